@@ -1,0 +1,1 @@
+"""Batching for any unary gRPC service."""

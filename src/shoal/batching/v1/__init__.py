@@ -1,0 +1,1 @@
+"""Generated from proto/shoal/batching/v1 by ``make proto``."""

@@ -1,0 +1,1 @@
+"""The Python client: upload, asynchronous calls, many at a time."""

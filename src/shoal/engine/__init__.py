@@ -1,0 +1,68 @@
+"""Engines: what runs a batch of decoded pictures through a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from shoal.modelstore.config import ModelConfig
+
+
+class Slot(Protocol):
+    """Input memory for one batch, owned by its engine and reused."""
+
+    @property
+    def input(self) -> NDArray[np.generic]:
+        """``(max_batch_size, *config.input.shape)`` of ``config.input.dtype``, C-contiguous, to be written in place."""
+        ...
+
+
+class LoadedModel(Protocol):
+    """A warm model that takes batches."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """As loaded."""
+        ...
+
+    async def acquire(self) -> Slot:
+        """A free slot; waits while ``instance_count`` + 1 (+ a bounded overshoot) are in use."""
+        ...
+
+    def release(self, slot: Slot) -> None:
+        """Gives a slot back. Call once an acquire."""
+        ...
+
+    async def infer(self, slot: Slot, size: int, timeout_microseconds: int = 0) -> Mapping[str, NDArray[np.generic]]:
+        """Runs the first ``size`` rows of ``slot``; at most ``instance_count`` calls execute at once, the others wait in order.
+
+        Returns:
+            Output name to ``(size, *shape)``; the arrays are the caller's own and outlive the slot.
+
+        Raises:
+            Unavailable: the engine is away.
+            DeadlineExceeded: ``timeout_microseconds`` (0: none) passed.
+            Internal: the engine refused the batch.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """Holds any number of models in one process."""
+
+    async def load(self, config: ModelConfig) -> LoadedModel:
+        """Loads and warms a model. Raises ConfigurationError naming file and reason if it can't be loaded."""
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Forgets a model once its batches in flight have finished."""
+        ...
+
+    async def close(self) -> None:
+        """Unloads everything."""
+        ...

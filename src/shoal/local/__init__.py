@@ -1,0 +1,1 @@
+"""The local service: what ``shoal up`` starts and keeps."""

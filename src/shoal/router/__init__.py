@@ -1,0 +1,1 @@
+"""The router: Envoy, configured from the service file."""

@@ -1,0 +1,257 @@
+"""The service file ``shoal.yaml``: one strict description that drives ``shoal up``, the router and the Helm chart.
+
+Every setting has a default, so no file at all is a complete service. Errors name file, line and key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from shoal.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+"""A pool's or a model's name: fit for a DNS label, a header value and a folder."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Section(BaseModel):
+    """A part of the service file: unknown keys are errors, and a loaded one never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ObjectStore(Section):
+    """Where clients put their pictures."""
+
+    url: str = "s3://images"
+    """``s3://bucket[/prefix]``, ``gs://``, ``az://``, ``file:///`` or ``memory://``."""
+    endpoint: str | None = None
+    """The S3 API's address. None with an ``s3://`` url and ``managed``: ``shoal up`` starts a local S3 server."""
+    managed: bool = True
+    """Whether ``shoal up`` runs the store itself. Set false for a store that is already there."""
+    region: str = "us-east-1"
+    credentials_file: str | None = None
+    """JSON with ``access_key_id`` and ``secret_access_key``, mode 0600. None: the cloud's usual chain, or, for a
+    managed store, the file that ``shoal up`` makes."""
+    retention_hours: float = Field(default=24.0, gt=0)
+    """A managed store deletes pictures this long after their upload."""
+    upload_url_lifetime_seconds: int = Field(default=900, ge=1, le=604_800)
+    """How long a presigned upload URL is good for (S3 allows 7 days at most)."""
+    max_image_bytes: int = Field(default=32 * 2**20, ge=1)
+    """A larger object is refused with INVALID_ARGUMENT before it is fetched."""
+    fetch_timeout_seconds: float = Field(default=10.0, gt=0)
+    """One picture's fetch, retries included, takes no longer, whatever the caller's deadline."""
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        if not url.startswith(("s3://", "gs://", "az://", "file:///", "memory://")):
+            raise ValueError("must start with s3://, gs://, az://, file:/// or memory://")
+        return url
+
+    @model_validator(mode="after")
+    def _managed_is_s3(self) -> ObjectStore:
+        if self.endpoint is not None and not self.url.startswith("s3://"):
+            raise ValueError("endpoint goes with an s3:// url only")
+        return self
+
+    @property
+    def runs_locally(self) -> bool:
+        """Whether ``shoal up`` has to start an S3 server for it."""
+        return self.managed and self.endpoint is None and self.url.startswith("s3://")
+
+
+class ModelStore(Section):
+    """A Triton model repository."""
+
+    path: str | None = None
+    """A folder. None: ``models`` in Shoal's home (``.shoal`` or ``$SHOAL_HOME``)."""
+
+
+class Router(Section):
+    """The public listener."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    default_timeout_seconds: float = Field(default=30.0, gt=0)
+    """The deadline of a call that names none."""
+    max_timeout_seconds: float = Field(default=300.0, gt=0)
+    """A longer deadline is cut to this."""
+    max_connections: int = Field(default=10_000, ge=1)
+    max_requests: int = Field(default=100_000, ge=1)
+    """Calls in flight over all connections; more are answered RESOURCE_EXHAUSTED."""
+    max_request_bytes: int = Field(default=65_536, ge=1024)
+    """A message carries a reference, never a picture; a larger one is refused."""
+
+
+class Auth(Section):
+    """Who may call."""
+
+    keys_file: str | None = None
+    """JSON of mode 0600, written by ``shoal keys``. None: ``keys.json`` in Shoal's home."""
+
+
+class Pool(Section):
+    """A group of identical workers, each with one engine, that serve the same models."""
+
+    models: list[str] = Field(default_factory=lambda: ["*"], min_length=1)
+    """Names, or patterns such as ``resnet*``, of models in the store. An exact name wins over a pattern."""
+    replicas: int = Field(default=1, ge=1, le=1000)
+    engine: Literal["openvino"] = "openvino"
+    decode_threads: int | None = Field(default=None, ge=1)
+    """None: one a core."""
+    fetch_concurrency: int = Field(default=64, ge=1)
+    """Pictures being fetched at once by one worker; more wait."""
+    max_image_pixels: int = Field(default=100_000_000, ge=1)
+    """Read from the picture's header: a larger one is refused before anything is decoded."""
+    max_image_scans: int = Field(default=64, ge=1)
+    """A progressive JPEG with more scans is refused: each scan costs a pass over the whole picture."""
+
+
+class ModelOverride(Section):
+    """What this service does otherwise than the model's config.pbtxt says. None: as the model says."""
+
+    batchers: int = Field(default=0, ge=0, le=64)
+    """Batcher processes for this model alone. 0: it shares the common one."""
+    max_batch_size: int | None = Field(default=None, ge=1)
+    preferred_batch_size: list[int] | None = None
+    max_queue_delay_microseconds: int | None = Field(default=None, ge=0)
+    max_queue_size: int | None = Field(default=None, ge=1)
+    instance_count: int | None = Field(default=None, ge=1)
+
+
+class Observe(Section):
+    """Logs."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Service(Section):
+    """The whole service file."""
+
+    object_store: ObjectStore = ObjectStore()
+    model_store: ModelStore = ModelStore()
+    router: Router = Router()
+    auth: Auth = Auth()
+    pools: dict[Name, Pool] = Field(default_factory=lambda: {"default": Pool()}, min_length=1)
+    models: dict[Name, ModelOverride] = Field(default_factory=dict)
+    observe: Observe = Observe()
+
+    @model_validator(mode="after")
+    def _one_pool_a_model(self) -> Service:
+        owners: dict[str, str] = {}
+        for pool_name, pool in self.pools.items():
+            for pattern in pool.models:
+                if pattern in owners:
+                    raise ValueError(
+                        f"pools.{pool_name}.models: {pattern!r} is in pool {owners[pattern]!r} already; "
+                        "a model routes to one pool"
+                    )
+                owners[pattern] = pool_name
+        return self
+
+    def pool_of(self, model: str) -> str | None:
+        """The pool that serves ``model``: by exact name, else by the first pattern that matches, in file order."""
+        for exact in (True, False):
+            for name, pool in self.pools.items():
+                if any(model == p if exact else fnmatchcase(model, p) for p in pool.models):
+                    return name
+        return None
+
+    def models_of(self, pool: str, store: Iterable[str]) -> list[str]:
+        """Those of the ``store``'s models that ``pool`` serves."""
+        return [model for model in store if self.pool_of(model) == pool]
+
+    def override(self, model: str) -> ModelOverride:
+        """The overrides of ``model``, empty ones if the file has none."""
+        return self.models.get(model, ModelOverride())
+
+
+def load(path: Path | None) -> Service:
+    """Reads a service file; None gives the default service.
+
+    Raises:
+        ConfigurationError: naming file, line and key of each fault.
+    """
+    if path is None:
+        return Service()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: can't be read: {error}") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str) -> Service:
+    """Reads a service file from ``text``; ``source`` names it in errors."""
+    try:
+        tree = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{source}:{mark.line + 1}" if mark else source
+        raise ConfigurationError(f"{where}: {(error.problem or 'not YAML').splitlines()[0]}") from error
+    except YAMLError as error:
+        raise ConfigurationError(f"{source}: not YAML: {error}") from error
+    if tree is None:
+        return Service()
+    if not isinstance(tree, CommentedMap):
+        raise ConfigurationError(f"{source}:1: a service file is a mapping of sections such as pools: and router:")
+    try:
+        return Service.model_validate(_plain(tree))
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_describe(tree, fault, source) for fault in error.errors())) from error
+
+
+def _plain(node: Any) -> Any:  # noqa: ANN401 - YAML is any tree of scalars
+    if isinstance(node, CommentedMap):
+        return {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, CommentedSeq):
+        return [_plain(value) for value in node]
+    return node
+
+
+def _describe(tree: CommentedMap, fault: Any, source: str) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    path = [part for part in fault["loc"] if part != "[key]"]
+    key = ".".join(str(part) for part in path)
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        message = "unknown key" + _suggestion(path)
+    return f"{source}:{_line(tree, path)}: {key + ': ' if key else ''}{message}"
+
+
+def _suggestion(path: list[Any]) -> str:
+    known = list(_section(path).model_fields)
+    close = difflib.get_close_matches(str(path[-1]), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
+
+
+def _section(path: list[Any]) -> type[Section]:
+    if len(path) == 1:
+        return Service
+    annotation = Service.model_fields[path[0]].annotation
+    named: dict[str, type[Section]] = {"pools": Pool, "models": ModelOverride}
+    return named[path[0]] if path[0] in named else annotation or Service
+
+
+def _line(tree: CommentedMap, path: list[Any]) -> int:
+    node: Any = tree
+    line = 1
+    for part in path:
+        try:
+            line = (node.lc.key(part) if isinstance(node, CommentedMap) else node.lc.item(part))[0] + 1
+            node = node[part]
+        except (AttributeError, KeyError, IndexError, TypeError):
+            break
+    return line

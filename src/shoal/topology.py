@@ -1,0 +1,67 @@
+"""Where each part listens: what differs between a laptop and a cluster, kept out of the service file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path  # noqa: TC003 - used at run time by load()
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shoal.errors import ConfigurationError
+
+SHARED_BATCHER = "shared"
+"""The batcher that serves every model without batchers of its own."""
+
+
+class Endpoint(NamedTuple):
+    """A host name or address, and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Reads ``HOST:PORT``."""
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdigit() or not 0 <= int(port) <= 65535:  # noqa: PLR2004 - the largest TCP port
+            raise ConfigurationError(f"{text!r}: expected HOST:PORT, such as 127.0.0.1:9000")
+        return cls(host, int(port))
+
+
+class Topology(BaseModel):
+    """The addresses of every part of one running service."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    public: Endpoint
+    """The router's listener for clients."""
+    balancer: Endpoint
+    """The router's listener for batching streams: the load balancer before the workers."""
+    admin: Endpoint
+    """Envoy's admin and metrics address; loopback only."""
+    batchers: dict[str, list[Endpoint]]
+    """Batcher group (``SHARED_BATCHER`` or a model's name) to its processes."""
+    pools: dict[str, list[Endpoint]]
+    """Pool name to its workers."""
+
+    def batcher_of(self, model: str) -> str:
+        """The batcher group that queues ``model``."""
+        return model if model in self.batchers else SHARED_BATCHER
+
+    @classmethod
+    def load(cls, path: Path) -> Topology:
+        """Reads a topology that ``save`` wrote."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ConfigurationError(f"{path}: not a topology: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Writes it atomically."""
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.model_dump(), indent=2))
+        temporary.replace(path)

@@ -1,0 +1,1 @@
+"""The worker: fetches and decodes each picture right beside the model."""
