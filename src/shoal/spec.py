@@ -240,9 +240,9 @@ def _suggestion(path: list[Any]) -> str:
 def _section(path: list[Any]) -> type[Section]:
     if len(path) == 1:
         return Service
-    annotation = Service.model_fields[path[0]].annotation
     named: dict[str, type[Section]] = {"pools": Pool, "models": ModelOverride}
-    return named[path[0]] if path[0] in named else annotation or Service
+    annotation: Any = Service.model_fields[path[0]].annotation
+    return named.get(path[0], annotation)
 
 
 def _line(tree: CommentedMap, path: list[Any]) -> int:

@@ -39,7 +39,9 @@ class LoadedModel(Protocol):
         ...
 
     async def infer(self, slot: Slot, size: int, timeout_microseconds: int = 0) -> Mapping[str, NDArray[np.generic]]:
-        """Runs the first ``size`` rows of ``slot``; at most ``instance_count`` calls execute at once, the others wait in order.
+        """Runs the first ``size`` rows of ``slot``.
+
+        At most ``instance_count`` calls execute at once; the others wait in order.
 
         Returns:
             Output name to ``(size, *shape)``; the arrays are the caller's own and outlive the slot.
