@@ -1,0 +1,150 @@
+"""Adds a model to a store, whole or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+from google.protobuf.message import DecodeError
+from pydantic import TypeAdapter, ValidationError
+
+from shoal.errors import ConfigurationError
+from shoal.modelstore import keys, reader, repository
+from shoal.modelstore.config import ModelConfig, Resize
+from shoal.modelstore.fault import Report
+from shoal.modelstore.pbtxt import FILE
+from shoal.modelstore.render import LABELS_FILE, render
+from shoal.modelstore.wrap import wrap
+from shoal.spec import Name
+
+if TYPE_CHECKING:
+    from shoal.modelstore.recipe import Recipe
+    from shoal.modelstore.wrap import Wrapped
+
+_MODEL_FILE = "model.onnx"
+
+
+def add_onnx(
+    store: Path, file: Path, recipe: Recipe, *, version: int | None = None, force: bool = False
+) -> ModelConfig:
+    """Adds the ONNX model in ``file``; see ``add_model``."""
+    try:
+        model = onnx.load(file)
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{file}: no such file") from error
+    except (OSError, DecodeError) as error:
+        raise ConfigurationError(f"{file}: can't be read as ONNX: {error}") from error
+    try:
+        return add_model(store, model, recipe, version=version, force=force)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{file}: {error}") from error
+
+
+def add_model(
+    store: Path, model: onnx.ModelProto, recipe: Recipe, *, version: int | None = None, force: bool = False
+) -> ModelConfig:
+    """Adds ``model``, wrapped to take uint8 NHWC pictures, and returns it as the store now serves it.
+
+    Args:
+        store: The store's folder; made if missing.
+        model: One picture input, float or uint8, NCHW or NHWC; see ``wrap``.
+        recipe: How it is fed and read.
+        version: None: 1. A new number adds a version to a model that is there; its config.pbtxt and labels stay.
+        force: Replace the model, all its versions, if it is there already.
+
+    Raises:
+        ConfigurationError: the model, the recipe or the place is wrong; the store is as before.
+    """
+    _check_name(recipe.name)
+    wrapped = wrap(model, recipe)
+    config = _config(store, wrapped, recipe, version or 1)
+    store.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that the rename can't cross a file system; hidden, so that nobody reads it half-written.
+    with tempfile.TemporaryDirectory(dir=store, prefix=f".{recipe.name}.") as scratch:
+        folder = Path(scratch) / recipe.name
+        _write(folder, wrapped, config)
+        _verify(folder)
+        _move(folder, config, new_version=version is not None and not force, force=force)
+    return repository.read_model(store, recipe.name)
+
+
+def _check_name(name: str) -> None:
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise ConfigurationError(
+            f"{name!r} can't be a model's name: lower-case letters, digits, '.', '_' and '-' only, 63 at most"
+        ) from error
+
+
+def _config(store: Path, wrapped: Wrapped, recipe: Recipe, version: int) -> ModelConfig:
+    crop = recipe.resize is Resize.CROP
+    return ModelConfig(
+        name=recipe.name,
+        version=version,
+        path=store / recipe.name / str(version) / _MODEL_FILE,
+        task=recipe.task,
+        input=wrapped.input,
+        outputs=wrapped.outputs,
+        batching=recipe.batching,
+        labels=recipe.labels,
+        resize=recipe.resize,
+        resize_shorter_side=(recipe.resize_shorter_side or round(max(wrapped.input.shape[:2]) * 8 / 7)) if crop else 0,
+        head=recipe.head or keys.DEFAULT_HEAD[recipe.task],
+        head_parameters=recipe.head_parameters,
+    )
+
+
+def _write(folder: Path, wrapped: Wrapped, config: ModelConfig) -> None:
+    target = folder / str(config.version) / _MODEL_FILE
+    target.parent.mkdir(parents=True)
+    target.write_bytes(wrapped.model.SerializeToString())
+    (folder / FILE).write_text(render(config), encoding="utf-8")
+    if config.labels:
+        (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in config.labels), encoding="utf-8")
+
+
+def _verify(folder: Path) -> None:
+    report = Report(folder.name)
+    reader.read(folder, report)
+    if report.errors:
+        # The scratch folder's path would mean nothing to the reader.
+        raise ConfigurationError(
+            "; ".join(f"{fault.field or fault.file.name}: {fault.message}" for fault in report.errors)
+        )
+
+
+def _move(folder: Path, config: ModelConfig, *, new_version: bool, force: bool) -> None:
+    target = config.path.parent.parent
+    if not target.exists():
+        folder.rename(target)
+    elif new_version:
+        _move_version(folder, target, config)
+    elif force:
+        _replace(folder, target)
+    else:
+        raise ConfigurationError(f"{target} exists; add a version with --version N, or replace it with --force")
+
+
+def _move_version(folder: Path, target: Path, config: ModelConfig) -> None:
+    present = repository.read_model(target.parent, target.name)
+    if (present.input, present.outputs) != (config.input, config.outputs):
+        raise ConfigurationError(
+            f"version {config.version} takes or gives other tensors than {target / FILE} says; "
+            "add it under another name, or replace the model with --force"
+        )
+    if (target / str(config.version)).exists():
+        raise ConfigurationError(f"{target / str(config.version)} exists; choose another --version, or --force")
+    (folder / str(config.version)).rename(target / str(config.version))
+
+
+def _replace(folder: Path, target: Path) -> None:
+    old = folder.with_name("old")
+    target.rename(old)
+    try:
+        folder.rename(target)
+    except OSError:
+        old.rename(target)
+        raise

@@ -1,0 +1,44 @@
+"""The ``shoal.…`` parameters of a config.pbtxt: what Shoal adds to Triton's own fields."""
+
+from __future__ import annotations
+
+import difflib
+
+from shoal.modelstore.config import Task
+
+TASK = "shoal.task"
+RESIZE = "shoal.resize"
+RESIZE_SHORTER_SIDE = "shoal.resize_shorter_side"
+HEAD = "shoal.head"
+MEAN = "shoal.mean"
+STD = "shoal.std"
+
+PREFIX = "shoal."
+KEYS = (TASK, RESIZE, RESIZE_SHORTER_SIDE, HEAD, MEAN, STD)
+
+HEADS: dict[str, Task] = {
+    "softmax": Task.CLASSIFICATION,
+    "probabilities": Task.CLASSIFICATION,
+    "db": Task.DETECTION,
+    "boxes_scores": Task.DETECTION,
+}
+"""A head, and the task that it answers."""
+
+DEFAULT_HEAD = {Task.CLASSIFICATION: "softmax", Task.DETECTION: "boxes_scores", Task.SEGMENTATION: ""}
+
+HEAD_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "db": ("binarize_threshold", "box_threshold", "unclip_ratio"),
+    "boxes_scores": ("score_threshold", "iou_threshold"),
+}
+"""The numbers that a head reads from ``shoal.head.<name>``."""
+
+
+def known(head: str) -> list[str]:
+    """All keys that a model with this head may have."""
+    return [*KEYS, *(f"{HEAD}.{name}" for name in HEAD_PARAMETERS.get(head, ()))]
+
+
+def suggestion(word: str, choices: list[str]) -> str:
+    """A half sentence that names the closest of ``choices``, or all of them."""
+    close = difflib.get_close_matches(word, choices, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(choices)}"

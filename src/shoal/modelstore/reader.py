@@ -1,0 +1,251 @@
+"""From a model's folder to its ``ModelConfig``, with every fault on the way named."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from shoal.modelstore import keys, pbtxt
+from shoal.modelstore.config import BatchingSettings, ModelConfig, Resize, Task, Tensor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shoal.modelstore.fault import Report
+
+_CHANNELS = 3
+_LAYOUTS = {"uint8": (2, "[height, width, 3]"), "float32": (0, "[3, height, width]")}
+"""What workers feed: a data type, where its channels are, and its layout."""
+_NO_MEAN = (0.0, 0.0, 0.0)
+_NO_STD = (1.0, 1.0, 1.0)
+
+
+def read(folder: Path, report: Report) -> ModelConfig | None:
+    """The model in ``folder``; None, with the reasons in ``report``, if it can't be served.
+
+    Reads config.pbtxt, the label file and the names of the version folders, not the model itself.
+    """
+    config = pbtxt.load(folder / pbtxt.FILE, report)
+    if config is None:
+        return None
+    model = _Reader(folder, config, report).model()
+    return None if report.errors else model
+
+
+class _Reader:
+    """Reads one message field by field; a wrong field is reported and stands in with its default."""
+
+    def __init__(self, folder: Path, config: Any, report: Report) -> None:  # noqa: ANN401 - a protobuf message
+        self._folder = folder
+        self._file = folder / pbtxt.FILE
+        self._config = config
+        self._report = report
+        self._parameters: dict[str, str] = {
+            key: value.string_value for key, value in config.parameters.items() if key.startswith(keys.PREFIX)
+        }
+
+    def model(self) -> ModelConfig:
+        if self._config.name not in {"", self._folder.name}:
+            self._error("name", f"is {self._config.name!r}, but the folder is {self._folder.name!r}")
+        version, path = self._version()
+        task = self._task()
+        head = self._head(task)
+        self._known_keys(head)
+        input_ = self._input()
+        outputs = tuple(self._tensor("output", tensor) for tensor in self._config.output)
+        if not outputs:
+            self._error("output", "missing; name each output with data_type and dims")
+        resize = self._resize()
+        return ModelConfig(
+            name=self._folder.name,
+            version=version,
+            path=path,
+            task=task,
+            input=input_,
+            outputs=outputs,
+            batching=self._batching(),
+            labels=self._labels(),
+            resize=resize,
+            resize_shorter_side=self._shorter_side(resize, input_),
+            mean=self._triple(keys.MEAN, _NO_MEAN),
+            std=self._std(),
+            head=head,
+            head_parameters=self._head_parameters(),
+        )
+
+    def _error(self, field: str, message: str) -> None:
+        self._report.error(self._file, field, message)
+
+    # The model's file.
+
+    def _version(self) -> tuple[int, Path]:
+        """The highest version that version_policy allows, as Triton would serve it, and its file."""
+        filename = self._config.default_model_filename or "model.onnx"
+        policy = self._config.version_policy
+        present = versions(self._folder, filename)
+        chosen = policy.WhichOneof("policy_choice")
+        allowed = [number for number in present if chosen != "specific" or number in policy.specific.versions]
+        if allowed:
+            return allowed[-1], self._folder / str(allowed[-1]) / filename
+        if chosen == "specific" and present:
+            wanted = ", ".join(map(str, policy.specific.versions))
+            self._error("version_policy.specific", f"wants version {wanted}; present: {', '.join(map(str, present))}")
+        else:
+            self._report.error(self._folder / "1" / filename, "", "missing; a model is at <version>/" + filename)
+        return 0, self._folder / "0" / filename
+
+    # Tensors.
+
+    def _input(self) -> Tensor:
+        if len(self._config.input) != 1:
+            self._error("input", f"has {len(self._config.input)} entries; Shoal feeds one, the picture")
+            return Tensor("", "uint8", (1, 1, _CHANNELS))
+        tensor = self._tensor("input", self._config.input[0])
+        if tensor.dtype not in _LAYOUTS:
+            self._error("input.data_type", f"{tensor.dtype} can't be fed; use TYPE_UINT8, or TYPE_FP32")
+            return tensor
+        channel, layout = _LAYOUTS[tensor.dtype]
+        if len(tensor.shape) != _CHANNELS or tensor.shape[channel] != _CHANNELS:
+            self._error("input.dims", f"{list(tensor.shape)} of {tensor.dtype}: expected {layout}")
+        elif min(tensor.shape) < 1:
+            self._error("input.dims", f"{list(tensor.shape)} varies; Shoal resizes to one size, so write it here")
+        return tensor
+
+    def _tensor(self, kind: str, message: Any) -> Tensor:  # noqa: ANN401 - a protobuf message
+        field = type(message).DESCRIPTOR.fields_by_name["data_type"]
+        triton_name = field.enum_type.values_by_number[message.data_type].name
+        if triton_name not in pbtxt.DTYPES:
+            self._error(f"{kind}.data_type", f"{triton_name} of {message.name!r} can't be used")
+        if not message.name:
+            self._error(f"{kind}.name", "missing")
+        if not message.dims:
+            self._error(f"{kind}.dims", f"of {message.name!r} missing; write the shape without the batch dimension")
+        return Tensor(message.name, pbtxt.DTYPES.get(triton_name, "uint8"), tuple(message.dims))
+
+    # Batching.
+
+    def _batching(self) -> BatchingSettings:
+        largest = self._config.max_batch_size
+        if largest < 1:
+            self._error("max_batch_size", f"is {largest}; Shoal sends batches, so it must be at least 1")
+        dynamic = self._config.dynamic_batching
+        preferred = tuple(sorted(dynamic.preferred_batch_size))
+        if preferred and not 1 <= preferred[0] <= preferred[-1] <= largest:
+            message = f"{list(preferred)} must lie between 1 and max_batch_size ({largest})"
+            self._error("dynamic_batching.preferred_batch_size", message)
+        queue = dynamic.default_queue_policy
+        return BatchingSettings(
+            max_batch_size=max(largest, 1),
+            preferred_batch_size=preferred,
+            max_queue_delay_microseconds=dynamic.max_queue_delay_microseconds,
+            max_queue_size=queue.max_queue_size,
+            default_timeout_microseconds=queue.default_timeout_microseconds,
+            # Triton's default is one instance a group, and one group.
+            instance_count=sum(max(group.count, 1) for group in self._config.instance_group) or 1,
+        )
+
+    # Labels.
+
+    def _labels(self) -> tuple[str, ...]:
+        name = next((output.label_filename for output in self._config.output if output.label_filename), "")
+        if not name:
+            return ()
+        path = self._folder / name
+        if not path.resolve().is_relative_to(self._folder.resolve()):
+            self._error("output.label_filename", f"{name!r} leaves the model's folder")
+            return ()
+        try:
+            labels = tuple(path.read_text(encoding="utf-8").splitlines())
+        except (OSError, UnicodeDecodeError) as error:
+            reason = "missing" if isinstance(error, FileNotFoundError) else f"can't be read: {error}"
+            self._report.error(path, "", f"{reason}; output.label_filename of {pbtxt.FILE} names it")
+            return ()
+        if not labels:
+            self._report.error(path, "", "empty; write one label a line, in the order of the output")
+        return labels
+
+    # Shoal's own parameters.
+
+    def _task(self) -> Task:
+        choices = [task.value for task in Task]
+        if keys.TASK not in self._parameters:
+            self._parameter_error(keys.TASK, f"missing; one of {', '.join(choices)}")
+        return Task(self._choice(keys.TASK, choices, Task.CLASSIFICATION.value))
+
+    def _resize(self) -> Resize:
+        return Resize(self._choice(keys.RESIZE, [resize.value for resize in Resize], Resize.STRETCH.value))
+
+    def _head(self, task: Task) -> str:
+        choices = [head for head, its_task in keys.HEADS.items() if its_task is task]
+        return self._choice(keys.HEAD, choices, keys.DEFAULT_HEAD[task])
+
+    def _choice(self, key: str, choices: list[str], default: str) -> str:
+        text = self._parameters.get(key, default)
+        if text in choices or text == default:
+            return text
+        self._parameter_error(key, f"{text!r} is unknown; {keys.suggestion(text, choices)}")
+        return default
+
+    def _shorter_side(self, resize: Resize, input_: Tensor) -> int:
+        if resize is not Resize.CROP:
+            return 0
+        text = self._parameters.get(keys.RESIZE_SHORTER_SIDE, "")
+        crop = max(input_.shape[:2] if input_.dtype == "uint8" else input_.shape[1:], default=1)
+        if text.isdecimal() and int(text) >= crop:
+            return int(text)
+        self._parameter_error(
+            keys.RESIZE_SHORTER_SIDE, f"is {text or 'missing'}; {keys.RESIZE} crop needs pixels, {crop} or more"
+        )
+        return crop
+
+    def _triple(self, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
+        if key not in self._parameters:
+            return default
+        numbers = [_number(word) for word in self._parameters[key].replace(",", " ").split()]
+        if len(numbers) == 1:
+            numbers *= _CHANNELS
+        if len(numbers) != _CHANNELS or not all(math.isfinite(number) for number in numbers):
+            self._parameter_error(key, f"{self._parameters[key]!r}: expected one number, or three for R, G and B")
+            return default
+        return numbers[0], numbers[1], numbers[2]
+
+    def _std(self) -> tuple[float, float, float]:
+        std = self._triple(keys.STD, _NO_STD)
+        if min(std) > 0:
+            return std
+        self._parameter_error(keys.STD, f"{list(std)} must be positive")
+        return _NO_STD
+
+    def _head_parameters(self) -> dict[str, float]:
+        prefix = f"{keys.HEAD}."
+        parameters = {}
+        for key in sorted(key for key in self._parameters if key.startswith(prefix)):
+            parameters[key.removeprefix(prefix)] = _number(self._parameters[key])
+            if not math.isfinite(parameters[key.removeprefix(prefix)]):
+                self._parameter_error(key, f"{self._parameters[key]!r} is no number")
+        return parameters
+
+    def _known_keys(self, head: str) -> None:
+        choices = keys.known(head)
+        for key in sorted(self._parameters):
+            if key not in choices:
+                self._parameter_error(key, f"unknown; {keys.suggestion(key, choices)}")
+
+    def _parameter_error(self, key: str, message: str) -> None:
+        self._error(f'parameters["{key}"]', message)
+
+
+def versions(folder: Path, filename: str = "model.onnx") -> list[int]:
+    """The version numbers in ``folder`` that hold ``filename``, lowest first."""
+    return sorted(
+        int(path.name)
+        for path in folder.iterdir()
+        if path.name.isdecimal() and path.name[0] != "0" and (path / filename).is_file()
+    )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,35 @@
+"""What a person has to say about an ONNX file to serve it: how it is fed and how it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from shoal.modelstore.config import BatchingSettings, Resize
+
+if TYPE_CHECKING:
+    from shoal.modelstore.config import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that `shoal model add` needs besides the ONNX file."""
+
+    name: str
+    task: Task
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Of pixels in [0, 255], in the model's own channel order."""
+    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    """The graph gets ``(x - mean) / std``: by default pixels in [0, 1]."""
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    """What the model was trained on; Shoal's pictures are RGB, and the graph turns them round."""
+    size: tuple[int, int] | None = None
+    """Height and width, where the model's own input leaves them open."""
+    resize: Resize = Resize.STRETCH
+    resize_shorter_side: int = 0
+    """For ``Resize.CROP``; 0: the input's longer side times 8 / 7, as 256 is to 224."""
+    head: str = ""
+    """Empty: the task's usual one."""
+    head_parameters: dict[str, float] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    batching: BatchingSettings = field(default_factory=BatchingSettings)

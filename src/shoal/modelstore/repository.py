@@ -1,0 +1,56 @@
+"""A model store: a folder of models, each ``<model>/config.pbtxt`` and ``<model>/<version>/model.onnx``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shoal.errors import ConfigurationError, NotFound
+from shoal.modelstore import reader
+from shoal.modelstore.fault import Fault, Report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shoal.modelstore.config import ModelConfig
+
+
+def names(store: Path) -> list[str]:
+    """The models' names, sorted. A missing store is an empty one; hidden folders are work in progress."""
+    if not store.is_dir():
+        return []
+    return sorted(path.name for path in store.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def read_model(store: Path, name: str) -> ModelConfig:
+    """One model's configuration, at the version that its version_policy serves.
+
+    Raises:
+        NotFound: no such model.
+        ConfigurationError: it can't be served; the message names each file and field at fault, one a line.
+    """
+    if name not in names(store):
+        known = ", ".join(names(store)) or "none; `shoal model add` makes one"
+        raise NotFound(f"model {name!r} is not in {store}; there: {known}")
+    report = Report(name)
+    model = reader.read(store / name, report)
+    if model is None:
+        raise ConfigurationError("\n".join(map(str, report.errors)))
+    return model
+
+
+def scan(store: Path) -> tuple[dict[str, ModelConfig], list[Fault]]:
+    """All models that can be served, by name, and the faults of all others."""
+    models: dict[str, ModelConfig] = {}
+    faults: list[Fault] = []
+    for name in names(store):
+        report = Report(name)
+        model = reader.read(store / name, report)
+        faults += report.faults
+        if model is not None:
+            models[name] = model
+    return models, faults
+
+
+def catalog(store: Path) -> dict[str, ModelConfig]:
+    """All models that can be served, sorted by name; a broken one is left out (see ``scan``)."""
+    return scan(store)[0]
