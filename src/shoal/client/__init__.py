@@ -1,1 +1,20 @@
 """The Python client: upload, asynchronous calls, many at a time."""
+
+from shoal.client.aio import AsyncClient
+from shoal.client.blocking import Client
+from shoal.client.results import Box, Class, Classification, Detection, Image, Outcome, Result, Timing
+from shoal.client.retry import Retry
+
+__all__ = [
+    "AsyncClient",
+    "Box",
+    "Class",
+    "Classification",
+    "Client",
+    "Detection",
+    "Image",
+    "Outcome",
+    "Result",
+    "Retry",
+    "Timing",
+]

@@ -1,0 +1,349 @@
+"""The asynchronous client: the one implementation that everything else here is derived from."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar
+from uuid import UUID
+
+from shoal.client.channel import Methods, connect, open_channel, parse_target
+from shoal.client.mapping import bounded_map
+from shoal.client.progress import tracked
+from shoal.client.results import Classification, Detection, Elapsed, Outcome, Result, classification, detection
+from shoal.client.retry import Retry
+from shoal.client.upload import PresignedUploader, StoreUploader, Tickets, Uploader
+from shoal.errors import Cancelled, ConfigurationError, DeadlineExceeded, Internal, InvalidRequest, ShoalError
+from shoal.modelstore.config import Task
+from shoal.v1 import inference_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+    from types import TracebackType
+
+    import grpc
+    import grpc.aio
+    from obstore.store import ObjectStore
+    from rich.progress import Progress
+
+    from shoal.client.channel import Metadata, Method
+    from shoal.client.results import Image
+
+    ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply)
+    ResultT = TypeVar("ResultT", Classification, Detection)
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_MICROSECONDS = 1_000_000
+
+
+class AsyncClient:
+    """Talks to one Shoal service, with any number of calls in flight.
+
+    Every call has a deadline; UNAVAILABLE, and nothing else, is tried again within it. A call raises an error of
+    ``shoal.errors``. Use it in one event loop, as an async context manager or with ``close()``.
+
+    Args:
+        target: ``HOST:PORT``, ``https://HOST[:PORT]`` (or ``grpcs://``) for TLS, or a gRPC name such as ``dns:///…``.
+        api_key: Sent with each call, never logged.
+        store: Uploads go straight to this bucket with its own credentials. None: through presigned URLs, with the
+            API key alone.
+        key_prefix: The prefix of the API key's owner, for ``store`` only.
+        timeout_seconds: The deadline of a call that names none. It covers upload, call and retries.
+        connections: Uploads at once; more wait. Calls share one connection.
+        credentials: TLS credentials, such as ``grpc.ssl_channel_credentials(root_certificates)``. None with an
+            ``https://`` target: the public certificate authorities.
+        retry: How UNAVAILABLE is tried again.
+
+    Raises:
+        ConfigurationError: the target or the key can't be one.
+    """
+
+    def __init__(
+        self,
+        target: str = "localhost:8080",
+        *,
+        api_key: str,
+        store: ObjectStore | None = None,
+        key_prefix: str = "",
+        timeout_seconds: float = 30.0,
+        connections: int = 64,
+        credentials: grpc.ChannelCredentials | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        if not api_key.isascii() or not api_key.isprintable() or not api_key.strip():
+            raise ConfigurationError("api_key: expected printable ASCII, as `shoal keys create` prints it")
+        self.target = target
+        parse_target(target)
+        self._api_key = api_key
+        self._store = store
+        self._key_prefix = key_prefix
+        self._timeout = timeout_seconds
+        self._connections = connections
+        self._credentials = credentials
+        self._retry = retry or Retry()
+        self._channel: grpc.aio.Channel | None = None
+        self._methods: Methods | None = None
+        self._uploader: Uploader | None = None
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.target!r}, api_key=…)"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def connect(self, *, timeout_seconds: float = 5.0) -> None:
+        """Connects now rather than with the first call, and without retries.
+
+        Raises:
+            Unavailable: nobody answers at the target.
+        """
+        self._open()
+        assert self._channel is not None
+        await connect(self._channel, self.target, timeout_seconds)
+
+    async def classify(
+        self,
+        image: Image,
+        model: str,
+        *,
+        top_k: int = 5,
+        model_version: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> Classification:
+        """Uploads ``image``, unless it is a uuid, and classifies it.
+
+        Args:
+            image: A file, bytes of a picture, or the uuid of an uploaded one.
+            model: The model's name.
+            top_k: How many classes to answer.
+            model_version: 0: the one that the service prefers.
+            timeout_seconds: None: the client's own.
+
+        Raises:
+            ShoalError: what went wrong; see ``shoal.errors``.
+        """
+        request = pb.ImageRequest(
+            api_key=self._api_key, model_name=model, model_version=model_version, top_k=top_k
+        )  # fmt: skip
+        return await self._infer(self._open().classify, classification, image, request, timeout_seconds)
+
+    async def detect(
+        self,
+        image: Image,
+        model: str,
+        *,
+        score_threshold: float | None = None,
+        model_version: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> Detection:
+        """Uploads ``image``, unless it is a uuid, and finds objects in it.
+
+        Args:
+            image: A file, bytes of a picture, or the uuid of an uploaded one.
+            model: The model's name.
+            score_threshold: Boxes below it are left out. None: the model's own.
+            model_version: 0: the one that the service prefers.
+            timeout_seconds: None: the client's own.
+
+        Raises:
+            ShoalError: what went wrong; see ``shoal.errors``.
+        """
+        request = pb.ImageRequest(
+            api_key=self._api_key, model_name=model, model_version=model_version, score_threshold=score_threshold
+        )
+        return await self._infer(self._open().detect, detection, image, request, timeout_seconds)
+
+    async def infer(
+        self, task: Task | str, image: Image, model: str, *, timeout_seconds: float | None = None
+    ) -> Result:
+        """``classify`` or ``detect``, by ``task``, with the model's own settings."""
+        return await self._method(task)(image, model, timeout_seconds=timeout_seconds)
+
+    async def upload(self, image: Path | bytes, *, timeout_seconds: float | None = None) -> str:
+        """Uploads one picture, unchanged.
+
+        Returns:
+            Its new uuid, for any number of calls as long as the service keeps pictures.
+        """
+        self._open()
+        deadline = self._retry.clock() + self._seconds(timeout_seconds)
+        self._begin()
+        try:
+            return await self._upload(image, deadline)
+        finally:
+            self._end()
+
+    async def upload_many(
+        self, images: Iterable[Path | bytes], *, concurrency: int = 16, timeout_seconds: float | None = None
+    ) -> list[str]:
+        """Uploads pictures, ``concurrency`` at a time.
+
+        Returns:
+            Their uuids, in the order of ``images``.
+
+        Raises:
+            ShoalError: of the first that failed; the rest is given up.
+        """
+        one = partial(self.upload, timeout_seconds=timeout_seconds)
+        return [uuid async for uuid in bounded_map(one, images, concurrency=_positive(concurrency), ordered=True)]
+
+    async def map(
+        self,
+        images: Iterable[Image],
+        model: str,
+        *,
+        task: Task | str = Task.CLASSIFICATION,
+        concurrency: int = 32,
+        ordered: bool = False,
+        progress: Progress | bool = False,
+        top_k: int = 5,
+        score_threshold: float | None = None,
+        timeout_seconds: float | None = None,
+    ) -> AsyncGenerator[Outcome]:
+        """Yields the outcome of each of ``images``; one that fails never ends the others.
+
+        The input is read as it is needed, and pictures in memory are ``concurrency`` at most, so it may be endless.
+
+        Args:
+            images: Files, bytes or uuids.
+            model: The model's name.
+            task: ``classification`` or ``detection``.
+            concurrency: Pictures in flight.
+            ordered: Outcomes in the order of ``images`` rather than as they finish.
+            progress: True: a bar on stderr. A ``rich`` Progress: a task of it.
+            top_k: For classification: how many classes to answer.
+            score_threshold: For detection: boxes below it are left out.
+            timeout_seconds: Of each picture. None: the client's own.
+        """
+        call = self._method(task, top_k=top_k, score_threshold=score_threshold)
+
+        async def one(item: tuple[int, Image]) -> Outcome:
+            index, image = item
+            try:
+                return Outcome(index, image, await call(image, model, timeout_seconds=timeout_seconds), None)
+            except ShoalError as error:
+                return Outcome(index, image, None, error)
+
+        outcomes = bounded_map(one, enumerate(images), concurrency=_positive(concurrency), ordered=ordered)
+        try:
+            with tracked(images, progress, model) as advance:
+                async for outcome in outcomes:
+                    advance(outcome)
+                    yield outcome
+        finally:
+            await outcomes.aclose()
+
+    async def close(self, *, grace_seconds: float = 5.0) -> None:
+        """Refuses new calls, lets those in flight finish for ``grace_seconds``, then ends them with ``Cancelled``."""
+        self._closed = True
+        if self._in_flight:
+            try:
+                async with asyncio.timeout(grace_seconds):
+                    await self._idle.wait()
+            except TimeoutError:
+                pass
+        if self._uploader is not None:
+            await self._uploader.close()
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _open(self) -> Methods:
+        if self._closed:
+            raise Cancelled("the client is closed")
+        if self._methods is None:  # not earlier: a channel belongs to the loop that runs when it is made
+            self._channel = open_channel(self.target, self._credentials)
+            self._methods = Methods(self._channel)
+        return self._methods
+
+    def _method(
+        self, task: Task | str, *, top_k: int = 5, score_threshold: float | None = None
+    ) -> Callable[..., Coroutine[object, object, Result]]:
+        if task == Task.CLASSIFICATION:
+            return partial(self.classify, top_k=top_k)
+        if task == Task.DETECTION:
+            return partial(self.detect, score_threshold=score_threshold)
+        raise InvalidRequest(f"task {task}: this client knows classification and detection")
+
+    async def _infer(
+        self,
+        method: Method[pb.ImageRequest, ReplyT],
+        convert: Callable[[ReplyT, Elapsed], ResultT],
+        image: Image,
+        request: pb.ImageRequest,
+        timeout_seconds: float | None,
+    ) -> ResultT:
+        clock = self._retry.clock
+        started = uploaded = clock()
+        deadline = started + self._seconds(timeout_seconds)
+        metadata: Metadata = (("x-model-name", request.model_name), ("x-api-key", self._api_key))
+        self._begin()
+        try:
+            if isinstance(image, Path | bytes):
+                request.image_uuid = await self._upload(image, deadline)
+                uploaded = clock()
+            else:
+                request.image_uuid = _reference(image)
+            reply = await self._retry.call(lambda left: method(request, left, metadata), deadline)
+        finally:
+            self._end()
+        if reply.image_uuid != request.image_uuid:
+            raise Internal(f"the answer for image {request.image_uuid} is one for {reply.image_uuid!r}")
+        elapsed = Elapsed(_microseconds(uploaded - started), _microseconds(clock() - started))
+        return convert(reply, elapsed)
+
+    async def _upload(self, image: Path | bytes, deadline: float) -> str:
+        try:
+            async with asyncio.timeout(deadline - self._retry.clock()):
+                return await self._open_uploader().upload(image, deadline)
+        except TimeoutError:
+            raise DeadlineExceeded("the upload took longer than the deadline") from None
+
+    def _open_uploader(self) -> Uploader:
+        if self._uploader is None:
+            create = self._open().create_uploads
+            self._uploader = (
+                StoreUploader(self._store, self._key_prefix, self._retry)
+                if self._store is not None
+                else PresignedUploader(Tickets(create, self._api_key, self._retry), self._retry, self._connections)
+            )
+        return self._uploader
+
+    def _seconds(self, timeout_seconds: float | None) -> float:
+        return self._timeout if timeout_seconds is None else timeout_seconds
+
+    def _begin(self) -> None:
+        self._in_flight += 1
+        self._idle.clear()
+
+    def _end(self) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+
+
+def _reference(image: object) -> str:
+    reference = str(image) if isinstance(image, str | UUID) else ""
+    if not _UUID.fullmatch(reference):
+        shown = repr(image)[:80]
+        raise InvalidRequest(f"{shown}: expected a Path, the bytes of a picture, or the uuid of an uploaded one")
+    return reference.lower()
+
+
+def _positive(concurrency: int) -> int:
+    if concurrency < 1:
+        raise InvalidRequest(f"concurrency {concurrency}: expected 1 or more")
+    return concurrency
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * _MICROSECONDS)

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.fake_service import API_KEY, FakeService, serving
+
+from shoal.client import AsyncClient, Retry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PROMPT = Retry(uniform=lambda _low, _high: 0.0)
+"""Tries again at once."""
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[FakeService]:
+    async with serving() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(service: FakeService) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(service.target, api_key=API_KEY, retry=PROMPT, timeout_seconds=10) as one:
+        yield one

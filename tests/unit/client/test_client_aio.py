@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import grpc
+import obstore
+import pytest
+from obstore.store import MemoryStore
+from support.fake_service import API_KEY, KNOWN, MISSING, FakeService
+
+from shoal.client import AsyncClient, Classification, Detection
+from shoal.errors import (
+    Cancelled,
+    ConfigurationError,
+    DeadlineExceeded,
+    Internal,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    Unavailable,
+)
+from shoal.modelstore.config import Task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AWAY = grpc.StatusCode.UNAVAILABLE
+
+
+async def test_classify_by_reference(client: AsyncClient, service: FakeService) -> None:
+    answer = await client.classify(KNOWN, "cats", top_k=3)
+    assert isinstance(answer, Classification)
+    assert (answer.image_uuid, answer.model_name, answer.model_version) == (KNOWN, "cats", 1)
+    assert (answer.classes[0].index, answer.classes[0].label, answer.classes[0].probability) == (7, "cock", 0.75)
+    timing = answer.timing
+    assert (timing.queue_us, timing.fetch_us, timing.decode_us, timing.compute_us, timing.batch_size) == (1, 2, 3, 4, 5)
+    assert timing.upload_us == 0 < timing.total_us
+    request = service.requests[0]
+    assert (request.api_key, request.model_name, request.top_k) == (API_KEY, "cats", 3)
+    assert service.metadata[0]["x-model-name"] == "cats"
+    assert service.metadata[0]["x-api-key"] == API_KEY
+
+
+async def test_detect_passes_its_threshold_on_only_if_there_is_one(client: AsyncClient, service: FakeService) -> None:
+    answer = await client.detect(UUID(KNOWN), "texts")
+    await client.detect(KNOWN, "texts", score_threshold=0.5)
+    assert isinstance(answer, Detection)
+    assert answer.boxes[0].x == 0.25
+    assert [request.HasField("score_threshold") for request in service.requests] == [False, True]
+
+
+async def test_a_picture_is_uploaded_first(client: AsyncClient, service: FakeService, tmp_path: Path) -> None:
+    picture = tmp_path / "a.jpg"
+    picture.write_bytes(b"jpeg")
+    answer = await client.classify(picture, "cats")
+    assert service.objects == {f"{answer.image_uuid}.jpg": b"jpeg"}
+    assert answer.timing.total_us >= answer.timing.upload_us > 0
+
+
+async def test_unavailable_is_tried_again(client: AsyncClient, service: FakeService) -> None:
+    service.failures.extend([AWAY, AWAY])
+    await client.classify(KNOWN, "cats")
+    assert service.calls["Classify"] == 3
+
+
+async def test_other_errors_are_raised_as_they_are(client: AsyncClient, service: FakeService) -> None:
+    service.failures.append(grpc.StatusCode.RESOURCE_EXHAUSTED)
+    with pytest.raises(Overloaded, match="scripted"):
+        await client.classify(KNOWN, "cats")
+    with pytest.raises(NotFound):
+        await client.classify(MISSING, "cats")
+    assert service.calls["Classify"] == 2
+
+
+async def test_a_service_that_stays_away_is_unavailable(service: FakeService) -> None:
+    service.failures.extend([AWAY] * 1000)
+    async with AsyncClient(service.target, api_key=API_KEY, timeout_seconds=0.2) as client:
+        with pytest.raises((Unavailable, DeadlineExceeded)):
+            await client.classify(KNOWN, "cats")
+
+
+async def test_a_deadline_ends_a_slow_call(client: AsyncClient, service: FakeService) -> None:
+    service.gate = asyncio.Event()
+    with pytest.raises(DeadlineExceeded):
+        await client.classify(KNOWN, "cats", timeout_seconds=0.1)
+
+
+async def test_a_reply_for_another_image_is_refused(client: AsyncClient, service: FakeService) -> None:
+    service.reply_uuid = MISSING
+    with pytest.raises(Internal, match=KNOWN):
+        await client.classify(KNOWN, "cats")
+
+
+@pytest.mark.parametrize("image", ["../../etc/passwd", "cat.jpg", "", 7])
+async def test_what_is_no_image_is_refused_here(client: AsyncClient, service: FakeService, image: str) -> None:
+    with pytest.raises(InvalidRequest, match="expected a Path"):
+        await client.classify(image, "cats")
+    assert not service.calls
+
+
+async def test_a_cancelled_caller_is_cancelled_as_usual(client: AsyncClient, service: FakeService) -> None:
+    service.gate = asyncio.Event()
+    task = asyncio.create_task(client.classify(KNOWN, "cats"))
+    await service.started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_close_lets_calls_in_flight_finish(client: AsyncClient, service: FakeService) -> None:
+    service.gate = asyncio.Event()
+    task = asyncio.create_task(client.classify(KNOWN, "cats"))
+    await service.started.wait()
+    closing = asyncio.create_task(client.close())
+    await asyncio.sleep(0)
+    with pytest.raises(Cancelled, match="closed"):
+        await client.classify(KNOWN, "cats")
+    service.gate.set()
+    assert (await task).image_uuid == KNOWN
+    await closing
+
+
+async def test_close_ends_what_takes_longer_than_its_grace(client: AsyncClient, service: FakeService) -> None:
+    service.gate = asyncio.Event()
+    task = asyncio.create_task(client.classify(KNOWN, "cats"))
+    await service.started.wait()
+    await client.close(grace_seconds=0)
+    with pytest.raises(Cancelled, match="closed"):
+        await task
+
+
+async def test_a_client_that_was_never_used_closes_and_closes_again() -> None:
+    client = AsyncClient(api_key=API_KEY)
+    await client.close()
+    await client.close()
+
+
+async def test_connect_fails_at_once_where_nobody_listens(unused_tcp_port: int) -> None:
+    async with AsyncClient(f"127.0.0.1:{unused_tcp_port}", api_key=API_KEY) as client:
+        with pytest.raises(Unavailable, match=f"no service answers at 127.0.0.1:{unused_tcp_port}"):
+            await client.connect()
+
+
+async def test_connect_succeeds_where_a_service_listens(client: AsyncClient) -> None:
+    await client.connect()
+    await client.connect()
+
+
+async def test_the_key_is_in_no_repr_and_no_error(service: FakeService) -> None:
+    client = AsyncClient(service.target, api_key="hush-hush")
+    assert "hush" not in repr(client)
+    with pytest.raises(ConfigurationError) as caught:
+        AsyncClient(api_key="hush\nhush")
+    assert "hush" not in str(caught.value)
+
+
+async def test_own_credentials_write_to_the_bucket(service: FakeService) -> None:
+    store = MemoryStore()
+    async with AsyncClient(service.target, api_key=API_KEY, store=store, key_prefix="alice/") as client:
+        answer = await client.classify(b"jpeg", "cats")
+    written = await obstore.get_async(store, f"alice/{answer.image_uuid}.jpg")
+    assert bytes(await written.bytes_async()) == b"jpeg"
+    assert service.calls["Create"] == 0
+
+
+async def test_map_yields_errors_as_outcomes(client: AsyncClient, service: FakeService, tmp_path: Path) -> None:
+    images = [KNOWN, MISSING, tmp_path / "none.jpg", b"jpeg"]
+    outcomes = [outcome async for outcome in client.map(images, "cats", ordered=True)]
+    assert [outcome.image for outcome in outcomes] == images
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), NotFound, NotFound, type(None)]
+    assert outcomes[0].unwrap().image_uuid == KNOWN
+    with pytest.raises(NotFound, match="no such image"):
+        outcomes[1].unwrap()
+
+
+async def test_map_bounds_what_is_in_flight(client: AsyncClient, service: FakeService) -> None:
+    outcomes = [o async for o in client.map([KNOWN] * 200, "texts", task="detection", concurrency=4)]
+    assert all(isinstance(outcome.result, Detection) for outcome in outcomes)
+    assert sorted(outcome.index for outcome in outcomes) == list(range(200))
+    assert service.most_in_flight <= 4
+
+
+async def test_map_can_be_left_early(client: AsyncClient) -> None:
+    outcomes = client.map([KNOWN] * 100, "cats")
+    assert (await anext(outcomes)).error is None
+    await outcomes.aclose()
+
+
+async def test_map_refuses_what_it_cannot_do(client: AsyncClient) -> None:
+    with pytest.raises(InvalidRequest, match="concurrency 0"):
+        await anext(client.map([KNOWN], "cats", concurrency=0))
+    with pytest.raises(InvalidRequest, match="segmentation"):
+        await anext(client.map([KNOWN], "cats", task=Task.SEGMENTATION))
+    with pytest.raises(InvalidRequest, match="nonsense"):
+        await anext(client.map([KNOWN], "cats", task="nonsense"))
+
+
+async def test_upload_many_keeps_the_order(client: AsyncClient, service: FakeService) -> None:
+    pictures = [bytes([n]) for n in range(20)]
+    uuids = await client.upload_many(pictures)
+    assert [service.objects[f"{uuid}.jpg"] for uuid in uuids] == pictures
+
+
+async def test_infer_goes_by_task(client: AsyncClient) -> None:
+    assert isinstance(await client.infer(Task.DETECTION, KNOWN, "texts"), Detection)
