@@ -1,0 +1,117 @@
+"""The ``shoal`` command: one module a command group, each imported only when it is called.
+
+So ``shoal --help`` is quick, and the base install, which is the client alone, lacks nothing that ``shoal classify``
+needs. Exit codes: 0 done, 1 the work failed, 2 the command line or a file is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.metadata import version as installed_version
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from shoal.errors import ConfigurationError, ShoalError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Command(NamedTuple):
+    """Where a command lives, and the extra that brings what it imports."""
+
+    target: str
+    """``module:attribute``: a function, or a typer app with commands of its own."""
+    extra: str
+    summary: str
+
+
+COMMANDS = {
+    "up": Command("shoal.cli.up:up", "local", "Run the whole service on this machine."),
+    "status": Command("shoal.cli.up:status", "local", "Say what is running here, and where."),
+    "down": Command("shoal.cli.up:down", "local", "Drain the service and stop it."),
+    "classify": Command("shoal.cli.classify:classify", "", "Label pictures."),
+    "detect": Command("shoal.cli.classify:detect", "", "Find boxes in pictures."),
+    "model": Command("shoal.cli.model:app", "models", "Add, list and check models."),
+    "keys": Command("shoal.cli.keys:app", "router", "Create, list and revoke API keys."),
+    "render": Command("shoal.cli.render:app", "router", "Write the configuration that a service file gives."),
+    "bench": Command("shoal.cli.bench:bench", "", "Load a running service and measure it."),
+    "serve": Command("shoal.cli.serve:app", "local", "Run one part of the service: what containers run."),
+}
+
+
+def load_command(target: str) -> Any:  # noqa: ANN401 - typer doesn't export its command's type
+    """Imports a function or a typer app and makes it a command."""
+    module, _, attribute = target.partition(":")
+    found = getattr(import_module(module), attribute)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
+    alone = typer.Typer(add_completion=False)
+    alone.command(attribute)(found)
+    return typer.main.get_command(alone)
+
+
+class LazyGroup(TyperGroup):
+    """A group that lists its commands from a table and imports the one that is called."""
+
+    table: ClassVar[dict[str, Command]]
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - typer's own options
+        super().__init__(**options)
+        for name, command in self.table.items():
+            self.add_command(TyperCommand(name, help=command.summary))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:  # noqa: ANN401
+        """As typer's, with the listed command replaced by the real one."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load_command(self.table[str(name)].target), rest
+
+
+class RootGroup(LazyGroup):
+    """The commands of ``shoal``."""
+
+    table = COMMANDS
+
+
+app = typer.Typer(cls=RootGroup, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"shoal {installed_version('shoal')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Image inference that batches references before the load balancer and decodes each picture beside the model."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line's entry point; ``arguments`` are the process's own by default."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(words)
+    except ShoalError as error:
+        typer.echo(f"shoal: {error}", err=True)
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+    except ModuleNotFoundError as error:
+        if not (hint := _missing_extra(words, error)):
+            raise
+        typer.echo(f"shoal: {hint}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _missing_extra(words: list[str], error: ModuleNotFoundError) -> str:
+    """What to tell a user whose install is too small; empty where the fault is another."""
+    called = COMMANDS.get(next((word for word in words if not word.startswith("-")), ""))
+    if called is None or not called.extra or not error.name or error.name.partition(".")[0] == "shoal":
+        return ""
+    return f"this command needs {error.name!r}, which isn't installed: pip install 'shoal[{called.extra}]'"

@@ -1,0 +1,29 @@
+"""``shoal serve``: one part of the service a process, as containers and ``shoal up`` run them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import typer
+
+from shoal.cli import Command, LazyGroup
+
+COMMANDS = {
+    "router": Command("shoal.cli.serve_router:serve_router", "router", "Envoy: keys, limits, routes, load balancer."),
+    "batcher": Command("shoal.cli.serve_batcher:serve_batcher", "batcher", "Queues requests, a queue a model."),
+    "worker": Command("shoal.cli.serve_worker:serve_worker", "worker", "Fetches, decodes and runs the model."),
+}
+
+
+class ServeGroup(LazyGroup):
+    """The commands of ``shoal serve``."""
+
+    table: ClassVar[dict[str, Command]] = COMMANDS
+
+
+app = typer.Typer(cls=ServeGroup, no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def serve() -> None:
+    """Run one part of the service: what containers run."""

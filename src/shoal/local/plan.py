@@ -1,0 +1,158 @@
+"""What ``shoal up`` runs: the parts of one service, their commands and addresses. No I/O."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from shoal.topology import SHARED_BATCHER, Endpoint, Topology
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from shoal.home import Home
+    from shoal.spec import Service
+
+
+class Role(StrEnum):
+    """What a part does; parts of one role don't depend on each other."""
+
+    STORE = "store"
+    WORKER = "worker"
+    BATCHER = "batcher"
+    ROUTER = "router"
+
+
+START_ORDER = (frozenset({Role.STORE}), frozenset({Role.WORKER, Role.BATCHER}), frozenset({Role.ROUTER}))
+"""Groups, each started once the one before it is ready."""
+
+STOP_ORDER = tuple(frozenset({role}) for role in (Role.ROUTER, Role.BATCHER, Role.WORKER, Role.STORE))
+"""From the door inwards: what feeds a part leaves before it."""
+
+
+class Protocol(StrEnum):
+    """How a part says that it is ready."""
+
+    TCP = "tcp"
+    """It accepts connections."""
+    HTTP = "http"
+    """``GET /healthz`` answers 200."""
+    GRPC = "grpc"
+    """``grpc.health.v1.Health/Check`` answers SERVING."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process of the service."""
+
+    name: str
+    role: Role
+    command: tuple[str, ...]
+    listen: Endpoint
+    """Where it is asked whether it is ready."""
+    ready: Protocol
+    metrics: str | None = None
+    """The address of its metrics."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Added to our own. Secrets go here, since command lines are for all to see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The parts and where they listen."""
+
+    parts: tuple[Part, ...]
+    topology: Topology
+    store_url: str | None
+    """The managed object store's S3 API; None if the store is elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What the parts read, written before they start."""
+
+    service: Path
+    topology: Path
+
+    @classmethod
+    def of(cls, home: Home) -> Files:
+        """Those of a home."""
+        return cls(home.run / "service.yaml", home.run / "topology.json")
+
+
+def plan(
+    service: Service, home: Home, files: Files, free: Callable[[], Endpoint], store: Callable[[Endpoint], Part]
+) -> Plan:
+    """Lays a service out on this machine.
+
+    Args:
+        service: what to run.
+        home: where its state lives.
+        files: what the parts read.
+        free: gives an unused endpoint, another each time.
+        store: makes the part that serves the managed object store at an endpoint.
+    """
+    topology = Topology(
+        public=Endpoint(service.router.host, service.router.port),
+        balancer=free(),
+        admin=free(),
+        batchers={group: [free() for _ in range(count)] for group, count in batcher_groups(service).items()},
+        pools={name: [free() for _ in range(pool.replicas)] for name, pool in service.pools.items()},
+    )
+    stores = (store(free()),) if service.object_store.runs_locally else ()
+    store_url = f"http://{stores[0].listen}" if stores else None
+    batchers = tuple(
+        _batcher(group, number, listen, topology.balancer, free())
+        for group, endpoints in topology.batchers.items()
+        for number, listen in enumerate(endpoints, 1)
+    )
+    workers = tuple(
+        _worker(pool, number, listen, free(), home, files, store_url)
+        for pool, endpoints in topology.pools.items()
+        for number, listen in enumerate(endpoints, 1)
+    )
+    return Plan((*stores, *workers, *batchers, _router(topology, home, files)), topology, store_url)
+
+
+def batcher_groups(service: Service) -> dict[str, int]:
+    """Batcher group to its number of processes: the shared one, and one for each model that has its own."""
+    own = {name: model.batchers for name, model in service.models.items() if model.batchers}
+    return {SHARED_BATCHER: 1, **own}
+
+
+def _shoal(*arguments: object) -> tuple[str, ...]:
+    # -P: the folder that a user starts us in is no place to import from.
+    return (sys.executable, "-P", "-m", "shoal", *map(str, arguments))
+
+
+def _batcher(group: str, number: int, listen: Endpoint, balancer: Endpoint, admin: Endpoint) -> Part:
+    name = f"batcher-{group}-{number}"
+    command = _shoal(
+        "serve", "batcher", "--name", name, "--listen", listen, "--balancer", balancer, "--admin", admin
+    )  # fmt: skip
+    return Part(name, Role.BATCHER, command, listen, Protocol.HTTP, f"http://{listen}/metrics")
+
+
+def _worker(
+    pool: str, number: int, listen: Endpoint, metrics: Endpoint, home: Home, files: Files, store_url: str | None
+) -> Part:
+    command = _shoal(
+        "serve", "worker", "--service", files.service, "--home", home.root, "--pool", pool,
+        "--listen", listen, "--metrics", metrics, *(("--store-endpoint", store_url) if store_url else ()),
+    )  # fmt: skip
+    name = f"worker-{pool}-{number}"
+    return Part(name, Role.WORKER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics")
+
+
+def _router(topology: Topology, home: Home, files: Files) -> Part:
+    command = _shoal("serve", "router", "--service", files.service, "--topology", files.topology, "--home", home.root)
+    metrics = f"http://{topology.admin}/stats/prometheus"
+    return Part("router", Role.ROUTER, command, reachable(topology.public), Protocol.GRPC, metrics)
+
+
+def reachable(listen: Endpoint) -> Endpoint:
+    """Where a client on this machine reaches a listener that may be bound to every address."""
+    return Endpoint({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host), listen.port)  # noqa: S104

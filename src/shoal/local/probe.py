@@ -1,0 +1,75 @@
+"""Asks a part whether it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from shoal.local.plan import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from shoal.topology import Endpoint
+
+_ATTEMPT_SECONDS = 1.0
+_FIRST_PAUSE = 0.01
+_LONGEST_PAUSE = 0.1
+
+
+async def until_ready(protocol: Protocol, endpoint: Endpoint) -> None:
+    """Returns once the part behind ``endpoint`` says that it serves. Give it a time limit.
+
+    A program can't be told to announce when it listens, so we ask, every 10 ms and soon every 100 ms.
+    """
+    pause = _FIRST_PAUSE
+    while not await _ask(_PROBES[protocol], endpoint):
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+async def _ask(probe: Callable[[Endpoint], Awaitable[bool]], endpoint: Endpoint) -> bool:
+    try:
+        async with asyncio.timeout(_ATTEMPT_SECONDS):
+            return await probe(endpoint)
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        return False
+
+
+async def _accepts(endpoint: Endpoint) -> bool:
+    _, writer = await asyncio.open_connection(*endpoint)
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
+async def _healthy(endpoint: Endpoint) -> bool:
+    reader, writer = await asyncio.open_connection(*endpoint)
+    try:
+        writer.write(f"GET /healthz HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n\r\n".encode())
+        status = await reader.readuntil(b"\r\n")
+        return status.split()[1] == b"200"
+    finally:
+        writer.close()
+
+
+async def _serving(endpoint: Endpoint) -> bool:
+    if not await _accepts(endpoint):  # cheaper than a channel, and a channel's own back-off starts at a second
+        return False
+    import grpc.aio  # noqa: PLC0415 - 50 ms that overlap the start of the parts
+    from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse  # noqa: PLC0415
+
+    async with grpc.aio.insecure_channel(str(endpoint), options=[("grpc.enable_http_proxy", 0)]) as channel:
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=HealthCheckRequest.SerializeToString,
+            response_deserializer=HealthCheckResponse.FromString,
+        )
+        try:
+            answer = await check(HealthCheckRequest())
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.status == HealthCheckResponse.SERVING)
+
+
+_PROBES = {Protocol.TCP: _accepts, Protocol.HTTP: _healthy, Protocol.GRPC: _serving}

@@ -1,0 +1,162 @@
+"""The life of a local service: prepared, started, ready, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+from shoal.errors import ConfigurationError
+from shoal.local import ports, setup, state
+from shoal.local.keeper import State
+from shoal.local.plan import Files, Part, Plan, plan, reachable
+from shoal.local.process import LocalProcess
+from shoal.local.store import keep_retention, store_part
+from shoal.local.supervisor import Supervisor
+from shoal.topology import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine
+
+    from shoal.home import Home
+    from shoal.spec import Service
+
+
+def with_port(service: Service, port: int | None) -> Service:
+    """``service`` with another public port; 0 takes any that is free, None keeps the service's own.
+
+    Raises:
+        ConfigurationError: something else listens there.
+    """
+    if port == 0:
+        port = ports.FreePorts()().port
+    if port is not None:
+        service = service.model_copy(update={"router": service.router.model_copy(update={"port": port})})
+    listen = Endpoint(service.router.host, service.router.port)
+    if not ports.is_free(listen):
+        raise ConfigurationError(
+            f"can't listen on {listen}: another program does, or the address isn't this machine's; set router.host "
+            "and router.port in the service file, or choose with 'shoal up --port N' (0: any free port)"
+        )
+    return service
+
+
+async def run(
+    service: Service, home: Home, *, say: Callable[[str], None], on_ready: Callable[[state.ServiceState], None]
+) -> None:
+    """Runs ``service`` until SIGINT or SIGTERM, then drains it; a second signal ends it at once.
+
+    Call ``setup.prepare`` before, and hold ``state.exclusive`` meanwhile.
+
+    Args:
+        service: what to run.
+        home: where its state lives.
+        say: told what the user should know.
+        on_ready: called once every part is ready.
+
+    Raises:
+        ShoalError: a part didn't become ready; nothing is left running.
+    """
+    layout = _lay_out(service, home)
+    supervisor = Supervisor(
+        layout.parts,
+        lambda part: LocalProcess.start(part, home.logs),
+        changed=lambda: _snapshot(service, home, layout, supervisor).save(home),
+        say=say,
+    )
+    stop = asyncio.Event()
+    _on_signals(stop, supervisor, say)
+    try:
+        if await _unless(stop, supervisor.start()):
+            _publish(service, home, layout)
+            async with _retention(service, home, layout):
+                on_ready(_snapshot(service, home, layout, supervisor))
+                await stop.wait()
+    finally:
+        await supervisor.stop()
+
+
+def _lay_out(service: Service, home: Home) -> Plan:
+    def store(listen: Endpoint) -> Part:
+        return store_part(listen, home.objects, setup.store_credentials(service, home))
+
+    files = Files.of(home)
+    layout = plan(service, home, files, ports.FreePorts(), store)
+    files.service.write_text(service.model_dump_json(indent=2, exclude_defaults=True))  # YAML contains JSON
+    layout.topology.save(files.topology)
+    return layout
+
+
+def _on_signals(stop: asyncio.Event, supervisor: Supervisor, say: Callable[[str], None]) -> None:
+    def handle() -> None:
+        if stop.is_set():
+            say("ended without waiting for what was in flight")
+            supervisor.kill()
+        else:
+            say("draining; a second signal ends everything at once")
+            stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, handle)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
+    """Whether ``work`` was done before ``stop``; else it was cancelled."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+            return True
+        return False
+    finally:
+        stopping.cancel()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+def _publish(service: Service, home: Home, layout: Plan) -> None:
+    """Tells the commands on this machine where to call, and with which key."""
+    state.save_client(home, str(reachable(layout.topology.public)), setup.local_key(service, home).key)
+
+
+@asynccontextmanager
+async def _retention(service: Service, home: Home, layout: Plan) -> AsyncGenerator[None]:
+    if layout.store_url is None:
+        yield
+        return
+    credentials = setup.store_credentials(service, home)
+    task = asyncio.create_task(keep_retention(service.object_store, layout.store_url, credentials), name="retention")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _snapshot(service: Service, home: Home, layout: Plan, supervisor: Supervisor) -> state.ServiceState:
+    return state.ServiceState(
+        pid=os.getpid(),
+        target=str(reachable(layout.topology.public)),
+        store_url=layout.store_url,
+        models=str(home.model_store(service)),
+        logs=str(home.logs),
+        ready=all(keeper.state is State.READY for keeper in supervisor.keepers),
+        parts=tuple(
+            state.PartState(
+                name=keeper.part.name,
+                role=keeper.part.role,
+                state=keeper.state,
+                pid=keeper.pid,
+                restarts=keeper.restarts,
+                listen=str(keeper.part.listen),
+                metrics=keeper.part.metrics,
+                log=str(home.logs / f"{keeper.part.name}.log"),
+            )
+            for keeper in supervisor.keepers
+        ),
+    )

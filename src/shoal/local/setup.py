@@ -1,0 +1,64 @@
+"""What a home needs before its service can run. Each step does nothing where it was done before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal import keys
+from shoal.local.store import create_bucket
+from shoal.modelstore import repository
+from shoal.objectstore import create_credentials, load_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shoal.home import Home
+    from shoal.objectstore import Credentials
+    from shoal.spec import Service
+
+LOCAL_OWNER = "local"
+"""Whose key the commands on this machine use."""
+
+
+def prepare(service: Service, home: Home, say: Callable[[str], None]) -> None:
+    """Makes folders, a first model, a key and the managed object store's credentials and bucket.
+
+    Args:
+        service: what will run.
+        home: where.
+        say: told of each step that takes long or leaves something to know of.
+
+    Raises:
+        ShoalError: a step failed.
+    """
+    for folder in (home.root, home.run, home.logs, home.cache):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _add_first_model(home.model_store(service), home.cache, say)
+    local_key(service, home)
+    if service.object_store.runs_locally:
+        store_credentials(service, home)
+        create_bucket(service.object_store, home, {key.prefix for key in keys.load_keys(home.keys_file(service))})
+
+
+def local_key(service: Service, home: Home) -> keys.Key:
+    """The key of this machine's own commands, made at the first call."""
+    file = home.keys_file(service)
+    present = keys.load_keys(file) if file.exists() else ()
+    return next((key for key in present if key.owner == LOCAL_OWNER), None) or keys.create(file, LOCAL_OWNER)
+
+
+def store_credentials(service: Service, home: Home) -> Credentials:
+    """The managed object store's credentials, made at the first call."""
+    given = service.object_store.credentials_file
+    file = Path(given).expanduser() if given else home.store_credentials
+    return load_credentials(file) if file.exists() else create_credentials(file)
+
+
+def _add_first_model(store: Path, cache: Path, say: Callable[[str], None]) -> None:
+    if repository.names(store):
+        return
+    from shoal.modelstore import build, efficientnet  # noqa: PLC0415 - needed once in a home's life
+
+    say(f"the model store {store} is empty: adding {efficientnet.NAME}, about 20 MB once")
+    build.add_model(store, *efficientnet.prepare(cache))

@@ -1,0 +1,159 @@
+"""What a running service tells other commands: a lock that it holds for life, and a file that it keeps current.
+
+Whether a service runs is the lock's answer, never the file's, so a file that a dead supervisor left misleads no one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shoal.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from shoal.home import Home
+
+_MILLISECONDS = 1000
+
+
+class PartState(BaseModel):
+    """One part, as ``shoal status`` shows it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    role: str
+    state: str
+    pid: int | None
+    restarts: int
+    listen: str
+    metrics: str | None
+    log: str
+
+
+class ServiceState(BaseModel):
+    """The running service."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    pid: int
+    """The supervisor."""
+    ready: bool
+    """Every part is."""
+    target: str
+    """What clients call: ``HOST:PORT``."""
+    store_url: str | None
+    """The managed object store's S3 API."""
+    models: str
+    """The model store's folder."""
+    logs: str
+    parts: tuple[PartState, ...]
+
+    def save(self, home: Home) -> None:
+        """Replaces the state file in one step."""
+        write_private(_state_file(home), self.model_dump_json(indent=2))
+
+
+def running(home: Home) -> ServiceState | None:
+    """The service that runs in ``home``, or None."""
+    if owner(home) is None:
+        return None
+    with suppress(OSError, ValidationError):
+        return ServiceState.model_validate_json(_state_file(home).read_bytes())
+    return None
+
+
+def owner(home: Home) -> int | None:
+    """The supervisor's process if one runs in ``home``, or None."""
+    try:
+        with _lock_file(home).open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return int(_lock_file(home).read_text() or 0) or None
+    return None
+
+
+@contextmanager
+def exclusive(home: Home) -> Iterator[None]:
+    """Makes this process the home's supervisor; the kernel gives the lock up with the process, however it ends.
+
+    Raises:
+        ConfigurationError: another one runs there.
+    """
+    home.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _lock_file(home).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise already_running(home) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            for left in (_state_file(home), client_file(home)):
+                left.unlink(missing_ok=True)
+
+
+def already_running(home: Home) -> ConfigurationError:
+    """What to say to a second ``shoal up``."""
+    return ConfigurationError(
+        f"a service runs in {home.root} already (process {owner(home)}); 'shoal status' shows it, "
+        "'shoal down' stops it, and another SHOAL_HOME holds another one"
+    )
+
+
+def terminate(pid: int, timeout_seconds: float) -> bool:
+    """Sends SIGTERM and waits for the process's end; False when that took too long."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        waiter = select.poll()
+        waiter.register(descriptor, select.POLLIN)
+        return bool(waiter.poll(timeout_seconds * _MILLISECONDS))
+    finally:
+        os.close(descriptor)
+
+
+def client_file(home: Home) -> Path:
+    """Where ``shoal classify`` and its like find the local service: ``{"target", "api_key"}``."""
+    return home.run / "client.json"
+
+
+def save_client(home: Home, target: str, api_key: str) -> None:
+    """Writes the client file."""
+    write_private(client_file(home), json.dumps({"target": target, "api_key": api_key}))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replaces a file in one step; only its owner may read it."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(text)
+    temporary.replace(path)
+
+
+def _state_file(home: Home) -> Path:
+    return home.run / "state.json"
+
+
+def _lock_file(home: Home) -> Path:
+    return home.run / "lock"
