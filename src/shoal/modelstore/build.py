@@ -11,9 +11,9 @@ from google.protobuf.message import DecodeError
 from pydantic import TypeAdapter, ValidationError
 
 from shoal.errors import ConfigurationError
-from shoal.modelstore import keys, reader, repository
+from shoal.modelstore import keys, repository
+from shoal.modelstore.check import check_folder
 from shoal.modelstore.config import ModelConfig, Resize
-from shoal.modelstore.fault import Report
 from shoal.modelstore.pbtxt import FILE
 from shoal.modelstore.render import LABELS_FILE, render
 from shoal.modelstore.wrap import wrap
@@ -58,6 +58,7 @@ def add_model(
         ConfigurationError: the model, the recipe or the place is wrong; the store is as before.
     """
     _check_name(recipe.name)
+    refuse_existing(store, recipe.name, version=version, force=force)
     wrapped = wrap(model, recipe)
     config = _config(store, wrapped, recipe, version or 1)
     store.mkdir(parents=True, exist_ok=True)
@@ -66,8 +67,19 @@ def add_model(
         folder = Path(scratch) / recipe.name
         _write(folder, wrapped, config)
         _verify(folder)
-        _move(folder, config, new_version=version is not None and not force, force=force)
+        _move(folder, config, force=force)
     return repository.read_model(store, recipe.name)
+
+
+def refuse_existing(store: Path, name: str, *, version: int | None, force: bool) -> None:
+    """Raises ConfigurationError where adding would overwrite what nobody asked to replace."""
+    target = store / name
+    if force or not target.exists():
+        return
+    if version is None:
+        raise ConfigurationError(f"{target} exists; add a version with --version N, or replace it with --force")
+    if (target / str(version)).exists():
+        raise ConfigurationError(f"{target / str(version)} exists; choose another --version, or --force")
 
 
 def _check_name(name: str) -> None:
@@ -107,8 +119,7 @@ def _write(folder: Path, wrapped: Wrapped, config: ModelConfig) -> None:
 
 
 def _verify(folder: Path) -> None:
-    report = Report(folder.name)
-    reader.read(folder, report)
+    report = check_folder(folder)
     if report.errors:
         # The scratch folder's path would mean nothing to the reader.
         raise ConfigurationError(
@@ -116,16 +127,14 @@ def _verify(folder: Path) -> None:
         )
 
 
-def _move(folder: Path, config: ModelConfig, *, new_version: bool, force: bool) -> None:
+def _move(folder: Path, config: ModelConfig, *, force: bool) -> None:
     target = config.path.parent.parent
     if not target.exists():
         folder.rename(target)
-    elif new_version:
-        _move_version(folder, target, config)
     elif force:
         _replace(folder, target)
     else:
-        raise ConfigurationError(f"{target} exists; add a version with --version N, or replace it with --force")
+        _move_version(folder, target, config)
 
 
 def _move_version(folder: Path, target: Path, config: ModelConfig) -> None:
@@ -135,12 +144,11 @@ def _move_version(folder: Path, target: Path, config: ModelConfig) -> None:
             f"version {config.version} takes or gives other tensors than {target / FILE} says; "
             "add it under another name, or replace the model with --force"
         )
-    if (target / str(config.version)).exists():
-        raise ConfigurationError(f"{target / str(config.version)} exists; choose another --version, or --force")
     (folder / str(config.version)).rename(target / str(config.version))
 
 
 def _replace(folder: Path, target: Path) -> None:
+    """Swaps the folders."""
     old = folder.with_name("old")
     target.rename(old)
     try:

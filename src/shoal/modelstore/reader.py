@@ -25,11 +25,14 @@ def read(folder: Path, report: Report) -> ModelConfig | None:
 
     Reads config.pbtxt, the label file and the names of the version folders, not the model itself.
     """
-    config = pbtxt.load(folder / pbtxt.FILE, report)
-    if config is None:
-        return None
-    model = _Reader(folder, config, report).model()
+    model = inspect(folder, report)
     return None if report.errors else model
+
+
+def inspect(folder: Path, report: Report) -> ModelConfig | None:
+    """As ``read``, but a model with faults is returned too, its wrong fields at their defaults."""
+    config = pbtxt.load(folder / pbtxt.FILE, report)
+    return None if config is None else _Reader(folder, config, report).model()
 
 
 class _Reader:
@@ -91,8 +94,15 @@ class _Reader:
             wanted = ", ".join(map(str, policy.specific.versions))
             self._error("version_policy.specific", f"wants version {wanted}; present: {', '.join(map(str, present))}")
         else:
-            self._report.error(self._folder / "1" / filename, "", "missing; a model is at <version>/" + filename)
+            self._report.error(self._folder / "1" / filename, "", self._no_version(filename))
         return 0, self._folder / "0" / filename
+
+    def _no_version(self, filename: str) -> str:
+        strays = sorted(self._folder.glob(f"*/{filename}")) + sorted(self._folder.glob(filename))
+        found = (
+            f"; {strays[0].relative_to(self._folder)} is there, but not in a folder named by a number" if strays else ""
+        )
+        return f"missing; a model is at <version>/{filename}, such as 1/{filename}{found}"
 
     # Tensors.
 

@@ -1,0 +1,152 @@
+"""Holds a model's files against each other: config.pbtxt, labels, the ONNX graph and what the head reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from shoal.errors import ConfigurationError, NotFound
+from shoal.modelstore import keys, reader, repository
+from shoal.modelstore.fault import Fault, Report
+from shoal.modelstore.pbtxt import FILE
+from shoal.modelstore.wrap import dtype_of, picture_input, shape_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shoal.modelstore.config import ModelConfig, Tensor
+
+_BOX = 4  # x, y, width, height
+
+
+def check(store: Path, name: str) -> list[Fault]:
+    """Every fault of a model, and notes on what it costs to serve as it is.
+
+    Raises:
+        NotFound: no such model.
+    """
+    if name not in repository.names(store):
+        raise NotFound(f"model {name!r} is not in {store}; `shoal model list` shows what is")
+    return check_folder(store / name).faults
+
+
+def check_folder(folder: Path) -> Report:
+    """The same for a model's folder, wherever it is."""
+    report = Report(folder.name)
+    model = reader.inspect(folder, report)
+    if model is not None:
+        sound = not report.errors
+        if model.path.is_file():
+            _check_graph(folder, model, report)
+        if sound:
+            _check_head(folder, model, report)
+            _check_labels(folder, model, report)
+            _note_float_input(folder, model, report)
+    return report
+
+
+def _check_graph(folder: Path, model: ModelConfig, report: Report) -> None:
+    """Names, data types and shapes of config.pbtxt against the graph's."""
+    if model.path.suffix != ".onnx":
+        report.note(model.path, "", "not ONNX, so only config.pbtxt was checked")
+        return
+    try:
+        proto = onnx.load(model.path)
+        onnx.checker.check_model(proto)
+        picture = picture_input(proto)
+    except (OSError, DecodeError, onnx.checker.ValidationError, ConfigurationError) as error:
+        report.error(model.path, "", f"not a model that can be loaded: {str(error).strip() or 'empty'}")
+        return
+    wrong = {fault.field.partition(".")[0] for fault in report.errors}  # found already: comparing would only echo them
+    if "input" not in wrong:
+        _compare(folder, "input", model.input, {picture.name: picture}, report)
+    if "output" not in wrong:
+        outputs = {value.name: value for value in proto.graph.output}
+        for tensor in model.outputs:
+            _compare(folder, "output", tensor, outputs, report)
+    batch = shape_of(picture)[:1]
+    largest = model.batching.max_batch_size
+    if batch and batch[0] not in (-1, largest):
+        report.error(
+            folder / FILE,
+            "max_batch_size",
+            f"is {largest}, but the graph's batch is fixed at {batch[0]}; export it dynamic",
+        )
+
+
+def _compare(folder: Path, kind: str, tensor: Tensor, graph: dict[str, onnx.ValueInfoProto], report: Report) -> None:
+    file = folder / FILE
+    value = graph.get(tensor.name)
+    if value is None:
+        report.error(
+            file, f"{kind}.name", f"{tensor.name!r} is not in the graph; {keys.suggestion(tensor.name, [*graph])}"
+        )
+        return
+    if dtype_of(value) != tensor.dtype:
+        report.error(
+            file, f"{kind}.data_type", f"of {tensor.name!r} is {tensor.dtype}; the graph's is {dtype_of(value)}"
+        )
+    own = shape_of(value)[1:]
+    fits = len(own) == len(tensor.shape) and all(
+        -1 in pair or pair[0] == pair[1] for pair in zip(own, tensor.shape, strict=True)
+    )
+    # A graph may leave an output's shape out altogether.
+    if not fits and value.type.tensor_type.HasField("shape"):
+        report.error(
+            file,
+            f"{kind}.dims",
+            f"of {tensor.name!r} are {list(tensor.shape)}; the graph's, without the batch, {list(own)}",
+        )
+
+
+def _check_head(folder: Path, model: ModelConfig, report: Report) -> None:
+    """Whether the outputs have the shapes that the head reads."""
+    shapes = {output.name: output.shape for output in model.outputs}
+    first = model.outputs[0].shape
+    wanted = {
+        "softmax": ("one output [classes]", len(first) == 1),
+        "probabilities": ("one output [classes]", len(first) == 1),
+        "db": ("one output [1, height, width]", len(first) == 3 and first[0] == 1),  # noqa: PLR2004 - a map's rank
+        "boxes_scores": ("outputs boxes [n, 4] and scores [n]", _are_boxes(shapes)),
+    }
+    text, fits = wanted.get(model.head, ("", True))
+    if not fits:
+        found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        report.error(folder / FILE, "output", f"head {model.head} reads {text}; here: {found}")
+
+
+def _are_boxes(shapes: dict[str, tuple[int, ...]]) -> bool:
+    boxes, scores = shapes.get("boxes", ()), shapes.get("scores", ())
+    return len(boxes) == 2 and boxes[1] == _BOX and scores == boxes[:1]  # noqa: PLR2004 - [n, 4]
+
+
+def _check_labels(folder: Path, model: ModelConfig, report: Report) -> None:
+    if not model.labels:
+        report.note(folder / FILE, "output.label_filename", "missing; answers carry an index and no label")
+        return
+    classes = model.outputs[0].shape[-1]
+    if keys.HEADS.get(model.head) == "classification" and classes not in (-1, len(model.labels)):
+        report.error(
+            folder / FILE,
+            "output.label_filename",
+            f"names {len(model.labels)} labels for {classes} classes; write one a line, in the order of the output",
+        )
+
+
+def _note_float_input(folder: Path, model: ModelConfig, report: Report) -> None:
+    if model.input.dtype == "uint8":
+        return
+    pixels = 3 * model.height * model.width
+    report.note(
+        folder / FILE,
+        "input.data_type",
+        f"float32 takes {4 * pixels:,} bytes a picture, uint8 {pixels:,}, and the worker's time to normalise; "
+        f"`shoal model add {model.path} --name {model.name}-uint8 --task {model.task} "
+        f"--mean {_numbers(model.mean)} --std {_numbers(model.std)}` puts the normalisation into the graph",
+    )
+
+
+def _numbers(triple: tuple[float, float, float]) -> str:
+    return ",".join(f"{number:g}" for number in triple)
