@@ -31,8 +31,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "up": Command("shoal.cli.up:up", "local", "Run the whole service on this machine."),
-    "status": Command("shoal.cli.up:status", "local", "Say what is running here, and where."),
-    "down": Command("shoal.cli.up:down", "local", "Drain the service and stop it."),
+    "status": Command("shoal.cli.status:status", "local", "Say what is running here, and where."),
+    "down": Command("shoal.cli.status:down", "local", "Drain the service and stop it."),
     "classify": Command("shoal.cli.classify:classify", "", "Label pictures."),
     "detect": Command("shoal.cli.classify:detect", "", "Find boxes in pictures."),
     "model": Command("shoal.cli.model:app", "models", "Add, list and check models."),

@@ -1,34 +1,28 @@
-"""``shoal up``, ``shoal status`` and ``shoal down``: the whole service on this machine."""
+"""``shoal up``: the whole service on this machine."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from shoal import spec
 from shoal.home import Home
+from shoal.local import ports, setup, state
 from shoal.local import service as local_service
-from shoal.local import setup, state
-from shoal.local.process import DRAIN_SECONDS, rotate
+from shoal.local.process import rotate
 from shoal.modelstore import repository
 from shoal.observe import logs
 
 if TYPE_CHECKING:
     from shoal.spec import Service
-
-_ROLES = 4
-_DOWN_SECONDS = _ROLES * DRAIN_SECONDS + 10
 
 
 def up(
@@ -51,33 +45,6 @@ def up(
         _run(wanted, home, port, ready_fd)
 
 
-def status(as_json: bool = typer.Option(False, "--json", help="One JSON object.")) -> None:
-    """Say what is running here, and where. Exit code 1: nothing is."""
-    home = Home.default()
-    found = state.running(home)
-    if found is None:
-        _say(f"no service runs in {home.root}; 'shoal up' starts one")
-        raise typer.Exit(1)
-    view = _describe(found, home)
-    if as_json:
-        typer.echo(json.dumps(view, indent=2))
-    else:
-        _print_status(view)
-
-
-def down() -> None:
-    """Drain the service and stop it; returns once nothing of it is left."""
-    home = Home.default()
-    pid = state.owner(home)
-    if pid is None:
-        _say(f"no service runs in {home.root}")
-    elif state.terminate(pid, _DOWN_SECONDS):
-        _say("stopped")
-    else:
-        _say(f"process {pid} still runs after {_DOWN_SECONDS:.0f} s; see {home.logs}, or end it with 'kill -9 {pid}'")
-        raise typer.Exit(1)
-
-
 def _run(wanted: Service, home: Home, port: int | None, ready_fd: int | None) -> None:
     logs.configure(wanted.observe.log_level)
 
@@ -88,7 +55,7 @@ def _run(wanted: Service, home: Home, port: int | None, ready_fd: int | None) ->
             os.close(ready_fd)
 
     with state.exclusive(home):
-        wanted = local_service.with_port(wanted, port)
+        wanted = ports.with_port(wanted, port)
         setup.prepare(wanted, home, _say)
         asyncio.run(local_service.run(wanted, home, say=_say, on_ready=on_ready))
     _say("stopped")
@@ -139,47 +106,6 @@ def _print_ready(ready: state.ServiceState) -> None:
             typer.echo(f"  metrics  {part.metrics} ({part.name})")
     typer.echo(f"  logs     {ready.logs}")
     typer.echo("try: shoal classify samples/coffee.jpg --model efficientnet-lite0")
-
-
-def _describe(found: state.ServiceState, home: Home) -> dict[str, Any]:
-    view = found.model_dump()
-    for part in view["parts"]:
-        part.update(_usage(part["pid"]))
-    view["supervisor"] = _usage(found.pid, alone=True)
-    view["models"] = repository.names(Path(found.models))
-    view["model_store"] = found.models
-    view["home"] = str(home.root)
-    return view
-
-
-def _usage(pid: int | None, *, alone: bool = False) -> dict[str, float | None]:
-    """Memory (bytes, shared pages divided among their users) and CPU seconds of a process and all it started."""
-    try:
-        root = psutil.Process(pid)
-        family = [root, *(() if alone or pid is None else root.children(recursive=True))]
-        memory = sum(process.memory_full_info().pss for process in family)
-        cpu = sum(sum(process.cpu_times()[:2]) for process in family)
-    except psutil.Error:
-        return {"memory_bytes": None, "cpu_seconds": None}
-    return {"memory_bytes": memory, "cpu_seconds": round(cpu, 2)}
-
-
-def _print_status(view: dict[str, Any]) -> None:
-    table = Table("part", "state", "pid", "restarts", "memory MB", "CPU s", "listens on", box=None)
-    supervisor = {"name": "supervisor", "state": "ready" if view["ready"] else "waiting", "pid": view["pid"]}
-    for part in (*view["parts"], {**supervisor, "restarts": 0, "listen": "", **view["supervisor"]}):
-        memory, cpu = part["memory_bytes"], part["cpu_seconds"]
-        table.add_row(
-            part["name"],
-            part["state"],
-            str(part["pid"] or ""),
-            str(part["restarts"]),
-            "" if memory is None else f"{memory / 2**20:.0f}",
-            "" if cpu is None else f"{cpu:.1f}",
-            part["listen"],
-        )
-    Console().print(table)
-    typer.echo(f"target {view['target']}, models: {', '.join(view['models']) or 'none'}, logs in {view['logs']}")
 
 
 def _say(text: str) -> None:

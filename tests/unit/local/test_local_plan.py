@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import socket
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from shoal.errors import ConfigurationError
+from shoal.home import Home
+from shoal.local import ports
+from shoal.local.plan import START_ORDER, STOP_ORDER, Files, Part, Plan, Protocol, Role, plan, reachable
+from shoal.local.ports import FreePorts, is_free, with_port
+from shoal.spec import Service, parse
+from shoal.topology import Endpoint
+
+HOME = Home(Path("/home"))
+
+
+def lay_out(service: Service) -> Plan:
+    numbers = count(20_000)
+
+    def store(listen: Endpoint) -> Part:
+        return Part("store", Role.STORE, ("rclone",), listen, Protocol.TCP, environment={"KEY": "hush"})
+
+    return plan(service, HOME, Files.of(HOME), lambda: Endpoint("127.0.0.1", next(numbers)), store)
+
+
+def names(layout: Plan, role: Role) -> list[str]:
+    return [part.name for part in layout.parts if part.role is role]
+
+
+def test_the_default_service_is_one_of_each() -> None:
+    layout = lay_out(Service())
+    assert [part.name for part in layout.parts] == ["store", "worker-default-1", "batcher-shared-1", "router"]
+    assert layout.topology.public == Endpoint("127.0.0.1", 8080)
+    assert layout.store_url == f"http://{layout.parts[0].listen}"
+
+
+def test_pools_have_replicas_and_hot_models_have_batchers() -> None:
+    layout = lay_out(
+        parse("pools: {a: {replicas: 2, models: [x]}, b: {models: ['*']}}\nmodels: {x: {batchers: 2}, y: {}}\n", "s")
+    )
+    assert names(layout, Role.WORKER) == ["worker-a-1", "worker-a-2", "worker-b-1"]
+    assert names(layout, Role.BATCHER) == ["batcher-shared-1", "batcher-x-1", "batcher-x-2"]
+    assert {pool: len(workers) for pool, workers in layout.topology.pools.items()} == {"a": 2, "b": 1}
+    assert {group: len(each) for group, each in layout.topology.batchers.items()} == {"shared": 1, "x": 2}
+
+
+def test_every_part_listens_where_the_topology_says() -> None:
+    layout = lay_out(Service())
+    (worker,) = (part for part in layout.parts if part.role is Role.WORKER)
+    (batcher,) = (part for part in layout.parts if part.role is Role.BATCHER)
+    assert layout.topology.pools == {"default": [worker.listen]}
+    assert layout.topology.batchers == {"shared": [batcher.listen]}
+    assert str(layout.topology.balancer) in batcher.command
+    taken = [word for part in layout.parts for word in part.command if word.startswith("127.0.0.1:")]
+    assert len(set(taken)) == 5, "listen and metrics of the worker; listen, balancer and admin of the batcher"
+
+
+def test_a_store_elsewhere_is_not_run() -> None:
+    layout = lay_out(parse("object_store: {url: 's3://pictures', endpoint: 'http://s3.example'}", "s"))
+    assert names(layout, Role.STORE) == []
+    assert layout.store_url is None
+    assert not any("--store-endpoint" in part.command for part in layout.parts)
+
+
+def test_secrets_stay_out_of_repr_and_of_commands() -> None:
+    layout = lay_out(Service())
+    assert "hush" not in repr(layout)
+    assert not any("hush" in word for part in layout.parts for word in part.command)
+
+
+def test_every_role_starts_and_stops_once() -> None:
+    assert sorted(role for group in START_ORDER for role in group) == sorted(Role)
+    assert sorted(role for group in STOP_ORDER for role in group) == sorted(Role)
+
+
+def test_a_listener_on_every_address_is_reached_on_loopback() -> None:
+    assert reachable(Endpoint("0.0.0.0", 80)) == Endpoint("127.0.0.1", 80)
+    assert reachable(Endpoint("::", 80)) == Endpoint("::1", 80)
+    assert reachable(Endpoint("10.0.0.1", 80)) == Endpoint("10.0.0.1", 80)
+
+
+def test_free_ports_differ_and_stay_clear_of_outgoing_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = tmp_path / "ip_local_port_range"
+    setting.write_text("22000\t60999\n")
+    monkeypatch.setattr(ports, "_EPHEMERAL", setting)
+    free = FreePorts()
+    given = [free() for _ in range(20)]
+    assert len(set(given)) == 20
+    assert all(endpoint.port < 22_000 and is_free(endpoint) for endpoint in given)
+
+
+def test_a_busy_port_is_an_error_that_says_what_to_change() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        assert not is_free(Endpoint("127.0.0.1", port))
+        with pytest.raises(ConfigurationError, match=rf"127.0.0.1:{port}.*router.port.*--port"):
+            with_port(Service(), port)
+
+
+def test_port_zero_takes_a_free_one() -> None:
+    assert is_free(Endpoint("127.0.0.1", with_port(Service(), 0).router.port))

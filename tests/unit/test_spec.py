@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import ValidationError
+
+from shoal.errors import ConfigurationError
+from shoal.spec import Pool, Service, load, parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def fault(text: str) -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        parse(text, "shoal.yaml")
+    return str(raised.value)
+
+
+def test_no_file_and_an_empty_file_are_the_default_service() -> None:
+    assert load(None) == parse("", "shoal.yaml") == parse("# nothing\n", "shoal.yaml") == Service()
+    assert Service().pools == {"default": Pool()}
+    assert Service().object_store.runs_locally
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "shoal.yaml"
+    file.write_text("router: {port: 9000}\nmodels: {resnet: {batchers: 2}}\n")
+    service = load(file)
+    assert service.router.port == 9000
+    assert service.override("resnet").batchers == 2
+    assert service.override("other").batchers == 0
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nothing\.yaml: can't be read"):
+        load(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\nrouter:\n  prot: 1\n", "shoal.yaml:3: router.prot: unknown key; did you mean 'port'?"),
+        ("rooter: {}\n", "shoal.yaml:1: rooter: unknown key; did you mean 'router'?"),
+        ("pools:\n  a:\n    replica: 1\n", "shoal.yaml:3: pools.a.replica: unknown key; did you mean 'replicas'?"),
+        ("models:\n  m:\n    bachers: 1\n", "shoal.yaml:3: models.m.bachers: unknown key; did you mean 'batchers'?"),
+        ("observe: {zzz: 1}\n", "shoal.yaml:1: observe.zzz: unknown key; known here: log_level"),
+        ("router:\n  port: 70000\n", "shoal.yaml:2: router.port: Input should be less than or equal to 65535"),
+        ("router:\n  port: 1\n  port: 2\n", 'shoal.yaml:3: found duplicate key "port" with value "2"'),
+        ("router: [\n", "shoal.yaml:2:"),
+        ("- a\n", "shoal.yaml:1: a service file is a mapping"),
+        ("pools: {}\n", "shoal.yaml:1: pools: Dictionary should have at least 1 item"),
+        ("pools:\n  Bad_Name_:\n    replicas: 1\n", "shoal.yaml:2: pools.Bad_Name_: String should match pattern"),
+        ("object_store:\n  url: ftp://a\n", "shoal.yaml:2: object_store.url: must start with s3://"),
+        (
+            "object_store:\n  url: file:///a\n  endpoint: http://b\n",
+            "shoal.yaml:1: object_store: endpoint goes with an s3:// url only",
+        ),
+        (
+            "pools:\n  a: {models: [x]}\n  b: {models: [x]}\n",
+            "pools.b.models: 'x' is in pool 'a' already; a model routes to one pool",
+        ),
+    ],
+)
+def test_errors_name_file_line_and_key(text: str, expected: str) -> None:
+    assert expected in fault(text)
+
+
+def test_every_fault_is_told_at_once() -> None:
+    told = fault("router:\n  port: 0\nobserve:\n  log_level: loud\n").splitlines()
+    assert [line.split(": ")[0] for line in told] == ["shoal.yaml:2", "shoal.yaml:4"]
+
+
+def test_a_loaded_service_never_changes() -> None:
+    with pytest.raises(ValidationError):
+        Service().router.port = 1
+
+
+def test_an_exact_name_wins_over_a_pattern_and_patterns_go_in_file_order() -> None:
+    service = parse("pools: {any: {models: ['*']}, some: {models: ['res*', exact]}, late: {models: ['e*']}}\n", "s")
+    assert service.pool_of("exact") == "some"
+    assert service.pool_of("resnet") == "any"
+    assert parse("pools: {a: {models: [b]}}", "s").pool_of("c") is None
+    assert service.models_of("some", ["exact", "resnet"]) == ["exact"]
+
+
+@pytest.mark.parametrize(
+    ("text", "local"),
+    [
+        ("{}", True),
+        ("{managed: false}", False),
+        ("{endpoint: 'http://127.0.0.1:9000'}", False),
+        ("{url: 'gs://pictures'}", False),
+        ("{url: 's3://other/prefix'}", True),
+    ],
+)
+def test_only_an_s3_store_without_an_endpoint_is_run_here(text: str, local: bool) -> None:
+    assert parse(f"object_store: {text}", "s").object_store.runs_locally is local
