@@ -1,0 +1,185 @@
+"""The batcher's fast door: an ASGI application that runs inside Envoy (pyvoy).
+
+HTTP/2 is Envoy's, in C++; gRPC's framing is the few lines below, over opaque bytes
+(https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import struct
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from prometheus_client import generate_latest
+
+from shoal.batcher.server import HEALTH_CHECK, MAX_MESSAGE_BYTES, make_batcher, status_of
+from shoal.errors import Code, InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from shoal.batcher.server import Batcher, Headers
+
+    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+DRAIN_PATH = "/-/drain"
+IN_FLIGHT_PATH = "/-/in-flight"
+TOKEN_HEADER = "x-shoal-token"  # noqa: S105 - the name of a header
+TOKEN_VARIABLE = "SHOAL_BATCHER_TOKEN"  # noqa: S105 - the name of a variable
+"""Known to the parent process only: who may drain."""
+
+_PREFIX = struct.Struct(">BI")
+_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+
+class Application:
+    """The ASGI application. ``make`` runs on its event loop at start-up, so nothing happens at import."""
+
+    def __init__(self, make: Callable[[], Batcher]) -> None:
+        self._make = make
+        self._batcher: Batcher | None = None
+        self._watches: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serves one connection's lifespan or one call."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        self._batcher = self._make()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._batcher.dispatcher.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    @property
+    def batcher(self) -> Batcher:
+        """Made at the first use where the host doesn't speak lifespan."""
+        if self._batcher is None:
+            self._batcher = self._make()
+        return self._batcher
+
+    async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        path = scope["path"]
+        if not headers.get("content-type", "").startswith("application/grpc"):
+            await _plain(send, *self._operate(path, headers))
+        elif path == HEALTH_CHECK:
+            await _grpc_ok(send, self.batcher.health)
+        else:
+            await self._unary(path, headers, receive, send)
+
+    async def _unary(self, path: str, headers: Headers, receive: Receive, send: Send) -> None:
+        try:
+            message = await _read_message(receive)
+            call = asyncio.ensure_future(self.batcher.call(path, headers, message, _timeout(headers)))
+            self._watch(receive, call)
+            answer = await call
+        except asyncio.CancelledError:  # the caller has gone: there is nobody to answer
+            return
+        except Exception as error:
+            await _grpc_error(send, *status_of(error))
+        else:
+            await _grpc_ok(send, answer)
+
+    def _watch(self, receive: Receive, call: asyncio.Future[bytes]) -> None:
+        """Cancels the call when its caller goes away. A pending receive() is never cancelled, pyvoy dislikes that."""
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            call.cancel()
+
+        task = asyncio.ensure_future(watch())
+        self._watches.add(task)
+        task.add_done_callback(self._watches.discard)
+
+    def _operate(self, path: str, headers: Headers) -> tuple[int, bytes]:
+        match path:
+            case "/metrics":
+                return 200, generate_latest()
+            case "/healthz":
+                return (503, b"draining\n") if self.batcher.draining else (200, b"ok\n")
+            case _ if path in {DRAIN_PATH, IN_FLIGHT_PATH} and _is_parent(headers):
+                if path == DRAIN_PATH:
+                    self.batcher.drain()
+                return 200, str(self.batcher.dispatcher.in_flight).encode()
+            case _:
+                return 404, b"not found\n"
+
+
+app = Application(make_batcher)
+
+
+def _is_parent(headers: Headers) -> bool:
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    return bool(token) and hmac.compare_digest(headers.get(TOKEN_HEADER, "").encode(), token.encode())
+
+
+def _timeout(headers: Headers) -> float | None:
+    """Seconds of a grpc-timeout header such as ``250m``; None without one."""
+    text = headers.get("grpc-timeout", "")
+    if not text:
+        return None
+    if text[-1] not in _UNITS or not text[:-1].isdigit():
+        raise InvalidRequest(f"grpc-timeout {text[:16]!r} is malformed")
+    return int(text[:-1]) * _UNITS[text[-1]]
+
+
+async def _read_message(receive: Receive) -> bytes:
+    """The one message of a unary call, without its five-byte prefix."""
+    body = b""
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise asyncio.CancelledError
+        body = body + event["body"] if body else bytes(event["body"])
+        if len(body) > MAX_MESSAGE_BYTES + _PREFIX.size:
+            raise InvalidRequest(f"the message is larger than {MAX_MESSAGE_BYTES} bytes")
+        if not event.get("more_body"):
+            return _unframe(body)
+
+
+def _unframe(body: bytes) -> bytes:
+    if len(body) < _PREFIX.size:
+        raise InvalidRequest("the call has no complete gRPC message")
+    compressed, length = _PREFIX.unpack_from(body)
+    if compressed:
+        raise InvalidRequest("compressed messages are not taken: a reference has nothing to compress")
+    if length != len(body) - _PREFIX.size:
+        raise InvalidRequest("the call must carry exactly one gRPC message")
+    return body[_PREFIX.size :]
+
+
+_OK_HEADERS = [(b"content-type", b"application/grpc")]
+_OK_TRAILERS = [(b"grpc-status", b"0")]
+
+
+async def _grpc_ok(send: Send, message: bytes) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": _OK_HEADERS, "trailers": True})
+    await send({"type": "http.response.body", "body": _PREFIX.pack(0, len(message)) + message, "more_body": False})
+    await send({"type": "http.response.trailers", "headers": _OK_TRAILERS, "more_trailers": False})
+
+
+async def _grpc_error(send: Send, code: Code, message: str) -> None:
+    """A response of trailers only: gRPC clients read the status from the headers."""
+    headers = [
+        *_OK_HEADERS,
+        (b"grpc-status", str(int(code)).encode()),
+        (b"grpc-message", quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _plain(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

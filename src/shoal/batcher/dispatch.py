@@ -1,0 +1,273 @@
+"""Carries out what the policy decides: one queue a model and method, and the streams that serve it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from shoal.batcher.policy import BatchingPolicy, Close, Reject, Send
+from shoal.batcher.request import Request
+from shoal.batcher.stream import BatchStream, opener
+from shoal.errors import Code, DeadlineExceeded, NotFound, ShoalError, Unavailable, from_status
+from shoal.modelstore.config import BatchingSettings
+from shoal.observe import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import grpc
+
+    from shoal.batcher.policy import Decision
+    from shoal.batching.v1 import batching_pb2
+
+log = logging.getLogger(__name__)
+
+SPARE_STREAMS = 2
+"""Streams kept parked beyond those that hold a permit, so that a slot that becomes free is answered at once."""
+MAX_STREAMS = 1024
+"""Of one queue: bounds what a pool of any size can make a batcher open."""
+NO_WORKER_SECONDS = 5.0
+"""After this long without any worker, waiting requests are answered UNAVAILABLE; the client may try again."""
+_BACKOFF_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
+
+
+class ModelQueue:
+    """The queue of one model and method: feeds events to its policy and carries out the decisions."""
+
+    def __init__(self, channel: grpc.aio.Channel, method: str, model: str, batcher: str) -> None:
+        self.failure: ShoalError | None = None
+        """Why this queue can't be used any more; make another."""
+        self._loop = asyncio.get_running_loop()
+        self._policy: BatchingPolicy[BatchStream, Request] = BatchingPolicy(BatchingSettings())
+        self._settings = ""
+        self._model = model
+        self._metadata = (("x-model-name", model), ("x-shoal-method", method), ("x-shoal-batcher", batcher))
+        self._open = opener(channel)
+        self._streams: set[BatchStream] = set()
+        self._target = SPARE_STREAMS
+        self._failures = 0
+        self._down_since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake_at = math.inf
+        self._retry: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._meter = _Meter(model)
+        self._maintain()
+
+    async def submit(self, owner: str, message: bytes, timeout_seconds: float, traceparent: str = "") -> bytes:
+        """Answers one request with its response message, or raises the ShoalError of its status.
+
+        Cancelling the caller withdraws the request; its batch-mates never notice.
+        """
+        now = self._loop.time()
+        request = Request(
+            owner=owner,
+            arrived=now,
+            deadline=now + timeout_seconds,
+            message=message,
+            answer=self._loop.create_future(),
+            traceparent=traceparent,
+        )
+        timer = self._loop.call_at(request.deadline, self._expire, request)
+        self._carry_out(self._policy.arrived(now, request))
+        try:
+            return await request.answer
+        finally:
+            timer.cancel()
+            if request.answer.cancelled():
+                self._carry_out(self._policy.withdrawn(self._loop.time(), request))
+
+    def drain(self) -> None:
+        """Nothing waits for company any more."""
+        self._carry_out(self._policy.drain(self._loop.time()))
+
+    def stop(self) -> None:
+        """Ends all streams; requests that are still here are answered UNAVAILABLE."""
+        self._stopping = True
+        for handle in (self._timer, self._retry):
+            if handle is not None:
+                handle.cancel()
+        self._carry_out(self._policy.fail(Unavailable("the batcher is stopping; try again")))
+        for stream in list(self._streams):
+            stream.abandon()
+
+    # What streams tell.
+
+    def permitted(self, stream: BatchStream, batching: str) -> None:
+        """A worker can take a batch."""
+        self._failures = 0
+        self._down_since = None
+        if batching and batching != self._settings:
+            self._settings = batching
+            self._policy.configure(_settings(batching))
+        self._carry_out(self._policy.permitted(self._loop.time(), stream))
+        parked = sum(not other.holds_permit for other in self._streams)
+        self._target = min(MAX_STREAMS, max(self._target, len(self._streams) - parked + SPARE_STREAMS))
+        self._maintain()
+
+    def answered(self, request: Request, result: batching_pb2.BatchItemResult) -> None:
+        """A worker answered one request."""
+        if request.answer.done():
+            return
+        self._meter.answered(Code(result.code))
+        if result.code == Code.OK:
+            request.answer.set_result(result.response)
+        else:
+            request.answer.set_exception(from_status(result.code, result.message))
+
+    def ended(self, stream: BatchStream, code: Code, message: str, unanswered: Sequence[Request]) -> None:
+        """A stream is over, well or not."""
+        self._streams.discard(stream)
+        waiting = [request for request in unanswered if not request.answer.done()]
+        if waiting:
+            self._meter.resent(len(waiting))
+            log.warning(
+                "model %s: a stream broke under %d requests: %s %s", self._model, len(waiting), code.name, message
+            )
+        self._carry_out(self._policy.lost(self._loop.time(), stream, waiting))
+        if self._stopping:
+            self._carry_out(self._policy.fail(Unavailable("the batcher is stopping; try again")))
+        elif code is Code.NOT_FOUND and not stream.holds_permit:
+            self._fail(NotFound(message or f"model {self._model!r} is not served here"))
+        else:
+            if not stream.holds_permit:
+                self._count_failure(message)
+            self._maintain()
+
+    # Inside.
+
+    def _fail(self, error: ShoalError) -> None:
+        self.failure = error
+        self._carry_out(self._policy.fail(error))
+        self.stop()
+
+    def _count_failure(self, message: str) -> None:
+        now = self._loop.time()
+        self._failures += 1
+        self._down_since = self._down_since or now
+        idle = not any(stream.holds_permit for stream in self._streams)
+        if idle and now - self._down_since >= NO_WORKER_SECONDS:
+            self._carry_out(self._policy.fail(Unavailable(f"no worker serves model {self._model!r} now: {message}")))
+
+    def _maintain(self) -> None:
+        """Opens streams up to the target, later if the last ones failed."""
+        if self._stopping or self._retry is not None:
+            return
+        delay = _BACKOFF_SECONDS[min(self._failures, len(_BACKOFF_SECONDS) - 1)]
+        if delay:
+            self._retry = self._loop.call_later(delay, self._reopen)
+        else:
+            self._fill(self._target)
+
+    def _reopen(self) -> None:
+        self._retry = None
+        self._fill(len(self._streams) + 1)  # one probe, until a worker answers again
+
+    def _fill(self, count: int) -> None:
+        while len(self._streams) < min(count, self._target):
+            self._streams.add(BatchStream(self._open(metadata=self._metadata), self, self._loop))
+
+    def _expire(self, request: Request) -> None:
+        if not request.answer.done():
+            self._answer_error(request, DeadlineExceeded("the deadline passed before an answer came"))
+            self._carry_out(self._policy.withdrawn(self._loop.time(), request))
+
+    def _answer_error(self, request: Request, error: ShoalError) -> None:
+        if not request.answer.done():
+            self._meter.answered(error.code)
+            request.answer.set_exception(error)
+
+    def _carry_out(self, decisions: Sequence[Decision[BatchStream, Request]]) -> None:
+        for decision in decisions:
+            match decision:
+                case Send(stream, entries):
+                    self._meter.sent(self._loop.time(), entries)
+                    stream.send(entries)
+                case Close(stream, size, reason):
+                    self._meter.closed(size, reason)
+                    stream.close()
+                case Reject(entry, error):
+                    self._answer_error(entry, error)
+        self._meter.depth(self._policy.queued)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._policy.wake_at == self._wake_at:
+            return
+        self._wake_at = self._policy.wake_at
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if math.isinf(self._wake_at) else self._loop.call_at(self._wake_at, self._tick)
+
+    def _tick(self) -> None:
+        self._wake_at = math.inf
+        self._carry_out(self._policy.tick(self._loop.time()))
+
+
+class Dispatcher:
+    """All queues of one batcher process."""
+
+    def __init__(self, channel: grpc.aio.Channel, name: str) -> None:
+        self.in_flight = 0
+        self._channel = channel
+        self._name = name
+        self._queues: dict[tuple[str, str], ModelQueue] = {}
+
+    async def submit(
+        self, method: str, model: str, owner: str, message: bytes, timeout_seconds: float, traceparent: str = ""
+    ) -> bytes:
+        """Answers one unary call of ``method``, batched with others of the same model and method."""
+        queue = self._queues.get((method, model))
+        if queue is None or queue.failure:
+            queue = self._queues[method, model] = ModelQueue(self._channel, method, model, self._name)
+        self.in_flight += 1
+        try:
+            return await queue.submit(owner, message, timeout_seconds, traceparent)
+        finally:
+            self.in_flight -= 1
+            if queue.failure and self._queues.get((method, model)) is queue:
+                del self._queues[method, model]
+
+    def drain(self) -> None:
+        """From now on batches close at once."""
+        for queue in self._queues.values():
+            queue.drain()
+
+    async def close(self) -> None:
+        """Ends all streams."""
+        for queue in self._queues.values():
+            queue.stop()
+        await self._channel.close()
+
+
+class _Meter:
+    """The metrics of one queue, with their labels bound once."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._queue = metrics.BATCHER_QUEUE.labels(model)
+        self._size = metrics.BATCHER_BATCH_SIZE.labels(model)
+        self.depth = metrics.BATCHER_DEPTH.labels(model).set
+        self.resent = metrics.BATCHER_RESENT.labels(model).inc
+        self._codes = {code: metrics.BATCHER_REQUESTS.labels(model, code.name) for code in Code}
+        self._reasons = {r: metrics.BATCHER_CLOSED.labels(model, r) for r in ("preferred", "delay", "drain")}
+
+    def answered(self, code: Code) -> None:
+        self._codes[code].inc()
+
+    def sent(self, now: float, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self._queue.observe(now - request.arrived)
+
+    def closed(self, size: int, reason: str) -> None:
+        self._size.observe(size)
+        self._reasons[reason].inc()
+
+
+def _settings(text: str) -> BatchingSettings:
+    fields = json.loads(text)
+    fields["preferred_batch_size"] = tuple(fields.get("preferred_batch_size", ()))
+    return BatchingSettings(**fields)

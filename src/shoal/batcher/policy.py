@@ -1,0 +1,201 @@
+"""When a batch opens, grows and closes: plain state fed with events, without I/O and without a clock of its own.
+
+The words are Triton's (model_config.proto, ``ModelDynamicBatching``): the largest preferred size that fits goes at
+once; otherwise a batch goes when its oldest request has waited ``max_queue_delay_microseconds``. What Shoal adds is the
+permit: a batch exists only where a worker has said that it can take one, so without a permit requests wait in the queue
+and the next batch grows.
+
+The server and the simulator drive the same object: each event method takes the time and answers with decisions, in the
+order in which they have to be carried out; ``wake_at`` says when ``tick`` wants to be called next.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
+
+from shoal.batcher.queue import Entry, FairQueue
+from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from shoal.modelstore.config import BatchingSettings
+
+Stream = TypeVar("Stream", bound="Hashable")
+Item = TypeVar("Item", bound=Entry)
+CloseReason = Literal["preferred", "delay", "drain"]
+
+DEFAULT_MAX_QUEUE_SIZE = 10_000
+"""Where the model names no ``max_queue_size``: a queue has a bound."""
+MAX_ATTEMPTS = 4
+"""Streams that may break under one request before it is answered UNAVAILABLE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send(Generic[Stream, Item]):
+    """Put these entries on the stream, in one message."""
+
+    stream: Stream
+    entries: Sequence[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class Close(Generic[Stream]):
+    """Half-close the stream: its batch is complete."""
+
+    stream: Stream
+    size: int
+    reason: CloseReason
+
+
+@dataclass(frozen=True, slots=True)
+class Reject(Generic[Item]):
+    """Answer this entry with the error; it is in no queue any more."""
+
+    entry: Item
+    error: ShoalError
+
+
+Decision: TypeAlias = Send[Stream, Item] | Close[Stream] | Reject[Item]
+
+
+@dataclass(slots=True)
+class _OpenBatch(Generic[Stream]):
+    stream: Stream
+    size: int
+    oldest: float
+
+
+class BatchingPolicy(Generic[Stream, Item]):
+    """The policy of one queue. Times are seconds of any one clock; ``Stream`` is whatever names a stream.
+
+    An entry is in exactly one place: the queue, a stream it was sent on, or out by ``Reject`` or ``withdrawn``.
+    """
+
+    def __init__(self, settings: BatchingSettings) -> None:
+        self.wake_at: float = math.inf
+        self._queue: FairQueue[Item] = FairQueue()
+        self._permits: dict[Stream, None] = {}
+        self._open: _OpenBatch[Stream] | None = None
+        self._draining = False
+        self.configure(settings)
+
+    def configure(self, settings: BatchingSettings) -> None:
+        """Takes new settings; they hold from the next decision on."""
+        self.settings = settings
+        sizes = {size for size in settings.preferred_batch_size if 0 < size <= settings.max_batch_size}
+        self._sizes = sorted(sizes) or [max(1, settings.max_batch_size)]
+        self._delay = settings.max_queue_delay_microseconds / 1e6
+
+    @property
+    def queued(self) -> int:
+        """Entries that wait for a permit."""
+        return len(self._queue)
+
+    @property
+    def idle_permits(self) -> int:
+        """Permits that no batch uses yet."""
+        return len(self._permits)
+
+    def arrived(self, now: float, entry: Item) -> list[Decision[Stream, Item]]:
+        """A new entry. A full queue makes room at the cost of whoever has most in it."""
+        self._queue.append(entry)
+        decisions = self._advance(now)
+        limit = self.settings.max_queue_size or DEFAULT_MAX_QUEUE_SIZE
+        if len(self._queue) > limit:
+            victim = self._queue.pop_newest_of_longest(entry.owner)
+            decisions.append(Reject(victim, Overloaded(f"the queue is full ({limit} requests wait); try again later")))
+        return decisions
+
+    def withdrawn(self, now: float, entry: Item) -> list[Decision[Stream, Item]]:
+        """The entry's caller is gone or its deadline has passed; nothing happens if it was sent already."""
+        self._queue.discard(entry)
+        return self._advance(now)
+
+    def permitted(self, now: float, stream: Stream) -> list[Decision[Stream, Item]]:
+        """A worker can take a batch on ``stream``."""
+        self._permits[stream] = None
+        return self._advance(now)
+
+    def lost(self, now: float, stream: Stream, unanswered: Sequence[Item]) -> list[Decision[Stream, Item]]:
+        """The stream ended, in whatever state: its unanswered entries go to the head of the queue again."""
+        self._permits.pop(stream, None)
+        if self._open is not None and self._open.stream == stream:
+            self._open = None
+        decisions: list[Decision[Stream, Item]] = []
+        for entry in reversed(unanswered):
+            entry.attempts += 1
+            if entry.attempts >= MAX_ATTEMPTS:
+                decisions.append(Reject(entry, Unavailable(f"{entry.attempts} workers went away; try again")))
+            else:
+                self._queue.push_back(entry)
+        return decisions + self._advance(now)
+
+    def tick(self, now: float) -> list[Decision[Stream, Item]]:
+        """Time has passed: call it at ``wake_at`` or later."""
+        return self._advance(now)
+
+    def drain(self, now: float) -> list[Decision[Stream, Item]]:
+        """From now on nothing waits for company."""
+        self._draining = True
+        return self._advance(now)
+
+    def fail(self, error: ShoalError) -> list[Reject[Item]]:
+        """Rejects all that is queued."""
+        return [Reject(entry, error) for entry in self._queue.take(len(self._queue))]
+
+    def _advance(self, now: float) -> list[Decision[Stream, Item]]:
+        decisions: list[Decision[Stream, Item]] = []
+        while self._queue and self._grow(now, decisions):
+            pass
+        if self._open is not None and (reason := self._due(now, self._open)):
+            decisions.append(self._close(self._open, reason))
+        self.wake_at = self._open.oldest + self._delay if self._open is not None else math.inf
+        return decisions
+
+    def _grow(self, now: float, decisions: list[Decision[Stream, Item]]) -> bool:
+        """Sends what fits into the open batch, opening one if a permit allows; whether to go on."""
+        size = self._open.size if self._open else 0
+        if self._open is None and not self._permits:
+            return False
+        target = self._target(size + len(self._queue))
+        entries, expired = self._take(now, (target or size + len(self._queue)) - size)
+        decisions.extend(expired)
+        if not entries:
+            return bool(expired)
+        batch = self._open = self._open or self._begin(entries)
+        batch.size += len(entries)
+        batch.oldest = min(batch.oldest, *(entry.arrived for entry in entries))
+        decisions.append(Send(batch.stream, entries))
+        if reason := self._due(now, batch):
+            decisions.append(self._close(batch, reason))
+        return True
+
+    def _target(self, available: int) -> int:
+        """The largest preferred size that ``available`` entries fill; 0 if they fill none."""
+        return max((size for size in self._sizes if size <= available), default=0)
+
+    def _take(self, now: float, count: int) -> tuple[list[Item], list[Reject[Item]]]:
+        """Up to ``count`` entries that are worth sending, and those whose deadline has passed."""
+        taken = self._queue.take(count)
+        live = [entry for entry in taken if entry.deadline > now]
+        error = DeadlineExceeded("the deadline passed while the request was waiting for a worker")
+        return live, [Reject(entry, error) for entry in taken if entry.deadline <= now]
+
+    def _begin(self, entries: Sequence[Item]) -> _OpenBatch[Stream]:
+        stream = next(iter(self._permits))
+        del self._permits[stream]
+        return _OpenBatch(stream, 0, entries[0].arrived)
+
+    def _due(self, now: float, batch: _OpenBatch[Stream]) -> CloseReason | None:
+        if batch.size in self._sizes or batch.size >= self._sizes[-1]:
+            return "preferred"
+        if self._draining:
+            return "drain"
+        return "delay" if now >= batch.oldest + self._delay else None
+
+    def _close(self, batch: _OpenBatch[Stream], reason: CloseReason) -> Close[Stream]:
+        self._open = None
+        return Close(batch.stream, batch.size, reason)

@@ -1,0 +1,129 @@
+"""The batcher's process: inside Envoy where a shared libpython lets it, else behind grpcio; drains on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiohttp
+import grpc
+
+from shoal.batcher.asgi import DRAIN_PATH, IN_FLIGHT_PATH, TOKEN_HEADER, TOKEN_VARIABLE
+from shoal.batcher.handler import GenericHandler
+from shoal.batcher.server import BALANCER_VARIABLE, NAME_VARIABLE, make_batcher
+from shoal.envoy import EnvoyProcess
+from shoal.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from shoal.topology import Endpoint
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 30.0
+"""Calls in flight get this long to finish after SIGTERM."""
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherOptions:
+    """What a batcher is told at its start."""
+
+    name: str
+    listen: Endpoint
+    balancer: Endpoint
+    admin: Endpoint
+
+
+async def serve(options: BatcherOptions, stop: asyncio.Event) -> int:
+    """Serves until ``stop`` is set, then drains. Returns the exit code."""
+    os.environ |= {NAME_VARIABLE: options.name, BALANCER_VARIABLE: str(options.balancer)}
+    if has_shared_libpython():
+        return await _serve_in_envoy(options, stop)
+    log.warning(
+        "no shared libpython was found, so calls are served by grpcio: each costs about four times the CPU; "
+        "on Debian and Ubuntu the package libpython3-dev brings it"
+    )
+    return await _serve_in_grpcio(options, stop)
+
+
+def has_shared_libpython() -> bool:
+    """Whether Envoy can load Python. ``SHOAL_BATCHER_FRONT=grpcio`` says no."""
+    import find_libpython  # noqa: PLC0415 - comes with pyvoy
+
+    if os.environ.get("SHOAL_BATCHER_FRONT") == "grpcio":
+        return False
+    paths = map(Path, find_libpython.candidate_paths())
+    return any(path.name.startswith("libpython") and path.exists() for path in paths)
+
+
+async def _serve_in_envoy(options: BatcherOptions, stop: asyncio.Event) -> int:
+    from pyvoy._server import get_envoy_environ  # noqa: PLC0415 - no public name for what a foreign Envoy needs
+
+    token = secrets.token_urlsafe(32)
+    environment = {**os.environ, **get_envoy_environ(), TOKEN_VARIABLE: token}
+    arguments = ["--config-yaml", json.dumps(envoy_config(options)), "--concurrency", "1"]
+    async with EnvoyProcess(arguments, options.admin, environment) as envoy:
+        log.info("batcher %s listens on %s, inside Envoy", options.name, options.listen)
+        if await envoy.ended_before(stop):
+            return envoy.exit_code
+        await envoy.fail_health()
+        await _drain(options.listen, {TOKEN_HEADER: token})
+    return 0
+
+
+def envoy_config(options: BatcherOptions) -> dict[str, Any]:
+    """Envoy's configuration: one listener, whose only filter is the batcher."""
+    from pyvoy import PyvoyServer  # noqa: PLC0415 - needed in this one place
+
+    server = PyvoyServer(
+        "shoal.batcher.asgi:app",
+        address=options.listen.host,
+        port=options.listen.port,
+        worker_threads=1,
+        lifespan=True,
+        loop="uvloop",
+    )
+    config: dict[str, Any] = server.get_envoy_config()
+    config["admin"] = {"address": {"socket_address": {"address": options.admin.host, "port_value": options.admin.port}}}
+    return config
+
+
+async def _drain(listen: Endpoint, headers: dict[str, str]) -> None:
+    """Returns when no call is in flight, or the time is over. Calls that still come are answered."""
+    async with aiohttp.ClientSession(f"http://{listen}", headers=headers) as session:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            in_flight = await _ask(session, DRAIN_PATH)
+            while in_flight:
+                await asyncio.sleep(_POLL_SECONDS)
+                in_flight = await _ask(session, IN_FLIGHT_PATH)
+
+
+async def _ask(session: aiohttp.ClientSession, path: str) -> int:
+    async with session.get(path) as response:
+        response.raise_for_status()
+        return int(await response.read())
+
+
+async def _serve_in_grpcio(options: BatcherOptions, stop: asyncio.Event) -> int:
+    batcher = make_batcher()
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((GenericHandler(batcher),))
+    try:
+        server.add_insecure_port(str(options.listen))
+    except RuntimeError as error:
+        raise ConfigurationError(f"can't listen on {options.listen}: is the port in use?") from error
+    await server.start()
+    log.info("batcher %s listens on %s, behind grpcio", options.name, options.listen)
+    await stop.wait()
+    batcher.drain()
+    await server.stop(grace=DRAIN_SECONDS)
+    await batcher.dispatcher.close()
+    return 0

@@ -1,0 +1,82 @@
+"""A queue that serves its owners in turn, so that one heavy client can't starve the others."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """What the policy knows of a request; a driver subclasses it. Times are seconds of the policy's clock."""
+
+    owner: str
+    arrived: float
+    deadline: float
+    attempts: int = 0
+    """Streams that broke under it."""
+
+
+class Owned(Protocol):
+    """Anything that stands in a queue on somebody's behalf."""
+
+    @property
+    def owner(self) -> str:
+        """On whose behalf."""
+        ...
+
+
+Item = TypeVar("Item", bound=Owned)
+
+
+class FairQueue(Generic[Item]):
+    """First in, first out for each owner; the owners in turn. All but ``pop_newest_of_longest`` are O(1) an entry."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, OrderedDict[Item, None]] = {}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def append(self, entry: Item) -> None:
+        """Puts an entry at its owner's end."""
+        self._of.setdefault(entry.owner, OrderedDict())[entry] = None
+        self._size += 1
+
+    def push_back(self, entry: Item) -> None:
+        """Puts an entry that was taken before at its owner's head again."""
+        self.append(entry)
+        self._of[entry.owner].move_to_end(entry, last=False)
+
+    def discard(self, entry: Item) -> bool:
+        """Takes an entry out, wherever it is; whether it was queued."""
+        entries = self._of.get(entry.owner)
+        if entries is None or entry not in entries:
+            return False
+        del entries[entry]
+        self._size -= 1
+        if not entries:
+            del self._of[entry.owner]
+        return True
+
+    def take(self, count: int) -> list[Item]:
+        """Removes up to ``count`` entries, one an owner and turn."""
+        taken: list[Item] = []
+        while len(taken) < count and self._of:
+            owner = next(iter(self._of))
+            entries = self._of.pop(owner)
+            share = count - len(taken) if not self._of else 1
+            taken.extend(entries.popitem(last=False)[0] for _ in range(min(share, len(entries))))
+            if entries:
+                self._of[owner] = entries
+        self._size -= len(taken)
+        return taken
+
+    def pop_newest_of_longest(self, preferred_owner: str) -> Item:
+        """Removes the newest entry of the owner with most of them; a tie goes to ``preferred_owner``."""
+        owner = max(self._of, key=lambda name: (len(self._of[name]), name == preferred_owner))
+        entry = next(reversed(self._of[owner]))
+        self.discard(entry)
+        return entry

@@ -1,0 +1,226 @@
+"""A batch of pictures: each is fetched and decoded into the slot while the batch still fills, then all run together.
+
+An item's failure is its own. A picture whose fetch hangs is left behind when the others are ready, and runs alone
+later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from shoal.batching.v1 import batching_pb2
+from shoal.errors import Code, DeadlineExceeded, Internal, ShoalError
+from shoal.worker.picture import Picture, failure
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from shoal.engine import Slot
+    from shoal.worker.header import ImageSize
+    from shoal.worker.model import PictureModel
+
+log = logging.getLogger(__name__)
+
+STRAGGLER_SECONDS = 0.1
+"""How long a closed batch with at least one ready picture waits for fetches that are still under way."""
+
+
+class PictureBatch:
+    """One batch of one model; see ``shoal.batching.service.Batch``."""
+
+    def __init__(self, model: PictureModel, method: str) -> None:
+        self._model = model
+        self._method = method
+        self._loop = asyncio.get_running_loop()
+        self._slot = self._loop.create_task(model.loaded.acquire())
+        self._preparing: dict[asyncio.Task[None], Picture] = {}
+        self._fetching: set[Picture] = set()
+        self._left_behind: set[Picture] = set()
+        self._ready: list[Picture] = []
+        self._results: list[batching_pb2.BatchItemResult] = []
+        self._writing: set[asyncio.Future[tuple[ImageSize, float]]] = set()
+        self._rows = 0
+
+    def add(self, item: batching_pb2.BatchItem) -> None:
+        """Starts fetching at once."""
+        try:
+            picture = self._model.admit(item, self._method, self._loop.time())
+        except Exception as error:
+            self._fail(item.index, error)
+            return
+        picture.row = self._rows
+        self._rows += 1
+        self._preparing[self._loop.create_task(self._prepare(picture))] = picture
+
+    async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
+        """Runs the pictures that are ready together, then each straggler alone."""
+        await self._settle()
+        if pictures := self._in_time(self._ready):
+            slot = await self._slot
+            self._results += await self._execute(slot, _compact(slot, pictures))
+        yield self._take_results()
+        while self._preparing:
+            await asyncio.wait(self._preparing, return_when=asyncio.FIRST_COMPLETED)
+            self._forget_done()
+            if self._results:
+                yield self._take_results()
+
+    def abandon(self) -> None:
+        """Stops what is left and gives the slot back."""
+        for task in self._preparing:
+            task.cancel()
+        if self._writing:
+            asyncio.ensure_future(asyncio.wait(self._writing)).add_done_callback(lambda _: self._give_back())
+        else:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        self._slot.cancel()
+        if self._slot.done() and not self._slot.cancelled() and self._slot.exception() is None:
+            self._model.loaded.release(self._slot.result())
+
+    async def _settle(self) -> None:
+        """Waits until each picture is ready, has failed, or is left behind."""
+        if not self._preparing:
+            return
+        await asyncio.wait(self._preparing, timeout=STRAGGLER_SECONDS)
+        self._forget_done()
+        while self._preparing and not self._may_leave():
+            await asyncio.wait(self._preparing, return_when=asyncio.FIRST_COMPLETED)
+            self._forget_done()
+        self._left_behind = set(self._fetching)
+
+    def _may_leave(self) -> bool:
+        """Something is ready, and what isn't is still being fetched: nobody writes into the slot."""
+        return bool(self._ready) and len(self._fetching) == len(self._preparing)
+
+    def _forget_done(self) -> None:
+        self._preparing = {task: picture for task, picture in self._preparing.items() if not task.done()}
+
+    def _in_time(self, pictures: Sequence[Picture]) -> list[Picture]:
+        now = self._loop.time()
+        for picture in pictures:
+            if picture.deadline <= now:
+                self._fail(picture.item.index, DeadlineExceeded("the deadline passed before the batch was ready"))
+        return [picture for picture in pictures if picture.deadline > now]
+
+    async def _prepare(self, picture: Picture) -> None:
+        try:
+            data = await self._fetch(picture)
+            if picture in self._left_behind:
+                await self._run_alone(picture, data)
+            else:
+                await self._decode(picture, data, await asyncio.shield(self._slot))
+                self._ready.append(picture)
+        except Exception as error:
+            self._fail(picture.item.index, error)
+
+    async def _fetch(self, picture: Picture) -> bytes:
+        self._fetching.add(picture)
+        started = self._loop.time()
+        try:
+            return await self._model.fetcher.fetch(picture.key, picture.remaining(started))
+        finally:
+            self._fetching.discard(picture)
+            picture.fetch_seconds = self._loop.time() - started
+
+    async def _decode(self, picture: Picture, data: bytes, slot: Slot) -> None:
+        picture.remaining(self._loop.time())
+        writing = self._loop.run_in_executor(
+            self._model.threads, _timed_decode, self._model, data, slot.input[picture.row]
+        )
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        picture.size, picture.decode_seconds = await asyncio.shield(writing)  # a thread can't be cancelled
+
+    async def _run_alone(self, picture: Picture, data: bytes) -> None:
+        slot = await self._model.loaded.acquire()
+        try:
+            picture.row = 0
+            await self._decode(picture, data, slot)
+            self._results += await self._execute(slot, [picture])
+        finally:
+            self._model.loaded.release(slot)
+
+    async def _execute(self, slot: Slot, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
+        """Runs ``pictures``, which fill the slot's first rows; a batch that the engine refuses runs one by one."""
+        try:
+            return await self._run(slot, pictures)
+        except Internal as error:
+            if len(pictures) == 1:
+                return [self._failure(pictures[0].item.index, error)]
+            log.warning("model %s: a batch of %d failed; running it one by one", self._model.name, len(pictures))
+        except ShoalError as error:
+            return [self._failure(picture.item.index, error) for picture in pictures]
+        results = []
+        for row, picture in enumerate(pictures):
+            slot.input[0] = slot.input[row]
+            results += await self._execute(slot, [picture])
+        return results
+
+    async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
+        started = self._loop.time()
+        left = max(picture.deadline for picture in pictures) - started
+        if left <= 0:
+            raise DeadlineExceeded("the deadline passed before the engine was free")
+        outputs = await self._model.loaded.infer(slot, len(pictures), int(left * 1e6))
+        compute = self._loop.time() - started
+        self._model.meter.executed(len(pictures), compute)
+        return [
+            self._reply(outputs, row, picture, started, compute, len(pictures)) for row, picture in enumerate(pictures)
+        ]
+
+    def _reply(
+        self,
+        outputs: Mapping[str, NDArray[np.generic]],
+        row: int,
+        picture: Picture,
+        started: float,
+        compute: float,
+        size: int,
+    ) -> batching_pb2.BatchItemResult:
+        try:
+            reply = self._model.head.reply(outputs, row, picture.request, picture.size)
+            reply.image_uuid = picture.request.image_uuid
+            reply.model_name = self._model.name
+            reply.model_version = self._model.loaded.config.version
+            reply.timing.CopyFrom(picture.timing(started, compute, size))
+            self._model.meter.answered(Code.OK)
+            return batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
+        except Exception as error:
+            return self._failure(picture.item.index, error)
+
+    def _fail(self, index: int, error: BaseException) -> None:
+        self._results.append(self._failure(index, error))
+
+    def _failure(self, index: int, error: BaseException) -> batching_pb2.BatchItemResult:
+        if not isinstance(error, ShoalError) or isinstance(error, Internal):
+            log.error("model %s: a request failed", self._model.name, exc_info=error)
+        result = failure(index, error)
+        self._model.meter.answered(Code(result.code))
+        return result
+
+    def _take_results(self) -> list[batching_pb2.BatchItemResult]:
+        results, self._results = self._results, []
+        return results
+
+
+def _compact(slot: Slot, ready: list[Picture]) -> list[Picture]:
+    """Closes the gaps that failed pictures left, and returns the pictures in the order of their rows."""
+    ready.sort(key=lambda picture: picture.row)
+    for row, picture in enumerate(ready):
+        if picture.row != row:
+            slot.input[row] = slot.input[picture.row]
+    return ready
+
+
+def _timed_decode(model: PictureModel, data: bytes, out: NDArray[np.generic]) -> tuple[ImageSize, float]:
+    started = time.perf_counter()
+    size = model.decoder.decode(data, out)
+    return size, time.perf_counter() - started

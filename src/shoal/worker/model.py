@@ -1,0 +1,111 @@
+"""One served model: what its batches need, put together once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
+
+from shoal.errors import Code, InvalidRequest
+from shoal.objectstore import object_key
+from shoal.observe import metrics
+from shoal.v1 import inference_pb2
+from shoal.worker.batch import PictureBatch
+from shoal.worker.picture import Picture
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from shoal.batching.v1 import batching_pb2
+    from shoal.engine import LoadedModel
+    from shoal.modelstore.config import BatchingSettings
+    from shoal.worker.access import Access
+    from shoal.worker.decode import Decoder
+    from shoal.worker.fetch import Fetcher
+    from shoal.worker.heads import Head
+
+SERVICE = "shoal.v1.Inference"
+
+
+class Meter:
+    """A model's metrics, with their labels bound once."""
+
+    def __init__(self, model: str) -> None:
+        self._size = metrics.WORKER_BATCH_SIZE.labels(model)
+        self._compute = metrics.WORKER_COMPUTE.labels(model)
+        self._codes = {code: metrics.WORKER_REQUESTS.labels(model, code.name) for code in Code}
+
+    def answered(self, code: Code) -> None:
+        """One item has its result."""
+        self._codes[code].inc()
+
+    def executed(self, size: int, seconds: float) -> None:
+        """One batch went through the engine."""
+        self._size.observe(size)
+        self._compute.observe(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureModel:
+    """See ``shoal.batching.service.Handler``."""
+
+    loaded: LoadedModel
+    decoder: Decoder
+    head: Head
+    fetcher: Fetcher
+    access: Access
+    threads: Executor
+    """Where pictures are decoded."""
+    meter: Meter
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.loaded.config.name
+
+    @property
+    def settings(self) -> BatchingSettings:
+        """What batchers are told."""
+        return self.loaded.config.batching
+
+    def begin(self, method: str) -> PictureBatch:
+        """A batch of calls of ``method``."""
+        return PictureBatch(self, method)
+
+    def admit(self, item: batching_pb2.BatchItem, method: str, now: float) -> Picture:
+        """Checks a request before anything is fetched for it.
+
+        Raises:
+            InvalidRequest, Unauthenticated, PermissionDenied: as its message says.
+        """
+        self._check_method(method)
+        request = _parse(item.request)
+        key = self.access.admit(item.owner, request.api_key, self.name)
+        if request.model_name != self.name:
+            raise InvalidRequest(
+                f"model_name {_quoted(request.model_name)} differs from the x-model-name metadata {self.name!r}"
+            )
+        version = self.loaded.config.version
+        if request.model_version not in {0, version}:
+            raise InvalidRequest(f"model {self.name!r} serves version {version}, not {request.model_version}")
+        self.head.check(request)
+        deadline = now + item.timeout_us / 1e6 if item.timeout_us else float("inf")
+        return Picture(item, now, deadline, request, object_key(key.prefix, request.image_uuid))
+
+    def _check_method(self, method: str) -> None:
+        task = self.loaded.config.task
+        if method != f"/{SERVICE}/{task.method}":
+            raise InvalidRequest(f"model {self.name!r} is for {task.value}: call {task.method}")
+
+
+def _parse(message: bytes) -> inference_pb2.ImageRequest:
+    try:
+        return inference_pb2.ImageRequest.FromString(message)
+    except DecodeError:
+        raise InvalidRequest("the message is not a shoal.v1.ImageRequest") from None
+
+
+def _quoted(text: str, limit: int = 64) -> str:
+    return json.dumps(text[:limit] + ("…" if len(text) > limit else ""), ensure_ascii=False)

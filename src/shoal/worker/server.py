@@ -1,0 +1,198 @@
+"""The worker process: opens the store, loads the models of its pool, serves batching streams, and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from shoal.batching.service import SERVICE as BATCHING
+from shoal.batching.service import BatchingService
+from shoal.engine.openvino import OpenVinoEngine
+from shoal.errors import ConfigurationError
+from shoal.keys import load_keys, watch_keys
+from shoal.modelstore import repository
+from shoal.objectstore import load_credentials, open_store
+from shoal.v1 import inference_pb2
+from shoal.watch import changes
+from shoal.worker.access import Access
+from shoal.worker.decode import Decoder
+from shoal.worker.fetch import Fetcher
+from shoal.worker.heads import make_head
+from shoal.worker.model import Meter, PictureModel
+from shoal.worker.uploads import UploadsService
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from obstore.store import ObjectStore
+
+    from shoal.home import Home
+    from shoal.modelstore.config import ModelConfig
+    from shoal.spec import Pool, Service
+    from shoal.topology import Endpoint
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 30.0
+"""Batches in flight get this long to finish after SIGTERM."""
+_MAX_MESSAGE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What a worker is told at its start."""
+
+    service: Service
+    home: Home
+    pool: str
+    listen: Endpoint
+    store_endpoint: str | None = None
+    """Where the managed object store listens."""
+
+
+class Worker:
+    """All models of one pool on one engine."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        store = _open_object_store(options)
+        self._options = options
+        self._settings: Pool = options.service.pools[options.pool]
+        self._model_store = options.home.model_store(options.service)
+        self._access = Access(load_keys(options.home.keys_file(options.service)))
+        self._threads = ThreadPoolExecutor(self._settings.decode_threads or os.cpu_count() or 1, "decode")
+        self._engine = OpenVinoEngine(cache=options.home.cache / "openvino")
+        self._fetcher = Fetcher(
+            store,
+            concurrency=self._settings.fetch_concurrency,
+            max_bytes=options.service.object_store.max_image_bytes,
+            timeout_seconds=options.service.object_store.fetch_timeout_seconds,
+        )
+        self._loaded: dict[str, ModelConfig] = {}
+        self._batching = BatchingService()
+        self._uploads = UploadsService(store, options.service.object_store, self._access)
+        self._health = health.aio.HealthServicer()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until ``stop`` is set, then drains."""
+        server = await self._listen()
+        async with asyncio.TaskGroup() as group:
+            following = [group.create_task(self._follow_keys()), group.create_task(self._follow_models())]
+            await self._load_models()
+            await self._say(serving=True)
+            log.info("pool %s serves %s on %s", self._options.pool, ", ".join(self._loaded), self._options.listen)
+            await stop.wait()
+            for task in following:
+                task.cancel()
+        await self._drain(server)
+
+    async def _listen(self) -> grpc.aio.Server:
+        options = [
+            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ]
+        server = grpc.aio.server(options=options)
+        server.add_generic_rpc_handlers((self._batching.rpc_handler(), self._uploads.rpc_handler()))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = [service.full_name for service in inference_pb2.DESCRIPTOR.services_by_name.values()]
+        reflection.enable_server_reflection([*names, BATCHING, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        await self._say(serving=False)
+        try:
+            server.add_insecure_port(str(self._options.listen))
+        except RuntimeError as error:
+            raise ConfigurationError(f"can't listen on {self._options.listen}: is the port in use?") from error
+        await server.start()
+        return server
+
+    async def _load_models(self) -> None:
+        """Brings what is served in line with the model store; a broken model is logged and leaves the others alone."""
+        models, faults = await asyncio.to_thread(repository.scan, self._model_store)
+        for fault in faults:
+            log.warning("%s", fault)
+        wanted = {
+            name: self._overridden(models[name]) for name in self._options.service.models_of(self._options.pool, models)
+        }
+        for name in self._loaded.keys() - wanted.keys():
+            self._batching.remove(name)
+            await self._engine.unload(name)
+            del self._loaded[name]
+        for name, config in wanted.items():
+            if self._loaded.get(name) != config:
+                await self._load(name, config)
+
+    async def _load(self, name: str, config: ModelConfig) -> None:
+        try:
+            loaded = await self._engine.load(config)
+        except ConfigurationError as error:
+            log.error("model %s is not served: %s", name, error)  # noqa: TRY400 - the message is the whole story
+            return
+        self._batching.put(
+            name,
+            PictureModel(
+                loaded=loaded,
+                decoder=Decoder(
+                    config, max_pixels=self._settings.max_image_pixels, max_scans=self._settings.max_image_scans
+                ),
+                head=make_head(config),
+                fetcher=self._fetcher,
+                access=self._access,
+                threads=self._threads,
+                meter=Meter(name),
+            ),
+        )
+        self._loaded[name] = config
+        log.info("model %s version %d is loaded", name, config.version)
+
+    def _overridden(self, config: ModelConfig) -> ModelConfig:
+        override = self._options.service.override(config.name)
+        changed = {
+            field.name: value
+            for field in dataclasses.fields(config.batching)
+            if (value := getattr(override, field.name, None)) is not None
+        }
+        if "preferred_batch_size" in changed:
+            changed["preferred_batch_size"] = tuple(changed["preferred_batch_size"])
+        return dataclasses.replace(config, batching=dataclasses.replace(config.batching, **changed))
+
+    async def _follow_keys(self) -> None:
+        async for ring in watch_keys(self._options.home.keys_file(self._options.service)):
+            self._access.ring = ring
+
+    async def _follow_models(self) -> None:
+        async with contextlib.aclosing(changes(self._model_store, recursive=True)) as moments:
+            await anext(moments)  # the present state is loaded by run()
+            async for _ in moments:
+                await self._load_models()
+
+    async def _say(self, *, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", BATCHING, *(s.full_name for s in inference_pb2.DESCRIPTOR.services_by_name.values())):
+            await self._health.set(name, status)
+
+    async def _drain(self, server: grpc.aio.Server) -> None:
+        log.info("draining")
+        await self._say(serving=False)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._batching.drain(), DRAIN_SECONDS)
+        await server.stop(grace=1.0)
+        await self._engine.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _open_object_store(options: WorkerOptions) -> ObjectStore:
+    """The service's object store; a managed one with the credentials that ``shoal up`` made."""
+    settings = options.service.object_store
+    path: Path | None = options.home.root / settings.credentials_file if settings.credentials_file else None
+    if path is None and options.store_endpoint is not None:
+        path = options.home.store_credentials
+    return open_store(settings, load_credentials(path) if path else None, options.store_endpoint)

@@ -1,0 +1,151 @@
+"""The batcher as a process, behind each of its doors, before a real batching service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import aiohttp
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from shoal.batching.v1 import batching_pb2
+from shoal.errors import Code
+from support.scripted_batches import ScriptedHandler, scripted_worker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+METADATA = (("x-model-name", "m"), ("x-client-id", "key-1"))
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class BatcherProcess:
+    """One ``shoal serve batcher``."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int, channel: grpc.aio.Channel) -> None:
+        self.process = process
+        self.port = port
+        self.channel = channel
+        self.call = channel.unary_unary("/any.Service/Method")
+
+    async def ask(self, message: bytes, timeout: float | None = 10.0) -> bytes:
+        return await self.call(message, metadata=METADATA, timeout=timeout)
+
+
+@contextlib.asynccontextmanager
+async def batcher(balancer: str, front: str) -> AsyncIterator[BatcherProcess]:
+    port, admin = free_port(), free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "shoal", "serve", "batcher", "--name", "b", "--balancer", balancer),
+        *("--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"),
+        env={**os.environ, "SHOAL_BATCHER_FRONT": front},
+    )
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            health = health_pb2_grpc.HealthStub(channel)
+            reply = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20)
+            assert reply.status == health_pb2.HealthCheckResponse.SERVING
+            yield BatcherProcess(process, port, channel)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+
+
+@pytest.fixture(params=["envoy", "grpcio"])
+def front(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def running() -> ScriptedHandler:
+    handler = ScriptedHandler()
+    handler.go.set()
+    return handler
+
+
+async def test_calls_of_many_clients_share_batches(front: str) -> None:
+    handler = running()
+    async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
+        messages = [bytes([n]) * n for n in range(100)]
+        assert await asyncio.gather(*(b.ask(message) for message in messages)) == messages
+    assert set(handler.methods) == {"/any.Service/Method"}
+    assert len(handler.batches) < 60
+    assert {item.owner for batch in handler.batches for item in batch} == {"key-1"}
+
+
+async def test_each_status_and_its_text_reach_the_caller(front: str) -> None:
+    handler = running()
+    handler.answer = lambda item: batching_pb2.BatchItemResult(
+        index=item.index, code=Code.INVALID_ARGUMENT, message="100% brökén"
+    )
+    async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await b.ask(b"x")
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "100% brökén"
+
+
+async def test_the_callers_deadline_reaches_the_worker_and_is_kept(front: str) -> None:
+    handler = ScriptedHandler()
+    async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await b.ask(b"x", timeout=0.3)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        item = await handler.arrived.get()
+        assert 0 < item.timeout_us <= 300_000
+        handler.go.set()
+
+
+async def test_without_the_model_header_a_call_is_invalid(front: str) -> None:
+    async with scripted_worker({}) as worker, batcher(worker.target, front) as b:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await b.call(b"x", timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_caller_that_leaves_harms_nobody(front: str) -> None:
+    handler = ScriptedHandler()
+    async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
+        leaves, stays = (asyncio.ensure_future(b.ask(name)) for name in (b"leaves", b"stays"))
+        for _ in range(2):
+            await handler.arrived.get()
+        leaves.cancel()
+        handler.go.set()
+        assert await stays == b"stays"
+
+
+async def test_sigterm_answers_what_is_in_flight(front: str) -> None:
+    handler = ScriptedHandler()
+    async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
+        calls = [asyncio.ensure_future(b.ask(bytes([n]))) for n in range(5)]
+        for _ in calls:
+            await handler.arrived.get()
+        b.process.send_signal(signal.SIGTERM)
+        handler.go.set()
+        assert await asyncio.gather(*calls) == [bytes([n]) for n in range(5)]
+        assert await b.process.wait() == 0
+
+
+async def test_operators_find_metrics_and_health_over_http() -> None:
+    async with scripted_worker({"m": running()}) as worker, batcher(worker.target, "envoy") as b:
+        await b.ask(b"x")
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{b.port}") as session:
+            async with session.get("/metrics") as reply:
+                assert 'shoal_batcher_requests_total{code="OK",model="m"} 1.0' in await reply.text()
+            async with session.get("/healthz") as reply:
+                assert reply.status == 200
+            async with session.get("/-/drain") as reply:
+                assert reply.status == 404

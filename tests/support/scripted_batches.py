@@ -1,0 +1,87 @@
+"""A small real batching service: it answers each item as a script says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import grpc
+
+from shoal.batching.service import BatchingService
+from shoal.batching.v1 import batching_pb2
+from shoal.modelstore.config import BatchingSettings
+
+Answer = Callable[[batching_pb2.BatchItem], batching_pb2.BatchItemResult]
+
+
+def echo(item: batching_pb2.BatchItem) -> batching_pb2.BatchItemResult:
+    """Answers the request's own bytes."""
+    return batching_pb2.BatchItemResult(index=item.index, response=item.request)
+
+
+SETTINGS = BatchingSettings(max_batch_size=4, max_queue_delay_microseconds=1_000)
+
+
+@dataclass
+class ScriptedHandler:
+    """Keeps the batches that came; holds their results while ``go`` is not set."""
+
+    settings: BatchingSettings = SETTINGS
+    answer: Answer = echo
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    arrived: asyncio.Queue[batching_pb2.BatchItem] = field(default_factory=asyncio.Queue)
+    batches: list[list[batching_pb2.BatchItem]] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+    abandoned: int = 0
+
+    def begin(self, method: str) -> ScriptedBatch:
+        self.methods.append(method)
+        return ScriptedBatch(self)
+
+
+class ScriptedBatch:
+    def __init__(self, handler: ScriptedHandler) -> None:
+        self._handler = handler
+        self._items: list[batching_pb2.BatchItem] = []
+
+    def add(self, item: batching_pb2.BatchItem) -> None:
+        self._items.append(item)
+        self._handler.arrived.put_nowait(item)
+
+    async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
+        self._handler.batches.append(self._items)
+        await self._handler.go.wait()
+        yield [self._handler.answer(item) for item in self._items]
+
+    def abandon(self) -> None:
+        self._handler.abandoned += 1
+
+
+@dataclass
+class ScriptedWorker:
+    service: BatchingService
+    server: grpc.aio.Server
+    target: str
+
+    async def kill(self) -> None:
+        await self.server.stop(grace=None)
+
+
+@contextlib.asynccontextmanager
+async def scripted_worker(
+    models: dict[str, ScriptedHandler], target: str = "127.0.0.1:0"
+) -> AsyncIterator[ScriptedWorker]:
+    """A grpc server on a free port that serves ``models``."""
+    service = BatchingService()
+    for name, handler in models.items():
+        service.put(name, handler)
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((service.rpc_handler(),))
+    port = server.add_insecure_port(target)
+    await server.start()
+    try:
+        yield ScriptedWorker(service, server, f"127.0.0.1:{port}")
+    finally:
+        await server.stop(grace=None)

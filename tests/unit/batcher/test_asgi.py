@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Any
+
+import pytest
+
+from shoal.batcher import asgi
+from shoal.batcher.asgi import Application
+from shoal.errors import Overloaded
+
+
+class FakeBatcher:
+    """Stands in for ``shoal.batcher.server.Batcher``; the integration tests hold the two to one contract."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.health = b"\x08\x01"
+        self.calls: list[tuple[str, dict[str, str], bytes, float | None]] = []
+        self.answer: bytes | Exception | asyncio.Future[bytes] = b"answer"
+        self.called = asyncio.Event()
+        self.dispatcher = type("Dispatcher", (), {"in_flight": 3})()
+
+    async def call(self, method: str, headers: dict[str, str], message: bytes, timeout: float | None) -> bytes:
+        self.calls.append((method, headers, message, timeout))
+        self.called.set()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer if isinstance(self.answer, bytes) else await self.answer
+
+    def drain(self) -> None:
+        self.draining = True
+
+
+class Exchange:
+    """One HTTP exchange with an ASGI application."""
+
+    def __init__(self, batcher: FakeBatcher, path: str = "/s/M", body: bytes = b"", **headers: str) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.gone = asyncio.Event()
+        self._app = Application(lambda: batcher)  # type: ignore[arg-type, return-value]
+        self._events = [{"type": "http.request", "body": body[:3], "more_body": True}]
+        self._events.append({"type": "http.request", "body": body[3:], "more_body": False})
+        named = {"content-type": "application/grpc", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        self._scope = {
+            "type": "http",
+            "path": path,
+            "headers": [(name.encode(), value.encode()) for name, value in named.items()],
+        }
+
+    async def receive(self) -> dict[str, Any]:
+        if self._events:
+            return self._events.pop(0)
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self.sent.append(message)
+
+    async def run(self) -> Exchange:
+        await self._app(self._scope, self.receive, self.send)
+        self.gone.set()
+        await asyncio.sleep(0)
+        return self
+
+    @property
+    def status(self) -> tuple[str, str]:
+        fields = dict([*self.sent[0]["headers"], *self.sent[-1].get("headers", [])])
+        return fields[b"grpc-status"].decode(), fields.get(b"grpc-message", b"").decode()
+
+
+def frame(message: bytes, compressed: int = 0) -> bytes:
+    return struct.pack(">BI", compressed, len(message)) + message
+
+
+async def test_a_message_goes_in_and_its_answer_comes_out() -> None:
+    batcher = FakeBatcher()
+    exchange = await Exchange(batcher, "/s/M", frame(b"question"), x_model_name="m", grpc_timeout="250m").run()
+    assert exchange.status == ("0", "")
+    assert exchange.sent[1]["body"] == frame(b"answer")
+    ((method, headers, message, timeout),) = batcher.calls
+    assert (method, headers["x-model-name"], message, timeout) == ("/s/M", "m", b"question", 0.25)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "no complete"),
+        (b"\0\0", "no complete"),
+        (frame(b"x", compressed=1), "compressed"),
+        (frame(b"x") + frame(b"y"), "exactly one"),
+        (frame(b"x")[:-1], "exactly one"),
+        (frame(bytes(70_000)), "larger than"),
+    ],
+)
+async def test_a_malformed_body_is_an_invalid_argument(body: bytes, reason: str) -> None:
+    code, text = (await Exchange(FakeBatcher(), body=body).run()).status
+    assert code == "3"
+    assert reason in text
+
+
+@pytest.mark.parametrize("timeout", ["x", "5", "1.5S", "-1S", "5D"])
+async def test_a_malformed_timeout_is_an_invalid_argument(timeout: str) -> None:
+    code, text = (await Exchange(FakeBatcher(), body=frame(b""), grpc_timeout=timeout).run()).status
+    assert code == "3"
+    assert "grpc-timeout" in text
+
+
+async def test_an_error_is_a_response_of_trailers_only_with_its_text_escaped() -> None:
+    batcher = FakeBatcher()
+    batcher.answer = Overloaded("100% füll\n")
+    exchange = await Exchange(batcher, body=frame(b"")).run()
+    assert exchange.status == ("8", "100%25 f%C3%BCll%0A")
+    assert exchange.sent[-1]["body"] == b""
+
+
+async def test_an_unexpected_error_tells_nothing() -> None:
+    batcher = FakeBatcher()
+    batcher.answer = RuntimeError("secret")
+    code, text = (await Exchange(batcher, body=frame(b"")).run()).status
+    assert code == "13"
+    assert "secret" not in text
+
+
+async def test_a_caller_that_goes_away_cancels_its_call() -> None:
+    batcher = FakeBatcher()
+    batcher.answer = asyncio.get_running_loop().create_future()
+    exchange = Exchange(batcher, body=frame(b""))
+    running = asyncio.ensure_future(exchange.run())
+    await batcher.called.wait()
+    exchange.gone.set()
+    await running
+    assert batcher.answer.cancelled()
+    assert exchange.sent == []
+
+
+async def test_health_needs_no_body() -> None:
+    exchange = await Exchange(FakeBatcher(), "/grpc.health.v1.Health/Check", frame(b"")).run()
+    assert exchange.sent[1]["body"] == frame(b"\x08\x01")
+
+
+@pytest.mark.parametrize(("path", "status"), [("/healthz", 200), ("/metrics", 200), ("/-/drain", 404), ("/other", 404)])
+async def test_plain_http_serves_operators_only(path: str, status: int) -> None:
+    exchange = await Exchange(FakeBatcher(), path, content_type="text/plain").run()
+    assert exchange.sent[0]["status"] == status
+
+
+async def test_the_parent_process_may_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(asgi.TOKEN_VARIABLE, "token")
+    batcher = FakeBatcher()
+    await Exchange(batcher, asgi.DRAIN_PATH, content_type="-", x_shoal_token="wrong").run()
+    assert not batcher.draining
+    exchange = await Exchange(batcher, asgi.DRAIN_PATH, content_type="-", x_shoal_token="token").run()
+    assert batcher.draining
+    assert exchange.sent[1]["body"] == b"3"

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shoal.batcher.dispatch import Dispatcher
+from shoal.batcher.server import open_channel
+from shoal.batching.v1 import batching_pb2
+from shoal.errors import Code, DeadlineExceeded, InvalidRequest, NotFound, Overloaded
+from shoal.modelstore.config import BatchingSettings
+from support.scripted_batches import ScriptedHandler, scripted_worker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+METHOD = "/shoal.v1.Inference/Classify"
+
+
+@contextlib.asynccontextmanager
+async def dispatcher(target: str) -> AsyncIterator[Dispatcher]:
+    made = Dispatcher(open_channel(target), "test")
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def submit(to: Dispatcher, message: bytes, *, model: str = "m", timeout: float = 5.0, owner: str = "a") -> bytes:
+    return await to.submit(METHOD, model, owner, message, timeout)
+
+
+def running() -> ScriptedHandler:
+    handler = ScriptedHandler()
+    handler.go.set()
+    return handler
+
+
+async def test_each_call_gets_its_own_answer_and_full_batches_travel_together() -> None:
+    handler = running()
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        answers = await asyncio.gather(*(submit(batcher, bytes([n])) for n in range(12)))
+    assert answers == [bytes([n]) for n in range(12)]
+    assert sum(len(batch) for batch in handler.batches) == 12
+    assert max(len(batch) for batch in handler.batches) == 4
+    assert set(handler.methods) == {METHOD}
+
+
+async def test_an_item_carries_owner_waiting_time_and_what_is_left_of_the_deadline() -> None:
+    handler = running()
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        await submit(batcher, b"x", owner="somebody", timeout=3.0)
+    (item,) = handler.batches[0]
+    assert item.owner == "somebody"
+    assert 0 < item.timeout_us <= 3_000_000
+    assert item.queued_us + item.timeout_us == pytest.approx(3_000_000, abs=10)
+
+
+async def test_one_bad_item_fails_alone() -> None:
+    def answer(item: batching_pb2.BatchItem) -> batching_pb2.BatchItemResult:
+        if item.request == b"bad":
+            return batching_pb2.BatchItemResult(index=item.index, code=Code.INVALID_ARGUMENT, message="broken")
+        return batching_pb2.BatchItemResult(index=item.index, response=b"fine")
+
+    handler = running()
+    handler.answer = answer
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        results = await asyncio.gather(
+            *(submit(batcher, message) for message in (b"1", b"bad", b"2", b"3")), return_exceptions=True
+        )
+    assert [results[0], results[2], results[3]] == [b"fine"] * 3
+    assert isinstance(results[1], InvalidRequest)
+    assert str(results[1]) == "broken"
+
+
+async def test_an_unknown_model_is_not_found_and_may_appear_later() -> None:
+    handler = running()
+    async with scripted_worker({}) as worker, dispatcher(worker.target) as batcher:
+        with pytest.raises(NotFound, match="'m' is not served here"):
+            await submit(batcher, b"x")
+        worker.service.put("m", handler)
+        assert await submit(batcher, b"x") == b"x"
+
+
+async def test_a_deadline_that_passes_at_the_worker_is_answered_by_the_batcher() -> None:
+    handler = ScriptedHandler()
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        with pytest.raises(DeadlineExceeded):
+            await submit(batcher, b"x", timeout=0.05)
+        handler.go.set()
+
+
+async def test_a_deadline_that_passes_without_a_permit_costs_the_worker_nothing() -> None:
+    handler = ScriptedHandler(BatchingSettings())
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        busy = [asyncio.ensure_future(submit(batcher, b"busy")) for _ in range(2)]
+        for _ in busy:
+            await handler.arrived.get()
+        with pytest.raises(DeadlineExceeded):
+            await submit(batcher, b"late", timeout=0.05)
+        handler.go.set()
+        await asyncio.gather(*busy)
+    assert [item.request for batch in handler.batches for item in batch] == [b"busy", b"busy"]
+
+
+async def test_a_cancelled_caller_leaves_its_batch_mates_alone() -> None:
+    handler = ScriptedHandler()
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        gone, stays = (asyncio.ensure_future(submit(batcher, name)) for name in (b"gone", b"stays"))
+        await handler.arrived.get()
+        await handler.arrived.get()
+        gone.cancel()
+        handler.go.set()
+        assert await stays == b"stays"
+        assert gone.cancelled()
+
+
+async def test_items_of_a_dead_worker_go_to_the_next() -> None:
+    first, second = ScriptedHandler(), running()
+    async with scripted_worker({"m": first}) as worker, dispatcher(worker.target) as batcher:
+        calls = [asyncio.ensure_future(submit(batcher, bytes([n]))) for n in range(3)]
+        for _ in calls:
+            await first.arrived.get()
+        await worker.kill()
+        async with scripted_worker({"m": second}, worker.target):
+            assert await asyncio.gather(*calls) == [bytes([n]) for n in range(3)]
+            await batcher.close()
+    assert first.abandoned >= 1
+
+
+async def test_a_draining_worker_finishes_its_batch_and_takes_no_other() -> None:
+    handler = ScriptedHandler(BatchingSettings())
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        inside = asyncio.ensure_future(submit(batcher, b"inside"))
+        await handler.arrived.get()
+        drained = asyncio.ensure_future(worker.service.drain())
+        with pytest.raises(DeadlineExceeded):
+            await submit(batcher, b"outside", timeout=0.05)
+        assert not drained.done()
+        handler.go.set()
+        assert await inside == b"inside"
+        await drained
+
+
+async def test_a_full_queue_answers_at_once() -> None:
+    handler = ScriptedHandler(BatchingSettings(max_queue_size=1))
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        busy = [asyncio.ensure_future(submit(batcher, b"busy")) for _ in range(2)]
+        for _ in busy:
+            await handler.arrived.get()
+        waiting = asyncio.ensure_future(submit(batcher, b"waiting"))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="queue is full"):
+            await submit(batcher, b"too much")
+        handler.go.set()
+        await asyncio.gather(*busy, waiting)
+
+
+async def test_models_do_not_share_batches() -> None:
+    one, two = running(), running()
+    async with scripted_worker({"one": one, "two": two}) as worker, dispatcher(worker.target) as batcher:
+        await asyncio.gather(*(submit(batcher, b"x", model=model) for model in ("one", "two") * 4))
+    assert sum(len(batch) for batch in one.batches) == sum(len(batch) for batch in two.batches) == 4
+
+
+async def test_closing_answers_what_is_left() -> None:
+    handler = ScriptedHandler()
+    async with scripted_worker({"m": handler}) as worker:
+        async with dispatcher(worker.target) as batcher:
+            call = asyncio.ensure_future(submit(batcher, b"x"))
+            await handler.arrived.get()
+        with pytest.raises(Exception, match="stopping"):
+            await call

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from shoal.batching.permits import PermitGate
+from shoal.errors import Unavailable
+
+
+async def settle() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_no_more_than_the_limit_and_the_next_when_one_comes_back() -> None:
+    gate = PermitGate(1)
+    with await gate.acquire("a"):
+        waiting = asyncio.ensure_future(gate.acquire("a"))
+        await settle()
+        assert not waiting.done()
+    (await waiting).release()
+    assert gate.granted == 0
+
+
+async def test_batchers_take_turns() -> None:
+    gate = PermitGate(1)
+    held = await gate.acquire("greedy")
+    order: list[str] = []
+
+    async def use(batcher: str) -> None:
+        with await gate.acquire(batcher):
+            order.append(batcher)
+
+    users = [asyncio.ensure_future(use(batcher)) for batcher in ("greedy", "greedy", "greedy", "modest")]
+    await settle()
+    held.release()
+    await asyncio.gather(*users)
+    assert order == ["greedy", "modest", "greedy", "greedy"]
+
+
+async def test_giving_back_twice_counts_once() -> None:
+    gate = PermitGate(2)
+    permit = await gate.acquire("a")
+    permit.release()
+    permit.release()
+    assert gate.granted == 0
+
+
+async def test_a_waiter_that_leaves_costs_no_permit() -> None:
+    gate = PermitGate(1)
+    held = await gate.acquire("a")
+    leaver = asyncio.ensure_future(gate.acquire("a"))
+    await settle()
+    leaver.cancel()
+    held.release()
+    await settle()
+    assert gate.granted == 0
+
+
+async def test_a_waiter_that_leaves_just_after_its_grant_gives_it_back() -> None:
+    gate = PermitGate(1)
+    held = await gate.acquire("a")
+    leaver = asyncio.ensure_future(gate.acquire("a"))
+    await settle()
+    held.release()
+    leaver.cancel()
+    await settle()
+    assert gate.granted == 0
+
+
+async def test_a_closed_gate_turns_all_away() -> None:
+    gate = PermitGate(1)
+    await gate.acquire("a")
+    waiting = asyncio.ensure_future(gate.acquire("a"))
+    await settle()
+    gate.close()
+    with pytest.raises(Unavailable, match="draining"):
+        await waiting
+    with pytest.raises(Unavailable, match="draining"):
+        await gate.acquire("a")
