@@ -1,0 +1,243 @@
+"""The embedded engine: OpenVINO on this machine's CPU, in this process.
+
+Each model has ``instance_count`` threads with an inference request each. A thread calls ``infer()``, which lets the GIL
+go, rather than ``start_async()``: that one never calls back when an inference fails, which would strand a whole batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import openvino
+
+from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
+from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from shoal.modelstore.config import ModelConfig
+
+    Outputs = dict[str, NDArray[np.generic]]
+
+_log = logging.getLogger(__name__)
+
+Precision = Literal["auto", "f32", "bf16"]
+"""Of the arithmetic inside the model.
+
+``bf16`` moves probabilities by up to about 0.02. It pays where the CPU multiplies bf16 matrices (AMX), and there
+``auto`` picks it; a CPU that only has AVX-512 BF16 is slower with it than with ``f32`` (EfficientNet-Lite0: by 40 %).
+"""
+
+
+class OpenVinoEngine:
+    """Implements ``shoal.engine.Engine``."""
+
+    def __init__(self, *, cache: Path | None = None, threads: int | None = None, precision: Precision = "auto") -> None:
+        """Prepares; the first ``load`` starts OpenVINO.
+
+        Args:
+            cache: A folder for compiled models, which then start about twice as fast; made if it is not there.
+            threads: Cores that inference may use. None: all that this process may run on.
+            precision: See ``Precision``.
+        """
+        self._cache = cache
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._precision = precision
+        self._core: openvino.Core | None = None
+        self._models: dict[str, list[OpenVinoModel]] = {}
+
+    async def load(self, config: ModelConfig) -> OpenVinoModel:
+        """See ``Engine``. Another version of a loaded model may be loaded beside it."""
+        if self._core is None:
+            self._core = await asyncio.to_thread(self._start)
+        started = time.perf_counter()
+        model = OpenVinoModel(config, await asyncio.to_thread(self._compile, self._core, config))
+        try:
+            await model.warm()
+        except Internal as error:
+            await model.close()
+            raise ConfigurationError(f"{config.path}: can't be executed: {error.__cause__ or error}") from error
+        self._models.setdefault(config.name, []).append(model)
+        _log.info(
+            "model %s version %d is warm after %.2f s", config.name, config.version, time.perf_counter() - started
+        )
+        return model
+
+    async def unload(self, name: str) -> None:
+        """See ``Engine``; all its versions."""
+        for model in self._models.pop(name, []):
+            await model.close()
+
+    async def close(self) -> None:
+        """See ``Engine``."""
+        for name in list(self._models):
+            await self.unload(name)
+
+    def _start(self) -> openvino.Core:
+        core = openvino.Core()
+        if self._cache is not None:
+            self._cache.mkdir(parents=True, exist_ok=True)
+            core.set_property({"CACHE_DIR": str(self._cache)})
+        return core
+
+    def _compile(self, core: openvino.Core, config: ModelConfig) -> openvino.CompiledModel:
+        try:
+            model = core.read_model(config.path)
+        except RuntimeError as error:
+            raise ConfigurationError(f"{config.path}: not a model that OpenVINO can read: {_reason(error)}") from error
+        _check_ports(config, model)
+        most = config.batching.max_batch_size
+        batch = openvino.Dimension(1, most) if most > 1 else openvino.Dimension(1)
+        try:
+            model.reshape({0: openvino.PartialShape([batch, *map(openvino.Dimension, config.input.shape)])})
+            return core.compile_model(model, "CPU", self._properties(config))
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"{config.path}: can't run with batches of 1 to {most}: {_reason(error)}"
+            ) from error
+
+    def _properties(self, config: ModelConfig) -> dict[str, Any]:
+        native = self._precision == "auto" and _multiplies_bf16()
+        return {
+            "NUM_STREAMS": str(min(config.batching.instance_count, self._threads)),
+            "INFERENCE_NUM_THREADS": str(self._threads),
+            "INFERENCE_PRECISION_HINT": "bf16" if native or self._precision == "bf16" else "f32",
+            # Decoding runs on the same cores: a pinned thread would wait for it while another core idles.
+            "ENABLE_CPU_PINNING": False,
+        }
+
+
+class OpenVinoModel:
+    """Implements ``shoal.engine.LoadedModel``."""
+
+    def __init__(self, config: ModelConfig, compiled: openvino.CompiledModel) -> None:
+        self._config = config
+        instances = config.batching.instance_count
+        self._requests: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
+        for _ in range(instances):
+            self._requests.put(compiled.create_infer_request())
+        self._ports = {output.name: compiled.output(output.name) for output in config.outputs}
+        self._threads = ThreadPoolExecutor(instances, thread_name_prefix=f"infer-{config.name}")
+        self._slots = SlotPool(self._make_slot, instances + PREFETCHED + OVERSHOOT)
+        self._closed = False
+
+    @property
+    def config(self) -> ModelConfig:
+        """See ``LoadedModel``."""
+        return self._config
+
+    async def acquire(self) -> OpenVinoSlot:
+        """See ``LoadedModel``."""
+        return await self._slots.acquire()
+
+    def release(self, slot: OpenVinoSlot) -> None:
+        """See ``LoadedModel``. A slot that a timed-out or cancelled inference still reads is reused once it is done."""
+        if slot.running is None or slot.running.done():
+            self._slots.release(slot)
+            return
+        loop = asyncio.get_running_loop()
+        slot.running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._slots.release, slot))
+
+    async def infer(self, slot: OpenVinoSlot, size: int, timeout_microseconds: int = 0) -> Outputs:
+        """See ``LoadedModel``."""
+        if self._closed:
+            raise Unavailable("the model was unloaded; try again")
+        slot.running = self._threads.submit(self._run, slot.input[:size])
+        try:
+            async with asyncio.timeout(timeout_microseconds / 1e6 if timeout_microseconds else None):
+                return await asyncio.wrap_future(slot.running)
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed while the model executed, or before it could") from None
+
+    async def warm(self) -> None:
+        """Runs the batch sizes to expect on every instance, so that no caller pays for what is made on first use."""
+        batching = self._config.batching
+        sizes = {1, *batching.preferred_batch_size, batching.max_batch_size}
+        slot = self._make_slot()
+        for size in sorted(size for size in sizes if size <= batching.max_batch_size):
+            rows = slot.input[:size]
+            # Each keeps a request from the others, so all of them get their turn.
+            runs = [self._threads.submit(self._run, rows) for _ in range(batching.instance_count)]
+            for run in runs:
+                await asyncio.wrap_future(run)
+
+    async def close(self) -> None:
+        """Turns new work away and waits for what runs."""
+        self._closed = True
+        self._slots.close()
+        await asyncio.to_thread(self._threads.shutdown)
+
+    def _run(self, rows: NDArray[np.generic]) -> Outputs:
+        """Executes ``rows``, in one of this model's threads; there is a request for each of those."""
+        request = self._requests.get()
+        try:
+            results = request.infer(rows, share_inputs=True)
+            return {name: results[port] for name, port in self._ports.items()}
+        except RuntimeError as error:
+            raise Internal(f"model {self._config.name!r}: inference failed: {_reason(error)}") from error
+        finally:
+            self._requests.put(request)
+
+    def _make_slot(self) -> OpenVinoSlot:
+        shape = (self._config.batching.max_batch_size, *self._config.input.shape)
+        return OpenVinoSlot(np.zeros(shape, self._config.input.dtype))
+
+
+@dataclass(eq=False, slots=True)
+class OpenVinoSlot:
+    """Implements ``shoal.engine.Slot``; the model reads its memory in place."""
+
+    input: NDArray[np.generic]
+    running: Future[Outputs] | None = None
+    """What reads the memory now, or did last."""
+
+
+def _check_ports(config: ModelConfig, model: openvino.Model) -> None:
+    inputs = {name: port for port in model.inputs for name in port.get_names()}
+    outputs = {name for port in model.outputs for name in port.get_names()}
+    wanted = config.input
+    if len(model.inputs) != 1 or wanted.name not in inputs:
+        raise ConfigurationError(f"{config.path}: expected one input, {wanted.name!r}; it has {_names(inputs)}")
+    missing = [output.name for output in config.outputs if output.name not in outputs]
+    if missing:
+        raise ConfigurationError(f"{config.path}: there is no output {missing[0]!r}; it has {_names(outputs)}")
+    port = inputs[wanted.name]
+    fits = openvino.PartialShape([-1, *wanted.shape]).compatible(port.get_partial_shape())
+    if not fits or port.get_element_type().to_dtype() != np.dtype(wanted.dtype):
+        raise ConfigurationError(
+            f"{config.path}: the input {wanted.name!r} is {port.get_element_type()} {port.get_partial_shape()}; "
+            f"the configuration says {wanted.dtype} {wanted.shape} behind the batch dimension"
+        )
+
+
+def _names(names: Mapping[str, object] | set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _multiplies_bf16() -> bool:
+    """Whether the CPU has AMX for bf16."""
+    try:
+        return "amx_bf16" in _CPU_INFO.read_text()
+    except OSError:
+        return False
+
+
+_CPU_INFO: Final = Path("/proc/cpuinfo")
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of an OpenVINO message that says something: those before it name OpenVINO's own source files."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if not line.startswith("Exception from")), "unknown reason")

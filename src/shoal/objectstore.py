@@ -1,0 +1,188 @@
+"""The object store: where pictures are, how they are named, and who may open it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import secrets
+import stat
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import MemoryStore, from_url
+
+from shoal.errors import ConfigurationError, InvalidRequest, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from obstore.store import ObjectStore, RetryConfig
+
+    from shoal import spec
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_DELETE_CHUNK: Final = 1000
+"""What S3's DeleteObjects takes at once."""
+_RETRY: Final[RetryConfig] = {
+    "max_retries": 2,
+    "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=1)},
+}
+"""Enough for a stale connection. Who waits for a store that is away has a deadline of its own."""
+_CONNECT_TIMEOUT: Final = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An S3 access key; the secret stays out of ``repr``."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+
+
+def load_credentials(path: Path) -> Credentials:
+    """Reads the JSON that ``create_credentials`` wrote.
+
+    Raises:
+        ConfigurationError: unreadable, not of mode 0600 or stricter, or not such a file.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise ConfigurationError(f"{path}: mode {mode:04o} lets others read it; run: chmod 600 {path}")
+        found = json.loads(path.read_bytes())
+        credentials = Credentials(found["access_key_id"], found["secret_access_key"])
+    except OSError as error:
+        raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError):
+        # Without its cause, which would quote the file.
+        raise ConfigurationError(f"{path}: expected JSON with access_key_id and secret_access_key") from None
+    if not all(isinstance(value, str) and value for value in asdict(credentials).values()):
+        raise ConfigurationError(f"{path}: access_key_id and secret_access_key must be texts, not empty")
+    return credentials
+
+
+def create_credentials(path: Path) -> Credentials:
+    """Writes a new random key (20 characters) and secret (40) to ``path``, mode 0600.
+
+    Raises:
+        ConfigurationError: the file exists already or can't be written.
+    """
+    key = base64.b32encode(secrets.token_bytes(10)).decode()
+    credentials = Credentials(f"SHOL{key}", secrets.token_urlsafe(30))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: can't be created: {error.strerror}") from error
+    with os.fdopen(file, "w") as writer:
+        json.dump(asdict(credentials), writer)
+    return credentials
+
+
+def open_store(settings: spec.ObjectStore, credentials: Credentials | None, endpoint: str | None) -> ObjectStore:
+    """Opens the store of a service file; connects when it is first used.
+
+    Args:
+        settings: The service file's ``object_store``.
+        credentials: For ``s3://``. None: the cloud's usual chain (environment, instance role).
+        endpoint: The address of an S3 server, in place of ``settings.endpoint``, such as a local one's.
+
+    Raises:
+        ConfigurationError: the url or a setting makes no sense to the store.
+    """
+    url = settings.url
+    if url.startswith("memory://"):
+        return MemoryStore()
+    try:
+        if url.startswith("file://"):
+            return from_url(url, mkdir=True)
+        options = _s3_options(settings, credentials, endpoint) if url.startswith("s3://") else {}
+        return from_url(url, retry_config=_RETRY, **options)
+    except (BaseError, ValueError, OSError) as error:
+        raise ConfigurationError(f"object_store.url {url}: {_reason(error)}") from None
+
+
+def _s3_options(settings: spec.ObjectStore, credentials: Credentials | None, endpoint: str | None) -> dict[str, Any]:
+    address = endpoint or settings.endpoint
+    client: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT}
+    options: dict[str, Any] = {"region": settings.region, "client_options": client}
+    if address is not None:
+        client["allow_http"] = address.startswith("http://")
+        options |= {"endpoint": address, "virtual_hosted_style_request": False}
+    return options | (asdict(credentials) if credentials else {})
+
+
+def object_key(prefix: str, image_uuid: str) -> str:
+    """The key of a picture: ``<prefix><image_uuid>.jpg``.
+
+    Raises:
+        InvalidRequest: not a UUID in its canonical, lower-case form.
+    """
+    if not _UUID.fullmatch(image_uuid):
+        shown = image_uuid if len(image_uuid) <= 64 else image_uuid[:64] + "…"  # noqa: PLR2004 - fits a line
+        raise InvalidRequest(
+            f"image_uuid {shown!r} is not a UUID in lower case, such as 6ba7b810-9dad-41d1-80b4-00c04fd430c8"
+        )
+    return f"{prefix}{image_uuid}.jpg"
+
+
+async def presign_puts(store: ObjectStore, keys: Sequence[str], lifetime_seconds: float) -> list[str]:
+    """URLs that let anyone PUT the objects of ``keys``, in that order, for so long.
+
+    Raises:
+        ConfigurationError: a store of this kind has no such URLs.
+        Unavailable: the store's credentials can't be had now.
+    """
+    if not isinstance(store, obstore.store.S3Store | obstore.store.GCSStore | obstore.store.AzureStore):
+        raise ConfigurationError("object_store.url: presigned uploads need an s3://, gs:// or az:// store")
+    try:
+        return list(await obstore.sign_async(store, "PUT", keys, timedelta(seconds=lifetime_seconds)))
+    except BaseError as error:
+        raise Unavailable("the object store can't sign uploads now; try again later") from error
+
+
+async def remove_older_than(
+    store: ObjectStore, age: timedelta, *, prefix: str | None = None, now: datetime | None = None
+) -> int:
+    """Deletes the objects below ``prefix`` that were last written more than ``age`` before ``now``.
+
+    Returns:
+        How many; those that vanished meanwhile are counted in.
+
+    Raises:
+        Unavailable: the store is away. What was deleted until then stays deleted.
+    """
+    limit = (now or datetime.now(UTC)) - age
+    removed = 0
+    try:
+        async for chunk in obstore.list(store, prefix, chunk_size=_DELETE_CHUNK):
+            old = [found["path"] for found in chunk if found["last_modified"] < limit]
+            await _delete(store, old)
+            removed += len(old)
+    except (BaseError, OSError) as error:
+        raise Unavailable("the object store is away: old objects can't be listed or deleted now") from error
+    return removed
+
+
+async def _delete(store: ObjectStore, paths: Sequence[str]) -> None:
+    if not paths:
+        return
+    try:
+        await obstore.delete_async(store, paths)
+    except FileNotFoundError:
+        # Some stores stop at the first that is gone: go on one by one.
+        for path in paths:
+            try:
+                await obstore.delete_async(store, path)
+            except FileNotFoundError:
+                continue
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

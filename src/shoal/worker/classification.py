@@ -1,0 +1,84 @@
+"""Classification: the most probable classes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, cast
+
+import numpy as np
+
+from shoal.errors import ConfigurationError, Internal
+from shoal.v1.inference_pb2 import ClassifyReply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from shoal.modelstore.config import ModelConfig
+    from shoal.v1.inference_pb2 import ImageRequest
+    from shoal.worker.header import ImageSize
+
+DEFAULT_TOP_K: Final = 5
+
+
+class ClassificationHead:
+    """Reads the model's only output, ``(classes,)``."""
+
+    slow = False
+
+    def __init__(self, config: ModelConfig, *, logits: bool) -> None:
+        """Prepares for a model.
+
+        Args:
+            config: With one output; ``labels`` may be shorter than it, the rest have none.
+            logits: Whether a softmax makes probabilities of the output, or it holds them already.
+
+        Raises:
+            ConfigurationError: not one output.
+        """
+        if len(config.outputs) != 1:
+            raise ConfigurationError(
+                f"model {config.name!r}: head {config.head!r} reads one output; it has {len(config.outputs)}"
+            )
+        self._model = config.name
+        self._output = config.outputs[0].name
+        self._labels = config.labels
+        self._logits = logits
+
+    def check(self, request: ImageRequest) -> None:
+        """Any ``top_k`` will do: more than there are classes gives all of them."""
+
+    def reply(
+        self,
+        outputs: Mapping[str, NDArray[np.generic]],
+        row: int,
+        request: ImageRequest,
+        image_size: ImageSize,  # noqa: ARG002 - see Head
+    ) -> ClassifyReply:
+        """See ``Head``."""
+        values = cast("NDArray[np.floating]", outputs[self._output][row]).ravel()
+        best = _best(values, request.top_k or DEFAULT_TOP_K)
+        probabilities = self._probabilities(values, best)
+        if not all(map(math.isfinite, probabilities)):
+            raise Internal(f"model {self._model!r} answered NaN or infinity")
+        reply = ClassifyReply()
+        for index, probability in zip(best.tolist(), probabilities, strict=True):
+            label = self._labels[index] if index < len(self._labels) else ""
+            reply.classes.add(index=index, label=label, probability=probability)
+        return reply
+
+    def _probabilities(self, values: NDArray[np.floating], best: NDArray[np.intp]) -> list[float]:
+        if not self._logits:
+            return cast("list[float]", values[best].tolist())
+        # Relative to the largest logit, so that nothing overflows.
+        exponentials = np.exp(values - values[best[0]], dtype=np.float32)
+        return cast("list[float]", (exponentials[best] / exponentials.sum()).tolist())
+
+
+def _best(values: NDArray[np.floating], count: int) -> NDArray[np.intp]:
+    """The indices of the ``count`` largest values, largest first."""
+    if count >= len(values):
+        return np.argsort(values)[::-1]
+    top = np.argpartition(values, -count)[-count:]
+    return top[np.argsort(values[top])[::-1]]

@@ -1,0 +1,69 @@
+"""Heads: what turns a model's outputs into replies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from shoal.errors import ConfigurationError
+from shoal.worker.classification import ClassificationHead
+from shoal.worker.detection import BoxesScoresReader, DetectionHead
+from shoal.worker.detection_text import TextMapReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from shoal.modelstore.config import ModelConfig
+    from shoal.v1.inference_pb2 import ClassifyReply, DetectReply, ImageRequest
+    from shoal.worker.header import ImageSize
+
+
+class Head(Protocol):
+    """Reads the outputs of one model. Stateless: any number of threads may use it."""
+
+    @property
+    def slow(self) -> bool:
+        """Whether ``reply`` takes milliseconds, and so belongs in a thread."""
+        ...
+
+    def check(self, request: ImageRequest) -> None:
+        """Raises InvalidRequest if the request's options make no sense; before anything is fetched for it."""
+        ...
+
+    def reply(
+        self, outputs: Mapping[str, NDArray[np.generic]], row: int, request: ImageRequest, image_size: ImageSize
+    ) -> ClassifyReply | DetectReply:
+        """The answer to one checked request, without its uuid, model and timing.
+
+        Args:
+            outputs: The whole batch's, name to ``(batch, *shape)``.
+            row: The request's own.
+            request: Its options.
+            image_size: Of the upright picture: width, height.
+
+        Raises:
+            Internal: the outputs make no sense.
+        """
+        ...
+
+
+def make_head(config: ModelConfig) -> Head:
+    """The head that the model's configuration names.
+
+    Raises:
+        ConfigurationError: there is none of this name, or the model lacks an output that it reads.
+    """
+    make = _HEADS.get(config.head)
+    if make is None:
+        raise ConfigurationError(f"model {config.name!r}: no head {config.head!r}; known: {', '.join(_HEADS)}")
+    return make(config)
+
+
+_HEADS: dict[str, Callable[[ModelConfig], Head]] = {
+    "softmax": lambda config: ClassificationHead(config, logits=True),
+    "probabilities": lambda config: ClassificationHead(config, logits=False),
+    "db": lambda config: DetectionHead(config, TextMapReader(config)),
+    "boxes_scores": lambda config: DetectionHead(config, BoxesScoresReader(config)),
+}
