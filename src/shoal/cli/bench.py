@@ -1,0 +1,142 @@
+"""``shoal bench``: load on a running service, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from shoal.cli.classify import DEFAULT_MODELS, ApiKey, Target, pictures
+from shoal.client import Client
+from shoal.client.connection import START, Connection, find_connection
+from shoal.client.fleet import LoadJob, run_job
+from shoal.client.load import LoadRequest, LoadSettings
+from shoal.errors import ConfigurationError, Unavailable
+from shoal.home import Home
+from shoal.modelstore.config import Task
+
+if TYPE_CHECKING:
+    from shoal.client.tally import LoadResult
+
+SAMPLES = Path("samples")
+_MAX_PICTURES = 1000
+
+
+def bench(
+    *,
+    task: Annotated[Task, typer.Option(help="What the model does.")] = Task.CLASSIFICATION,
+    model: Annotated[str | None, typer.Option(help="The model's name.", show_default="the task's demo model")] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help=f"Pictures (the first {_MAX_PICTURES:,}), sent in turn.", show_default="samples"
+        ),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Closed loop: callers, one request each.")] = 32,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Open loop: mean Poisson arrivals a second, instead of callers.", show_default="closed loop"),
+    ] = None,
+    duration: Annotated[float, typer.Option(help="Seconds that are measured.")] = 10.0,
+    warm_up: Annotated[float, typer.Option(help="Seconds of load before that, not counted.")] = 2.0,
+    timeout: Annotated[float, typer.Option(help="Seconds for one request.")] = 30.0,
+    upload: Annotated[
+        bool, typer.Option("--upload", help="Upload the picture with each request, and count it.")
+    ] = False,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Load generators; each can use one core.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="Of the arrivals.", show_default="others each time")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    target: Target = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Load a running service and measure it. Ctrl-C prints what there is. Exit code 1 if any request failed."""
+    settings = LoadSettings(concurrency, rate, duration, warm_up, timeout, seed=seed)
+    if processes > concurrency and rate is None:
+        raise ConfigurationError(f"{processes} processes need {processes} callers or more: raise --concurrency")
+    if task not in DEFAULT_MODELS:
+        raise ConfigurationError(f"--task {task}: the client knows {' and '.join(DEFAULT_MODELS)}")
+    chosen = model or DEFAULT_MODELS[task]
+    files = pictures([_folder(images)])[:_MAX_PICTURES]
+    connection = find_connection(target, api_key, Home.default())
+    try:
+        requests = _prepare(connection, files, task, chosen, upload)
+        result = _measure(LoadJob(connection, requests, settings), processes)
+    except Unavailable as error:
+        raise Unavailable(f"{error}; is it up? {START}") from None
+    told = {"task": task, "model": chosen, "images": len(files), "upload": upload, "processes": processes}
+    _report(result, told | asdict(settings), as_json)
+
+
+def _folder(images: Path | None) -> Path:
+    if images is None and not SAMPLES.is_dir():
+        raise ConfigurationError("--images DIR: there is no folder 'samples' here to take pictures from")
+    folder = images or SAMPLES
+    if not folder.exists():
+        raise ConfigurationError(f"--images {folder}: no such folder")
+    return folder
+
+
+def _prepare(
+    connection: Connection, files: list[Path], task: Task, model: str, upload: bool
+) -> tuple[LoadRequest, ...]:
+    """The requests: with the pictures themselves, or with references to pictures that are uploaded now."""
+    with Client(connection.target, api_key=connection.api_key) as client:
+        client.connect()
+        sent = [file.read_bytes() for file in files] if upload else client.upload_many(files)
+    return tuple(LoadRequest(task, image, model) for image in sent)
+
+
+def _measure(job: LoadJob, processes: int) -> LoadResult:
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    warm_up, whole = job.settings.warm_up_seconds, job.settings.warm_up_seconds + job.settings.duration_seconds
+    shown = bar.add_task("warming up" if warm_up else "measuring", total=whole)
+
+    def advance(elapsed: float) -> None:
+        bar.update(shown, completed=elapsed, description="warming up" if elapsed < warm_up else "measuring")
+
+    with bar:
+        return run_job(job, processes, advance)
+
+
+def _report(result: LoadResult, settings: dict[str, Any], as_json: bool) -> None:
+    summary = result.summary()
+    if as_json:
+        typer.echo(json.dumps({"settings": settings, **summary}))
+    else:
+        Console().print(_table(summary))
+    if result.errors:
+        raise typer.Exit(1)
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    shown = Table(show_header=False)
+    shown.add_column("what")
+    shown.add_column("figure", justify="right")
+    shown.add_row("images/s", f"{summary['images_per_s']:,.1f}")
+    for name, value in summary["latency_ms"].items():
+        shown.add_row(f"latency {name}", _figure(value, "ms"))
+    shown.add_row("mean batch size", _figure(summary["mean_batch_size"], ""))
+    for stage, mean in summary["stage_mean_us"].items():
+        shown.add_row(f"mean {stage}", _figure(mean and mean / 1000, "ms"))
+    shown.add_row("mean send lag", _figure(summary["send_lag_ms"]["mean"], "ms"))
+    shown.add_row("measured", _figure(summary["duration_s"], "s"))
+    shown.add_row("client CPU", _figure(summary["client_cpu_s"], "s"))
+    for code, number in summary["errors"].items():
+        shown.add_row(f"[red]{code}", f"[red]{number:,}")
+    return shown
+
+
+def _figure(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{value:,.2f} {unit}".strip()

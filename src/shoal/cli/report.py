@@ -1,0 +1,95 @@
+"""How ``shoal classify`` and ``shoal detect`` show what became of each picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from shoal.client import Classification
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from shoal.client import Box, Class, Outcome, Result, Timing
+
+STAGES = ("queue", "fetch", "decode", "compute", "total")
+_SHOWN_STAGES = ("upload", *STAGES)
+_DIGITS = 6  # a float32 has no more
+
+
+def record(outcome: Outcome) -> dict[str, Any]:
+    """The JSON object of one picture."""
+    image = str(outcome.image)
+    if outcome.error is not None:
+        return {"image": image, "error": {"code": outcome.error.code.name, "message": str(outcome.error)}}
+    result = outcome.unwrap()
+    return {
+        "image": image,
+        "image_uuid": result.image_uuid,
+        "model": result.model_name,
+        **_findings(result),
+        "timing_us": {stage: getattr(result.timing, f"{stage}_us") for stage in STAGES},
+        "batch_size": result.timing.batch_size,
+    }
+
+
+def table(outcomes: Iterable[Outcome]) -> Table:
+    """A row a class or box; a picture's name, batch size and times (milliseconds) stand in its first row."""
+    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="times in ms; compute is the whole batch's")
+    shown.add_column("image", overflow="fold")
+    shown.add_column("found", overflow="fold")
+    for name in ("score", "batch", *_SHOWN_STAGES):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for outcome in outcomes:
+        _add_rows(shown, outcome)
+    return shown
+
+
+def _add_rows(shown: Table, outcome: Outcome) -> None:
+    name = Text(outcome.image.name if isinstance(outcome.image, Path) else str(outcome.image))
+    if outcome.error is not None:
+        shown.add_row(name, Text(f"{outcome.error.code.name}: {outcome.error}", style="red"))
+        return
+    result = outcome.unwrap()
+    found = [_class(one) for one in result.classes] if isinstance(result, Classification) else _boxes(result.boxes)
+    for number, (label, score) in enumerate(found or [("nothing", "")]):
+        times = [] if number else _times(result.timing)
+        shown.add_row("" if number else name, Text(label), score, *times)
+
+
+def _times(timing: Timing) -> list[str]:
+    return [str(timing.batch_size), *(f"{getattr(timing, f'{stage}_us') / 1000:.1f}" for stage in _SHOWN_STAGES)]
+
+
+def _class(found: Class) -> tuple[str, str]:
+    return f"{found.index} {found.label}", f"{found.probability:.3f}"
+
+
+def _boxes(boxes: Iterable[Box]) -> list[tuple[str, str]]:
+    return [
+        (f"{box.label} {box.x:.2f},{box.y:.2f} {box.width:.2f}x{box.height:.2f}", f"{box.score:.3f}") for box in boxes
+    ]
+
+
+def _findings(result: Result) -> dict[str, list[dict[str, Any]]]:
+    if isinstance(result, Classification):
+        return {
+            "classes": [
+                {"index": one.index, "label": one.label, "probability": round(one.probability, _DIGITS)}
+                for one in result.classes
+            ]
+        }
+    return {
+        "boxes": [
+            {
+                **{side: round(getattr(box, side), _DIGITS) for side in ("x", "y", "width", "height")},
+                "label": box.label,
+                "score": round(box.score, _DIGITS),
+            }
+            for box in result.boxes
+        ]
+    }
