@@ -33,7 +33,7 @@ def add_tiny_classifier(
     classes: int = 4,
     *,
     version: int | None = None,
-    **recipe: Any,  # noqa: ANN401 - fields of Recipe
+    **recipe: Any,
 ) -> ModelConfig:
     """A classifier that names the dominant colour: 0 red, 1 green, 2 blue, 3 grey (none dominates); never another.
 
@@ -50,7 +50,7 @@ def add_tiny_detector(
     size: int = 32,
     *,
     version: int | None = None,
-    **recipe: Any,  # noqa: ANN401 - fields of Recipe
+    **recipe: Any,
 ) -> ModelConfig:
     """A detector with one box a quadrant (``QUADRANTS``), whose score is the quadrant's mean brightness in [0, 1].
 

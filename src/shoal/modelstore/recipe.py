@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from shoal.errors import ConfigurationError
 from shoal.modelstore.config import BatchingSettings, Resize
 
 if TYPE_CHECKING:
@@ -33,3 +35,9 @@ class Recipe:
     head_parameters: dict[str, float] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     batching: BatchingSettings = field(default_factory=BatchingSettings)
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.mean)):
+            raise ConfigurationError(f"mean {list(self.mean)} must be numbers")
+        if not all(math.isfinite(number) and number > 0 for number in self.std):
+            raise ConfigurationError(f"std {list(self.std)} must be positive numbers")
