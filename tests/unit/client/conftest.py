@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.fake_service import API_KEY, FakeService, serving
 
 from shoal.client import AsyncClient, Retry
+from support.fake_service import API_KEY, FakeService, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -8,7 +8,6 @@ import grpc
 import obstore
 import pytest
 from obstore.store import MemoryStore
-from support.fake_service import API_KEY, KNOWN, MISSING, FakeService
 
 from shoal.client import AsyncClient, Classification, Detection
 from shoal.errors import (
@@ -22,6 +21,7 @@ from shoal.errors import (
     Unavailable,
 )
 from shoal.modelstore.config import Task
+from support.fake_service import API_KEY, KNOWN, MISSING, FakeService
 
 if TYPE_CHECKING:
     from pathlib import Path

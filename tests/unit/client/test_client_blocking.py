@@ -7,11 +7,11 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from support.fake_service import API_KEY, KNOWN, MISSING, FakeService, serving_in_thread
 
 from shoal.client import AsyncClient, Client
 from shoal.client.blocking import Options
 from shoal.errors import Cancelled, InvalidRequest, NotFound
+from support.fake_service import API_KEY, KNOWN, MISSING, FakeService, serving_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from shoal import cli
+from support.fake_service import FakeService, serving_in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SHORT = ("--duration", "0.1", "--warm-up", "0.05", "--concurrency", "2")
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeService]:
+    (tmp_path / "samples").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "samples" / name).write_bytes(name.encode())
+    monkeypatch.chdir(tmp_path)
+    with serving_in_thread() as running:
+        monkeypatch.setenv("SHOAL_TARGET", running.target)
+        monkeypatch.setenv("SHOAL_API_KEY", "test-key")
+        yield running
+
+
+def shoal(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(words))
+    return ended.value.code if isinstance(ended.value.code, int) else 0
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def test_references_are_uploaded_once(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shoal("bench", "--json", *SHORT) == 0
+    summary = told(capsys)
+    assert service.calls["PUT"] == 2
+    assert service.calls["Classify"] >= summary["answered"] > 0
+    assert summary["mean_batch_size"] == 5
+    assert summary["settings"]["model"] == "efficientnet-lite0"
+    assert set(summary["latency_ms"]) == {"p50", "p95", "p99", "max"}
+
+
+def test_uploads_are_counted(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shoal("bench", "--json", "--upload", "--rate", "100", "--task", "detection", *SHORT) == 0
+    assert service.calls["PUT"] >= service.calls["Detect"] > 2
+    assert told(capsys)["stage_mean_us"]["upload"] > 0
+
+
+def test_failures_are_counted_and_are_1(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    service.reply_uuid = "another"
+    assert shoal("bench", "--json", *SHORT) == 1
+    summary = told(capsys)
+    assert set(summary["errors"]) == {"INTERNAL"}
+    assert summary["images_per_s"] == 0
+
+
+def test_the_table(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shoal("bench", *SHORT) == 0
+    assert "latency p99" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--images", "nowhere"),
+        ("--task", "segmentation"),
+        ("--processes", "3"),
+        ("--rate", "0"),
+        ("--concurrency", "0"),
+    ],
+)
+def test_a_wrong_command_line_is_2(service: FakeService, words: tuple[str, ...]) -> None:
+    assert shoal("bench", *SHORT, *words) == 2
+    assert not service.calls
+
+
+def test_a_service_that_is_away_is_1(
+    service: FakeService, unused_tcp_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shoal("bench", "--target", f"127.0.0.1:{unused_tcp_port}", *SHORT) == 1
+    assert "shoal up" in capsys.readouterr().err

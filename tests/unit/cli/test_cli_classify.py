@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from shoal import cli
+from support.fake_service import FakeService, serving_in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[FakeService]:
+    with serving_in_thread() as running:
+        yield running
+
+
+class Shell:
+    """Runs ``shoal`` in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.code = 0
+        self.err = ""
+
+    def __call__(self, *words: object) -> str:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(word) for word in words])
+        code = ended.value.code
+        self.code = code if isinstance(code, int) else 0
+        told = self._capsys.readouterr()
+        self.err = told.err
+        return told.out
+
+    def records(self, *words: object) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self(*words).splitlines()]
+
+
+@pytest.fixture
+def shell(
+    service: FakeService, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Shell:
+    monkeypatch.setenv("SHOAL_TARGET", service.target)
+    monkeypatch.setenv("SHOAL_API_KEY", "test-key")
+    monkeypatch.setenv("SHOAL_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return Shell(capsys)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    pictures = tmp_path / "pictures"
+    (pictures / "more").mkdir(parents=True)
+    for name in ("b.jpg", "a.JPEG", "more/c.png", "notes.txt"):
+        (pictures / name).write_bytes(b"picture")
+    return pictures
+
+
+def test_classify_json(shell: Shell, folder: Path) -> None:
+    (record,) = shell.records("classify", folder / "b.jpg", "--json")
+    assert shell.code == 0
+    assert record.pop("image_uuid")
+    assert record["timing_us"].pop("total") > 0
+    assert record == {
+        "image": str(folder / "b.jpg"),
+        "model": "efficientnet-lite0",
+        "classes": [{"index": 7, "label": "cock", "probability": 0.75}],
+        "timing_us": {"queue": 1, "fetch": 2, "decode": 3, "compute": 4},
+        "batch_size": 5,
+    }
+
+
+def test_detect_json(shell: Shell, folder: Path) -> None:
+    (record,) = shell.records("detect", folder / "b.jpg", "--json", "--model", "texts")
+    assert record["boxes"] == [{"x": 0.25, "y": 0.5, "width": 0.125, "height": 0.25, "label": "text", "score": 0.5}]
+    assert record["model"] == "texts"
+
+
+def test_folders_are_searched_and_one_failure_is_its_own(shell: Shell, folder: Path) -> None:
+    records = shell.records("classify", folder, "gone.jpg", "--json")
+    names = ["a.JPEG", "b.jpg", "more/c.png"]
+    assert [record["image"] for record in records] == [*(str(folder / name) for name in names), "gone.jpg"]
+    assert records[-1]["error"] == {"code": "NOT_FOUND", "message": "gone.jpg: no such file"}
+    assert shell.code == 1
+
+
+def test_the_table(shell: Shell, folder: Path) -> None:
+    (folder / "odd [red].jpg").write_bytes(b"picture")
+    shown = shell("classify", folder, "gone.jpg")
+    assert "7 cock" in shown
+    assert "0.750" in shown
+    assert "odd [red].jpg" in shown
+    assert "NOT_FOUND: gone.jpg: no such file" in shown
+    assert shell.code == 1
+
+
+def test_a_wrong_command_line_is_2(shell: Shell, tmp_path: Path) -> None:
+    shell("classify")
+    assert shell.code == 2
+    (tmp_path / "empty").mkdir()
+    shell("classify", tmp_path / "empty")
+    assert shell.code == 2
+    assert "no pictures" in shell.err
+
+
+def test_nothing_to_talk_to(shell: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SHOAL_TARGET")
+    shell("classify", folder)
+    assert shell.code == 2
+    assert "shoal up" in shell.err
+
+
+def test_a_service_that_is_away(shell: Shell, folder: Path, unused_tcp_port: int) -> None:
+    target = f"127.0.0.1:{unused_tcp_port}"
+    records = shell.records("classify", folder, "--json", "--target", target)
+    assert [record["error"]["code"] for record in records] == ["UNAVAILABLE"] * 3
+    assert shell.code == 1
+    shell("classify", folder, "--target", target)
+    assert "shoal up" in shell.err
+    assert shell.code == 1
+
+
+def test_drawn_boxes(shell: Shell, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    numpy = pytest.importorskip("numpy")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "page.png"), numpy.zeros((20, 40, 3), numpy.uint8))
+    shell("detect", tmp_path / "one", tmp_path / "two", "--draw", tmp_path / "drawn", "--json")
+    assert shell.code == 0
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["page-2.boxes.jpg", "page.boxes.jpg"]
+    drawn = cv2.imread(str(tmp_path / "drawn" / "page.boxes.jpg"))
+    assert drawn[10, 12, 2] > 100  # the corner at (0.25, 0.5) is red
