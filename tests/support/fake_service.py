@@ -121,11 +121,11 @@ class FakeService:
 
 
 @asynccontextmanager
-async def serving(service: FakeService | None = None) -> AsyncIterator[FakeService]:
-    """Serves on free ports of the running loop."""
+async def serving(service: FakeService | None = None, port: int = 0) -> AsyncIterator[FakeService]:
+    """Serves from the running loop, on ``port`` (0: a free one)."""
     service = service or FakeService()
     server = grpc.aio.server(handlers=service.handlers())
-    service.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    service.target = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     app = web.Application()
     app.router.add_put("/{name}", service.put)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
