@@ -174,6 +174,6 @@ def _labels(path: Path | None) -> tuple[str, ...] | None:
 def _line(model: ModelConfig) -> str:
     shape = "x".join(map(str, model.input.shape))
     return (
-        f"{model.name} version {model.version}: {model.task}, {model.input.dtype} {shape}, {len(model.labels)} labels, "
-        f"batches of {model.batching.max_batch_size}"
+        f"{model.name} version {model.version}: {model.task}, {model.input.dtype} {shape}, "
+        f"{len(model.labels)} label{'' if len(model.labels) == 1 else 's'}, batches of {model.batching.max_batch_size}"
     )

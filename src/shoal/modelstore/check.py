@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shoal.modelstore.config import ModelConfig, Tensor
 
 _BOX = 4  # x, y, width, height
+_MAP = 3  # 1, height, width
 
 
 def check(store: Path, name: str) -> list[Fault]:
@@ -108,8 +109,8 @@ def _check_head(folder: Path, model: ModelConfig, report: Report) -> None:
     wanted = {
         "softmax": ("one output [classes]", len(first) == 1),
         "probabilities": ("one output [classes]", len(first) == 1),
-        "db": ("one output [1, height, width]", len(first) == 3 and first[0] == 1),  # noqa: PLR2004 - a map's rank
-        "boxes_scores": ("outputs boxes [n, 4] and scores [n]", _are_boxes(shapes)),
+        "db": ("one output [1, height, width]", len(shapes) == 1 and len(first) == _MAP and first[0] == 1),
+        "boxes_scores": ("outputs boxes [n, 4], scores [n] and, if it has it, classes [n]", _are_boxes(shapes)),
     }
     text, fits = wanted.get(model.head, ("", True))
     if not fits:
@@ -119,7 +120,7 @@ def _check_head(folder: Path, model: ModelConfig, report: Report) -> None:
 
 def _are_boxes(shapes: dict[str, tuple[int, ...]]) -> bool:
     boxes, scores = shapes.get("boxes", ()), shapes.get("scores", ())
-    return len(boxes) == 2 and boxes[1] == _BOX and scores == boxes[:1]  # noqa: PLR2004 - [n, 4]
+    return boxes == (*scores, _BOX) and len(scores) == 1 and shapes.get("classes", scores) == scores
 
 
 def _check_labels(folder: Path, model: ModelConfig, report: Report) -> None:

@@ -44,7 +44,7 @@ def recipe(name: str = NAME) -> Recipe:
         head="db",
         head_parameters={"binarize_threshold": 0.3, "box_threshold": 0.5, "unclip_ratio": 1.6},
         labels=("text",),
-        # A picture is 1.6 MB and takes a core a good part of a second: larger batches would only add waiting.
+        # A picture is 1.6 MB and takes a core 0.1 s and more: larger batches would only add waiting.
         batching=BatchingSettings(
             max_batch_size=4, preferred_batch_size=(4,), max_queue_delay_microseconds=5000, instance_count=2
         ),
