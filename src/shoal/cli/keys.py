@@ -1,0 +1,69 @@
+"""``shoal keys``: create, list and revoke API keys. A running service follows within a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shoal import keys, spec
+from shoal.home import Home
+
+if TYPE_CHECKING:
+    from shoal.keys import Key
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Create, list and revoke API keys.")
+
+File = Annotated[Path | None, typer.Option("--file", help="The keys file; by default the service's own.")]
+ServiceFile = Annotated[Path | None, typer.Option("--service", help="The service file, which may name the keys file.")]
+
+_SHOWN = 4  # letters of a secret, to tell keys apart
+
+
+@app.command()
+def create(
+    owner: Annotated[str, typer.Option(help="Whose key it is.")],
+    models: Annotated[str, typer.Option(help="Names or patterns, with commas, of the models it may call.")] = "*",
+    requests_per_second: Annotated[float, typer.Option(min=0, help="0: no limit.")] = 0.0,
+    prefix: Annotated[str | None, typer.Option(help="Where the pictures lie in the bucket; by default OWNER/.")] = None,
+    file: File = None,
+    service: ServiceFile = None,
+) -> None:
+    """Make a key and print it, this once. Its id goes to standard error."""
+    path = _path(file, service)
+    names = [name for name in models.split(",") if name]
+    key = keys.create(path, owner, models=names, requests_per_second=requests_per_second, prefix=prefix)
+    typer.echo(f"{key.id} of {key.owner}, in {path}; keep the key, it is not shown again:", err=True)
+    typer.echo(key.key)
+
+
+@app.command("list")
+def list_keys(file: File = None, service: ServiceFile = None) -> None:
+    """List the keys, without their secrets."""
+    table = Table("id", "key", "owner", "prefix", "models", "requests/s", box=None, pad_edge=False)
+    for key in keys.load_keys(_path(file, service)):
+        table.add_row(*_row(key))
+    Console().print(table)
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As 'shoal keys list' shows it.")],
+    file: File = None,
+    service: ServiceFile = None,
+) -> None:
+    """Remove a key; a running service refuses it within a second."""
+    key = keys.revoke(_path(file, service), key_id)
+    typer.echo(f"{key.id} of {key.owner} is revoked")
+
+
+def _path(file: Path | None, service: Path | None) -> Path:
+    return file or Home.default().keys_file(spec.load(service))
+
+
+def _row(key: Key) -> tuple[str, ...]:
+    limit = f"{key.requests_per_second:g}" if key.requests_per_second else "no limit"
+    return key.id, f"…{key.key[-_SHOWN:]}", key.owner, key.prefix or "(all)", ", ".join(key.models), limit

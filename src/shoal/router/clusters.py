@@ -1,0 +1,142 @@
+"""Envoy's clusters: the batchers behind the public listener, and the workers behind the load balancer."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from shoal.router.resources import Json, address, extension, typed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoal.spec import Service
+    from shoal.topology import Endpoint, Topology
+
+ANY_WORKER = "workers"
+"""The cluster of all pools, for what any worker can answer: uploads, health, reflection."""
+
+_UNBOUNDED = 1_000_000  # where the parts themselves bound: batching streams by permits, connections by requests
+_STREAMS_PER_CONNECTION = 100_000  # a batcher's and a worker's own limit is what binds
+
+
+def batcher_cluster(group: str) -> str:
+    """The cluster of a batcher group."""
+    return f"batcher/{group}"
+
+
+def pool_cluster(pool: str) -> str:
+    """The cluster of a pool's workers."""
+    return f"pool/{pool}"
+
+
+def clusters(service: Service, topology: Topology) -> list[Json]:
+    """All clusters. They depend on addresses only, never on keys or models."""
+    batchers = [_batcher(group, hosts, service.router.max_requests) for group, hosts in topology.batchers.items()]
+    pools = [_pool(pool, hosts) for pool, hosts in topology.pools.items()]
+    return [*batchers, *pools, _any_worker(list(topology.pools))]
+
+
+def _batcher(group: str, hosts: Sequence[Endpoint], max_requests: int) -> Json:
+    return {**_cluster(batcher_cluster(group), hosts, max_requests), "lb_policy": "LEAST_REQUEST"}
+
+
+def _pool(pool: str, hosts: Sequence[Endpoint]) -> Json:
+    """A pool's workers, each new stream to the one that has the fewest.
+
+    A worker that fails its health check gets no new streams but keeps those it has: a draining one finishes its
+    batches, a dead one's connection is reset anyway, and a hiccup costs nothing. TCP keepalive finds a vanished host.
+    """
+    return {
+        **_cluster(pool_cluster(pool), hosts, _UNBOUNDED),
+        "load_balancing_policy": {
+            "policies": [
+                {
+                    "typed_extension_config": extension(
+                        "envoy.load_balancing_policies.least_request",
+                        "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
+                        selection_method="FULL_SCAN",
+                    )
+                }
+            ]
+        },
+        # No panic mode: a stream to a worker that can't take it only comes back later than the refusal would.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "health_checks": [_health_check()],
+        "upstream_connection_options": {
+            "tcp_keepalive": {"keepalive_probes": 3, "keepalive_time": 5, "keepalive_interval": 2}
+        },
+    }
+
+
+def _health_check() -> Json:
+    """Two failures, 0.3 s apart, take a worker out; one success brings it back."""
+    return {
+        "interval": "0.3s",
+        "no_traffic_interval": "0.3s",
+        "timeout": "1s",
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+        "grpc_health_check": {},
+    }
+
+
+def _any_worker(pools: Sequence[str]) -> Json:
+    """The pools' clusters in order: the first with a healthy worker answers."""
+    kind = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
+    names = [pool_cluster(pool) for pool in pools]
+    return typed(
+        "envoy.config.cluster.v3.Cluster",
+        name=ANY_WORKER,
+        connect_timeout="1s",
+        lb_policy="CLUSTER_PROVIDED",
+        cluster_type=extension("envoy.clusters.aggregate", kind, clusters=names),
+    )
+
+
+def _cluster(name: str, hosts: Sequence[Endpoint], max_requests: int) -> Json:
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    http2 = {"max_concurrent_streams": _STREAMS_PER_CONNECTION}
+    return typed(
+        "envoy.config.cluster.v3.Cluster",
+        name=name,
+        connect_timeout="1s",
+        load_assignment={
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(*host)}} for host in hosts]}],
+        },
+        circuit_breakers={"thresholds": [_thresholds(max_requests)]},
+        typed_extension_protocol_options={
+            options: typed(options, explicit_http_config={"http2_protocol_options": http2})
+        },
+        **_discovery(hosts),
+    )
+
+
+def _discovery(hosts: Sequence[Endpoint]) -> Json:
+    """A name may stand for many hosts, as a headless Kubernetes service does; it is asked for again as its TTL says."""
+    if all(_is_address(host.host) for host in hosts):
+        return {"type": "STATIC"}
+    return {
+        "type": "STRICT_DNS",
+        "dns_lookup_family": "V4_PREFERRED",
+        "dns_refresh_rate": "5s",
+        "respect_dns_ttl": True,
+    }
+
+
+def _thresholds(max_requests: int) -> Json:
+    return {
+        "max_connections": _UNBOUNDED,
+        "max_pending_requests": max_requests,
+        "max_requests": max_requests,
+        "max_retries": max_requests,
+    }
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

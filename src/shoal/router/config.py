@@ -1,0 +1,99 @@
+"""Envoy's configuration, made from the service file, the topology, the keys and the models' names. Pure: no I/O.
+
+Each file holds what changes together, because Envoy reloads a file as a whole:
+
+=================  ==============================  =============================
+file               holds                           changes with
+=================  ==============================  =============================
+bootstrap.json     admin address, where to look    never
+cds.json           batchers' and workers' hosts    the topology
+lds.json           listeners and their filters     the service file's ``router``
+rds-public.json    models, keys, rate limits       a key, a model
+rds-balancer.json  models to pools                 a model
+=================  ==============================  =============================
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from shoal.router.clusters import clusters
+from shoal.router.listeners import balancer_listener, public_listener
+from shoal.router.resources import Json, address, config_file, extension
+from shoal.router.routes import balancer_routes, public_routes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from shoal.keys import KeyRing
+    from shoal.spec import Service
+    from shoal.topology import Topology
+
+BOOTSTRAP = "bootstrap.json"
+CLUSTERS = "cds.json"
+LISTENERS = "lds.json"
+PUBLIC_ROUTES = "rds-public.json"
+BALANCER_ROUTES = "rds-balancer.json"
+
+_REDACTED = "[redacted]"
+
+
+def render(
+    service: Service, topology: Topology, keys: KeyRing, models: Iterable[str], *, folder: Path
+) -> dict[str, str]:
+    """The configuration's files: name to text.
+
+    Args:
+        service: The service file.
+        topology: Where each part listens.
+        keys: Who may call. Their secrets are in ``rds-public.json``.
+        models: The names in the model store; those that no pool serves are left out.
+        folder: Where the files will lie; an absolute path.
+    """
+    served = sorted(model for model in models if service.pool_of(model) is not None)
+    public = public_listener(topology.public, service.router, str(folder / PUBLIC_ROUTES))
+    balancer = balancer_listener(topology.balancer, str(folder / BALANCER_ROUTES))
+    return {
+        BOOTSTRAP: _text(_bootstrap(service, topology, folder)),
+        CLUSTERS: _resources(*clusters(service, topology)),
+        LISTENERS: _resources(public, balancer),
+        PUBLIC_ROUTES: _resources(public_routes(service, topology, keys, served)),
+        BALANCER_ROUTES: _resources(balancer_routes(service, served)),
+    }
+
+
+def redact(text: str, keys: KeyRing) -> str:
+    """``text`` without the keys' secrets."""
+    for key in keys:
+        text = text.replace(json.dumps(key.key), json.dumps(_REDACTED))
+    return text
+
+
+def _bootstrap(service: Service, topology: Topology, folder: Path) -> Json:
+    return {
+        "node": {"id": "router", "cluster": "shoal"},
+        "admin": {"address": address(*topology.admin), "ignore_global_conn_limit": True},
+        "dynamic_resources": {
+            "lds_config": config_file(str(folder / LISTENERS)),
+            "cds_config": config_file(str(folder / CLUSTERS)),
+        },
+        "overload_manager": {
+            "resource_monitors": [
+                extension(
+                    "envoy.resource_monitors.global_downstream_max_connections",
+                    "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                    max_active_downstream_connections=service.router.max_connections,
+                )
+            ]
+        },
+    }
+
+
+def _resources(*resources: Json) -> str:
+    return _text({"resources": list(resources)})
+
+
+def _text(document: Json) -> str:
+    return json.dumps(document, indent=1) + "\n"

@@ -1,0 +1,147 @@
+"""Keeps Envoy's files current while keys, models and the service file change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from shoal import spec
+from shoal.errors import ConfigurationError
+from shoal.keys import load_keys
+from shoal.router import config
+from shoal.topology import Topology
+from shoal.watch import changes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from shoal.home import Home
+    from shoal.keys import KeyRing
+    from shoal.spec import Service
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Input(Generic[_T]):
+    """One thing that the configuration is made of: its last good value, and where it comes from.
+
+    Each input is kept on its own, so that a fault in the service file does not hold up the revocation of a key.
+    """
+
+    def __init__(self, read: Callable[[], _T]) -> None:
+        self._read = read
+        self.value = read()
+
+    def refresh(self) -> None:
+        """Reads it again. A broken one is logged, and the last good value stays."""
+        try:
+            self.value = self._read()
+        except (ConfigurationError, OSError) as error:
+            _log.warning("the router keeps what it had: %s", error)
+
+
+class Keeper:
+    """Renders Envoy's configuration into a folder, once and then after every change of its inputs.
+
+    Another place for the keys file or the model store in the service file takes effect at the next start.
+    """
+
+    def __init__(self, *, service_file: Path | None, topology_file: Path, home: Home) -> None:
+        """Reads every input once.
+
+        Args:
+            service_file: None: the default service.
+            topology_file: Where each part listens.
+            home: Has room for Envoy's files, and says where keys and models lie unless the service file does.
+
+        Raises:
+            ConfigurationError: an input is wrong.
+        """
+        self.folder = home.run.absolute() / "router"
+        self.service: Input[Service] = Input(lambda: spec.load(service_file))
+        self.topology = Input(lambda: Topology.load(topology_file))
+        keys_file = home.keys_file(self.service.value)
+        self.keys: Input[KeyRing] = Input(lambda: load_keys(keys_file))
+        self._store = home.model_store(self.service.value)
+        self.models = Input(lambda: model_names(self._store))
+        files = [path for path in (service_file, topology_file, keys_file) if path is not None]
+        self._folders = sorted({path.absolute().parent for path in files})
+
+    def render(self) -> list[str]:
+        """Brings the files up to date and returns the names of those that changed."""
+        return write(self.folder, self.files(self.folder))
+
+    def files(self, folder: Path) -> dict[str, str]:
+        """What the files should be if they lie in ``folder``: name to text."""
+        return config.render(self.service.value, self.topology.value, self.keys.value, self.models.value, folder=folder)
+
+    async def run(self) -> None:
+        """Renders after every change, until it is cancelled."""
+        changed = asyncio.Event()
+        self._store.mkdir(parents=True, exist_ok=True)  # nothing can be watched that isn't there
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_notify(changed, self._folders, recursive=False))
+            tasks.create_task(_notify(changed, [self._store], recursive=True))
+            while True:
+                await changed.wait()
+                changed.clear()
+                self._refresh()
+
+    def _refresh(self) -> None:
+        for source in (self.service, self.topology, self.keys, self.models):
+            source.refresh()
+        try:
+            names = self.render()
+        except (ConfigurationError, OSError) as error:
+            _log.warning("the router keeps its configuration: %s", error)
+            return
+        if names:
+            _log.info("new configuration: %s", ", ".join(names))
+
+
+async def _notify(changed: asyncio.Event, folders: list[Path], *, recursive: bool) -> None:
+    async with contextlib.aclosing(changes(*folders, recursive=recursive)) as moments:
+        async for _ in moments:
+            changed.set()
+
+
+def model_names(store: Path) -> list[str]:
+    """The folders of ``store`` that hold a config.pbtxt and whose names fit a header; what is in them is not read."""
+    return sorted(path.parent.name for path in store.glob("*/config.pbtxt") if _NAME.fullmatch(path.parent.name))
+
+
+def write(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """Moves each file that differs into place, since a move is what Envoy watches for.
+
+    The folder gets mode 0700 and each file 0600: there are API keys in them.
+
+    Returns:
+        The names of the files that changed.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    changed = [name for name, text in files.items() if _content(folder / name) != text]
+    for name in changed:
+        _replace(folder / name, files[name])
+    return changed
+
+
+def _content(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def _replace(path: Path, text: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor has no path
+        file.write(text)
+    Path(temporary).replace(path)

@@ -1,0 +1,141 @@
+"""Envoy's listeners: the public one for clients, and the load balancer for batching streams."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shoal.errors import Code
+from shoal.router.resources import KEY_HEADER, Json, address, config_file, extension, header, seconds, typed
+from shoal.router.routes import API_KEY_AUTH, BALANCER, BODY_LIMIT, PUBLIC, RATE_LIMIT
+
+if TYPE_CHECKING:
+    from shoal.spec import Router
+    from shoal.topology import Endpoint
+
+_CONNECTION_BUFFER_BYTES = 1024 * 1024
+_STREAMS_PER_CONNECTION = 100_000
+_NOWHERE: Json = {"address_prefix": "255.255.255.255", "prefix_len": 32}
+_MANAGER = "envoy.filters.network.http_connection_manager"
+_MANAGER_TYPE = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+
+
+def public_listener(endpoint: Endpoint, router: Router, routes_file: str) -> Json:
+    """Where clients call: key, rate limit and size are checked in this order, then the route is taken."""
+    return _listener(
+        PUBLIC,
+        endpoint,
+        routes_file,
+        http_filters=[
+            extension(API_KEY_AUTH, "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"),
+            extension(
+                RATE_LIMIT, "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", stat_prefix="keys"
+            ),
+            extension(
+                BODY_LIMIT, "envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=router.max_request_bytes
+            ),
+            _router_filter(),
+        ],
+        # A slow or silent caller can't hold a connection's or a stream's memory for long.
+        request_headers_timeout="10s",
+        stream_idle_timeout=seconds(router.max_timeout_seconds + 1),
+        max_request_headers_kb=16,
+        local_reply_config={"mappers": _replies(router)},
+        access_log=[_trouble_log()],
+    )
+
+
+def balancer_listener(endpoint: Endpoint, routes_file: str) -> Json:
+    """Where batchers open batching streams. Parked streams are idle for as long as there is nothing to do."""
+    listener = _listener(BALANCER, endpoint, routes_file, http_filters=[_router_filter()], stream_idle_timeout="0s")
+    return {**listener, "ignore_global_conn_limit": True}
+
+
+def _listener(name: str, endpoint: Endpoint, routes_file: str, **manager: object) -> Json:
+    connection_manager = extension(
+        _MANAGER,
+        _MANAGER_TYPE,
+        stat_prefix=name,
+        rds={"route_config_name": name, "config_source": config_file(routes_file)},
+        http2_protocol_options={"max_concurrent_streams": _STREAMS_PER_CONNECTION},
+        # The caller's address is what the socket says, and its x-envoy-* headers steer nothing.
+        use_remote_address=True,
+        internal_address_config={"cidr_ranges": [_NOWHERE]},
+        skip_xff_append=True,
+        generate_request_id=False,
+        server_header_transformation="PASS_THROUGH",
+        **manager,
+    )
+    return typed(
+        "envoy.config.listener.v3.Listener",
+        name=name,
+        address=address(*endpoint),
+        # Two routers must not share a port unnoticed.
+        enable_reuse_port=False,
+        per_connection_buffer_limit_bytes=_CONNECTION_BUFFER_BYTES,
+        filter_chains=[{"filters": [connection_manager]}],
+    )
+
+
+def _router_filter() -> Json:
+    return extension(
+        "envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True
+    )
+
+
+def _replies(router: Router) -> list[Json]:
+    """The router's own refusals, in words, and with a gRPC status where Envoy's choice would mislead."""
+    return [
+        _reply(_status(408, 504), "the deadline has passed", Code.DEADLINE_EXCEEDED),
+        _reply(_flags("UO"), "too many calls in flight; try again later", Code.RESOURCE_EXHAUSTED),
+        _reply(_status(429), "this API key's rate limit is reached; try again later", Code.RESOURCE_EXHAUSTED),
+        _reply(_status(413), f"the request is larger than {router.max_request_bytes} bytes", Code.RESOURCE_EXHAUSTED),
+        _reply(_status(401), f"no valid API key in the metadata {KEY_HEADER}", Code.UNAUTHENTICATED),
+        _reply(_status(403), "this API key may not call this model", Code.PERMISSION_DENIED),
+        _reply(_flags("UF", "UH", "UC", "URX"), "the service is away; trying again may help", Code.UNAVAILABLE),
+    ]
+
+
+def _reply(when: Json, text: str, code: Code) -> Json:
+    return {
+        "filter": when,
+        "body": {"inline_string": text},
+        "headers_to_add": [header("grpc-status", str(int(code)))],
+    }
+
+
+def _flags(*flags: str) -> Json:
+    return {"response_flag_filter": {"flags": list(flags)}}
+
+
+def _status(*codes: int) -> Json:
+    filters = [
+        {
+            "status_code_filter": {
+                "comparison": {"value": {"default_value": code, "runtime_key": f"shoal.status.{code}"}}
+            }
+        }
+        for code in codes
+    ]
+    return filters[0] if len(filters) == 1 else {"or_filter": {"filters": filters}}
+
+
+def _trouble_log() -> Json:
+    """A line for each call that found no batcher or worker, without secrets. Other calls cost no line."""
+    return {
+        "filter": _flags("UF", "UH", "UC", "URX", "NC"),
+        **extension(
+            "envoy.access_loggers.stderr",
+            "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
+            log_format={
+                "json_format": {
+                    "time": "%START_TIME%",
+                    "path": "%REQ(:PATH)%",
+                    "model": "%REQ(X-MODEL-NAME)%",
+                    "key_id": "%REQ(X-CLIENT-ID)%",
+                    "flags": "%RESPONSE_FLAGS%",
+                    "upstream": "%UPSTREAM_HOST%",
+                    "milliseconds": "%DURATION%",
+                }
+            },
+        ),
+    }

@@ -1,0 +1,211 @@
+"""Envoy's routes: which model goes where, and who may call it. Keys and models live here and nowhere else."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from shoal.errors import Code
+from shoal.router.clusters import ANY_WORKER, batcher_cluster, pool_cluster
+from shoal.router.resources import CLIENT_HEADER, KEY_HEADER, MODEL_HEADER, Json, header, seconds, typed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoal.keys import Key, KeyRing
+    from shoal.spec import Router, Service
+    from shoal.topology import Topology
+
+API_KEY_AUTH = "envoy.filters.http.api_key_auth"
+RATE_LIMIT = "envoy.filters.http.local_ratelimit"
+BODY_LIMIT = "envoy.filters.http.buffer"
+
+PUBLIC = "public"
+BALANCER = "balancer"
+
+_INFERENCE = "/shoal.v1.Inference/"
+_UPLOADS = "/shoal.v1.Uploads/"
+_BATCHING = "/shoal.batching.v1.Batching/"
+_OPEN = (
+    "/grpc.health.v1.Health/",
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+)
+"""Services that need no key."""
+
+_NOBODY = "-"  # no key has this id; an empty list would allow everybody
+_OPEN_STREAM_SECONDS = 3600.0  # health's Watch and reflection are streams
+_NO_LIMIT: Json = {"max_tokens": 2**32 - 1, "tokens_per_fill": 2**32 - 1, "fill_interval": "1s"}
+_SMALLEST_REFILL_SECONDS = 0.05  # Envoy refuses a shorter interval
+
+
+def public_routes(service: Service, topology: Topology, keys: KeyRing, models: Sequence[str]) -> Json:
+    """The route configuration of the public listener.
+
+    The API key is checked on every route but health and reflection, the catch-all routes too, so that a caller
+    without a key learns nothing.
+    """
+    return _configuration(
+        PUBLIC,
+        routes=[
+            *(_inference(service.router, topology.batcher_of(model), model, keys) for model in models),
+            *_model_missing(_INFERENCE),
+            _upload(service.router),
+            *(_open(prefix) for prefix in _OPEN),
+            _refusal({"prefix": "/"}, Code.UNIMPLEMENTED, "no such service; see shoal.v1.Inference"),
+        ],
+        typed_per_filter_config={API_KEY_AUTH: _credentials(keys), **_rate_limits(keys)},
+    )
+
+
+def balancer_routes(service: Service, models: Sequence[str]) -> Json:
+    """The route configuration of the load balancer: a batching stream goes to its model's pool, without a time-out."""
+    pooled = [(model, pool) for model in models if (pool := service.pool_of(model)) is not None]
+    return _configuration(
+        BALANCER,
+        routes=[
+            *(
+                {"match": _match(_BATCHING, model), "route": {"cluster": pool_cluster(pool), "timeout": "0s"}}
+                for model, pool in pooled
+            ),
+            *_model_missing(_BATCHING),
+            _refusal({"prefix": "/"}, Code.UNIMPLEMENTED, "only shoal.batching.v1.Batching is here"),
+        ],
+    )
+
+
+def _configuration(name: str, *, routes: list[Json], **fields: Json) -> Json:
+    host = {"name": name, "domains": ["*"], "routes": routes, **fields}
+    return typed("envoy.config.route.v3.RouteConfiguration", name=name, virtual_hosts=[host])
+
+
+def _inference(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
+    return {
+        "match": _match(_INFERENCE, model),
+        "route": _deadlined(router, batcher_cluster(batcher)),
+        "typed_per_filter_config": _permissions(model, keys),
+    }
+
+
+def _upload(router: Router) -> Json:
+    return {
+        "match": {"prefix": _UPLOADS, "grpc": {}},
+        "route": _deadlined(router, ANY_WORKER),
+    }
+
+
+def _open(prefix: str) -> Json:
+    """A route that needs no key. It passes no identity on, and its bodies are streams, so they are not buffered."""
+    off = typed("envoy.config.route.v3.FilterConfig", disabled=True)
+    return {
+        "match": {"prefix": prefix, "grpc": {}},
+        "route": {
+            "cluster": ANY_WORKER,
+            "timeout": "0s",
+            "idle_timeout": seconds(_OPEN_STREAM_SECONDS),
+            "max_stream_duration": {"max_stream_duration": seconds(_OPEN_STREAM_SECONDS)},
+        },
+        "request_headers_to_remove": [CLIENT_HEADER, KEY_HEADER],
+        "typed_per_filter_config": {API_KEY_AUTH: off, RATE_LIMIT: off, BODY_LIMIT: off},
+    }
+
+
+def _match(prefix: str, model: str) -> Json:
+    return {
+        "prefix": prefix,
+        "headers": [{"name": MODEL_HEADER, "string_match": {"exact": model}}],
+        "grpc": {},
+    }
+
+
+def _deadlined(router: Router, cluster: str) -> Json:
+    """A unary call's route: the caller's ``grpc-timeout`` binds, up to a limit.
+
+    Envoy writes what binds into the ``grpc-timeout`` that goes on, so the batcher knows the same deadline. A call is
+    tried again only where the batcher can't have seen it.
+    """
+    return {
+        "cluster": cluster,
+        "timeout": "0s",
+        "max_stream_duration": {
+            "max_stream_duration": seconds(router.default_timeout_seconds),
+            "grpc_timeout_header_max": seconds(router.max_timeout_seconds),
+        },
+        "retry_policy": {
+            "retry_on": "connect-failure,refused-stream,reset-before-request",
+            "num_retries": 3,
+            "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
+        },
+    }
+
+
+def _model_missing(prefix: str) -> list[Json]:
+    """Answers for a call whose model is not named, or not known."""
+    named = {"prefix": prefix, "headers": [{"name": MODEL_HEADER, "present_match": True}]}
+    return [
+        _refusal(
+            named, Code.NOT_FOUND, f"no such model; the metadata {MODEL_HEADER} must name one that is served here"
+        ),
+        _refusal({"prefix": prefix}, Code.NOT_FOUND, f"no model named; send its name as the metadata {MODEL_HEADER}"),
+    ]
+
+
+def _refusal(match: Json, code: Code, message: str) -> Json:
+    """An answer of the router itself, fit for gRPC and plain HTTP. Without the header, 404 reads as UNIMPLEMENTED."""
+    return {
+        "match": match,
+        "direct_response": {"status": 404, "body": {"inline_string": message}},
+        "response_headers_to_add": [header("grpc-status", str(int(code)))],
+    }
+
+
+def _permissions(model: str, keys: KeyRing) -> Json:
+    """A model that every key may call needs nothing of its own; the virtual host's credentials hold."""
+    allowed = [key.id for key in keys if key.allows(model)]
+    if len(allowed) == len(keys):
+        return {}
+    return {API_KEY_AUTH: _credentials(keys, allowed_clients=allowed or [_NOBODY])}
+
+
+def _credentials(keys: KeyRing, **fields: list[str]) -> Json:
+    """The keys. In a route they act at once, on open connections too; in a listener they would not."""
+    return typed(
+        "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuthPerRoute",
+        credentials=[{"key": key.key, "client": key.id} for key in keys],
+        key_sources=[{"header": KEY_HEADER}],
+        forwarding={"header": CLIENT_HEADER, "hide_credentials": True},
+        **fields,
+    )
+
+
+def _rate_limits(keys: KeyRing) -> Json:
+    limited = [key for key in keys if key.requests_per_second]
+    if not limited:
+        return {}
+    always = {"default_value": {"numerator": 100}}
+    return {
+        RATE_LIMIT: typed(
+            "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+            stat_prefix="keys",
+            filter_enabled=always,
+            filter_enforced=always,
+            rate_limited_as_resource_exhausted=True,
+            token_bucket=_NO_LIMIT,  # for the other keys
+            always_consume_default_token_bucket=False,
+            rate_limits=[{"actions": [{"request_headers": {"header_name": CLIENT_HEADER, "descriptor_key": "key"}}]}],
+            descriptors=[
+                {"entries": [{"key": "key", "value": key.id}], "token_bucket": _token_bucket(key)} for key in limited
+            ],
+        )
+    }
+
+
+def _token_bucket(key: Key) -> Json:
+    """A second's worth at once, refilled steadily."""
+    rate = key.requests_per_second
+    refill = max(1, math.ceil(rate * _SMALLEST_REFILL_SECONDS))
+    return {
+        "max_tokens": max(1, math.ceil(rate)),
+        "tokens_per_fill": refill,
+        "fill_interval": seconds(refill / rate),
+    }
