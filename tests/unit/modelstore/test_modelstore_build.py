@@ -119,6 +119,12 @@ def test_a_failed_swap_keeps_the_old_model(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == before
 
 
+def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="file: can't be written"):
+        add_tiny_classifier(tmp_path / "file")
+
+
 def test_files(tmp_path: Path) -> None:
     onnx.save(detector(), tmp_path / "d.onnx")
     store = tmp_path / "deep" / "store"
