@@ -1,27 +1,61 @@
-# `make demo` and `make test` set up what they need, without root.
+# Everything from a fresh clone, with Python 3.11 or later and without root: `make demo`, `make test`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-complete
+PROMTOOL := $(shell command -v promtool)
 
-.PHONY: demo test check bench proto proto-check setup clean test-unit test-integration test-system
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint unit integration test-system bench proto constraints clean
 
-setup: $(SETUP)
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
+setup: $(SETUP) ## Make .venv with everything in it, at the versions of constraints.txt
 $(SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-proto: $(SETUP)
-	$(BIN)/python tools/generate_protocols.py
+# A home and a port of its own, so that it disturbs no service that runs here already.
+demo: export SHOAL_HOME := $(CURDIR)/.shoal/demo
+demo: $(SETUP) ## Start the whole service, label two photographs, stop it
+	@set -e; trap '$(BIN)/shoal down' EXIT; \
+	$(BIN)/shoal up --detach --port 0; \
+	$(BIN)/shoal classify samples/*.jpg --model efficientnet-lite0
 
-proto-check: $(SETUP)
-	$(BIN)/python tools/generate_protocols.py --check
+test: check integration ## Everything that needs no root
+check: lint unit ## Style, types and unit tests: a minute or less
 
-check: $(SETUP)
+lint: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/generate_protocols.py --check
+
+unit: $(SETUP)
 	$(BIN)/pytest -q tests/unit
+
+integration: $(SETUP)
+	$(BIN)/pytest -q tests/integration
+
+test-system: $(SETUP) ## What needs Debian packages, and root to install them
+ifeq ($(PROMTOOL),)
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends prometheus
+endif
+	$(BIN)/pytest -q tests/system
+
+bench: $(SETUP) ## Measure ceiling, service and CPU time a component; results go to benchmarks/results
+	$(BIN)/python benchmarks/run.py
+
+proto: $(SETUP) ## Generate the protocol modules from proto/
+	$(BIN)/python tools/generate_protocols.py
+
+constraints: $(SETUP) ## Write constraints.txt from what is installed
+	$(BIN)/python tools/write_constraints.py
+
+clean: ## Remove what the targets above made, the local service's state included
+	-test ! -x $(BIN)/shoal || $(BIN)/shoal down
+	rm -rf $(VENV) .shoal build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

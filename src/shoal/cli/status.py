@@ -60,9 +60,11 @@ def _describe(found: state.ServiceState, home: Home) -> dict[str, Any]:
 
 def _usage(pid: int | None, *, alone: bool = False) -> dict[str, float | None]:
     """Memory (bytes, shared pages divided among their users) and CPU seconds of a process and all it started."""
+    if pid is None:
+        return {"memory_bytes": None, "cpu_seconds": None}
     try:
         root = psutil.Process(pid)
-        family = [root, *(() if alone or pid is None else root.children(recursive=True))]
+        family = [root, *(() if alone else root.children(recursive=True))]
         memory = sum(process.memory_full_info().pss for process in family)
         cpu = sum(sum(process.cpu_times()[:2]) for process in family)
     except psutil.Error:

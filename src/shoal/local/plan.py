@@ -38,8 +38,6 @@ class Protocol(StrEnum):
 
     TCP = "tcp"
     """It accepts connections."""
-    HTTP = "http"
-    """``GET /healthz`` answers 200."""
     GRPC = "grpc"
     """``grpc.health.v1.Health/Check`` answers SERVING."""
 
@@ -133,7 +131,7 @@ def _batcher(group: str, number: int, listen: Endpoint, balancer: Endpoint, admi
     command = _shoal(
         "serve", "batcher", "--name", name, "--listen", listen, "--balancer", balancer, "--admin", admin
     )  # fmt: skip
-    return Part(name, Role.BATCHER, command, listen, Protocol.HTTP, f"http://{listen}/metrics")
+    return Part(name, Role.BATCHER, command, listen, Protocol.GRPC, f"http://{listen}/metrics")
 
 
 def _worker(

@@ -32,7 +32,7 @@ async def _ask(probe: Callable[[Endpoint], Awaitable[bool]], endpoint: Endpoint)
     try:
         async with asyncio.timeout(_ATTEMPT_SECONDS):
             return await probe(endpoint)
-    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+    except (OSError, TimeoutError):
         return False
 
 
@@ -41,16 +41,6 @@ async def _accepts(endpoint: Endpoint) -> bool:
     writer.close()
     await writer.wait_closed()
     return True
-
-
-async def _healthy(endpoint: Endpoint) -> bool:
-    reader, writer = await asyncio.open_connection(*endpoint)
-    try:
-        writer.write(f"GET /healthz HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n\r\n".encode())
-        status = await reader.readuntil(b"\r\n")
-        return status.split()[1] == b"200"
-    finally:
-        writer.close()
 
 
 async def _serving(endpoint: Endpoint) -> bool:
@@ -72,4 +62,4 @@ async def _serving(endpoint: Endpoint) -> bool:
         return bool(answer.status == HealthCheckResponse.SERVING)
 
 
-_PROBES = {Protocol.TCP: _accepts, Protocol.HTTP: _healthy, Protocol.GRPC: _serving}
+_PROBES = {Protocol.TCP: _accepts, Protocol.GRPC: _serving}

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 READY_SECONDS = 120.0
 """A part that isn't ready by then has failed; compiling a large model for the first time takes long."""
 
-DRAIN_SECONDS = 30.0
-"""What a part may take to finish its work in flight before it is killed."""
+DRAIN_SECONDS = 35.0
+"""What a part may take to end before it is killed; a little more than the parts give to what they have in flight."""
 
 _LARGEST_LOG = 16 * 2**20
 _TAIL_LINES = 15

@@ -8,39 +8,19 @@ import signal
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from shoal.errors import ConfigurationError
 from shoal.local import ports, setup, state
 from shoal.local.keeper import State
 from shoal.local.plan import Files, Part, Plan, plan, reachable
 from shoal.local.process import LocalProcess
 from shoal.local.store import keep_retention, store_part
 from shoal.local.supervisor import Supervisor
-from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from shoal.home import Home
     from shoal.spec import Service
-
-
-def with_port(service: Service, port: int | None) -> Service:
-    """``service`` with another public port; 0 takes any that is free, None keeps the service's own.
-
-    Raises:
-        ConfigurationError: something else listens there.
-    """
-    if port == 0:
-        port = ports.FreePorts()().port
-    if port is not None:
-        service = service.model_copy(update={"router": service.router.model_copy(update={"port": port})})
-    listen = Endpoint(service.router.host, service.router.port)
-    if not ports.is_free(listen):
-        raise ConfigurationError(
-            f"can't listen on {listen}: another program does, or the address isn't this machine's; set router.host "
-            "and router.port in the service file, or choose with 'shoal up --port N' (0: any free port)"
-        )
-    return service
+    from shoal.topology import Endpoint
 
 
 async def run(

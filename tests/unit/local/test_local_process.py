@@ -21,23 +21,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LISTEN = "import socket, sys; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); "
-HEALTHY = (
-    "import http.server, sys\n"
-    "class Handler(http.server.BaseHTTPRequestHandler):\n"
-    "    def do_GET(self):\n"
-    "        self.send_response(200 if self.path == '/healthz' else 404); self.end_headers()\n"
-    "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()\n"
+SERVING = (
+    "import sys, time, grpc\n"
+    "from concurrent.futures import ThreadPoolExecutor\n"
+    "from grpc_health.v1 import health, health_pb2_grpc\n"
+    "server = grpc.server(ThreadPoolExecutor(1))\n"
+    "health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)\n"
+    "server.add_insecure_port(f'127.0.0.1:{sys.argv[1]}')\n"
+    "server.start()\n"
+    "server.wait_for_termination()\n"
 )
 
 
 def script(code: str, ready: Protocol = Protocol.TCP, **environment: str) -> Part:
     listen = FreePorts()()
-    command = (sys.executable, "-S", "-c", code, str(listen.port))
+    command = (sys.executable, "-c", code, str(listen.port))
     return Part("child", Role.WORKER, command, listen, ready, environment=environment)
 
 
 @pytest.mark.parametrize(
-    ("code", "ready"), [(f"{LISTEN} s.accept(); s.accept()", Protocol.TCP), (HEALTHY, Protocol.HTTP)]
+    ("code", "ready"), [(f"{LISTEN} s.accept(); s.accept()", Protocol.TCP), (SERVING, Protocol.GRPC)]
 )
 async def test_it_is_ready_once_it_answers(tmp_path: Path, code: str, ready: Protocol) -> None:
     child = await LocalProcess.start(script(code, ready), tmp_path)
