@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import time
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,10 @@ class OpenVinoEngine:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._precision = precision
         self._core: openvino.Core | None = None
-        self._models: dict[str, list[OpenVinoModel]] = {}
+        self._models: weakref.WeakSet[OpenVinoModel] = weakref.WeakSet()
 
     async def load(self, config: ModelConfig) -> OpenVinoModel:
-        """See ``Engine``. Another version of a loaded model may be loaded beside it."""
+        """See ``Engine``."""
         if self._core is None:
             self._core = await asyncio.to_thread(self._start)
         started = time.perf_counter()
@@ -68,22 +69,17 @@ class OpenVinoEngine:
             await model.warm()
         except Internal as error:
             await model.close()
-            raise ConfigurationError(f"{config.path}: can't be executed: {error.__cause__ or error}") from error
-        self._models.setdefault(config.name, []).append(model)
+            raise ConfigurationError(f"{config.path}: can't be executed: {error}") from error
+        self._models.add(model)
         _log.info(
             "model %s version %d is warm after %.2f s", config.name, config.version, time.perf_counter() - started
         )
         return model
 
-    async def unload(self, name: str) -> None:
-        """See ``Engine``; all its versions."""
-        for model in self._models.pop(name, []):
-            await model.close()
-
     async def close(self) -> None:
         """See ``Engine``."""
-        for name in list(self._models):
-            await self.unload(name)
+        for model in list(self._models):
+            await model.close()
 
     def _start(self) -> openvino.Core:
         core = openvino.Core()
@@ -184,11 +180,17 @@ class OpenVinoModel:
         request = self._requests.get()
         try:
             results = request.infer(rows, share_inputs=True)
-            return {name: results[port] for name, port in self._ports.items()}
         except RuntimeError as error:
             raise Internal(f"model {self._config.name!r}: inference failed: {_reason(error)}") from error
         finally:
             self._requests.put(request)
+        outputs: Outputs = {name: results[port] for name, port in self._ports.items()}
+        for name, value in outputs.items():
+            if value.shape[:1] != rows.shape[:1]:
+                raise Internal(
+                    f"model {self._config.name!r}: output {name!r} has shape {value.shape} for {len(rows)} rows"
+                )
+        return outputs
 
     def _make_slot(self) -> OpenVinoSlot:
         shape = (self._config.batching.max_batch_size, *self._config.input.shape)

@@ -59,11 +59,10 @@ class ClassificationHead:
         """See ``Head``."""
         values = cast("NDArray[np.floating]", outputs[self._output][row]).ravel()
         best = _best(values, request.top_k or DEFAULT_TOP_K)
-        probabilities = self._probabilities(values, best)
-        if not all(map(math.isfinite, probabilities)):
+        if not math.isfinite(values[best[0]]):  # NaN sorts above all numbers
             raise Internal(f"model {self._model!r} answered NaN or infinity")
         reply = ClassifyReply()
-        for index, probability in zip(best.tolist(), probabilities, strict=True):
+        for index, probability in zip(best.tolist(), self._probabilities(values, best), strict=True):
             label = self._labels[index] if index < len(self._labels) else ""
             reply.classes.add(index=index, label=label, probability=probability)
         return reply

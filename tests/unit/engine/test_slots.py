@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+
+import pytest
+
+from shoal.engine.slots import SlotPool
+from shoal.errors import Unavailable
+
+
+def pool(limit: int) -> SlotPool[int]:
+    numbers = count()
+    return SlotPool(lambda: next(numbers), limit)
+
+
+async def test_slots_are_made_when_needed_and_the_warm_one_comes_first() -> None:
+    slots = pool(3)
+    assert await slots.acquire() == 0
+    slots.release(0)
+    assert await slots.acquire() == 0
+    assert await slots.acquire() == 1
+
+
+async def test_who_waits_longest_is_served_first() -> None:
+    slots = pool(1)
+    await slots.acquire()
+    waiting = [asyncio.create_task(slots.acquire()) for _ in range(2)]
+    await asyncio.sleep(0)
+    slots.release(0)
+    await asyncio.sleep(0)
+    assert [task.done() for task in waiting] == [True, False]
+    slots.release(0)
+    await asyncio.gather(*waiting)
+
+
+async def test_who_gave_up_is_passed_over() -> None:
+    slots = pool(1)
+    await slots.acquire()
+    gone, next_one = [asyncio.create_task(slots.acquire()) for _ in range(2)]
+    await asyncio.sleep(0)
+    gone.cancel()
+    slots.release(0)
+    assert await next_one == 0
+
+
+async def test_a_slot_handed_to_someone_who_just_left_is_not_lost() -> None:
+    slots = pool(1)
+    await slots.acquire()
+    gone = asyncio.create_task(slots.acquire())
+    await asyncio.sleep(0)
+    slots.release(0)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert await slots.acquire() == 0
+
+
+async def test_a_closed_pool_turns_everyone_away() -> None:
+    slots = pool(1)
+    await slots.acquire()
+    waiting = asyncio.create_task(slots.acquire())
+    await asyncio.sleep(0)
+    slots.close()
+    with pytest.raises(Unavailable):
+        await waiting
+    slots.release(0)
+    with pytest.raises(Unavailable):
+        await slots.acquire()
