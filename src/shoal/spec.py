@@ -241,8 +241,8 @@ def _section(path: list[Any]) -> type[Section]:
     if len(path) == 1:
         return Service
     named: dict[str, type[Section]] = {"pools": Pool, "models": ModelOverride}
-    annotation: Any = Service.model_fields[path[0]].annotation
-    return named.get(path[0], annotation)
+    section = named.get(path[0], Service.model_fields[path[0]].annotation)
+    return section if isinstance(section, type) and issubclass(section, Section) else Service
 
 
 def _line(tree: CommentedMap, path: list[Any]) -> int:

@@ -76,7 +76,7 @@ async def scripted_worker(
     """A grpc server on a free port that serves ``models``."""
     service = BatchingService()
     for name, handler in models.items():
-        service.put(name, handler)
+        await service.put(name, handler)
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((service.rpc_handler(),))
     port = server.add_insecure_port(target)

@@ -12,6 +12,8 @@ from shoal.errors import Unavailable
 if TYPE_CHECKING:
     from types import TracebackType
 
+DRAINING = "the worker is draining"
+
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
@@ -46,8 +48,11 @@ class PermitGate:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.granted = 0
+        self.closed = asyncio.Event()
+        """Set once nothing new is taken: streams that hold a permit but no items yet had better end."""
         self._waiters: FairQueue[_Waiter] = FairQueue()
-        self._closed = False
+        self._all_back = asyncio.Event()
+        self._all_back.set()
 
     async def acquire(self, batcher: str) -> Permit:
         """Waits for a permit.
@@ -55,10 +60,10 @@ class PermitGate:
         Raises:
             Unavailable: the gate is closed, or was closed meanwhile.
         """
-        if self._closed:
-            raise Unavailable("the worker is draining")
+        if self.closed.is_set():
+            raise Unavailable(DRAINING)
         if self.granted < self.limit and not self._waiters:
-            self.granted += 1
+            self._grant()
             return Permit(self)
         waiter = _Waiter(batcher, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
@@ -76,15 +81,25 @@ class PermitGate:
         while self.granted < self.limit and self._waiters:
             waiter = self._waiters.take(1)[0]
             if not waiter.ready.done():
-                self.granted += 1
+                self._grant()
                 waiter.ready.set_result(None)
+        if not self.granted:
+            self._all_back.set()
 
     def close(self) -> None:
         """Turns away all who wait and all who come."""
-        self._closed = True
+        self.closed.set()
         for waiter in self._waiters.take(len(self._waiters)):
             if not waiter.ready.done():
-                waiter.ready.set_exception(Unavailable("the worker is draining"))
+                waiter.ready.set_exception(Unavailable(DRAINING))
+
+    async def drained(self) -> None:
+        """Returns when no permit is out."""
+        await self._all_back.wait()
+
+    def _grant(self) -> None:
+        self.granted += 1
+        self._all_back.clear()
 
 
 def _was_granted(waiter: _Waiter) -> bool:

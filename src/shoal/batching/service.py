@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import grpc
 
-from shoal.batching.permits import PermitGate
+from shoal.batching.permits import DRAINING, PermitGate
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Unavailable
 from shoal.observe import metrics
@@ -64,29 +64,25 @@ class BatchingService:
 
     def __init__(self) -> None:
         self._handlers: dict[str, tuple[Handler, PermitGate]] = {}
-        self._draining = asyncio.Event()
-        self._active = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
 
-    def put(self, model: str, handler: Handler) -> None:
-        """Serves ``model`` from now on; batches of an earlier handler of that name finish with it."""
-        self.remove(model)
+    async def put(self, model: str, handler: Handler) -> None:
+        """Serves ``model`` from now on; returns when the batches of an earlier handler of that name have finished."""
+        old = self._handlers.get(model)
         limit = handler.settings.instance_count + PREFETCHED_BATCHES
         self._handlers[model] = handler, PermitGate(limit)
         metrics.WORKER_PERMITS.labels(model).set(limit)
+        if old is not None:
+            await _drain(old[1])
 
-    def remove(self, model: str) -> None:
-        """Takes no more batches of ``model``."""
-        if known := self._handlers.pop(model, None):
-            known[1].close()
+    async def remove(self, model: str) -> None:
+        """Takes no more batches of ``model``; returns when those that have items are answered."""
+        if old := self._handlers.pop(model, None):
+            metrics.WORKER_PERMITS.labels(model).set(0)
+            await _drain(old[1])
 
     async def drain(self) -> None:
-        """Turns away parked streams; returns when the batches that have items are answered."""
-        self._draining.set()
-        for _, gate in self._handlers.values():
-            gate.close()
-        await self._idle.wait()
+        """Removes every model."""
+        await asyncio.gather(*map(self.remove, list(self._handlers)))
 
     def rpc_handler(self) -> grpc.GenericRpcHandler:
         """What ``grpc.aio.Server.add_generic_rpc_handlers`` takes."""
@@ -102,7 +98,8 @@ class BatchingService:
         told = {key: str(value) for key, value in context.invocation_metadata() or ()}
         model = told.get("x-model-name", "")
         if model not in self._handlers:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"model {model!r} is not served here")
+            # Another worker may have it: what no worker has, the load balancer answers with NOT_FOUND.
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"this worker doesn't serve model {model!r}")
         handler, gate = self._handlers[model]
         try:
             permit = await gate.acquire(told.get("x-shoal-batcher", ""))
@@ -110,12 +107,10 @@ class BatchingService:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         with permit:
             await context.send_initial_metadata((("x-shoal-batching", json.dumps(asdict(handler.settings))),))
-            first = await self._first_chunk(context)
+            first = await _first_chunk(context, gate.closed)
             if first is None:
                 return
-            in_flight = metrics.WORKER_BATCHES.labels(model)
-            with in_flight.track_inprogress():
-                self._enter()
+            with metrics.WORKER_BATCHES.labels(model).track_inprogress():
                 batch = handler.begin(told.get("x-shoal-method", ""))
                 try:
                     await _receive(first, context, batch)
@@ -124,30 +119,26 @@ class BatchingService:
                         await context.write(batching_pb2.BatchResultChunk(results=results))
                 finally:
                     batch.abandon()
-                    self._leave()
 
-    async def _first_chunk(self, context: Context) -> batching_pb2.BatchChunk | None:
-        """The first items; None where the batcher closed the stream without any. A draining worker takes none."""
-        reading = asyncio.ensure_future(context.read())
-        draining = asyncio.ensure_future(self._draining.wait())
-        try:
-            await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "the worker is draining")
-            chunk = reading.result()
-            return chunk if isinstance(chunk, batching_pb2.BatchChunk) else None
-        finally:
-            reading.cancel()
-            draining.cancel()
 
-    def _enter(self) -> None:
-        self._active += 1
-        self._idle.clear()
+async def _drain(gate: PermitGate) -> None:
+    gate.close()
+    await gate.drained()
 
-    def _leave(self) -> None:
-        self._active -= 1
-        if not self._active:
-            self._idle.set()
+
+async def _first_chunk(context: Context, closed: asyncio.Event) -> batching_pb2.BatchChunk | None:
+    """The first items; None where the batcher ends the stream without any. A closed gate ends it with UNAVAILABLE."""
+    reading = asyncio.ensure_future(context.read())
+    closing = asyncio.ensure_future(closed.wait())
+    try:
+        await asyncio.wait((reading, closing), return_when=asyncio.FIRST_COMPLETED)
+        if not reading.done():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, DRAINING)
+        chunk = reading.result()
+        return chunk if isinstance(chunk, batching_pb2.BatchChunk) else None
+    finally:
+        reading.cancel()
+        closing.cancel()
 
 
 async def _receive(first: batching_pb2.BatchChunk, context: Context, batch: Batch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,10 @@ class Slot(Protocol):
         ...
 
 
-class LoadedModel(Protocol):
+SlotType = TypeVar("SlotType", bound=Slot)
+
+
+class LoadedModel(Protocol[SlotType]):
     """A warm model that takes batches."""
 
     @property
@@ -30,15 +33,17 @@ class LoadedModel(Protocol):
         """As loaded."""
         ...
 
-    async def acquire(self) -> Slot:
+    async def acquire(self) -> SlotType:
         """A free slot; waits while ``instance_count`` + 1 (+ a bounded overshoot) are in use."""
         ...
 
-    def release(self, slot: Slot) -> None:
+    def release(self, slot: SlotType) -> None:
         """Gives a slot back. Call once an acquire."""
         ...
 
-    async def infer(self, slot: Slot, size: int, timeout_microseconds: int = 0) -> Mapping[str, NDArray[np.generic]]:
+    async def infer(
+        self, slot: SlotType, size: int, timeout_microseconds: int = 0
+    ) -> Mapping[str, NDArray[np.generic]]:
         """Runs the first ``size`` rows of ``slot``.
 
         At most ``instance_count`` calls execute at once; the others wait in order.
@@ -53,18 +58,22 @@ class LoadedModel(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """Turns new work away and waits for what runs."""
+        ...
+
 
 class Engine(Protocol):
     """Holds any number of models in one process."""
 
-    async def load(self, config: ModelConfig) -> LoadedModel:
-        """Loads and warms a model. Raises ConfigurationError naming file and reason if it can't be loaded."""
-        ...
+    async def load(self, config: ModelConfig) -> LoadedModel[Any]:
+        """Loads and warms a model; another version of it may be loaded already.
 
-    async def unload(self, name: str) -> None:
-        """Forgets a model once its batches in flight have finished."""
+        Raises:
+            ConfigurationError: it can't be loaded; names file and reason.
+        """
         ...
 
     async def close(self) -> None:
-        """Unloads everything."""
+        """Closes every model."""
         ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shoal.batching.v1 import batching_pb2
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from typing_extensions import Buffer
 
     from shoal.engine import Slot
     from shoal.worker.header import ImageSize
@@ -29,6 +31,17 @@ log = logging.getLogger(__name__)
 
 STRAGGLER_SECONDS = 0.1
 """How long a closed batch with at least one ready picture waits for fetches that are still under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What the engine made of a batch."""
+
+    outputs: Mapping[str, NDArray[np.generic]]
+    started: float
+    """On the event loop's clock, as ``seconds``."""
+    seconds: float
+    size: int
 
 
 class PictureBatch:
@@ -121,16 +134,18 @@ class PictureBatch:
         except Exception as error:
             self._fail(picture.item.index, error)
 
-    async def _fetch(self, picture: Picture) -> bytes:
+    async def _fetch(self, picture: Picture) -> Buffer:
         self._fetching.add(picture)
         started = self._loop.time()
         try:
-            return await self._model.fetcher.fetch(picture.key, picture.remaining(started))
+            data = await self._model.fetcher.fetch(picture.key, picture.remaining(started))
         finally:
             self._fetching.discard(picture)
-            picture.fetch_seconds = self._loop.time() - started
+        picture.fetch_seconds = self._loop.time() - started
+        self._model.meter.fetched(picture.fetch_seconds, len(memoryview(data)))
+        return data
 
-    async def _decode(self, picture: Picture, data: bytes, slot: Slot) -> None:
+    async def _decode(self, picture: Picture, data: Buffer, slot: Slot) -> None:
         picture.remaining(self._loop.time())
         writing = self._loop.run_in_executor(
             self._model.threads, _timed_decode, self._model, data, slot.input[picture.row]
@@ -138,8 +153,9 @@ class PictureBatch:
         self._writing.add(writing)
         writing.add_done_callback(self._writing.discard)
         picture.size, picture.decode_seconds = await asyncio.shield(writing)  # a thread can't be cancelled
+        self._model.meter.decoded(picture.decode_seconds)
 
-    async def _run_alone(self, picture: Picture, data: bytes) -> None:
+    async def _run_alone(self, picture: Picture, data: Buffer) -> None:
         slot = await self._model.loaded.acquire()
         try:
             picture.row = 0
@@ -172,25 +188,21 @@ class PictureBatch:
         outputs = await self._model.loaded.infer(slot, len(pictures), int(left * 1e6))
         compute = self._loop.time() - started
         self._model.meter.executed(len(pictures), compute)
-        return [
-            self._reply(outputs, row, picture, started, compute, len(pictures)) for row, picture in enumerate(pictures)
-        ]
+        execution = Execution(outputs, started, compute, len(pictures))
+        if self._model.head.slow:
+            return await self._loop.run_in_executor(self._model.threads, self._replies, execution, pictures)
+        return self._replies(execution, pictures)
 
-    def _reply(
-        self,
-        outputs: Mapping[str, NDArray[np.generic]],
-        row: int,
-        picture: Picture,
-        started: float,
-        compute: float,
-        size: int,
-    ) -> batching_pb2.BatchItemResult:
+    def _replies(self, execution: Execution, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
+        return [self._reply(execution, row, picture) for row, picture in enumerate(pictures)]
+
+    def _reply(self, execution: Execution, row: int, picture: Picture) -> batching_pb2.BatchItemResult:
         try:
-            reply = self._model.head.reply(outputs, row, picture.request, picture.size)
+            reply = self._model.head.reply(execution.outputs, row, picture.request, picture.size)
             reply.image_uuid = picture.request.image_uuid
             reply.model_name = self._model.name
             reply.model_version = self._model.loaded.config.version
-            reply.timing.CopyFrom(picture.timing(started, compute, size))
+            reply.timing.CopyFrom(picture.timing(execution.started, execution.seconds, execution.size))
             self._model.meter.answered(Code.OK)
             return batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
         except Exception as error:
@@ -220,7 +232,7 @@ def _compact(slot: Slot, ready: list[Picture]) -> list[Picture]:
     return ready
 
 
-def _timed_decode(model: PictureModel, data: bytes, out: NDArray[np.generic]) -> tuple[ImageSize, float]:
+def _timed_decode(model: PictureModel, data: Buffer, out: NDArray[np.generic]) -> tuple[ImageSize, float]:
     started = time.perf_counter()
     size = model.decoder.decode(data, out)
     return size, time.perf_counter() - started

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
@@ -34,12 +34,22 @@ class Meter:
 
     def __init__(self, model: str) -> None:
         self._size = metrics.WORKER_BATCH_SIZE.labels(model)
+        self._queue = metrics.WORKER_QUEUE.labels(model)
         self._compute = metrics.WORKER_COMPUTE.labels(model)
         self._codes = {code: metrics.WORKER_REQUESTS.labels(model, code.name) for code in Code}
 
     def answered(self, code: Code) -> None:
         """One item has its result."""
         self._codes[code].inc()
+
+    def fetched(self, seconds: float, size: int) -> None:
+        """One picture has come."""
+        metrics.WORKER_FETCH.observe(seconds)
+        metrics.WORKER_FETCH_BYTES.observe(size)
+
+    def decoded(self, seconds: float) -> None:
+        """One picture is in its slot."""
+        metrics.WORKER_DECODE.observe(seconds)
 
     def executed(self, size: int, seconds: float) -> None:
         """One batch went through the engine."""
@@ -51,7 +61,7 @@ class Meter:
 class PictureModel:
     """See ``shoal.batching.service.Handler``."""
 
-    loaded: LoadedModel
+    loaded: LoadedModel[Any]
     decoder: Decoder
     head: Head
     fetcher: Fetcher

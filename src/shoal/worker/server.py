@@ -9,7 +9,7 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from obstore.store import ObjectStore
 
+    from shoal.engine import LoadedModel
     from shoal.home import Home
     from shoal.modelstore.config import ModelConfig
     from shoal.spec import Pool, Service
@@ -77,7 +78,7 @@ class Worker:
             max_bytes=options.service.object_store.max_image_bytes,
             timeout_seconds=options.service.object_store.fetch_timeout_seconds,
         )
-        self._loaded: dict[str, ModelConfig] = {}
+        self._loaded: dict[str, LoadedModel[Any]] = {}
         self._batching = BatchingService()
         self._uploads = UploadsService(store, options.service.object_store, self._access)
         self._health = health.aio.HealthServicer()
@@ -123,11 +124,10 @@ class Worker:
             name: self._overridden(models[name]) for name in self._options.service.models_of(self._options.pool, models)
         }
         for name in self._loaded.keys() - wanted.keys():
-            self._batching.remove(name)
-            await self._engine.unload(name)
-            del self._loaded[name]
+            await self._batching.remove(name)
+            await self._loaded.pop(name).close()
         for name, config in wanted.items():
-            if self._loaded.get(name) != config:
+            if name not in self._loaded or self._loaded[name].config != config:
                 await self._load(name, config)
 
     async def _load(self, name: str, config: ModelConfig) -> None:
@@ -136,7 +136,7 @@ class Worker:
         except ConfigurationError as error:
             log.error("model %s is not served: %s", name, error)  # noqa: TRY400 - the message is the whole story
             return
-        self._batching.put(
+        await self._batching.put(
             name,
             PictureModel(
                 loaded=loaded,
@@ -150,7 +150,9 @@ class Worker:
                 meter=Meter(name),
             ),
         )
-        self._loaded[name] = config
+        if old := self._loaded.get(name):
+            await old.close()
+        self._loaded[name] = loaded
         log.info("model %s version %d is loaded", name, config.version)
 
     def _overridden(self, config: ModelConfig) -> ModelConfig:

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.server import open_channel
+from shoal.batching.service import SERVICE
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, DeadlineExceeded, InvalidRequest, NotFound, Overloaded
 from shoal.modelstore.config import BatchingSettings
@@ -75,13 +77,28 @@ async def test_one_bad_item_fails_alone() -> None:
     assert str(results[1]) == "broken"
 
 
-async def test_an_unknown_model_is_not_found_and_may_appear_later() -> None:
+async def test_what_the_load_balancer_does_not_know_is_not_found() -> None:
+    async def refuse(_: object, context: grpc.aio.ServicerContext) -> None:
+        await context.abort(grpc.StatusCode.NOT_FOUND, "no model 'm'")
+
+    balancer = grpc.aio.server()
+    compute = {"Compute": grpc.stream_stream_rpc_method_handler(refuse)}
+    balancer.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, compute),))
+    port = balancer.add_insecure_port("127.0.0.1:0")
+    await balancer.start()
+    async with dispatcher(f"127.0.0.1:{port}") as batcher:
+        with pytest.raises(NotFound, match="no model 'm'"):
+            await submit(batcher, b"x")
+    await balancer.stop(None)
+
+
+async def test_a_request_waits_for_a_worker_that_is_still_loading_its_model() -> None:
     handler = running()
     async with scripted_worker({}) as worker, dispatcher(worker.target) as batcher:
-        with pytest.raises(NotFound, match="'m' is not served here"):
-            await submit(batcher, b"x")
-        worker.service.put("m", handler)
-        assert await submit(batcher, b"x") == b"x"
+        call = asyncio.ensure_future(submit(batcher, b"x"))
+        await asyncio.sleep(0)
+        await worker.service.put("m", handler)
+        assert await call == b"x"
 
 
 async def test_a_deadline_that_passes_at_the_worker_is_answered_by_the_batcher() -> None:
@@ -142,6 +159,17 @@ async def test_a_draining_worker_finishes_its_batch_and_takes_no_other() -> None
         handler.go.set()
         assert await inside == b"inside"
         await drained
+
+
+async def test_a_model_is_replaced_under_load_without_a_failed_call() -> None:
+    old, new = running(), running()
+    async with scripted_worker({"m": old}) as worker, dispatcher(worker.target) as batcher:
+        await asyncio.gather(*(submit(batcher, b"x") for _ in range(20)))
+        calls = [asyncio.ensure_future(submit(batcher, b"x")) for _ in range(20)]
+        await worker.service.put("m", new)
+        await asyncio.gather(*calls)
+        await submit(batcher, b"last")
+    assert [item.request for item in new.batches[-1]] == [b"last"]
 
 
 async def test_a_full_queue_answers_at_once() -> None:

@@ -27,6 +27,7 @@ class Bench:
     closed: dict[str, str] = field(default_factory=dict)
     closed_at: dict[str, float] = field(default_factory=dict)
     rejected: list[Reject] = field(default_factory=list)
+    withdrawn: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.policy: BatchingPolicy[str, Entry] = BatchingPolicy(self.settings)
@@ -54,8 +55,13 @@ class Bench:
         self.do(self.policy.permitted(self.now, stream))
 
     def lose(self, stream: str) -> None:
-        self.do(self.policy.lost(self.now, stream, self.batches.pop(stream, [])))
+        waiting = [entry for entry in self.batches.pop(stream, []) if id(entry) not in self.withdrawn]
+        self.do(self.policy.lost(self.now, stream, waiting))
         self.closed.pop(stream, None)
+
+    def withdraw(self, entry: Entry) -> None:
+        self.withdrawn.add(id(entry))
+        self.do(self.policy.withdrawn(self.now, entry))
 
     def pass_time(self, seconds: float) -> None:
         end = self.now + seconds
@@ -181,7 +187,7 @@ def test_losing_an_open_batch_opens_the_next_on_another_permit() -> None:
 def test_a_withdrawn_entry_is_never_sent() -> None:
     bench = Bench()
     gone, stays = bench.arrive(2)
-    bench.do(bench.policy.withdrawn(bench.now, gone))
+    bench.withdraw(gone)
     bench.pass_time(1)
     bench.permit("s")
     assert bench.batches["s"] == [stays]
@@ -217,10 +223,9 @@ EVENTS = st.lists(
 )
 
 
-def play(bench: Bench, events: list[tuple[Any, ...]]) -> tuple[list[Entry], set[int], int]:
-    """Runs the events; returns the entries, the ids of those withdrawn, and the number of streams."""
+def play(bench: Bench, events: list[tuple[Any, ...]]) -> tuple[list[Entry], int]:
+    """Runs the events; returns the entries and the number of streams."""
     entries: list[Entry] = []
-    withdrawn: set[int] = set()
     streams = 0
     for event in events:
         match event:
@@ -232,11 +237,10 @@ def play(bench: Bench, events: list[tuple[Any, ...]]) -> tuple[list[Entry], set[
             case ("lose", index) if index < streams:
                 bench.lose(f"s{streams - 1 - index}")
             case ("withdraw", index) if index < len(entries):
-                bench.do(bench.policy.withdrawn(bench.now, entries[index]))
-                withdrawn.add(id(entries[index]))
+                bench.withdraw(entries[index])
             case ("wait", seconds):
                 bench.pass_time(seconds)
-    return entries, withdrawn, streams
+    return entries, streams
 
 
 ANY_SETTINGS = st.builds(
@@ -252,11 +256,11 @@ ANY_SETTINGS = st.builds(
 @settings(max_examples=150, deadline=None)
 def test_no_entry_is_lost_or_doubled(events: list[tuple[Any, ...]], chosen: BatchingSettings) -> None:
     bench = Bench(chosen)
-    entries, withdrawn, streams = play(bench, events)
+    entries, streams = play(bench, events)
     sent = Counter(id(entry) for batch in bench.batches.values() for entry in batch)
     rejected = Counter(id(rejection.entry) for rejection in bench.rejected)
     assert all(count == 1 for count in (sent + rejected).values())
-    out = set(sent) | set(rejected) | withdrawn
+    out = set(sent) | set(rejected) | bench.withdrawn
     assert sum(id(entry) not in out for entry in entries) == bench.policy.queued
     assert bench.policy.queued <= 20 + 8 * streams
     assert not (bench.policy.idle_permits and bench.policy.queued)
