@@ -1,0 +1,384 @@
+"""The router with a real Envoy; batcher and workers are small echo servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection_pb2
+
+from shoal import keys
+from shoal.errors import ConfigurationError
+from shoal.home import Home
+from shoal.router.keeper import Keeper
+from shoal.router.process import serve
+from shoal.topology import Endpoint, Topology
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+    from pathlib import Path
+
+    from shoal.keys import Key
+
+CLASSIFY = "/shoal.v1.Inference/Classify"
+COMPUTE = "/shoal.batching.v1.Batching/Compute"
+PATIENCE = 15.0  # seconds after which a test has failed
+OPTIONS = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+def free() -> Endpoint:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return Endpoint(*probe.getsockname())
+
+
+@dataclass
+class Echo(grpc.GenericRpcHandler):
+    """Answers a unary call with its metadata as JSON, or, where the message is ``wait``, once ``gate`` is set."""
+
+    name: str
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        if details.method == COMPUTE:
+            return grpc.stream_stream_rpc_method_handler(self.stream)
+        if details.method.startswith("/shoal.v1.") or "Reflection" in details.method:
+            return grpc.unary_unary_rpc_method_handler(self.unary)
+        return None
+
+    async def unary(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        if request == b"wait":
+            self.waiting.set()
+            await self.gate.wait()
+        metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
+        return json.dumps({**metadata, "server": self.name, "remaining": context.time_remaining()}).encode()
+
+    async def stream(self, requests: AsyncIterator[bytes], _: object) -> AsyncGenerator[bytes]:
+        yield self.name.encode()
+        async for request in requests:
+            yield request
+
+
+class Server:
+    """An echo server with the standard health service."""
+
+    def __init__(self, name: str, endpoint: Endpoint) -> None:
+        self.echo = Echo(name)
+        self.health = HealthServicer()
+        self.server = grpc.aio.server()
+        self.server.add_generic_rpc_handlers((self.echo,))
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        self.server.add_insecure_port(str(endpoint))
+
+    async def set_serving(self, *, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self.health.set("", status)
+
+
+@dataclass
+class Rig:
+    """A running router and what stands around it."""
+
+    home: Home
+    topology: Topology
+    alice: Key
+    batcher: Server
+    workers: list[Server]
+    channel: grpc.aio.Channel
+    balancer: grpc.aio.Channel
+    stop: asyncio.Event
+    router: asyncio.Task[int]
+
+    async def call(
+        self, key: str | None, model: str | None = "yolo", path: str = CLASSIFY, message: bytes = b"", **options: Any
+    ) -> Any:
+        """The answer's metadata as the server behind saw it, or the status code's name and the text."""
+        metadata = [("x-api-key", key)] * (key is not None) + [("x-model-name", model)] * (model is not None)
+        metadata += options.pop("metadata", [])
+        try:
+            return json.loads(
+                await self.channel.unary_unary(path)(message, metadata=metadata, timeout=PATIENCE, **options)
+            )
+        except grpc.aio.AioRpcError as error:
+            return error.code().name, error.details()
+
+    async def code(self, *arguments: Any, **options: Any) -> str:
+        answer = await self.call(*arguments, **options)
+        return answer[0] if isinstance(answer, tuple) else "OK"
+
+    async def until(self, code: str, *arguments: Any) -> None:
+        """Calls until the answer has ``code``, on the one open connection."""
+        async with asyncio.timeout(3):
+            while await self.code(*arguments) != code:
+                pass
+
+    async def open_stream(self, model: str = "yolo") -> tuple[str, Any]:
+        """A batching stream, and the name of the worker that has it."""
+        stream = self.balancer.stream_stream(COMPUTE)(metadata=[("x-model-name", model)])
+        return (await stream.read()).decode(), stream
+
+
+def add_model(home: Home, name: str) -> None:
+    (home.models / name).mkdir(parents=True)
+    (home.models / name / "config.pbtxt").touch()
+
+
+@contextlib.asynccontextmanager
+async def running(tmp_path: Path, *, service: str = "", workers: int = 1) -> AsyncGenerator[Rig]:
+    home = Home(tmp_path / "home")
+    alice = keys.create(home.keys, "alice")
+    add_model(home, "yolo")
+    (tmp_path / "shoal.yaml").write_text(service)
+    hosts = [free() for _ in range(workers)]
+    topology = Topology(
+        public=free(), balancer=free(), admin=free(), batchers={"shared": [free()]}, pools={"default": hosts}
+    )
+    topology.save(tmp_path / "topology.json")
+    batcher = Server("batcher", topology.batchers["shared"][0])
+    servers = [Server(f"worker-{number}", host) for number, host in enumerate(hosts)]
+    for server in (batcher, *servers):
+        await server.set_serving(serving=True)
+        await server.server.start()
+    stop = asyncio.Event()
+    keeper = Keeper(service_file=tmp_path / "shoal.yaml", topology_file=tmp_path / "topology.json", home=home)
+    router = asyncio.create_task(serve(keeper, stop))
+    try:
+        async with (
+            grpc.aio.insecure_channel(str(topology.public), options=OPTIONS) as channel,
+            grpc.aio.insecure_channel(str(topology.balancer), options=OPTIONS) as balancer,
+        ):
+            async with asyncio.timeout(PATIENCE):
+                await channel.channel_ready()
+                await balancer.channel_ready()
+            yield Rig(home, topology, alice, batcher, servers, channel, balancer, stop, router)
+    finally:
+        stop.set()
+        await router
+        for server in (batcher, *servers):
+            await server.server.stop(None)
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncGenerator[Rig]:
+    async with running(tmp_path) as made:
+        yield made
+
+
+async def test_a_good_call_reaches_the_batcher_under_the_keys_id(rig: Rig) -> None:
+    seen = await rig.call(rig.alice.key, metadata=[("x-client-id", "somebody-else"), ("x-client-id", "another")])
+    assert seen["server"] == "batcher"
+    assert seen["x-client-id"] == rig.alice.id
+    assert seen["x-model-name"] == "yolo"
+    assert "x-api-key" not in seen
+
+
+async def test_the_key_is_checked_before_anything_else(rig: Rig) -> None:
+    for key in (None, "", "wrong", rig.alice.key + "x"):
+        for model in ("yolo", "unknown", None):
+            assert await rig.code(key, model) == "UNAUTHENTICATED"
+        assert await rig.code(key, path="/shoal.v1.Uploads/Create") == "UNAUTHENTICATED"
+        assert await rig.code(key, path="/no.such/Service") == "UNAUTHENTICATED"
+
+
+async def test_refusals_say_what_is_wrong(rig: Rig) -> None:
+    assert await rig.call(rig.alice.key, "unknown") == (
+        "NOT_FOUND",
+        "no such model; the metadata x-model-name must name one that is served here",
+    )
+    assert await rig.call(rig.alice.key, None) == (
+        "NOT_FOUND",
+        "no model named; send its name as the metadata x-model-name",
+    )
+    assert await rig.code(rig.alice.key, path="/no.such/Service") == "UNIMPLEMENTED"
+    assert "x-api-key" in (await rig.call(None))[1]
+
+
+async def test_a_revoked_key_is_refused_on_an_open_connection(rig: Rig) -> None:
+    assert await rig.code(rig.alice.key) == "OK"
+    keys.revoke(rig.home.keys, rig.alice.id)
+    await rig.until("UNAUTHENTICATED", rig.alice.key)
+
+
+async def test_a_new_key_and_its_permissions_act_without_a_restart(rig: Rig) -> None:
+    bob = keys.create(rig.home.keys, "bob", models=["resnet*"])
+    await rig.until("PERMISSION_DENIED", bob.key)
+    assert await rig.code(rig.alice.key) == "OK"
+    keys.revoke(rig.home.keys, rig.alice.id)  # now no key may call yolo
+    await rig.until("UNAUTHENTICATED", rig.alice.key)
+    assert await rig.code(bob.key) == "PERMISSION_DENIED"
+
+
+async def test_a_new_model_is_routed_without_a_restart(rig: Rig) -> None:
+    assert await rig.code(rig.alice.key, "resnet-50") == "NOT_FOUND"
+    add_model(rig.home, "resnet-50")
+    await rig.until("OK", rig.alice.key, "resnet-50")
+    async with asyncio.timeout(PATIENCE):
+        assert (await rig.open_stream("resnet-50"))[0] == "worker-0"
+
+
+async def test_a_key_has_its_own_rate_limit(rig: Rig) -> None:
+    slow = keys.create(rig.home.keys, "slow", requests_per_second=0.01)
+    await rig.until("OK", slow.key)
+    code, text = await rig.call(slow.key)
+    assert code == "RESOURCE_EXHAUSTED"
+    assert "rate limit" in text
+    assert await rig.code(rig.alice.key) == "OK"
+
+
+async def test_health_and_reflection_need_no_key_and_carry_no_identity(rig: Rig) -> None:
+    check = rig.channel.unary_unary("/grpc.health.v1.Health/Check")
+    answer = health_pb2.HealthCheckResponse.FromString(await check(b"", timeout=PATIENCE))
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    message = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+    seen = await rig.call("secret", path=path, message=message, metadata=[("x-client-id", rig.alice.id)])
+    assert seen["server"] == "worker-0"
+    assert {"x-client-id", "x-api-key"}.isdisjoint(seen)
+
+
+async def test_uploads_go_to_a_worker(rig: Rig) -> None:
+    seen = await rig.call(rig.alice.key, None, path="/shoal.v1.Uploads/Create")
+    assert (seen["server"], seen["x-client-id"]) == ("worker-0", rig.alice.id)
+
+
+async def test_a_large_message_is_refused(rig: Rig) -> None:
+    assert await rig.code(rig.alice.key, message=b"x" * 65_000) == "OK"
+    code, text = await rig.call(rig.alice.key, message=b"x" * 66_000)
+    assert (code, text) == ("RESOURCE_EXHAUSTED", "the request is larger than 65536 bytes")
+
+
+async def test_deadlines_are_capped_and_defaulted_and_told_to_the_batcher(tmp_path: Path) -> None:
+    limits = "router: {default_timeout_seconds: 1, max_timeout_seconds: 5}"
+    async with running(tmp_path, service=limits) as rig:
+        assert (await rig.call(rig.alice.key))["remaining"] <= 5.1
+        call = rig.channel.unary_unary(CLASSIFY)
+        metadata = [("x-api-key", rig.alice.key), ("x-model-name", "yolo")]
+        assert json.loads(await call(b"", metadata=metadata))["remaining"] <= 1.1
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"wait", metadata=metadata)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_callers_can_not_steer_envoy_by_its_own_headers(rig: Rig) -> None:
+    steering = [("x-envoy-upstream-rq-timeout-ms", "1"), ("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "9")]
+    seen = await rig.call(rig.alice.key, metadata=steering)
+    assert {name for name, _ in steering}.isdisjoint(seen)
+    assert seen["remaining"] > 1
+
+
+async def test_too_many_calls_in_flight_are_refused_at_once(tmp_path: Path) -> None:
+    async with running(tmp_path, service="router: {max_requests: 1}") as rig:
+        first = asyncio.create_task(rig.code(rig.alice.key, message=b"wait"))
+        await rig.batcher.echo.waiting.wait()
+        assert (await rig.call(rig.alice.key))[0] == "RESOURCE_EXHAUSTED"
+        rig.batcher.echo.gate.set()
+        assert await first == "OK"
+
+
+async def test_a_batcher_that_is_away_is_unavailable(rig: Rig) -> None:
+    await rig.batcher.server.stop(None)
+    assert await rig.call(rig.alice.key) == ("UNAVAILABLE", "the service is away; trying again may help")
+
+
+async def test_http_1_gets_plain_text(rig: Rig) -> None:
+    async with aiohttp.ClientSession(f"http://{rig.topology.public}") as session:
+        for headers, status in (({}, 401), ({"x-api-key": rig.alice.key}, 404)):
+            async with session.get("/", headers=headers) as answer:
+                assert (answer.status, answer.content_type) == (status, "text/plain")
+
+
+async def test_batching_streams_are_spread_evenly(tmp_path: Path) -> None:
+    async with running(tmp_path, workers=2) as rig, asyncio.timeout(PATIENCE):
+        streams = [await rig.open_stream() for _ in range(6)]
+        assert sorted(name for name, _ in streams) == ["worker-0"] * 3 + ["worker-1"] * 3
+
+
+async def test_a_draining_worker_gets_no_new_streams_and_keeps_its_own(tmp_path: Path) -> None:
+    async with running(tmp_path, workers=2) as rig, asyncio.timeout(PATIENCE):
+        parked = dict([await rig.open_stream(), await rig.open_stream()])
+        await rig.workers[1].set_serving(serving=False)
+        streams = []
+        while [name for name, _ in streams[-3:]] != [
+            "worker-0"
+        ] * 3:  # against the count of streams: a tie is no chance
+            streams.append(await rig.open_stream())
+        await parked["worker-1"].write(b"still there")
+        assert await parked["worker-1"].read() == b"still there"
+
+
+async def test_a_stream_for_an_unknown_model_is_not_found(rig: Rig) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rig.open_stream("unknown")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_no_secret_is_in_envoys_dump_of_its_configuration(rig: Rig) -> None:
+    async with aiohttp.ClientSession(f"http://{rig.topology.admin}") as session, session.get("/config_dump") as answer:
+        text = await answer.text()
+    assert "api_key_auth" in text
+    assert rig.alice.key not in text
+
+
+async def test_draining_answers_what_is_in_flight(rig: Rig) -> None:
+    call = asyncio.create_task(rig.code(rig.alice.key, message=b"wait"))
+    await rig.batcher.echo.waiting.wait()
+    rig.stop.set()
+    await until_draining(rig.topology.admin)
+    rig.batcher.echo.gate.set()
+    assert await call == "OK"
+    assert await rig.router == 0
+
+
+async def until_draining(admin: Endpoint) -> None:
+    async with asyncio.timeout(PATIENCE), aiohttp.ClientSession(f"http://{admin}") as session:
+        while True:
+            async with session.get("/ready") as answer:
+                if "DRAINING" in await answer.text():
+                    return
+
+
+async def test_a_busy_port_is_named(rig: Rig, tmp_path: Path) -> None:
+    keeper = Keeper(service_file=None, topology_file=tmp_path / "topology.json", home=rig.home)
+    with pytest.raises(ConfigurationError, match=str(rig.topology.public.port)):
+        await serve(keeper, asyncio.Event())
+
+
+async def test_the_command_ends_with_envoy(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    keys.create(home.keys, "alice")
+    topology = Topology(
+        public=free(), balancer=free(), admin=free(), batchers={"shared": [free()]}, pools={"default": [free()]}
+    )
+    topology.save(tmp_path / "topology.json")
+    arguments = ("serve", "router", "--topology", tmp_path / "topology.json", "--home", home.root)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "shoal", *map(str, arguments))
+    await until_live(topology.admin)
+    async with aiohttp.ClientSession(f"http://{topology.admin}") as session, session.post("/quitquitquit"):
+        pass
+    async with asyncio.timeout(PATIENCE):
+        assert await process.wait() == 0
+
+
+async def until_live(admin: Endpoint) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                async with aiohttp.ClientSession(f"http://{admin}") as session, session.get("/ready"):
+                    return
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.05)

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from shoal.keys import Key, KeyRing
+from shoal.router import config
+from shoal.spec import Pool, Router, Service
+from shoal.topology import Endpoint, Topology
+
+FOLDER = Path("/etc/envoy")
+SECRET = "a-secret-of-some-length"
+ALICE = Key(id="alice-1", key=SECRET + "-a", owner="alice")
+BOB = Key(id="bob-1", key=SECRET + "-b", owner="bob", models=("resnet*",))
+MODELS = ("resnet-50", "yolo")
+
+
+def topology(**changes: Any) -> Topology:
+    fields: dict[str, Any] = {
+        "public": ("127.0.0.1", 1),
+        "balancer": ("127.0.0.1", 2),
+        "admin": ("127.0.0.1", 3),
+        "batchers": {"shared": [("127.0.0.1", 4)]},
+        "pools": {"default": [("127.0.0.1", 5)]},
+    }
+    return Topology.model_validate(fields | changes)
+
+
+def render(
+    *keys: Key, service: Service | None = None, where: Topology | None = None, models: tuple[str, ...] = MODELS
+) -> dict[str, Any]:
+    files = config.render(service or Service(), where or topology(), KeyRing(keys), models, folder=FOLDER)
+    return {name: json.loads(text) for name, text in files.items()}
+
+
+def routes(files: dict[str, Any], name: str = config.PUBLIC_ROUTES) -> list[dict[str, Any]]:
+    return list(host(files, name)["routes"])
+
+
+def host(files: dict[str, Any], name: str = config.PUBLIC_ROUTES) -> dict[str, Any]:
+    found: dict[str, Any] = files[name]["resources"][0]["virtual_hosts"][0]
+    return found
+
+
+def by_model(files: dict[str, Any], name: str = config.PUBLIC_ROUTES) -> dict[str, dict[str, Any]]:
+    """The routes that name a model."""
+    found = {}
+    for route in routes(files, name):
+        for matcher in route["match"].get("headers", []):
+            if "string_match" in matcher:
+                found[matcher["string_match"]["exact"]] = route
+    return found
+
+
+def cluster(files: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(c for c in files[config.CLUSTERS]["resources"] if c["name"] == name)
+    return found
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_every_model_is_routed_on_both_listeners() -> None:
+    files = render(ALICE)
+    assert {model: r["route"]["cluster"] for model, r in by_model(files).items()} == dict.fromkeys(
+        MODELS, "batcher/shared"
+    )
+    balanced = by_model(files, config.BALANCER_ROUTES)
+    assert {model: r["route"]["cluster"] for model, r in balanced.items()} == dict.fromkeys(MODELS, "pool/default")
+
+
+def test_every_route_leads_to_a_cluster_that_exists() -> None:
+    files = render(ALICE)
+    known = {c["name"] for c in files[config.CLUSTERS]["resources"]}
+    for name in (config.PUBLIC_ROUTES, config.BALANCER_ROUTES):
+        assert {r["route"]["cluster"] for r in routes(files, name) if "route" in r} <= known
+
+
+def test_a_model_with_its_own_batchers_is_queued_there() -> None:
+    where = topology(batchers={"shared": [("127.0.0.1", 4)], "yolo": [("127.0.0.1", 6), ("127.0.0.1", 7)]})
+    files = render(ALICE, where=where)
+    assert by_model(files)["yolo"]["route"]["cluster"] == "batcher/yolo"
+    assert by_model(files)["resnet-50"]["route"]["cluster"] == "batcher/shared"
+    assert len(cluster(files, "batcher/yolo")["load_assignment"]["endpoints"][0]["lb_endpoints"]) == 2
+
+
+def test_a_model_goes_to_the_pool_that_names_it_and_one_without_a_pool_nowhere() -> None:
+    service = Service(pools={"a": Pool(models=["resnet*"]), "b": Pool(models=["mask"])})
+    where = topology(pools={"a": [("127.0.0.1", 5)], "b": [("127.0.0.1", 6)]})
+    files = render(ALICE, service=service, where=where, models=("mask", "resnet-50", "yolo"))
+    balanced = by_model(files, config.BALANCER_ROUTES)
+    assert {m: r["route"]["cluster"] for m, r in balanced.items()} == {"mask": "pool/b", "resnet-50": "pool/a"}
+    assert set(by_model(files)) == {"mask", "resnet-50"}
+    assert cluster(files, "workers")["cluster_type"]["typed_config"]["clusters"] == ["pool/a", "pool/b"]
+
+
+def test_a_new_or_revoked_key_changes_the_public_routes_only() -> None:
+    assert changed(render(ALICE), render(ALICE, BOB)) == {config.PUBLIC_ROUTES}
+    assert changed(render(ALICE), render()) == {config.PUBLIC_ROUTES}
+    limited = ALICE.model_copy(update={"requests_per_second": 5.0})
+    assert changed(render(ALICE), render(limited)) == {config.PUBLIC_ROUTES}
+
+
+def test_a_new_model_changes_the_routes_only() -> None:
+    assert changed(render(ALICE), render(ALICE, models=(*MODELS, "new"))) == {
+        config.PUBLIC_ROUTES,
+        config.BALANCER_ROUTES,
+    }
+
+
+def test_the_order_of_models_is_no_change() -> None:
+    assert render(ALICE) == render(ALICE, models=MODELS[::-1])
+
+
+def test_a_model_that_some_keys_may_not_call_names_those_that_may() -> None:
+    files = by_model(render(ALICE, BOB))
+    assert auth(files["resnet-50"]) is None
+    assert auth(files["yolo"])["allowed_clients"] == ["alice-1"]
+    assert {c["client"] for c in auth(files["yolo"])["credentials"]} == {"alice-1", "bob-1"}
+
+
+def test_a_model_that_no_key_may_call_allows_nobody_rather_than_everybody() -> None:
+    assert auth(by_model(render(BOB))["yolo"])["allowed_clients"] == ["-"]
+
+
+def auth(route: dict[str, Any]) -> Any:
+    return route["typed_per_filter_config"].get("envoy.filters.http.api_key_auth")
+
+
+def test_only_health_and_reflection_need_no_key() -> None:
+    open_prefixes = {
+        route["match"]["prefix"]
+        for route in routes(render(ALICE))
+        if (auth({"typed_per_filter_config": {}, **route}) or {}).get("disabled")
+    }
+    assert open_prefixes == {
+        "/grpc.health.v1.Health/",
+        "/grpc.reflection.v1.ServerReflection/",
+        "/grpc.reflection.v1alpha.ServerReflection/",
+    }
+
+
+def test_the_last_routes_refuse_what_no_other_takes() -> None:
+    for name in (config.PUBLIC_ROUTES, config.BALANCER_ROUTES):
+        last = routes(render(ALICE), name)[-1]
+        assert last["match"] == {"prefix": "/"}
+        assert last["response_headers_to_add"][0]["header"] == {"key": "grpc-status", "value": "12"}
+
+
+def test_rate_limits_are_there_for_limited_keys_only() -> None:
+    filters = "envoy.filters.http.local_ratelimit"
+    assert filters not in host(render(ALICE))["typed_per_filter_config"]
+    slow = ALICE.model_copy(update={"requests_per_second": 0.5})
+    fast = BOB.model_copy(update={"requests_per_second": 100.0})
+    limits = host(render(slow, fast))["typed_per_filter_config"][filters]["descriptors"]
+    assert {d["entries"][0]["value"]: d["token_bucket"] for d in limits} == {
+        "alice-1": {"max_tokens": 1, "tokens_per_fill": 1, "fill_interval": "2s"},
+        "bob-1": {"max_tokens": 100, "tokens_per_fill": 5, "fill_interval": "0.05s"},
+    }
+
+
+def test_time_outs_follow_the_service_file() -> None:
+    service = Service(router=Router(default_timeout_seconds=1.5, max_timeout_seconds=9))
+    route = by_model(render(ALICE, service=service))["yolo"]["route"]
+    assert route["timeout"] == "0s"
+    assert route["max_stream_duration"] == {"max_stream_duration": "1.5s", "grpc_timeout_header_max": "9s"}
+
+
+def test_batching_streams_have_no_time_out_and_go_to_the_least_busy_of_all_workers() -> None:
+    files = render(ALICE)
+    assert by_model(files, config.BALANCER_ROUTES)["yolo"]["route"]["timeout"] == "0s"
+    manager = files[config.LISTENERS]["resources"][1]["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager["stream_idle_timeout"] == "0s"
+    policy = cluster(files, "pool/default")["load_balancing_policy"]["policies"][0]["typed_extension_config"]
+    assert policy["typed_config"]["selection_method"] == "FULL_SCAN"
+
+
+def test_names_are_resolved_and_addresses_are_not() -> None:
+    where = topology(pools={"default": [("workers.example", 5)]}, batchers={"shared": [("::1", 4)]})
+    files = render(ALICE, where=where)
+    assert cluster(files, "pool/default")["type"] == "STRICT_DNS"
+    assert cluster(files, "batcher/shared")["type"] == "STATIC"
+
+
+def test_redacting_leaves_no_secret() -> None:
+    files = config.render(Service(), topology(), KeyRing([ALICE, BOB]), MODELS, folder=FOLDER)
+    assert any(SECRET in text for text in files.values())
+    assert not any(SECRET in config.redact(text, KeyRing([ALICE, BOB])) for text in files.values())
+
+
+def test_secrets_are_in_one_file() -> None:
+    files = config.render(Service(), topology(), KeyRing([ALICE]), MODELS, folder=FOLDER)
+    assert [name for name, text in files.items() if SECRET in text] == [config.PUBLIC_ROUTES]
+
+
+def test_endpoints_become_addresses() -> None:
+    files = render(ALICE, where=topology(public=Endpoint("0.0.0.0", 8080)))
+    assert files[config.LISTENERS]["resources"][0]["address"] == {
+        "socket_address": {"address": "0.0.0.0", "port_value": 8080}
+    }
