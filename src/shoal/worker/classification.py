@@ -78,6 +78,6 @@ class ClassificationHead:
 def _best(values: NDArray[np.floating], count: int) -> NDArray[np.intp]:
     """The indices of the ``count`` largest values, largest first."""
     if count >= len(values):
-        return np.argsort(values)[::-1]
-    top = np.argpartition(values, -count)[-count:]
-    return top[np.argsort(values[top])[::-1]]
+        return values.argsort()[::-1]
+    top = values.argpartition(-count)[-count:]
+    return top[values[top].argsort()[::-1]]

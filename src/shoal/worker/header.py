@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _MAX_SEGMENTS: Final = 2000
 """A 32 MiB picture made of nothing but full JPEG segments has 512."""
 _MAX_EXIF_ENTRIES: Final = 512
+_MAX_PASSES: Final = 12
+"""Over as many pixels as a picture may have: encoders write up to 10 scans, and each costs a pass over all pixels."""
 _TRANSPOSED: Final = 5
 """From this EXIF orientation on, rows are columns."""
 
@@ -83,7 +85,7 @@ def read_header(data: Buffer, *, max_pixels: int, max_scans: int) -> ImageHeader
 
     Raises:
         InvalidRequest: empty, truncated or damaged, not one of the formats, more than ``max_pixels`` pixels, or a
-            progressive JPEG of more than ``max_scans`` scans.
+            progressive JPEG of more than ``max_scans`` scans, or of too many for so large a picture.
     """
     view = memoryview(data).cast("B")
     try:
@@ -115,6 +117,8 @@ def _check(header: ImageHeader, max_pixels: int, max_scans: int) -> None:
         raise InvalidRequest(f"the picture is too large: {size} pixels; the limit is {max_pixels} in all")
     if header.scans > max_scans:
         raise InvalidRequest(f"the progressive JPEG has too many scans; the limit is {max_scans}")
+    if header.width * header.height * header.scans > max_pixels * _MAX_PASSES:
+        raise InvalidRequest(f"the progressive JPEG has too many scans, {header.scans}, for its size of {size} pixels")
 
 
 class _Frame(NamedTuple):

@@ -83,10 +83,15 @@ def test_scans_behind_the_picture_do_not_count_against_it() -> None:
     (resized_header(encode(quadrants()), 0, 10), "size is 0 x 10"),
     (resized_header(encode(quadrants()), 20_000, 20_000), "20000 x 20000 pixels; the limit is 1000000"),
     (many_scans(encode(quadrants(), progressive=True), 5000), "too many scans; the limit is 64"),
+    (many_scans(encode(quadrants(1000, 900), progressive=True), 30), "too many scans, 40, for its size of 1000 x 900"),
 ])  # fmt: skip
 def test_refuses(data: bytes, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         read(data)
+
+
+def test_the_largest_progressive_picture_is_fine() -> None:
+    assert read(encode(quadrants(1000, 1000), progressive=True)).scans == 10
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
