@@ -64,3 +64,8 @@ class Home:
     def keys_file(self, service: Service) -> Path:
         """Where ``service`` keeps its keys."""
         return Path(service.auth.keys_file).expanduser() if service.auth.keys_file else self.keys
+
+    def credentials_file(self, service: Service) -> Path:
+        """Where the credentials of ``service``'s managed object store are."""
+        given = service.object_store.credentials_file
+        return Path(given).expanduser() if given else self.store_credentials

@@ -58,8 +58,8 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 async def in_flight(stack: Stack) -> None:
-    """Waits until the batcher has a request that isn't answered yet."""
-    metrics = stack.part("batcher-shared-1").metrics
+    """Waits until a batch is at the worker."""
+    metrics = stack.part("worker-default-1").metrics
     assert metrics
     async with asyncio.timeout(10), aiohttp.ClientSession() as session:
         while True:
@@ -69,7 +69,7 @@ async def in_flight(stack: Stack) -> None:
                 sample.value
                 for family in families
                 for sample in family.samples
-                if sample.name in {"shoal_batcher_in_flight", "shoal_batcher_queue_depth"}
+                if sample.name == "shoal_worker_batches_in_flight"
             ]
             if any(waiting):
                 return

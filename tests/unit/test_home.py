@@ -31,6 +31,10 @@ def test_the_service_file_may_name_other_places(tmp_path: Path, monkeypatch: pyt
     home = Home(tmp_path / ".shoal")
     assert home.model_store(parse("", "s")) == home.models
     assert home.keys_file(parse("", "s")) == home.keys
-    named = parse("model_store: {path: /models}\nauth: {keys_file: ~/keys.json}\n", "s")
+    assert home.credentials_file(parse("", "s")) == home.store_credentials
+    named = parse(
+        "model_store: {path: /models}\nauth: {keys_file: ~/keys.json}\nobject_store: {credentials_file: /s3.json}", "s"
+    )
     assert home.model_store(named) == Path("/models")
     assert home.keys_file(named) == tmp_path / "keys.json"
+    assert home.credentials_file(named) == Path("/s3.json")

@@ -100,6 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ShoalError as error:
         typer.echo(f"shoal: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+    except OSError as error:  # a folder that can't be written, a full disk
+        typer.echo(f"shoal: {error}", err=True)
+        sys.exit(1)
     except ModuleNotFoundError as error:
         if not (hint := _missing_extra(words, error)):
             raise

@@ -99,13 +99,15 @@ def _arguments(service: Path | None, port: int | None) -> list[str]:
 
 def _print_ready(ready: state.ServiceState) -> None:
     age = time.time() - psutil.Process().create_time()
+    models = repository.names(Path(ready.models))
     typer.echo(f"ready in {age:.1f} s: {ready.target}")
-    typer.echo(f"  models   {', '.join(repository.names(Path(ready.models))) or 'none'} ({ready.models})")
+    typer.echo(f"  models   {', '.join(models) or 'none'} ({ready.models})")
     for part in ready.parts:
         if part.metrics:
             typer.echo(f"  metrics  {part.metrics} ({part.name})")
     typer.echo(f"  logs     {ready.logs}")
-    typer.echo("try: shoal classify samples/coffee.jpg --model efficientnet-lite0")
+    if setup.FIRST_MODEL in models:
+        typer.echo(f"try: shoal classify PICTURE.jpg --model {setup.FIRST_MODEL}")
 
 
 def _say(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal import keys
@@ -12,10 +11,14 @@ from shoal.objectstore import create_credentials, load_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from shoal.home import Home
     from shoal.objectstore import Credentials
     from shoal.spec import Service
+
+FIRST_MODEL = "efficientnet-lite0"
+"""What an empty model store gets, so that there is something to try."""
 
 LOCAL_OWNER = "local"
 """Whose key the commands on this machine use."""
@@ -50,8 +53,7 @@ def local_key(service: Service, home: Home) -> keys.Key:
 
 def store_credentials(service: Service, home: Home) -> Credentials:
     """The managed object store's credentials, made at the first call."""
-    given = service.object_store.credentials_file
-    file = Path(given).expanduser() if given else home.store_credentials
+    file = home.credentials_file(service)
     return load_credentials(file) if file.exists() else create_credentials(file)
 
 
@@ -60,5 +62,5 @@ def _add_first_model(store: Path, cache: Path, say: Callable[[str], None]) -> No
         return
     from shoal.modelstore import build, efficientnet  # noqa: PLC0415 - needed once in a home's life
 
-    say(f"the model store {store} is empty: adding {efficientnet.NAME}, about 20 MB once")
-    build.add_model(store, *efficientnet.prepare(cache))
+    say(f"the model store {store} is empty: adding {FIRST_MODEL}, about 20 MB once")
+    build.add_model(store, *efficientnet.prepare(cache, FIRST_MODEL))
