@@ -158,16 +158,16 @@ class OpenVinoModel:
             raise DeadlineExceeded("the deadline passed while the model executed, or before it could") from None
 
     async def warm(self) -> None:
-        """Runs the batch sizes to expect on every instance, so that no caller pays for what is made on first use."""
+        """Runs one picture on every instance, which compiles its kernels, and then the largest batch, to see it work.
+
+        Other sizes need no warming: what they add on first use is not measurable.
+        """
         batching = self._config.batching
-        sizes = {1, *batching.preferred_batch_size, batching.max_batch_size}
-        slot = self._make_slot()
-        for size in sorted(size for size in sizes if size <= batching.max_batch_size):
-            rows = slot.input[:size]
-            # Each keeps a request from the others, so all of them get their turn.
-            runs = [self._threads.submit(self._run, rows) for _ in range(batching.instance_count)]
-            for run in runs:
-                await asyncio.wrap_future(run)
+        rows = self._make_slot().input
+        # A request goes to the end of the queue after its run, so each gets one.
+        alone = [self._threads.submit(self._run, rows[:1]) for _ in range(batching.instance_count)]
+        for run in (*alone, self._threads.submit(self._run, rows)):
+            await asyncio.wrap_future(run)
 
     async def close(self) -> None:
         """Turns new work away and waits for what runs."""
