@@ -17,11 +17,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
+from shoal.modelstore.config import BatchingSettings
 from support.scripted_batches import ScriptedHandler, scripted_worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+DEPTH = 'shoal_batcher_queue_depth{{model="m"}} {}'
 METADATA = (("x-model-name", "m"), ("x-client-id", "key-1"))
 
 
@@ -35,9 +37,9 @@ def free_port() -> int:
 class BatcherProcess:
     """One ``shoal serve batcher``."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int, channel: grpc.aio.Channel) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, metrics: int, channel: grpc.aio.Channel) -> None:
         self.process = process
-        self.port = port
+        self.metrics = metrics
         self.channel = channel
         self.call = channel.unary_unary("/any.Service/Method")
 
@@ -47,10 +49,11 @@ class BatcherProcess:
 
 @contextlib.asynccontextmanager
 async def batcher(balancer: str, front: str) -> AsyncIterator[BatcherProcess]:
-    port, admin = free_port(), free_port()
+    port, admin, metrics = free_port(), free_port(), free_port()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "shoal", "serve", "batcher", "--name", "b", "--balancer", balancer),
         *("--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"),
+        *("--metrics", f"127.0.0.1:{metrics}"),
         env={**os.environ, "SHOAL_BATCHER_FRONT": front},
     )
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -58,11 +61,18 @@ async def batcher(balancer: str, front: str) -> AsyncIterator[BatcherProcess]:
             health = health_pb2_grpc.HealthStub(channel)
             reply = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20)
             assert reply.status == health_pb2.HealthCheckResponse.SERVING
-            yield BatcherProcess(process, port, channel)
+            yield BatcherProcess(process, metrics, channel)
         finally:
             if process.returncode is None:
                 process.terminate()
             await process.wait()
+
+
+async def wait_for_metric(b: BatcherProcess, line: str) -> None:
+    """Returns when the batcher's metrics have this line."""
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{b.metrics}") as session, asyncio.timeout(5):
+        while line not in await (await session.get("/metrics")).text():  # noqa: ASYNC110 - another process's
+            await asyncio.sleep(0.02)
 
 
 @pytest.fixture(params=["envoy", "grpcio"])
@@ -127,6 +137,21 @@ async def test_a_caller_that_leaves_harms_nobody(front: str) -> None:
         assert await stays == b"stays"
 
 
+async def test_a_caller_that_leaves_the_queue_costs_the_worker_nothing(front: str) -> None:
+    handler = ScriptedHandler(BatchingSettings())
+    async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
+        busy = [asyncio.ensure_future(b.ask(b"busy")) for _ in range(2)]
+        for _ in busy:
+            await handler.arrived.get()
+        leaves, last = (asyncio.ensure_future(b.ask(name)) for name in (b"leaves", b"last"))
+        await wait_for_metric(b, DEPTH.format(2.0))
+        leaves.cancel()
+        await wait_for_metric(b, DEPTH.format(1.0))
+        handler.go.set()
+        await asyncio.gather(*busy, last)
+    assert [item.request for batch in handler.batches for item in batch] == [b"busy", b"busy", b"last"]
+
+
 async def test_sigterm_answers_what_is_in_flight(front: str) -> None:
     handler = ScriptedHandler()
     async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
@@ -139,13 +164,7 @@ async def test_sigterm_answers_what_is_in_flight(front: str) -> None:
         assert await b.process.wait() == 0
 
 
-async def test_operators_find_metrics_and_health_over_http() -> None:
-    async with scripted_worker({"m": running()}) as worker, batcher(worker.target, "envoy") as b:
+async def test_answers_are_counted(front: str) -> None:
+    async with scripted_worker({"m": running()}) as worker, batcher(worker.target, front) as b:
         await b.ask(b"x")
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{b.port}") as session:
-            async with session.get("/metrics") as reply:
-                assert 'shoal_batcher_requests_total{code="OK",model="m"} 1.0' in await reply.text()
-            async with session.get("/healthz") as reply:
-                assert reply.status == 200
-            async with session.get("/-/drain") as reply:
-                assert reply.status == 404
+        await wait_for_metric(b, 'shoal_batcher_requests_total{code="OK",model="m"} 1.0')

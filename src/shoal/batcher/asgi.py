@@ -10,16 +10,15 @@ import asyncio
 import hmac
 import os
 import struct
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-from prometheus_client import generate_latest
 
 from shoal.batcher.server import HEALTH_CHECK, MAX_MESSAGE_BYTES, make_batcher, status_of
 from shoal.errors import Code, InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 
     from shoal.batcher.server import Batcher, Headers
 
@@ -32,6 +31,11 @@ TOKEN_HEADER = "x-shoal-token"  # noqa: S105 - the name of a header
 TOKEN_VARIABLE = "SHOAL_BATCHER_TOKEN"  # noqa: S105 - the name of a variable
 """Known to the parent process only: who may drain."""
 
+LOOK_SECONDS = 1.0
+"""How long a caller may be gone unnoticed; its deadline counts all the same."""
+MAX_LOOKS = 1000
+"""Callers asked in one look, oldest first: bounds what it costs (about 0.1 ms each)."""
+
 _PREFIX = struct.Struct(">BI")
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
@@ -39,10 +43,12 @@ _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 class Application:
     """The ASGI application. ``make`` runs on its event loop at start-up, so nothing happens at import."""
 
-    def __init__(self, make: Callable[[], Batcher]) -> None:
+    def __init__(self, make: Callable[[], Batcher], look_seconds: float = LOOK_SECONDS) -> None:
         self._make = make
         self._batcher: Batcher | None = None
-        self._watches: set[asyncio.Task[None]] = set()
+        self._look_seconds = look_seconds
+        self._callers: dict[asyncio.Future[bytes], tuple[float, Receive]] = {}
+        self._looking: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serves one connection's lifespan or one call."""
@@ -79,9 +85,7 @@ class Application:
     async def _unary(self, path: str, headers: Headers, receive: Receive, send: Send) -> None:
         try:
             message = await _read_message(receive)
-            call = asyncio.ensure_future(self.batcher.call(path, headers, message, _timeout(headers)))
-            self._watch(receive, call)
-            answer = await call
+            answer = await self._watched(self.batcher.call(path, headers, message, _timeout(headers)), receive)
         except asyncio.CancelledError:  # the caller has gone: there is nobody to answer
             return
         except Exception as error:
@@ -89,30 +93,40 @@ class Application:
         else:
             await _grpc_ok(send, answer)
 
-    def _watch(self, receive: Receive, call: asyncio.Future[bytes]) -> None:
-        """Cancels the call when its caller goes away. A pending receive() is never cancelled, pyvoy dislikes that."""
+    async def _watched(self, work: Coroutine[Any, Any, bytes], receive: Receive) -> bytes:
+        """Awaits ``work``, which is cancelled if its caller goes away."""
+        loop = asyncio.get_running_loop()
+        call = loop.create_task(work)
+        self._callers[call] = loop.time(), receive
+        if self._looking is None:
+            self._looking = loop.create_task(self._look_after_callers())
+        try:
+            return await call
+        finally:
+            del self._callers[call]
 
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            call.cancel()
+    async def _look_after_callers(self) -> None:
+        """Cancels the calls of callers that have left, looking once a while at those that have waited long.
 
-        task = asyncio.ensure_future(watch())
-        self._watches.add(task)
-        task.add_done_callback(self._watches.discard)
+        pyvoy answers each receive() behind the body at once, with nothing in it, so a call can't wait for its
+        disconnect; asking for each one, always, would cost more than the call itself.
+        """
+        loop = asyncio.get_running_loop()
+        while self._callers:
+            await asyncio.sleep(self._look_seconds)
+            for call, (since, receive) in islice(list(self._callers.items()), MAX_LOOKS):
+                long = call in self._callers and loop.time() - since >= self._look_seconds
+                if long and (await receive())["type"] == "http.disconnect":
+                    call.cancel()
+        self._looking = None
 
     def _operate(self, path: str, headers: Headers) -> tuple[int, bytes]:
-        match path:
-            case "/metrics":
-                return 200, generate_latest()
-            case "/healthz":
-                return (503, b"draining\n") if self.batcher.draining else (200, b"ok\n")
-            case _ if path in {DRAIN_PATH, IN_FLIGHT_PATH} and _is_parent(headers):
-                if path == DRAIN_PATH:
-                    self.batcher.drain()
-                return 200, str(self.batcher.dispatcher.in_flight).encode()
-            case _:
-                return 404, b"not found\n"
+        """What the parent process asks: the calls in flight, after a drain has begun or without."""
+        if path not in {DRAIN_PATH, IN_FLIGHT_PATH} or not _is_parent(headers):
+            return 404, b"not found; this is a gRPC service\n"
+        if path == DRAIN_PATH:
+            self.batcher.drain()
+        return 200, str(self.batcher.dispatcher.in_flight).encode()
 
 
 app = Application(make_batcher)
@@ -180,6 +194,6 @@ async def _grpc_error(send: Send, code: Code, message: str) -> None:
 
 
 async def _plain(send: Send, status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -16,7 +16,7 @@ import grpc
 
 from shoal.batcher.asgi import DRAIN_PATH, IN_FLIGHT_PATH, TOKEN_HEADER, TOKEN_VARIABLE
 from shoal.batcher.handler import GenericHandler
-from shoal.batcher.server import BALANCER_VARIABLE, NAME_VARIABLE, make_batcher
+from shoal.batcher.server import BALANCER_VARIABLE, METRICS_VARIABLE, NAME_VARIABLE, make_batcher
 from shoal.envoy import EnvoyProcess
 from shoal.errors import ConfigurationError
 
@@ -40,11 +40,13 @@ class BatcherOptions:
     listen: Endpoint
     balancer: Endpoint
     admin: Endpoint
+    metrics: Endpoint
 
 
 async def serve(options: BatcherOptions, stop: asyncio.Event) -> int:
     """Serves until ``stop`` is set, then drains. Returns the exit code."""
     os.environ |= {NAME_VARIABLE: options.name, BALANCER_VARIABLE: str(options.balancer)}
+    os.environ[METRICS_VARIABLE] = str(options.metrics)
     if has_shared_libpython():
         return await _serve_in_envoy(options, stop)
     log.warning(

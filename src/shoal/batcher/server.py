@@ -7,9 +7,11 @@ import os
 from typing import TYPE_CHECKING
 
 import grpc
+from prometheus_client import start_http_server
 
 from shoal.batcher.dispatch import Dispatcher
 from shoal.errors import Code, InvalidRequest, ShoalError, to_status
+from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 NAME_VARIABLE = "SHOAL_BATCHER_NAME"
 BALANCER_VARIABLE = "SHOAL_BATCHER_BALANCER"
+METRICS_VARIABLE = "SHOAL_BATCHER_METRICS"
 DEFAULT_TIMEOUT_SECONDS = 30.0
 """For a call without a deadline; the router sets one on every call."""
 MAX_MESSAGE_BYTES = 65_536
@@ -61,7 +64,9 @@ class Batcher:
 
 
 def make_batcher() -> Batcher:
-    """The batcher that the environment describes; call it on the event loop that will serve."""
+    """The batcher that the environment describes, its metrics served; call it on the event loop that will serve."""
+    metrics = Endpoint.parse(os.environ[METRICS_VARIABLE])
+    start_http_server(metrics.port, metrics.host)
     return Batcher(Dispatcher(open_channel(os.environ[BALANCER_VARIABLE]), os.environ[NAME_VARIABLE]))
 
 
