@@ -43,7 +43,7 @@ integration: $(SETUP)
 test-system: $(SETUP) ## What needs Debian packages, and root to install them
 ifeq ($(PROMTOOL),)
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends prometheus
+	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends prometheus >/dev/null
 endif
 	$(BIN)/pytest -q tests/system
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import typer
@@ -81,6 +80,8 @@ app = typer.Typer(cls=RootGroup, no_args_is_help=True, pretty_exceptions_enable=
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version as installed_version  # noqa: PLC0415 - 30 ms that no other command needs
+
         typer.echo(f"shoal {installed_version('shoal')}")
         raise typer.Exit
 
