@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -20,6 +21,16 @@ class Slot(Protocol):
     def input(self) -> NDArray[np.generic]:
         """``(max_batch_size, *config.input.shape)`` of ``config.input.dtype``, C-contiguous, to be written in place."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What a batch gave."""
+
+    outputs: Mapping[str, NDArray[np.generic]]
+    """Output name to ``(size, *shape)``; the arrays are the caller's own and outlive the slot."""
+    seconds: float
+    """Of execution, without the wait for a free instance."""
 
 
 SlotType = TypeVar("SlotType", bound=Slot)
@@ -41,15 +52,10 @@ class LoadedModel(Protocol[SlotType]):
         """Gives a slot back. Call once an acquire."""
         ...
 
-    async def infer(
-        self, slot: SlotType, size: int, timeout_microseconds: int = 0
-    ) -> Mapping[str, NDArray[np.generic]]:
+    async def infer(self, slot: SlotType, size: int, timeout_microseconds: int = 0) -> Inference:
         """Runs the first ``size`` rows of ``slot``.
 
         At most ``instance_count`` calls execute at once; the others wait in order.
-
-        Returns:
-            Output name to ``(size, *shape)``; the arrays are the caller's own and outlive the slot.
 
         Raises:
             Unavailable: the engine is away.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 import openvino
 
+from shoal.engine import Inference
 from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.modelstore.config import ModelConfig
-
-    Outputs = dict[str, NDArray[np.generic]]
 
 _log = logging.getLogger(__name__)
 
@@ -147,7 +146,7 @@ class OpenVinoModel:
         loop = asyncio.get_running_loop()
         slot.running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._slots.release, slot))
 
-    async def infer(self, slot: OpenVinoSlot, size: int, timeout_microseconds: int = 0) -> Outputs:
+    async def infer(self, slot: OpenVinoSlot, size: int, timeout_microseconds: int = 0) -> Inference:
         """See ``LoadedModel``."""
         if self._closed:
             raise Unavailable("the model was unloaded; try again")
@@ -176,22 +175,24 @@ class OpenVinoModel:
         self._slots.close()
         await asyncio.to_thread(self._threads.shutdown)
 
-    def _run(self, rows: NDArray[np.generic]) -> Outputs:
+    def _run(self, rows: NDArray[np.generic]) -> Inference:
         """Executes ``rows``, in one of this model's threads; there is a request for each of those."""
         request = self._requests.get()
+        started = time.perf_counter()
         try:
             results = request.infer(rows, share_inputs=True)
         except RuntimeError as error:
             raise Internal(f"model {self._config.name!r}: inference failed: {_reason(error)}") from error
         finally:
             self._requests.put(request)
-        outputs: Outputs = {name: results[port] for name, port in self._ports.items()}
+        seconds = time.perf_counter() - started
+        outputs: dict[str, NDArray[np.generic]] = {name: results[port] for name, port in self._ports.items()}
         for name, value in outputs.items():
             if value.shape[:1] != rows.shape[:1]:
                 raise Internal(
                     f"model {self._config.name!r}: output {name!r} has shape {value.shape} for {len(rows)} rows"
                 )
-        return outputs
+        return Inference(outputs, seconds)
 
     def _make_slot(self) -> OpenVinoSlot:
         shape = (self._config.batching.max_batch_size, *self._config.input.shape)
@@ -203,7 +204,7 @@ class OpenVinoSlot:
     """Implements ``shoal.engine.Slot``; the model reads its memory in place."""
 
     input: NDArray[np.generic]
-    running: Future[Outputs] | None = None
+    running: Future[Inference] | None = None
     """What reads the memory now, or did last."""
 
 

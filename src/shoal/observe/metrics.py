@@ -31,7 +31,7 @@ WORKER_FETCH = Histogram("shoal_worker_fetch_seconds", "Fetching one picture.", 
 WORKER_FETCH_BYTES = Histogram("shoal_worker_fetch_bytes", "One picture as fetched.", buckets=_BYTES)
 WORKER_DECODE = Histogram("shoal_worker_decode_seconds", "Decoding and resizing one picture.", buckets=_SECONDS)
 WORKER_QUEUE = Histogram(
-    "shoal_worker_queue_seconds", "From a batch's last decoded picture to its execution.", ["model"], buckets=_SECONDS
+    "shoal_worker_queue_seconds", "A ready batch's wait for a free instance of its model.", ["model"], buckets=_SECONDS
 )
 WORKER_COMPUTE = Histogram(
     "shoal_worker_compute_seconds", "The engine's time for one batch.", ["model"], buckets=_SECONDS

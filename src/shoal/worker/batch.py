@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shoal.batching.v1 import batching_pb2
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
-    from shoal.engine import Slot
+    from shoal.engine import Inference, Slot
+    from shoal.v1 import inference_pb2
     from shoal.worker.header import ImageSize
     from shoal.worker.model import PictureModel
 
@@ -31,17 +31,6 @@ log = logging.getLogger(__name__)
 
 STRAGGLER_SECONDS = 0.1
 """How long a closed batch with at least one ready picture waits for fetches that are still under way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """What the engine made of a batch."""
-
-    outputs: Mapping[str, NDArray[np.generic]]
-    started: float
-    """On the event loop's clock, as ``seconds``."""
-    seconds: float
-    size: int
 
 
 class PictureBatch:
@@ -181,28 +170,36 @@ class PictureBatch:
         return results
 
     async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
-        started = self._loop.time()
-        left = max(picture.deadline for picture in pictures) - started
+        asked = self._loop.time()
+        left = max(picture.deadline for picture in pictures) - asked
         if left <= 0:
             raise DeadlineExceeded("the deadline passed before the engine was free")
-        outputs = await self._model.loaded.infer(slot, len(pictures), int(left * 1e6))
-        compute = self._loop.time() - started
-        self._model.meter.executed(len(pictures), compute)
-        execution = Execution(outputs, started, compute, len(pictures))
+        inference = await self._model.loaded.infer(slot, len(pictures), int(left * 1e6))
+        started = self._loop.time() - inference.seconds
+        self._model.meter.executed(len(pictures), started - asked, inference.seconds)
         if self._model.head.slow:
-            return await self._loop.run_in_executor(self._model.threads, self._replies, execution, pictures)
-        return self._replies(execution, pictures)
+            return await self._loop.run_in_executor(self._model.threads, self._replies, inference, started, pictures)
+        return self._replies(inference, started, pictures)
 
-    def _replies(self, execution: Execution, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
-        return [self._reply(execution, row, picture) for row, picture in enumerate(pictures)]
+    def _replies(
+        self, inference: Inference, started: float, pictures: Sequence[Picture]
+    ) -> list[batching_pb2.BatchItemResult]:
+        compute_us = int(inference.seconds * 1e6)
+        results = []
+        for row, picture in enumerate(pictures):
+            timing = picture.timing(started, compute_us, len(pictures))
+            results.append(self._reply(inference.outputs, row, picture, timing))
+        return results
 
-    def _reply(self, execution: Execution, row: int, picture: Picture) -> batching_pb2.BatchItemResult:
+    def _reply(
+        self, outputs: Mapping[str, NDArray[np.generic]], row: int, picture: Picture, timing: inference_pb2.Timing
+    ) -> batching_pb2.BatchItemResult:
         try:
-            reply = self._model.head.reply(execution.outputs, row, picture.request, picture.size)
+            reply = self._model.head.reply(outputs, row, picture.request, picture.size)
             reply.image_uuid = picture.request.image_uuid
             reply.model_name = self._model.name
             reply.model_version = self._model.loaded.config.version
-            reply.timing.CopyFrom(picture.timing(execution.started, execution.seconds, execution.size))
+            reply.timing.CopyFrom(timing)
             self._model.meter.answered(Code.OK)
             return batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
         except Exception as error:

@@ -51,9 +51,10 @@ class Meter:
         """One picture is in its slot."""
         metrics.WORKER_DECODE.observe(seconds)
 
-    def executed(self, size: int, seconds: float) -> None:
-        """One batch went through the engine."""
+    def executed(self, size: int, waited: float, seconds: float) -> None:
+        """One batch went through the engine, after it had waited for a free instance."""
         self._size.observe(size)
+        self._queue.observe(waited)
         self._compute.observe(seconds)
 
 

@@ -37,14 +37,14 @@ class Picture:
             raise DeadlineExceeded("the deadline passed in the worker")
         return self.deadline - now
 
-    def timing(self, started: float, compute_seconds: float, batch_size: int) -> inference_pb2.Timing:
+    def timing(self, started: float, compute_us: int, batch_size: int) -> inference_pb2.Timing:
         """What the reply says; whatever is neither fetch, decode nor compute was waiting."""
         waited = (started - self.arrived) - self.fetch_seconds - self.decode_seconds
         return inference_pb2.Timing(
             queue_us=self.item.queued_us + int(max(0.0, waited) * 1e6),
             fetch_us=int(self.fetch_seconds * 1e6),
             decode_us=int(self.decode_seconds * 1e6),
-            compute_us=int(compute_seconds * 1e6),
+            compute_us=compute_us,
             batch_size=batch_size,
         )
 

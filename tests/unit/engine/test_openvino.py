@@ -36,7 +36,7 @@ async def colours(loaded: OpenVinoModel, *pictures: tuple[int, int, int]) -> lis
     try:
         for row, colour in enumerate(pictures):
             slot.input[row] = colour
-        outputs = await loaded.infer(slot, len(pictures))
+        outputs = (await loaded.infer(slot, len(pictures))).outputs
     finally:
         loaded.release(slot)
     (output,) = outputs.values()
@@ -55,7 +55,8 @@ async def test_several_models_and_outputs_at_once(engine: OpenVinoEngine, tmp_pa
     detector = await engine.load(add_tiny_detector(tmp_path))
     slot = await detector.acquire()
     slot.input[:2] = 255
-    outputs, found = await asyncio.gather(detector.infer(slot, 2), colours(classifier, GREEN))
+    inference, found = await asyncio.gather(detector.infer(slot, 2), colours(classifier, GREEN))
+    outputs = inference.outputs
     assert found == [1]
     assert {name: value.shape for name, value in outputs.items()} == {"boxes": (2, 4, 4), "scores": (2, 4)}
     np.testing.assert_allclose(outputs["scores"], 1, atol=0.01)
@@ -65,7 +66,7 @@ async def test_outputs_outlive_their_slot(engine: OpenVinoEngine, tmp_path: Path
     loaded = await engine.load(add_tiny_classifier(tmp_path, batching=BatchingSettings(max_batch_size=1)))
     slot = await loaded.acquire()
     slot.input[0] = RED
-    first = await loaded.infer(slot, 1)
+    first = (await loaded.infer(slot, 1)).outputs
     before = {name: value.copy() for name, value in first.items()}
     slot.input[0] = BLUE
     await loaded.infer(slot, 1)
@@ -127,7 +128,7 @@ async def test_closing_a_model_turns_everyone_away_and_waits(engine: OpenVinoEng
     running = asyncio.create_task(loaded.infer(slots[0], 1))
     await asyncio.sleep(0)
     await loaded.close()
-    assert len(await running) == 1
+    assert len((await running).outputs) == 1
     with pytest.raises(Unavailable):
         await waiting
     with pytest.raises(Unavailable):
