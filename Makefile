@@ -23,7 +23,7 @@ demo: export SHOAL_HOME := $(CURDIR)/.shoal/demo
 demo: $(SETUP) ## Start the whole service, label two photographs, stop it
 	@set -e; trap '$(BIN)/shoal down' EXIT; \
 	$(BIN)/shoal up --detach --port 0; \
-	$(BIN)/shoal classify samples/*.jpg --model efficientnet-lite0
+	$(BIN)/shoal classify samples/chelsea.jpg samples/coffee.jpg --model efficientnet-lite0
 
 test: check integration ## Everything that needs no root
 check: lint unit ## Style, types and unit tests: a minute or less

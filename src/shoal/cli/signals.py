@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 from typing import TYPE_CHECKING, TypeVar
+
+from shoal.observe import logs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -17,7 +18,7 @@ _FORCED = 1
 
 def run_until_signal(main: Callable[[asyncio.Event], Awaitable[Result]], log_level: str = "info") -> Result:
     """Runs ``main``, whose event the first SIGTERM or SIGINT sets; it then drains and returns. A second forces exit."""
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(log_level)
 
     async def run() -> Result:
         stop = asyncio.Event()
