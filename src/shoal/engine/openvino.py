@@ -12,7 +12,6 @@ import os
 import queue
 import time
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -23,9 +22,11 @@ import openvino
 from shoal.engine import Inference
 from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
+from shoal.threads import make_pool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
@@ -57,14 +58,16 @@ class OpenVinoEngine:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._precision = precision
         self._core: openvino.Core | None = None
+        self._loader = make_pool(1, "infer-load")  # OpenVINO's own threads inherit its name, and so count as inference
         self._models: weakref.WeakSet[OpenVinoModel] = weakref.WeakSet()
 
     async def load(self, config: ModelConfig) -> OpenVinoModel:
         """See ``Engine``."""
+        loop = asyncio.get_running_loop()
         if self._core is None:
-            self._core = await asyncio.to_thread(self._start)
+            self._core = await loop.run_in_executor(self._loader, self._start)
         started = time.perf_counter()
-        model = OpenVinoModel(config, await asyncio.to_thread(self._compile, self._core, config))
+        model = OpenVinoModel(config, await loop.run_in_executor(self._loader, self._compile, self._core, config))
         try:
             await model.warm()
         except Internal as error:
@@ -80,6 +83,7 @@ class OpenVinoEngine:
         """See ``Engine``."""
         for model in list(self._models):
             await model.close()
+        self._loader.shutdown(wait=False)
 
     def _start(self) -> openvino.Core:
         core = openvino.Core()
@@ -125,7 +129,7 @@ class OpenVinoModel:
         for _ in range(instances):
             self._requests.put(compiled.create_infer_request())
         self._ports = {output.name: compiled.output(output.name) for output in config.outputs}
-        self._threads = ThreadPoolExecutor(instances, thread_name_prefix=f"infer-{config.name}")
+        self._threads = make_pool(instances, f"infer-{config.name}")
         self._slots = SlotPool(self._make_slot, instances + PREFETCHED + OVERSHOOT)
         self._closed = False
 

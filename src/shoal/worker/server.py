@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from shoal.errors import ConfigurationError
 from shoal.keys import load_keys, watch_keys
 from shoal.modelstore import repository
 from shoal.objectstore import load_credentials, open_store
+from shoal.threads import make_pool
 from shoal.v1 import inference_pb2
 from shoal.watch import changes
 from shoal.worker.access import Access
@@ -70,7 +70,7 @@ class Worker:
         self._settings: Pool = options.service.pools[options.pool]
         self._model_store = options.home.model_store(options.service)
         self._access = Access(load_keys(options.home.keys_file(options.service)))
-        self._threads = ThreadPoolExecutor(self._settings.decode_threads or os.cpu_count() or 1, "decode")
+        self._threads = make_pool(self._settings.decode_threads or len(os.sched_getaffinity(0)), "decode")
         self._engine = OpenVinoEngine(cache=options.home.cache / "openvino")
         self._fetcher = Fetcher(
             store,
