@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
 from shoal.batching.v1 import batching_pb2
-from shoal.errors import Code, DeadlineExceeded, Internal, ShoalError
+from shoal.errors import Code, DeadlineExceeded, Internal, ShoalError, Unavailable
 from shoal.worker.picture import Picture, failure
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class PictureBatch:
 
     def add(self, item: batching_pb2.BatchItem) -> None:
         """Starts fetching at once."""
+        if self._rows == self._model.settings.max_batch_size:
+            self._fail(item.index, Unavailable("the batch is larger than the model takes; try again"))
+            return
         try:
             picture = self._model.admit(item, self._method, self._loop.time())
         except Exception as error:
@@ -174,7 +178,8 @@ class PictureBatch:
         left = max(picture.deadline for picture in pictures) - asked
         if left <= 0:
             raise DeadlineExceeded("the deadline passed before the engine was free")
-        inference = await self._model.loaded.infer(slot, len(pictures), int(left * 1e6))
+        timeout = 0 if math.isinf(left) else int(left * 1e6)
+        inference = await self._model.loaded.infer(slot, len(pictures), timeout)
         started = self._loop.time() - inference.seconds
         self._model.meter.executed(len(pictures), started - asked, inference.seconds)
         if self._model.head.slow:

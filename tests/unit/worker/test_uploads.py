@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import contextlib
+import uuid
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from shoal import spec
+from shoal.keys import Key, KeyRing
+from shoal.objectstore import Credentials, open_store
+from shoal.v1 import inference_pb2
+from shoal.worker.access import Access
+from shoal.worker.uploads import UploadsService
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SECRET = "s" * 24
+SETTINGS = spec.ObjectStore(upload_url_lifetime_seconds=60, max_image_bytes=1000)
+
+
+@contextlib.asynccontextmanager
+async def serving() -> AsyncIterator[grpc.aio.UnaryUnaryMultiCallable]:
+    store = open_store(SETTINGS, Credentials("access" * 4, "secret" * 4), "http://127.0.0.1:1")
+    access = Access(KeyRing([Key(id="k", key=SECRET, owner="me"), Key(id="other", key="o" * 24, owner="you")]))
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((UploadsService(store, SETTINGS, access).rpc_handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel.unary_unary(
+            "/shoal.v1.Uploads/Create",
+            request_serializer=inference_pb2.CreateUploadsRequest.SerializeToString,
+            response_deserializer=inference_pb2.CreateUploadsReply.FromString,
+        )
+    await server.stop(None)
+
+
+async def ask(count: int = 1, api_key: str = SECRET, client: str = "k") -> inference_pb2.CreateUploadsReply:
+    async with serving() as create:
+        request = inference_pb2.CreateUploadsRequest(api_key=api_key, count=count)
+        return await create(request, metadata=(("x-client-id", client),))
+
+
+async def test_urls_are_below_the_owners_prefix_and_say_what_they_are_good_for() -> None:
+    reply = await ask(3)
+    assert (reply.expires_in_seconds, reply.max_bytes) == (60, 1000)
+    names = {upload.image_uuid for upload in reply.uploads}
+    assert len(names) == 3
+    for upload in reply.uploads:
+        assert str(uuid.UUID(upload.image_uuid)) == upload.image_uuid
+        assert f"/images/me/{upload.image_uuid}.jpg?" in upload.put_url
+        assert "X-Amz-Signature=" in upload.put_url
+
+
+async def test_no_count_means_one() -> None:
+    assert len((await ask(0)).uploads) == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "api_key", "client", "code"),
+    [
+        (1001, SECRET, "k", grpc.StatusCode.INVALID_ARGUMENT),
+        (1, "", "k", grpc.StatusCode.UNAUTHENTICATED),
+        (1, "o" * 24, "k", grpc.StatusCode.UNAUTHENTICATED),
+        (1, SECRET, "gone", grpc.StatusCode.UNAUTHENTICATED),
+    ],
+)
+async def test_what_is_refused(count: int, api_key: str, client: str, code: grpc.StatusCode) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await ask(count, api_key, client)
+    assert caught.value.code() is code
+    assert SECRET not in (caught.value.details() or "")

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import asyncio
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from shoal.batching.v1 import batching_pb2
+from shoal.errors import Code, NotFound, Unavailable
+from shoal.keys import Key, KeyRing
+from shoal.v1 import inference_pb2
+from shoal.worker import batch as batch_module
+from shoal.worker.access import Access
+from shoal.worker.batch import PictureBatch
+from shoal.worker.decode import Decoder
+from shoal.worker.heads import make_head
+from shoal.worker.model import Meter, PictureModel
+from support.pictures import encode
+from support.scripted_engine import ScriptedModel
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+METHOD = "/shoal.v1.Inference/Classify"
+SECRET = "s" * 24
+RED, GREEN, BLUE = (encode(Image.new("RGB", (16, 16), colour)) for colour in ("red", "lime", "blue"))
+
+
+@dataclass
+class FakeFetcher:
+    """Pictures by uuid; one that is an event hangs until it is set. The real one has its own tests."""
+
+    pictures: dict[str, bytes | Exception | asyncio.Event] = field(default_factory=dict)
+    fetched: list[str] = field(default_factory=list)
+
+    def put(self, picture: bytes | Exception | asyncio.Event) -> str:
+        name = str(uuid.uuid4())
+        self.pictures[f"me/{name}.jpg"] = picture
+        return name
+
+    async def fetch(self, key: str, timeout_seconds: float | None = None) -> bytes:
+        self.fetched.append(key)
+        picture = self.pictures.get(key, NotFound("no image"))
+        if isinstance(picture, asyncio.Event):
+            async with asyncio.timeout(timeout_seconds):
+                await picture.wait()
+            return RED
+        if isinstance(picture, Exception):
+            raise picture
+        return picture
+
+
+@pytest.fixture
+def engine() -> ScriptedModel:
+    return ScriptedModel()
+
+
+@pytest.fixture
+def model(engine: ScriptedModel) -> Iterator[PictureModel]:
+    with ThreadPoolExecutor(1) as threads:
+        yield PictureModel(
+            loaded=engine,
+            decoder=Decoder(engine.config, max_pixels=10**6, max_scans=10),
+            head=make_head(engine.config),
+            fetcher=FakeFetcher(),  # type: ignore[arg-type]
+            access=Access(KeyRing([Key(id="k", key=SECRET, owner="me"), Key(id="other", key="o" * 24, owner="you")])),
+            threads=threads,
+            meter=Meter("colour"),
+        )
+
+
+@pytest.fixture
+async def batch(model: PictureModel) -> AsyncIterator[PictureBatch]:
+    made = PictureBatch(model, METHOD)
+    yield made
+    made.abandon()
+
+
+def item(
+    index: int, image_uuid: str, timeout_us: int = 0, client: str = "k", **request: object
+) -> batching_pb2.BatchItem:
+    fields = {"api_key": SECRET, "image_uuid": image_uuid, "model_name": "colour"} | request
+    message = inference_pb2.ImageRequest(**fields).SerializeToString()
+    return batching_pb2.BatchItem(index=index, request=message, owner=client, timeout_us=timeout_us, queued_us=7)
+
+
+async def results(batch: PictureBatch) -> dict[int, batching_pb2.BatchItemResult]:
+    return {result.index: result async for group in batch.finish() for result in group}
+
+
+def label(result: batching_pb2.BatchItemResult) -> str:
+    assert result.code == Code.OK, result.message
+    return inference_pb2.ClassifyReply.FromString(result.response).classes[0].label
+
+
+async def test_each_picture_gets_its_own_answer(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel
+) -> None:
+    names = [model.fetcher.put(picture) for picture in (RED, GREEN, BLUE)]
+    for index, name in enumerate(names):
+        batch.add(item(index, name))
+    answered = await results(batch)
+    assert [label(answered[index]) for index in range(3)] == ["red", "green", "blue"]
+    assert engine.sizes == [3]
+    reply = inference_pb2.ClassifyReply.FromString(answered[1].response)
+    assert (reply.image_uuid, reply.model_name, reply.model_version) == (names[1], "colour", 3)
+    assert reply.timing.batch_size == 3
+    assert reply.timing.compute_us == 1000
+    assert reply.timing.queue_us >= 7
+
+
+async def test_bad_items_leave_no_gap_and_harm_nobody(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel
+) -> None:
+    bad = [b"", b"text", BLUE[:-200], NotFound("no image"), ValueError("a fault of ours")]
+    for index, picture in enumerate([*bad[:2], RED, *bad[2:4], GREEN]):
+        batch.add(item(index, model.fetcher.put(picture)))
+    answered = await results(batch)
+    assert (label(answered[2]), label(answered[5])) == ("red", "green")
+    assert [answered[index].code for index in (0, 1, 3, 4)] == [Code.INVALID_ARGUMENT] * 3 + [Code.NOT_FOUND]
+    assert engine.sizes == [2]
+
+
+async def test_an_unexpected_error_is_internal_and_tells_nothing(model: PictureModel, batch: PictureBatch) -> None:
+    batch.add(item(0, model.fetcher.put(ValueError("secret"))))
+    answered = await results(batch)
+    assert answered[0].code == Code.INTERNAL
+    assert "secret" not in answered[0].message
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "code"),
+    [
+        ({"image_uuid": "../../etc/passwd"}, Code.INVALID_ARGUMENT),
+        ({"api_key": ""}, Code.UNAUTHENTICATED),
+        ({"api_key": "wrong" * 5}, Code.UNAUTHENTICATED),
+        ({"api_key": "o" * 24}, Code.UNAUTHENTICATED),
+        ({"model_name": "another"}, Code.INVALID_ARGUMENT),
+        ({"model_version": 2}, Code.INVALID_ARGUMENT),
+    ],
+)
+async def test_a_refused_request_costs_no_fetch(
+    model: PictureModel, batch: PictureBatch, request_fields: dict[str, object], code: Code
+) -> None:
+    batch.add(item(0, **({"image_uuid": str(uuid.uuid4())} | request_fields)))  # type: ignore[arg-type]
+    answered = await results(batch)
+    assert answered[0].code == code
+    assert model.fetcher.fetched == []
+
+
+async def test_garbage_and_the_wrong_method_are_invalid(model: PictureModel) -> None:
+    batch = PictureBatch(model, "/shoal.v1.Inference/Detect")
+    batch.add(item(0, str(uuid.uuid4())))
+    assert "call Classify" in (await results(batch))[0].message
+    batch.abandon()
+    batch = PictureBatch(model, METHOD)
+    batch.add(batching_pb2.BatchItem(index=0, request=b"\xff\xff", owner="k"))
+    assert (await results(batch))[0].code == Code.INVALID_ARGUMENT
+    batch.abandon()
+
+
+async def test_a_hanging_fetch_is_left_behind_and_answered_later(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    hangs = asyncio.Event()
+    batch.add(item(0, model.fetcher.put(hangs)))
+    batch.add(item(1, model.fetcher.put(GREEN)))
+    groups = batch.finish()
+    (first,) = await anext(groups)
+    assert label(first) == "green"
+    hangs.set()
+    (late,) = await anext(groups)
+    assert label(late) == "red"
+    assert engine.sizes == [1, 1]
+
+
+async def test_an_expired_item_is_dropped_before_it_executes(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel
+) -> None:
+    hangs = asyncio.Event()
+    batch.add(item(0, model.fetcher.put(hangs), timeout_us=1))
+    answered = await results(batch)
+    assert answered[0].code == Code.DEADLINE_EXCEEDED
+    assert engine.sizes == []
+
+
+async def test_a_batch_that_the_engine_refuses_runs_one_by_one(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel
+) -> None:
+    engine.poison = 127
+    poison = encode(Image.new("L", (16, 16), 127))
+    for index, picture in enumerate((RED, poison, GREEN)):
+        batch.add(item(index, model.fetcher.put(picture)))
+    answered = await results(batch)
+    assert (label(answered[0]), label(answered[2])) == ("red", "green")
+    assert answered[1].code == Code.INTERNAL
+    assert engine.sizes == [3, 1, 1, 1]
+
+
+async def test_an_overfull_batch_turns_the_rest_away(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel
+) -> None:
+    for index in range(7):
+        batch.add(item(index, model.fetcher.put(RED)))
+    answered = await results(batch)
+    assert [answered[index].code for index in range(7)] == [Code.OK] * 6 + [Code.UNAVAILABLE]
+
+
+async def test_an_engine_that_is_away_is_not_asked_again(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise Unavailable("gone")
+
+    engine.infer = refuse  # type: ignore[method-assign, assignment]
+    for index in range(2):
+        batch.add(item(index, model.fetcher.put(RED)))
+    answered = await results(batch)
+    assert [answered[index].code for index in range(2)] == [Code.UNAVAILABLE] * 2
+
+
+async def test_an_abandoned_batch_gives_its_slot_back(model: PictureModel, engine: ScriptedModel) -> None:
+    batch = PictureBatch(model, METHOD)
+    batch.add(item(0, model.fetcher.put(asyncio.Event())))
+    await asyncio.sleep(0)
+    batch.abandon()
+    await asyncio.sleep(0)
+    assert engine.in_use == 0
