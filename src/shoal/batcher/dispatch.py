@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from shoal.batcher.policy import BatchingPolicy, Close, Reject, Send
 from shoal.batcher.request import Request
 from shoal.batcher.stream import BatchStream, opener
-from shoal.errors import Code, DeadlineExceeded, NotFound, ShoalError, Unavailable, from_status
+from shoal.errors import Code, DeadlineExceeded, ShoalError, Unavailable, from_status
 from shoal.modelstore.config import BatchingSettings
 from shoal.observe import metrics
 
@@ -31,6 +31,8 @@ MAX_STREAMS = 1024
 """Of one queue: bounds what a pool of any size can make a batcher open."""
 NO_WORKER_SECONDS = 5.0
 """After this long without any worker, waiting requests are answered UNAVAILABLE; the client may try again."""
+_REFUSALS = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT})
+"""Of a parked stream: no such model, or the model has no such method. No other stream would fare better."""
 _BACKOFF_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 
 
@@ -130,8 +132,8 @@ class ModelQueue:
         self._carry_out(self._policy.lost(self._loop.time(), stream, waiting))
         if self._stopping:
             self._carry_out(self._policy.fail(Unavailable("the batcher is stopping; try again")))
-        elif code is Code.NOT_FOUND and not stream.holds_permit:
-            self._fail(NotFound(message or f"model {self._model!r} is not served here"))
+        elif code in _REFUSALS and not stream.holds_permit:
+            self._fail(from_status(code, message or f"model {self._model!r} is not served here"))
         else:
             if not stream.holds_permit:
                 self._count_failure(message)

@@ -17,7 +17,7 @@ import grpc
 from shoal.batcher.asgi import DRAIN_PATH, IN_FLIGHT_PATH, TOKEN_HEADER, TOKEN_VARIABLE
 from shoal.batcher.handler import GenericHandler
 from shoal.batcher.server import BALANCER_VARIABLE, METRICS_VARIABLE, NAME_VARIABLE, make_batcher
-from shoal.envoy import EnvoyProcess
+from shoal.envoy import EnvoyProcess, check_free
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -69,15 +69,20 @@ def has_shared_libpython() -> bool:
 async def _serve_in_envoy(options: BatcherOptions, stop: asyncio.Event) -> int:
     from pyvoy._server import get_envoy_environ  # noqa: PLC0415 - no public name for what a foreign Envoy needs
 
+    check_free("batcher", (options.listen, options.admin))
     token = secrets.token_urlsafe(32)
     environment = {**os.environ, **get_envoy_environ(), TOKEN_VARIABLE: token}
-    arguments = ["--config-yaml", json.dumps(envoy_config(options)), "--concurrency", "1"]
-    async with EnvoyProcess(arguments, options.admin, environment) as envoy:
+    # main would warn of a missing limit on connections at each start; the router is the only one that connects.
+    arguments = ["--config-yaml", json.dumps(envoy_config(options)), "--log-level", "warning"]
+    arguments += ["--component-log-level", "main:error"]
+    async with EnvoyProcess(arguments, options.admin, concurrency=1, environment=environment) as envoy:
         log.info("batcher %s listens on %s, inside Envoy", options.name, options.listen)
-        if await envoy.ended_before(stop):
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopping, envoy.ended}, return_when=asyncio.FIRST_COMPLETED)
+        if envoy.ended.done():
+            stopping.cancel()
             return envoy.exit_code
-        await envoy.fail_health()
-        await _drain(options.listen, {TOKEN_HEADER: token})
+        await _drain(envoy, options.listen, {TOKEN_HEADER: token})
     return 0
 
 
@@ -98,14 +103,22 @@ def envoy_config(options: BatcherOptions) -> dict[str, Any]:
     return config
 
 
-async def _drain(listen: Endpoint, headers: dict[str, str]) -> None:
+async def _drain(envoy: EnvoyProcess, listen: Endpoint, headers: dict[str, str]) -> None:
     """Returns when no call is in flight, or the time is over. Calls that still come are answered."""
-    async with aiohttp.ClientSession(f"http://{listen}", headers=headers) as session:
-        async with asyncio.timeout(DRAIN_SECONDS):
+    try:
+        async with (
+            asyncio.timeout(DRAIN_SECONDS),
+            aiohttp.ClientSession(f"http://{listen}", headers=headers) as session,
+        ):
+            await envoy.leave()
             in_flight = await _ask(session, DRAIN_PATH)
             while in_flight:
                 await asyncio.sleep(_POLL_SECONDS)
                 in_flight = await _ask(session, IN_FLIGHT_PATH)
+    except TimeoutError:
+        log.warning("calls were still in flight after %.0f s of draining", DRAIN_SECONDS)
+    except (aiohttp.ClientError, OSError) as error:
+        log.warning("not drained: %r", error)
 
 
 async def _ask(session: aiohttp.ClientSession, path: str) -> int:

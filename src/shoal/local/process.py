@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from shoal.errors import ConfigurationError, ShoalError, Unavailable
-from shoal.local import tether
+from shoal import tether
 from shoal.local.probe import until_ready
 
 if TYPE_CHECKING:
