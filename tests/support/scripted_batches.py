@@ -11,6 +11,7 @@ import grpc
 
 from shoal.batching.service import BatchingService
 from shoal.batching.v1 import batching_pb2
+from shoal.errors import InvalidRequest
 from shoal.modelstore.config import BatchingSettings
 
 Answer = Callable[[batching_pb2.BatchItem], batching_pb2.BatchItemResult]
@@ -35,6 +36,12 @@ class ScriptedHandler:
     batches: list[list[batching_pb2.BatchItem]] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     abandoned: int = 0
+    refuses: str = ""
+    """A method."""
+
+    def check(self, method: str) -> None:
+        if self.refuses == method:
+            raise InvalidRequest(f"call something else than {method}")
 
     def begin(self, method: str) -> ScriptedBatch:
         self.methods.append(method)

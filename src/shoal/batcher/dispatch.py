@@ -6,17 +6,18 @@ import asyncio
 import json
 import logging
 import math
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, get_args
 
 from shoal.batcher.policy import BatchingPolicy, Close, Reject, Send
 from shoal.batcher.request import Request
-from shoal.batcher.stream import BatchStream, opener
+from shoal.batcher.stream import BatchStream, StreamState, opener
 from shoal.errors import Code, DeadlineExceeded, ShoalError, Unavailable, from_status
 from shoal.modelstore.config import BatchingSettings
 from shoal.observe import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import grpc
 
@@ -57,6 +58,7 @@ class ModelQueue:
         self._retry: asyncio.TimerHandle | None = None
         self._stopping = False
         self._meter = _Meter(model)
+        self._meter.look_at(self._streams, self._policy)
         self._maintain()
 
     async def submit(self, owner: str, message: bytes, timeout_seconds: float, traceparent: str = "") -> bytes:
@@ -193,7 +195,6 @@ class ModelQueue:
                     stream.close()
                 case Reject(entry, error):
                     self._answer_error(entry, error)
-        self._meter.depth(self._policy.queued)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -252,10 +253,18 @@ class _Meter:
         self._model = model
         self._queue = metrics.BATCHER_QUEUE.labels(model)
         self._size = metrics.BATCHER_BATCH_SIZE.labels(model)
-        self.depth = metrics.BATCHER_DEPTH.labels(model).set
         self.resent = metrics.BATCHER_RESENT.labels(model).inc
         self._codes = {code: metrics.BATCHER_REQUESTS.labels(model, code.name) for code in Code}
         self._reasons = {r: metrics.BATCHER_CLOSED.labels(model, r) for r in ("preferred", "delay", "drain")}
+
+    def look_at(self, streams: Collection[BatchStream], policy: BatchingPolicy[BatchStream, Request]) -> None:
+        """What the gauges show is counted when somebody asks."""
+        metrics.BATCHER_DEPTH.labels(self._model).set_function(lambda: policy.queued)
+        metrics.BATCHER_IN_FLIGHT.labels(self._model).set_function(
+            lambda: sum(stream.in_flight for stream in tuple(streams))
+        )
+        for state in get_args(StreamState):
+            metrics.BATCHER_STREAMS.labels(self._model, state).set_function(partial(_count, streams, state))
 
     def answered(self, code: Code) -> None:
         self._codes[code].inc()
@@ -267,6 +276,10 @@ class _Meter:
     def closed(self, size: int, reason: str) -> None:
         self._size.observe(size)
         self._reasons[reason].inc()
+
+
+def _count(streams: Collection[BatchStream], state: str) -> int:
+    return sum(stream.state == state for stream in tuple(streams))
 
 
 def _settings(text: str) -> BatchingSettings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from shoal.batcher.queue import FairQueue
 from shoal.errors import Unavailable
@@ -12,26 +12,32 @@ from shoal.errors import Unavailable
 if TYPE_CHECKING:
     from types import TracebackType
 
-DRAINING = "the worker is draining"
+DRAINING: Final = "the worker is draining"
+IDLE_SECONDS: Final = 0.05
+"""Whoever has something to send uses a permit within milliseconds. One that is idle for longer stays good, but counts
+against its holder alone: else a batcher without work would shut the others out."""
 
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
     owner: str
-    ready: asyncio.Future[None]
+    ready: asyncio.Future[Permit]
 
 
 class Permit:
     """The right to one batch; a context manager. Giving it back twice is harmless."""
 
-    def __init__(self, gate: PermitGate) -> None:
-        self._gate: PermitGate | None = gate
+    def __init__(self, gate: PermitGate, owner: str) -> None:
+        self.owner = owner
+        self._gate = gate
+
+    def use(self) -> None:
+        """The batch has items now."""
+        self._gate.use(self)
 
     def release(self) -> None:
         """Gives it back."""
-        gate, self._gate = self._gate, None
-        if gate is not None:
-            gate.give_back()
+        self._gate.give_back(self)
 
     def __enter__(self) -> Self:
         return self
@@ -43,18 +49,30 @@ class Permit:
 
 
 class PermitGate:
-    """Grants up to ``limit`` permits at once, to those who ask in turn: one batcher can't shut out another."""
+    """Grants permits to those who ask, in turn, so that one can't shut out another.
 
-    def __init__(self, limit: int) -> None:
+    Of permits in use or just granted there are ``limit`` at most, and nobody gets more than that together with those in
+    use. So one asker gets ``limit`` in all; of several, those who were idle may exceed it together for one batch each.
+    """
+
+    def __init__(self, limit: int, idle_seconds: float = IDLE_SECONDS) -> None:
         self.limit = limit
-        self.granted = 0
         self.closed = asyncio.Event()
         """Set once nothing new is taken: streams that hold a permit but no items yet had better end."""
+        self._idle_seconds = idle_seconds
         self._waiters: FairQueue[_Waiter] = FairQueue()
+        self._in_use: set[Permit] = set()
+        self._fresh: dict[Permit, asyncio.TimerHandle] = {}
+        self._idle: set[Permit] = set()
         self._all_back = asyncio.Event()
         self._all_back.set()
 
-    async def acquire(self, batcher: str) -> Permit:
+    @property
+    def granted(self) -> int:
+        """Permits that are out."""
+        return len(self._in_use) + len(self._fresh) + len(self._idle)
+
+    async def acquire(self, owner: str) -> Permit:
         """Waits for a permit.
 
         Raises:
@@ -62,27 +80,26 @@ class PermitGate:
         """
         if self.closed.is_set():
             raise Unavailable(DRAINING)
-        if self.granted < self.limit and not self._waiters:
-            self._grant()
-            return Permit(self)
-        waiter = _Waiter(batcher, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(owner, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
+        self._serve()
         try:
-            await waiter.ready
+            return await waiter.ready
         except asyncio.CancelledError:
             if not self._waiters.discard(waiter) and _was_granted(waiter):
-                self.give_back()
+                self.give_back(waiter.ready.result())
             raise
-        return Permit(self)
 
-    def give_back(self) -> None:
-        """Takes one permit back and grants it to the next who waits."""
-        self.granted -= 1
-        while self.granted < self.limit and self._waiters:
-            waiter = self._waiters.take(1)[0]
-            if not waiter.ready.done():
-                self._grant()
-                waiter.ready.set_result(None)
+    def use(self, permit: Permit) -> None:
+        """Counts the permit as one in use."""
+        self._no_longer_unused(permit)
+        self._in_use.add(permit)
+
+    def give_back(self, permit: Permit) -> None:
+        """Takes a permit back, if it is out, and grants what may be granted now."""
+        self._no_longer_unused(permit)
+        self._in_use.discard(permit)
+        self._serve()
         if not self.granted:
             self._all_back.set()
 
@@ -97,9 +114,36 @@ class PermitGate:
         """Returns when no permit is out."""
         await self._all_back.wait()
 
-    def _grant(self) -> None:
-        self.granted += 1
+    def _serve(self) -> None:
+        passed = []
+        while self._waiters and len(self._in_use) + len(self._fresh) < self.limit:
+            waiter = self._waiters.take(1)[0]
+            if self._has_enough(waiter.owner):
+                passed.append(waiter)
+            elif not waiter.ready.done():
+                waiter.ready.set_result(self._grant(waiter.owner))
+        for waiter in reversed(passed):
+            self._waiters.push_back(waiter)
+
+    def _has_enough(self, owner: str) -> bool:
+        unused = sum(permit.owner == owner for permit in (*self._fresh, *self._idle))
+        return len(self._in_use) + unused >= self.limit
+
+    def _grant(self, owner: str) -> Permit:
+        permit = Permit(self, owner)
+        self._fresh[permit] = asyncio.get_running_loop().call_later(self._idle_seconds, self._grow_stale, permit)
         self._all_back.clear()
+        return permit
+
+    def _grow_stale(self, permit: Permit) -> None:
+        del self._fresh[permit]
+        self._idle.add(permit)
+        self._serve()
+
+    def _no_longer_unused(self, permit: Permit) -> None:
+        self._idle.discard(permit)
+        if timer := self._fresh.pop(permit, None):
+            timer.cancel()
 
 
 def _was_granted(waiter: _Waiter) -> bool:

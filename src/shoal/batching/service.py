@@ -12,7 +12,7 @@ import grpc
 
 from shoal.batching.permits import DRAINING, PermitGate
 from shoal.batching.v1 import batching_pb2
-from shoal.errors import Unavailable
+from shoal.errors import InvalidRequest, Unavailable
 from shoal.observe import metrics
 
 if TYPE_CHECKING:
@@ -54,8 +54,12 @@ class Handler(Protocol):
         """What the batcher is told."""
         ...
 
+    def check(self, method: str) -> None:
+        """Raises InvalidRequest if the model has no ``method``, such as ``/shoal.v1.Inference/Classify``."""
+        ...
+
     def begin(self, method: str) -> Batch:
-        """A batch of calls of ``method``, such as ``/shoal.v1.Inference/Classify``."""
+        """A batch of calls of ``method``."""
         ...
 
 
@@ -101,8 +105,13 @@ class BatchingService:
             # Another worker may have it: what no worker has, the load balancer answers with NOT_FOUND.
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"this worker doesn't serve model {model!r}")
         handler, gate = self._handlers[model]
+        method = told.get("x-shoal-method", "")
         try:
-            permit = await gate.acquire(told.get("x-shoal-batcher", ""))
+            handler.check(method)
+            # A batcher has a queue a method, and none of them may shut out another.
+            permit = await gate.acquire(f"{told.get('x-shoal-batcher', '')} {method}")
+        except InvalidRequest as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except Unavailable as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         with permit:
@@ -110,8 +119,9 @@ class BatchingService:
             first = await _first_chunk(context, gate.closed)
             if first is None:
                 return
+            permit.use()
             with metrics.WORKER_BATCHES.labels(model).track_inprogress():
-                batch = handler.begin(told.get("x-shoal-method", ""))
+                batch = handler.begin(method)
                 try:
                     await _receive(first, context, batch)
                     async for results in batch.finish():

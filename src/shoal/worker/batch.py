@@ -37,9 +37,8 @@ STRAGGLER_SECONDS = 0.1
 class PictureBatch:
     """One batch of one model; see ``shoal.batching.service.Batch``."""
 
-    def __init__(self, model: PictureModel, method: str) -> None:
+    def __init__(self, model: PictureModel) -> None:
         self._model = model
-        self._method = method
         self._loop = asyncio.get_running_loop()
         self._slot = self._loop.create_task(model.loaded.acquire())
         self._preparing: dict[asyncio.Task[None], Picture] = {}
@@ -56,7 +55,7 @@ class PictureBatch:
             self._fail(item.index, Unavailable("the batch is larger than the model takes; try again"))
             return
         try:
-            picture = self._model.admit(item, self._method, self._loop.time())
+            picture = self._model.admit(item, self._loop.time())
         except Exception as error:
             self._fail(item.index, error)
             return

@@ -81,17 +81,22 @@ class PictureModel:
         """What batchers are told."""
         return self.loaded.config.batching
 
-    def begin(self, method: str) -> PictureBatch:
-        """A batch of calls of ``method``."""
-        return PictureBatch(self, method)
+    def check(self, method: str) -> None:
+        """Raises InvalidRequest, with the right method in its text, unless ``method`` fits the model's task."""
+        task = self.loaded.config.task
+        if method != f"/{SERVICE}/{task.method}":
+            raise InvalidRequest(f"model {self.name!r} is for {task.value}: call {task.method}")
 
-    def admit(self, item: batching_pb2.BatchItem, method: str, now: float) -> Picture:
+    def begin(self, method: str) -> PictureBatch:  # noqa: ARG002 - a checked one: there is one a model
+        """A batch of calls of ``method``."""
+        return PictureBatch(self)
+
+    def admit(self, item: batching_pb2.BatchItem, now: float) -> Picture:
         """Checks a request before anything is fetched for it.
 
         Raises:
             InvalidRequest, Unauthenticated, PermissionDenied: as its message says.
         """
-        self._check_method(method)
         request = _parse(item.request)
         key = self.access.admit(item.owner, request.api_key, self.name)
         if request.model_name != self.name:
@@ -104,11 +109,6 @@ class PictureModel:
         self.head.check(request)
         deadline = now + item.timeout_us / 1e6 if item.timeout_us else float("inf")
         return Picture(item, now, deadline, request, object_key(key.prefix, request.image_uuid))
-
-    def _check_method(self, method: str) -> None:
-        task = self.loaded.config.task
-        if method != f"/{SERVICE}/{task.method}":
-            raise InvalidRequest(f"model {self.name!r} is for {task.value}: call {task.method}")
 
 
 def _parse(message: bytes) -> inference_pb2.ImageRequest:

@@ -22,8 +22,8 @@ METHOD = "/shoal.v1.Inference/Classify"
 
 
 @contextlib.asynccontextmanager
-async def dispatcher(target: str) -> AsyncIterator[Dispatcher]:
-    made = Dispatcher(open_channel(target), "test")
+async def dispatcher(target: str, name: str = "test") -> AsyncIterator[Dispatcher]:
+    made = Dispatcher(open_channel(target), name)
     try:
         yield made
     finally:
@@ -90,6 +90,26 @@ async def test_what_the_load_balancer_does_not_know_is_not_found() -> None:
         with pytest.raises(NotFound, match="no model 'm'"):
             await submit(batcher, b"x")
     await balancer.stop(None)
+
+
+async def test_a_method_that_the_model_lacks_is_refused_and_leaves_the_permits_to_the_others() -> None:
+    handler = running()
+    handler.refuses = "/shoal.v1.Inference/Detect"
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        for _ in range(3):
+            assert await submit(batcher, b"x") == b"x"
+            with pytest.raises(InvalidRequest, match="call something else"):
+                await batcher.submit(handler.refuses, "m", "a", b"x", 5.0)
+
+
+async def test_an_idle_batcher_leaves_permits_to_the_others() -> None:
+    async with (
+        scripted_worker({"m": running()}) as worker,
+        dispatcher(worker.target, "first") as first,
+        dispatcher(worker.target, "second") as second,
+    ):
+        for batcher in (first, second, second, second, first):
+            assert await submit(batcher, b"x") == b"x"
 
 
 async def test_a_request_waits_for_a_worker_that_is_still_loading_its_model() -> None:

@@ -39,6 +39,40 @@ async def test_batchers_take_turns() -> None:
     assert order == ["greedy", "modest", "greedy", "greedy"]
 
 
+async def test_idle_permits_of_one_do_not_shut_out_another() -> None:
+    gate = PermitGate(2, idle_seconds=0)
+    for _ in range(2):
+        await gate.acquire("idle")
+    for _ in range(2):
+        (await gate.acquire("busy")).use()
+    late = [asyncio.ensure_future(gate.acquire(name)) for name in ("idle", "busy", "new")]
+    await settle()
+    assert gate.granted == 4
+    gate.close()
+    await asyncio.gather(*late, return_exceptions=True)
+
+
+async def test_one_who_asks_gets_no_more_than_the_limit_however_idle() -> None:
+    gate = PermitGate(2, idle_seconds=0)
+    held = [await gate.acquire("a") for _ in range(2)]
+    held[0].use()
+    more = asyncio.ensure_future(gate.acquire("a"))
+    await settle()
+    assert not more.done()
+    held[1].release()
+    await more
+
+
+async def test_a_permit_just_granted_counts_against_all() -> None:
+    gate = PermitGate(1, idle_seconds=60)
+    held = await gate.acquire("a")
+    other = asyncio.ensure_future(gate.acquire("b"))
+    await settle()
+    assert not other.done()
+    held.release()
+    await other
+
+
 async def test_giving_back_twice_counts_once() -> None:
     gate = PermitGate(2)
     permit = await gate.acquire("a")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from shoal.batching.v1 import batching_pb2
-from shoal.errors import Code, NotFound, Unavailable
+from shoal.errors import Code, InvalidRequest, NotFound, Unavailable
 from shoal.keys import Key, KeyRing
 from shoal.v1 import inference_pb2
 from shoal.worker import batch as batch_module
@@ -25,7 +25,6 @@ from support.scripted_engine import ScriptedModel
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-METHOD = "/shoal.v1.Inference/Classify"
 SECRET = "s" * 24
 RED, GREEN, BLUE = (encode(Image.new("RGB", (16, 16), colour)) for colour in ("red", "lime", "blue"))
 
@@ -75,7 +74,7 @@ def model(engine: ScriptedModel) -> Iterator[PictureModel]:
 
 @pytest.fixture
 async def batch(model: PictureModel) -> AsyncIterator[PictureBatch]:
-    made = PictureBatch(model, METHOD)
+    made = PictureBatch(model)
     yield made
     made.abandon()
 
@@ -152,15 +151,15 @@ async def test_a_refused_request_costs_no_fetch(
     assert model.fetcher.fetched == []
 
 
-async def test_garbage_and_the_wrong_method_are_invalid(model: PictureModel) -> None:
-    batch = PictureBatch(model, "/shoal.v1.Inference/Detect")
-    batch.add(item(0, str(uuid.uuid4())))
-    assert "call Classify" in (await results(batch))[0].message
-    batch.abandon()
-    batch = PictureBatch(model, METHOD)
+async def test_garbage_is_invalid(batch: PictureBatch) -> None:
     batch.add(batching_pb2.BatchItem(index=0, request=b"\xff\xff", owner="k"))
     assert (await results(batch))[0].code == Code.INVALID_ARGUMENT
-    batch.abandon()
+
+
+def test_another_tasks_method_is_refused_with_the_right_one(model: PictureModel) -> None:
+    model.check("/shoal.v1.Inference/Classify")
+    with pytest.raises(InvalidRequest, match="call Classify"):
+        model.check("/shoal.v1.Inference/Detect")
 
 
 async def test_a_hanging_fetch_is_left_behind_and_answered_later(
@@ -225,7 +224,7 @@ async def test_an_engine_that_is_away_is_not_asked_again(
 
 
 async def test_an_abandoned_batch_gives_its_slot_back(model: PictureModel, engine: ScriptedModel) -> None:
-    batch = PictureBatch(model, METHOD)
+    batch = PictureBatch(model)
     batch.add(item(0, model.fetcher.put(asyncio.Event())))
     await asyncio.sleep(0)
     batch.abandon()
