@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import grpc
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     Call = grpc.aio.StreamStreamCall[batching_pb2.BatchChunk, batching_pb2.BatchResultChunk]
 
+StreamState = Literal["parked", "permitted", "in use"]
 COMPUTE = "/shoal.batching.v1.Batching/Compute"
 _LOST = (grpc.RpcError, asyncio.InvalidStateError)
 
@@ -58,6 +59,18 @@ class BatchStream:
         self._wake = asyncio.Event()
         call.add_done_callback(lambda _: self._wake.set())
         self._task = clock.create_task(self._run())
+
+    @property
+    def state(self) -> StreamState:
+        """What it is doing."""
+        if not self.holds_permit:
+            return "parked"
+        return "in use" if self._sent else "permitted"
+
+    @property
+    def in_flight(self) -> int:
+        """Requests sent and not answered."""
+        return len(self._unanswered)
 
     def send(self, requests: Sequence[Request]) -> None:
         """Adds requests to the batch."""

@@ -32,8 +32,6 @@ from shoal.worker.model import Meter, PictureModel
 from shoal.worker.uploads import UploadsService
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from obstore.store import ObjectStore
 
     from shoal.engine import LoadedModel
@@ -194,7 +192,6 @@ class Worker:
 def _open_object_store(options: WorkerOptions) -> ObjectStore:
     """The service's object store; a managed one with the credentials that ``shoal up`` made."""
     settings = options.service.object_store
-    path: Path | None = options.home.root / settings.credentials_file if settings.credentials_file else None
-    if path is None and options.store_endpoint is not None:
-        path = options.home.store_credentials
-    return open_store(settings, load_credentials(path) if path else None, options.store_endpoint)
+    ours = settings.credentials_file is not None or settings.runs_locally
+    credentials = load_credentials(options.home.credentials_file(options.service)) if ours else None
+    return open_store(settings, credentials, options.store_endpoint)
