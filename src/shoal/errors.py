@@ -72,9 +72,14 @@ class PermissionDenied(ShoalError):
 
 
 class Overloaded(ShoalError):
-    """A bounded queue is full or a rate limit is reached; try again later."""
+    """A bounded queue is full, a rate limit is reached, or the deadline can't be met; try again later."""
 
     code = Code.RESOURCE_EXHAUSTED
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        """When another try may succeed, where that is known."""
 
 
 class DeadlineExceeded(ShoalError):

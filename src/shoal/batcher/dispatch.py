@@ -9,7 +9,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, get_args
 
-from shoal.batcher.policy import BatchingPolicy, Close, Reject, Send
+from shoal.batcher.policy import BatchingPolicy, Close, CloseReason, Reject, Send
 from shoal.batcher.request import Request
 from shoal.batcher.stream import BatchStream, StreamState, opener
 from shoal.errors import Code, DeadlineExceeded, ShoalError, Unavailable, from_status
@@ -111,6 +111,10 @@ class ModelQueue:
         parked = sum(not other.holds_permit for other in self._streams)
         self._target = min(MAX_STREAMS, max(self._target, len(self._streams) - parked + SPARE_STREAMS))
         self._maintain()
+
+    def executed(self, stream: BatchStream) -> None:
+        """A batch's first answers are here."""
+        self._policy.executed(self._loop.time(), stream)
 
     def answered(self, request: Request, result: batching_pb2.BatchItemResult) -> None:
         """A worker answered one request."""
@@ -255,7 +259,7 @@ class _Meter:
         self._size = metrics.BATCHER_BATCH_SIZE.labels(model)
         self.resent = metrics.BATCHER_RESENT.labels(model).inc
         self._codes = {code: metrics.BATCHER_REQUESTS.labels(model, code.name) for code in Code}
-        self._reasons = {r: metrics.BATCHER_CLOSED.labels(model, r) for r in ("preferred", "delay", "drain")}
+        self._reasons = {r: metrics.BATCHER_CLOSED.labels(model, r) for r in get_args(CloseReason)}
 
     def look_at(self, streams: Collection[BatchStream], policy: BatchingPolicy[BatchStream, Request]) -> None:
         """What the gauges show is counted when somebody asks."""

@@ -3,7 +3,8 @@
 The words are Triton's (model_config.proto, ``ModelDynamicBatching``): the largest preferred size that fits goes at
 once; otherwise a batch goes when its oldest request has waited ``max_queue_delay_microseconds``. What Shoal adds is the
 permit: a batch exists only where a worker has said that it can take one, so without a permit requests wait in the queue
-and the next batch grows.
+and the next batch grows. And it minds deadlines: a batch goes early when its tightest deadline would otherwise be
+missed, and a request that can't be served in time is refused when it comes, not when it is too late.
 
 The server and the simulator drive the same object: each event method takes the time and answers with decisions, in the
 order in which they have to be carried out; ``wake_at`` says when ``tick`` wants to be called next.
@@ -15,6 +16,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
+from shoal.batcher.learning import BatchTimes
 from shoal.batcher.queue import Entry, FairQueue
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 Stream = TypeVar("Stream", bound="Hashable")
 Item = TypeVar("Item", bound=Entry)
-CloseReason = Literal["preferred", "delay", "drain"]
+CloseReason = Literal["preferred", "delay", "deadline", "drain"]
 
 DEFAULT_MAX_QUEUE_SIZE = 10_000
 """Where the model names no ``max_queue_size``: a queue has a bound."""
@@ -62,10 +64,14 @@ Decision: TypeAlias = Send[Stream, Item] | Close[Stream] | Reject[Item]
 
 
 @dataclass(slots=True)
-class _OpenBatch(Generic[Stream]):
+class _Batch(Generic[Stream]):
     stream: Stream
-    size: int
     oldest: float
+    """When its oldest entry arrived."""
+    tightest: float = math.inf
+    """Its earliest deadline."""
+    size: int = 0
+    closed: float = math.inf
 
 
 class BatchingPolicy(Generic[Stream, Item]):
@@ -78,7 +84,9 @@ class BatchingPolicy(Generic[Stream, Item]):
         self.wake_at: float = math.inf
         self._queue: FairQueue[Item] = FairQueue()
         self._permits: dict[Stream, None] = {}
-        self._open: _OpenBatch[Stream] | None = None
+        self._open: _Batch[Stream] | None = None
+        self._closed: dict[Stream, _Batch[Stream]] = {}
+        self._times = BatchTimes()
         self._draining = False
         self.configure(settings)
 
@@ -103,10 +111,16 @@ class BatchingPolicy(Generic[Stream, Item]):
         """A new entry. A full queue makes room at the cost of whoever has most in it."""
         self._queue.append(entry)
         decisions = self._advance(now)
+        wait = self._expected_wait(entry.owner)
+        if wait and now + wait > entry.deadline and self._queue.discard(entry):
+            text = f"the deadline can't be met: about {wait:.1f} s of work are ahead; try again later"
+            decisions.append(Reject(entry, Overloaded(text, retry_after_seconds=wait)))
+            return decisions
         limit = self.settings.max_queue_size or DEFAULT_MAX_QUEUE_SIZE
         if len(self._queue) > limit:
             victim = self._queue.pop_newest_of_longest(entry.owner)
-            decisions.append(Reject(victim, Overloaded(f"the queue is full ({limit} requests wait); try again later")))
+            text = f"the queue is full ({limit} requests wait); try again later"
+            decisions.append(Reject(victim, Overloaded(text, retry_after_seconds=wait or None)))
         return decisions
 
     def withdrawn(self, now: float, entry: Item) -> list[Decision[Stream, Item]]:
@@ -119,9 +133,15 @@ class BatchingPolicy(Generic[Stream, Item]):
         self._permits[stream] = None
         return self._advance(now)
 
+    def executed(self, now: float, stream: Stream) -> None:
+        """The batch on ``stream`` has its first answers: all but stragglers are through."""
+        if batch := self._closed.pop(stream, None):
+            self._times.observe(batch.size, now - batch.closed)
+
     def lost(self, now: float, stream: Stream, unanswered: Sequence[Item]) -> list[Decision[Stream, Item]]:
         """The stream ended, in whatever state: its unanswered entries go to the head of the queue again."""
         self._permits.pop(stream, None)
+        self._closed.pop(stream, None)
         if self._open is not None and self._open.stream == stream:
             self._open = None
         decisions: list[Decision[Stream, Item]] = []
@@ -151,8 +171,8 @@ class BatchingPolicy(Generic[Stream, Item]):
         while self._queue and self._grow(now, decisions):
             pass
         if self._open is not None and (reason := self._due(now, self._open)):
-            decisions.append(self._close(self._open, reason))
-        self.wake_at = self._open.oldest + self._delay if self._open is not None else math.inf
+            decisions.append(self._close(now, self._open, reason))
+        self.wake_at = self._due_at(self._open) if self._open is not None else math.inf
         return decisions
 
     def _grow(self, now: float, decisions: list[Decision[Stream, Item]]) -> bool:
@@ -168,10 +188,22 @@ class BatchingPolicy(Generic[Stream, Item]):
         batch = self._open = self._open or self._begin(entries)
         batch.size += len(entries)
         batch.oldest = min(batch.oldest, *(entry.arrived for entry in entries))
+        batch.tightest = min(batch.tightest, *(entry.deadline for entry in entries))
         decisions.append(Send(batch.stream, entries))
         if reason := self._due(now, batch):
-            decisions.append(self._close(batch, reason))
+            decisions.append(self._close(now, batch, reason))
         return True
+
+    def _expected_wait(self, owner: str) -> float:
+        """Seconds until the newest entry of ``owner`` has its answer; 0 where nothing is known or nothing waits.
+
+        By Little's law the batches at work bring ``in flight / seconds of a batch`` answers a second.
+        """
+        in_flight = sum(batch.size for batch in self._closed.values())
+        if not in_flight or not self._queue:
+            return 0.0
+        seconds = self._times.expected(in_flight // len(self._closed))
+        return (self._queue.ahead_of_newest(owner) / in_flight + 1) * seconds
 
     def _target(self, available: int) -> int:
         """The largest preferred size that ``available`` entries fill; 0 if they fill none."""
@@ -184,18 +216,26 @@ class BatchingPolicy(Generic[Stream, Item]):
         error = DeadlineExceeded("the deadline passed while the request was waiting for a worker")
         return live, [Reject(entry, error) for entry in taken if entry.deadline <= now]
 
-    def _begin(self, entries: Sequence[Item]) -> _OpenBatch[Stream]:
+    def _begin(self, entries: Sequence[Item]) -> _Batch[Stream]:
         stream = next(iter(self._permits))
         del self._permits[stream]
-        return _OpenBatch(stream, 0, entries[0].arrived)
+        return _Batch(stream, entries[0].arrived)
 
-    def _due(self, now: float, batch: _OpenBatch[Stream]) -> CloseReason | None:
+    def _due(self, now: float, batch: _Batch[Stream]) -> CloseReason | None:
         if batch.size in self._sizes or batch.size >= self._sizes[-1]:
             return "preferred"
         if self._draining:
             return "drain"
-        return "delay" if now >= batch.oldest + self._delay else None
+        if now < self._due_at(batch):
+            return None
+        return "delay" if now >= batch.oldest + self._delay else "deadline"
 
-    def _close(self, batch: _OpenBatch[Stream], reason: CloseReason) -> Close[Stream]:
+    def _due_at(self, batch: _Batch[Stream]) -> float:
+        """When it has to go: its oldest entry has waited long enough, or its tightest deadline needs the rest."""
+        return min(batch.oldest + self._delay, batch.tightest - self._times.cautious(batch.size))
+
+    def _close(self, now: float, batch: _Batch[Stream], reason: CloseReason) -> Close[Stream]:
         self._open = None
+        batch.closed = now
+        self._closed[batch.stream] = batch
         return Close(batch.stream, batch.size, reason)

@@ -74,6 +74,11 @@ class FairQueue(Generic[Item]):
         self._size -= len(taken)
         return taken
 
+    def ahead_of_newest(self, owner: str) -> int:
+        """Entries that leave before the newest one of ``owner``, its elders included."""
+        place = len(self._of.get(owner, ()))
+        return sum(min(len(entries), place) for entries in self._of.values()) - 1 if place else self._size
+
     def pop_newest_of_longest(self, preferred_owner: str) -> Item:
         """Removes the newest entry of the owner with most of them; a tie goes to ``preferred_owner``."""
         owner = max(self._of, key=lambda name: (len(self._of[name]), name == preferred_owner))

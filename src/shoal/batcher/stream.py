@@ -37,6 +37,9 @@ class StreamOwner(Protocol):
     def permitted(self, stream: BatchStream, batching: str) -> None:
         """The worker can take a batch; ``batching`` is the JSON of the model's settings."""
 
+    def executed(self, stream: BatchStream) -> None:
+        """The first answers are here; called before they are told."""
+
     def answered(self, request: Request, result: batching_pb2.BatchItemResult) -> None:
         """The worker answered one request."""
 
@@ -115,7 +118,11 @@ class BatchStream:
         self.holds_permit = True
         self._owner.permitted(self, str(dict(metadata).get("x-shoal-batching", "")))
         await self._write()
+        executed = False
         while isinstance(chunk := await self._call.read(), batching_pb2.BatchResultChunk):
+            if not executed:
+                self._owner.executed(self)
+                executed = True
             for result in chunk.results:
                 if request := self._unanswered.pop(result.index, None):
                     self._owner.answered(request, result)

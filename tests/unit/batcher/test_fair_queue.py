@@ -60,6 +60,14 @@ def test_a_tie_costs_the_newcomer() -> None:
     assert queue.pop_newest_of_longest("b") is items[1]
 
 
+def test_how_many_leave_before_the_newest_of_an_owner() -> None:
+    queue: FairQueue[Entry] = FairQueue()
+    for item in entries("a", "a", "a", "a", "b", "b"):
+        queue.append(item)
+    assert queue.ahead_of_newest("a") == 5
+    assert queue.ahead_of_newest("b") == 3
+
+
 @given(st.lists(st.sampled_from("aaaaaab"), min_size=1, max_size=60), st.integers(1, 8))
 def test_nobody_starves(owners: list[str], size: int) -> None:
     queue: FairQueue[Entry] = FairQueue()

@@ -63,6 +63,10 @@ class Bench:
         self.withdrawn.add(id(entry))
         self.do(self.policy.withdrawn(self.now, entry))
 
+    def execute(self, stream: str) -> None:
+        self.policy.executed(self.now, stream)
+        self.do(self.policy.lost(self.now, stream, []))
+
     def pass_time(self, seconds: float) -> None:
         end = self.now + seconds
         while self.policy.wake_at <= end:
@@ -211,11 +215,75 @@ def test_new_settings_hold_from_the_next_decision_on() -> None:
     assert bench.closed == {}
 
 
+def learned(seconds: float, bench: Bench | None = None) -> Bench:
+    """A bench whose batches took ``seconds``, whatever their size."""
+    bench = bench or Bench()
+    for turn in range(5):
+        bench.permit(f"learn{turn}")
+        bench.arrive(4)
+        bench.pass_time(seconds)
+        bench.execute(f"learn{turn}")
+    return bench
+
+
+def test_a_batch_closes_early_when_waiting_would_miss_its_tightest_deadline() -> None:
+    bench = learned(0.050)
+    bench.permit("s")
+    start = bench.now
+    bench.arrive(1, timeout=0.055)
+    assert "s" not in bench.closed
+    bench.pass_time(1)
+    assert bench.closed["s"] == "deadline"
+    assert bench.closed_at["s"] == pytest.approx(start + 0.005)
+
+
+def test_a_deadline_that_is_far_away_closes_nothing_early() -> None:
+    bench = learned(0.050)
+    bench.permit("s")
+    start = bench.now
+    bench.arrive(1, timeout=1)
+    bench.pass_time(1)
+    assert (bench.closed["s"], bench.closed_at["s"]) == ("delay", pytest.approx(start + 0.010))
+
+
+def test_what_can_not_be_served_in_time_is_refused_at_once_and_told_when_to_come_again() -> None:
+    bench = learned(0.100)
+    bench.permit("busy")
+    bench.arrive(4)
+    bench.arrive(8)
+    (entry,) = bench.arrive(1, timeout=0.250)
+    (rejection,) = bench.rejected
+    assert rejection.entry is entry
+    assert isinstance(rejection.error, Overloaded)
+    assert rejection.error.retry_after_seconds == pytest.approx(0.300, rel=0.01)
+    assert bench.policy.queued == 8
+    bench.arrive(1, timeout=0.350)
+    assert bench.policy.queued == 9
+
+
+def test_a_light_owner_is_not_refused_for_a_heavy_ones_backlog() -> None:
+    bench = learned(0.100)
+    bench.permit("busy")
+    bench.arrive(4, owner="heavy")
+    bench.arrive(40, owner="heavy")
+    bench.arrive(1, owner="light", timeout=0.250)
+    assert bench.rejected == []
+
+
+def test_an_idle_service_refuses_nothing_however_slow_it_was() -> None:
+    bench = learned(10.0)
+    bench.permit("s")
+    bench.arrive(1, timeout=0.001)
+    assert bench.rejected == []
+    assert bench.closed["s"] == "deadline"
+
+
 EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("arrive"), st.sampled_from("abc"), st.one_of(st.just(math.inf), st.floats(0.001, 0.1))),
         st.tuples(st.just("permit")),
         st.tuples(st.just("lose"), st.integers(0, 5)),
+        st.tuples(st.just("execute"), st.integers(0, 5)),
         st.tuples(st.just("withdraw"), st.integers(0, 5)),
         st.tuples(st.just("wait"), st.floats(0.0001, 0.02)),
     ),
@@ -236,6 +304,8 @@ def play(bench: Bench, events: list[tuple[Any, ...]]) -> tuple[list[Entry], int]
                 streams += 1
             case ("lose", index) if index < streams:
                 bench.lose(f"s{streams - 1 - index}")
+            case ("execute", index) if f"s{streams - 1 - index}" in bench.closed:
+                bench.execute(f"s{streams - 1 - index}")
             case ("withdraw", index) if index < len(entries):
                 bench.withdraw(entries[index])
             case ("wait", seconds):

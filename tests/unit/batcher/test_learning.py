@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from shoal.batcher.learning import BatchTimes
+
+
+def learned(*observed: tuple[int, float]) -> BatchTimes:
+    times = BatchTimes()
+    for size, seconds in observed:
+        times.observe(size, seconds)
+    return times
+
+
+def test_nothing_is_expected_before_anything_is_known() -> None:
+    assert BatchTimes().expected(8) == BatchTimes().cautious(8) == 0.0
+
+
+def test_one_size_gives_its_mean() -> None:
+    assert learned((8, 0.1), (8, 0.1)).expected(1) == pytest.approx(0.1)
+
+
+def test_a_line_over_the_size_is_found() -> None:
+    times = learned(*((size, 0.010 + 0.005 * size) for size in (1, 2, 4, 8) * 10))
+    assert times.expected(6) == pytest.approx(0.040)
+    assert times.cautious(6) == pytest.approx(0.040, rel=0.2)
+
+
+def test_bigger_batches_never_seem_cheaper() -> None:
+    assert learned((1, 0.2), (8, 0.1)).expected(100) <= 0.2
+
+
+def test_scatter_makes_it_cautious() -> None:
+    times = learned(*((4, 0.1 + 0.05 * (-1) ** turn) for turn in range(100)))
+    assert times.expected(4) == pytest.approx(0.1, rel=0.05)
+    assert 0.15 < times.cautious(4) < 0.25
+
+
+def test_a_change_is_known_after_some_batches() -> None:
+    times = learned(*[(8, 0.1)] * 200, *[(8, 0.3)] * 100)
+    assert times.expected(8) == pytest.approx(0.3, rel=0.15)
