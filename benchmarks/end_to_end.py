@@ -1,0 +1,190 @@
+"""Measures the ceiling, Shoal, and Shoal with the upload counted: images a second, and CPU time by component.
+
+python benchmarks/end_to_end.py [--seconds 8] [--rounds 5] [--concurrency 48] [--model NAME] [--images DIR]
+
+All three use the same pictures and the same two cores, which the client shares. They take turns in rounds, and ratios
+are taken within a round: whatever else a machine does slows neighbours alike. Results go to
+benchmarks/results/end_to_end.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+import cpu
+from about import about, use_cores
+from ceiling import Ceiling, Work
+from figures import Measurement, overhead, ratio, summary
+from report import console_table
+from service import running, temporary_home
+from shoal.client import AsyncClient
+from shoal.client.connection import find_connection
+from shoal.client.load import LoadRequest, LoadSettings, run_load
+from shoal.errors import ConfigurationError, Internal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from service import Running
+    from shoal.client.connection import Connection
+    from shoal.client.results import Image
+    from shoal.modelstore.config import ModelConfig
+
+RESULT = Path(__file__).parent / "results" / "end_to_end.json"
+OBJECTS = 256
+"""Pictures in the store: so many that it isn't always the same file."""
+WARM_UP_SECONDS = 1.5
+TRIAL_SECONDS = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line."""
+
+    seconds: float
+    rounds: int
+    concurrency: int
+    model: str
+    images: Path
+
+
+def main() -> None:
+    """Measures, prints and writes the results."""
+    options = _options()
+    use_cores()
+    pictures = read_pictures(options.images)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True) as progress, temporary_home(options.model) as (home, model):
+        steps = progress.add_task("starting", total=3 * options.rounds + 1)
+
+        def step(what: str) -> None:
+            progress.update(steps, description=what, advance=1)
+
+        with running(home) as service, Ceiling(_work(model, pictures, home.cache)) as ceiling:
+            step("looking for the best ceiling")
+            result = _measure(service, ceiling, model, pictures, options, step)
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    Console().print(console_table(result))
+
+
+def _options() -> Options:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each window (default 8)")
+    parser.add_argument("--rounds", type=int, default=5, help="3 or more tell noise from news (default 5)")
+    parser.add_argument("--concurrency", type=int, default=48, help="callers of the closed loop (default 48)")
+    parser.add_argument("--model", default="efficientnet-lite0", help="default efficientnet-lite0")
+    parser.add_argument("--images", type=Path, default=Path("samples"), help="a folder of JPEGs (default samples)")
+    return Options(**vars(parser.parse_args()))
+
+
+def read_pictures(folder: Path) -> list[bytes]:
+    """The JPEGs of ``folder``, in the order of their names."""
+    found = [path.read_bytes() for path in sorted(folder.glob("*.jp*g"))]
+    if not found:
+        raise ConfigurationError(f"--images {folder}: there is no JPEG")
+    return found
+
+
+def _work(model: ModelConfig, pictures: Sequence[bytes], cache: Path) -> Work:
+    # The folder and the number of threads are those of a worker of the default service.
+    return Work(model, pictures, cache / "openvino", len(os.sched_getaffinity(0)))
+
+
+def _measure(
+    service: Running,
+    ceiling: Ceiling,
+    model: ModelConfig,
+    pictures: Sequence[bytes],
+    options: Options,
+    step: Callable[[str], None],
+) -> dict[str, Any]:
+    started = about()
+    trials = ceiling.choose(TRIAL_SECONDS)
+    load = Load(service, find_connection(None, None, service.home), model, options)
+    uploaded = asyncio.run(load.upload(list(islice(cycle(pictures), OBJECTS))))
+    ways: dict[str, Callable[[], Measurement]] = {
+        "ceiling": lambda: ceiling.measure(WARM_UP_SECONDS, options.seconds),
+        "shoal": lambda: asyncio.run(load.run(uploaded)),
+        "shoal_with_upload": lambda: asyncio.run(load.run(pictures)),
+    }
+    rounds: dict[str, list[Measurement]] = {name: [] for name in ways}
+    for number in range(options.rounds):
+        for name, measure in ways.items():
+            step(f"round {number + 1}: {name.replace('_', ' ')}")
+            rounds[name].append(measure())
+    base = rounds["ceiling"]
+    return {
+        **started,
+        "settings": {
+            "seconds": options.seconds,
+            "rounds": options.rounds,
+            "concurrency": options.concurrency,
+            "model": options.model,
+            "pictures": len(pictures),
+            "picture_bytes": [len(picture) for picture in pictures],
+            "batch_size": model.batching.max_batch_size,
+            "instances": model.batching.instance_count,
+        },
+        **{name: summary(of) for name, of in rounds.items()},
+        "ceiling_pattern": {"chosen": str(ceiling.pattern), "images_per_s": trials},
+        "ratio_to_ceiling": {name: ratio(of, base) for name, of in rounds.items() if name != "ceiling"},
+        "overhead_cpu_ms_per_image": overhead(rounds["shoal"]),
+    }
+
+
+class Load:
+    """The client: this process, in a closed loop."""
+
+    def __init__(self, service: Running, connection: Connection, model: ModelConfig, options: Options) -> None:
+        self._service = service
+        self._connection = connection
+        self._model = model
+        self._settings = LoadSettings(
+            concurrency=options.concurrency, duration_seconds=options.seconds, warm_up_seconds=WARM_UP_SECONDS
+        )
+
+    async def upload(self, pictures: Sequence[bytes]) -> list[str]:
+        """Puts pictures into the store; answers their uuids."""
+        async with self._client() as client:
+            return await client.upload_many(pictures)
+
+    async def run(self, images: Sequence[Image]) -> Measurement:
+        """One window; ``images`` that are bytes are uploaded with each request."""
+        requests = [LoadRequest(self._model.task, image, self._model.name) for image in images]
+        now = asyncio.get_running_loop().time
+        async with self._client() as client:
+            await client.connect()
+            parts = self._service.state
+            begin = now() + self._settings.warm_up_seconds
+            load = asyncio.create_task(run_load(client, requests, self._settings))
+            await asyncio.sleep(begin - now())
+            before = cpu.of_service(parts)
+            await asyncio.sleep(begin + self._settings.duration_seconds - now())
+            after = cpu.of_service(parts)
+            result = await load
+        if result.errors or not result.answered:
+            raise Internal(f"requests failed, so nothing was measured: {dict(result.errors) or 'no answer in time'}")
+        told = result.summary()
+        return Measurement(
+            result.answered,
+            cpu.spent(before, after),
+            {name: told[name] for name in ("latency_ms", "mean_batch_size", "stage_mean_us")},
+        )
+
+    def _client(self) -> AsyncClient:
+        return AsyncClient(self._connection.target, api_key=self._connection.api_key)
+
+
+if __name__ == "__main__":
+    main()

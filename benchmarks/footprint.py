@@ -1,0 +1,135 @@
+"""Measures what a service costs before anybody calls it: time to start, CPU while idle, memory of each part.
+
+python benchmarks/footprint.py [--starts 5] [--idle 20] [--model NAME] [--images DIR]
+
+The first start, which compiles the model, isn't counted. Memory is read twice, before any request and after some
+seconds of load; a part's processes count together. Results: benchmarks/results/footprint.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from rich.console import Console
+from rich.progress import Progress
+
+import cpu
+from about import about, use_cores
+from figures import spread
+from report import footprint_console_table
+from service import running, temporary_home
+from shoal.client import AsyncClient
+from shoal.client.connection import find_connection
+from shoal.client.load import LoadRequest, LoadSettings, run_load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from service import Running
+    from shoal.local.state import ServiceState
+    from shoal.modelstore.config import ModelConfig
+
+    Parts = Mapping[str, Sequence[psutil.Process]]
+
+RESULT = Path(__file__).parent / "results" / "footprint.json"
+SETTLE_SECONDS = 3.0
+LOAD_SECONDS = 5.0
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line."""
+
+    starts: int
+    idle: float
+    model: str
+    images: Path
+
+
+def main() -> None:
+    """Measures, prints and writes the results."""
+    options = _options()
+    use_cores()
+    result: dict[str, Any] = about()
+    with (
+        Progress(console=Console(stderr=True), transient=True) as progress,
+        temporary_home(options.model) as (home, model),
+    ):
+        steps = progress.add_task("first start, which sets up", total=options.starts + 3)
+        with running(home) as service:
+            first = service.start_seconds
+        starts = []
+        for number in range(options.starts):
+            progress.update(steps, description=f"start {number + 1}", advance=1)
+            with running(home) as service:
+                starts.append(service.start_seconds)
+                if number == options.starts - 1:
+                    progress.update(steps, description="idle, then load", advance=1)
+                    result |= _observe(service, model, options)
+        result |= {"start_s": spread(starts, 2), "first_start_s": round(first, 2)}
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    Console().print(footprint_console_table(result))
+
+
+def _options() -> Options:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--starts", type=int, default=5, help="that are counted (default 5)")
+    parser.add_argument("--idle", type=float, default=20.0, help="seconds without a request (default 20)")
+    parser.add_argument("--model", default="efficientnet-lite0", help="default efficientnet-lite0")
+    parser.add_argument("--images", type=Path, default=Path("samples"), help="a folder of JPEGs (default samples)")
+    return Options(**vars(parser.parse_args()))
+
+
+def _observe(service: Running, model: ModelConfig, options: Options) -> dict[str, Any]:
+    """CPU while idle, and memory before and after a load."""
+    parts = processes(service.state)
+    time.sleep(SETTLE_SECONDS)
+    before = cpu_seconds(parts)
+    time.sleep(options.idle)
+    idle = {name: round(100 * (after - before[name]) / options.idle, 2) for name, after in cpu_seconds(parts).items()}
+    fresh = memory(parts)
+    requests = [
+        LoadRequest(model.task, path.read_bytes(), model.name) for path in sorted(options.images.glob("*.jp*g"))
+    ]
+    asyncio.run(_load(service, requests))
+    return {"idle_cpu_percent": idle, "memory_mib": {"before_requests": fresh, "after_load": memory(parts)}}
+
+
+def processes(service: ServiceState) -> dict[str, list[psutil.Process]]:
+    """Those of each part, and the supervisor's own."""
+    parts = {part.name: cpu.tree(part.pid) for part in service.parts if part.pid is not None}
+    return {**parts, "supervisor": [psutil.Process(service.pid)]}
+
+
+def cpu_seconds(parts: Parts) -> dict[str, float]:
+    """CPU seconds of each part since its start."""
+    return {name: sum(map(cpu.of_process, of)) for name, of in parts.items()}
+
+
+def memory(parts: Parts) -> dict[str, dict[str, float]]:
+    """Resident (RSS) and proportional (PSS: shared pages are divided among their users) MiB of each part."""
+    infos = {name: [process.memory_full_info() for process in of] for name, of in parts.items()}
+    return {
+        name: {kind: round(sum(getattr(info, kind) for info in of) / _MIB, 1) for kind in ("rss", "pss")}
+        for name, of in infos.items()
+    }
+
+
+async def _load(service: Running, requests: list[LoadRequest]) -> None:
+    connection = find_connection(None, None, service.home)
+    settings = LoadSettings(duration_seconds=LOAD_SECONDS, warm_up_seconds=0)
+    async with AsyncClient(connection.target, api_key=connection.api_key) as client:
+        await run_load(client, requests, settings)
+
+
+if __name__ == "__main__":
+    main()
