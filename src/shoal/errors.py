@@ -112,6 +112,9 @@ class ConfigurationError(ShoalError):
     code = Code.FAILED_PRECONDITION
 
 
+RETRY_PUSHBACK = "grpc-retry-pushback-ms"
+"""The trailer that carries ``Overloaded.retry_after_seconds`` (https://github.com/grpc/proposal/blob/master/A6-client-retries.md)."""
+
 INTERNAL_MESSAGE = "internal error; the service's log has the details"
 
 _BY_CODE: dict[int, type[ShoalError]] = {

@@ -152,6 +152,22 @@ async def test_a_caller_that_leaves_the_queue_costs_the_worker_nothing(front: st
     assert [item.request for batch in handler.batches for item in batch] == [b"busy", b"busy", b"last"]
 
 
+async def test_a_full_queue_refuses_at_once(front: str) -> None:
+    handler = ScriptedHandler(BatchingSettings(max_queue_size=1))
+    handler.go.set()
+    async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
+        await b.ask(b"the batcher knows the settings now")
+        handler.go.clear()
+        calls = [asyncio.ensure_future(b.ask(b"x")) for _ in range(4)]
+        refused, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await refused.pop()
+        handler.go.set()
+        await asyncio.gather(*calls, return_exceptions=True)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "queue is full" in (caught.value.details() or "")
+
+
 async def test_sigterm_answers_what_is_in_flight(front: str) -> None:
     handler = ScriptedHandler()
     async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:

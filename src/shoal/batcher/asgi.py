@@ -14,11 +14,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from shoal.batcher.server import HEALTH_CHECK, MAX_MESSAGE_BYTES, make_batcher, status_of
+from shoal.batcher.server import HEALTH_CHECK, MAX_MESSAGE_BYTES, hints_of, make_batcher, status_of
 from shoal.errors import Code, InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 
     from shoal.batcher.server import Batcher, Headers
 
@@ -89,7 +89,7 @@ class Application:
         except asyncio.CancelledError:  # the caller has gone: there is nobody to answer
             return
         except Exception as error:
-            await _grpc_error(send, *status_of(error))
+            await _grpc_error(send, *status_of(error), hints_of(error))
         else:
             await _grpc_ok(send, answer)
 
@@ -182,12 +182,13 @@ async def _grpc_ok(send: Send, message: bytes) -> None:
     await send({"type": "http.response.trailers", "headers": _OK_TRAILERS, "more_trailers": False})
 
 
-async def _grpc_error(send: Send, code: Code, message: str) -> None:
+async def _grpc_error(send: Send, code: Code, message: str, hints: Iterable[tuple[str, str]]) -> None:
     """A response of trailers only: gRPC clients read the status from the headers."""
     headers = [
         *_OK_HEADERS,
         (b"grpc-status", str(int(code)).encode()),
         (b"grpc-message", quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()),
+        *((name.encode(), value.encode()) for name, value in hints),
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from shoal.batcher.server import HEALTH_CHECK, status_of
+from shoal.batcher.server import HEALTH_CHECK, hints_of, status_of
 
 if TYPE_CHECKING:
     from shoal.batcher.server import Batcher, Headers
@@ -36,7 +36,7 @@ class GenericHandler(grpc.GenericRpcHandler):
                 return await self._batcher.call(method, headers, message, context.time_remaining())
             except Exception as error:
                 code, text = status_of(error)
-                await context.abort(_GRPC_CODES[code], text)
+                await context.abort(_GRPC_CODES[code], text, hints_of(error))
                 raise  # not reached: abort raises
 
         return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import grpc
 from prometheus_client import start_http_server
 
 from shoal.batcher.dispatch import Dispatcher
-from shoal.errors import Code, InvalidRequest, ShoalError, to_status
+from shoal.errors import RETRY_PUSHBACK, Code, InvalidRequest, Overloaded, ShoalError, to_status
 from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
@@ -91,3 +92,10 @@ def status_of(error: Exception) -> tuple[Code, str]:
     if not isinstance(error, ShoalError):
         log.error("a call failed", exc_info=error)
     return to_status(error)
+
+
+def hints_of(error: Exception) -> tuple[tuple[str, str], ...]:
+    """What a caller is told besides the status, as trailers."""
+    if not isinstance(error, Overloaded) or error.retry_after_seconds is None:
+        return ()
+    return ((RETRY_PUSHBACK, str(math.ceil(error.retry_after_seconds * 1000))),)

@@ -9,7 +9,15 @@ from urllib.parse import urlsplit
 import grpc
 import grpc.aio
 
-from shoal.errors import Cancelled, ConfigurationError, ShoalError, Unavailable, from_status
+from shoal.errors import (
+    RETRY_PUSHBACK,
+    Cancelled,
+    ConfigurationError,
+    Overloaded,
+    ShoalError,
+    Unavailable,
+    from_status,
+)
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
@@ -124,4 +132,14 @@ class Methods:
 
 def _translate(error: grpc.aio.AioRpcError) -> ShoalError:
     code: int = error.code().value[0]
-    return from_status(code, error.details() or error.code().name)
+    translated = from_status(code, error.details() or error.code().name)
+    if isinstance(translated, Overloaded):
+        translated.retry_after_seconds = _pushback(error)
+    return translated
+
+
+def _pushback(error: grpc.aio.AioRpcError) -> float | None:
+    for name, value in error.trailing_metadata() or ():
+        if name == RETRY_PUSHBACK and str(value).isdigit():
+            return int(value) / 1000
+    return None

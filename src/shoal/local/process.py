@@ -9,8 +9,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from shoal.errors import ConfigurationError, ShoalError, Unavailable
 from shoal import tether
+from shoal.errors import ConfigurationError, ShoalError, Unavailable
 from shoal.local.probe import until_ready
 
 if TYPE_CHECKING:

@@ -116,6 +116,13 @@ async def test_an_error_is_a_response_of_trailers_only_with_its_text_escaped() -
     assert exchange.sent[-1]["body"] == b""
 
 
+async def test_an_overloaded_service_says_when_to_come_again() -> None:
+    batcher = FakeBatcher()
+    batcher.answer = Overloaded("later", retry_after_seconds=0.2501)
+    exchange = await Exchange(batcher, body=frame(b"")).run()
+    assert (b"grpc-retry-pushback-ms", b"251") in exchange.sent[0]["headers"]
+
+
 async def test_an_unexpected_error_tells_nothing() -> None:
     batcher = FakeBatcher()
     batcher.answer = RuntimeError("secret")
