@@ -11,16 +11,13 @@ import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import aiohttp
 import psutil
 import pytest
 from PIL import Image
-from prometheus_client.parser import text_string_to_metric_families
 
 from shoal.client import AsyncClient
 from shoal.local.ports import is_free
 from shoal.topology import Endpoint
-from shoal.watch import changes
 from support.stack import Stack, running_stack, shoal
 from support.tiny_models import BATCHING, add_tiny_classifier
 
@@ -28,10 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from shoal.local.state import PartState
 
 PARTS = ("store", "worker-default-1", "batcher-shared-1", "router")
-RESTART_SECONDS = 30
 
 
 @pytest.fixture(scope="module")
@@ -57,38 +52,10 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
-async def in_flight(stack: Stack) -> None:
-    """Waits until a batch is at the worker."""
-    metrics = stack.part("worker-default-1").metrics
-    assert metrics
-    async with asyncio.timeout(10), aiohttp.ClientSession() as session:
-        while True:
-            async with session.get(metrics) as response:
-                families = text_string_to_metric_families(await response.text())
-            waiting = [
-                sample.value
-                for family in families
-                for sample in family.samples
-                if sample.name == "shoal_worker_batches_in_flight"
-            ]
-            if any(waiting):
-                return
-
-
 def classify(stack: Stack, picture: Path) -> dict[str, object]:
     done = stack.shoal("classify", picture, "--model", "tiny", "--json", "--timeout", "20")
     answer: dict[str, object] = json.loads(done.stdout)
     return answer
-
-
-async def restarted(stack: Stack, name: str) -> PartState:
-    """Waits until a part is ready again after a restart."""
-    async with asyncio.timeout(RESTART_SECONDS):
-        async for _ in changes(stack.home.run):
-            part = stack.part(name)
-            if part.restarts and part.state == "ready":
-                return part
-    raise AssertionError
 
 
 def test_every_part_is_ready_and_a_picture_gets_its_label(stack: Stack, red: Path) -> None:
@@ -131,7 +98,7 @@ async def test_a_part_that_crashes_comes_back(own: Stack, red: Path, name: str) 
     before = own.part(name)
     assert before.pid
     os.kill(before.pid, signal.SIGKILL)
-    after = await restarted(own, name)
+    after = await own.restarted(before)
     assert (after.listen, after.restarts) == (before.listen, 1)
     assert after.pid != before.pid
     assert f"{name} ended with SIGKILL; starting it again" in (own.home.root / "up.log").read_text()
@@ -154,7 +121,7 @@ async def test_down_answers_what_is_in_flight_and_leaves_nothing(tmp_path: Path,
         async with AsyncClient(stack.target, api_key=stack.api_key, timeout_seconds=20) as client:
             await client.classify(red, "tiny")
             waiting = asyncio.create_task(client.classify(red, "tiny"))
-            await in_flight(stack)
+            await stack.until_metric("worker-default-1", "shoal_worker_batches_in_flight", 1)
             down = await asyncio.to_thread(stack.shoal, "down")
             assert (await waiting).classes[0].label == "red"
         assert "stopped" in down.stderr

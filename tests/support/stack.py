@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -10,15 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
 from shoal import tether
 from shoal.home import Home
 from shoal.local import state
+from shoal.watch import changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _STOP_SECONDS = 60
+_PATIENCE_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,29 @@ class Stack:
     def part(self, name: str) -> state.PartState:
         """One part, such as ``router`` or ``worker-default-1``."""
         return next(part for part in self.state().parts if part.name == name)
+
+    async def restarted(self, before: state.PartState) -> state.PartState:
+        """Waits until a part is ready again after a restart."""
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            async for _ in changes(self.home.run):
+                part = self.part(before.name)
+                if part.restarts > before.restarts and part.state == "ready":
+                    return part
+        raise AssertionError
+
+    async def metric(self, part: str, sample: str) -> float:
+        """A sample of a part's metrics, such as ``shoal_worker_fetch_seconds_count``, over all its labels."""
+        metrics = self.part(part).metrics
+        assert metrics
+        async with aiohttp.ClientSession() as session, session.get(metrics) as response:
+            families = text_string_to_metric_families(await response.text())
+        return sum(found.value for family in families for found in family.samples if found.name == sample)
+
+    async def until_metric(self, part: str, sample: str, value: float) -> None:
+        """Waits until a sample has a value."""
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while await self.metric(part, sample) != value:
+                pass
 
 
 def shoal(root: Path, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
