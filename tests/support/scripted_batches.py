@@ -32,6 +32,9 @@ class ScriptedHandler:
     settings: BatchingSettings = SETTINGS
     answer: Answer = echo
     go: asyncio.Event = field(default_factory=asyncio.Event)
+    late: bytes = b""
+    """A request like this is a straggler: it is answered after the others, when ``late_go`` is set."""
+    late_go: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: asyncio.Queue[batching_pb2.BatchItem] = field(default_factory=asyncio.Queue)
     batches: list[list[batching_pb2.BatchItem]] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
@@ -60,7 +63,11 @@ class ScriptedBatch:
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
         self._handler.batches.append(self._items)
         await self._handler.go.wait()
-        yield [self._handler.answer(item) for item in self._items]
+        late = [item for item in self._items if self._handler.late and item.request == self._handler.late]
+        yield [self._handler.answer(item) for item in self._items if item not in late]
+        if late:
+            await self._handler.late_go.wait()
+            yield [self._handler.answer(item) for item in late]
 
     def abandon(self) -> None:
         self._handler.abandoned += 1

@@ -108,7 +108,7 @@ class ModelQueue:
             self._settings = batching
             self._policy.configure(_settings(batching))
         self._carry_out(self._policy.permitted(self._loop.time(), stream))
-        parked = sum(not other.holds_permit for other in self._streams)
+        parked = sum(other.state == "parked" for other in self._streams)
         self._target = min(MAX_STREAMS, max(self._target, len(self._streams) - parked + SPARE_STREAMS))
         self._maintain()
 
@@ -138,10 +138,10 @@ class ModelQueue:
         self._carry_out(self._policy.lost(self._loop.time(), stream, waiting))
         if self._stopping:
             self._carry_out(self._policy.fail(Unavailable("the batcher is stopping; try again")))
-        elif code in _REFUSALS and not stream.holds_permit:
+        elif code in _REFUSALS and not stream.served:
             self._fail(from_status(code, message or f"model {self._model!r} is not served here"))
         else:
-            if not stream.holds_permit:
+            if not stream.served:
                 self._count_failure(message)
             self._maintain()
 
@@ -156,7 +156,7 @@ class ModelQueue:
         now = self._loop.time()
         self._failures += 1
         self._down_since = self._down_since or now
-        idle = not any(stream.holds_permit for stream in self._streams)
+        idle = not any(stream.served for stream in self._streams)
         if idle and now - self._down_since >= NO_WORKER_SECONDS:
             self._carry_out(self._policy.fail(Unavailable(f"no worker serves model {self._model!r} now: {message}")))
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import KeysView
 
 
 @dataclass(eq=False, slots=True)
@@ -73,6 +76,11 @@ class FairQueue(Generic[Item]):
                 self._of[owner] = entries
         self._size -= len(taken)
         return taken
+
+    @property
+    def owners(self) -> KeysView[str]:
+        """Those with entries, whose turn is next first."""
+        return self._of.keys()
 
     def ahead_of_newest(self, owner: str) -> int:
         """Entries that leave before the newest one of ``owner``, its elders included."""

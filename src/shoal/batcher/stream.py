@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import grpc
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     Call = grpc.aio.StreamStreamCall[batching_pb2.BatchChunk, batching_pb2.BatchResultChunk]
 
 StreamState = Literal["parked", "permitted", "in use"]
+RETIRE_SECONDS = (0.7, 1.3)
+"""A stream that is older, spread so that not all go at once, is replaced after its batch: the load balancer places the
+new one, so a worker that joined gets its share within about a second."""
 COMPUTE = "/shoal.batching.v1.Batching/Compute"
 _LOST = (grpc.RpcError, asyncio.InvalidStateError)
 
@@ -48,27 +53,23 @@ class StreamOwner(Protocol):
 
 
 class BatchStream:
-    """Carries one batch. Requests sent between two turns of the event loop travel in one message."""
+    """Carries one batch at a time, any number in turn. What is sent between two turns of the loop is one message."""
 
     def __init__(self, call: Call, owner: StreamOwner, clock: asyncio.AbstractEventLoop) -> None:
-        self.holds_permit = False
+        self.served = False
+        """Whether a worker ever granted it a permit."""
+        self.state: StreamState = "parked"
         self._call = call
         self._owner = owner
         self._clock = clock
+        self._retire_at = clock.time() + random.uniform(*RETIRE_SECONDS)  # noqa: S311 - not a secret
         self._unanswered: dict[int, Request] = {}
         self._outbox = batching_pb2.BatchChunk()
         self._sent = 0
-        self._closed = False
+        self._first = 0
+        self._retiring = False
         self._wake = asyncio.Event()
-        call.add_done_callback(lambda _: self._wake.set())
         self._task = clock.create_task(self._run())
-
-    @property
-    def state(self) -> StreamState:
-        """What it is doing."""
-        if not self.holds_permit:
-            return "parked"
-        return "in use" if self._sent else "permitted"
 
     @property
     def in_flight(self) -> int:
@@ -77,6 +78,8 @@ class BatchStream:
 
     def send(self, requests: Sequence[Request]) -> None:
         """Adds requests to the batch."""
+        if self.state != "in use":
+            self.state, self._first = "in use", self._sent
         now = self._clock.time()
         for request in requests:
             self._outbox.items.add(
@@ -93,7 +96,7 @@ class BatchStream:
 
     def close(self) -> None:
         """Closes the batch; what was sent goes out first."""
-        self._closed = True
+        self._outbox.last = True
         self._wake.set()
 
     def abandon(self) -> None:
@@ -102,44 +105,53 @@ class BatchStream:
 
     async def _run(self) -> None:
         code, message = Code.CANCELLED, "the batcher stopped"
+        writer: asyncio.Task[None] | None = None
         try:
-            await self._carry()
-            code, message = Code(await _status(self._call)), await self._call.details() or ""
+            metadata = await self._call.initial_metadata()
+            if not self._call.done():
+                writer = self._clock.create_task(self._write())
+                self.served = True
+                self._permitted(str(dict(metadata).get("x-shoal-batching", "")))
+                await self._read()
+            code, message = await _status(self._call)
         except _LOST:
-            code, message = Code(await _status(self._call)), await self._call.details() or ""
+            code, message = await _status(self._call)
         finally:
+            if writer is not None:
+                writer.cancel()
             self._call.cancel()
             self._owner.ended(self, code, message, list(self._unanswered.values()))
 
-    async def _carry(self) -> None:
-        metadata = await self._call.initial_metadata()
-        if self._call.done():
-            return
-        self.holds_permit = True
-        self._owner.permitted(self, str(dict(metadata).get("x-shoal-batching", "")))
-        await self._write()
-        executed = False
+    async def _read(self) -> None:
         while isinstance(chunk := await self._call.read(), batching_pb2.BatchResultChunk):
-            if not executed:
+            if chunk.results and chunk.results[-1].index >= self._first and self.state == "in use":
+                self.state = "parked"
                 self._owner.executed(self)
-                executed = True
             for result in chunk.results:
                 if request := self._unanswered.pop(result.index, None):
                     self._owner.answered(request, result)
+            if chunk.permit:
+                self._permitted("")
+
+    def _permitted(self, batching: str) -> None:
+        """Offers the permit, unless the stream is old: another may be placed better by now."""
+        if self.served and not batching and self._clock.time() >= self._retire_at:
+            self._retiring = True
+            self._wake.set()
+            return
+        self.state = "permitted"
+        self._owner.permitted(self, batching)
 
     async def _write(self) -> None:
-        while not self._call.done():
-            await self._wake.wait()
-            self._wake.clear()
-            closed = self._closed
-            if self._outbox.items:
-                chunk, self._outbox = self._outbox, batching_pb2.BatchChunk()
-                await self._call.write(chunk)
-            if closed:
-                await self._call.done_writing()
-                return
+        with suppress(*_LOST):  # the reader learns why
+            while not self._retiring:
+                await self._wake.wait()
+                self._wake.clear()
+                if self._outbox.items or self._outbox.last:
+                    chunk, self._outbox = self._outbox, batching_pb2.BatchChunk()
+                    await self._call.write(chunk)
+            await self._call.done_writing()
 
 
-async def _status(call: Call) -> int:
-    value: int = (await call.code()).value[0]
-    return value
+async def _status(call: Call) -> tuple[Code, str]:
+    return Code((await call.code()).value[0]), await call.details() or ""

@@ -35,6 +35,10 @@ class Permit:
         """The batch has items now."""
         self._gate.use(self)
 
+    def renew(self) -> bool:
+        """Its batch is through: keeps it for the next one if nobody else waits, else gives it back."""
+        return self._gate.renew(self)
+
     def release(self) -> None:
         """Gives it back."""
         self._gate.give_back(self)
@@ -70,7 +74,12 @@ class PermitGate:
     @property
     def granted(self) -> int:
         """Permits that are out."""
-        return len(self._in_use) + len(self._fresh) + len(self._idle)
+        return self.in_use + len(self._fresh) + len(self._idle)
+
+    @property
+    def in_use(self) -> int:
+        """Permits whose batches have items."""
+        return len(self._in_use)
 
     async def acquire(self, owner: str) -> Permit:
         """Waits for a permit.
@@ -94,6 +103,15 @@ class PermitGate:
         """Counts the permit as one in use."""
         self._no_longer_unused(permit)
         self._in_use.add(permit)
+
+    def renew(self, permit: Permit) -> bool:
+        """Makes a permit in use one just granted; gives it back if the gate is closed or another one waits."""
+        if self.closed.is_set() or any(owner != permit.owner for owner in self._waiters.owners):
+            self.give_back(permit)
+            return False
+        self._in_use.discard(permit)
+        self._refresh(permit)
+        return True
 
     def give_back(self, permit: Permit) -> None:
         """Takes a permit back, if it is out, and grants what may be granted now."""
@@ -131,9 +149,12 @@ class PermitGate:
 
     def _grant(self, owner: str) -> Permit:
         permit = Permit(self, owner)
-        self._fresh[permit] = asyncio.get_running_loop().call_later(self._idle_seconds, self._grow_stale, permit)
+        self._refresh(permit)
         self._all_back.clear()
         return permit
+
+    def _refresh(self, permit: Permit) -> None:
+        self._fresh[permit] = asyncio.get_running_loop().call_later(self._idle_seconds, self._grow_stale, permit)
 
     def _grow_stale(self, permit: Permit) -> None:
         del self._fresh[permit]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from shoal.batcher import stream
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.server import open_channel
 from shoal.batching.service import SERVICE
@@ -190,6 +191,25 @@ async def test_a_model_is_replaced_under_load_without_a_failed_call() -> None:
         await asyncio.gather(*calls)
         await submit(batcher, b"last")
     assert [item.request for item in new.batches[-1]] == [b"last"]
+
+
+async def test_batches_follow_each_other_while_a_straggler_is_waited_for() -> None:
+    handler = running()
+    handler.late = b"late"
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        late = asyncio.ensure_future(submit(batcher, b"late"))
+        await asyncio.gather(*(submit(batcher, bytes([n])) for n in range(40)))
+        assert not late.done()
+        handler.late_go.set()
+        assert await late == b"late"
+
+
+async def test_a_stream_that_is_old_is_replaced_after_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "RETIRE_SECONDS", (0.0, 0.0))
+    handler = running()
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        for n in range(20):
+            assert await submit(batcher, bytes([n])) == bytes([n])
 
 
 async def test_a_full_queue_answers_at_once() -> None:

@@ -113,3 +113,34 @@ async def test_a_closed_gate_turns_all_away() -> None:
         await waiting
     with pytest.raises(Unavailable, match="draining"):
         await gate.acquire("a")
+
+
+async def test_a_permit_is_renewed_for_the_next_batch_while_nobody_else_waits() -> None:
+    gate = PermitGate(1)
+    permit = await gate.acquire("a")
+    own = asyncio.ensure_future(gate.acquire("a"))
+    await settle()
+    permit.use()
+    assert permit.renew()
+    assert (gate.granted, gate.in_use, own.done()) == (1, 0, False)
+    own.cancel()
+
+
+async def test_a_permit_goes_to_another_who_waits() -> None:
+    gate = PermitGate(1)
+    permit = await gate.acquire("a")
+    permit.use()
+    other = asyncio.ensure_future(gate.acquire("b"))
+    await settle()
+    assert not permit.renew()
+    (await other).release()
+    assert gate.granted == 0
+
+
+async def test_a_closed_gate_renews_nothing() -> None:
+    gate = PermitGate(1)
+    permit = await gate.acquire("a")
+    permit.use()
+    gate.close()
+    assert not permit.renew()
+    await gate.drained()

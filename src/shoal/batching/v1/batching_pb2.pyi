@@ -7,10 +7,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class BatchChunk(_message.Message):
-    __slots__ = ("items",)
+    __slots__ = ("items", "last")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[BatchItem]
-    def __init__(self, items: _Optional[_Iterable[_Union[BatchItem, _Mapping]]] = ...) -> None: ...
+    last: bool
+    def __init__(self, items: _Optional[_Iterable[_Union[BatchItem, _Mapping]]] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class BatchItem(_message.Message):
     __slots__ = ("index", "request", "owner", "timeout_us", "queued_us", "traceparent")
@@ -29,10 +31,12 @@ class BatchItem(_message.Message):
     def __init__(self, index: _Optional[int] = ..., request: _Optional[bytes] = ..., owner: _Optional[str] = ..., timeout_us: _Optional[int] = ..., queued_us: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class BatchResultChunk(_message.Message):
-    __slots__ = ("results",)
+    __slots__ = ("results", "permit")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
+    PERMIT_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchItemResult]
-    def __init__(self, results: _Optional[_Iterable[_Union[BatchItemResult, _Mapping]]] = ...) -> None: ...
+    permit: bool
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchItemResult, _Mapping]]] = ..., permit: _Optional[bool] = ...) -> None: ...
 
 class BatchItemResult(_message.Message):
     __slots__ = ("index", "code", "message", "response")
