@@ -48,8 +48,8 @@ BAD_PICTURES = {
     "cut in its header": (JPEG[:20], "ends inside its header"),
     "random bytes": (random.Random(0).randbytes(10_000), "expected a JPEG, PNG or WebP"),
     "a text": (b"Dear all,\nplease find the picture attached.\n", "expected a JPEG, PNG or WebP"),
-    "a decompression bomb": (resized_header(JPEG, 20_000, 20_000), "20000 x 20000 pixels; the limit is 100000000"),
-    "50 MB": (JPEG + bytes(50 * MEBIBYTE), f"the limit is {32 * MEBIBYTE}"),
+    "a decompression bomb": (resized_header(JPEG, 20_000, 20_000), "20000 x 20000 pixels; the limit is 100,000,000"),
+    "50 MB": (JPEG + bytes(50 * MEBIBYTE), f"the limit is {32 * MEBIBYTE:,}"),
     "thousands of scans": (many_scans(PROGRESSIVE, 5000), "too many scans"),
 }
 
@@ -214,11 +214,12 @@ async def test_a_score_threshold_out_of_range(service: Service, client: RawClien
 @pytest.mark.parametrize(
     ("changes", "code", "reason"),
     [
-        ({"key": None}, Code.UNAUTHENTICATED, "no valid API key in the metadata x-api-key"),
-        ({"key": "shoal_nobody_has_this_key"}, Code.UNAUTHENTICATED, "no valid API key in the metadata x-api-key"),
+        ({"key": None}, Code.UNAUTHENTICATED, "x-api-key is missing, unknown or revoked"),
+        ({"key": "shoal_nobody_has_this_key"}, Code.UNAUTHENTICATED, "x-api-key is missing, unknown or revoked"),
         ({"model": None}, Code.NOT_FOUND, "x-model-name"),
-        ({"model": "other"}, Code.NOT_FOUND, "x-model-name"),
-        ({"model": "../tiny"}, Code.NOT_FOUND, "x-model-name"),
+        ({"model": "other"}, Code.NOT_FOUND, "no model 'other' is served here"),
+        ({"model": "../%REQ(x)%"}, Code.NOT_FOUND, "no model '../%REQ(x)%' is served here"),
+        ({"model": "m" * 5000}, Code.NOT_FOUND, f"no model '{64 * 'm'}' is served here"),
         ({"method": "Detect"}, Code.INVALID_ARGUMENT, "'tiny' is for classification: call Classify"),
         ({"method": "Segment"}, Code.INVALID_ARGUMENT, "'tiny' is for classification: call Classify"),
         ({"image_uuid": "x" * 70_000}, Code.RESOURCE_EXHAUSTED, "larger than 65536 bytes"),
@@ -236,7 +237,7 @@ async def test_what_no_batch_gets_to_see(
 async def test_a_key_that_may_not_call_the_model(service: Service, client: RawClient) -> None:
     answer = await amid_good_ones(service, client, service.call(key=service.detecting.key), mates=BATCH)
     assert answer.code is Code.PERMISSION_DENIED
-    assert "may not call this model" in answer.message
+    assert "may not call model 'tiny'" in answer.message
 
 
 async def test_a_revoked_key(service: Service, client: RawClient) -> None:

@@ -198,7 +198,7 @@ async def test_the_key_is_checked_before_anything_else(rig: Rig) -> None:
 async def test_refusals_say_what_is_wrong(rig: Rig) -> None:
     assert await rig.call(rig.alice.key, "unknown") == (
         "NOT_FOUND",
-        "no such model; the metadata x-model-name must name one that is served here",
+        "no model 'unknown' is served here; 'shoal status' lists those that are",
     )
     assert await rig.call(rig.alice.key, None) == (
         "NOT_FOUND",

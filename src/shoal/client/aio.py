@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     ResultT = TypeVar("ResultT", Classification, Detection)
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_NAME = re.compile(r"[\x21-\x7e]{1,256}")
 _MICROSECONDS = 1_000_000
 
 
@@ -285,7 +286,7 @@ class AsyncClient:
         clock = self._retry.clock
         started = uploaded = clock()
         deadline = started + self._seconds(timeout_seconds)
-        metadata: Metadata = (("x-model-name", request.model_name), ("x-api-key", self._api_key))
+        metadata: Metadata = (("x-model-name", _model(request.model_name)), ("x-api-key", self._api_key))
         self._begin()
         try:
             if isinstance(image, Path | bytes):
@@ -337,6 +338,12 @@ def _reference(image: object) -> str:
         shown = repr(image)[:80]
         raise InvalidRequest(f"{shown}: expected a Path, the bytes of a picture, or the uuid of an uploaded one")
     return reference.lower()
+
+
+def _model(name: str) -> str:
+    if not _NAME.fullmatch(name):  # it could not travel as metadata
+        raise InvalidRequest(f"model {name[:64]!r}: expected the name of a model, such as 'efficientnet-lite0'")
+    return name
 
 
 def _positive(concurrency: int) -> int:

@@ -191,11 +191,13 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
     try:
         with path.open("rb") as file:
             _check_size(os.fstat(file.fileno()).st_size, max_bytes, str(path))
-            return file.read()
+            content = file.read(max_bytes + 1 if max_bytes else -1)  # a pipe tells no size
     except FileNotFoundError:
         raise NotFound(f"{path}: no such file") from None
     except OSError as error:
         raise InvalidRequest(f"{path}: can't be read: {error.strerror}") from None
+    _check_size(len(content), max_bytes, str(path))
+    return content
 
 
 def _check_size(size: int, max_bytes: int, name: str) -> None:

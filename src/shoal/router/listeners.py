@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import Code
 from shoal.router.resources import KEY_HEADER, Json, address, config_file, extension, header, seconds, typed
-from shoal.router.routes import API_KEY_AUTH, BALANCER, BODY_LIMIT, PUBLIC, RATE_LIMIT
+from shoal.router.routes import API_KEY_AUTH, BALANCER, BODY_LIMIT, PUBLIC, RATE_LIMIT, REQUESTED_MODEL
 
 if TYPE_CHECKING:
     from shoal.spec import Router
@@ -89,8 +89,16 @@ def _replies(router: Router) -> list[Json]:
         _reply(_flags("UO"), "too many calls in flight; try again later", Code.RESOURCE_EXHAUSTED),
         _reply(_status(429), "this API key's rate limit is reached; try again later", Code.RESOURCE_EXHAUSTED),
         _reply(_status(413), f"the request is larger than {router.max_request_bytes} bytes", Code.RESOURCE_EXHAUSTED),
-        _reply(_status(401), f"no valid API key in the metadata {KEY_HEADER}", Code.UNAUTHENTICATED),
-        _reply(_status(403), "this API key may not call this model", Code.PERMISSION_DENIED),
+        _reply(
+            _status(401),
+            f"the API key in the metadata {KEY_HEADER} is missing, unknown or revoked; 'shoal keys create' makes one",
+            Code.UNAUTHENTICATED,
+        ),
+        _reply(
+            _status(403),
+            f"this API key may not call model '{REQUESTED_MODEL}'; 'shoal keys list' shows which it may",
+            Code.PERMISSION_DENIED,
+        ),
         _reply(_flags("UF", "UH", "UC", "URX"), "the service is away; trying again may help", Code.UNAVAILABLE),
     ]
 
@@ -98,7 +106,7 @@ def _replies(router: Router) -> list[Json]:
 def _reply(when: Json, text: str, code: Code) -> Json:
     return {
         "filter": when,
-        "body": {"inline_string": text},
+        "body_format_override": {"text_format_source": {"inline_string": text}},
         "headers_to_add": [header("grpc-status", str(int(code)))],
     }
 

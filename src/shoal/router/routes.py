@@ -20,6 +20,9 @@ API_KEY_AUTH = "envoy.filters.http.api_key_auth"
 RATE_LIMIT = "envoy.filters.http.local_ratelimit"
 BODY_LIMIT = "envoy.filters.http.buffer"
 
+REQUESTED_MODEL = f"%REQ({MODEL_HEADER}):64%"
+"""In a text of Envoy's: what the caller named, cut to 64 bytes."""
+
 PUBLIC = "public"
 BALANCER = "balancer"
 
@@ -144,17 +147,20 @@ def _model_missing(prefix: str) -> list[Json]:
     named = {"prefix": prefix, "headers": [{"name": MODEL_HEADER, "present_match": True}]}
     return [
         _refusal(
-            named, Code.NOT_FOUND, f"no such model; the metadata {MODEL_HEADER} must name one that is served here"
+            named, Code.NOT_FOUND, f"no model '{REQUESTED_MODEL}' is served here; 'shoal status' lists those that are"
         ),
         _refusal({"prefix": prefix}, Code.NOT_FOUND, f"no model named; send its name as the metadata {MODEL_HEADER}"),
     ]
 
 
 def _refusal(match: Json, code: Code, message: str) -> Json:
-    """An answer of the router itself, fit for gRPC and plain HTTP. Without the header, 404 reads as UNIMPLEMENTED."""
+    """An answer of the router itself, fit for gRPC and plain HTTP. Without the header, 404 reads as UNIMPLEMENTED.
+
+    ``message`` may quote the call with Envoy's command operators, such as ``REQUESTED_MODEL``.
+    """
     return {
         "match": match,
-        "direct_response": {"status": 404, "body": {"inline_string": message}},
+        "direct_response": {"status": 404, "body_format": {"text_format_source": {"inline_string": message}}},
         "response_headers_to_add": [header("grpc-status", str(int(code)))],
     }
 

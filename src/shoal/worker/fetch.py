@@ -107,7 +107,7 @@ class Fetcher:
         if size == 0:
             raise InvalidRequest(f"image {_image(key)} is empty")
         if size > self._max_bytes:
-            raise InvalidRequest(f"image {_image(key)} has {size} bytes; the limit is {self._max_bytes}")
+            raise InvalidRequest(f"image {_image(key)} has {size:,} bytes; the limit is {self._max_bytes:,}")
         return await result.bytes_async()
 
 

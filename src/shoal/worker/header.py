@@ -114,9 +114,11 @@ def _check(header: ImageHeader, max_pixels: int, max_scans: int) -> None:
     if header.width < 1 or header.height < 1:
         raise InvalidRequest(f"the picture is damaged: its size is {size}")
     if header.width * header.height > max_pixels:
-        raise InvalidRequest(f"the picture is too large: {size} pixels; the limit is {max_pixels} in all")
+        raise InvalidRequest(f"the picture is too large: {size} pixels; the limit is {max_pixels:,} in all")
     if header.scans > max_scans:
-        raise InvalidRequest(f"the progressive JPEG has too many scans; the limit is {max_scans}")
+        raise InvalidRequest(
+            f"the progressive JPEG has too many scans; the limit is {max_scans}, and a baseline JPEG has one"
+        )
     if header.width * header.height * header.scans > max_pixels * _MAX_PASSES:
         raise InvalidRequest(f"the progressive JPEG has too many scans, {header.scans}, for its size of {size} pixels")
 

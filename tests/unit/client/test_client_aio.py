@@ -74,6 +74,13 @@ async def test_other_errors_are_raised_as_they_are(client: AsyncClient, service:
     assert service.calls["Classify"] == 2
 
 
+@pytest.mark.parametrize("model", ["", "Katzenköpfe", "two words", "line\nbreak"])
+async def test_a_model_name_that_can_be_none(client: AsyncClient, service: FakeService, model: str) -> None:
+    with pytest.raises(InvalidRequest, match="expected the name of a model"):
+        await client.classify(KNOWN, model)
+    assert service.calls["Classify"] == 0
+
+
 async def test_a_service_that_stays_away_is_unavailable(service: FakeService) -> None:
     service.failures.extend([AWAY] * 1000)
     async with AsyncClient(service.target, api_key=API_KEY, timeout_seconds=0.2) as client:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +12,6 @@ from shoal.errors import Internal, InvalidRequest, NotFound
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from support.fake_service import FakeService
 
 
@@ -103,3 +102,5 @@ async def test_files_that_cannot_be_read(client: AsyncClient, tmp_path: Path) ->
         await client.upload(tmp_path / "none.jpg")
     with pytest.raises(InvalidRequest, match="can't be read"):
         await client.upload(tmp_path)
+    with pytest.raises(InvalidRequest, match="/dev/zero has"):
+        await client.upload(Path("/dev/zero"))

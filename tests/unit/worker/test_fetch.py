@@ -72,7 +72,7 @@ async def test_a_missing_image_is_named_without_its_prefix() -> None:
     assert str(caught.value) == f"no image {UUID}"
 
 
-@pytest.mark.parametrize(("size", "message"), [(1001, "has 1001 bytes; the limit is 1000"), (0, "is empty")])
+@pytest.mark.parametrize(("size", "message"), [(1001, "has 1,001 bytes; the limit is 1,000"), (0, "is empty")])
 async def test_a_wrong_size_is_refused_before_the_body_is_read(size: int, message: str) -> None:
     body = Body(b"", size)
     with pytest.raises(InvalidRequest, match=message):

@@ -81,7 +81,7 @@ def test_scans_behind_the_picture_do_not_count_against_it() -> None:
     (b"\x89PNG\r\n\x1a\n" + bytes(40), "no header"),
     (b"RIFF\x00\x00\x00\x00WEBPABCD" + bytes(40), "no header"),
     (resized_header(encode(quadrants()), 0, 10), "size is 0 x 10"),
-    (resized_header(encode(quadrants()), 20_000, 20_000), "20000 x 20000 pixels; the limit is 1000000"),
+    (resized_header(encode(quadrants()), 20_000, 20_000), "20000 x 20000 pixels; the limit is 1,000,000"),
     (many_scans(encode(quadrants(), progressive=True), 5000), "too many scans; the limit is 64"),
     (many_scans(encode(quadrants(1000, 900), progressive=True), 30), "too many scans, 40, for its size of 1000 x 900"),
 ])  # fmt: skip
