@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from shoal.batcher.server import HEALTH_CHECK, MAX_MESSAGE_BYTES, hints_of, make_batcher, status_of
 from shoal.errors import Code, InvalidRequest
+from shoal.observe import logs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
@@ -129,7 +130,12 @@ class Application:
         return 200, str(self.batcher.dispatcher.in_flight).encode()
 
 
-app = Application(make_batcher)
+def _make() -> Batcher:
+    logs.configure("info")  # the Python inside Envoy starts without a log
+    return make_batcher()
+
+
+app = Application(_make)
 
 
 def _is_parent(headers: Headers) -> bool:
