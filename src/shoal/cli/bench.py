@@ -116,6 +116,8 @@ def _report(result: LoadResult, settings: dict[str, Any], as_json: bool) -> None
         typer.echo(json.dumps({"settings": settings, **summary}))
     else:
         Console().print(_table(summary))
+        for code, reason in summary["reasons"].items():
+            typer.echo(f"{code}: {reason}")
     if result.errors:
         raise typer.Exit(1)
 

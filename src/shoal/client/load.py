@@ -194,7 +194,7 @@ class _Run:
             result = await self._call(request, left)
         except ShoalError as error:
             if intended >= self._begin:
-                self._result.add_error(error.code)
+                self._result.add_error(error)
             await asyncio.sleep(0)  # an error that needed no waiting must not keep the loop from others
             return
         finished = self._now()

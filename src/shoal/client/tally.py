@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shoal.client.results import Timing
-    from shoal.errors import Code
+    from shoal.errors import ShoalError
 
 STAGES = ("upload", "queue", "fetch", "decode", "compute")
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99, "max": 1.0}
@@ -35,6 +35,8 @@ class LoadResult:
     """Seconds from the intended send time to the good answer, unsorted."""
     errors: Counter[str] = field(default_factory=Counter)
     """gRPC status name to number of requests."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """gRPC status name to what one such request was told."""
     stage_us: Counter[str] = field(default_factory=Counter)
     """Sums over the requests of ``latencies``."""
     batches: float = 0.0
@@ -54,9 +56,10 @@ class LoadResult:
             self.stage_us[stage] += getattr(timing, f"{stage}_us")
         self.batches += 1 / max(timing.batch_size, 1)
 
-    def add_error(self, code: Code) -> None:
+    def add_error(self, error: ShoalError) -> None:
         """Counts a request that failed."""
-        self.errors[code.name] += 1
+        self.errors[error.code.name] += 1
+        self.reasons.setdefault(error.code.name, str(error))
 
     @property
     def images_per_s(self) -> float:
@@ -77,6 +80,7 @@ class LoadResult:
             "latency_ms": {name: _round_ms(percentile(ordered, q)) for name, q in QUANTILES.items()},
             "answered": self.answered,
             "errors": dict(sorted(self.errors.items())),
+            "reasons": dict(sorted(self.reasons.items())),
             "mean_batch_size": round(self.mean_batch_size, 2) if count else None,
             "stage_mean_us": {stage: round(self.stage_us[stage] / count) if count else None for stage in STAGES},
             "send_lag_ms": {
@@ -95,6 +99,7 @@ def merge(shares: Sequence[LoadResult]) -> LoadResult:
         whole.answered += share.answered
         whole.latencies.extend(share.latencies)
         whole.errors.update(share.errors)
+        whole.reasons = share.reasons | whole.reasons
         whole.stage_us.update(share.stage_us)
         whole.batches += share.batches
         whole.lag_seconds += share.lag_seconds

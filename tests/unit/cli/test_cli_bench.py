@@ -58,13 +58,16 @@ def test_failures_are_counted_and_are_1(service: FakeService, capsys: pytest.Cap
     service.reply_uuid = "another"
     assert shoal("bench", "--json", *SHORT) == 1
     summary = told(capsys)
-    assert set(summary["errors"]) == {"INTERNAL"}
+    assert set(summary["errors"]) == set(summary["reasons"]) == {"INTERNAL"}
     assert summary["images_per_s"] == 0
 
 
 def test_the_table(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
     assert shoal("bench", *SHORT) == 0
     assert "latency p99" in capsys.readouterr().out
+    service.reply_uuid = "another"
+    assert shoal("bench", *SHORT) == 1
+    assert "INTERNAL: the answer for image" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from shoal.client.results import Timing
 from shoal.client.tally import LoadResult, merge, percentile
-from shoal.errors import Code
+from shoal.errors import NotFound, Overloaded
 
 
 def timing(batch_size: int) -> Timing:
@@ -34,11 +34,13 @@ def test_a_percentile_of_nothing_is_unknown() -> None:
 
 def test_summary() -> None:
     whole = result(0.3, 0.1, 0.2)
-    whole.add_error(Code.RESOURCE_EXHAUSTED)
+    whole.add_error(Overloaded("full"))
+    whole.add_error(Overloaded("full again"))
     summary = json.loads(json.dumps(whole.summary()))
     assert summary["images_per_s"] == 1.5
     assert summary["latency_ms"] == {"p50": 200.0, "p95": 300.0, "p99": 300.0, "max": 300.0}
-    assert summary["errors"] == {"RESOURCE_EXHAUSTED": 1}
+    assert summary["errors"] == {"RESOURCE_EXHAUSTED": 2}
+    assert summary["reasons"] == {"RESOURCE_EXHAUSTED": "full"}
     assert summary["stage_mean_us"] == {"upload": 0, "queue": 10, "fetch": 20, "decode": 30, "compute": 40}
     assert summary["send_lag_ms"] == {"mean": 1.0, "max": 1.0}
 
@@ -57,9 +59,10 @@ def test_mean_batch_size_is_over_batches() -> None:
 
 def test_shares_add_up() -> None:
     shares = [result(0.1, 0.2), result(0.3)]
-    shares[0].add_error(Code.NOT_FOUND)
-    shares[1].add_error(Code.NOT_FOUND)
+    shares[0].add_error(NotFound("no image"))
+    shares[1].add_error(NotFound("no image"))
     whole = merge([pickle.loads(pickle.dumps(share)) for share in shares])
     assert (whole.answered, whole.duration_seconds, whole.cpu_seconds) == (3, 2.0, 1.0)
     assert sorted(whole.latencies) == [0.1, 0.2, 0.3]
     assert whole.errors == {"NOT_FOUND": 2}
+    assert whole.reasons == {"NOT_FOUND": "no image"}
