@@ -102,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         typer.echo(f"shoal: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
     except OSError as error:  # a folder that can't be written, a full disk
-        typer.echo(f"shoal: {error}", err=True)
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        typer.echo(f"shoal: {reason}", err=True)
         sys.exit(1)
     except ModuleNotFoundError as error:
         if not (hint := _missing_extra(words, error)):

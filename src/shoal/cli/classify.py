@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -24,7 +25,13 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _PIPE_COLUMNS = 160
 
 Images: TypeAlias = Annotated[
-    list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders: JPEG, PNG or WebP.", show_default=False)
+    list[Path],
+    typer.Argument(
+        metavar="IMAGE...",
+        help="Pictures, or folders: JPEG, PNG or WebP.",
+        show_default=False,
+        readable=False,  # one that can't be read fails alone
+    ),
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON object a picture and line.")]
 Target: TypeAlias = Annotated[
@@ -106,11 +113,13 @@ def pictures(named: Sequence[Path]) -> list[Path]:
     """The pictures among ``named``: files as they are, there or not, and what lies in folders, sorted.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: there is none, or a folder can't be read.
     """
     found: list[Path] = []
     for path in named:
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where it can't tell
+            if not os.access(path, os.R_OK | os.X_OK):
+                raise ConfigurationError(f"{path}: the folder can't be read: permission denied")
             found += sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES)
         else:
             found.append(path)

@@ -88,6 +88,13 @@ def test_folders_are_searched_and_one_failure_is_its_own(shell: Shell, folder: P
     assert shell.code == 1
 
 
+def test_a_name_that_the_system_refuses_fails_alone(shell: Shell, folder: Path) -> None:
+    records = shell.records("classify", "x" * 300, folder / "b.jpg", "--json")
+    assert records[0]["error"]["code"] == "INVALID_ARGUMENT"
+    assert "can't be read: File name too long" in records[0]["error"]["message"]
+    assert "classes" in records[1]
+
+
 def test_the_table(shell: Shell, folder: Path) -> None:
     (folder / "odd [red].jpg").write_bytes(b"picture")
     shown = shell("classify", folder, "gone.jpg")

@@ -74,7 +74,7 @@ def test_an_unknown_command_suggests_a_known_one(capsys: pytest.CaptureFixture[s
     [
         (ConfigurationError("shoal.yaml:3: unknown key"), 2, "shoal: shoal.yaml:3: unknown key\n"),
         (NotFound("no such model"), 1, "shoal: no such model\n"),
-        (PermissionError(13, "Permission denied", "/reef"), 1, "shoal: [Errno 13] Permission denied: '/reef'\n"),
+        (PermissionError(13, "Permission denied", "/reef"), 1, "shoal: /reef: Permission denied\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
