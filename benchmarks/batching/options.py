@@ -1,0 +1,85 @@
+"""What every experiment is told, and the model that the scripted ones share."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batching.curve import CostCurve
+from batching.replicas import Model
+from shoal.errors import ConfigurationError
+from shoal.modelstore.config import BatchingSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+CAPACITY = 400.0
+"""Pictures a second of one scripted replica with full batches: so few that two cores carry twice that, client
+included, and what is measured is batching."""
+MAX_BATCH_SIZE = 16
+QUEUE_DELAY_SECONDS = 0.02
+DEADLINE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line."""
+
+    seconds: float | None = None
+    """Of each window, in place of the experiment's own."""
+    quick: bool = False
+    """Short windows, few points: to see that it works."""
+    say: Callable[[str], None] = print
+    """Told of each step."""
+
+    def window(self, seconds: float) -> float:
+        """The length of a window that is ``seconds`` by default."""
+        return self.seconds or (min(seconds, 3.0) if self.quick else seconds)
+
+    @property
+    def warm_up(self) -> float:
+        """Seconds before each window."""
+        return 1.0 if self.quick else 3.0
+
+
+def result_file(name: str) -> Path:
+    """Where an experiment's result lies."""
+    return RESULTS / f"batching_{name}.json"
+
+
+def read_result(name: str) -> dict[str, Any]:
+    """An earlier result."""
+    try:
+        found: dict[str, Any] = json.loads(result_file(name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"results/{result_file(name).name} is missing; measure {name!r} first") from None
+    return found
+
+
+def measured_curve() -> CostCurve:
+    """That of the GPU: on a CPU a batch costs what its pictures cost alone, and nobody would need a batcher."""
+    return CostCurve.fit({int(size): one / 1000 for size, one in read_result("curve_gpu")["batch_ms"].items()})
+
+
+def scripted_model(max_queue_size: int = 0) -> tuple[Model, dict[str, Any]]:
+    """The model of the scripted experiments, and its settings for the result."""
+    curve = measured_curve().scaled(MAX_BATCH_SIZE, CAPACITY)
+    settings = BatchingSettings(
+        max_batch_size=MAX_BATCH_SIZE,
+        max_queue_delay_microseconds=int(QUEUE_DELAY_SECONDS * 1e6),
+        max_queue_size=max_queue_size,
+    )
+    told = {
+        "max_batch_size": MAX_BATCH_SIZE,
+        "max_queue_delay_ms": 1000 * QUEUE_DELAY_SECONDS,
+        "max_queue_size": max_queue_size or None,
+        "instance_count": settings.instance_count,
+        "deadline_s": DEADLINE_SECONDS,
+        "curve": curve.figures(),
+        "capacity_per_s": CAPACITY,
+    }
+    return Model(settings, curve), told

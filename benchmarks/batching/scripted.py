@@ -1,0 +1,93 @@
+"""A model without an engine: batches take as long as a cost curve says, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shoal.batching.v1 import batching_pb2
+from shoal.errors import Code
+from shoal.v1 import inference_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from batching.curve import CostCurve
+    from shoal.modelstore.config import BatchingSettings
+
+
+class SerialEngine:
+    """One instance. A batch starts when the one before it has ended; a late timer delays its answer, not the next."""
+
+    def __init__(self, curve: CostCurve) -> None:
+        self._curve = curve
+        self._free_at = 0.0
+
+    async def run(self, size: int) -> tuple[float, float]:
+        """When the batch began (loop time) and how long it took, in seconds; returns when it has ended."""
+        now = asyncio.get_running_loop().time()
+        seconds = self._curve.seconds(size)
+        began = max(now, self._free_at)
+        self._free_at = began + seconds
+        if self._free_at > now:
+            await asyncio.sleep(self._free_at - now)
+        return began, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedModel:
+    """See ``shoal.batching.service.Handler``."""
+
+    settings: BatchingSettings
+    engine: SerialEngine
+    echo: bool
+    """Answers each request with its own bytes."""
+
+    def check(self, method: str) -> None:
+        """Any will do."""
+
+    def begin(self, method: str) -> ScriptedBatch:  # noqa: ARG002 - any will do
+        """A batch."""
+        return ScriptedBatch(self)
+
+
+class ScriptedBatch:
+    """See ``shoal.batching.service.Batch``."""
+
+    def __init__(self, model: ScriptedModel) -> None:
+        self._model = model
+        self._items: list[tuple[batching_pb2.BatchItem, float]] = []
+        self._now = asyncio.get_running_loop().time
+
+    def add(self, item: batching_pb2.BatchItem) -> None:
+        """Nothing is fetched or decoded."""
+        self._items.append((item, self._now()))
+
+    async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
+        """Runs what has time left, as a worker does."""
+        now = self._now()
+        live = [(item, came) for item, came in self._items if now - came < item.timeout_us / 1e6]
+        began, seconds = await self._model.engine.run(len(live)) if live else (now, 0.0)
+        timing = inference_pb2.Timing(compute_us=int(seconds * 1e6), batch_size=len(live))
+        late = [_late(item) for item, came in self._items if now - came >= item.timeout_us / 1e6]
+        yield late + [self._reply(item, began - came, timing) for item, came in live]
+
+    def abandon(self) -> None:
+        """Nothing is held."""
+
+    def _reply(
+        self, item: batching_pb2.BatchItem, waited: float, timing: inference_pb2.Timing
+    ) -> batching_pb2.BatchItemResult:
+        if self._model.echo:
+            return batching_pb2.BatchItemResult(index=item.index, response=item.request)
+        request = inference_pb2.ImageRequest.FromString(item.request)
+        timing.queue_us = item.queued_us + int(waited * 1e6)
+        reply = inference_pb2.ClassifyReply(
+            image_uuid=request.image_uuid, model_name=request.model_name, model_version=1, timing=timing
+        )
+        return batching_pb2.BatchItemResult(index=item.index, response=reply.SerializeToString())
+
+
+def _late(item: batching_pb2.BatchItem) -> batching_pb2.BatchItemResult:
+    return batching_pb2.BatchItemResult(index=item.index, code=Code.DEADLINE_EXCEEDED, message="too late")

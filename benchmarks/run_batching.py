@@ -1,0 +1,74 @@
+"""Measures the batching service.
+
+python benchmarks/run_batching.py [--quick] [--force] [--seconds S] [EXPERIMENT…]
+
+Results go to benchmarks/results/batching_EXPERIMENT.json; an experiment whose result is there is not measured again,
+unless it is --force'd. python benchmarks/report_batching.py brings docs/batching.md up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+from rich.console import Console
+
+from about import about, use_cores
+from batching import direct, measure_curve, overload
+from batching.options import RESULTS, Options, read_result, result_file
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+EXPERIMENTS: dict[str, Callable[[Options], Awaitable[dict[str, Any]]]] = {
+    "curve": measure_curve.measure,
+    "overload": overload.measure,
+    "direct": direct.measure,
+}
+
+
+def main() -> None:
+    """Measures what is missing, prints and writes the results."""
+    arguments = _arguments()
+    use_cores()
+    console = Console()
+    for name in arguments.experiments or EXPERIMENTS:
+        if arguments.force or not result_file(name).exists():
+            _measure(name, Options(arguments.seconds, arguments.quick), Console(stderr=True))
+        console.print(read_result(name))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"of {', '.join(EXPERIMENTS)}; all")
+    parser.add_argument("--seconds", type=float, help="of each window, in place of the experiment's own")
+    parser.add_argument("--quick", action="store_true", help="short windows and few points, to see that it works")
+    parser.add_argument("--force", action="store_true", help="measure again what has a result")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.experiments) - EXPERIMENTS.keys():
+        parser.error(f"no experiment {', '.join(sorted(unknown))}")
+    return arguments
+
+
+def _measure(name: str, options: Options, console: Console) -> None:
+    began = time.monotonic()
+    with console.status(name) as status, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        started = about()
+        told = replace(options, say=lambda text: status.update(f"{name}: {text}"))
+        result = runner.run(_run(name, told))
+    result = {**started, "took_s": round(time.monotonic() - began, 1), **result}
+    RESULTS.mkdir(exist_ok=True)
+    result_file(name).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+async def _run(name: str, options: Options) -> dict[str, Any]:
+    return await EXPERIMENTS[name](options)
+
+
+if __name__ == "__main__":
+    main()
