@@ -37,6 +37,9 @@ LOOK_SECONDS = 1.0
 MAX_LOOKS = 1000
 """Callers asked in one look, oldest first: bounds what it costs (about 0.1 ms each)."""
 
+_WANTED = frozenset(
+    {b"content-type", b"grpc-timeout", b"traceparent", b"x-client-id", b"x-model-name", TOKEN_HEADER.encode()}
+)  # decoding all of them would cost more than the policy
 _PREFIX = struct.Struct(">BI")
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
@@ -74,7 +77,9 @@ class Application:
         return self._batcher
 
     async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"] if name in _WANTED
+        }
         path = scope["path"]
         if not headers.get("content-type", "").startswith("application/grpc"):
             await _plain(send, *self._operate(path, headers))
