@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from shoal.local.state import ServiceState
 
@@ -26,12 +27,23 @@ _IDLE = ("idle", "iowait", "guest", "guest_nice")  # a guest's time is counted a
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """CPU seconds of one process since its start."""
+
+    whole: float
+    threads: Mapping[int, tuple[str, float]]
+    """Of those that live: the number, to the name and the seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """CPU seconds since the start of each component, and of everything on our cores."""
 
     at: float
     """Seconds, monotonic."""
     components: Mapping[str, float]
+    workers: Mapping[int, Reading]
+    """By process; these are split by stage."""
     machine: float
     """Busy seconds of our cores, whoever used them."""
 
@@ -48,46 +60,51 @@ class Spent:
 
 
 def spent(before: Snapshot, after: Snapshot) -> Spent:
-    """From one snapshot to a later one."""
+    """From one snapshot to a later one of the same processes."""
+    components = Counter({name: after.components[name] - value for name, value in before.components.items()})
+    for pid, reading in before.workers.items():
+        components.update(split(reading, after.workers[pid]))
     seconds = after.at - before.at
-    components = {name: after.components[name] - value for name, value in before.components.items()}
     others = (after.machine - before.machine - sum(components.values())) / seconds
-    return Spent(seconds, components, max(others, 0.0))
+    return Spent(seconds, dict(components), max(others, 0.0))
+
+
+def split(before: Reading, after: Reading) -> dict[str, float]:
+    """CPU seconds by stage; ``rest`` is what no named thread accounts for, those that ended meanwhile included."""
+    stages = dict.fromkeys(STAGES.values(), 0.0)
+    for number, (name, seconds) in after.threads.items():
+        stage = next((stage for beginning, stage in STAGES.items() if name.startswith(beginning)), None)
+        if stage is not None:
+            stages[stage] += seconds - before.threads.get(number, ("", 0.0))[1]
+    return stages | {"rest": max(after.whole - before.whole - sum(stages.values()), 0.0)}
 
 
 def of_service(service: ServiceState) -> Snapshot:
-    """The parts of a running service, a worker by stage, and this process as its client."""
-    components = dict.fromkeys(COMPONENTS, 0.0)
+    """The parts of a running service, its workers by stage, and this process as its client."""
+    components = dict.fromkeys(("batcher", "router", "store"), 0.0)
+    workers = {}
     for part in service.parts:
         assert part.pid is not None, f"{part.name} isn't running"
-        shares = by_stage(part.pid) if part.role == "worker" else {part.role: sum(map(of_process, tree(part.pid)))}
-        for name, seconds in shares.items():
-            components[name] += seconds
-    components["supervisor"] = of_process(psutil.Process(service.pid))
+        if part.role == "worker":
+            workers[part.pid] = read(part.pid)
+        else:
+            components[part.role] += sum(map(of_process, tree(part.pid)))
     components["client"] = of_process(psutil.Process())
-    return _snapshot(components)
+    components["supervisor"] = of_process(psutil.Process(service.pid))
+    return _snapshot(components, workers)
 
 
 def of_ceiling() -> Snapshot:
     """This process, by stage."""
-    return _snapshot(by_stage(os.getpid()))
+    return _snapshot({}, {os.getpid(): read(os.getpid())})
 
 
-def by_stage(pid: int) -> dict[str, float]:
-    """CPU seconds of one process by what its threads do. What threads spent that have ended is in the ``rest``."""
+def read(pid: int) -> Reading:
+    """One process and its threads."""
     process = psutil.Process(pid)
-    named = [(_thread_name(pid, thread.id), thread.user_time + thread.system_time) for thread in process.threads()]
-    return split(named, of_process(process))
-
-
-def split(threads: Iterable[tuple[str, float]], whole: float) -> dict[str, float]:
-    """Sums (name, seconds) of threads by stage; ``rest`` is what is left of ``whole``."""
-    stages = dict.fromkeys(STAGES.values(), 0.0)
-    for name, seconds in threads:
-        for beginning, stage in STAGES.items():
-            if name.startswith(beginning):
-                stages[stage] += seconds
-    return stages | {"rest": max(whole - sum(stages.values()), 0.0)}
+    threads = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
+    named = {number: (_thread_name(pid, number), seconds) for number, seconds in threads.items()}
+    return Reading(of_process(process), named)
 
 
 def tree(pid: int) -> list[psutil.Process]:
@@ -102,11 +119,11 @@ def of_process(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _snapshot(components: Mapping[str, float]) -> Snapshot:
+def _snapshot(components: Mapping[str, float], workers: Mapping[int, Reading]) -> Snapshot:
     cores = psutil.cpu_times(percpu=True)
     ours = [cores[number] for number in os.sched_getaffinity(0)]
     busy = sum(value for core in ours for name, value in core._asdict().items() if name not in _IDLE)
-    return Snapshot(time.monotonic(), components, busy)
+    return Snapshot(time.monotonic(), components, workers, busy)
 
 
 def _thread_name(pid: int, thread: int) -> str:
