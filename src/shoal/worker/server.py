@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -19,12 +19,12 @@ from shoal.batching.service import BatchingService
 from shoal.engine.openvino import OpenVinoEngine
 from shoal.errors import ConfigurationError
 from shoal.keys import load_keys, watch_keys
-from shoal.modelstore import repository
 from shoal.objectstore import load_credentials, open_store
 from shoal.threads import make_pool
 from shoal.v1 import inference_pb2
 from shoal.watch import changes
 from shoal.worker.access import Access
+from shoal.worker.catalog import Catalog
 from shoal.worker.decode import Decoder
 from shoal.worker.fetch import Fetcher
 from shoal.worker.heads import make_head
@@ -32,6 +32,8 @@ from shoal.worker.model import Meter, PictureModel
 from shoal.worker.uploads import UploadsService
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from obstore.store import ObjectStore
 
     from shoal.engine import LoadedModel
@@ -76,8 +78,15 @@ class Worker:
             max_bytes=options.service.object_store.max_image_bytes,
             timeout_seconds=options.service.object_store.fetch_timeout_seconds,
         )
-        self._loaded: dict[str, LoadedModel[Any]] = {}
         self._batching = BatchingService()
+        self._catalog = Catalog(
+            self._model_store,
+            options.service,
+            options.pool,
+            engine=self._engine,
+            batching=self._batching,
+            prepare=self._prepare,
+        )
         self._uploads = UploadsService(store, options.service.object_store, self._access)
         self._health = health.aio.HealthServicer()
 
@@ -86,9 +95,10 @@ class Worker:
         server = await self._listen()
         async with asyncio.TaskGroup() as group:
             following = [group.create_task(self._follow_keys()), group.create_task(self._follow_models())]
-            await self._load_models()
+            await self._catalog.refresh()
             await self._say(serving=True)
-            log.info("pool %s serves %s on %s", self._options.pool, ", ".join(self._loaded), self._options.listen)
+            served = ", ".join(self._catalog.names) or "no model"
+            log.info("pool %s serves %s on %s", self._options.pool, served, self._options.listen)
             await stop.wait()
             for task in following:
                 task.cancel()
@@ -113,56 +123,18 @@ class Worker:
         await server.start()
         return server
 
-    async def _load_models(self) -> None:
-        """Brings what is served in line with the model store; a broken model is logged and leaves the others alone."""
-        models, faults = await asyncio.to_thread(repository.scan, self._model_store)
-        for fault in faults:
-            log.warning("%s", fault)
-        wanted = {
-            name: self._overridden(models[name]) for name in self._options.service.models_of(self._options.pool, models)
-        }
-        for name in self._loaded.keys() - wanted.keys():
-            await self._batching.remove(name)
-            await self._loaded.pop(name).close()
-        for name, config in wanted.items():
-            if name not in self._loaded or self._loaded[name].config != config:
-                await self._load(name, config)
-
-    async def _load(self, name: str, config: ModelConfig) -> None:
-        try:
-            loaded = await self._engine.load(config)
-        except ConfigurationError as error:
-            log.error("model %s is not served: %s", name, error)  # noqa: TRY400 - the message is the whole story
-            return
-        await self._batching.put(
-            name,
-            PictureModel(
-                loaded=loaded,
-                decoder=Decoder(
-                    config, max_pixels=self._settings.max_image_pixels, max_scans=self._settings.max_image_scans
-                ),
-                head=make_head(config),
-                fetcher=self._fetcher,
-                access=self._access,
-                threads=self._threads,
-                meter=Meter(name),
-            ),
+    def _prepare(self, config: ModelConfig) -> Callable[[LoadedModel[Any]], PictureModel]:
+        """What a model's batches need beside the loaded model itself; see ``Catalog``."""
+        limits = self._settings
+        return partial(
+            PictureModel,
+            decoder=Decoder(config, max_pixels=limits.max_image_pixels, max_scans=limits.max_image_scans),
+            head=make_head(config),
+            fetcher=self._fetcher,
+            access=self._access,
+            threads=self._threads,
+            meter=Meter(config.name),
         )
-        if old := self._loaded.get(name):
-            await old.close()
-        self._loaded[name] = loaded
-        log.info("model %s version %d is loaded", name, config.version)
-
-    def _overridden(self, config: ModelConfig) -> ModelConfig:
-        override = self._options.service.override(config.name)
-        changed = {
-            field.name: value
-            for field in dataclasses.fields(config.batching)
-            if (value := getattr(override, field.name, None)) is not None
-        }
-        if "preferred_batch_size" in changed:
-            changed["preferred_batch_size"] = tuple(changed["preferred_batch_size"])
-        return dataclasses.replace(config, batching=dataclasses.replace(config.batching, **changed))
 
     async def _follow_keys(self) -> None:
         async for ring in watch_keys(self._options.home.keys_file(self._options.service)):
@@ -172,7 +144,7 @@ class Worker:
         async with contextlib.aclosing(changes(self._model_store, recursive=True)) as moments:
             await anext(moments)  # the present state is loaded by run()
             async for _ in moments:
-                await self._load_models()
+                await self._catalog.refresh()
 
     async def _say(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
