@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from shoal.modelstore.fault import Report
 
+_MODEL_FILE = "model.onnx"
 _CHANNELS = 3
 _LAYOUTS = {"uint8": (2, "[height, width, 3]"), "float32": (0, "[3, height, width]")}
 """What workers feed: a data type, where its channels are, and its layout."""
@@ -32,7 +33,13 @@ def read(folder: Path, report: Report) -> ModelConfig | None:
 def inspect(folder: Path, report: Report) -> ModelConfig | None:
     """As ``read``, but a model with faults is returned too, its wrong fields at their defaults."""
     config = pbtxt.load(folder / pbtxt.FILE, report)
-    return None if config is None else _Reader(folder, config, report).model()
+    if config is None:
+        return None
+    try:
+        return _Reader(folder, config, report).model()
+    except OSError as error:  # a folder that may not be listed, or that somebody just took away
+        report.error(folder, "", f"can't be read: {error.strerror}")
+        return None
 
 
 class _Reader:
@@ -83,7 +90,10 @@ class _Reader:
 
     def _version(self) -> tuple[int, Path]:
         """The highest version that version_policy allows, as Triton would serve it, and its file."""
-        filename = self._config.default_model_filename or "model.onnx"
+        filename = self._config.default_model_filename or _MODEL_FILE
+        if not _is_plain(filename):
+            self._error("default_model_filename", f"{filename!r} leaves the model's folder")
+            filename = _MODEL_FILE
         policy = self._config.version_policy
         present = versions(self._folder, filename)
         chosen = policy.WhichOneof("policy_choice")
@@ -245,13 +255,18 @@ class _Reader:
         self._error(f'parameters["{key}"]', message)
 
 
-def versions(folder: Path, filename: str = "model.onnx") -> list[int]:
+def versions(folder: Path, filename: str = _MODEL_FILE) -> list[int]:
     """The version numbers in ``folder`` that hold ``filename``, lowest first."""
     return sorted(
         int(path.name)
         for path in folder.iterdir()
         if path.name.isdecimal() and path.name[0] != "0" and (path / filename).is_file()
     )
+
+
+def _is_plain(filename: str) -> bool:
+    """Whether it names a file of its folder, and nothing elsewhere."""
+    return filename not in {".", ".."} and not {"/", "\0"} & set(filename)
 
 
 def _number(text: str) -> float:

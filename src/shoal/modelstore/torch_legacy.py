@@ -79,6 +79,8 @@ def load(file: BinaryIO, source: str) -> dict[str, NDArray[Any]]:
         TypeError,
         ValueError,
         AttributeError,
+        OverflowError,
+        MemoryError,
     ) as error:
         raise ConfigurationError(f"{source}: not a legacy PyTorch checkpoint of plain tensors: {error}") from error
 

@@ -91,6 +91,13 @@ def test_a_view_beyond_its_storage_is_refused() -> None:
         load(io.BytesIO(checkpoint({"w": Tensor(floats, (3, 3), (3, 1))}, floats)), "x.pth")
 
 
+@pytest.mark.parametrize(("shape", "offset"), [((1 << 46,), 0), ((4,), 1 << 70)])
+def test_a_view_of_impossible_size_is_refused(shape: tuple[int, ...], offset: int) -> None:
+    floats = Storage("7", np.arange(4, dtype=np.float32))
+    with pytest.raises(ConfigurationError, match=r"x\.pth"):
+        load(io.BytesIO(checkpoint({"w": Tensor(floats, shape, (0,), offset=offset)}, floats)), "x.pth")
+
+
 class Evil:
     def __init__(self, path: Path) -> None:
         self.path = path
