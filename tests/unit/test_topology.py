@@ -22,9 +22,11 @@ TOPOLOGY = Topology(
 def test_an_endpoint_reads_what_it_prints() -> None:
     assert Endpoint.parse("localhost:80") == Endpoint("localhost", 80)
     assert str(Endpoint.parse("127.0.0.1:0")) == "127.0.0.1:0"
+    assert Endpoint.parse("[::1]:80") == Endpoint("::1", 80)
+    assert str(Endpoint("::1", 80)) == "[::1]:80"
 
 
-@pytest.mark.parametrize("text", ["", "80", ":80", "host:", "host:x", "host:65536", "host:-1"])
+@pytest.mark.parametrize("text", ["", "80", ":80", "host:", "host:x", "host:65536", "host:-1", "::1:80", "[]:80"])
 def test_what_is_no_endpoint_is_named(text: str) -> None:
     with pytest.raises(ConfigurationError, match="expected HOST:PORT"):
         Endpoint.parse(text)
