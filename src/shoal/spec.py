@@ -6,6 +6,7 @@ Every setting has a default, so no file at all is a complete service. Errors nam
 from __future__ import annotations
 
 import difflib
+import ipaddress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,6 +26,9 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+"""Up to a day: Envoy takes no longer ones, and would then go on without any of its routes."""
+
 
 class Section(BaseModel):
     """A part of the service file: unknown keys are errors, and a loaded one never changes."""
@@ -42,16 +46,17 @@ class ObjectStore(Section):
     managed: bool = True
     """Whether ``shoal up`` runs the store itself. Set false for a store that is already there."""
     region: str = "us-east-1"
+    """Of the bucket; a part of S3's signatures."""
     credentials_file: str | None = None
     """JSON with ``access_key_id`` and ``secret_access_key``, mode 0600. None: the cloud's usual chain, or, for a
     managed store, the file that ``shoal up`` makes."""
-    retention_hours: float = Field(default=24.0, gt=0)
+    retention_hours: float = Field(default=24.0, gt=0, le=876_000)
     """A managed store deletes pictures this long after their upload."""
     upload_url_lifetime_seconds: int = Field(default=900, ge=1, le=604_800)
     """How long a presigned upload URL is good for (S3 allows 7 days at most)."""
     max_image_bytes: int = Field(default=32 * 2**20, ge=1)
     """A larger object is refused with INVALID_ARGUMENT before it is fetched."""
-    fetch_timeout_seconds: float = Field(default=10.0, gt=0)
+    fetch_timeout_seconds: Seconds = 10.0
     """One picture's fetch, retries included, takes no longer, whatever the caller's deadline."""
 
     @field_validator("url")
@@ -61,8 +66,15 @@ class ObjectStore(Section):
             raise ValueError("must start with s3://, gs://, az://, file:/// or memory://")
         return url
 
+    @field_validator("endpoint")
+    @classmethod
+    def _http_address(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return endpoint
+
     @model_validator(mode="after")
-    def _managed_is_s3(self) -> ObjectStore:
+    def _endpoint_is_for_s3(self) -> ObjectStore:
         if self.endpoint is not None and not self.url.startswith("s3://"):
             raise ValueError("endpoint goes with an s3:// url only")
         return self
@@ -84,16 +96,36 @@ class Router(Section):
     """The public listener."""
 
     host: str = "127.0.0.1"
+    """The address to listen on. ``0.0.0.0`` or ``::``: every one of this machine."""
     port: Port = 8080
-    default_timeout_seconds: float = Field(default=30.0, gt=0)
+    default_timeout_seconds: Seconds = 30.0
     """The deadline of a call that names none."""
-    max_timeout_seconds: float = Field(default=300.0, gt=0)
+    max_timeout_seconds: Seconds = 300.0
     """A longer deadline is cut to this."""
     max_connections: int = Field(default=10_000, ge=1)
+    """Clients' connections; more are closed at once."""
     max_requests: int = Field(default=100_000, ge=1)
     """Calls in flight over all connections; more are answered RESOURCE_EXHAUSTED."""
     max_request_bytes: int = Field(default=65_536, ge=1024)
     """A message carries a reference, never a picture; a larger one is refused."""
+
+    @field_validator("host")
+    @classmethod
+    def _address(cls, host: str) -> str:
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise ValueError("must be an IP address, such as 127.0.0.1 or 0.0.0.0") from None
+        return host
+
+    @model_validator(mode="after")
+    def _default_within_limit(self) -> Router:
+        if self.default_timeout_seconds > self.max_timeout_seconds:
+            raise ValueError(
+                f"default_timeout_seconds ({self.default_timeout_seconds:g}) is over max_timeout_seconds "
+                f"({self.max_timeout_seconds:g})"
+            )
+        return self
 
 
 class Auth(Section):
@@ -109,9 +141,11 @@ class Pool(Section):
     models: list[str] = Field(default_factory=lambda: ["*"], min_length=1)
     """Names, or patterns such as ``resnet*``, of models in the store. An exact name wins over a pattern."""
     replicas: int = Field(default=1, ge=1, le=1000)
+    """Worker processes."""
     engine: Literal["openvino"] = "openvino"
+    """What runs the models."""
     decode_threads: int | None = Field(default=None, ge=1)
-    """None: one a core."""
+    """Pictures that one worker decodes at once. None: one a core."""
     fetch_concurrency: int = Field(default=64, ge=1)
     """Pictures being fetched at once by one worker; more wait."""
     max_image_pixels: int = Field(default=100_000_000, ge=1)
@@ -126,16 +160,29 @@ class ModelOverride(Section):
     batchers: int = Field(default=0, ge=0, le=64)
     """Batcher processes for this model alone. 0: it shares the common one."""
     max_batch_size: int | None = Field(default=None, ge=1)
-    preferred_batch_size: list[int] | None = None
+    """Pictures."""
+    preferred_batch_size: list[Annotated[int, Field(ge=1)]] | None = None
+    """Pictures: the largest of these that fits goes at once. Sizes over ``max_batch_size`` don't count."""
     max_queue_delay_microseconds: int | None = Field(default=None, ge=0)
+    """Otherwise a batch goes when its oldest request has waited this long."""
     max_queue_size: int | None = Field(default=None, ge=1)
+    """Requests that may wait; more are answered RESOURCE_EXHAUSTED."""
     instance_count: int | None = Field(default=None, ge=1)
+    """Batches that execute at once in each worker."""
+
+    @model_validator(mode="after")
+    def _preferred_fits(self) -> ModelOverride:
+        largest = self.max_batch_size
+        if largest is not None and self.preferred_batch_size and max(self.preferred_batch_size) > largest:
+            raise ValueError(f"preferred_batch_size {self.preferred_batch_size} goes over max_batch_size ({largest})")
+        return self
 
 
 class Observe(Section):
     """Logs."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged. ``debug`` names the uuids of every batch."""
 
 
 class Service(Section):
@@ -206,6 +253,8 @@ def parse(text: str, source: str) -> Service:
         raise ConfigurationError(f"{where}: {(error.problem or 'not YAML').splitlines()[0]}") from error
     except YAMLError as error:
         raise ConfigurationError(f"{source}: not YAML: {error}") from error
+    except ValueError as error:  # a scalar that is no date or number after all, such as 2026-13-01
+        raise ConfigurationError(f"{source}: a value can't be read: {error}") from error
     if tree is None:
         return Service()
     if not isinstance(tree, CommentedMap):

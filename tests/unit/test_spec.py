@@ -57,6 +57,22 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
             "object_store:\n  url: file:///a\n  endpoint: http://b\n",
             "shoal.yaml:1: object_store: endpoint goes with an s3:// url only",
         ),
+        ("object_store:\n  endpoint: localhost:9000\n", "shoal.yaml:2: object_store.endpoint: must start with http://"),
+        ("router:\n  host: localhost\n", "shoal.yaml:2: router.host: must be an IP address"),
+        ("router:\n  default_timeout_seconds: .inf\n", "shoal.yaml:2: router.default_timeout_seconds: Input should be"),
+        (
+            "router:\n  default_timeout_seconds: 400\n",
+            "shoal.yaml:1: router: default_timeout_seconds (400) is over max_timeout_seconds (300)",
+        ),
+        ("router:\n  port: 2026-13-01\n", "shoal.yaml: a value can't be read: month must be in 1..12"),
+        (
+            "models:\n  m:\n    preferred_batch_size: [0]\n",
+            "shoal.yaml:3: models.m.preferred_batch_size.0: Input should",
+        ),
+        (
+            "models:\n  m: {max_batch_size: 4, preferred_batch_size: [2, 8]}\n",
+            "shoal.yaml:2: models.m: preferred_batch_size [2, 8] goes over max_batch_size (4)",
+        ),
         (
             "pools:\n  a: {models: [x]}\n  b: {models: [x]}\n",
             "pools.b.models: 'x' is in pool 'a' already; a model routes to one pool",
