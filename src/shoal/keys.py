@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _OTHERS = 0o077  # the permission bits of group and others
+_LEAST_RATE = 0.001
 _PREFIX_PATTERN = r"^([A-Za-z0-9._-]+/)*$"
 
 Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
@@ -53,7 +54,7 @@ class Key(BaseModel):
     models: tuple[str, ...] = ("*",)
     """Names, or patterns such as ``resnet*``, of the models that it may call."""
     requests_per_second: float = Field(default=0.0, ge=0, le=1_000_000, allow_inf_nan=False)
-    """More calls are answered RESOURCE_EXHAUSTED; a second's worth may come at once. 0: no limit."""
+    """Calls over it get RESOURCE_EXHAUSTED. A second's worth may come at once. 0: no limit; the least is 0.001."""
 
     @model_validator(mode="before")
     @classmethod
@@ -68,6 +69,14 @@ class Key(BaseModel):
         if {".", ".."} & set(prefix.split("/")):
             raise ValueError("must not contain '.' or '..' as a folder")
         return prefix
+
+    @field_validator("requests_per_second")
+    @classmethod
+    def _a_rate_that_envoy_takes(cls, rate: float) -> float:
+        # A tiny rate is a refill interval beyond Envoy's range: Envoy would refuse every key and route with it.
+        if 0 < rate < _LEAST_RATE:
+            raise ValueError(f"must be 0 (no limit) or {_LEAST_RATE} and more")
+        return rate
 
     def allows(self, model: str) -> bool:
         """Whether it may call ``model``."""

@@ -65,6 +65,13 @@ def test_models_are_names_or_patterns() -> None:
     assert not Key(id="k", key=SECRET, owner="o", models=()).allows("yolo")
 
 
+@pytest.mark.parametrize("rate", [1e-9, 0.0009, -1, float("inf"), float("nan"), 2e6])
+def test_a_rate_that_envoy_would_not_take_is_refused(path: Path, rate: float) -> None:
+    with pytest.raises(ConfigurationError, match="requests_per_second"):
+        create(path, "alice", requests_per_second=rate)
+    assert not path.exists()
+
+
 def test_revoking_takes_only_that_key(path: Path) -> None:
     first, second = create(path, "alice"), create(path, "bob")
     assert revoke(path, first.id) == first

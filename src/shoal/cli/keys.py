@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from shoal import keys, spec
@@ -45,7 +46,7 @@ def list_keys(file: File = None, service: ServiceFile = None) -> None:
     """List the keys, without their secrets."""
     table = Table("id", "key", "owner", "prefix", "models", "requests/s", box=None, pad_edge=False)
     for key in keys.load_keys(_path(file, service)):
-        table.add_row(*_row(key))
+        table.add_row(*map(escape, _row(key)))  # a pattern such as res[nt]* is no markup
     Console().print(table)
 
 
