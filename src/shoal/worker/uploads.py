@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from shoal.worker.access import Access
 
     Context = grpc.aio.ServicerContext[inference_pb2.CreateUploadsRequest, inference_pb2.CreateUploadsReply]
+
+log = logging.getLogger(__name__)
 
 SERVICE = "shoal.v1.Uploads"
 MAX_UPLOADS = 1000
@@ -49,6 +52,8 @@ class UploadsService:
             return await self._create(request, told.get("x-client-id", ""))
         except Exception as error:
             code, message = to_status(error)
+            if code is Code.INTERNAL:
+                log.exception("Uploads/Create failed")
             await context.abort(_grpc_code(code), message)
 
     async def _create(

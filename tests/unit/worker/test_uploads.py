@@ -22,11 +22,12 @@ SETTINGS = spec.ObjectStore(upload_url_lifetime_seconds=60, max_image_bytes=1000
 
 
 @contextlib.asynccontextmanager
-async def serving() -> AsyncIterator[grpc.aio.UnaryUnaryMultiCallable]:
-    store = open_store(SETTINGS, Credentials("access" * 4, "secret" * 4), "http://127.0.0.1:1")
+async def serving(url: str = SETTINGS.url) -> AsyncIterator[grpc.aio.UnaryUnaryMultiCallable]:
+    settings = SETTINGS.model_copy(update={"url": url})
+    store = open_store(settings, Credentials("access" * 4, "secret" * 4), "http://127.0.0.1:1")
     access = Access(KeyRing([Key(id="k", key=SECRET, owner="me"), Key(id="other", key="o" * 24, owner="you")]))
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((UploadsService(store, SETTINGS, access).rpc_handler(),))
+    server.add_generic_rpc_handlers((UploadsService(store, settings, access).rpc_handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -38,8 +39,10 @@ async def serving() -> AsyncIterator[grpc.aio.UnaryUnaryMultiCallable]:
     await server.stop(None)
 
 
-async def ask(count: int = 1, api_key: str = SECRET, client: str = "k") -> inference_pb2.CreateUploadsReply:
-    async with serving() as create:
+async def ask(
+    count: int = 1, api_key: str = SECRET, client: str = "k", url: str = SETTINGS.url
+) -> inference_pb2.CreateUploadsReply:
+    async with serving(url) as create:
         request = inference_pb2.CreateUploadsRequest(api_key=api_key, count=count)
         return await create(request, metadata=(("x-client-id", client),))
 
@@ -73,3 +76,15 @@ async def test_what_is_refused(count: int, api_key: str, client: str, code: grpc
         await ask(count, api_key, client)
     assert caught.value.code() is code
     assert SECRET not in (caught.value.details() or "")
+
+
+async def test_a_prefix_in_the_stores_url_is_part_of_what_is_signed() -> None:
+    (upload,) = (await ask(url="s3://images/all")).uploads
+    assert f"/images/all/me/{upload.image_uuid}.jpg?" in upload.put_url
+
+
+async def test_a_store_without_presigned_urls_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await ask(url="memory://")
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "presigned uploads need an s3://, gs:// or az:// store" in caplog.text
