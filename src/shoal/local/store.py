@@ -64,7 +64,12 @@ def find_rclone() -> str:
 
 
 def create_bucket(settings: ObjectStore, home: Home, prefixes: Iterable[str]) -> None:
-    """Makes the bucket's folder, and a folder a prefix, so that no two first uploads race to make it."""
+    """Makes the bucket's folder, and a folder a prefix, so that no two first uploads race to make it.
+
+    The pictures are their owners': only we may open the folder of all buckets.
+    """
+    home.objects.mkdir(parents=True, exist_ok=True)
+    home.objects.chmod(0o700)
     url = urlsplit(settings.url)
     bucket = home.objects / url.netloc / url.path.strip("/")
     for prefix in ("", *prefixes):

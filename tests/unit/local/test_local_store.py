@@ -52,6 +52,7 @@ def test_the_bucket_is_a_folder_with_one_for_each_prefix(home: Home) -> None:
     bucket = home.objects / "pictures" / "all"
     assert sorted(path.name for path in bucket.iterdir()) == ["local", "team"]
     assert (bucket / "team" / "a").is_dir()
+    assert stat.S_IMODE(home.objects.stat().st_mode) == 0o700
 
 
 def test_the_first_preparation_makes_all_and_the_second_nothing(home: Home) -> None:
