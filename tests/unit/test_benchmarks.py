@@ -58,6 +58,10 @@ def footprint() -> dict[str, Any]:
     }
 
 
+def met(result: dict[str, Any]) -> list[str]:
+    return [row.split("|")[-2].strip() for row in aims(result, footprint()).splitlines()[2:]]
+
+
 def test_threads_are_told_apart_by_their_names() -> None:
     before = Reading(
         30.0, {1: ("python", 9.0), 2: ("decode", 5.0), 3: ("infer-some-model", 7.0), 9: ("infer-load", 4.0)}
@@ -143,8 +147,11 @@ def test_the_chapters_tables() -> None:
 
 
 def test_aims_say_what_fell_short() -> None:
-    rows = aims(end_to_end(), footprint()).splitlines()[2:]
-    assert [row.split("|")[-2].strip() for row in rows] == ["**no**", "**no**", "yes", "yes"]
+    result = end_to_end()
+    assert met(result) == ["unknown: the machine was not quiet", "**no**", "yes", "yes"]
+    for way in ("ceiling", "shoal", "shoal_with_upload"):
+        result[way]["other_cores"]["median"] = 0.05
+    assert met(result) == ["**no**", "**no**", "yes", "yes"]
 
 
 def test_a_folder_without_pictures(tmp_path: Path) -> None:
