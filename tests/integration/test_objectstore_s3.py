@@ -97,7 +97,7 @@ async def test_errors_have_their_kinds(server: Server) -> None:
     with pytest.raises(InvalidRequest, match="empty"):
         await fetcher(store).fetch(KEY)
     await store.put_async(KEY, bytes(1_000_001))
-    with pytest.raises(InvalidRequest, match="1000001 bytes"):
+    with pytest.raises(InvalidRequest, match="1,000,001 bytes"):
         await fetcher(store).fetch(KEY)
 
 
