@@ -108,13 +108,17 @@ class ModelQueue:
             self._settings = batching
             self._policy.configure(_settings(batching))
         self._carry_out(self._policy.permitted(self._loop.time(), stream))
-        parked = sum(other.state == "parked" for other in self._streams)
-        self._target = min(MAX_STREAMS, max(self._target, len(self._streams) - parked + SPARE_STREAMS))
+        busy = sum(other.state in {"permitted", "in use"} for other in self._streams)
+        self._target = min(MAX_STREAMS, max(self._target, busy + SPARE_STREAMS))
         self._maintain()
 
     def executed(self, stream: BatchStream) -> None:
         """A batch's first answers are here."""
         self._policy.executed(self._loop.time(), stream)
+
+    def set_aside(self, stream: BatchStream) -> None:
+        """A batch waits for something else than the engine."""
+        self._policy.set_aside(stream)
 
     def answered(self, request: Request, result: batching_pb2.BatchItemResult) -> None:
         """A worker answered one request."""
@@ -125,6 +129,10 @@ class ModelQueue:
             request.answer.set_result(result.response)
         else:
             request.answer.set_exception(from_status(result.code, result.message))
+
+    def retiring(self, stream: BatchStream) -> None:  # noqa: ARG002 - any that retires makes room
+        """A stream takes no further batch."""
+        self._maintain()
 
     def ended(self, stream: BatchStream, code: Code, message: str, unanswered: Sequence[Request]) -> None:
         """A stream is over, well or not."""
@@ -172,11 +180,16 @@ class ModelQueue:
 
     def _reopen(self) -> None:
         self._retry = None
-        self._fill(len(self._streams) + 1)  # one probe, until a worker answers again
+        self._fill(self._staying + 1)  # one probe, until a worker answers again
 
     def _fill(self, count: int) -> None:
-        while len(self._streams) < min(count, self._target):
+        for _ in range(min(count, self._target) - self._staying):
             self._streams.add(BatchStream(self._open(metadata=self._metadata), self, self._loop))
+
+    @property
+    def _staying(self) -> int:
+        """Streams that carry batches or wait for their turn. A retiring one may wait long for its stragglers."""
+        return sum(stream.state != "retiring" for stream in self._streams)
 
     def _expire(self, request: Request) -> None:
         if not request.answer.done():

@@ -138,6 +138,10 @@ class BatchingPolicy(Generic[Stream, Item]):
         if batch := self._closed.pop(stream, None):
             self._times.observe(batch.size, now - batch.closed)
 
+    def set_aside(self, stream: Stream) -> None:
+        """The batch on ``stream`` is all stragglers: it is no work ahead of others, and teaches nothing about them."""
+        self._closed.pop(stream, None)
+
     def lost(self, now: float, stream: Stream, unanswered: Sequence[Item]) -> list[Decision[Stream, Item]]:
         """The stream ended, in whatever state: its unanswered entries go to the head of the queue again."""
         self._permits.pop(stream, None)

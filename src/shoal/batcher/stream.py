@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Call = grpc.aio.StreamStreamCall[batching_pb2.BatchChunk, batching_pb2.BatchResultChunk]
 
-StreamState = Literal["parked", "permitted", "in use"]
+StreamState = Literal["parked", "permitted", "in use", "retiring"]
 RETIRE_SECONDS = (0.7, 1.3)
 """A stream that is older, spread so that not all go at once, is replaced after its batch: the load balancer places the
 new one, so a worker that joined gets its share within about a second."""
@@ -45,8 +45,14 @@ class StreamOwner(Protocol):
     def executed(self, stream: BatchStream) -> None:
         """The first answers are here; called before they are told."""
 
+    def set_aside(self, stream: BatchStream) -> None:
+        """The worker waits for what the batch needs, and takes others meanwhile."""
+
     def answered(self, request: Request, result: batching_pb2.BatchItemResult) -> None:
         """The worker answered one request."""
+
+    def retiring(self, stream: BatchStream) -> None:
+        """The stream carries no further batch, and ends once its stragglers are answered."""
 
     def ended(self, stream: BatchStream, code: Code, message: str, unanswered: Sequence[Request]) -> None:
         """The stream is over; called exactly once."""
@@ -67,7 +73,6 @@ class BatchStream:
         self._outbox = batching_pb2.BatchChunk()
         self._sent = 0
         self._first = 0
-        self._retiring = False
         self._wake = asyncio.Event()
         self._task = clock.create_task(self._run())
 
@@ -124,7 +129,10 @@ class BatchStream:
 
     async def _read(self) -> None:
         while isinstance(chunk := await self._call.read(), batching_pb2.BatchResultChunk):
-            if chunk.results and chunk.results[-1].index >= self._first and self.state == "in use":
+            if self.state == "in use" and not chunk.results:
+                self.state = "parked"
+                self._owner.set_aside(self)
+            elif self.state == "in use" and chunk.results[-1].index >= self._first:
                 self.state = "parked"
                 self._owner.executed(self)
             for result in chunk.results:
@@ -136,15 +144,16 @@ class BatchStream:
     def _permitted(self, batching: str) -> None:
         """Offers the permit, unless the stream is old: another may be placed better by now."""
         if self.served and not batching and self._clock.time() >= self._retire_at:
-            self._retiring = True
+            self.state = "retiring"
             self._wake.set()
+            self._owner.retiring(self)
             return
         self.state = "permitted"
         self._owner.permitted(self, batching)
 
     async def _write(self) -> None:
         with suppress(*_LOST):  # the reader learns why
-            while not self._retiring:
+            while self.state != "retiring":
                 await self._wake.wait()
                 self._wake.clear()
                 if self._outbox.items or self._outbox.last:

@@ -32,7 +32,8 @@ class Batch(Protocol):
     def finish(self) -> AsyncIterator[Results]:
         """The batch is closed: yields each item's result once, in any order and grouping.
 
-        After the first group the batch no longer counts against the permits; later ones are for stragglers.
+        After the first group the batch no longer counts against the permits; later ones are for stragglers. Where all
+        are stragglers the first group is empty.
         """
         ...
 
@@ -94,6 +95,7 @@ class ServedStream:
                 if not await self._carry(chunk, permit):
                     permit = await self._gate.acquire(self._asker)
                     await self._write(batching_pb2.BatchResultChunk(permit=True))
+            permit.release()  # stragglers hold up nobody, also at the end of a stream
             await self._wait_for_stragglers()
         except Unavailable:
             await self._wait_for_stragglers()

@@ -21,7 +21,7 @@ BATCHER_BATCH_SIZE = Histogram("shoal_batcher_batch_size", "Requests in a closed
 BATCHER_CLOSED = Counter("shoal_batcher_batches_closed", "Batches, by what closed them.", ["model", "reason"])
 BATCHER_DEPTH = Gauge("shoal_batcher_queue_depth", "Requests waiting for a worker.", ["model"])
 BATCHER_IN_FLIGHT = Gauge("shoal_batcher_in_flight", "Requests at a worker.", ["model"])
-BATCHER_STREAMS = Gauge("shoal_batcher_streams", "Batching streams, parked, permitted or in use.", ["model", "state"])
+BATCHER_STREAMS = Gauge("shoal_batcher_streams", "Batching streams by what they do.", ["model", "state"])
 BATCHER_RESENT = Counter("shoal_batcher_resent", "Requests sent again because their stream broke.", ["model"])
 
 WORKER_REQUESTS = Counter(

@@ -40,7 +40,7 @@ class PictureBatch:
     def __init__(self, model: PictureModel) -> None:
         self._model = model
         self._loop = asyncio.get_running_loop()
-        self._slot = self._loop.create_task(model.loaded.acquire())
+        self._slot: asyncio.Task[Slot] | None = None
         self._preparing: dict[asyncio.Task[None], Picture] = {}
         self._fetching: set[Picture] = set()
         self._left_behind: set[Picture] = set()
@@ -64,11 +64,18 @@ class PictureBatch:
         self._preparing[self._loop.create_task(self._prepare(picture))] = picture
 
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
-        """Runs the pictures that are ready together, then each straggler alone."""
+        """Runs the pictures that are ready together, then each straggler alone.
+
+        A batch whose fetches all hang answers at once that it has nothing: it holds up nobody.
+        """
+        await self._wait()
+        if self._all_hang():
+            yield self._take_results()
         await self._settle()
         if pictures := self._in_time(self._ready):
-            slot = await self._slot
+            slot = await self._own_slot()
             self._results += await self._execute(slot, _compact(slot, pictures))
+        self._give_back()  # what is left behind takes a slot of its own, once it is here
         yield self._take_results()
         while self._preparing:
             await asyncio.wait(self._preparing, return_when=asyncio.FIRST_COMPLETED)
@@ -85,21 +92,36 @@ class PictureBatch:
         else:
             self._give_back()
 
+    def _own_slot(self) -> asyncio.Task[Slot]:
+        """Asked for when the first picture is here, so that a batch without any holds none."""
+        if self._slot is None:
+            self._slot = self._loop.create_task(self._model.loaded.acquire())
+        return self._slot
+
     def _give_back(self) -> None:
-        self._slot.cancel()
-        if self._slot.done() and not self._slot.cancelled() and self._slot.exception() is None:
-            self._model.loaded.release(self._slot.result())
+        """Does nothing if there is no slot any more."""
+        slot, self._slot = self._slot, None
+        if slot is None:
+            return
+        slot.cancel()
+        if slot.done() and not slot.cancelled() and slot.exception() is None:
+            self._model.loaded.release(slot.result())
 
     async def _settle(self) -> None:
         """Waits until each picture is ready, has failed, or is left behind."""
-        if not self._preparing:
-            return
-        await asyncio.wait(self._preparing, timeout=STRAGGLER_SECONDS)
-        self._forget_done()
         while self._preparing and not self._may_leave():
             await asyncio.wait(self._preparing, return_when=asyncio.FIRST_COMPLETED)
-            self._forget_done()
+            await self._wait()
         self._left_behind = set(self._fetching)
+
+    async def _wait(self) -> None:
+        """Gives what isn't ready a little more time."""
+        if self._preparing:
+            await asyncio.wait(self._preparing, timeout=STRAGGLER_SECONDS)
+            self._forget_done()
+
+    def _all_hang(self) -> bool:
+        return bool(self._preparing) and not self._ready and len(self._fetching) == len(self._preparing)
 
     def _may_leave(self) -> bool:
         """Something is ready, and what isn't is still being fetched: nobody writes into the slot."""
@@ -121,7 +143,7 @@ class PictureBatch:
             if picture in self._left_behind:
                 await self._run_alone(picture, data)
             else:
-                await self._decode(picture, data, await asyncio.shield(self._slot))
+                await self._decode(picture, data, await asyncio.shield(self._own_slot()))
                 self._ready.append(picture)
         except Exception as error:
             self._fail(picture.item.index, error)
@@ -181,6 +203,9 @@ class PictureBatch:
         inference = await self._model.loaded.infer(slot, len(pictures), timeout)
         started = self._loop.time() - inference.seconds
         self._model.meter.executed(len(pictures), started - asked, inference.seconds)
+        if log.isEnabledFor(logging.DEBUG):
+            uuids = " ".join(picture.request.image_uuid for picture in pictures)
+            log.debug("model %s: executed %s", self._model.name, uuids)
         if self._model.head.slow:
             return await self._loop.run_in_executor(self._model.threads, self._replies, inference, started, pictures)
         return self._replies(inference, started, pictures)

@@ -212,6 +212,19 @@ async def test_a_stream_that_is_old_is_replaced_after_its_batch(monkeypatch: pyt
             assert await submit(batcher, bytes([n])) == bytes([n])
 
 
+async def test_old_streams_with_stragglers_hold_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "RETIRE_SECONDS", (0.0, 0.0))
+    handler = running()
+    handler.late = b"late"
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        late = []
+        for n in range(10):
+            late.append(asyncio.ensure_future(submit(batcher, b"late")))
+            assert await submit(batcher, bytes([n])) == bytes([n])
+        handler.late_go.set()
+        assert await asyncio.gather(*late) == [b"late"] * 10
+
+
 async def test_a_full_queue_answers_at_once() -> None:
     handler = ScriptedHandler(BatchingSettings(max_queue_size=1))
     async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:

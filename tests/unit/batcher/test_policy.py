@@ -270,6 +270,19 @@ def test_a_light_owner_is_not_refused_for_a_heavy_ones_backlog() -> None:
     assert bench.rejected == []
 
 
+def test_a_batch_of_stragglers_is_no_work_ahead_and_teaches_nothing() -> None:
+    bench = Bench()
+    bench.permit("s")
+    bench.arrive(4)
+    bench.policy.set_aside("s")
+    bench.pass_time(5.0)
+    bench.execute("s")
+    bench.permit("t")
+    bench.arrive(4)
+    bench.arrive(1, timeout=1.0)
+    assert bench.rejected == []
+
+
 def test_an_idle_service_refuses_nothing_however_slow_it_was() -> None:
     bench = learned(10.0)
     bench.permit("s")

@@ -172,10 +172,27 @@ async def test_a_hanging_fetch_is_left_behind_and_answered_later(
     groups = batch.finish()
     (first,) = await anext(groups)
     assert label(first) == "green"
+    assert engine.in_use == 0
     hangs.set()
     (late,) = await anext(groups)
     assert label(late) == "red"
     assert engine.sizes == [1, 1]
+
+
+async def test_a_batch_whose_fetches_all_hang_says_so_and_holds_no_slot(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    hangs = asyncio.Event()
+    for index in range(2):
+        batch.add(item(index, model.fetcher.put(hangs)))
+    groups = batch.finish()
+    assert await anext(groups) == []
+    assert engine.in_use == 0
+    monkeypatch.undo()
+    hangs.set()
+    assert [label(result) for result in await anext(groups)] == ["red", "red"]
+    assert engine.sizes == [2]
 
 
 async def test_an_expired_item_is_dropped_before_it_executes(
