@@ -251,6 +251,16 @@ async def test_health_and_reflection_need_no_key_and_carry_no_identity(rig: Rig)
     assert {"x-client-id", "x-api-key"}.isdisjoint(seen)
 
 
+async def test_who_has_no_key_can_send_no_large_message_to_health(rig: Rig) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rig.channel.unary_unary("/grpc.health.v1.Health/Check")(b"x" * 66_000, timeout=PATIENCE)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    watch = rig.channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=PATIENCE)
+    first = health_pb2.HealthCheckResponse.FromString(await watch.read())
+    assert first.status == health_pb2.HealthCheckResponse.SERVING
+    watch.cancel()
+
+
 async def test_uploads_go_to_a_worker(rig: Rig) -> None:
     seen = await rig.call(rig.alice.key, None, path="/shoal.v1.Uploads/Create")
     assert (seen["server"], seen["x-client-id"]) == ("worker-0", rig.alice.id)

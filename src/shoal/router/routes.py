@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from shoal.errors import Code
@@ -10,7 +11,7 @@ from shoal.router.clusters import ANY_WORKER, batcher_cluster, pool_cluster
 from shoal.router.resources import CLIENT_HEADER, KEY_HEADER, MODEL_HEADER, Json, header, seconds, typed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from shoal.keys import Key, KeyRing
     from shoal.spec import Router, Service
@@ -29,14 +30,11 @@ BALANCER = "balancer"
 _INFERENCE = "/shoal.v1.Inference/"
 _UPLOADS = "/shoal.v1.Uploads/"
 _BATCHING = "/shoal.batching.v1.Batching/"
-_OPEN = (
-    "/grpc.health.v1.Health/",
-    "/grpc.reflection.v1.ServerReflection/",
-    "/grpc.reflection.v1alpha.ServerReflection/",
-)
-"""Services that need no key."""
+_HEALTH = "/grpc.health.v1.Health/"
+_REFLECTION = ("/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/")
 
 _NOBODY = "-"  # no key has this id; an empty list would allow everybody
+_OFF = typed("envoy.config.route.v3.FilterConfig", disabled=True)
 _OPEN_STREAM_SECONDS = 3600.0  # health's Watch and reflection are streams
 _NO_LIMIT: Json = {"max_tokens": 2**32 - 1, "tokens_per_fill": 2**32 - 1, "fill_interval": "1s"}
 _SMALLEST_REFILL_SECONDS = 0.05  # Envoy refuses a shorter interval
@@ -54,7 +52,8 @@ def public_routes(service: Service, topology: Topology, keys: KeyRing, models: S
             *(_inference(service.router, topology.batcher_of(model), model, keys) for model in models),
             *_model_missing(_INFERENCE),
             _upload(service.router),
-            *(_open(prefix) for prefix in _OPEN),
+            _open(_HEALTH),
+            *(_open(prefix, {BODY_LIMIT: _OFF}) for prefix in _REFLECTION),  # a conversation: its body has no end
             _refusal({"prefix": "/"}, Code.UNIMPLEMENTED, "no such service; see shoal.v1.Inference"),
         ],
         typed_per_filter_config={API_KEY_AUTH: _credentials(keys), **_rate_limits(keys)},
@@ -97,9 +96,8 @@ def _upload(router: Router) -> Json:
     }
 
 
-def _open(prefix: str) -> Json:
-    """A route that needs no key. It passes no identity on, and its bodies are streams, so they are not buffered."""
-    off = typed("envoy.config.route.v3.FilterConfig", disabled=True)
+def _open(prefix: str, filters: Mapping[str, Json] = MappingProxyType({})) -> Json:
+    """A route that needs no key, and passes no identity on; ``filters`` are configured otherwise than on others."""
     return {
         "match": {"prefix": prefix, "grpc": {}},
         "route": {
@@ -109,7 +107,7 @@ def _open(prefix: str) -> Json:
             "max_stream_duration": {"max_stream_duration": seconds(_OPEN_STREAM_SECONDS)},
         },
         "request_headers_to_remove": [CLIENT_HEADER, KEY_HEADER],
-        "typed_per_filter_config": {API_KEY_AUTH: off, RATE_LIMIT: off, BODY_LIMIT: off},
+        "typed_per_filter_config": {API_KEY_AUTH: _OFF, RATE_LIMIT: _OFF, **filters},
     }
 
 
