@@ -49,8 +49,3 @@ def scan(store: Path) -> tuple[dict[str, ModelConfig], list[Fault]]:
         if model is not None:
             models[name] = model
     return models, faults
-
-
-def catalog(store: Path) -> dict[str, ModelConfig]:
-    """All models that can be served, sorted by name; a broken one is left out (see ``scan``)."""
-    return scan(store)[0]

@@ -6,7 +6,7 @@ import pytest
 
 from shoal.errors import ConfigurationError, NotFound
 from shoal.modelstore.config import BatchingSettings, Resize, Task, Tensor
-from shoal.modelstore.repository import catalog, names, read_model, scan
+from shoal.modelstore.repository import names, read_model, scan
 from support.tiny_models import BATCHING, add_tiny_classifier, add_tiny_detector
 
 if TYPE_CHECKING:
@@ -96,11 +96,11 @@ def test_the_highest_version_that_the_policy_allows(tmp_path: Path, policy: str,
     assert model.path == tmp_path / "m" / str(version) / "model.onnx"
 
 
-def test_the_catalog_is_sorted_and_a_missing_store_is_empty(tmp_path: Path) -> None:
+def test_models_are_sorted_and_a_missing_store_is_empty(tmp_path: Path) -> None:
     add_tiny_detector(tmp_path, "zebra")
     add_tiny_classifier(tmp_path, "ant")
-    assert list(catalog(tmp_path)) == ["ant", "zebra"]
-    assert catalog(tmp_path / "missing") == {}
+    assert list(scan(tmp_path)[0]) == ["ant", "zebra"]
+    assert scan(tmp_path / "missing") == ({}, [])
 
 
 def test_a_broken_model_hides_no_other(tmp_path: Path) -> None:
