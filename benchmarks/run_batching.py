@@ -15,11 +15,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import uvloop
 from rich.console import Console
 
 from about import about, use_cores
-from batching import direct, measure_curve, overload
+from batching import direct, low_load, measure_curve, neighbours, overload, spread
 from batching.options import RESULTS, Options, read_result, result_file
 
 if TYPE_CHECKING:
@@ -27,7 +26,10 @@ if TYPE_CHECKING:
 
 EXPERIMENTS: dict[str, Callable[[Options], Awaitable[dict[str, Any]]]] = {
     "curve": measure_curve.measure,
+    "low_load": low_load.measure,
     "overload": overload.measure,
+    "spread": spread.measure,
+    "neighbours": neighbours.measure,
     "direct": direct.measure,
 }
 
@@ -40,7 +42,7 @@ def main() -> None:
     for name in arguments.experiments or EXPERIMENTS:
         if arguments.force or not result_file(name).exists():
             _measure(name, Options(arguments.seconds, arguments.quick), Console(stderr=True))
-        console.print(read_result(name))
+        console.print({key: value for key, value in read_result(name).items() if key not in {"machine", "versions"}})
 
 
 def _arguments() -> argparse.Namespace:
@@ -57,10 +59,10 @@ def _arguments() -> argparse.Namespace:
 
 def _measure(name: str, options: Options, console: Console) -> None:
     began = time.monotonic()
-    with console.status(name) as status, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with console.status(name) as status:
         started = about()
         told = replace(options, say=lambda text: status.update(f"{name}: {text}"))
-        result = runner.run(_run(name, told))
+        result = asyncio.run(_run(name, told))
     result = {**started, "took_s": round(time.monotonic() - began, 1), **result}
     RESULTS.mkdir(exist_ok=True)
     result_file(name).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -58,11 +58,12 @@ def temporary_home(model: str) -> Iterator[tuple[Home, ModelConfig]]:
 
 
 @contextmanager
-def running(home: Home) -> Iterator[Running]:
-    """Runs ``shoal up``, which ends with this process, however that ends."""
+def running(home: Home, service: Path | None = None) -> Iterator[Running]:
+    """Runs ``shoal up``, which ends with this process, however that ends; ``service`` is its service file."""
     log = home.root / _LOG
     reader, writer = os.pipe()
     command = [sys.executable, "-P", "-m", "shoal", "up", "--port", "0", "--ready-fd", str(writer)]
+    command += ["--service", str(service)] if service else []
     started = time.monotonic()
     with log.open("ab") as output:
         process = subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,8 @@ class SerialEngine:
         self._free_at = 0.0
 
     async def run(self, size: int) -> tuple[float, float]:
-        """When the batch began (loop time) and how long it took, in seconds; returns when it has ended."""
-        now = asyncio.get_running_loop().time()
+        """When the batch began (monotonic) and how long it took, in seconds; returns when it has ended."""
+        now = time.monotonic()  # an uvloop's own time has steps of a millisecond
         seconds = self._curve.seconds(size)
         began = max(now, self._free_at)
         self._free_at = began + seconds
@@ -58,7 +59,7 @@ class ScriptedBatch:
     def __init__(self, model: ScriptedModel) -> None:
         self._model = model
         self._items: list[tuple[batching_pb2.BatchItem, float]] = []
-        self._now = asyncio.get_running_loop().time
+        self._now = time.monotonic
 
     def add(self, item: batching_pb2.BatchItem) -> None:
         """Nothing is fetched or decoded."""
