@@ -15,22 +15,21 @@ import json
 import logging
 import os
 import secrets
-import tempfile
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from shoal import private
 from shoal.errors import ConfigurationError
 from shoal.watch import changes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator
+    from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
-_OTHERS = 0o077  # the permission bits of group and others
 _LEAST_RATE = 0.001
 _PREFIX_PATTERN = r"^([A-Za-z0-9._-]+/)*$"
 
@@ -129,14 +128,13 @@ def load_keys(path: Path) -> KeyRing:
         ConfigurationError: it can't be read, others may read it, or it is not valid. No secret is in the text.
     """
     try:
-        with path.open("rb") as file:
-            _check_mode(path, os.fstat(file.fileno()).st_mode)
-            document = json.load(file)
-        return KeyRing(Key.model_validate(entry) for entry in _entries(document))
+        text = private.read(path)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path}: no such keys file; 'shoal keys create --owner NAME' makes one") from error
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
+    try:
+        return KeyRing(Key.model_validate(entry) for entry in _entries(json.loads(text)))
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {_describe(error)}") from None
     except ValueError:  # its text may quote a secret
@@ -211,15 +209,6 @@ def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
 
 
-def _check_mode(path: Path, mode: int) -> None:
-    if mode & _OTHERS and not _is_kubernetes_secret(path):
-        raise ConfigurationError(f"others may read it (mode {mode & 0o777:04o}); 'chmod 600 {path}' mends that")
-
-
-def _is_kubernetes_secret(path: Path) -> bool:
-    return path.is_symlink() and Path(path.readlink()).parts[0] == "..data"
-
-
 def _entries(document: object) -> list[Any]:
     if isinstance(document, dict) and document.keys() == {"keys"} and isinstance(document["keys"], list):
         return document["keys"]
@@ -249,15 +238,4 @@ def _exclusive(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, ring: KeyRing) -> None:
-    """Replaces the file in one step; mkstemp gives it mode 0600 from its first byte on."""
-    text = json.dumps({"keys": [key.model_dump() for key in ring]}, indent=2)
-    descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    private.replace(path, json.dumps({"keys": [key.model_dump() for key in ring]}, indent=2) + "\n")

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import secrets
-import stat
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +15,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import MemoryStore, from_url
 
+from shoal import private
 from shoal.errors import ConfigurationError, InvalidRequest, Unavailable
 
 if TYPE_CHECKING:
@@ -49,13 +49,10 @@ def load_credentials(path: Path) -> Credentials:
     """Reads the JSON that ``create_credentials`` wrote.
 
     Raises:
-        ConfigurationError: unreadable, not of mode 0600 or stricter, or not such a file.
+        ConfigurationError: unreadable, open to others, or not such a file.
     """
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise ConfigurationError(f"{path}: mode {mode:04o} lets others read it; run: chmod 600 {path}")
-        found = json.loads(path.read_bytes())
+        found = json.loads(private.read(path))
         credentials = Credentials(found["access_key_id"], found["secret_access_key"])
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error

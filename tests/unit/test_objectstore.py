@@ -59,6 +59,15 @@ def test_credentials_that_others_may_read_are_refused(tmp_path: Path) -> None:
         load_credentials(path)
 
 
+def test_credentials_in_a_mounted_secret_keep_the_modes_that_the_kubelet_set(tmp_path: Path) -> None:
+    (tmp_path / "..2026").mkdir()
+    (tmp_path / "..data").symlink_to("..2026")
+    made = create_credentials(tmp_path / "..2026" / "one.json")
+    (tmp_path / "..2026" / "one.json").chmod(0o440)
+    (tmp_path / "one.json").symlink_to("..data/one.json")
+    assert load_credentials(tmp_path / "one.json") == made
+
+
 @pytest.mark.parametrize("content", [
     "not json", "[]", '{"access_key_id": "a"}', '{"access_key_id": "a", "secret_access_key": 5}',
     '{"access_key_id": "", "secret_access_key": "hunter2"}',

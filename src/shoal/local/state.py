@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from shoal import private
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class ServiceState(BaseModel):
 
     def save(self, home: Home) -> None:
         """Replaces the state file in one step."""
-        write_private(_state_file(home), self.model_dump_json(indent=2))
+        private.replace(_state_file(home), self.model_dump_json(indent=2))
 
 
 def running(home: Home) -> ServiceState | None:
@@ -139,16 +140,7 @@ def client_file(home: Home) -> Path:
 
 def save_client(home: Home, target: str, api_key: str) -> None:
     """Writes the client file."""
-    write_private(client_file(home), json.dumps({"target": target, "api_key": api_key}))
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replaces a file in one step; only its owner may read it."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
-        file.write(text)
-    temporary.replace(path)
+    private.replace(client_file(home), json.dumps({"target": target, "api_key": api_key}))
 
 
 def _state_file(home: Home) -> Path:

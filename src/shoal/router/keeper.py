@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import logging
 import re
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from shoal import spec
+from shoal import private, spec
 from shoal.errors import ConfigurationError
 from shoal.keys import load_keys
 from shoal.router import config
@@ -19,6 +17,7 @@ from shoal.watch import changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from shoal.home import Home
     from shoal.keys import KeyRing
@@ -129,7 +128,7 @@ def write(folder: Path, files: Mapping[str, str]) -> list[str]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     changed = [name for name, text in files.items() if _content(folder / name) != text]
     for name in changed:
-        _replace(folder / name, files[name])
+        private.replace(folder / name, files[name])
     return changed
 
 
@@ -138,10 +137,3 @@ def _content(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-
-
-def _replace(path: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor has no path
-        file.write(text)
-    Path(temporary).replace(path)
