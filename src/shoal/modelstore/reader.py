@@ -197,6 +197,9 @@ class _Reader:
 
     def _head(self, task: Task) -> str:
         choices = [head for head, its_task in keys.HEADS.items() if its_task is task]
+        if not choices:
+            self._parameter_error(keys.TASK, f"{task.value} is not served yet: no head reads its outputs")
+            return ""
         return self._choice(keys.HEAD, choices, keys.DEFAULT_HEAD[task])
 
     def _choice(self, key: str, choices: list[str], default: str) -> str:

@@ -132,6 +132,7 @@ def test_an_unknown_model_is_not_found(tmp_path: Path) -> None:
         (("TYPE_FP32 dims: [4", "TYPE_STRING dims: [4"), "output.data_type: TYPE_STRING of 'y'"),
         (("input [", "input [ { name: 'z' data_type: TYPE_FP32 dims: [3, 8, 8] },"), "input: has 2 entries"),
         (("classification", "classificaton"), r"shoal.task\"\]: 'classificaton' .* did you mean 'classification'"),
+        (("classification", "segmentation"), r"shoal.task\"\]: segmentation is not served yet"),
         (("shoal.task", "shoal.tsak"), r"shoal.tsak\"\]: unknown; did you mean 'shoal.task'"),
         (("max_batch_size", "name: 'other' max_batch_size"), "name: is 'other', but the folder is 'm'"),
         (("max_batch_size", "max_batchsize"), "config.pbtxt: line 2: .*max_batchsize"),

@@ -78,7 +78,7 @@ async def test_a_model_that_no_head_reads_leaves_the_others_alone(
     store: Path, engine: ScriptedEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = store / "two" / "config.pbtxt"
-    config.write_text(config.read_text().replace("detection", "segmentation").replace("boxes_scores", ""))
+    config.write_text(config.read_text().replace('name: "boxes"', 'name: "corners"'))
     served = catalog(store, engine)
     await served.refresh()
     assert list(served.names) == ["one"]
