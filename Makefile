@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-complete
 PROMTOOL := $(shell command -v promtool)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint unit integration test-system bench proto constraints clean
+.PHONY: help setup demo test check lint unit integration test-system bench bench-batching proto constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -50,6 +50,9 @@ endif
 bench: $(SETUP) ## Measure ceiling, service, CPU time a component and footprint (4 minutes); results go to benchmarks/results
 	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/footprint.py
+
+bench-batching: $(SETUP) ## Measure the batching service (15 minutes; BENCH=--quick: 3); results go to benchmarks/results
+	$(BIN)/python benchmarks/run_batching.py --force $(BENCH)
 
 proto: $(SETUP) ## Generate the protocol modules from proto/
 	$(BIN)/python tools/generate_protocols.py

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from rich.console import Console
 from about import about, use_cores
 from batching import direct, low_load, measure_curve, neighbours, overload, spread
 from batching.options import RESULTS, Options, read_result, result_file
+from batching.tables import SHEETS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,7 +44,8 @@ def main() -> None:
     for name in arguments.experiments or EXPERIMENTS:
         if arguments.force or not result_file(name).exists():
             _measure(name, Options(arguments.seconds, arguments.quick), Console(stderr=True))
-        console.print({key: value for key, value in read_result(name).items() if key not in {"machine", "versions"}})
+        for sheet in SHEETS[name](read_result(name)):
+            console.print(sheet.rich())
 
 
 def _arguments() -> argparse.Namespace:
@@ -60,7 +63,7 @@ def _arguments() -> argparse.Namespace:
 def _measure(name: str, options: Options, console: Console) -> None:
     began = time.monotonic()
     with console.status(name) as status:
-        started = about()
+        started = {**about(), "load_average": round(os.getloadavg()[0], 2)}
         told = replace(options, say=lambda text: status.update(f"{name}: {text}"))
         result = asyncio.run(_run(name, told))
     result = {**started, "took_s": round(time.monotonic() - began, 1), **result}

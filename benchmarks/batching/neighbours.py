@@ -173,7 +173,7 @@ def _figures(results: Sequence[LoadResult]) -> dict[str, Any]:
 async def _upload(client: AsyncClient, photographs: Sequence[bytes]) -> Pictures:
     good = await client.upload_many(islice(cycle(photographs), OBJECTS))
     broken = await client.upload_many([photographs[0][: len(photographs[0]) // 2], b"not a picture"])
-    return Pictures(good, broken, await client.upload_many(photographs[:1] * 16))
+    return Pictures(good, broken, await client.upload_many([photographs[0]] * 16))
 
 
 @asynccontextmanager

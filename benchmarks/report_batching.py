@@ -1,0 +1,57 @@
+"""Tables and plots of docs/batching.md, from the results.
+
+python benchmarks/report_batching.py
+
+Replaces what stands between ``<!-- figures: batching-NAME -->`` and ``<!-- end -->`` in the chapter, and its plots.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batching.options import read_result
+from batching.plots import PLOTS
+from batching.tables import SHEETS, aims
+from report import ROOT, replace_block
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CHAPTER = ROOT / "docs" / "batching.md"
+IMAGES = ROOT / "docs" / "images"
+
+
+def main() -> None:
+    """Brings the chapter up to date."""
+    results = {name: read_result(name) for name in SHEETS}
+    text = replace_block(CHAPTER.read_text(encoding="utf-8"), "batching-aims", aims(results).markdown())
+    for name, result in results.items():
+        text = replace_block(text, f"batching-{name}", block(name, result))
+        PLOTS[name](result, IMAGES / f"batching-{name}.png")
+    CHAPTER.write_text(text, encoding="utf-8")
+
+
+def block(name: str, result: Mapping[str, Any]) -> str:
+    """Circumstances, settings, plot and tables."""
+    machine = result["machine"]
+    measured = (
+        f"Measured {result['date'][:10]}: {machine['cpu']}, {machine['cores_used']} cores, load average "
+        f"{result['load_average']:.1f} before it; `{result['command']}`. {settings(result['settings'])}"
+    )
+    plot = f"![{name.replace('_', ' ')}](images/batching-{name}.png)"
+    return "\n\n".join([measured, plot, *(sheet.markdown() for sheet in SHEETS[name](result))])
+
+
+def settings(told: Mapping[str, Any]) -> str:
+    """One line."""
+    return "Settings: " + ", ".join(f"{name} {_value(value)}" for name, value in told.items()) + "."
+
+
+def _value(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    if isinstance(value, dict):
+        return " and ".join(f"{name} {_value(one)}" for name, one in value.items())
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    main()
