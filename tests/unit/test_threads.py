@@ -1,21 +1,24 @@
 from __future__ import annotations
 
-import threading
-from pathlib import Path
+import os
+from typing import TYPE_CHECKING
 
-from shoal.threads import make_pool
+import pytest
 
+from shoal.threads import usable_cores
 
-def shown_name() -> str:
-    """What the system calls the calling thread."""
-    return Path(f"/proc/self/task/{threading.get_native_id()}/comm").read_text().rstrip()
-
-
-def test_the_system_shows_the_name_of_a_pools_threads() -> None:
-    with make_pool(1, "decode") as pool:
-        assert pool.submit(shown_name).result() == "decode"
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def test_a_long_name_is_cut() -> None:
-    with make_pool(1, "infer-efficientnet-lite0") as pool:
-        assert pool.submit(shown_name).result() == "infer-efficient"
+@pytest.mark.parametrize(("quota", "cores"), [("50000 100000", 1), ("100000 100000", 1), ("99900000 100000", None)])
+def test_a_quota_bounds_the_cores(tmp_path: Path, quota: str, cores: int | None) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    assert usable_cores(tmp_path / "cpu.max") == (cores or len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize("quota", ["max 100000", "", "nonsense"])
+def test_without_a_quota_all_cores_count(tmp_path: Path, quota: str) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    assert usable_cores(tmp_path / "cpu.max") == len(os.sched_getaffinity(0))
+    assert usable_cores(tmp_path / "missing") == len(os.sched_getaffinity(0))

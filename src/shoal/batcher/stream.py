@@ -23,6 +23,8 @@ StreamState = Literal["parked", "permitted", "in use", "retiring"]
 RETIRE_SECONDS = (0.7, 1.3)
 """A stream that is older, spread so that not all go at once, is replaced after its batch: the load balancer places the
 new one, so a worker that joined gets its share within about a second."""
+MAX_CHUNK_BYTES = 2**20
+"""Of the requests in one message; a larger batch takes several. Workers take messages of 4 MiB."""
 COMPUTE = "/shoal.batching.v1.Batching/Compute"
 _LOST = (grpc.RpcError, asyncio.InvalidStateError)
 
@@ -70,7 +72,8 @@ class BatchStream:
         self._clock = clock
         self._retire_at = clock.time() + random.uniform(*RETIRE_SECONDS)  # noqa: S311 - not a secret
         self._unanswered: dict[int, Request] = {}
-        self._outbox = batching_pb2.BatchChunk()
+        self._outbox = [batching_pb2.BatchChunk()]
+        self._outbox_bytes = 0
         self._sent = 0
         self._first = 0
         self._wake = asyncio.Event()
@@ -87,7 +90,7 @@ class BatchStream:
             self.state, self._first = "in use", self._sent
         now = self._clock.time()
         for request in requests:
-            self._outbox.items.add(
+            self._chunk_for(len(request.message)).items.add(
                 index=self._sent,
                 request=request.message,
                 owner=request.owner,
@@ -99,9 +102,17 @@ class BatchStream:
             self._sent += 1
         self._wake.set()
 
+    def _chunk_for(self, size: int) -> batching_pb2.BatchChunk:
+        """Where the next item goes."""
+        if self._outbox_bytes + size > MAX_CHUNK_BYTES:
+            self._outbox.append(batching_pb2.BatchChunk())
+            self._outbox_bytes = 0
+        self._outbox_bytes += size
+        return self._outbox[-1]
+
     def close(self) -> None:
         """Closes the batch; what was sent goes out first."""
-        self._outbox.last = True
+        self._outbox[-1].last = True
         self._wake.set()
 
     def abandon(self) -> None:
@@ -156,9 +167,11 @@ class BatchStream:
             while self.state != "retiring":
                 await self._wake.wait()
                 self._wake.clear()
-                if self._outbox.items or self._outbox.last:
-                    chunk, self._outbox = self._outbox, batching_pb2.BatchChunk()
-                    await self._call.write(chunk)
+                chunks, self._outbox = self._outbox, [batching_pb2.BatchChunk()]
+                self._outbox_bytes = 0
+                for chunk in chunks:
+                    if chunk.items or chunk.last:
+                        await self._call.write(chunk)
             await self._call.done_writing()
 
 

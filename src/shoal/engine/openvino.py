@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import queue
 import time
 import weakref
@@ -22,7 +21,7 @@ import openvino
 from shoal.engine import Inference
 from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
-from shoal.threads import make_pool
+from shoal.threads import make_pool, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +54,7 @@ class OpenVinoEngine:
             precision: See ``Precision``.
         """
         self._cache = cache
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or usable_cores()
         self._precision = precision
         self._core: openvino.Core | None = None
         self._loader = make_pool(1, "infer-load")  # OpenVINO's own threads inherit its name, and so count as inference

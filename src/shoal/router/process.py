@@ -21,7 +21,8 @@ DRAIN_SECONDS = 10.0
 
 _ACTIVE = "http.public.downstream_rq_active"
 _ASK_SECONDS = 0.05
-_ENVOY_LOG_LEVEL = {"debug": "debug", "info": "warning", "warning": "warning", "error": "error"}
+# Never Envoy's own debug: it shows headers, and so keys.
+_ENVOY_LOG_LEVEL = {"debug": "info", "info": "warning", "warning": "warning", "error": "error"}
 
 
 async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) -> int:
@@ -62,9 +63,10 @@ def _arguments(keeper: Keeper) -> list[str]:
     return [
         *("--config-path", str(keeper.folder / BOOTSTRAP)),
         *("--drain-time-s", str(int(DRAIN_SECONDS)), "--drain-strategy", "immediate"),
-        # misc would say at each new key that the API key filter's fields may change with Envoy's version.
+        # misc would say at each new key that the API key filter's fields may change with Envoy's version; config would
+        # quote what it can't take, keys and all.
         *("--log-level", _ENVOY_LOG_LEVEL[keeper.service.value.observe.log_level]),
-        *("--component-log-level", "misc:error"),
+        *("--component-log-level", "misc:error,config:error"),
     ]
 
 

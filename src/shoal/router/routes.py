@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from shoal.errors import Code
@@ -11,7 +10,7 @@ from shoal.router.clusters import ANY_WORKER, batcher_cluster, pool_cluster
 from shoal.router.resources import CLIENT_HEADER, KEY_HEADER, MODEL_HEADER, Json, header, seconds, typed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from shoal.keys import Key, KeyRing
     from shoal.spec import Router, Service
@@ -35,7 +34,9 @@ _REFLECTION = ("/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alph
 
 _NOBODY = "-"  # no key has this id; an empty list would allow everybody
 _OFF = typed("envoy.config.route.v3.FilterConfig", disabled=True)
-_OPEN_STREAM_SECONDS = 3600.0  # health's Watch and reflection are streams
+_WATCH_SECONDS = 60.0
+"""Of a health Watch, which anybody may open; clients open the next one by themselves."""
+_REFLECTION_SECONDS = 600.0
 _NO_LIMIT: Json = {"max_tokens": 2**32 - 1, "tokens_per_fill": 2**32 - 1, "fill_interval": "1s"}
 _SMALLEST_REFILL_SECONDS = 0.05  # Envoy refuses a shorter interval
 
@@ -43,8 +44,8 @@ _SMALLEST_REFILL_SECONDS = 0.05  # Envoy refuses a shorter interval
 def public_routes(service: Service, topology: Topology, keys: KeyRing, models: Sequence[str]) -> Json:
     """The route configuration of the public listener.
 
-    The API key is checked on every route but health and reflection, the catch-all routes too, so that a caller
-    without a key learns nothing.
+    The API key is checked on every route but health, the catch-all routes too, so that a caller without a key learns
+    nothing.
     """
     return _configuration(
         PUBLIC,
@@ -52,8 +53,8 @@ def public_routes(service: Service, topology: Topology, keys: KeyRing, models: S
             *(_inference(service.router, topology.batcher_of(model), model, keys) for model in models),
             *_model_missing(_INFERENCE),
             _upload(service.router),
-            _open(_HEALTH),
-            *(_open(prefix, {BODY_LIMIT: _OFF}) for prefix in _REFLECTION),  # a conversation: its body has no end
+            _health(),
+            *(_reflection(prefix) for prefix in _REFLECTION),
             _refusal({"prefix": "/"}, Code.UNIMPLEMENTED, "no such service; see shoal.v1.Inference"),
         ],
         typed_per_filter_config={API_KEY_AUTH: _credentials(keys), **_rate_limits(keys)},
@@ -96,18 +97,33 @@ def _upload(router: Router) -> Json:
     }
 
 
-def _open(prefix: str, filters: Mapping[str, Json] = MappingProxyType({})) -> Json:
-    """A route that needs no key, and passes no identity on; ``filters`` are configured otherwise than on others."""
+def _health() -> Json:
+    """Needs no key, and passes no identity on."""
+    return {
+        "match": {"prefix": _HEALTH, "grpc": {}},
+        "route": _conversation(_WATCH_SECONDS),
+        "request_headers_to_remove": [CLIENT_HEADER, KEY_HEADER],
+        "typed_per_filter_config": {API_KEY_AUTH: _OFF, RATE_LIMIT: _OFF},
+    }
+
+
+def _reflection(prefix: str) -> Json:
+    """A conversation, whose body has no end to bound: for those with a key alone."""
     return {
         "match": {"prefix": prefix, "grpc": {}},
-        "route": {
-            "cluster": ANY_WORKER,
-            "timeout": "0s",
-            "idle_timeout": seconds(_OPEN_STREAM_SECONDS),
-            "max_stream_duration": {"max_stream_duration": seconds(_OPEN_STREAM_SECONDS)},
-        },
-        "request_headers_to_remove": [CLIENT_HEADER, KEY_HEADER],
-        "typed_per_filter_config": {API_KEY_AUTH: _OFF, RATE_LIMIT: _OFF, **filters},
+        "route": _conversation(_REFLECTION_SECONDS),
+        "typed_per_filter_config": {BODY_LIMIT: _OFF},
+    }
+
+
+def _conversation(most_seconds: float) -> Json:
+    """Streams that may be silent, for so long."""
+    most = seconds(most_seconds)
+    return {
+        "cluster": ANY_WORKER,
+        "timeout": "0s",
+        "idle_timeout": most,
+        "max_stream_duration": {"max_stream_duration": most},
     }
 
 

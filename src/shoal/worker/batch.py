@@ -199,7 +199,7 @@ class PictureBatch:
         left = max(picture.deadline for picture in pictures) - asked
         if left <= 0:
             raise DeadlineExceeded("the deadline passed before the engine was free")
-        timeout = 0 if math.isinf(left) else int(left * 1e6)
+        timeout = 0 if math.isinf(left) else max(1, int(left * 1e6))
         inference = await self._model.loaded.infer(slot, len(pictures), timeout)
         started = self._loop.time() - inference.seconds
         self._model.meter.executed(len(pictures), started - asked, inference.seconds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from shoal.engine.openvino import OpenVinoEngine
 from shoal.errors import ConfigurationError
 from shoal.keys import load_keys, watch_keys
 from shoal.objectstore import load_credentials, open_store
-from shoal.threads import make_pool
+from shoal.threads import make_pool, usable_cores
 from shoal.v1 import inference_pb2
 from shoal.watch import changes
 from shoal.worker.access import Access
@@ -46,7 +45,7 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30.0
 """Batches in flight get this long to finish after SIGTERM."""
-_MAX_MESSAGE_BYTES = 64 * 2**20
+_MAX_MESSAGE_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Worker:
         self._settings: Pool = options.service.pools[options.pool]
         self._model_store = options.home.model_store(options.service)
         self._access = Access(load_keys(options.home.keys_file(options.service)))
-        self._threads = make_pool(self._settings.decode_threads or len(os.sched_getaffinity(0)), "decode")
+        self._threads = make_pool(self._settings.decode_threads or usable_cores(), "decode")
         self._engine = OpenVinoEngine(cache=options.home.cache / "openvino")
         self._fetcher = Fetcher(
             store,
@@ -108,7 +107,7 @@ class Worker:
         options = [
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
-            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_ping_strikes", 0),  # the load balancer pings to see whether we hang
         ]
         server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers((self._batching.rpc_handler(), self._uploads.rpc_handler()))

@@ -204,6 +204,14 @@ async def test_batches_follow_each_other_while_a_straggler_is_waited_for() -> No
         assert await late == b"late"
 
 
+async def test_a_batch_that_is_large_travels_in_several_messages() -> None:
+    handler = running()
+    handler.settings = BatchingSettings(max_batch_size=128, max_queue_delay_microseconds=50_000)
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        messages = [bytes([n]) * 65_000 for n in range(100)]
+        assert await asyncio.gather(*(submit(batcher, message) for message in messages)) == messages
+
+
 async def test_a_stream_that_is_old_is_replaced_after_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "RETIRE_SECONDS", (0.0, 0.0))
     handler = running()
