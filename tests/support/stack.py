@@ -62,18 +62,19 @@ class Stack:
                     return part
         raise AssertionError
 
-    async def metric(self, part: str, sample: str) -> float:
-        """A sample of a part's metrics, such as ``shoal_worker_fetch_seconds_count``, over all its labels."""
+    async def metric(self, part: str, sample: str, **labels: str) -> float:
+        """A sample of a part's metrics, such as ``shoal_worker_fetch_seconds_count``, over all its other labels."""
         metrics = self.part(part).metrics
         assert metrics
         async with aiohttp.ClientSession() as session, session.get(metrics) as response:
             families = text_string_to_metric_families(await response.text())
-        return sum(found.value for family in families for found in family.samples if found.name == sample)
+        samples = (found for family in families for found in family.samples if found.name == sample)
+        return sum(found.value for found in samples if labels.items() <= found.labels.items())
 
-    async def until_metric(self, part: str, sample: str, value: float) -> None:
+    async def until_metric(self, part: str, sample: str, value: float, **labels: str) -> None:
         """Waits until a sample has a value."""
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            while await self.metric(part, sample) != value:
+            while await self.metric(part, sample, **labels) != value:
                 pass
 
 

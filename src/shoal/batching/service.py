@@ -26,6 +26,9 @@ class BatchingService:
 
     def __init__(self) -> None:
         self._handlers: dict[str, tuple[Handler, PermitGate]] = {}
+        self._streams = 0
+        self._deserted = asyncio.Event()
+        self._deserted.set()
 
     async def put(self, model: str, handler: Handler) -> None:
         """Serves ``model`` from now on; returns when the batches of an earlier handler of that name have finished."""
@@ -48,6 +51,10 @@ class BatchingService:
         """Removes every model."""
         await asyncio.gather(*map(self.remove, list(self._handlers)))
 
+    async def deserted(self) -> None:
+        """Returns when no stream is open."""
+        await self._deserted.wait()
+
     def rpc_handler(self) -> grpc.GenericRpcHandler:
         """What ``grpc.aio.Server.add_generic_rpc_handlers`` takes."""
         compute = grpc.stream_stream_rpc_method_handler(
@@ -59,6 +66,16 @@ class BatchingService:
 
     async def compute(self, _: object, context: Context) -> None:
         """One batching stream."""
+        self._streams += 1
+        self._deserted.clear()
+        try:
+            await self._serve(context)
+        finally:
+            self._streams -= 1
+            if not self._streams:
+                self._deserted.set()
+
+    async def _serve(self, context: Context) -> None:
         told = {key: str(value) for key, value in context.invocation_metadata() or ()}
         model = told.get("x-model-name", "")
         if model not in self._handlers:

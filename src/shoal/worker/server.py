@@ -43,8 +43,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NOTICE_SECONDS = 1.0
+"""After SIGTERM batches are still taken for so long, unless no batcher is there: the load balancer learns within 0.6 s
+that we leave, and what it still sends us until then isn't turned away."""
 DRAIN_SECONDS = 30.0
-"""Batches in flight get this long to finish after SIGTERM."""
+"""Batches in flight get this long to finish after that."""
 _MAX_MESSAGE_BYTES = 4 * 2**20
 
 
@@ -153,6 +156,8 @@ class Worker:
     async def _drain(self, server: grpc.aio.Server) -> None:
         log.info("draining")
         await self._say(serving=False)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._batching.deserted(), NOTICE_SECONDS)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._batching.drain(), DRAIN_SECONDS)
         await server.stop(grace=1.0)
