@@ -52,7 +52,7 @@ bench: $(SETUP) ## Measure ceiling, service, CPU time a component and footprint 
 	$(BIN)/python benchmarks/footprint.py
 
 bench-batching: $(SETUP) ## Measure the batching service (15 minutes; BENCH=--quick: 3); results go to benchmarks/results
-	$(BIN)/python benchmarks/run_batching.py --force $(BENCH)
+	$(BIN)/python benchmarks/run_batching.py $(BENCH)
 
 proto: $(SETUP) ## Generate the protocol modules from proto/
 	$(BIN)/python tools/generate_protocols.py

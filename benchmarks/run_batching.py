@@ -2,8 +2,9 @@
 
 python benchmarks/run_batching.py [--quick] [--force] [--seconds S] [EXPERIMENT…]
 
-Results go to benchmarks/results/batching_EXPERIMENT.json; an experiment whose result is there is not measured again,
-unless it is --force'd. python benchmarks/report_batching.py brings docs/batching.md up to date.
+Results go to benchmarks/results/batching_EXPERIMENT.json. An experiment that has a result of the present commit, with the
+same windows, is not measured again unless it is --force'd: a run that was interrupted goes on where it was.
+python benchmarks/report_batching.py brings docs/batching.md up to date.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ def main() -> None:
     arguments = _arguments()
     use_cores()
     console = Console()
+    options = Options(arguments.seconds, arguments.quick)
     for name in arguments.experiments or EXPERIMENTS:
-        if arguments.force or not result_file(name).exists():
-            _measure(name, Options(arguments.seconds, arguments.quick), Console(stderr=True))
+        if arguments.force or not _is_done(name, options):
+            _measure(name, options, Console(stderr=True))
         for sheet in SHEETS[name](read_result(name)):
             console.print(sheet.rich())
 
@@ -60,10 +62,17 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
+def _is_done(name: str, options: Options) -> bool:
+    if not result_file(name).exists():
+        return False
+    result = read_result(name)
+    return bool(result["commit"] == about()["commit"] and result["options"] == options.windows())
+
+
 def _measure(name: str, options: Options, console: Console) -> None:
     began = time.monotonic()
     with console.status(name) as status:
-        started = {**about(), "load_average": round(os.getloadavg()[0], 2)}
+        started = {**about(), "options": options.windows(), "load_average": round(os.getloadavg()[0], 2)}
         told = replace(options, say=lambda text: status.update(f"{name}: {text}"))
         result = asyncio.run(_run(name, told))
     result = {**started, "took_s": round(time.monotonic() - began, 1), **result}

@@ -40,6 +40,10 @@ class Options:
         """The length of a window that is ``seconds`` by default."""
         return self.seconds or (min(seconds, 3.0) if self.quick else seconds)
 
+    def windows(self) -> dict[str, Any]:
+        """What a result is comparable by, ready for JSON."""
+        return {"seconds": self.seconds, "quick": self.quick}
+
     @property
     def warm_up(self) -> float:
         """Seconds before each window."""
