@@ -2,8 +2,8 @@
 
 python benchmarks/run_batching.py [--quick] [--force] [--seconds S] [EXPERIMENT…]
 
-Results go to benchmarks/results/batching_EXPERIMENT.json. An experiment that has a result of the present commit, with the
-same windows, is not measured again unless it is --force'd: a run that was interrupted goes on where it was.
+Results go to benchmarks/results/batching_EXPERIMENT.json. An experiment that has a result of the present commit, with
+the same windows, is not measured again unless it is --force'd: a run that was interrupted goes on where it was.
 python benchmarks/report_batching.py brings docs/batching.md up to date.
 """
 
