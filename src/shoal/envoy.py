@@ -72,7 +72,7 @@ class EnvoyProcess:
         return code if code >= 0 else 128 - code
 
     async def leave(self) -> None:
-        """Fails health checks, and asks with each answer from now on to open another connection (GOAWAY).
+        """On inbound listeners: refuses connections, and asks with each answer from now on to open another (GOAWAY).
 
         https://www.envoyproxy.io/docs/envoy/latest/operations/admin#post--drain_listeners
 
@@ -80,7 +80,7 @@ class EnvoyProcess:
             OSError, aiohttp.ClientError: the admin address is away.
         """
         async with self._session() as session:
-            for command in ("/healthcheck/fail", "/drain_listeners?graceful&skip_exit"):
+            for command in ("/drain_listeners?inboundonly&graceful&skip_exit", "/drain_listeners?inboundonly"):
                 async with session.post(command) as answer:
                     answer.raise_for_status()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from contextlib import asynccontextmanager
@@ -52,10 +53,11 @@ def at_work(part: PartState) -> psutil.Process:
 
 async def busy(stack: Stack) -> PartState:
     """A worker, as soon as it has requests in its hands."""
-    while True:
-        for name in WORKERS:
-            if await stack.metric(name, "shoal_worker_batches_in_flight"):
-                return stack.part(name)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            for name in WORKERS:
+                if await stack.metric(name, "shoal_worker_batches_in_flight"):
+                    return stack.part(name)
 
 
 async def until_healthy(stack: Stack, count: int) -> None:
@@ -84,6 +86,7 @@ async def test_rolled(stack: Stack, tally: dict[str, Counts], role: str) -> None
             await stack.restarted(before)
             await until_healthy(stack, len(WORKERS))
     assert not tally[scenario].expired
+    assert not tally[scenario].executed_twice
 
 
 async def test_a_worker_that_hangs(stack: Stack, tally: dict[str, Counts]) -> None:

@@ -347,22 +347,29 @@ async def test_no_secret_is_in_envoys_dump_of_its_configuration(rig: Rig) -> Non
     assert rig.alice.key not in text
 
 
-async def test_draining_answers_what_is_in_flight(rig: Rig) -> None:
+async def test_draining_answers_what_is_in_flight_and_refuses_what_comes(rig: Rig) -> None:
     call = asyncio.create_task(rig.code(rig.alice.key, message=b"wait"))
     await rig.batcher.echo.waiting.wait()
+    parked, stream = await rig.open_stream()
     rig.stop.set()
-    await until_draining(rig.topology.admin)
+    await until_refused(rig.topology.public)
+    await stream.write(b"still there")
+    assert await stream.read() == b"still there"
+    assert parked == (await rig.open_stream())[0]
     rig.batcher.echo.gate.set()
     assert await call == "OK"
     assert await rig.router == 0
 
 
-async def until_draining(admin: Endpoint) -> None:
-    async with asyncio.timeout(PATIENCE), aiohttp.ClientSession(f"http://{admin}") as session:
+async def until_refused(endpoint: Endpoint) -> None:
+    async with asyncio.timeout(PATIENCE):
         while True:
-            async with session.get("/ready") as answer:
-                if "DRAINING" in await answer.text():
-                    return
+            try:
+                _, writer = await asyncio.open_connection(*endpoint)
+            except ConnectionRefusedError:
+                return
+            writer.close()
+            await writer.wait_closed()
 
 
 async def test_a_busy_port_is_named(rig: Rig, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ async def _serve_in_envoy(options: BatcherOptions, stop: asyncio.Event) -> int:
         if envoy.ended.done():
             stopping.cancel()
             return envoy.exit_code
-        await _drain(envoy, options.listen, {TOKEN_HEADER: token})
+        await _drain(options.listen, {TOKEN_HEADER: token})
     return 0
 
 
@@ -103,14 +103,13 @@ def envoy_config(options: BatcherOptions) -> dict[str, Any]:
     return config
 
 
-async def _drain(envoy: EnvoyProcess, listen: Endpoint, headers: dict[str, str]) -> None:
-    """Returns when no call is in flight, or the time is over. Calls that still come are answered."""
+async def _drain(listen: Endpoint, headers: dict[str, str]) -> None:
+    """Returns when no call is in flight, or the time is over."""
     try:
         async with (
             asyncio.timeout(DRAIN_SECONDS),
             aiohttp.ClientSession(f"http://{listen}", headers=headers) as session,
         ):
-            await envoy.leave()
             in_flight = await _ask(session, DRAIN_PATH)
             while in_flight:
                 await asyncio.sleep(_POLL_SECONDS)

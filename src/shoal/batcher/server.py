@@ -11,7 +11,7 @@ import grpc
 from prometheus_client import start_http_server
 
 from shoal.batcher.dispatch import Dispatcher
-from shoal.errors import RETRY_PUSHBACK, Code, InvalidRequest, Overloaded, ShoalError, to_status
+from shoal.errors import RETRY_PUSHBACK, Code, InvalidRequest, Overloaded, ShoalError, Unavailable, to_status
 from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Batcher:
 
     async def call(self, method: str, headers: Headers, message: bytes, timeout_seconds: float | None) -> bytes:
         """Answers one unary call, or raises the ShoalError of its status."""
+        if self.draining:
+            raise Unavailable("the batcher is draining; try again")
         model = headers.get("x-model-name")
         if not model:
             raise InvalidRequest("the x-model-name metadata is missing")
@@ -59,7 +61,7 @@ class Batcher:
         return _NOT_SERVING if self.draining else _SERVING
 
     def drain(self) -> None:
-        """Health fails from now on, and no batch waits for company."""
+        """Health fails from now on, new calls are refused, and no batch waits for company."""
         self.draining = True
         self.dispatcher.drain()
 

@@ -21,7 +21,7 @@ _MANAGER_TYPE = "envoy.extensions.filters.network.http_connection_manager.v3.Htt
 
 def public_listener(endpoint: Endpoint, router: Router, routes_file: str) -> Json:
     """Where clients call: key, rate limit and size are checked in this order, then the route is taken."""
-    return _listener(
+    listener = _listener(
         PUBLIC,
         endpoint,
         routes_file,
@@ -42,6 +42,7 @@ def public_listener(endpoint: Endpoint, router: Router, routes_file: str) -> Jso
         local_reply_config={"mappers": _replies(router)},
         access_log=[_trouble_log()],
     )
+    return {**listener, "traffic_direction": "INBOUND"}  # it leaves before the balancer does
 
 
 def balancer_listener(endpoint: Endpoint, routes_file: str) -> Json:

@@ -168,6 +168,16 @@ async def test_items_of_a_dead_worker_go_to_the_next() -> None:
     assert first.abandoned >= 1
 
 
+async def test_a_worker_knows_when_no_batcher_is_left() -> None:
+    async with scripted_worker({"m": running()}) as worker:
+        async with dispatcher(worker.target) as batcher:
+            await submit(batcher, b"x")
+            deserted = asyncio.ensure_future(worker.service.deserted())
+            await asyncio.sleep(0)
+            assert not deserted.done()
+        await deserted
+
+
 async def test_a_draining_worker_finishes_its_batch_and_takes_no_other() -> None:
     handler = ScriptedHandler(BatchingSettings())
     async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
