@@ -7,6 +7,7 @@ import json
 import logging
 import math
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, get_args
 
 from shoal.batcher.policy import BatchingPolicy, Close, CloseReason, Reject, Send
@@ -66,7 +67,7 @@ class ModelQueue:
 
         Cancelling the caller withdraws the request; its batch-mates never notice.
         """
-        now = self._loop.time()
+        now = monotonic()
         request = Request(
             owner=owner,
             arrived=now,
@@ -82,11 +83,11 @@ class ModelQueue:
         finally:
             timer.cancel()
             if request.answer.cancelled():
-                self._carry_out(self._policy.withdrawn(self._loop.time(), request))
+                self._carry_out(self._policy.withdrawn(monotonic(), request))
 
     def drain(self) -> None:
         """Nothing waits for company any more."""
-        self._carry_out(self._policy.drain(self._loop.time()))
+        self._carry_out(self._policy.drain(monotonic()))
 
     def stop(self) -> None:
         """Ends all streams; requests that are still here are answered UNAVAILABLE."""
@@ -107,14 +108,14 @@ class ModelQueue:
         if batching and batching != self._settings:
             self._settings = batching
             self._policy.configure(_settings(batching))
-        self._carry_out(self._policy.permitted(self._loop.time(), stream))
+        self._carry_out(self._policy.permitted(monotonic(), stream))
         busy = sum(other.state in {"permitted", "in use"} for other in self._streams)
         self._target = min(MAX_STREAMS, max(self._target, busy + SPARE_STREAMS))
         self._maintain()
 
     def executed(self, stream: BatchStream) -> None:
         """A batch's first answers are here."""
-        self._policy.executed(self._loop.time(), stream)
+        self._policy.executed(monotonic(), stream)
 
     def set_aside(self, stream: BatchStream) -> None:
         """A batch waits for something else than the engine."""
@@ -143,7 +144,7 @@ class ModelQueue:
             log.warning(
                 "model %s: a stream broke under %d requests: %s %s", self._model, len(waiting), code.name, message
             )
-        self._carry_out(self._policy.lost(self._loop.time(), stream, waiting))
+        self._carry_out(self._policy.lost(monotonic(), stream, waiting))
         if self._stopping:
             self._carry_out(self._policy.fail(Unavailable("the batcher is stopping; try again")))
         elif code in _REFUSALS and not stream.served:
@@ -161,7 +162,7 @@ class ModelQueue:
         self.stop()
 
     def _count_failure(self, message: str) -> None:
-        now = self._loop.time()
+        now = monotonic()
         self._failures += 1
         self._down_since = self._down_since or now
         idle = not any(stream.served for stream in self._streams)
@@ -194,7 +195,7 @@ class ModelQueue:
     def _expire(self, request: Request) -> None:
         if not request.answer.done():
             self._answer_error(request, DeadlineExceeded("the deadline passed before an answer came"))
-            self._carry_out(self._policy.withdrawn(self._loop.time(), request))
+            self._carry_out(self._policy.withdrawn(monotonic(), request))
 
     def _answer_error(self, request: Request, error: ShoalError) -> None:
         if not request.answer.done():
@@ -205,7 +206,7 @@ class ModelQueue:
         for decision in decisions:
             match decision:
                 case Send(stream, entries):
-                    self._meter.sent(self._loop.time(), entries)
+                    self._meter.sent(monotonic(), entries)
                     stream.send(entries)
                 case Close(stream, size, reason):
                     self._meter.closed(size, reason)
@@ -224,7 +225,7 @@ class ModelQueue:
 
     def _tick(self) -> None:
         self._wake_at = math.inf
-        self._carry_out(self._policy.tick(self._loop.time()))
+        self._carry_out(self._policy.tick(monotonic()))
 
 
 class Dispatcher:

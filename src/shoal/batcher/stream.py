@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import grpc
@@ -70,7 +71,7 @@ class BatchStream:
         self._call = call
         self._owner = owner
         self._clock = clock
-        self._retire_at = clock.time() + random.uniform(*RETIRE_SECONDS)  # noqa: S311 - not a secret
+        self._retire_at = monotonic() + random.uniform(*RETIRE_SECONDS)  # noqa: S311 - not a secret
         self._unanswered: dict[int, Request] = {}
         self._outbox = [batching_pb2.BatchChunk()]
         self._outbox_bytes = 0
@@ -88,7 +89,7 @@ class BatchStream:
         """Adds requests to the batch."""
         if self.state != "in use":
             self.state, self._first = "in use", self._sent
-        now = self._clock.time()
+        now = monotonic()
         for request in requests:
             self._chunk_for(len(request.message)).items.add(
                 index=self._sent,
@@ -154,7 +155,7 @@ class BatchStream:
 
     def _permitted(self, batching: str) -> None:
         """Offers the permit, unless the stream is old: another may be placed better by now."""
-        if self.served and not batching and self._clock.time() >= self._retire_at:
+        if self.served and not batching and monotonic() >= self._retire_at:
             self.state = "retiring"
             self._wake.set()
             self._owner.retiring(self)

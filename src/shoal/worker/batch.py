@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
 from shoal.batching.v1 import batching_pb2
@@ -55,7 +55,7 @@ class PictureBatch:
             self._fail(item.index, Unavailable("the batch is larger than the model takes; try again"))
             return
         try:
-            picture = self._model.admit(item, self._loop.time())
+            picture = self._model.admit(item, monotonic())
         except Exception as error:
             self._fail(item.index, error)
             return
@@ -131,7 +131,7 @@ class PictureBatch:
         self._preparing = {task: picture for task, picture in self._preparing.items() if not task.done()}
 
     def _in_time(self, pictures: Sequence[Picture]) -> list[Picture]:
-        now = self._loop.time()
+        now = monotonic()
         for picture in pictures:
             if picture.deadline <= now:
                 self._fail(picture.item.index, DeadlineExceeded("the deadline passed before the batch was ready"))
@@ -150,17 +150,17 @@ class PictureBatch:
 
     async def _fetch(self, picture: Picture) -> Buffer:
         self._fetching.add(picture)
-        started = self._loop.time()
+        started = monotonic()
         try:
             data = await self._model.fetcher.fetch(picture.key, picture.remaining(started))
         finally:
             self._fetching.discard(picture)
-        picture.fetch_seconds = self._loop.time() - started
+        picture.fetch_seconds = monotonic() - started
         self._model.meter.fetched(picture.fetch_seconds, len(memoryview(data)))
         return data
 
     async def _decode(self, picture: Picture, data: Buffer, slot: Slot) -> None:
-        picture.remaining(self._loop.time())
+        picture.remaining(monotonic())
         writing = self._loop.run_in_executor(
             self._model.threads, _timed_decode, self._model, data, slot.input[picture.row]
         )
@@ -195,13 +195,13 @@ class PictureBatch:
         return results
 
     async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
-        asked = self._loop.time()
+        asked = monotonic()
         left = max(picture.deadline for picture in pictures) - asked
         if left <= 0:
             raise DeadlineExceeded("the deadline passed before the engine was free")
         timeout = 0 if math.isinf(left) else max(1, int(left * 1e6))
         inference = await self._model.loaded.infer(slot, len(pictures), timeout)
-        started = self._loop.time() - inference.seconds
+        started = monotonic() - inference.seconds
         self._model.meter.executed(len(pictures), started - asked, inference.seconds)
         if log.isEnabledFor(logging.DEBUG):
             uuids = " ".join(picture.request.image_uuid for picture in pictures)
@@ -259,6 +259,6 @@ def _compact(slot: Slot, ready: list[Picture]) -> list[Picture]:
 
 
 def _timed_decode(model: PictureModel, data: Buffer, out: NDArray[np.generic]) -> tuple[ImageSize, float]:
-    started = time.perf_counter()
+    started = perf_counter()
     size = model.decoder.decode(data, out)
-    return size, time.perf_counter() - started
+    return size, perf_counter() - started

@@ -12,7 +12,7 @@ from shoal.worker.header import ImageSize
 
 @dataclass(eq=False, slots=True)
 class Picture:
-    """Times are seconds of the event loop's clock."""
+    """Times are seconds of ``time.monotonic``: uvloop's own clock has steps of a millisecond."""
 
     item: batching_pb2.BatchItem
     arrived: float
