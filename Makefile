@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-complete
 PROMTOOL := $(shell command -v promtool)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint unit integration test-system bench bench-batching proto constraints clean
+.PHONY: help setup demo test check lint unit integration chaos test-system bench bench-batching proto constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,7 +25,7 @@ demo: $(SETUP) ## Start the whole service, label two photographs, stop it
 	$(BIN)/shoal up --detach --port 0; \
 	$(BIN)/shoal classify samples/chelsea.jpg samples/coffee.jpg --model efficientnet-lite0
 
-test: check integration ## Everything that needs no root
+test: check integration chaos ## Everything that needs no root
 check: lint unit ## Style, types and unit tests: a minute or less
 
 lint: $(SETUP)
@@ -39,6 +39,9 @@ unit: $(SETUP)
 
 integration: $(SETUP)
 	$(BIN)/pytest -q tests/integration
+
+chaos: $(SETUP) ## Kill, roll and freeze each part under load, and count what became of the requests: a minute
+	$(BIN)/pytest -q tests/chaos $(if $(CHAOS),--chaos-results $(CHAOS))
 
 test-system: $(SETUP) ## What needs Debian packages, and root to install them
 ifeq ($(PROMTOOL),)

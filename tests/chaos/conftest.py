@@ -46,7 +46,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path: Path | None = session.config.getoption("--chaos-results")
     if path is not None:
         scenarios = {name: asdict(counts) for name, counts in session.config.stash[TALLY].items()}
-        path.write_text(json.dumps({"about": about(), "scenarios": scenarios}, indent=2) + "\n")
+        told = {**about(), "command": f"make chaos CHAOS={path}"}
+        path.write_text(json.dumps({"about": told, "scenarios": scenarios}, indent=2) + "\n", encoding="utf-8")
 
 
 @pytest.fixture
