@@ -74,8 +74,8 @@ class Stack:
     async def until_metric(self, part: str, sample: str, value: float, **labels: str) -> None:
         """Waits until a sample has a value."""
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            while await self.metric(part, sample, **labels) != value:
-                await asyncio.sleep(0.02)  # another process has nothing to wait on
+            while await self.metric(part, sample, **labels) != value:  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.02)
 
 
 def shoal(root: Path, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
