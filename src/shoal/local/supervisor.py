@@ -61,8 +61,16 @@ async def _together(work: Iterable[Coroutine[None, None, None]]) -> None:
         async with asyncio.TaskGroup() as group:
             for each in work:
                 group.create_task(each)
-    except* ShoalError as failed:
-        raise _first(failed) from None
+    except (
+        BaseExceptionGroup
+    ) as group:  # an error raised inside except* is wrapped again by Python 3.11's first releases
+        expected, other = group.split(ShoalError)
+        if expected is None or other is not None:
+            raise
+        error = _first(expected)
+    else:
+        return
+    raise error from None
 
 
 def _first(group: BaseExceptionGroup[ShoalError]) -> ShoalError:
