@@ -61,9 +61,8 @@ async def _together(work: Iterable[Coroutine[None, None, None]]) -> None:
         async with asyncio.TaskGroup() as group:
             for each in work:
                 group.create_task(each)
-    except (
-        BaseExceptionGroup
-    ) as group:  # an error raised inside except* is wrapped again by Python 3.11's first releases
+    except BaseExceptionGroup as group:
+        # Not except*: what is raised in there, Python 3.11's first releases wrap again.
         expected, other = group.split(ShoalError)
         if expected is None or other is not None:
             raise
