@@ -57,6 +57,11 @@ class Home:
         """The state of the running service."""
         return self.root / "run"
 
+    @property
+    def client(self) -> Path:
+        """Where ``shoal classify`` and its like find the local service: ``{"target", "api_key"}``."""
+        return self.run / "client.json"
+
     def model_store(self, service: Service) -> Path:
         """Where ``service`` keeps its models."""
         return Path(service.model_store.path).expanduser() if service.model_store.path else self.models

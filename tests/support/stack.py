@@ -108,7 +108,7 @@ def running_stack(root: Path, *, models: Callable[[Path], object], service: str 
     process, ready = _start(root, file)
     try:
         assert ready, (root / "up.log").read_text()
-        client = json.loads(state.client_file(home).read_text())
+        client = json.loads(home.client.read_text())
         yield Stack(home, client["target"], client["api_key"], process)
     finally:
         process.terminate()

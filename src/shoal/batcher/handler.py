@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from shoal.batcher.server import HEALTH_CHECK, hints_of, status_of
+from shoal.rpc import STATUS
 
 if TYPE_CHECKING:
     from shoal.batcher.server import Batcher, Headers
 
     Context = grpc.aio.ServicerContext[bytes, bytes]
-
-_GRPC_CODES = {status.value[0]: status for status in grpc.StatusCode}
 
 
 class GenericHandler(grpc.GenericRpcHandler):
@@ -36,7 +35,7 @@ class GenericHandler(grpc.GenericRpcHandler):
                 return await self._batcher.call(method, headers, message, context.time_remaining())
             except Exception as error:
                 code, text = status_of(error)
-                await context.abort(_GRPC_CODES[code], text, hints_of(error))
+                await context.abort(STATUS[code], text, hints_of(error))
                 raise  # not reached: abort raises
 
         return answer

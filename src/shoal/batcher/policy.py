@@ -45,7 +45,7 @@ class Send(Generic[Stream, Item]):
 
 @dataclass(frozen=True, slots=True)
 class Close(Generic[Stream]):
-    """Half-close the stream: its batch is complete."""
+    """The batch on the stream is complete."""
 
     stream: Stream
     size: int
@@ -203,9 +203,9 @@ class BatchingPolicy(Generic[Stream, Item]):
 
         By Little's law the batches at work bring ``in flight / seconds of a batch`` answers a second.
         """
-        in_flight = sum(batch.size for batch in self._closed.values())
-        if not in_flight or not self._queue:
+        if not self._queue or not self._closed:
             return 0.0
+        in_flight = sum(batch.size for batch in self._closed.values())
         seconds = self._times.expected(in_flight // len(self._closed))
         return (self._queue.ahead_of_newest(owner) / in_flight + 1) * seconds
 
@@ -217,8 +217,8 @@ class BatchingPolicy(Generic[Stream, Item]):
         """Up to ``count`` entries that are worth sending, and those whose deadline has passed."""
         taken = self._queue.take(count)
         live = [entry for entry in taken if entry.deadline > now]
-        error = DeadlineExceeded("the deadline passed while the request was waiting for a worker")
-        return live, [Reject(entry, error) for entry in taken if entry.deadline <= now]
+        text = "the deadline passed while the request was waiting for a worker"
+        return live, [Reject(entry, DeadlineExceeded(text)) for entry in taken if entry.deadline <= now]
 
     def _begin(self, entries: Sequence[Item]) -> _Batch[Stream]:
         stream = next(iter(self._permits))

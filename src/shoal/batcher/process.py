@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import aiohttp
 import grpc
 
+from shoal import rpc
 from shoal.batcher.asgi import DRAIN_PATH, IN_FLIGHT_PATH, TOKEN_HEADER, TOKEN_VARIABLE
 from shoal.batcher.handler import GenericHandler
 from shoal.batcher.server import BALANCER_VARIABLE, METRICS_VARIABLE, NAME_VARIABLE, make_batcher
 from shoal.envoy import EnvoyProcess, check_free
-from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from typing import Any
@@ -130,10 +130,7 @@ async def _serve_in_grpcio(options: BatcherOptions, stop: asyncio.Event) -> int:
     batcher = make_batcher()
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((GenericHandler(batcher),))
-    try:
-        server.add_insecure_port(str(options.listen))
-    except RuntimeError as error:
-        raise ConfigurationError(f"can't listen on {options.listen}: is the port in use?") from error
+    rpc.listen(server, options.listen)
     await server.start()
     log.info("batcher %s listens on %s, behind grpcio", options.name, options.listen)
     await stop.wait()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from shoal import rpc
 from shoal.batching.permits import PermitGate
 from shoal.batching.stream import ServedStream
 from shoal.batching.v1 import batching_pb2
@@ -76,7 +77,7 @@ class BatchingService:
                 self._deserted.set()
 
     async def _serve(self, context: Context) -> None:
-        told = {key: str(value) for key, value in context.invocation_metadata() or ()}
+        told = rpc.told(context)
         model = told.get("x-model-name", "")
         if model not in self._handlers:
             # Another worker may have it: what no worker has, the load balancer answers with NOT_FOUND.

@@ -43,7 +43,7 @@ def find_connection(target: str | None, api_key: str | None, home: Home) -> Conn
 
 
 def _local(home: Home) -> Connection | None:
-    path = home.run / "client.json"
+    path = home.client
     try:
         found = json.loads(path.read_bytes())
         return Connection(str(found["target"]), str(found["api_key"]))

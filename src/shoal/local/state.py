@@ -105,7 +105,7 @@ def exclusive(home: Home) -> Iterator[None]:
         try:
             yield
         finally:
-            for left in (_state_file(home), client_file(home)):
+            for left in (_state_file(home), home.client):
                 left.unlink(missing_ok=True)
 
 
@@ -133,14 +133,9 @@ def terminate(pid: int, timeout_seconds: float) -> bool:
         os.close(descriptor)
 
 
-def client_file(home: Home) -> Path:
-    """Where ``shoal classify`` and its like find the local service: ``{"target", "api_key"}``."""
-    return home.run / "client.json"
-
-
 def save_client(home: Home, target: str, api_key: str) -> None:
     """Writes the client file."""
-    private.replace(client_file(home), json.dumps({"target": target, "api_key": api_key}))
+    private.replace(home.client, json.dumps({"target": target, "api_key": api_key}))
 
 
 def _state_file(home: Home) -> Path:

@@ -13,10 +13,10 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from shoal import rpc
 from shoal.batching.service import SERVICE as BATCHING
 from shoal.batching.service import BatchingService
 from shoal.engine.openvino import OpenVinoEngine
-from shoal.errors import ConfigurationError
 from shoal.keys import load_keys, watch_keys
 from shoal.objectstore import load_credentials, open_store
 from shoal.threads import make_pool, usable_cores
@@ -49,6 +49,7 @@ that we leave, and what it still sends us until then isn't turned away."""
 DRAIN_SECONDS = 30.0
 """Batches in flight get this long to finish after that."""
 _MAX_MESSAGE_BYTES = 4 * 2**20
+_SERVICES = (BATCHING, *(service.full_name for service in inference_pb2.DESCRIPTOR.services_by_name.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +116,9 @@ class Worker:
         server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers((self._batching.rpc_handler(), self._uploads.rpc_handler()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = [service.full_name for service in inference_pb2.DESCRIPTOR.services_by_name.values()]
-        reflection.enable_server_reflection([*names, BATCHING, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
         await self._say(serving=False)
-        try:
-            server.add_insecure_port(str(self._options.listen))
-        except RuntimeError as error:
-            raise ConfigurationError(f"can't listen on {self._options.listen}: is the port in use?") from error
+        rpc.listen(server, self._options.listen)
         await server.start()
         return server
 
@@ -150,7 +147,7 @@ class Worker:
 
     async def _say(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", BATCHING, *(s.full_name for s in inference_pb2.DESCRIPTOR.services_by_name.values())):
+        for name in ("", *_SERVICES):
             await self._health.set(name, status)
 
     async def _drain(self, server: grpc.aio.Server) -> None:

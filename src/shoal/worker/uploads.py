@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from shoal import rpc
 from shoal.errors import Code, InvalidRequest, to_status
 from shoal.objectstore import object_key, presign_puts
 from shoal.v1 import inference_pb2
@@ -47,14 +48,13 @@ class UploadsService:
         self, request: inference_pb2.CreateUploadsRequest, context: Context
     ) -> inference_pb2.CreateUploadsReply:
         """Answers ``request.count`` URLs below the caller's own prefix."""
-        told = {key: str(value) for key, value in context.invocation_metadata() or ()}
         try:
-            return await self._create(request, told.get("x-client-id", ""))
+            return await self._create(request, rpc.told(context).get("x-client-id", ""))
         except Exception as error:
             code, message = to_status(error)
             if code is Code.INTERNAL:
                 log.exception("Uploads/Create failed")
-            await context.abort(_grpc_code(code), message)
+            await context.abort(rpc.STATUS[code], message)
 
     async def _create(
         self, request: inference_pb2.CreateUploadsRequest, client_id: str
@@ -70,7 +70,3 @@ class UploadsService:
             expires_in_seconds=lifetime,
             max_bytes=self._settings.max_image_bytes,
         )
-
-
-def _grpc_code(code: Code) -> grpc.StatusCode:
-    return next(status for status in grpc.StatusCode if status.value[0] == code)

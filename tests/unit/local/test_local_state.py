@@ -84,8 +84,8 @@ def test_terminate_gives_up() -> None:
 
 def test_the_client_file_is_for_its_owner_alone(home: Home) -> None:
     home.run.mkdir(parents=True)
-    state.client_file(home).write_text("old")
-    state.client_file(home).chmod(0o644)
+    home.client.write_text("old")
+    home.client.chmod(0o644)
     state.save_client(home, "127.0.0.1:8080", "secret")
-    assert stat.S_IMODE(state.client_file(home).stat().st_mode) == 0o600
-    assert "secret" in state.client_file(home).read_text()
+    assert stat.S_IMODE(home.client.stat().st_mode) == 0o600
+    assert "secret" in home.client.read_text()

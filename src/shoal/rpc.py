@@ -1,0 +1,32 @@
+"""What the grpcio servers share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from shoal.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from shoal.topology import Endpoint
+
+STATUS = {status.value[0]: status for status in grpc.StatusCode}
+"""grpcio's status for a ``shoal.errors.Code``."""
+
+
+def told(context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
+    """The metadata that a call came with."""
+    return {key: str(value) for key, value in context.invocation_metadata() or ()}
+
+
+def listen(server: grpc.aio.Server, endpoint: Endpoint) -> None:
+    """Binds ``server``, which isn't started yet.
+
+    Raises:
+        ConfigurationError: naming the port.
+    """
+    try:
+        server.add_insecure_port(str(endpoint))
+    except RuntimeError as error:
+        raise ConfigurationError(f"can't listen on {endpoint}: is the port in use?") from error
