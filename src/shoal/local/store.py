@@ -30,6 +30,7 @@ RETENTION_PERIOD = timedelta(hours=1)
 _OPTIONS = (
     "--no-checksum",  # with --etag-hash: hashing each picture again on every GET is over half of its cost
     "--etag-hash=",
+    "--ignore-checksum",  # else rclone hashes each upload a second time: over half of what a large PUT costs
     "--buffer-size=0",  # read-ahead would double its memory, and pictures are small
     "--no-cleanup",  # a folder that comes and goes with its last picture makes concurrent PUTs fail
 )
