@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
-from shoal.threads import usable_cores
+from shoal.threads import Threads, usable_cores
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    with closing(Threads(1, "a name that is too long for the system")) as made:
+        yield made
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("50000 100000", 1), ("100000 100000", 1), ("99900000 100000", None)])
@@ -22,3 +32,83 @@ def test_without_a_quota_all_cores_count(tmp_path: Path, quota: str) -> None:
     (tmp_path / "cpu.max").write_text(quota)
     assert usable_cores(tmp_path / "cpu.max") == len(os.sched_getaffinity(0))
     assert usable_cores(tmp_path / "missing") == len(os.sched_getaffinity(0))
+
+
+async def test_threads_answer_what_the_call_returns_or_raises(threads: Threads) -> None:
+    assert await threads.run(lambda a, b: a + b, 1, b=2) == 3
+    with pytest.raises(ZeroDivisionError):
+        await threads.run(lambda: 1 / 0)
+    name = await threads.run(lambda: threading.current_thread().name)
+    assert name == "a name that is too long for the system"
+
+
+async def test_calls_are_made_in_the_order_of_asking(threads: Threads) -> None:
+    made: list[int] = []
+    await asyncio.gather(*(threads.run(made.append, number) for number in range(20)))
+    assert made == list(range(20))
+
+
+async def test_a_call_that_has_begun_ends_before_its_cancelled_waiter_does(threads: Threads) -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    def write() -> None:
+        begun.set()
+        go_on.wait()
+        done.set()
+
+    waiter = asyncio.create_task(threads.run(write))
+    await asyncio.to_thread(begun.wait)
+    waiter.cancel()
+    await asyncio.wait({waiter}, timeout=0)
+    assert not waiter.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert done.is_set()
+
+
+async def test_a_cancelled_call_that_has_not_begun_is_never_made(threads: Threads) -> None:
+    go_on, made = threading.Event(), []
+    first = asyncio.create_task(threads.run(go_on.wait))
+    second = asyncio.create_task(threads.run(made.append, 1))
+    await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    go_on.set()
+    await first
+    await threads.run(lambda: None)
+    assert not made
+
+
+async def test_the_error_of_a_call_whose_waiter_is_gone_is_nobodys(threads: Threads) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        go_on.wait()
+        raise ValueError
+
+    waiter = asyncio.create_task(threads.run(fail))
+    await asyncio.to_thread(begun.wait)
+    waiter.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+
+
+def test_a_loop_that_is_closed_meanwhile_harms_no_thread(threads: Threads) -> None:
+    go_on = threading.Event()
+
+    async def leave() -> None:
+        asyncio.get_running_loop().create_task(threads.run(go_on.wait))
+        await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave())
+    pending = asyncio.all_tasks(loop)
+    loop.close()
+    go_on.set()
+    assert asyncio.run(threads.run(lambda: 7)) == 7
+    for task in pending:
+        task.get_coro().close()  # type: ignore[union-attr]

@@ -46,7 +46,6 @@ class PictureBatch:
         self._left_behind: set[Picture] = set()
         self._ready: list[Picture] = []
         self._results: list[batching_pb2.BatchItemResult] = []
-        self._writing: set[asyncio.Future[tuple[ImageSize, float]]] = set()
         self._rows = 0
 
     def add(self, item: batching_pb2.BatchItem) -> None:
@@ -87,8 +86,8 @@ class PictureBatch:
         """Stops what is left and gives the slot back."""
         for task in self._preparing:
             task.cancel()
-        if self._writing:
-            asyncio.ensure_future(asyncio.wait(self._writing)).add_done_callback(lambda _: self._give_back())
+        if self._preparing:  # a picture that is being decoded is written to its end
+            asyncio.ensure_future(asyncio.wait(self._preparing)).add_done_callback(lambda _: self._give_back())
         else:
             self._give_back()
 
@@ -161,12 +160,9 @@ class PictureBatch:
 
     async def _decode(self, picture: Picture, data: Buffer, slot: Slot) -> None:
         picture.remaining(monotonic())
-        writing = self._loop.run_in_executor(
-            self._model.threads, _timed_decode, self._model, data, slot.input[picture.row]
+        picture.size, picture.decode_seconds = await self._model.threads.run(
+            _timed_decode, self._model, data, slot.input[picture.row]
         )
-        self._writing.add(writing)
-        writing.add_done_callback(self._writing.discard)
-        picture.size, picture.decode_seconds = await asyncio.shield(writing)  # a thread can't be cancelled
         self._model.meter.decoded(picture.decode_seconds)
 
     async def _run_alone(self, picture: Picture, data: Buffer) -> None:
@@ -207,7 +203,7 @@ class PictureBatch:
             uuids = " ".join(picture.request.image_uuid for picture in pictures)
             log.debug("model %s: executed %s", self._model.name, uuids)
         if self._model.head.slow:
-            return await self._loop.run_in_executor(self._model.threads, self._replies, inference, started, pictures)
+            return await self._model.threads.run(self._replies, inference, started, pictures)
         return self._replies(inference, started, pictures)
 
     def _replies(

@@ -16,11 +16,10 @@ from shoal.worker.batch import PictureBatch
 from shoal.worker.picture import Picture
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from shoal.batching.v1 import batching_pb2
     from shoal.engine import LoadedModel
     from shoal.modelstore.config import BatchingSettings
+    from shoal.threads import Threads
     from shoal.worker.access import Access
     from shoal.worker.decode import Decoder
     from shoal.worker.fetch import Fetcher
@@ -67,7 +66,7 @@ class PictureModel:
     head: Head
     fetcher: Fetcher
     access: Access
-    threads: Executor
+    threads: Threads
     """Where pictures are decoded."""
     meter: Meter
 

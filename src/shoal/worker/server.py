@@ -19,7 +19,7 @@ from shoal.batching.service import BatchingService
 from shoal.engine.openvino import OpenVinoEngine
 from shoal.keys import load_keys, watch_keys
 from shoal.objectstore import load_credentials, open_store
-from shoal.threads import make_pool, usable_cores
+from shoal.threads import Threads, usable_cores
 from shoal.v1 import inference_pb2
 from shoal.watch import changes
 from shoal.worker.access import Access
@@ -73,7 +73,7 @@ class Worker:
         self._settings: Pool = options.service.pools[options.pool]
         self._model_store = options.home.model_store(options.service)
         self._access = Access(load_keys(options.home.keys_file(options.service)))
-        self._threads = make_pool(self._settings.decode_threads or usable_cores(), "decode")
+        self._threads = Threads(self._settings.decode_threads or usable_cores(), "decode")
         self._engine = OpenVinoEngine(cache=options.home.cache / "openvino")
         self._fetcher = Fetcher(
             store,
@@ -159,7 +159,7 @@ class Worker:
             await asyncio.wait_for(self._batching.drain(), DRAIN_SECONDS)
         await server.stop(grace=1.0)
         await self._engine.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
 
 def _open_object_store(options: WorkerOptions) -> ObjectStore:

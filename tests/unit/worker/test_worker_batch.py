@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,13 @@ from PIL import Image
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, InvalidRequest, NotFound, Unavailable
 from shoal.keys import Key, KeyRing
+from shoal.threads import Threads
 from shoal.v1 import inference_pb2
 from shoal.worker import batch as batch_module
 from shoal.worker.access import Access
 from shoal.worker.batch import PictureBatch
 from shoal.worker.decode import Decoder
+from shoal.worker.header import ImageSize
 from shoal.worker.heads import make_head
 from shoal.worker.model import Meter, PictureModel
 from support.pictures import encode
@@ -60,7 +63,7 @@ def engine() -> ScriptedModel:
 
 @pytest.fixture
 def model(engine: ScriptedModel) -> Iterator[PictureModel]:
-    with ThreadPoolExecutor(1) as threads:
+    with closing(Threads(1, "decode")) as threads:
         yield PictureModel(
             loaded=engine,
             decoder=Decoder(engine.config, max_pixels=10**6, max_scans=10),
@@ -247,3 +250,35 @@ async def test_an_abandoned_batch_gives_its_slot_back(model: PictureModel, engin
     batch.abandon()
     await asyncio.sleep(0)
     assert engine.in_use == 0
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_a_slot_that_a_thread_writes_to_is_kept_until_it_has(
+    model: PictureModel, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def decode(*_: object) -> tuple[ImageSize, float]:
+        begun.set()
+        go_on.wait()
+        return ImageSize(16, 16), 0.0
+
+    batch = PictureBatch(model)
+    hangs = asyncio.Event()
+    if alone:
+        monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+        batch.add(item(0, model.fetcher.put(RED)))
+        batch.add(item(1, model.fetcher.put(hangs)))
+        await anext(batch.finish())
+        hangs.set()
+    else:
+        batch.add(item(0, model.fetcher.put(RED)))
+    monkeypatch.setattr(batch_module, "_timed_decode", decode)
+    await asyncio.to_thread(begun.wait)
+    given_back = asyncio.Event()
+    engine.release = lambda _: given_back.set()  # type: ignore[method-assign]
+    batch.abandon()
+    await asyncio.sleep(0)
+    assert not given_back.is_set()
+    go_on.set()
+    await given_back.wait()
