@@ -19,8 +19,8 @@ from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.handler import GenericHandler
 from shoal.batcher.server import Batcher, open_channel
 from shoal.batching.service import BatchingService
-from shoal.cli.signals import run_until_signal
-from shoal.modelstore.config import BatchingSettings
+from shoal.batching.settings import BatchingSettings
+from shoal.signals import run_until_signal
 
 if TYPE_CHECKING:
     import asyncio

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from batching.curve import CostCurve
-    from shoal.modelstore.config import BatchingSettings
+    from shoal.batching.settings import BatchingSettings
 
 
 class SerialEngine:

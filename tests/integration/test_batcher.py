@@ -15,9 +15,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from shoal.batching.settings import BatchingSettings
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
-from shoal.modelstore.config import BatchingSettings
 from support.scripted_batches import ScriptedHandler, scripted_worker
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
 
+from shoal.batching.settings import BatchingSettings
 from shoal.modelstore.build import add_model
-from shoal.modelstore.config import BatchingSettings, Task
+from shoal.modelstore.config import Task
 from shoal.modelstore.recipe import Recipe
 
 if TYPE_CHECKING:

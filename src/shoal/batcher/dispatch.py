@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, get_args
 from shoal.batcher.policy import BatchingPolicy, Close, CloseReason, Reject, Send
 from shoal.batcher.request import Request
 from shoal.batcher.stream import BatchStream, StreamState, opener
+from shoal.batching.settings import BatchingSettings
 from shoal.errors import Code, DeadlineExceeded, ShoalError, Unavailable, from_status
-from shoal.modelstore.config import BatchingSettings
 from shoal.observe import metrics
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from shoal.modelstore.config import BatchingSettings
+    from shoal.batching.settings import BatchingSettings
 
 Stream = TypeVar("Stream", bound="Hashable")
 Item = TypeVar("Item", bound=Entry)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import grpc
 
     from shoal.batching.permits import Permit, PermitGate
-    from shoal.modelstore.config import BatchingSettings
+    from shoal.batching.settings import BatchingSettings
 
     Context = grpc.aio.ServicerContext[batching_pb2.BatchChunk, batching_pb2.BatchResultChunk]
     Results = Sequence[batching_pb2.BatchItemResult]

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError
 from shoal.home import Home
 from shoal.modelstore import build, repository
 from shoal.modelstore.check import check as check_model
-from shoal.modelstore.config import BatchingSettings, ModelConfig, Resize, Task
+from shoal.modelstore.config import ModelConfig, Resize, Task  # noqa: TC001 - typer reads them
 from shoal.modelstore.fault import Severity
 from shoal.modelstore.published import PUBLISHED
 from shoal.modelstore.recipe import Recipe

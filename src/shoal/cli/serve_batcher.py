@@ -18,7 +18,7 @@ def serve_batcher(
 ) -> None:
     """Runs a batcher until SIGTERM, then drains."""
     from shoal.batcher.process import BatcherOptions, serve  # noqa: PLC0415 - the extra may be missing
-    from shoal.cli.signals import run_until_signal  # noqa: PLC0415
+    from shoal.signals import run_until_signal  # noqa: PLC0415
 
     options = BatcherOptions(name, *map(Endpoint.parse, (listen, balancer, admin, metrics)))
     raise typer.Exit(run_until_signal(lambda stop: serve(options, stop)))

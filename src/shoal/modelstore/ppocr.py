@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from shoal.modelstore.config import BatchingSettings, Resize, Task
+from shoal.batching.settings import BatchingSettings
+from shoal.modelstore.config import Resize, Task
 from shoal.modelstore.download import Wheel, fetch, read_member
 from shoal.modelstore.recipe import Recipe
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from shoal.batching.settings import BatchingSettings
 from shoal.modelstore import keys, pbtxt
-from shoal.modelstore.config import BatchingSettings, ModelConfig, Resize, Task, Tensor
+from shoal.modelstore.config import ModelConfig, Resize, Task, Tensor
 
 if TYPE_CHECKING:
     from pathlib import Path

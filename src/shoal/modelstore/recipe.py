@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError
-from shoal.modelstore.config import BatchingSettings, Resize
+from shoal.modelstore.config import Resize
 
 if TYPE_CHECKING:
     from shoal.modelstore.config import Task

@@ -9,7 +9,8 @@ from shoal.modelstore import keys, pbtxt
 from shoal.modelstore.config import Resize
 
 if TYPE_CHECKING:
-    from shoal.modelstore.config import BatchingSettings, ModelConfig, Tensor
+    from shoal.batching.settings import BatchingSettings
+    from shoal.modelstore.config import ModelConfig, Tensor
 
 LABELS_FILE = "labels.txt"
 

@@ -16,9 +16,9 @@ from shoal.worker.batch import PictureBatch
 from shoal.worker.picture import Picture
 
 if TYPE_CHECKING:
+    from shoal.batching.settings import BatchingSettings
     from shoal.batching.v1 import batching_pb2
     from shoal.engine import LoadedModel
-    from shoal.modelstore.config import BatchingSettings
     from shoal.threads import Threads
     from shoal.worker.access import Access
     from shoal.worker.decode import Decoder

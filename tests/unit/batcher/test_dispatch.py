@@ -11,9 +11,9 @@ from shoal.batcher import stream
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.server import open_channel
 from shoal.batching.service import SERVICE
+from shoal.batching.settings import BatchingSettings
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, DeadlineExceeded, InvalidRequest, NotFound, Overloaded
-from shoal.modelstore.config import BatchingSettings
 from support.scripted_batches import ScriptedHandler, scripted_worker
 
 if TYPE_CHECKING:

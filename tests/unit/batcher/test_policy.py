@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from shoal.batcher.policy import MAX_ATTEMPTS, BatchingPolicy, Close, Reject, Send
 from shoal.batcher.queue import Entry
+from shoal.batching.settings import BatchingSettings
 from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
-from shoal.modelstore.config import BatchingSettings
 
 SETTINGS = BatchingSettings(max_batch_size=8, preferred_batch_size=(4, 8), max_queue_delay_microseconds=10_000)
 

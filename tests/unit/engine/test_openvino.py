@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper, save
 
+from shoal.batching.settings import BatchingSettings
 from shoal.engine.openvino import OpenVinoEngine, OpenVinoModel
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
-from shoal.modelstore.config import BatchingSettings, Tensor
+from shoal.modelstore.config import Tensor
 from support.tiny_models import add_tiny_classifier, add_tiny_detector, model
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
+from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError
 from shoal.modelstore.build import add_model, add_onnx
-from shoal.modelstore.config import BatchingSettings, ModelConfig, Resize, Task, Tensor
+from shoal.modelstore.config import ModelConfig, Resize, Task, Tensor
 from shoal.modelstore.fault import Report
 from shoal.modelstore.reader import inspect
 from shoal.modelstore.recipe import Recipe

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError, NotFound
-from shoal.modelstore.config import BatchingSettings, Resize, Task, Tensor
+from shoal.modelstore.config import Resize, Task, Tensor
 from shoal.modelstore.repository import names, read_model, scan
 from support.tiny_models import BATCHING, add_tiny_classifier, add_tiny_detector
 

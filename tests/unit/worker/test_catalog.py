@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shoal.batching.service import BatchingService
+from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError
-from shoal.modelstore.config import BatchingSettings
 from shoal.spec import ModelOverride, parse
 from shoal.worker.catalog import Catalog, overridden
 from shoal.worker.heads import make_head
