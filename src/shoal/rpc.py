@@ -20,13 +20,13 @@ def told(context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in context.invocation_metadata() or ()}
 
 
-def listen(server: grpc.aio.Server, endpoint: Endpoint) -> None:
-    """Binds ``server``, which isn't started yet.
+def listen(server: grpc.aio.Server, endpoint: Endpoint) -> Endpoint:
+    """Binds ``server``, which isn't started yet; answers where, with the port that was found for port 0.
 
     Raises:
         ConfigurationError: naming the port.
     """
     try:
-        server.add_insecure_port(str(endpoint))
+        return endpoint._replace(port=server.add_insecure_port(str(endpoint)))
     except RuntimeError as error:
         raise ConfigurationError(f"can't listen on {endpoint}: is the port in use?") from error

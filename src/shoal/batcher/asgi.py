@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from shoal.batcher.server import HEALTH_CHECK, MAX_MESSAGE_BYTES, hints_of, make_batcher, status_of
+from shoal.batcher.server import HEALTH_CHECK, hints_of, make_batcher, status_of, too_large
 from shoal.errors import Code, InvalidRequest
 from shoal.observe import logs
 
@@ -90,7 +90,7 @@ class Application:
 
     async def _unary(self, path: str, headers: Headers, receive: Receive, send: Send) -> None:
         try:
-            message = await _read_message(receive)
+            message = await _read_message(receive, self.batcher.max_message_bytes)
             answer = await self._watched(self.batcher.call(path, headers, message, _timeout(headers)), receive)
         except asyncio.CancelledError:  # the caller has gone: there is nobody to answer
             return
@@ -158,7 +158,7 @@ def _timeout(headers: Headers) -> float | None:
     return int(text[:-1]) * _UNITS[text[-1]]
 
 
-async def _read_message(receive: Receive) -> bytes:
+async def _read_message(receive: Receive, limit: int) -> bytes:
     """The one message of a unary call, without its five-byte prefix."""
     body = b""
     while True:
@@ -166,8 +166,8 @@ async def _read_message(receive: Receive) -> bytes:
         if event["type"] == "http.disconnect":
             raise asyncio.CancelledError
         body = body + event["body"] if body else bytes(event["body"])
-        if len(body) > MAX_MESSAGE_BYTES + _PREFIX.size:
-            raise InvalidRequest(f"the message is larger than {MAX_MESSAGE_BYTES} bytes")
+        if len(body) > limit + _PREFIX.size:
+            raise too_large(limit)
         if not event.get("more_body"):
             return _unframe(body)
 

@@ -17,12 +17,13 @@ import grpc
 from shoal import rpc
 from shoal.batcher.asgi import DRAIN_PATH, IN_FLIGHT_PATH, TOKEN_HEADER, TOKEN_VARIABLE
 from shoal.batcher.handler import GenericHandler
-from shoal.batcher.server import BALANCER_VARIABLE, METRICS_VARIABLE, NAME_VARIABLE, make_batcher
+from shoal.batcher.server import make_batcher
 from shoal.envoy import EnvoyProcess, check_free
 
 if TYPE_CHECKING:
     from typing import Any
 
+    from shoal.batcher.server import Orders
     from shoal.topology import Endpoint
 
 log = logging.getLogger(__name__)
@@ -30,23 +31,22 @@ log = logging.getLogger(__name__)
 DRAIN_SECONDS = 30.0
 """Calls in flight get this long to finish after SIGTERM."""
 _POLL_SECONDS = 0.05
+_OVERHEAD_BYTES = 2**16
+"""A message that is a little too large gets our own answer; one that is far too large is grpcio's to refuse."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatcherOptions:
     """What a batcher is told at its start."""
 
-    name: str
+    orders: Orders
     listen: Endpoint
-    balancer: Endpoint
     admin: Endpoint
-    metrics: Endpoint
 
 
 async def serve(options: BatcherOptions, stop: asyncio.Event) -> int:
     """Serves until ``stop`` is set, then drains. Returns the exit code."""
-    os.environ |= {NAME_VARIABLE: options.name, BALANCER_VARIABLE: str(options.balancer)}
-    os.environ[METRICS_VARIABLE] = str(options.metrics)
+    os.environ |= options.orders.write()
     if has_shared_libpython():
         return await _serve_in_envoy(options, stop)
     log.warning(
@@ -76,7 +76,7 @@ async def _serve_in_envoy(options: BatcherOptions, stop: asyncio.Event) -> int:
     arguments = ["--config-yaml", json.dumps(envoy_config(options)), "--log-level", "warning"]
     arguments += ["--component-log-level", "main:error"]
     async with EnvoyProcess(arguments, options.admin, concurrency=1, environment=environment) as envoy:
-        log.info("batcher %s listens on %s, inside Envoy", options.name, options.listen)
+        log.info("batcher %s listens on %s, inside Envoy", options.orders.name, options.listen)
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, envoy.ended}, return_when=asyncio.FIRST_COMPLETED)
         if envoy.ended.done():
@@ -128,11 +128,12 @@ async def _ask(session: aiohttp.ClientSession, path: str) -> int:
 
 async def _serve_in_grpcio(options: BatcherOptions, stop: asyncio.Event) -> int:
     batcher = make_batcher()
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    limit = options.orders.max_message_bytes + _OVERHEAD_BYTES
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", limit)])
     server.add_generic_rpc_handlers((GenericHandler(batcher),))
     rpc.listen(server, options.listen)
     await server.start()
-    log.info("batcher %s listens on %s, behind grpcio", options.name, options.listen)
+    log.info("batcher %s listens on %s, behind grpcio", options.orders.name, options.listen)
     await stop.wait()
     batcher.drain()
     await server.stop(grace=DRAIN_SECONDS)

@@ -2,50 +2,92 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Self
 
 import grpc
-from prometheus_client import start_http_server
 
 from shoal.batcher.dispatch import Dispatcher
-from shoal.errors import RETRY_PUSHBACK, Code, InvalidRequest, Overloaded, ShoalError, Unavailable, to_status
+from shoal.errors import RETRY_PUSHBACK, Code, InvalidRequest, NotFound, Overloaded, ShoalError, Unavailable, to_status
+from shoal.observe.metrics import serve_metrics
 from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     Headers = Mapping[str, str]
 
 log = logging.getLogger(__name__)
 
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
-NAME_VARIABLE = "SHOAL_BATCHER_NAME"
-BALANCER_VARIABLE = "SHOAL_BATCHER_BALANCER"
-METRICS_VARIABLE = "SHOAL_BATCHER_METRICS"
+VARIABLE = "SHOAL_BATCHER"
 DEFAULT_TIMEOUT_SECONDS = 30.0
 """For a call without a deadline; the router sets one on every call."""
 MAX_MESSAGE_BYTES = 65_536
 
+_WORKERS = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": "shoal.batching.v1.Batching"},
+}
+"""Streams go to each healthy worker in turn; one that says it is draining is left at once
+(https://github.com/grpc/proposal/blob/master/A17-client-side-health-checking.md)."""
 _SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"  # grpc.health.v1.HealthCheckResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a batcher is told. It travels through the environment: inside Envoy there is no other way."""
+
+    name: str
+    """Names this process to workers and in logs."""
+    target: str
+    """What gRPC connects to (https://grpc.github.io/grpc/core/md_doc_naming.html)."""
+    workers: bool = False
+    """The target's addresses are workers, to share the load; else it is a load balancer."""
+    models: tuple[str, ...] = ()
+    """The names that callers may send, of which the first stands for none. Empty: any, but one must be sent."""
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    metrics: str = ""
+    """``HOST:PORT``; none if empty."""
+
+    def write(self) -> dict[str, str]:
+        """The environment for ``read``."""
+        return {VARIABLE: json.dumps(asdict(self))}
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Self:
+        """What ``write`` wrote."""
+        told = json.loads(environment[VARIABLE])
+        return cls(**told | {"models": tuple(told["models"])})
 
 
 class Batcher:
     """What both doors share."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, models: Sequence[str] = (), max_message_bytes: int = MAX_MESSAGE_BYTES
+    ) -> None:
         self.dispatcher = dispatcher
         self.draining = False
+        self.max_message_bytes = max_message_bytes
+        self._models = frozenset(models)
+        self._default_model = models[0] if models else ""
 
     async def call(self, method: str, headers: Headers, message: bytes, timeout_seconds: float | None) -> bytes:
         """Answers one unary call, or raises the ShoalError of its status."""
         if self.draining:
             raise Unavailable("the batcher is draining; try again")
-        model = headers.get("x-model-name")
+        if len(message) > self.max_message_bytes:
+            raise too_large(self.max_message_bytes)
+        model = headers.get("x-model-name") or self._default_model
         if not model:
             raise InvalidRequest("the x-model-name metadata is missing")
+        if self._models and model not in self._models:
+            raise NotFound(f"no model {model!r} is served here")
         return await self.dispatcher.submit(
             method,
             model,
@@ -68,16 +110,19 @@ class Batcher:
 
 def make_batcher() -> Batcher:
     """The batcher that the environment describes, its metrics served; call it on the event loop that will serve."""
-    metrics = Endpoint.parse(os.environ[METRICS_VARIABLE])
-    start_http_server(metrics.port, metrics.host)
-    return Batcher(Dispatcher(open_channel(os.environ[BALANCER_VARIABLE]), os.environ[NAME_VARIABLE]))
+    orders = Orders.read(os.environ)
+    if orders.metrics:
+        serve_metrics(Endpoint.parse(orders.metrics))
+    channel = open_channel(orders.target, workers=orders.workers)
+    return Batcher(Dispatcher(channel, orders.name), orders.models, orders.max_message_bytes)
 
 
-def open_channel(balancer: str) -> grpc.aio.Channel:
-    """The channel to the load balancer, for streams that may idle for long."""
+def open_channel(target: str, *, workers: bool = False) -> grpc.aio.Channel:
+    """The channel to the load balancer, or to all ``workers`` of ``target``, for streams that may idle for long."""
     return grpc.aio.insecure_channel(
-        balancer,
+        target,
         options=[
+            *((("grpc.service_config", json.dumps(_WORKERS)),) if workers else ()),
             ("grpc.max_receive_message_length", 64 * 2**20),
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 5_000),
@@ -87,6 +132,11 @@ def open_channel(balancer: str) -> grpc.aio.Channel:
             ("grpc.max_reconnect_backoff_ms", 1_000),
         ],
     )
+
+
+def too_large(limit: int) -> InvalidRequest:
+    """The error of a message of more than ``limit`` bytes."""
+    return InvalidRequest(f"the message is larger than {limit} bytes")
 
 
 def status_of(error: Exception) -> tuple[Code, str]:

@@ -1,1 +1,32 @@
-"""Batching for any unary gRPC service."""
+"""Batching for any unary gRPC service: a worker's side of it, in a few names.
+
+``Server`` takes functions over whole batches, ``run`` serves them until SIGTERM; ``shoal serve batcher`` is the front
+that callers talk to. The chapter is docs/batch-your-own-service.md.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shoal.batching.function import Call, Requests
+    from shoal.batching.server import Server, run
+    from shoal.batching.settings import BatchingSettings
+
+__all__ = ["BatchingSettings", "Call", "Requests", "Server", "run"]
+
+_HOMES = {
+    "BatchingSettings": "settings",
+    "Call": "function",
+    "Requests": "function",
+    "Server": "server",
+    "run": "server",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imports a name at its first use: the batcher takes the protocol from here, and has no need of a server."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 
@@ -15,6 +15,8 @@ from shoal.errors import InvalidRequest, Unavailable
 from shoal.observe import metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shoal.batching.stream import Context, Handler
 
 SERVICE = "shoal.batching.v1.Batching"
@@ -22,35 +24,43 @@ PREFETCHED_BATCHES = 1
 """Beyond those that execute: its pictures are fetched and decoded meanwhile."""
 
 
+class _Served(NamedTuple):
+    handler: Handler
+    gate: PermitGate
+
+
 class BatchingService:
     """Serves batching streams for any number of models."""
 
     def __init__(self) -> None:
-        self._handlers: dict[str, tuple[Handler, PermitGate]] = {}
+        self._served: dict[str, tuple[_Served, ...]] = {}
         self._streams = 0
         self._deserted = asyncio.Event()
         self._deserted.set()
 
-    async def put(self, model: str, handler: Handler) -> None:
-        """Serves ``model`` from now on; returns when the batches of an earlier handler of that name have finished."""
-        old = self._handlers.get(model)
-        limit = handler.settings.instance_count + PREFETCHED_BATCHES
-        gate = PermitGate(limit)
-        self._handlers[model] = handler, gate
-        metrics.WORKER_PERMITS.labels(model).set(limit)
-        metrics.WORKER_BATCHES.labels(model).set_function(lambda: gate.in_use)
-        if old is not None:
-            await _drain(old[1])
+    async def put(self, model: str, *handlers: Handler) -> None:
+        """Serves ``model`` from now on; returns when the batches of earlier handlers of that name have finished.
+
+        The first handler that doesn't refuse a method takes its batches; each has permits of its own.
+        """
+        old = self._served.get(model, ())
+        served = tuple(
+            _Served(handler, PermitGate(handler.settings.instance_count + PREFETCHED_BATCHES)) for handler in handlers
+        )
+        self._served[model] = served
+        metrics.WORKER_PERMITS.labels(model).set(sum(gate.limit for _, gate in served))
+        metrics.WORKER_BATCHES.labels(model).set_function(lambda: sum(gate.in_use for _, gate in served))
+        await _drain(old)
 
     async def remove(self, model: str) -> None:
         """Takes no more batches of ``model``; returns when those that have items are answered."""
-        if old := self._handlers.pop(model, None):
+        if old := self._served.pop(model, None):
             metrics.WORKER_PERMITS.labels(model).set(0)
-            await _drain(old[1])
+            await _drain(old)
 
     async def drain(self) -> None:
         """Removes every model."""
-        await asyncio.gather(*map(self.remove, list(self._handlers)))
+        await asyncio.gather(*map(self.remove, list(self._served)))
 
     async def deserted(self) -> None:
         """Returns when no stream is open."""
@@ -79,13 +89,12 @@ class BatchingService:
     async def _serve(self, context: Context) -> None:
         told = rpc.told(context)
         model = told.get("x-model-name", "")
-        if model not in self._handlers:
+        if model not in self._served:
             # Another worker may have it: what no worker has, the load balancer answers with NOT_FOUND.
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"this worker doesn't serve model {model!r}")
-        handler, gate = self._handlers[model]
         method = told.get("x-shoal-method", "")
         try:
-            handler.check(method)
+            handler, gate = _of_method(self._served[model], method)
             # A batcher has a queue a method, and none of them may shut out another.
             await ServedStream(context, handler, gate, method, f"{told.get('x-shoal-batcher', '')} {method}").serve()
         except InvalidRequest as error:
@@ -94,6 +103,21 @@ class BatchingService:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
 
 
-async def _drain(gate: PermitGate) -> None:
-    gate.close()
-    await gate.drained()
+def _of_method(candidates: Sequence[_Served], method: str) -> _Served:
+    """The first that takes ``method``. Raises InvalidRequest with every refusal where none does."""
+    refusals = []
+    for served in candidates:
+        try:
+            served.handler.check(method)
+        except InvalidRequest as error:
+            refusals.append(str(error))
+        else:
+            return served
+    raise InvalidRequest("; ".join(refusals))
+
+
+async def _drain(served: Sequence[_Served]) -> None:
+    for _, gate in served:
+        gate.close()
+    for _, gate in served:
+        await gate.drained()

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+DEFAULT_MODEL = "default"
+"""Callers who name no model mean this one: ``Server`` and ``shoal serve batcher --worker`` agree on it."""
+
+
 @dataclass(frozen=True, slots=True)
 class BatchingSettings:
     """Triton's dynamic batching settings, in Triton's words and meaning (model_config.proto)."""

@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Annotated
 
 import typer
 
+from shoal.errors import ConfigurationError
 from shoal.topology import Endpoint
+
+_LARGEST_MESSAGE = 3 * 2**20  # workers take 4 MiB, and an item has company
 
 
 def serve_batcher(
-    name: Annotated[str, typer.Option(help="Names this process to workers and in logs.")],
+    *,
     listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where calls come in.")],
-    balancer: Annotated[str, typer.Option(metavar="HOST:PORT", help="The load balancer before the workers.")],
-    admin: Annotated[str, typer.Option(metavar="HOST:PORT", help="Envoy's admin address; keep it on loopback.")],
-    metrics: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where /metrics is served.")],
+    worker: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST:PORT", help="A worker, once each by IP address; or one DNS name for all."),
+    ] = None,
+    balancer: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="In place of workers: the load balancer before them.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name that callers may send as x-model-name; the first is for those who send none. "
+            "Default: 'default' with --worker, any with --balancer."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Names this process to workers and in logs. Default: host and port.")
+    ] = None,
+    admin: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Envoy's admin address; keep it on loopback. Default: a free port."),
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where /metrics is served. Default: nowhere.")
+    ] = None,
+    max_message_bytes: Annotated[
+        int | None, typer.Option(min=1, max=_LARGEST_MESSAGE, help="Larger requests are refused. Default: 65536.")
+    ] = None,
 ) -> None:
-    """Runs a batcher until SIGTERM, then drains."""
+    """Takes unary calls and gives them to workers in batches. Runs until SIGTERM, then drains."""
     from shoal.batcher.process import BatcherOptions, serve  # noqa: PLC0415 - the extra may be missing
+    from shoal.batcher.server import MAX_MESSAGE_BYTES, Orders  # noqa: PLC0415
+    from shoal.batcher.target import target_of  # noqa: PLC0415
+    from shoal.batching.settings import DEFAULT_MODEL  # noqa: PLC0415
+    from shoal.local.ports import FreePorts  # noqa: PLC0415
     from shoal.signals import run_until_signal  # noqa: PLC0415
 
-    options = BatcherOptions(name, *map(Endpoint.parse, (listen, balancer, admin, metrics)))
+    if (balancer is None) == (not worker):
+        raise ConfigurationError("give either --worker, once for each, or --balancer")
+    door = Endpoint.parse(listen)
+    orders = Orders(
+        name or f"{socket.gethostname()}:{door.port}",
+        str(Endpoint.parse(balancer)) if balancer else target_of([Endpoint.parse(each) for each in worker or ()]),
+        workers=not balancer,
+        models=tuple(model or (() if balancer else (DEFAULT_MODEL,))),
+        max_message_bytes=max_message_bytes or MAX_MESSAGE_BYTES,
+        metrics=str(Endpoint.parse(metrics)) if metrics else "",
+    )
+    options = BatcherOptions(orders, door, Endpoint.parse(admin) if admin else FreePorts()())
     raise typer.Exit(run_until_signal(lambda stop: serve(options, stop)))

@@ -21,9 +21,8 @@ def serve_worker(
     store_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="Where a managed store listens.")] = None,
 ) -> None:
     """Runs a worker until SIGTERM, then drains."""
-    from prometheus_client import start_http_server  # noqa: PLC0415 - the extra may be missing
-
-    from shoal import spec  # noqa: PLC0415
+    from shoal import spec  # noqa: PLC0415 - the extra may be missing
+    from shoal.observe.metrics import serve_metrics  # noqa: PLC0415
     from shoal.signals import run_until_signal  # noqa: PLC0415
     from shoal.worker.server import Worker, WorkerOptions  # noqa: PLC0415
 
@@ -31,6 +30,5 @@ def serve_worker(
     if pool not in read.pools:
         raise ConfigurationError(f"--pool {pool}: the service file has {', '.join(read.pools)}")
     options = WorkerOptions(read, Home(home) if home else Home.default(), pool, Endpoint.parse(listen), store_endpoint)
-    address = Endpoint.parse(metrics)
-    start_http_server(address.port, address.host)
+    serve_metrics(Endpoint.parse(metrics))
     run_until_signal(lambda stop: Worker(options).run(stop), read.observe.log_level)

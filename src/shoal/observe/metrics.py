@@ -5,7 +5,14 @@ Base units; a label is a name from the service's own files, never a caller's, so
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from shoal.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from shoal.topology import Endpoint
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -33,9 +40,19 @@ WORKER_DECODE = Histogram("shoal_worker_decode_seconds", "Decoding and resizing 
 WORKER_QUEUE = Histogram(
     "shoal_worker_queue_seconds", "A ready batch's wait for a free instance of its model.", ["model"], buckets=_SECONDS
 )
-WORKER_COMPUTE = Histogram(
-    "shoal_worker_compute_seconds", "The engine's time for one batch.", ["model"], buckets=_SECONDS
-)
-WORKER_BATCH_SIZE = Histogram("shoal_worker_batch_size", "Pictures in an executed batch.", ["model"], buckets=_SIZES)
+WORKER_COMPUTE = Histogram("shoal_worker_compute_seconds", "Executing one batch.", ["model"], buckets=_SECONDS)
+WORKER_BATCH_SIZE = Histogram("shoal_worker_batch_size", "Items in an executed batch.", ["model"], buckets=_SIZES)
 WORKER_BATCHES = Gauge("shoal_worker_batches_in_flight", "Batches that hold a permit and have items.", ["model"])
 WORKER_PERMITS = Gauge("shoal_worker_permit_limit", "Batches that the worker takes at once.", ["model"])
+
+
+def serve_metrics(endpoint: Endpoint) -> None:
+    """Serves ``/metrics`` from a thread for as long as the process lives.
+
+    Raises:
+        ConfigurationError: naming the port.
+    """
+    try:
+        start_http_server(endpoint.port, endpoint.host)
+    except OSError as error:
+        raise ConfigurationError(f"can't serve metrics on {endpoint}: {error.strerror}") from error

@@ -12,9 +12,9 @@ import math
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
+from shoal.batching.results import failure
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, DeadlineExceeded, Internal, ShoalError, Unavailable
-from shoal.worker.picture import Picture, failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shoal.v1 import inference_pb2
     from shoal.worker.header import ImageSize
     from shoal.worker.model import PictureModel
+    from shoal.worker.picture import Picture
 
 log = logging.getLogger(__name__)
 
@@ -234,9 +235,7 @@ class PictureBatch:
         self._results.append(self._failure(index, error))
 
     def _failure(self, index: int, error: BaseException) -> batching_pb2.BatchItemResult:
-        if not isinstance(error, ShoalError) or isinstance(error, Internal):
-            log.error("model %s: a request failed", self._model.name, exc_info=error)
-        result = failure(index, error)
+        result = failure(index, error, f"model {self._model.name}")
         self._model.meter.answered(Code(result.code))
         return result
 

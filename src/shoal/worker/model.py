@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
-from shoal.errors import Code, InvalidRequest
+from shoal.batching.meter import BatchMeter
+from shoal.errors import InvalidRequest
 from shoal.objectstore import object_key
 from shoal.observe import metrics
 from shoal.v1 import inference_pb2
@@ -28,18 +29,8 @@ if TYPE_CHECKING:
 SERVICE = "shoal.v1.Inference"
 
 
-class Meter:
-    """A model's metrics, with their labels bound once."""
-
-    def __init__(self, model: str) -> None:
-        self._size = metrics.WORKER_BATCH_SIZE.labels(model)
-        self._queue = metrics.WORKER_QUEUE.labels(model)
-        self._compute = metrics.WORKER_COMPUTE.labels(model)
-        self._codes = {code: metrics.WORKER_REQUESTS.labels(model, code.name) for code in Code}
-
-    def answered(self, code: Code) -> None:
-        """One item has its result."""
-        self._codes[code].inc()
+class Meter(BatchMeter):
+    """And the metrics of its pictures."""
 
     def fetched(self, seconds: float, size: int) -> None:
         """One picture has come."""
@@ -49,12 +40,6 @@ class Meter:
     def decoded(self, seconds: float) -> None:
         """One picture is in its slot."""
         metrics.WORKER_DECODE.observe(seconds)
-
-    def executed(self, size: int, waited: float, seconds: float) -> None:
-        """One batch went through the engine, after it had waited for a free instance."""
-        self._size.observe(size)
-        self._queue.observe(waited)
-        self._compute.observe(seconds)
 
 
 @dataclass(frozen=True, slots=True)

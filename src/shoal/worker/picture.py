@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from shoal.batching.v1 import batching_pb2
-from shoal.errors import DeadlineExceeded, to_status
+from shoal.errors import DeadlineExceeded
 from shoal.v1 import inference_pb2
 from shoal.worker.header import ImageSize
+
+if TYPE_CHECKING:
+    from shoal.batching.v1 import batching_pb2
 
 
 @dataclass(eq=False, slots=True)
@@ -47,9 +50,3 @@ class Picture:
             compute_us=compute_us,
             batch_size=batch_size,
         )
-
-
-def failure(index: int, error: BaseException) -> batching_pb2.BatchItemResult:
-    """The result of an item that failed."""
-    code, message = to_status(error)
-    return batching_pb2.BatchItemResult(index=index, code=code, message=message)

@@ -9,12 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-
-from shoal import rpc
-from shoal.batching.service import SERVICE as BATCHING
+from shoal.batching.host import Host
 from shoal.batching.service import BatchingService
 from shoal.engine.openvino import OpenVinoEngine
 from shoal.keys import load_keys, watch_keys
@@ -43,13 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NOTICE_SECONDS = 1.0
-"""After SIGTERM batches are still taken for so long, unless no batcher is there: the load balancer learns within 0.6 s
-that we leave, and what it still sends us until then isn't turned away."""
-DRAIN_SECONDS = 30.0
-"""Batches in flight get this long to finish after that."""
-_MAX_MESSAGE_BYTES = 4 * 2**20
-_SERVICES = (BATCHING, *(service.full_name for service in inference_pb2.DESCRIPTOR.services_by_name.values()))
+_SERVICES = tuple(service.full_name for service in inference_pb2.DESCRIPTOR.services_by_name.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,37 +79,24 @@ class Worker:
             batching=self._batching,
             prepare=self._prepare,
         )
-        self._uploads = UploadsService(store, options.service.object_store, self._access)
-        self._health = health.aio.HealthServicer()
+        uploads = UploadsService(store, options.service.object_store, self._access)
+        self._host = Host(self._batching, _SERVICES, (uploads.rpc_handler(),))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until ``stop`` is set, then drains."""
-        server = await self._listen()
+        await self._host.start(self._options.listen)
         async with asyncio.TaskGroup() as group:
             following = [group.create_task(self._follow_keys()), group.create_task(self._follow_models())]
             await self._catalog.refresh()
-            await self._say(serving=True)
+            await self._host.say(serving=True)
             served = ", ".join(self._catalog.names) or "no model"
             log.info("pool %s serves %s on %s", self._options.pool, served, self._options.listen)
             await stop.wait()
             for task in following:
                 task.cancel()
-        await self._drain(server)
-
-    async def _listen(self) -> grpc.aio.Server:
-        options = [
-            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-            ("grpc.so_reuseport", 0),
-            ("grpc.http2.max_ping_strikes", 0),  # the load balancer pings to see whether we hang
-        ]
-        server = grpc.aio.server(options=options)
-        server.add_generic_rpc_handlers((self._batching.rpc_handler(), self._uploads.rpc_handler()))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-        await self._say(serving=False)
-        rpc.listen(server, self._options.listen)
-        await server.start()
-        return server
+        await self._host.drain()
+        await self._engine.close()
+        self._threads.close()
 
     def _prepare(self, config: ModelConfig) -> Callable[[LoadedModel[Any]], PictureModel]:
         """What a model's batches need beside the loaded model itself; see ``Catalog``."""
@@ -144,22 +120,6 @@ class Worker:
             await anext(moments)  # the present state is loaded by run()
             async for _ in moments:
                 await self._catalog.refresh()
-
-    async def _say(self, *, serving: bool) -> None:
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", *_SERVICES):
-            await self._health.set(name, status)
-
-    async def _drain(self, server: grpc.aio.Server) -> None:
-        log.info("draining")
-        await self._say(serving=False)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._batching.deserted(), NOTICE_SECONDS)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._batching.drain(), DRAIN_SECONDS)
-        await server.stop(grace=1.0)
-        await self._engine.close()
-        self._threads.close()
 
 
 def _open_object_store(options: WorkerOptions) -> ObjectStore:

@@ -16,6 +16,7 @@ class FakeBatcher:
 
     def __init__(self) -> None:
         self.draining = False
+        self.max_message_bytes = 65_536
         self.health = b"\x08\x01"
         self.calls: list[tuple[str, dict[str, str], bytes, float | None]] = []
         self.answer: bytes | Exception | asyncio.Future[bytes] = b"answer"

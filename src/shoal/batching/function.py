@@ -1,0 +1,189 @@
+"""A user's function over a whole batch, as what serves a batching stream.
+
+An item's failure is its own: a message that can't be read and a deadline that has passed never reach the function, an
+exception in the place of a result fails that item, and a batch for which the function raises runs once more, item by
+item, so that only the culprit fails.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from shoal.batching.instances import Instances
+from shoal.batching.messages import decode, encode
+from shoal.batching.results import failure, groups
+from shoal.batching.v1 import batching_pb2
+from shoal.errors import Cancelled, Code, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+
+    from google.protobuf.message import Message
+
+    from shoal.batching.instances import Outcome
+    from shoal.batching.meter import BatchMeter
+    from shoal.batching.settings import BatchingSettings
+
+log = logging.getLogger(__name__)
+
+Request = TypeVar("Request", bound="Message | bytes")
+Reply = TypeVar("Reply", bound="Message | bytes")
+
+_NOBODYS_FAULT = (Unavailable, Overloaded, DeadlineExceeded, Cancelled)
+"""What a function raises because of something that all its items need: running them one by one would be no better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who asked, and how much time there is."""
+
+    owner: str
+    """The ``x-client-id`` metadata; empty without one."""
+    deadline: float
+    """Seconds of ``time.monotonic``; infinite without one."""
+    queued_seconds: float
+    """Spent in the batcher."""
+    traceparent: str
+    """W3C trace context, if the caller sent one."""
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the caller's deadline; 0 once it has passed."""
+        return max(0.0, self.deadline - monotonic())
+
+
+class Requests(list[Request]):
+    """The requests of a batch, and for each who asked."""
+
+    def __init__(self, requests: Iterable[Request], calls: Iterable[Call]) -> None:
+        super().__init__(requests)
+        self.calls = tuple(calls)
+
+
+if TYPE_CHECKING:
+    Answers = Iterable[Reply | Exception]
+    BatchFunction = (
+        Callable[[Requests[Request]], Answers[Reply]] | Callable[[Requests[Request]], Awaitable[Answers[Reply]]]
+    )
+
+
+class Function(Generic[Request, Reply]):
+    """Serves the batches of one unary method; see ``shoal.batching.stream.Handler``."""
+
+    def __init__(
+        self,
+        method: str,
+        request: type[Request],
+        reply: type[Reply],
+        function: BatchFunction[Request, Reply],
+        settings: BatchingSettings,
+        meter: BatchMeter,
+    ) -> None:
+        self.method = method
+        self.request = request
+        self.reply = reply
+        self.settings = settings
+        self.meter = meter
+        self.instances = Instances(function, settings.instance_count, method.rpartition("/")[2])
+
+    def check(self, method: str) -> None:
+        """Raises InvalidRequest if this isn't its method."""
+        if method != self.method:
+            raise InvalidRequest(f"{method} is not served here; there is {self.method}")
+
+    def begin(self, method: str) -> FunctionBatch:  # noqa: ARG002 - a checked one
+        """A batch of calls."""
+        return FunctionBatch(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    index: int
+    request: Any
+    call: Call
+
+
+class FunctionBatch:
+    """One batch; see ``shoal.batching.stream.Batch``. Messages are read as they come, while the batch still fills."""
+
+    def __init__(self, function: Function[Any, Any]) -> None:
+        self._function = function
+        self._entries: list[_Entry] = []
+        self._results: list[batching_pb2.BatchItemResult] = []
+
+    def add(self, item: batching_pb2.BatchItem) -> None:
+        """Reads the message."""
+        now = monotonic()
+        if len(self._entries) == self._function.settings.max_batch_size:
+            self._fail(item.index, Unavailable("the batch is larger than the worker takes; try again"))
+            return
+        try:
+            request = decode(self._function.request, item.request)
+        except InvalidRequest as error:
+            self._fail(item.index, error)
+            return
+        deadline = now + item.timeout_us / 1e6 if item.timeout_us else float("inf")
+        call = Call(item.owner, deadline, item.queued_us / 1e6, item.traceparent)
+        self._entries.append(_Entry(item.index, request, call))
+
+    async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
+        """Runs what has time left."""
+        await self._execute(self._entries)
+        for group in groups(self._results):
+            yield group
+
+    def abandon(self) -> None:
+        """Nothing is held: what runs is cancelled, or let go, where ``finish`` is."""
+
+    async def _execute(self, entries: Sequence[_Entry]) -> None:
+        live: list[_Entry] = []
+
+        def choose() -> Requests[Any]:
+            live.extend(self._in_time(entries))
+            return Requests((entry.request for entry in live), (entry.call for entry in live))
+
+        if execution := await self._function.instances.run(choose):
+            self._function.meter.executed(len(live), execution.waited, execution.seconds)
+            await self._settle(live, execution.outcome)
+
+    async def _settle(self, entries: Sequence[_Entry], outcome: Outcome) -> None:
+        if isinstance(outcome, list) and len(outcome) != len(entries):
+            outcome = ValueError(f"the function gave {len(outcome)} results for {len(entries)} requests")
+        if isinstance(outcome, list):
+            for entry, result in zip(entries, outcome, strict=True):
+                self._answer(entry.index, result)
+        elif len(entries) == 1 or isinstance(outcome, _NOBODYS_FAULT):
+            for entry in entries:
+                self._fail(entry.index, outcome)
+        else:
+            method = self._function.method
+            log.warning("%s: a batch of %d failed; running it one by one: %r", method, len(entries), outcome)
+            for entry in entries:
+                await self._execute([entry])
+
+    def _in_time(self, entries: Sequence[_Entry]) -> list[_Entry]:
+        now = monotonic()
+        for entry in entries:
+            if entry.call.deadline <= now:
+                self._fail(entry.index, DeadlineExceeded("the deadline passed before the batch was run"))
+        return [entry for entry in entries if entry.call.deadline > now]
+
+    def _answer(self, index: int, result: object) -> None:
+        if isinstance(result, BaseException):
+            self._fail(index, result)
+            return
+        try:
+            response = encode(self._function.reply, result)
+        except Exception as error:
+            self._fail(index, error)
+            return
+        self._results.append(batching_pb2.BatchItemResult(index=index, response=response))
+        self._function.meter.answered(Code.OK)
+
+    def _fail(self, index: int, error: BaseException) -> None:
+        result = failure(index, error, self._function.method)
+        self._results.append(result)
+        self._function.meter.answered(Code(result.code))

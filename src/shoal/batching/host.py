@@ -1,0 +1,90 @@
+"""The server of a worker's process: batching streams, health, reflection, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from shoal import rpc
+from shoal.batching.service import SERVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from shoal.batching.service import BatchingService
+    from shoal.topology import Endpoint
+
+log = logging.getLogger(__name__)
+
+NOTICE_SECONDS = 1.0
+"""After SIGTERM batches are still taken for so long, unless no batcher is there: the load balancer learns within 0.6 s
+that we leave, and what it still sends us until then isn't turned away."""
+DRAIN_SECONDS = 30.0
+"""Batches in flight get this long to finish after that."""
+MAX_MESSAGE_BYTES = 4 * 2**20
+"""Of one message of a batching stream."""
+
+
+class Host:
+    """Listens as soon as it is started, and is healthy once it says so."""
+
+    def __init__(
+        self,
+        batching: BatchingService,
+        services: Iterable[str],
+        handlers: Iterable[grpc.GenericRpcHandler] = (),
+    ) -> None:
+        """Prepares.
+
+        Args:
+            batching: Serves the batching streams.
+            services: Full names of the services that health and reflection name besides.
+            handlers: Serve what doesn't come in batches.
+        """
+        self._batching = batching
+        self._services = (SERVICE, *services)
+        self._handlers = tuple(handlers)
+        self._health = health.aio.HealthServicer()
+
+    async def start(self, listen: Endpoint) -> Endpoint:
+        """Listens, NOT_SERVING; answers where, which tells the port if ``listen`` leaves it open with 0.
+
+        Raises:
+            ConfigurationError: the port can't be had.
+        """
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.max_ping_strikes", 0),  # the load balancer pings to see whether we hang
+        ]
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers((self._batching.rpc_handler(), *self._handlers))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, self._server)
+        await self.say(serving=False)
+        endpoint = rpc.listen(self._server, listen)
+        await self._server.start()
+        return endpoint
+
+    async def say(self, *, serving: bool) -> None:
+        """What health answers from now on."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._services):
+            await self._health.set(name, status)
+
+    async def drain(self) -> None:
+        """Takes batches until the batchers know that it leaves, finishes what it has, and stops."""
+        log.info("draining")
+        await self.say(serving=False)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._batching.deserted(), NOTICE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._batching.drain(), DRAIN_SECONDS)
+        await self._server.stop(grace=1.0)

@@ -1,0 +1,108 @@
+"""A function over a whole batch, run on at most so many batches at once."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from shoal.threads import make_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Outcome = list[Any] | BaseException
+    """What the function answered, or what it raised."""
+
+CANCELLED = "the function cancelled itself"
+
+
+class Execution(NamedTuple):
+    """One run of the function."""
+
+    outcome: Outcome
+    waited: float
+    """Seconds until an instance was free."""
+    seconds: float
+    """Seconds that it took."""
+
+
+class Instances:
+    """Runs a coroutine function on the event loop, and any other in a thread, so that the event loop lives."""
+
+    def __init__(self, function: Callable[[Any], Any], count: int, name: str) -> None:
+        """Prepares; a thread starts when it is first needed.
+
+        Args:
+            function: Takes a sequence, and answers an iterable.
+            count: How many run at once.
+            name: What the system calls the threads.
+        """
+        self._function = function
+        self._free = asyncio.Semaphore(count)
+        self._pool = None if inspect.iscoroutinefunction(function) else make_pool(count, name)
+        self._running: set[asyncio.Future[Outcome]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs; a thread goes on when its batch is given up."""
+        return bool(self._running)
+
+    async def run(self, choose: Callable[[], Sequence[Any]]) -> Execution | None:
+        """Waits for a free instance, then runs the function on what ``choose`` answers; None if that is nothing.
+
+        Cancelling it cancels a coroutine; a thread can't be stopped, and keeps its instance until it ends.
+        """
+        asked = monotonic()
+        await self._free.acquire()
+        try:
+            batch = choose()
+        except BaseException:
+            self._free.release()
+            raise
+        if not batch:
+            self._free.release()
+            return None
+        started = monotonic()
+        running = self._start(batch)
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError:
+            if self._pool is None:
+                running.cancel()
+            raise
+        outcome = RuntimeError(CANCELLED) if running.cancelled() else running.result()
+        return Execution(outcome, started - asked, monotonic() - started)
+
+    def close(self) -> None:
+        """Lets threads end that run nothing."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _start(self, batch: Sequence[Any]) -> asyncio.Future[Outcome]:
+        loop = asyncio.get_running_loop()
+        running: asyncio.Future[Outcome]
+        if self._pool is None:
+            running = loop.create_task(self._await(batch))
+        else:
+            running = loop.run_in_executor(self._pool, self._call, batch)
+        self._running.add(running)
+        running.add_done_callback(self._ended)
+        return running
+
+    def _ended(self, running: asyncio.Future[Outcome]) -> None:
+        self._running.discard(running)
+        self._free.release()
+
+    async def _await(self, batch: Sequence[Any]) -> Outcome:
+        try:
+            return list(await self._function(batch))
+        except Exception as error:
+            return error
+
+    def _call(self, batch: Sequence[Any]) -> Outcome:
+        try:
+            return list(self._function(batch))
+        except BaseException as error:  # a future can't carry StopIteration, and SystemExit would end the loop
+            return error
