@@ -1,4 +1,4 @@
-"""Generates the protocol modules from proto/, or with --check says whether they are current."""
+"""Generates the modules of proto/ and of the examples' protocols, or with --check says whether they are current."""
 
 from __future__ import annotations
 
@@ -6,38 +6,52 @@ import argparse
 import filecmp
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc_tools
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
-PROTO = ROOT / "proto"
-OUTPUT = ROOT / "src"
 
 
-def generate(output: Path) -> list[Path]:
+@dataclass(frozen=True)
+class Protocols:
+    """A folder of protocols and where their modules go."""
+
+    source: Path
+    output: Path
+    stubs: bool
+    """Whether callers use grpcio's own stubs."""
+
+
+ALL = (
+    Protocols(ROOT / "proto", ROOT / "src", stubs=False),
+    *(Protocols(folder, folder, stubs=True) for folder in sorted((ROOT / "examples").iterdir())),
+)
+
+
+def generate(protocols: Protocols, output: Path) -> list[Path]:
     """Writes the modules below ``output`` and returns their paths, relative to it."""
-    sources = sorted(PROTO.rglob("*.proto"))
+    sources = sorted(protocols.source.rglob("*.proto"))
     include = Path(grpc_tools.__file__).parent / "_proto"
+    stubs = (f"--grpc_python_out={output}",) if protocols.stubs else ()
     status = protoc.main([
-        "protoc", f"-I{PROTO}", f"-I{include}", f"--python_out={output}", f"--pyi_out={output}",
+        "protoc", f"-I{protocols.source}", f"-I{include}", f"--python_out={output}", f"--pyi_out={output}", *stubs,
         *(str(source) for source in sources),
     ])  # fmt: skip
     if status != 0:
         sys.exit(status)
-    return [path.relative_to(output) for path in sorted(output.rglob("*_pb2.py*"))]
+    return [path.relative_to(output) for path in sorted(output.rglob("*_pb2*.py*")) if path.suffix != ".pyc"]
 
 
-def stale() -> list[Path]:
-    """The modules that differ from what proto/ gives now."""
+def stale(protocols: Protocols) -> list[Path]:
+    """The modules that differ from what the protocols give now."""
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder)
-        return [
-            path
-            for path in generate(fresh)
-            if not (OUTPUT / path).is_file() or not filecmp.cmp(fresh / path, OUTPUT / path, shallow=False)
-        ]
+        names = generate(protocols, fresh)
+        _, differing, missing = filecmp.cmpfiles(fresh, protocols.output, names, shallow=False)
+        return [protocols.output / name for name in (*differing, *missing)]
 
 
 def main() -> None:
@@ -45,9 +59,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a module is stale")
     if not parser.parse_args().check:
-        generate(OUTPUT)
+        for protocols in ALL:
+            generate(protocols, protocols.output)
         return
-    if paths := stale():
+    if paths := [path for protocols in ALL for path in stale(protocols)]:
         sys.exit(f"stale: {', '.join(map(str, paths))}; run 'make proto'")
 
 

@@ -41,7 +41,7 @@ class Instances:
         """
         self._function = function
         self._free = asyncio.Semaphore(count)
-        self._pool = None if inspect.iscoroutinefunction(function) else make_pool(count, name)
+        self._pool = None if _is_coroutine(function) else make_pool(count, name)
         self._running: set[asyncio.Future[Outcome]] = set()
 
     @property
@@ -106,3 +106,8 @@ class Instances:
             return list(self._function(batch))
         except BaseException as error:  # a future can't carry StopIteration, and SystemExit would end the loop
             return error
+
+
+def _is_coroutine(function: Callable[[Any], Any]) -> bool:
+    """Also where it is an object that is called."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

@@ -101,7 +101,7 @@ class Server:
                 function.instances.close()
 
 
-def run(server: Server, listen: str, *, metrics: str | None = None, log_level: str = "info") -> None:
+def run(server: Server, listen: str, metrics: str | None = None, *, log_level: str = "info") -> None:
     """Serves until SIGTERM or SIGINT, then drains and returns; a second signal forces the end.
 
     What it can't start with, such as a port in use, is a line on standard error and exit code 2.

@@ -116,7 +116,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _missing_extra(words: list[str], error: ModuleNotFoundError) -> str:
     """What to tell a user whose install is too small; empty where the fault is another."""
-    called = COMMANDS.get(next((word for word in words if not word.startswith("-")), ""))
-    if called is None or not called.extra or not error.name or error.name.partition(".")[0] == "shoal":
+    extra = _extra(words)
+    if not extra or not error.name or error.name.partition(".")[0] == "shoal":
         return ""
-    return f"this command needs {error.name!r}, which isn't installed: pip install 'shoal[{called.extra}]'"
+    return f"this command needs {error.name!r}, which isn't installed: pip install 'shoal[{extra}]'"
+
+
+def _extra(words: list[str]) -> str:
+    """Of the command that ``words`` call; a part of the service needs less than the whole."""
+    from shoal.cli.serve import COMMANDS as PARTS  # noqa: PLC0415 - it imports this module
+
+    group, part, *_ = [*(word for word in words if not word.startswith("-")), "", ""]
+    called = PARTS.get(part) if group == "serve" else None
+    return called.extra if called else COMMANDS[group].extra if group in COMMANDS else ""

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from shoal.batcher.dispatch import Dispatcher
-from shoal.batcher.server import Batcher, open_channel
-from shoal.errors import Unavailable
+from shoal.batcher.server import Batcher, Orders, open_channel
+from shoal.errors import InvalidRequest, NotFound, Unavailable
 from support.scripted_batches import ScriptedHandler, scripted_worker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 METHOD = "/shoal.v1.Inference/Classify"
 HEADERS = {"x-model-name": "m"}
@@ -27,3 +32,36 @@ async def test_a_draining_batcher_answers_what_it_has_and_refuses_what_comes() -
         handler.go.set()
         assert await call == b"x"
         await batcher.dispatcher.close()
+
+
+def test_orders_travel_through_the_environment() -> None:
+    orders = Orders("b", "ipv4:1.2.3.4:5", workers=True, models=("m", "n"), max_message_bytes=7, metrics="[::1]:9")
+    assert Orders.read(orders.write()) == orders
+
+
+@contextlib.asynccontextmanager
+async def batcher(target: str, **options: Any) -> AsyncIterator[Batcher]:
+    made = Batcher(Dispatcher(open_channel(target), "test"), **options)
+    try:
+        yield made
+    finally:
+        await made.dispatcher.close()
+
+
+async def test_who_names_no_model_means_the_first() -> None:
+    handlers = {"m": ScriptedHandler(), "n": ScriptedHandler()}
+    for handler in handlers.values():
+        handler.go.set()
+    async with scripted_worker(handlers) as worker, batcher(worker.target, models=("m", "n")) as made:
+        await made.call(METHOD, {}, b"x", 5.0)
+        await made.call(METHOD, {"x-model-name": "n"}, b"y", 5.0)
+        with pytest.raises(NotFound, match="no model 'o'"):
+            await made.call(METHOD, {"x-model-name": "o"}, b"z", 5.0)
+    requests = {name: [item.request for batch in h.batches for item in batch] for name, h in handlers.items()}
+    assert requests == {"m": [b"x"], "n": [b"y"]}
+
+
+async def test_a_message_has_a_bound() -> None:
+    async with scripted_worker({}) as worker, batcher(worker.target, models=("m",), max_message_bytes=3) as made:
+        with pytest.raises(InvalidRequest, match="larger than 3 bytes"):
+            await made.call(METHOD, {}, b"1234", 5.0)

@@ -96,6 +96,18 @@ def test_a_missing_extra_is_named(command: Callable[[BaseException], None], caps
     assert "'psutil', which isn't installed: pip install 'shoal[local]'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("part", "extra"), [("batcher", "batcher"), ("worker", "worker"), ("--help", "local")])
+def test_a_part_of_the_service_needs_its_own_extra_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], part: str, extra: str
+) -> None:
+    def fail(_: str) -> object:
+        raise ModuleNotFoundError("No module named 'uvloop'", name="uvloop")
+
+    monkeypatch.setattr(cli, "load_command", fail)
+    assert code_of("serve", part) == 2
+    assert f"pip install 'shoal[{extra}]'" in capsys.readouterr().err
+
+
 def test_a_missing_module_of_our_own_is_a_fault(command: Callable[[BaseException], None]) -> None:
     command(ModuleNotFoundError("No module named 'shoal.cli.nothing'", name="shoal.cli.nothing"))
     with pytest.raises(ModuleNotFoundError):

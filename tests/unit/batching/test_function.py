@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import Int64Value, StringValue
+
+from shoal.batching import results as results_module
+from shoal.batching.function import Function, Requests
+from shoal.batching.meter import BatchMeter
+from shoal.batching.settings import BatchingSettings
+from shoal.batching.v1 import batching_pb2
+from shoal.errors import Code, InvalidRequest, NotFound, Overloaded, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+METHOD = "/test.Service/Double"
+EIGHT = BatchingSettings(max_batch_size=8)
+
+
+class Doubler:
+    """Doubles numbers, and keeps the batches that it was given."""
+
+    def __init__(self, fail: Callable[[list[int]], object] = lambda _: None) -> None:
+        self.batches: list[list[int]] = []
+        self.calls: list[Any] = []
+        self._fail = fail
+
+    async def __call__(self, requests: Requests[Int64Value]) -> Sequence[StringValue | Exception]:
+        numbers = [request.value for request in requests]
+        self.batches.append(numbers)
+        self.calls += requests.calls
+        self._fail(numbers)
+        return [InvalidRequest("odd") if number % 2 else StringValue(value=str(2 * number)) for number in numbers]
+
+
+def served(function: Any, settings: BatchingSettings = EIGHT) -> Function[Any, Any]:
+    return Function(METHOD, Int64Value, StringValue, function, settings, BatchMeter("test"))
+
+
+def item(index: int, number: int, timeout_us: int = 0) -> batching_pb2.BatchItem:
+    return batching_pb2.BatchItem(
+        index=index, request=Int64Value(value=number).SerializeToString(), timeout_us=timeout_us, owner="o"
+    )
+
+
+async def answers(handler: Function[Any, Any], *items: batching_pb2.BatchItem) -> list[Any]:
+    """For each item, in their order, the reply's text, or its code and message."""
+    batch = handler.begin(METHOD)
+    for each in items:
+        batch.add(each)
+    found = {result.index: result async for group in batch.finish() for result in group}
+    batch.abandon()
+    handler.instances.close()
+    assert sorted(found) == sorted(each.index for each in items)
+    return [
+        StringValue.FromString(result.response).value if result.code == Code.OK else (Code(result.code), result.message)
+        for result in (found[each.index] for each in items)
+    ]
+
+
+async def test_a_batch_goes_in_and_each_item_gets_its_own_answer() -> None:
+    doubler = Doubler()
+    assert await answers(served(doubler), item(5, 2), item(6, 3), item(7, 4)) == [
+        "4",
+        (Code.INVALID_ARGUMENT, "odd"),
+        "8",
+    ]
+    assert doubler.batches == [[2, 3, 4]]
+
+
+async def test_a_plain_function_does_too() -> None:
+    def texts(requests: Requests[Int64Value]) -> list[StringValue | Exception]:
+        return [StringValue(value=str(request.value)) for request in requests]
+
+    assert await answers(served(texts), item(0, 2), item(1, 3)) == ["2", "3"]
+
+
+async def test_a_message_that_cannot_be_read_fails_alone() -> None:
+    doubler = Doubler()
+    bad = batching_pb2.BatchItem(index=1, request=b"\xff")
+    assert await answers(served(doubler), item(0, 2), bad, item(2, 4)) == [
+        "4",
+        (Code.INVALID_ARGUMENT, "the message is not a google.protobuf.Int64Value"),
+        "8",
+    ]
+    assert doubler.batches == [[2, 4]]
+
+
+async def test_who_asked_is_told() -> None:
+    doubler = Doubler()
+    first = item(0, 2, timeout_us=60_000_000)
+    first.queued_us, first.traceparent = 1_500_000, "00-1-1-00"
+    await answers(served(doubler), first, item(1, 4))
+    told, other = doubler.calls
+    assert (told.owner, told.queued_seconds, told.traceparent) == ("o", 1.5, "00-1-1-00")
+    assert 0 < told.seconds_left <= 60
+    assert other.seconds_left == math.inf
+
+
+async def test_what_has_expired_never_reaches_the_function() -> None:
+    doubler = Doubler()
+    batch = served(doubler).begin(METHOD)
+    batch.add(item(0, 2, timeout_us=1))
+    batch.add(item(1, 4))
+    await asyncio.to_thread(lambda: None)  # more than a microsecond
+    found = {result.index: Code(result.code) async for group in batch.finish() for result in group}
+    assert found == {0: Code.DEADLINE_EXCEEDED, 1: Code.OK}
+    assert doubler.batches == [[4]]
+
+
+async def test_a_batch_of_which_everything_has_gone_is_not_run() -> None:
+    doubler = Doubler()
+    bad = batching_pb2.BatchItem(index=0, request=b"\xff")
+    assert await answers(served(doubler), bad) == [
+        (Code.INVALID_ARGUMENT, "the message is not a google.protobuf.Int64Value")
+    ]
+    assert doubler.batches == []
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (InvalidRequest("six"), (Code.INVALID_ARGUMENT, "six")),
+        (NotFound("six"), (Code.NOT_FOUND, "six")),
+        (ZeroDivisionError("secret"), (Code.INTERNAL, "internal error; the service's log has the details")),
+    ],
+)
+async def test_a_batch_that_raises_runs_one_by_one_and_the_culprit_fails_alone(
+    error: Exception, expected: tuple[Code, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(numbers: list[int]) -> None:
+        if 6 in numbers:
+            raise error
+
+    doubler = Doubler(fail)
+    with caplog.at_level(logging.WARNING):
+        assert await answers(served(doubler), item(0, 2), item(1, 6), item(2, 4)) == ["4", expected, "8"]
+    assert doubler.batches == [[2, 6, 4], [2], [6], [4]]
+    assert "a batch of 3 failed; running it one by one" in caplog.text
+
+
+@pytest.mark.parametrize("error", [Unavailable("the index is away"), Overloaded("later")])
+async def test_what_is_no_items_fault_is_not_tried_one_by_one(error: Any) -> None:
+    def fail(_: list[int]) -> None:
+        raise error
+
+    doubler = Doubler(fail)
+    assert await answers(served(doubler), item(0, 2), item(1, 4)) == [(error.code, str(error))] * 2
+    assert doubler.batches == [[2, 4]]
+
+
+async def test_a_function_that_loses_count_is_at_fault(caplog: pytest.LogCaptureFixture) -> None:
+    async def forgetful(requests: Requests[Int64Value]) -> list[StringValue]:
+        return [StringValue(value="fine") for request in requests if request.value != 6]
+
+    found = await answers(served(forgetful), item(0, 2), item(1, 6), item(2, 4))
+    assert [found[0], found[1][0], found[2]] == ["fine", Code.INTERNAL, "fine"]
+    assert "0 results for 1 requests" in caplog.text
+
+
+async def test_a_reply_of_the_wrong_kind_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
+    async def confused(requests: Requests[Int64Value]) -> list[Any]:
+        return [None if request.value == 6 else StringValue(value="fine") for request in requests]
+
+    found = await answers(served(confused), item(0, 2), item(1, 6))
+    assert [found[0], found[1][0]] == ["fine", Code.INTERNAL]
+    assert "expected StringValue or an exception, not NoneType" in caplog.text
+
+
+async def test_more_than_the_batch_may_have_is_sent_back() -> None:
+    handler = served(Doubler(), BatchingSettings(max_batch_size=1))
+    found = await answers(handler, item(0, 2), item(1, 4))
+    assert [found[0], found[1][0]] == ["4", Code.UNAVAILABLE]
+
+
+async def test_large_replies_come_in_several_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results_module, "GROUP_BYTES", 4)
+    batch = served(Doubler()).begin(METHOD)
+    for index in range(3):
+        batch.add(item(index, 2))
+    assert [len(group) async for group in batch.finish()] == [1, 1, 1]
+
+
+def test_another_method_is_refused_by_name() -> None:
+    with pytest.raises(InvalidRequest, match=r"Halve is not served here; there is /test\.Service/Double"):
+        served(Doubler()).check("/test.Service/Halve")
