@@ -3,69 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
-import socket
-import sys
 from typing import TYPE_CHECKING
 
 import aiohttp
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shoal.batching.settings import BatchingSettings
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
+from support.batcher_process import batcher
 from support.scripted_batches import ScriptedHandler, scripted_worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from support.batcher_process import BatcherProcess
 
 DEPTH = 'shoal_batcher_queue_depth{{model="m"}} {}'
-METADATA = (("x-model-name", "m"), ("x-client-id", "key-1"))
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-class BatcherProcess:
-    """One ``shoal serve batcher``."""
-
-    def __init__(self, process: asyncio.subprocess.Process, metrics: int, channel: grpc.aio.Channel) -> None:
-        self.process = process
-        self.metrics = metrics
-        self.channel = channel
-        self.call = channel.unary_unary("/any.Service/Method")
-
-    async def ask(self, message: bytes, timeout: float | None = 10.0) -> bytes:
-        return await self.call(message, metadata=METADATA, timeout=timeout)
-
-
-@contextlib.asynccontextmanager
-async def batcher(balancer: str, front: str) -> AsyncIterator[BatcherProcess]:
-    port, admin, metrics = free_port(), free_port(), free_port()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "shoal", "serve", "batcher", "--name", "b", "--balancer", balancer),
-        *("--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"),
-        *("--metrics", f"127.0.0.1:{metrics}"),
-        env={**os.environ, "SHOAL_BATCHER_FRONT": front},
-    )
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        try:
-            health = health_pb2_grpc.HealthStub(channel)
-            reply = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20)
-            assert reply.status == health_pb2.HealthCheckResponse.SERVING
-            yield BatcherProcess(process, metrics, channel)
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
 
 
 async def wait_for_metric(b: BatcherProcess, line: str) -> None:
@@ -88,7 +42,7 @@ def running() -> ScriptedHandler:
 
 async def test_calls_of_many_clients_share_batches(front: str) -> None:
     handler = running()
-    async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
+    async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
         messages = [bytes([n]) * n for n in range(100)]
         assert await asyncio.gather(*(b.ask(message) for message in messages)) == messages
     assert set(handler.methods) == {"/any.Service/Method"}
@@ -101,7 +55,7 @@ async def test_each_status_and_its_text_reach_the_caller(front: str) -> None:
     handler.answer = lambda item: batching_pb2.BatchItemResult(
         index=item.index, code=Code.INVALID_ARGUMENT, message="100% brökén"
     )
-    async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
+    async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await b.ask(b"x")
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -110,7 +64,7 @@ async def test_each_status_and_its_text_reach_the_caller(front: str) -> None:
 
 async def test_the_callers_deadline_reaches_the_worker_and_is_kept(front: str) -> None:
     handler = ScriptedHandler()
-    async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
+    async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await b.ask(b"x", timeout=0.3)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -120,7 +74,7 @@ async def test_the_callers_deadline_reaches_the_worker_and_is_kept(front: str) -
 
 
 async def test_without_the_model_header_a_call_is_invalid(front: str) -> None:
-    async with scripted_worker({}) as worker, batcher(worker.target, front) as b:
+    async with scripted_worker({}) as worker, batcher(front, "--balancer", worker.target) as b:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await b.call(b"x", timeout=10)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -128,7 +82,7 @@ async def test_without_the_model_header_a_call_is_invalid(front: str) -> None:
 
 async def test_a_caller_that_leaves_harms_nobody(front: str) -> None:
     handler = ScriptedHandler()
-    async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
+    async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
         leaves, stays = (asyncio.ensure_future(b.ask(name)) for name in (b"leaves", b"stays"))
         for _ in range(2):
             await handler.arrived.get()
@@ -139,7 +93,7 @@ async def test_a_caller_that_leaves_harms_nobody(front: str) -> None:
 
 async def test_a_caller_that_leaves_the_queue_costs_the_worker_nothing(front: str) -> None:
     handler = ScriptedHandler(BatchingSettings())
-    async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
+    async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
         busy = [asyncio.ensure_future(b.ask(b"busy")) for _ in range(2)]
         for _ in busy:
             await handler.arrived.get()
@@ -155,7 +109,7 @@ async def test_a_caller_that_leaves_the_queue_costs_the_worker_nothing(front: st
 async def test_a_full_queue_refuses_at_once(front: str) -> None:
     handler = ScriptedHandler(BatchingSettings(max_queue_size=1))
     handler.go.set()
-    async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
+    async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
         await b.ask(b"the batcher knows the settings now")
         handler.go.clear()
         calls = [asyncio.ensure_future(b.ask(b"x")) for _ in range(4)]
@@ -170,7 +124,7 @@ async def test_a_full_queue_refuses_at_once(front: str) -> None:
 
 async def test_sigterm_answers_what_is_in_flight(front: str) -> None:
     handler = ScriptedHandler()
-    async with scripted_worker({"m": handler}) as worker, batcher(worker.target, front) as b:
+    async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
         calls = [asyncio.ensure_future(b.ask(bytes([n]))) for n in range(5)]
         for _ in calls:
             await handler.arrived.get()
@@ -181,6 +135,6 @@ async def test_sigterm_answers_what_is_in_flight(front: str) -> None:
 
 
 async def test_answers_are_counted(front: str) -> None:
-    async with scripted_worker({"m": running()}) as worker, batcher(worker.target, front) as b:
+    async with scripted_worker({"m": running()}) as worker, batcher(front, "--balancer", worker.target) as b:
         await b.ask(b"x")
         await wait_for_metric(b, 'shoal_batcher_requests_total{code="OK",model="m"} 1.0')

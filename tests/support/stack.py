@@ -11,13 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
-
 from shoal import tether
 from shoal.home import Home
 from shoal.local import state
 from shoal.watch import changes
+from support import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,12 +62,9 @@ class Stack:
 
     async def metric(self, part: str, sample: str, **labels: str) -> float:
         """A sample of a part's metrics, such as ``shoal_worker_fetch_seconds_count``, over all its other labels."""
-        metrics = self.part(part).metrics
-        assert metrics
-        async with aiohttp.ClientSession() as session, session.get(metrics) as response:
-            families = text_string_to_metric_families(await response.text())
-        samples = (found for family in families for found in family.samples if found.name == sample)
-        return sum(found.value for found in samples if labels.items() <= found.labels.items())
+        url = self.part(part).metrics
+        assert url
+        return await metrics.sample(url, sample, **labels)
 
     async def until_metric(self, part: str, sample: str, value: float, **labels: str) -> None:
         """Waits until a sample has a value."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from typing import TYPE_CHECKING
 
 import grpc
@@ -39,6 +40,7 @@ class Host:
         batching: BatchingService,
         services: Iterable[str],
         handlers: Iterable[grpc.GenericRpcHandler] = (),
+        connection_seconds: float = math.inf,
     ) -> None:
         """Prepares.
 
@@ -46,10 +48,12 @@ class Host:
             batching: Serves the batching streams.
             services: Full names of the services that health and reflection name besides.
             handlers: Serve what doesn't come in batches.
+            connection_seconds: After about so long a connection is asked to make way for another; nothing on it is cut.
         """
         self._batching = batching
         self._services = (SERVICE, *services)
         self._handlers = tuple(handlers)
+        self._connection_seconds = connection_seconds
         self._health = health.aio.HealthServicer()
 
     async def start(self, listen: Endpoint) -> Endpoint:
@@ -63,6 +67,8 @@ class Host:
             ("grpc.so_reuseport", 0),
             ("grpc.http2.max_ping_strikes", 0),  # the load balancer pings to see whether we hang
         ]
+        if math.isfinite(self._connection_seconds):
+            options.append(("grpc.max_connection_age_ms", int(self._connection_seconds * 1000)))
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((self._batching.rpc_handler(), *self._handlers))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

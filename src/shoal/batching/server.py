@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CONNECTION_SECONDS = 60.0
+"""A front that connects anew also asks DNS anew, and so finds workers that have joined under the same name."""
 _METHOD = re.compile(r"/(?P<service>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)/(?P<name>[A-Za-z_]\w*)")
 _ONE_OF_EACH = BatchingSettings()
 
@@ -89,7 +91,8 @@ class Server:
             raise ConfigurationError("the server has no function; register one with @server.batched(…)")
         batching = BatchingService()
         await batching.put(self._model, *self._functions.values())
-        host = Host(batching, sorted({path.split("/")[1] for path in self._functions}))
+        services = sorted({path.split("/")[1] for path in self._functions})
+        host = Host(batching, services, connection_seconds=CONNECTION_SECONDS)
         endpoint = await host.start(Endpoint.parse(listen))
         await host.say(serving=True)
         log.info("serves %s on %s", ", ".join(self._functions), endpoint)

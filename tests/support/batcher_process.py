@@ -1,0 +1,64 @@
+"""``shoal serve batcher`` as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+METADATA = (("x-model-name", "m"), ("x-client-id", "key-1"))
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class BatcherProcess:
+    """One ``shoal serve batcher``."""
+
+    def __init__(self, process: asyncio.subprocess.Process, metrics: int, channel: grpc.aio.Channel) -> None:
+        self.process = process
+        self.metrics = metrics
+        self.channel = channel
+        self.call = channel.unary_unary("/any.Service/Method")
+
+    async def ask(self, message: bytes, timeout: float | None = 10.0) -> bytes:
+        return await self.call(message, metadata=METADATA, timeout=timeout)
+
+
+@contextlib.asynccontextmanager
+async def batcher(front: str, *arguments: str) -> AsyncIterator[BatcherProcess]:
+    """Behind the door ``front``; ``arguments`` say which workers it is for."""
+    port, metrics = free_port(), free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "shoal", "serve", "batcher", "--listen", f"127.0.0.1:{port}"),
+        *("--metrics", f"127.0.0.1:{metrics}", *arguments),
+        env={**os.environ, "SHOAL_BATCHER_FRONT": front},
+    )
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            await until_healthy(channel)
+            yield BatcherProcess(process, metrics, channel)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+
+
+async def until_healthy(channel: grpc.aio.Channel) -> None:
+    """Waits for the server at the other end."""
+    health = health_pb2_grpc.HealthStub(channel)
+    reply = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20)
+    assert reply.status == health_pb2.HealthCheckResponse.SERVING
