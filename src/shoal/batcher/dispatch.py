@@ -14,7 +14,7 @@ from shoal.batcher.policy import BatchingPolicy, Close, CloseReason, Reject, Sen
 from shoal.batcher.request import Request
 from shoal.batcher.stream import BatchStream, StreamState, opener
 from shoal.batching.settings import BatchingSettings
-from shoal.errors import Code, DeadlineExceeded, ShoalError, Unavailable, from_status
+from shoal.errors import Code, DeadlineExceeded, Overloaded, ShoalError, Unavailable, from_status
 from shoal.observe import metrics
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ SPARE_STREAMS = 2
 """Streams kept parked beyond those that hold a permit, so that a slot that becomes free is answered at once."""
 MAX_STREAMS = 1024
 """Of one queue: bounds what a pool of any size can make a batcher open."""
+MAX_QUEUES = 1024
+"""Bounds what callers can make a batcher keep who invent methods while no worker is there to refuse them."""
 NO_WORKER_SECONDS = 5.0
 """After this long without any worker, waiting requests are answered UNAVAILABLE; the client may try again."""
 _REFUSALS = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT})
@@ -243,7 +245,7 @@ class Dispatcher:
         """Answers one unary call of ``method``, batched with others of the same model and method."""
         queue = self._queues.get((method, model))
         if queue is None or queue.failure:
-            queue = self._queues[method, model] = ModelQueue(self._channel, method, model, self._name)
+            queue = self._add(method, model)
         self.in_flight += 1
         try:
             return await queue.submit(owner, message, timeout_seconds, traceparent)
@@ -251,6 +253,13 @@ class Dispatcher:
             self.in_flight -= 1
             if queue.failure and self._queues.get((method, model)) is queue:
                 del self._queues[method, model]
+
+    def _add(self, method: str, model: str) -> ModelQueue:
+        self._queues = {key: queue for key, queue in self._queues.items() if not queue.failure}
+        if len(self._queues) >= MAX_QUEUES:
+            raise Overloaded(f"{MAX_QUEUES} methods are being called already; try again later")
+        queue = self._queues[method, model] = ModelQueue(self._channel, method, model, self._name)
+        return queue
 
     def drain(self) -> None:
         """From now on batches close at once."""

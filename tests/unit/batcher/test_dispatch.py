@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from shoal.batcher import stream
+from shoal.batcher import dispatch, stream
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.server import open_channel
 from shoal.batching.service import SERVICE
@@ -272,3 +272,24 @@ async def test_closing_answers_what_is_left() -> None:
             await handler.arrived.get()
         with pytest.raises(Exception, match="stopping"):
             await call
+
+
+async def test_invented_methods_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "MAX_QUEUES", 2)
+    async with dispatcher("127.0.0.1:1") as batcher:
+        invented = [asyncio.ensure_future(batcher.submit(f"/a.B/{n}", "m", "", b"", 5.0)) for n in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="2 methods"):
+            await batcher.submit("/a.B/2", "m", "", b"", 5.0)
+        for call in invented:
+            call.cancel()
+
+
+async def test_methods_that_were_refused_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "MAX_QUEUES", 1)
+    handler = running()
+    handler.refuses = "/a.B/None"
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        with pytest.raises(InvalidRequest):
+            await batcher.submit("/a.B/None", "m", "", b"", 5.0)
+        assert await submit(batcher, b"x") == b"x"
