@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shoal.local.ports import FreePorts
 from support.stack import shoal
 
 if TYPE_CHECKING:
@@ -36,11 +37,21 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shoal(root, "down")
 
 
+_PORT = re.compile(r"(?<=127\.0\.0\.1:)\d+")
+
+
+def with_free_ports(block: str) -> str:
+    """The block with a free port for each one that it names."""
+    free = FreePorts()
+    ports = {port: str(free().port) for port in _PORT.findall(block)}
+    return _PORT.sub(lambda found: ports[found[0]], block)
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 def test_commands_work_as_written(block: str, home: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block],
+        ["bash", "-euo", "pipefail", "-c", with_free_ports(block)],
         cwd=ROOT,
         env={**os.environ, "PATH": path, "SHOAL_HOME": str(home), "SHOAL_PORT": "0"},
         capture_output=True,

@@ -182,6 +182,44 @@ async def test_a_worker_that_is_told_to_stop_answers_what_it_has() -> None:
     assert load.outcomes.keys() == {"good: found"}
 
 
+HANGS = """
+import sys, threading
+from shoal import batching
+from shoal.batching import host
+
+host.DRAIN_SECONDS = 0.2
+server = batching.Server()
+
+@server.batched("/hang.v1.Hang/Hang", bytes, bytes)
+def hang(_):
+    print("hangs", flush=True)
+    threading.Event().wait()
+
+batching.run(server, sys.argv[1])
+"""
+
+
+async def test_a_function_that_hangs_keeps_no_worker_from_its_end() -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HANGS, listen, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with batcher("", "--worker", listen) as b:
+            call = asyncio.ensure_future(b.channel.unary_unary("/hang.v1.Hang/Hang")(b"", timeout=20))
+            assert process.stdout
+            await process.stdout.readline()
+            process.terminate()
+            _, errors = await asyncio.wait_for(process.communicate(), 10)
+            call.cancel()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 1
+    assert b"a function still ran" in errors
+
+
 async def test_large_messages_pass_where_they_are_allowed(front: str) -> None:
     server = batching.Server()
 
@@ -210,7 +248,3 @@ def test_the_worker_is_a_plain_function() -> None:
     assert (answers[0].id, round(answers[0].cosine, 3), answers[0].batch_size) == (7, 1.0, 3)
     assert str(answers[1]) == "vector: expected 256 finite numbers, not all zero"
     assert isinstance(answers[2], Neighbour)
-
-
-def test_the_worker_is_short() -> None:
-    assert len(WORKER.read_text().splitlines()) < 40

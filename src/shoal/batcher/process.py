@@ -50,7 +50,7 @@ async def serve(options: BatcherOptions, stop: asyncio.Event) -> int:
     if has_shared_libpython():
         return await _serve_in_envoy(options, stop)
     log.warning(
-        "no shared libpython was found, so calls are served by grpcio: each costs about four times the CPU; "
+        "no shared libpython was found, so calls are served by grpcio: each costs about twice the CPU; "
         "on Debian and Ubuntu the package libpython3-dev brings it"
     )
     return await _serve_in_grpcio(options, stop)

@@ -1,0 +1,32 @@
+"""``docs/batch-your-own-service.md`` shows the example's worker, every setting and every option of the front."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from shoal.batching.settings import BatchingSettings
+from shoal.cli import load_command, serve
+
+ROOT = Path(__file__).resolve().parents[2]
+CHAPTER = (ROOT / "docs" / "batch-your-own-service.md").read_text(encoding="utf-8")
+TRITONS_ALONE = {"default_timeout_microseconds"}
+
+
+def test_the_worker_is_shown_whole_and_has_less_than_40_lines() -> None:
+    worker = (ROOT / "examples" / "nearest" / "worker.py").read_text(encoding="utf-8")
+    assert re.findall(r"```python\n(.*?)```", CHAPTER, re.DOTALL) == [worker]
+    assert len(worker.splitlines()) < 40
+
+
+def test_every_setting_and_its_default() -> None:
+    told = re.findall(r"^\| `(\w+)` \| [^,|]+, `([^`]+)`", CHAPTER, re.MULTILINE)
+    fields = {field.name: str(field.default) for field in dataclasses.fields(BatchingSettings)}
+    assert dict(told) == {name: default for name, default in fields.items() if name not in TRITONS_ALONE}
+
+
+def test_every_option_of_the_front() -> None:
+    told = re.findall(r"^\| `(--[\w-]+)` \|", CHAPTER, re.MULTILINE)
+    command = load_command(serve.COMMANDS["batcher"].target)
+    assert sorted(told) == sorted(option for each in command.params for option in each.opts if option != "--help")
