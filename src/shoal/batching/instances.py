@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from shoal.threads import make_pool
+from shoal.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ class Instances:
     """Runs a coroutine function on the event loop, and any other in a thread, so that the event loop lives."""
 
     def __init__(self, function: Callable[[Any], Any], count: int, name: str) -> None:
-        """Prepares; a thread starts when it is first needed.
+        """Prepares; threads start with the first batch.
 
         Args:
             function: Takes a sequence, and answers an iterable.
@@ -41,7 +42,9 @@ class Instances:
         """
         self._function = function
         self._free = asyncio.Semaphore(count)
-        self._pool = None if _is_coroutine(function) else make_pool(count, name)
+        self._on_loop = _is_coroutine(function)
+        self._start_threads = partial(Threads, count, name)
+        self._threads: Threads | None = None
         self._running: set[asyncio.Future[Outcome]] = set()
 
     @property
@@ -69,24 +72,19 @@ class Instances:
         try:
             await asyncio.wait({running})
         except asyncio.CancelledError:
-            if self._pool is None:
+            if self._on_loop:
                 running.cancel()
             raise
         outcome = RuntimeError(CANCELLED) if running.cancelled() else running.result()
         return Execution(outcome, started - asked, monotonic() - started)
 
     def close(self) -> None:
-        """Lets threads end that run nothing."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        """Lets threads end once they have nothing to do."""
+        if self._threads is not None:
+            self._threads.close()
 
     def _start(self, batch: Sequence[Any]) -> asyncio.Future[Outcome]:
-        loop = asyncio.get_running_loop()
-        running: asyncio.Future[Outcome]
-        if self._pool is None:
-            running = loop.create_task(self._await(batch))
-        else:
-            running = loop.run_in_executor(self._pool, self._call, batch)
+        running = asyncio.get_running_loop().create_task(self._await(batch) if self._on_loop else self._thread(batch))
         self._running.add(running)
         running.add_done_callback(self._ended)
         return running
@@ -100,6 +98,11 @@ class Instances:
             return list(await self._function(batch))
         except Exception as error:
             return error
+
+    async def _thread(self, batch: Sequence[Any]) -> Outcome:
+        if self._threads is None:
+            self._threads = self._start_threads()
+        return await self._threads.run(self._call, batch)
 
     def _call(self, batch: Sequence[Any]) -> Outcome:
         try:

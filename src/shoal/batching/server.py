@@ -121,15 +121,15 @@ def run(server: Server, listen: str, metrics: str | None = None, *, log_level: s
             serve_metrics(Endpoint.parse(metrics))
         async with server.serving(listen):
             await stop.wait()
+        if server.busy:
+            log.error("a function still ran %.0f s after the signal; it is left", DRAIN_SECONDS)
+            os._exit(1)  # an orderly exit would wait for it
 
     try:
         run_until_signal(main, log_level)
     except ConfigurationError as error:
         log.error("%s", error)  # noqa: TRY400 - the message is the whole story
         sys.exit(2)
-    if server.busy:
-        log.error("a function still ran %.0f s after the signal; it is left", DRAIN_SECONDS)
-        os._exit(1)  # its thread would hold up an orderly exit for as long as it runs
 
 
 def _check(path: str, request: type[Request], reply: type[Reply]) -> None:
