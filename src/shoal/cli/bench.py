@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import os
+import platform
+import shlex
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +19,14 @@ from rich.table import Table
 
 from shoal.cli.classify import DEFAULT_MODELS, ApiKey, Target, pictures
 from shoal.client import Client
+from shoal.client import report as reports
 from shoal.client.connection import START, Connection, find_connection
 from shoal.client.fleet import LoadJob, run_job
 from shoal.client.load import LoadRequest, LoadSettings
 from shoal.errors import ConfigurationError, Unavailable
 from shoal.home import Home
 from shoal.modelstore.config import Task
+from shoal.threads import usable_cores
 
 if TYPE_CHECKING:
     from shoal.client.tally import LoadResult
@@ -52,11 +59,15 @@ def bench(
     processes: Annotated[int, typer.Option(min=1, max=64, help="Load generators; each can use one core.")] = 1,
     seed: Annotated[int | None, typer.Option(help="Of the arrivals.", show_default="others each time")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a page with plots, and its figures as JSON, to this folder."),
+    ] = None,
     target: Target = None,
     api_key: ApiKey = None,
 ) -> None:
     """Load a running service and measure it. Ctrl-C prints what there is. Exit code 1 if any request failed."""
-    settings = LoadSettings(concurrency, rate, duration, warm_up, timeout, seed=seed)
+    settings = LoadSettings(concurrency, rate, duration, warm_up, timeout, seed=seed, trace=report is not None)
     if processes > concurrency and rate is None:
         raise ConfigurationError(f"{processes} processes need {processes} callers or more: raise --concurrency")
     if task not in DEFAULT_MODELS:
@@ -64,13 +75,23 @@ def bench(
     chosen = model or DEFAULT_MODELS[task]
     files = pictures([_folder(images)])[:_MAX_PICTURES]
     connection = find_connection(target, api_key, Home.default())
+    if report is not None:
+        reports.prepare(report)
+    began = _now()
     try:
         requests = _prepare(connection, files, task, chosen, upload)
         result = _measure(LoadJob(connection, requests, settings), processes)
     except Unavailable as error:
         raise Unavailable(f"{error}; is it up? {START}") from None
     told = {"task": task, "model": chosen, "images": len(files), "upload": upload, "processes": processes}
-    _report(result, told | asdict(settings), as_json)
+    told |= asdict(replace(settings, trace=False))
+    _tell(result, told, as_json)
+    if report is not None:
+        folder = str(images) if images else str(SAMPLES)
+        page = reports.write(report, result, began | _about(told | {"target": connection.target}, folder))
+        typer.echo(f"shoal: the report is {page}", err=True)
+    if result.errors:
+        raise typer.Exit(1)
 
 
 def _folder(images: Path | None) -> Path:
@@ -110,7 +131,39 @@ def _measure(job: LoadJob, processes: int) -> LoadResult:
         return run_job(job, processes, advance)
 
 
-def _report(result: LoadResult, settings: dict[str, Any], as_json: bool) -> None:
+def _now() -> dict[str, Any]:
+    """What the machine is like before the load."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cores": usable_cores(), "load_average": round(os.getloadavg()[0], 2)},
+    }
+
+
+def _about(settings: dict[str, Any], images: str) -> dict[str, Any]:
+    """What a report says of the run. The command has no key: whoever repeats it has one of their own."""
+    options = {
+        "--target": settings["target"],
+        "--task": settings["task"],
+        "--model": settings["model"],
+        "--images": images,
+        **(
+            {"--rate": settings["rate"]} if settings["rate"] is not None else {"--concurrency": settings["concurrency"]}
+        ),
+        "--duration": settings["duration_seconds"],
+        "--warm-up": settings["warm_up_seconds"],
+        "--timeout": settings["timeout_seconds"],
+        "--processes": settings["processes"],
+        **({} if settings["seed"] is None else {"--seed": settings["seed"]}),
+    }
+    words = ["shoal", "bench", *(str(word) for option in options.items() for word in option)]
+    return {
+        "settings": settings,
+        "command": shlex.join([*words, *(["--upload"] if settings["upload"] else [])]),
+        "versions": {"shoal": version("shoal"), "python": platform.python_version()},
+    }
+
+
+def _tell(result: LoadResult, settings: dict[str, Any], as_json: bool) -> None:
     summary = result.summary()
     if as_json:
         typer.echo(json.dumps({"settings": settings, **summary}))
@@ -118,8 +171,6 @@ def _report(result: LoadResult, settings: dict[str, Any], as_json: bool) -> None
         Console().print(_table(summary))
         for code, reason in summary["reasons"].items():
             typer.echo(f"{code}: {reason}")
-    if result.errors:
-        raise typer.Exit(1)
 
 
 def _table(summary: dict[str, Any]) -> Table:

@@ -10,6 +10,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Protocol
 
 from shoal.client.tally import LoadResult
+from shoal.client.trace import Trace
 from shoal.errors import ConfigurationError, ShoalError
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class LoadSettings:
     """Open loop: more wait to be sent, and their latency grows meanwhile."""
     seed: int | None = None
     """Of the arrivals. None: others each time."""
+    trace: bool = False
+    """Whether each request is noted by itself, for a report."""
 
     def __post_init__(self) -> None:
         lengths = {"duration": self.duration_seconds, "timeout": self.timeout_seconds, "concurrency": self.concurrency}
@@ -125,7 +128,7 @@ class _Run:
         self._begin = self._start + settings.warm_up_seconds
         self._end = self._begin + settings.duration_seconds
         self._cpu_at_begin: float | None = None
-        self._result = LoadResult()
+        self._result = LoadResult(trace=Trace() if settings.trace else None)
 
     async def run(self, stop: asyncio.Event) -> LoadResult:
         load = asyncio.create_task(self._closed() if self._settings.rate is None else self._open(self._settings.rate))
@@ -194,14 +197,15 @@ class _Run:
             result = await self._call(request, left)
         except ShoalError as error:
             if intended >= self._begin:
-                self._result.add_error(error)
+                self._result.add_error(error, self._now() - self._begin)
             await asyncio.sleep(0)  # an error that needed no waiting must not keep the loop from others
             return
         finished = self._now()
         self._show(finished)
-        self._result.answered += self._begin <= finished < self._end
+        if self._begin <= finished < self._end:
+            self._result.arrived(finished - self._begin)
         if intended >= self._begin:
-            self._result.add(finished - intended, sent - intended, result.timing)
+            self._result.add(finished - intended, sent - intended, result.timing, finished - self._begin)
 
     async def _call(self, request: LoadRequest, left: float) -> Result:
         return await self._client.infer(request.task, request.image, request.model, timeout_seconds=left)

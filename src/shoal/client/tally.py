@@ -8,20 +8,21 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from shoal.client.trace import STAGES, Trace
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shoal.client.results import Timing
     from shoal.errors import ShoalError
 
-STAGES = ("upload", "queue", "fetch", "decode", "compute")
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99, "max": 1.0}
 _MILLISECONDS = 1000
 
 
 @dataclass(slots=True)
 class LoadResult:
-    """One load test, or one process's share of it; 8 bytes a request.
+    """One load test, or one process's share of it; 8 bytes a request, and 34 more where each is traced.
 
     A request counts towards latency if its intended send time is in the measured window, however late it ends, and
     towards throughput if its answer arrives in the window, whenever it was sent: neither end of the window is biased.
@@ -46,20 +47,32 @@ class LoadResult:
     """How late requests left, against their intended time: a load generator at its limit shows here."""
     cpu_seconds: float = 0.0
     """The load generator's own CPU time in the window."""
+    trace: Trace | None = None
+    """Each request by itself, where somebody wants to look at them."""
 
-    def add(self, latency_seconds: float, lag_seconds: float, timing: Timing) -> None:
-        """Counts a good answer."""
+    def arrived(self, at_seconds: float) -> None:
+        """Counts a good answer towards throughput; ``at_seconds`` is since the window's begin."""
+        self.answered += 1
+        if self.trace is not None:
+            self.trace.arrived.append(at_seconds)
+
+    def add(self, latency_seconds: float, lag_seconds: float, timing: Timing, at_seconds: float = 0.0) -> None:
+        """Counts a good answer towards latency; ``at_seconds`` is since the window's begin."""
         self.latencies.append(latency_seconds)
         self.lag_seconds += lag_seconds
         self.lag_max_seconds = max(self.lag_max_seconds, lag_seconds)
         for stage in STAGES:
             self.stage_us[stage] += getattr(timing, f"{stage}_us")
         self.batches += 1 / max(timing.batch_size, 1)
+        if self.trace is not None:
+            self.trace.add(at_seconds, timing)
 
-    def add_error(self, error: ShoalError) -> None:
-        """Counts a request that failed."""
+    def add_error(self, error: ShoalError, at_seconds: float = 0.0) -> None:
+        """Counts a request that failed; ``at_seconds`` is since the window's begin."""
         self.errors[error.code.name] += 1
         self.reasons.setdefault(error.code.name, str(error))
+        if self.trace is not None:
+            self.trace.failed[error.code.name].append(at_seconds)
 
     @property
     def images_per_s(self) -> float:
@@ -105,6 +118,9 @@ def merge(shares: Sequence[LoadResult]) -> LoadResult:
         whole.lag_seconds += share.lag_seconds
         whole.lag_max_seconds = max(whole.lag_max_seconds, share.lag_max_seconds)
         whole.cpu_seconds += share.cpu_seconds
+        if share.trace is not None:
+            whole.trace = whole.trace or Trace()
+            whole.trace.extend(share.trace)
     return whole
 
 

@@ -62,6 +62,29 @@ def test_failures_are_counted_and_are_1(service: FakeService, capsys: pytest.Cap
     assert summary["images_per_s"] == 0
 
 
+def test_the_report(service: FakeService, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert shoal("bench", "--json", "--rate", "50", "--report", "out/report", *SHORT) == 0
+    assert told(capsys)["answered"] > 0
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert f"shoal bench --target {service.target} --task classification" in page
+    assert "test-key" not in page
+    assert "test-key" not in (tmp_path / "out" / "report" / "bench.json").read_text()
+
+
+def test_a_report_of_failures_is_written_too(
+    service: FakeService, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    service.reply_uuid = "another"
+    assert shoal("bench", "--report", "report", *SHORT) == 1
+    assert "INTERNAL" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_a_report_that_can_not_be_written_is_told_before_the_load(service: FakeService, tmp_path: Path) -> None:
+    (tmp_path / "report").write_text("a file")
+    assert shoal("bench", "--report", "report", *SHORT) == 2
+    assert not service.calls
+
+
 def test_the_table(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
     assert shoal("bench", *SHORT) == 0
     assert "latency p99" in capsys.readouterr().out
