@@ -29,6 +29,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 """Up to a day: Envoy takes no longer ones, and would then go on without any of its routes."""
 
+RECENT_REQUESTS = 10_000
+"""Remembered by each batcher and worker, where the file names no number."""
+
 
 class Section(BaseModel):
     """A part of the service file: unknown keys are errors, and a loaded one never changes."""
@@ -179,10 +182,12 @@ class ModelOverride(Section):
 
 
 class Observe(Section):
-    """Logs."""
+    """Logs, and what ``shoal explain`` knows."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged. ``debug`` names the uuids of every batch."""
+    recent_requests: int = Field(default=RECENT_REQUESTS, ge=0, le=1_000_000)
+    """How many requests each batcher and each worker remembers, at about 0.6 kB. 0: none."""
 
 
 class Service(Section):

@@ -15,6 +15,7 @@ from shoal.batcher.request import Request
 from shoal.batcher.stream import BatchStream, StreamState, opener
 from shoal.batching.settings import BatchingSettings
 from shoal.errors import Code, DeadlineExceeded, Overloaded, ShoalError, Unavailable, from_status
+from shoal.explain.recent import Recent
 from shoal.observe import metrics
 
 if TYPE_CHECKING:
@@ -43,13 +44,19 @@ _BACKOFF_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 class ModelQueue:
     """The queue of one model and method: feeds events to its policy and carries out the decisions."""
 
-    def __init__(self, channel: grpc.aio.Channel, method: str, model: str, batcher: str) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, method: str, model: str, batcher: str, recent: Recent[Request]
+    ) -> None:
         self.failure: ShoalError | None = None
         """Why this queue can't be used any more; make another."""
         self._loop = asyncio.get_running_loop()
         self._policy: BatchingPolicy[BatchStream, Request] = BatchingPolicy(BatchingSettings())
         self._settings = ""
         self._model = model
+        self._called = (method, model)
+        self._recent = recent
+        self._over: asyncio.Future[bytes] = self._loop.create_future()
+        self._over.cancel()
         self._metadata = (("x-model-name", model), ("x-shoal-method", method), ("x-shoal-batcher", batcher))
         self._open = opener(channel)
         self._streams: set[BatchStream] = set()
@@ -77,7 +84,10 @@ class ModelQueue:
             message=message,
             answer=self._loop.create_future(),
             traceparent=traceparent,
+            called=self._called,
+            ahead=self._policy.queued,
         )
+        self._recent.add(request, len(message))
         timer = self._loop.call_at(request.deadline, self._expire, request)
         self._carry_out(self._policy.arrived(now, request))
         try:
@@ -85,7 +95,9 @@ class ModelQueue:
         finally:
             timer.cancel()
             if request.answer.cancelled():
+                request.end(Code.CANCELLED, "the caller went away")
                 self._carry_out(self._policy.withdrawn(monotonic(), request))
+            request.answer = self._over  # it is remembered, its answer isn't
 
     def drain(self) -> None:
         """Nothing waits for company any more."""
@@ -127,7 +139,9 @@ class ModelQueue:
         """A worker answered one request."""
         if request.answer.done():
             return
-        self._meter.answered(Code(result.code))
+        code = Code(result.code)
+        self._meter.answered(code)
+        request.end(code, result.message)
         if result.code == Code.OK:
             request.answer.set_result(result.response)
         else:
@@ -142,6 +156,9 @@ class ModelQueue:
         self._streams.discard(stream)
         waiting = [request for request in unanswered if not request.answer.done()]
         if waiting:
+            now = monotonic()
+            for request in waiting:
+                request.withdraw_from(now)
             self._meter.resent(len(waiting))
             log.warning(
                 "model %s: a stream broke under %d requests: %s %s", self._model, len(waiting), code.name, message
@@ -202,6 +219,7 @@ class ModelQueue:
     def _answer_error(self, request: Request, error: ShoalError) -> None:
         if not request.answer.done():
             self._meter.answered(error.code)
+            request.end(error.code, str(error))
             request.answer.set_exception(error)
 
     def _carry_out(self, decisions: Sequence[Decision[BatchStream, Request]]) -> None:
@@ -212,6 +230,7 @@ class ModelQueue:
                     stream.send(entries)
                 case Close(stream, size, reason):
                     self._meter.closed(size, reason)
+                    stream.batch.close(reason, self._policy.settings)
                     stream.close()
                 case Reject(entry, error):
                     self._answer_error(entry, error)
@@ -233,8 +252,16 @@ class ModelQueue:
 class Dispatcher:
     """All queues of one batcher process."""
 
-    def __init__(self, channel: grpc.aio.Channel, name: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, name: str, remembered: int = 0) -> None:
+        """Prepares; nothing is connected yet.
+
+        Args:
+            channel: To the load balancer.
+            name: Names this process to workers.
+            remembered: Requests kept in ``recent``, at most.
+        """
         self.in_flight = 0
+        self.recent: Recent[Request] = Recent(remembered)
         self._channel = channel
         self._name = name
         self._queues: dict[tuple[str, str], ModelQueue] = {}
@@ -258,7 +285,7 @@ class Dispatcher:
         self._queues = {key: queue for key, queue in self._queues.items() if not queue.failure}
         if len(self._queues) >= MAX_QUEUES:
             raise Overloaded(f"{MAX_QUEUES} methods are being called already; try again later")
-        queue = self._queues[method, model] = ModelQueue(self._channel, method, model, self._name)
+        queue = self._queues[method, model] = ModelQueue(self._channel, method, model, self._name, self.recent)
         return queue
 
     def drain(self) -> None:

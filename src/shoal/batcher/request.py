@@ -1,21 +1,111 @@
-"""A request inside the batcher: what the policy sees, and what its caller waits on."""
+"""A request inside the batcher: what the policy sees, what its caller waits on, and what is told of it later."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from shoal.batcher.queue import Entry
+from shoal.errors import Code
+from shoal.explain.views import MAX_TEXT, Answer, BatcherVisit, BatchView, stages
 
 if TYPE_CHECKING:
     import asyncio
 
+    from shoal.batching.settings import BatchingSettings
+    from shoal.explain.recent import Recent
+
+
+@dataclass(eq=False, slots=True)
+class SentBatch:
+    """What the requests of one batch have in common."""
+
+    opened: float
+    size: int = 0
+    closed: float = 0.0
+    """0: it is open."""
+    reason: str = ""
+    settings: BatchingSettings | None = None
+    """Those that held when it closed."""
+
+    def close(self, reason: str, settings: BatchingSettings) -> None:
+        """The batch is complete."""
+        self.closed, self.reason, self.settings = monotonic(), reason, settings
+
+    def view(self, now: float) -> BatchView:
+        """What is told of it."""
+        seconds = (self.closed or now) - self.opened
+        told = BatchView(size=self.size, open_seconds=seconds, closed_because=self.reason)
+        return told.model_copy(update=_limits(self.settings)) if self.settings else told
+
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Request(Entry):
-    """One unary call. Its message is opaque."""
+    """One unary call. Its message is opaque. Times are 0 until they come."""
 
     message: bytes = field(repr=False)
     answer: asyncio.Future[bytes]
     """The response message, or the error that the caller gets."""
     traceparent: str = ""
+    called: tuple[str, str] = ("", "")
+    """The method and the model."""
+    ahead: int = 0
+    """Requests that were queued when it came."""
+    lost: float = 0.0
+    """When a stream last broke under it."""
+    sent: float = 0.0
+    batch: SentBatch | None = None
+    ended: float = 0.0
+    code: Code = Code.OK
+    text: str = ""
+
+    def end(self, code: Code, text: str = "") -> None:
+        """It has its answer, or its caller has left."""
+        self.code, self.text, self.ended = code, text[:MAX_TEXT], monotonic()
+
+    def withdraw_from(self, now: float) -> None:
+        """The stream that it was sent on broke."""
+        self.lost, self.sent, self.batch = now, 0.0, None
+
+    @property
+    def sent_as(self) -> tuple[int, int]:
+        """What its worker is told: microseconds that it waited, and those that are left of its deadline, at least 1."""
+        return int((self.sent - self.arrived) * 1e6), max(1, int((self.deadline - self.sent) * 1e6))
+
+    def view(self, now: float) -> BatcherVisit:
+        """What is told of it; not its message, which holds a key."""
+        end, batch, sent = self.ended or now, self.batch, self.sent
+        marks = [("broken", self.lost)] if self.lost else []
+        marks += [("permit", sent), ("open", max(batch.closed, sent) if batch and batch.closed else 0.0)]
+        method, model = self.called
+        return BatcherVisit(
+            method=method,
+            model=model,
+            key_id=self.owner,
+            seconds_ago=now - self.arrived,
+            stage_seconds=stages(self.arrived, [*marks, ("closed", self.ended)], end),
+            total_seconds=end - self.arrived,
+            code=self.code.name if self.ended else "",
+            message=self.text,
+            sent_as=self.sent_as if sent else None,
+            timeout_seconds=self.deadline - self.arrived,
+            queued_ahead=self.ahead,
+            broken_streams=self.attempts,
+            batch=batch.view(end) if batch else None,
+        )
+
+
+def explain(recent: Recent[Request], image_uuid: str) -> Answer:
+    """What is remembered of a uuid, in lower case: messages are opaque, so it is looked for anywhere in them."""
+    now, wanted = monotonic(), image_uuid.encode()
+    found = [request for request in recent.newest_first() if wanted in request.message.lower()]
+    return Answer(memory=recent.memory(now), batcher=tuple(request.view(now) for request in found))
+
+
+def _limits(settings: BatchingSettings) -> dict[str, object]:
+    return {
+        "max_batch_size": settings.max_batch_size,
+        "preferred_batch_size": settings.preferred_batch_size,
+        "max_queue_delay_microseconds": settings.max_queue_delay_microseconds,
+    }

@@ -7,13 +7,15 @@ import logging
 import math
 import os
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import grpc
 
 from shoal.batcher.dispatch import Dispatcher
+from shoal.batcher.request import explain
 from shoal.errors import RETRY_PUSHBACK, Code, InvalidRequest, NotFound, Overloaded, ShoalError, Unavailable, to_status
-from shoal.observe.metrics import serve_metrics
+from shoal.explain.endpoint import serve
 from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class Orders:
     max_message_bytes: int = MAX_MESSAGE_BYTES
     metrics: str = ""
     """``HOST:PORT``; none if empty."""
+    recent_requests: int = 0
+    """Kept for ``shoal explain``."""
 
     def write(self) -> dict[str, str]:
         """The environment for ``read``."""
@@ -111,10 +115,11 @@ class Batcher:
 def make_batcher() -> Batcher:
     """The batcher that the environment describes, its metrics served; call it on the event loop that will serve."""
     orders = Orders.read(os.environ)
-    if orders.metrics:
-        serve_metrics(Endpoint.parse(orders.metrics))
     channel = open_channel(orders.target, workers=orders.workers)
-    return Batcher(Dispatcher(channel, orders.name), orders.models, orders.max_message_bytes)
+    dispatcher = Dispatcher(channel, orders.name, orders.recent_requests)
+    if orders.metrics:
+        serve(Endpoint.parse(orders.metrics), partial(explain, dispatcher.recent))
+    return Batcher(dispatcher, orders.models, orders.max_message_bytes)
 
 
 def open_channel(target: str, *, workers: bool = False) -> grpc.aio.Channel:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import grpc
 
+from shoal.batcher.request import SentBatch
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
 
@@ -67,6 +68,8 @@ class BatchStream:
     def __init__(self, call: Call, owner: StreamOwner, clock: asyncio.AbstractEventLoop) -> None:
         self.served = False
         """Whether a worker ever granted it a permit."""
+        self.batch = SentBatch(0.0)
+        """The one that it carries, or carried last."""
         self.state: StreamState = "parked"
         self._call = call
         self._owner = owner
@@ -87,16 +90,19 @@ class BatchStream:
 
     def send(self, requests: Sequence[Request]) -> None:
         """Adds requests to the batch."""
-        if self.state != "in use":
-            self.state, self._first = "in use", self._sent
         now = monotonic()
+        if self.state != "in use":
+            self.state, self._first, self.batch = "in use", self._sent, SentBatch(now)
+        self.batch.size += len(requests)
         for request in requests:
+            request.sent, request.batch = now, self.batch
+            queued_us, timeout_us = request.sent_as
             self._chunk_for(len(request.message)).items.add(
                 index=self._sent,
                 request=request.message,
                 owner=request.owner,
-                timeout_us=max(1, int((request.deadline - now) * 1e6)),
-                queued_us=int((now - request.arrived) * 1e6),
+                timeout_us=timeout_us,
+                queued_us=queued_us,
                 traceparent=request.traceparent,
             )
             self._unanswered[self._sent] = request

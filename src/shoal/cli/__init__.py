@@ -34,6 +34,9 @@ COMMANDS = {
     "down": Command("shoal.cli.status:down", "local", "Drain the service and stop it."),
     "classify": Command("shoal.cli.classify:classify", "", "Label pictures."),
     "detect": Command("shoal.cli.classify:detect", "", "Find boxes in pictures."),
+    "explain": Command(
+        "shoal.cli.explain:explain", "", "Say what became of a recent request, and where its time went."
+    ),
     "model": Command("shoal.cli.model:app", "models", "Add, list and check models."),
     "keys": Command("shoal.cli.keys:app", "router", "Create, list and revoke API keys."),
     "render": Command("shoal.cli.render:app", "router", "Write the configuration that a service file gives."),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from shoal.errors import ConfigurationError
+from shoal.spec import RECENT_REQUESTS
 from shoal.topology import Endpoint
 
 _LARGEST_MESSAGE = 3 * 2**20  # workers take 4 MiB, and an item has company
@@ -38,8 +39,12 @@ def serve_batcher(
         typer.Option(metavar="HOST:PORT", help="Envoy's admin address; keep it on loopback. Default: a free port."),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Where /metrics is served. Default: nowhere.")
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where /metrics and /requests/UUID are served. Default: nowhere."),
     ] = None,
+    recent_requests: Annotated[
+        int, typer.Option(min=0, help="Requests remembered for 'shoal explain'; 0: none.")
+    ] = RECENT_REQUESTS,
     max_message_bytes: Annotated[
         int | None, typer.Option(min=1, max=_LARGEST_MESSAGE, help="Larger requests are refused. Default: 65536.")
     ] = None,
@@ -62,6 +67,7 @@ def serve_batcher(
         models=tuple(model or (() if balancer else (DEFAULT_MODEL,))),
         max_message_bytes=max_message_bytes or MAX_MESSAGE_BYTES,
         metrics=str(Endpoint.parse(metrics)) if metrics else "",
+        recent_requests=recent_requests if metrics else 0,
     )
     options = BatcherOptions(orders, door, Endpoint.parse(admin) if admin else FreePorts()())
     raise typer.Exit(run_until_signal(lambda stop: serve(options, stop)))

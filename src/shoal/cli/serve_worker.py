@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path  # noqa: TC003 - typer reads it
 from typing import Annotated
 
@@ -15,20 +16,23 @@ from shoal.topology import Endpoint
 def serve_worker(
     pool: Annotated[str, typer.Option(help="The pool of the service file that this worker is one of.")],
     listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where batches come in.")],
-    metrics: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where /metrics is served.")],
+    metrics: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where /metrics and /requests/UUID are served.")],
     service: Annotated[Path | None, typer.Option(help="The service file. Default: the default service.")] = None,
     home: Annotated[Path | None, typer.Option(help="Shoal's home. Default: $SHOAL_HOME or .shoal.")] = None,
     store_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="Where a managed store listens.")] = None,
 ) -> None:
     """Runs a worker until SIGTERM, then drains."""
     from shoal import spec  # noqa: PLC0415 - the extra may be missing
-    from shoal.observe.metrics import serve_metrics  # noqa: PLC0415
+    from shoal.explain.endpoint import serve  # noqa: PLC0415
+    from shoal.explain.recent import Recent  # noqa: PLC0415
     from shoal.signals import run_until_signal  # noqa: PLC0415
     from shoal.worker.server import Worker, WorkerOptions  # noqa: PLC0415
+    from shoal.worker.stages import Stages, explain  # noqa: PLC0415
 
     read = spec.load(service)
     if pool not in read.pools:
         raise ConfigurationError(f"--pool {pool}: the service file has {', '.join(read.pools)}")
     options = WorkerOptions(read, Home(home) if home else Home.default(), pool, Endpoint.parse(listen), store_endpoint)
-    serve_metrics(Endpoint.parse(metrics))
-    run_until_signal(lambda stop: Worker(options).run(stop), read.observe.log_level)
+    recent: Recent[Stages] = Recent(read.observe.recent_requests)
+    serve(Endpoint.parse(metrics), partial(explain, recent))
+    run_until_signal(lambda stop: Worker(options, recent).run(stop), read.observe.log_level)

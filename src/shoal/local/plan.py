@@ -103,7 +103,7 @@ def plan(
     stores = (store(free()),) if service.object_store.runs_locally else ()
     store_url = f"http://{stores[0].listen}" if stores else None
     batchers = tuple(
-        _batcher(group, number, listen, topology.balancer, free(), free())
+        _batcher(group, number, listen, topology.balancer, free(), free(), service.observe.recent_requests)
         for group, endpoints in topology.batchers.items()
         for number, listen in enumerate(endpoints, 1)
     )
@@ -126,11 +126,13 @@ def _shoal(*arguments: object) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", "shoal", *map(str, arguments))
 
 
-def _batcher(group: str, number: int, listen: Endpoint, balancer: Endpoint, admin: Endpoint, metrics: Endpoint) -> Part:
+def _batcher(
+    group: str, number: int, listen: Endpoint, balancer: Endpoint, admin: Endpoint, metrics: Endpoint, recent: int
+) -> Part:
     name = f"batcher-{group}-{number}"
     command = _shoal(
         "serve", "batcher", "--name", name, "--listen", listen, "--balancer", balancer, "--admin", admin,
-        "--metrics", metrics,
+        "--metrics", metrics, "--recent-requests", recent,
     )  # fmt: skip
     return Part(name, Role.BATCHER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics")
 

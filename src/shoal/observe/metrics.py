@@ -12,6 +12,8 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from wsgiref.simple_server import WSGIServer
+
     from shoal.topology import Endpoint
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192)
@@ -46,13 +48,14 @@ WORKER_BATCHES = Gauge("shoal_worker_batches_in_flight", "Batches that hold a pe
 WORKER_PERMITS = Gauge("shoal_worker_permit_limit", "Batches that the worker takes at once.", ["model"])
 
 
-def serve_metrics(endpoint: Endpoint) -> None:
-    """Serves ``/metrics`` from a thread for as long as the process lives.
+def serve_metrics(endpoint: Endpoint) -> WSGIServer:
+    """Serves ``/metrics`` from a thread for as long as the process lives, or until ``shutdown`` and ``server_close``.
 
     Raises:
         ConfigurationError: naming the port.
     """
     try:
-        start_http_server(endpoint.port, endpoint.host)
+        server, _ = start_http_server(endpoint.port, endpoint.host)
     except OSError as error:
         raise ConfigurationError(f"can't serve metrics on {endpoint}: {error.strerror}") from error
+    return server

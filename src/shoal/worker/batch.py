@@ -68,6 +68,7 @@ class PictureBatch:
 
         A batch whose fetches all hang answers at once that it has nothing: it holds up nobody.
         """
+        self._note_close()
         await self._wait()
         if self._all_hang():
             yield self._take_results()
@@ -85,6 +86,9 @@ class PictureBatch:
 
     def abandon(self) -> None:
         """Stops what is left and gives the slot back."""
+        for picture in (*self._preparing.values(), *self._ready):
+            if not picture.stages.ended:
+                picture.stages.end(Code.CANCELLED, "the batch's stream ended")
         for task in self._preparing:
             task.cancel()
         if self._preparing:  # a picture that is being decoded is written to its end
@@ -107,12 +111,19 @@ class PictureBatch:
         if slot.done() and not slot.cancelled() and slot.exception() is None:
             self._model.loaded.release(slot.result())
 
+    def _note_close(self) -> None:
+        now = monotonic()
+        for picture in (*self._preparing.values(), *self._ready):
+            picture.stages.closed = now
+
     async def _settle(self) -> None:
         """Waits until each picture is ready, has failed, or is left behind."""
         while self._preparing and not self._may_leave():
             await asyncio.wait(self._preparing, return_when=asyncio.FIRST_COMPLETED)
             await self._wait()
         self._left_behind = set(self._fetching)
+        for picture in self._left_behind:
+            picture.stages.left_behind = True
 
     async def _wait(self) -> None:
         """Gives what isn't ready a little more time."""
@@ -134,7 +145,7 @@ class PictureBatch:
         now = monotonic()
         for picture in pictures:
             if picture.deadline <= now:
-                self._fail(picture.item.index, DeadlineExceeded("the deadline passed before the batch was ready"))
+                self._drop(picture, DeadlineExceeded("the deadline passed before the batch was ready"))
         return [picture for picture in pictures if picture.deadline > now]
 
     async def _prepare(self, picture: Picture) -> None:
@@ -146,7 +157,7 @@ class PictureBatch:
                 await self._decode(picture, data, await asyncio.shield(self._own_slot()))
                 self._ready.append(picture)
         except Exception as error:
-            self._fail(picture.item.index, error)
+            self._drop(picture, error)
 
     async def _fetch(self, picture: Picture) -> Buffer:
         self._fetching.add(picture)
@@ -155,7 +166,8 @@ class PictureBatch:
             data = await self._model.fetcher.fetch(picture.key, picture.remaining(started))
         finally:
             self._fetching.discard(picture)
-        picture.fetch_seconds = monotonic() - started
+        picture.stages.fetched = monotonic()
+        picture.fetch_seconds = picture.stages.fetched - started
         self._model.meter.fetched(picture.fetch_seconds, len(memoryview(data)))
         return data
 
@@ -164,6 +176,8 @@ class PictureBatch:
         picture.size, picture.decode_seconds = await self._model.threads.run(
             _timed_decode, self._model, data, slot.input[picture.row]
         )
+        picture.stages.decoded = monotonic()
+        picture.stages.decoding = picture.stages.decoded - picture.decode_seconds
         self._model.meter.decoded(picture.decode_seconds)
 
     async def _run_alone(self, picture: Picture, data: Buffer) -> None:
@@ -181,10 +195,10 @@ class PictureBatch:
             return await self._run(slot, pictures)
         except Internal as error:
             if len(pictures) == 1:
-                return [self._failure(pictures[0].item.index, error)]
+                return [self._dropped(pictures[0], error)]
             log.warning("model %s: a batch of %d failed; running it one by one", self._model.name, len(pictures))
         except ShoalError as error:
-            return [self._failure(picture.item.index, error) for picture in pictures]
+            return [self._dropped(picture, error) for picture in pictures]
         results = []
         for row, picture in enumerate(pictures):
             slot.input[0] = slot.input[row]
@@ -197,6 +211,8 @@ class PictureBatch:
         if left <= 0:
             raise DeadlineExceeded("the deadline passed before the engine was free")
         timeout = 0 if math.isinf(left) else max(1, int(left * 1e6))
+        for picture in pictures:
+            picture.stages.ask(asked, len(pictures))
         inference = await self._model.loaded.infer(slot, len(pictures), timeout)
         started = monotonic() - inference.seconds
         self._model.meter.executed(len(pictures), started - asked, inference.seconds)
@@ -214,6 +230,7 @@ class PictureBatch:
         results = []
         for row, picture in enumerate(pictures):
             timing = picture.timing(started, compute_us, len(pictures))
+            picture.stages.started, picture.stages.computed = started, started + inference.seconds
             results.append(self._reply(inference.outputs, row, picture, timing))
         return results
 
@@ -227,9 +244,18 @@ class PictureBatch:
             reply.model_version = self._model.loaded.config.version
             reply.timing.CopyFrom(timing)
             self._model.meter.answered(Code.OK)
+            picture.stages.end(Code.OK)
             return batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
         except Exception as error:
-            return self._failure(picture.item.index, error)
+            return self._dropped(picture, error)
+
+    def _drop(self, picture: Picture, error: BaseException) -> None:
+        self._results.append(self._dropped(picture, error))
+
+    def _dropped(self, picture: Picture, error: BaseException) -> batching_pb2.BatchItemResult:
+        result = self._failure(picture.item.index, error)
+        picture.stages.end(Code(result.code), result.message)
+        return result
 
     def _fail(self, index: int, error: BaseException) -> None:
         self._results.append(self._failure(index, error))

@@ -15,11 +15,13 @@ from shoal.observe import metrics
 from shoal.v1 import inference_pb2
 from shoal.worker.batch import PictureBatch
 from shoal.worker.picture import Picture
+from shoal.worker.stages import Stages
 
 if TYPE_CHECKING:
     from shoal.batching.settings import BatchingSettings
     from shoal.batching.v1 import batching_pb2
     from shoal.engine import LoadedModel
+    from shoal.explain.recent import Recent
     from shoal.threads import Threads
     from shoal.worker.access import Access
     from shoal.worker.decode import Decoder
@@ -54,6 +56,8 @@ class PictureModel:
     threads: Threads
     """Where pictures are decoded."""
     meter: Meter
+    recent: Recent[Stages]
+    """Where what became of pictures is kept for a while."""
 
     @property
     def name(self) -> str:
@@ -92,7 +96,11 @@ class PictureModel:
             raise InvalidRequest(f"model {self.name!r} serves version {version}, not {request.model_version}")
         self.head.check(request)
         deadline = now + item.timeout_us / 1e6 if item.timeout_us else float("inf")
-        return Picture(item, now, deadline, request, object_key(key.prefix, request.image_uuid))
+        name = object_key(key.prefix, request.image_uuid)
+        sent_as = item.queued_us, item.timeout_us
+        stages = Stages(request.image_uuid, item.owner, self.name, version, sent_as, now)
+        self.recent.add(stages)
+        return Picture(item, now, deadline, request, name, stages)
 
 
 def _parse(message: bytes) -> inference_pb2.ImageRequest:

@@ -11,6 +11,7 @@ from shoal.worker.header import ImageSize
 
 if TYPE_CHECKING:
     from shoal.batching.v1 import batching_pb2
+    from shoal.worker.stages import Stages
 
 
 @dataclass(eq=False, slots=True)
@@ -23,6 +24,7 @@ class Picture:
     request: inference_pb2.ImageRequest
     key: str
     """The object's key."""
+    stages: Stages
     row: int = 0
     """Its row of the slot."""
     size: ImageSize = field(default_factory=lambda: ImageSize(0, 0))

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
     from shoal.engine import LoadedModel
+    from shoal.explain.recent import Recent
     from shoal.home import Home
     from shoal.modelstore.config import ModelConfig
     from shoal.spec import Pool, Service
     from shoal.topology import Endpoint
+    from shoal.worker.stages import Stages
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +58,11 @@ class WorkerOptions:
 class Worker:
     """All models of one pool on one engine."""
 
-    def __init__(self, options: WorkerOptions) -> None:
+    def __init__(self, options: WorkerOptions, recent: Recent[Stages]) -> None:
+        """Prepares; what becomes of pictures is kept in ``recent``."""
         store = _open_object_store(options)
         self._options = options
+        self._recent = recent
         self._settings: Pool = options.service.pools[options.pool]
         self._model_store = options.home.model_store(options.service)
         self._access = Access(load_keys(options.home.keys_file(options.service)))
@@ -109,6 +113,7 @@ class Worker:
             access=self._access,
             threads=self._threads,
             meter=Meter(config.name),
+            recent=self._recent,
         )
 
     async def _follow_keys(self) -> None:

@@ -115,5 +115,5 @@ def test_a_missing_module_of_our_own_is_a_fault(command: Callable[[BaseException
 
 
 def test_the_client_needs_no_extra() -> None:
-    assert [name for name, each in COMMANDS.items() if not each.extra] == ["classify", "detect", "bench"]
+    assert [name for name, each in COMMANDS.items() if not each.extra] == ["classify", "detect", "explain", "bench"]
     assert isinstance(COMMANDS["up"], Command)

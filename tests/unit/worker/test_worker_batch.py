@@ -4,7 +4,7 @@ import asyncio
 import threading
 import uuid
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +12,7 @@ from PIL import Image
 
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, InvalidRequest, NotFound, Unavailable
+from shoal.explain.recent import Recent
 from shoal.keys import Key, KeyRing
 from shoal.threads import Threads
 from shoal.v1 import inference_pb2
@@ -22,11 +23,14 @@ from shoal.worker.decode import Decoder
 from shoal.worker.header import ImageSize
 from shoal.worker.heads import make_head
 from shoal.worker.model import Meter, PictureModel
+from shoal.worker.stages import explain
 from support.pictures import encode
 from support.scripted_engine import ScriptedModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from shoal.explain.views import WorkerVisit
 
 SECRET = "s" * 24
 RED, GREEN, BLUE = (encode(Image.new("RGB", (16, 16), colour)) for colour in ("red", "lime", "blue"))
@@ -72,6 +76,7 @@ def model(engine: ScriptedModel) -> Iterator[PictureModel]:
             access=Access(KeyRing([Key(id="k", key=SECRET, owner="me"), Key(id="other", key="o" * 24, owner="you")])),
             threads=threads,
             meter=Meter("colour"),
+            recent=Recent(100),
         )
 
 
@@ -282,3 +287,81 @@ async def test_a_slot_that_a_thread_writes_to_is_kept_until_it_has(
     assert not given_back.is_set()
     go_on.set()
     await given_back.wait()
+
+
+def told(model: PictureModel, name: str) -> WorkerVisit:
+    (visit,) = explain(model.recent, name).worker
+    assert SECRET not in visit.model_dump_json()
+    assert sum(visit.stage_seconds.values()) == pytest.approx(visit.total_seconds)
+    return visit
+
+
+async def test_what_became_of_each_picture_is_told(model: PictureModel, batch: PictureBatch) -> None:
+    names = [model.fetcher.put(picture) for picture in (RED, GREEN, NotFound("no image"))]
+    for index, name in enumerate(names):
+        batch.add(item(index, name, timeout_us=5_000_000))
+    assert not told(model, names[0]).code
+    answered = await results(batch)
+    visit = told(model, names[0])
+    timing = inference_pb2.ClassifyReply.FromString(answered[0].response).timing
+    assert list(visit.stage_seconds) == [
+        "fetch", "slot", "decode", "company", "mates", "instance", "compute", "reply",
+    ]  # fmt: skip
+    assert (visit.code, visit.batch_size, visit.executions) == ("OK", timing.batch_size, 1)
+    assert visit.stage_seconds["decode"] == pytest.approx(timing.decode_us / 1e6, abs=1e-5)
+    assert (visit.key_id, visit.model, visit.model_version, visit.sent_as) == ("k", "colour", 3, (7, 5_000_000))
+    missing = told(model, names[2])
+    assert (missing.code, missing.message, missing.batch_size) == ("NOT_FOUND", "no image", 0)
+    assert list(missing.stage_seconds) == ["fetch"]
+
+
+async def test_one_that_is_left_behind_is_told_so(
+    model: PictureModel, batch: PictureBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    hangs = asyncio.Event()
+    late, timely = model.fetcher.put(hangs), model.fetcher.put(GREEN)
+    for index, name in enumerate((late, timely)):
+        batch.add(item(index, name))
+    groups = batch.finish()
+    await anext(groups)
+    assert not told(model, late).code
+    assert list(told(model, late).stage_seconds) == ["fetch"]
+    hangs.set()
+    await anext(groups)
+    visit = told(model, late)
+    assert (visit.code, visit.left_behind, visit.batch_size) == ("OK", True, 1)
+    assert visit.stage_seconds["company"] == 0.0
+    assert not told(model, timely).left_behind
+
+
+async def test_a_batch_that_ran_one_by_one_is_told_so(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel
+) -> None:
+    engine.poison = 127
+    names = [model.fetcher.put(picture) for picture in (RED, encode(Image.new("L", (16, 16), 127)))]
+    for index, name in enumerate(names):
+        batch.add(item(index, name))
+    await results(batch)
+    assert [told(model, name).code for name in names] == ["OK", "INTERNAL"]
+    assert [(told(model, name).executions, told(model, name).batch_size) for name in names] == [(2, 1), (2, 1)]
+
+
+async def test_one_whose_stream_broke_is_told_as_cancelled(model: PictureModel) -> None:
+    batch = PictureBatch(model)
+    name = model.fetcher.put(asyncio.Event())
+    batch.add(item(0, name))
+    await asyncio.sleep(0)
+    batch.abandon()
+    assert told(model, name).code == "CANCELLED"
+    assert list(told(model, name).stage_seconds) == ["fetch"]
+
+
+async def test_a_worker_forgets_too(model: PictureModel) -> None:
+    small = replace(model, recent=Recent(2))
+    batch = PictureBatch(small)
+    names = [model.fetcher.put(RED) for _ in range(3)]
+    for index, name in enumerate(names):
+        batch.add(item(index, name))
+    await results(batch)
+    assert [len(explain(small.recent, name).worker) for name in names] == [0, 1, 1]

@@ -1,0 +1,1 @@
+"""What became of one recent request: what parts remember, how they are asked, and what their answers mean together."""

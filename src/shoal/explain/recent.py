@@ -1,0 +1,57 @@
+"""The last requests of a part, in bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, Protocol, TypeVar
+
+from shoal.explain.views import Memory
+
+KEPT_BYTES = 16 * 2**20
+"""Of the messages that a batcher keeps; what a part keeps beside them is 0.5 to 0.7 kB a request."""
+
+
+class Arrived(Protocol):
+    """Anything that came at some time."""
+
+    @property
+    def arrived(self) -> float:
+        """Seconds of ``time.monotonic``."""
+        ...
+
+
+Record = TypeVar("Record", bound=Arrived)
+
+
+class Recent(Generic[Record]):
+    """Keeps the newest records; one thread adds, any thread looks.
+
+    Args:
+        limit: Records kept at most. 0: none.
+        max_bytes: Of what the records hold, as ``add`` is told, kept at most.
+    """
+
+    def __init__(self, limit: int, max_bytes: int = KEPT_BYTES) -> None:
+        self._limit = limit
+        self._max_bytes = max_bytes
+        self._records: deque[Record] = deque()
+        self._sizes: deque[int] = deque()
+        self._bytes = 0
+
+    def add(self, record: Record, size: int = 0) -> None:
+        """Keeps a record, which may still change, and forgets as many of the oldest as that takes."""
+        self._records.append(record)
+        self._sizes.append(size)
+        self._bytes += size
+        while len(self._sizes) > self._limit or self._bytes > self._max_bytes:
+            self._records.popleft()
+            self._bytes -= self._sizes.popleft()
+
+    def newest_first(self) -> list[Record]:
+        """The records of this moment."""
+        return list(reversed(self._records.copy()))  # the copy is one step: nothing is added meanwhile
+
+    def memory(self, now: float) -> Memory:
+        """How far back it goes."""
+        records = self._records.copy()
+        return Memory(requests=len(records), limit=self._limit, seconds=now - records[0].arrived if records else None)

@@ -1,0 +1,130 @@
+"""What a part tells of a request: the JSON of ``GET /requests/<uuid>`` beside its metrics.
+
+No message, key, presigned URL or object is in it, only the id of the caller's key. Times are durations, so that the
+clocks of two hosts needn't agree.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from shoal.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_TEXT = 300
+"""Characters of an error that are kept."""
+
+
+class View(BaseModel):
+    """A part of another version may tell more or less."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Memory(View):
+    """How far back a part remembers."""
+
+    requests: int
+    limit: int
+    """Of ``requests``; the service file's ``observe.recent_requests``."""
+    seconds: float | None = None
+    """Since its oldest request came."""
+
+
+class BatchView(View):
+    """One batch, as the batcher sent it."""
+
+    size: int
+    """Requests, so far if it is open."""
+    open_seconds: float
+    closed_because: str = ""
+    """``preferred``, ``delay``, ``deadline`` or ``drain``; empty while it is open."""
+    max_batch_size: int = 0
+    preferred_batch_size: tuple[int, ...] = ()
+    max_queue_delay_microseconds: int = 0
+
+
+class Visit(View):
+    """One request's time in one part."""
+
+    model: str
+    key_id: str
+    seconds_ago: float
+    """When it came."""
+    stage_seconds: dict[str, float]
+    """In their order; they add up to ``total_seconds``. Without an answer the last one is still going on."""
+    total_seconds: float
+    code: str = ""
+    """Of its answer; empty while it has none."""
+    message: str = ""
+    """What the caller was told of an error."""
+    sent_as: tuple[int, int] | None = None
+    """``queued_us`` and ``timeout_us`` of the item that went from batcher to worker: which visits belong together."""
+
+
+class BatcherVisit(Visit):
+    """A request in the batcher. Stages: ``broken``, ``permit``, ``open``, ``closed``."""
+
+    method: str
+    timeout_seconds: float
+    """What the caller gave it."""
+    queued_ahead: int = 0
+    """Requests of its queue that waited when it came."""
+    broken_streams: int = 0
+    batch: BatchView | None = None
+    """The one it was sent in last."""
+
+
+class WorkerVisit(Visit):
+    """A request in a worker.
+
+    Stages: ``fetch``, ``slot``, ``decode``, ``company``, ``mates``, ``instance``, ``compute``, ``reply``.
+    """
+
+    model_version: int
+    batch_size: int = 0
+    """Pictures that the engine ran together with it, itself included; 0: it never got there."""
+    executions: int = 0
+    """More than 1: the engine failed on the whole batch, and each picture of it ran alone."""
+    left_behind: bool = False
+    """Its batch went without it, since its picture didn't come."""
+
+
+class Answer(View):
+    """What one part remembers of a uuid, newest first; a part is a batcher or a worker."""
+
+    memory: Memory
+    batcher: tuple[BatcherVisit, ...] = ()
+    worker: tuple[WorkerVisit, ...] = ()
+
+
+def stages(began: float, marks: Iterable[tuple[str, float]], end: float) -> dict[str, float]:
+    """Seconds a stage: each lasts from the mark before it to its own; the first without one (0) lasts until ``end``."""
+    spans = {}
+    for name, mark in marks:
+        spans[name] = max(0.0, (mark or end) - began)
+        if not mark:
+            break
+        began = max(began, mark)
+    return spans
+
+
+def canonical_uuid(text: str) -> str:
+    """A UUID in lower case.
+
+    Raises:
+        InvalidRequest: not the text of one.
+    """
+    try:
+        found = str(UUID(text))
+    except ValueError:
+        found = ""
+    if not found or found != text.lower():
+        shown = text if len(text) <= 64 else text[:64] + "…"  # noqa: PLR2004 - fits a line
+        raise InvalidRequest(f"{shown!r} is not a UUID, such as 6ba7b810-9dad-41d1-80b4-00c04fd430c8")
+    return found

@@ -1,0 +1,85 @@
+"""Where one picture's time goes in the worker, kept for ``shoal explain`` after the picture itself is gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from shoal.errors import Code
+from shoal.explain.views import MAX_TEXT, Answer, WorkerVisit, stages
+
+if TYPE_CHECKING:
+    from shoal.explain.recent import Recent
+
+
+@dataclass(eq=False, slots=True)
+class Stages:
+    """Times are seconds of ``time.monotonic``, and 0 until they come."""
+
+    image_uuid: str
+    key_id: str
+    model: str
+    version: int
+    sent_as: tuple[int, int]
+    """The item's ``queued_us`` and ``timeout_us``."""
+    arrived: float
+    fetched: float = 0.0
+    decoding: float = 0.0
+    decoded: float = 0.0
+    closed: float = 0.0
+    """The batch was complete."""
+    asked: float = 0.0
+    """The engine, to run the batch."""
+    started: float = 0.0
+    computed: float = 0.0
+    ended: float = 0.0
+    size: int = 0
+    """Of the last batch that the engine was asked to run with it."""
+    executions: int = 0
+    left_behind: bool = False
+    code: Code = Code.OK
+    text: str = ""
+
+    def ask(self, now: float, size: int) -> None:
+        """The engine is asked to run it, with ``size`` pictures in all."""
+        self.asked, self.size, self.executions = now, size, self.executions + 1
+
+    def end(self, code: Code, text: str = "") -> None:
+        """It has its answer."""
+        self.code, self.text, self.ended = code, text[:MAX_TEXT], monotonic()
+
+    def view(self, now: float) -> WorkerVisit:
+        """What is told of it."""
+        end = self.ended or now
+        marks = (
+            ("fetch", self.fetched),
+            ("slot", self.decoding),
+            ("decode", self.decoded),
+            ("company", max(self.closed, self.decoded) if self.closed else 0.0),
+            ("mates", self.asked),
+            ("instance", self.started),
+            ("compute", self.computed),
+            ("reply", self.ended),
+        )
+        return WorkerVisit(
+            model=self.model,
+            model_version=self.version,
+            key_id=self.key_id,
+            seconds_ago=now - self.arrived,
+            stage_seconds=stages(self.arrived, marks, end),
+            total_seconds=end - self.arrived,
+            code=self.code.name if self.ended else "",
+            message=self.text,
+            sent_as=self.sent_as,
+            batch_size=self.size,
+            executions=self.executions,
+            left_behind=self.left_behind,
+        )
+
+
+def explain(recent: Recent[Stages], image_uuid: str) -> Answer:
+    """What is remembered of a uuid in lower case."""
+    now = monotonic()
+    found = [stages for stages in recent.newest_first() if stages.image_uuid == image_uuid]
+    return Answer(memory=recent.memory(now), worker=tuple(stages.view(now) for stages in found))
