@@ -62,7 +62,9 @@ class Request(Entry):
 
     def end(self, code: Code, text: str = "") -> None:
         """It has its answer, or its caller has left."""
-        self.code, self.text, self.ended = code, text[:MAX_TEXT], monotonic()
+        if text:
+            self.text = text[:MAX_TEXT]
+        self.code, self.ended = code, monotonic()
 
     def withdraw_from(self, now: float) -> None:
         """The stream that it was sent on broke."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shoal.explain.explanation import Explanation
     from shoal.explain.views import Memory
 
-_PIPE_COLUMNS = 120
+_PIPE_COLUMNS = 160
 _ROLES = frozenset({"batcher", "worker"})
 
 

@@ -26,6 +26,7 @@ STAGES = {
     "instance": "waiting for an instance",
     "compute": "computing, the whole batch",
     "reply": "making the reply",
+    "send": "waiting to leave with its batch",
     "wire": "between batcher and worker, both ways",
 }
 _BAR_COLUMNS = 40

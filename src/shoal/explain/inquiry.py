@@ -52,7 +52,7 @@ async def ask(image_uuid: str, parts: Mapping[str, Endpoint], timeout_seconds: f
                 told.silent[part] = f"{address} answers, but isn't the metrics address of a batcher or a worker"
 
         await asyncio.gather(*(one(part, address) for part, address in parts.items()))
-    return told
+    return Told({part: told.answers[part] for part in parts if part in told.answers}, told.silent)
 
 
 async def _ask(session: aiohttp.ClientSession, url: str) -> Answer:

@@ -83,7 +83,7 @@ class BatcherVisit(Visit):
 class WorkerVisit(Visit):
     """A request in a worker.
 
-    Stages: ``fetch``, ``slot``, ``decode``, ``company``, ``mates``, ``instance``, ``compute``, ``reply``.
+    Stages: ``fetch``, ``slot``, ``decode``, ``company``, ``mates``, ``instance``, ``compute``, ``reply``, ``send``.
     """
 
     model_version: int

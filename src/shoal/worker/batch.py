@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from shoal.worker.header import ImageSize
     from shoal.worker.model import PictureModel
     from shoal.worker.picture import Picture
+    from shoal.worker.stages import Stages
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ class PictureBatch:
         self._left_behind: set[Picture] = set()
         self._ready: list[Picture] = []
         self._results: list[batching_pb2.BatchItemResult] = []
+        self._answered: list[Stages] = []
+        """Of what is in ``_results``."""
         self._rows = 0
 
     def add(self, item: batching_pb2.BatchItem) -> None:
@@ -88,7 +91,8 @@ class PictureBatch:
         """Stops what is left and gives the slot back."""
         for picture in (*self._preparing.values(), *self._ready):
             if not picture.stages.ended:
-                picture.stages.end(Code.CANCELLED, "the batch's stream ended")
+                self._note_end(picture, Code.CANCELLED, "the batch's stream ended")
+        self._take_results()
         for task in self._preparing:
             task.cancel()
         if self._preparing:  # a picture that is being decoded is written to its end
@@ -244,7 +248,7 @@ class PictureBatch:
             reply.model_version = self._model.loaded.config.version
             reply.timing.CopyFrom(timing)
             self._model.meter.answered(Code.OK)
-            picture.stages.end(Code.OK)
+            self._note_end(picture, Code.OK)
             return batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
         except Exception as error:
             return self._dropped(picture, error)
@@ -254,8 +258,12 @@ class PictureBatch:
 
     def _dropped(self, picture: Picture, error: BaseException) -> batching_pb2.BatchItemResult:
         result = self._failure(picture.item.index, error)
-        picture.stages.end(Code(result.code), result.message)
+        self._note_end(picture, Code(result.code), result.message)
         return result
+
+    def _note_end(self, picture: Picture, code: Code, text: str = "") -> None:
+        picture.stages.end(code, text)
+        self._answered.append(picture.stages)
 
     def _fail(self, index: int, error: BaseException) -> None:
         self._results.append(self._failure(index, error))
@@ -266,6 +274,10 @@ class PictureBatch:
         return result
 
     def _take_results(self) -> list[batching_pb2.BatchItemResult]:
+        now = monotonic()
+        answered, self._answered = self._answered, []
+        for stages in answered:
+            stages.left = now
         results, self._results = self._results, []
         return results
 

@@ -34,6 +34,9 @@ class Stages:
     started: float = 0.0
     computed: float = 0.0
     ended: float = 0.0
+    """Its answer is made."""
+    left: float = 0.0
+    """Its answer goes to the batcher, with those of its batch-mates."""
     size: int = 0
     """Of the last batch that the engine was asked to run with it."""
     executions: int = 0
@@ -46,12 +49,12 @@ class Stages:
         self.asked, self.size, self.executions = now, size, self.executions + 1
 
     def end(self, code: Code, text: str = "") -> None:
-        """It has its answer."""
+        """Its answer is made."""
         self.code, self.text, self.ended = code, text[:MAX_TEXT], monotonic()
 
     def view(self, now: float) -> WorkerVisit:
         """What is told of it."""
-        end = self.ended or now
+        left = self.left or now
         marks = (
             ("fetch", self.fetched),
             ("slot", self.decoding),
@@ -62,13 +65,16 @@ class Stages:
             ("compute", self.computed),
             ("reply", self.ended),
         )
+        spans = stages(self.arrived, marks, self.ended or now)
+        if self.ended:
+            spans["send"] = left - self.ended
         return WorkerVisit(
             model=self.model,
             model_version=self.version,
             key_id=self.key_id,
             seconds_ago=now - self.arrived,
-            stage_seconds=stages(self.arrived, marks, end),
-            total_seconds=end - self.arrived,
+            stage_seconds=spans,
+            total_seconds=left - self.arrived,
             code=self.code.name if self.ended else "",
             message=self.text,
             sent_as=self.sent_as,

@@ -305,14 +305,14 @@ async def test_what_became_of_each_picture_is_told(model: PictureModel, batch: P
     visit = told(model, names[0])
     timing = inference_pb2.ClassifyReply.FromString(answered[0].response).timing
     assert list(visit.stage_seconds) == [
-        "fetch", "slot", "decode", "company", "mates", "instance", "compute", "reply",
+        "fetch", "slot", "decode", "company", "mates", "instance", "compute", "reply", "send",
     ]  # fmt: skip
     assert (visit.code, visit.batch_size, visit.executions) == ("OK", timing.batch_size, 1)
     assert visit.stage_seconds["decode"] == pytest.approx(timing.decode_us / 1e6, abs=1e-5)
     assert (visit.key_id, visit.model, visit.model_version, visit.sent_as) == ("k", "colour", 3, (7, 5_000_000))
     missing = told(model, names[2])
     assert (missing.code, missing.message, missing.batch_size) == ("NOT_FOUND", "no image", 0)
-    assert list(missing.stage_seconds) == ["fetch"]
+    assert list(missing.stage_seconds) == ["fetch", "send"]
 
 
 async def test_one_that_is_left_behind_is_told_so(
@@ -354,7 +354,7 @@ async def test_one_whose_stream_broke_is_told_as_cancelled(model: PictureModel) 
     await asyncio.sleep(0)
     batch.abandon()
     assert told(model, name).code == "CANCELLED"
-    assert list(told(model, name).stage_seconds) == ["fetch"]
+    assert list(told(model, name).stage_seconds) == ["fetch", "send"]
 
 
 async def test_a_worker_forgets_too(model: PictureModel) -> None:
