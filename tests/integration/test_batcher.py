@@ -123,7 +123,7 @@ async def test_a_full_queue_refuses_at_once(front: str) -> None:
 
 
 async def test_sigterm_answers_what_is_in_flight(front: str) -> None:
-    handler = ScriptedHandler()
+    handler = ScriptedHandler(BatchingSettings(instance_count=5))  # a permit for each, however slowly they come
     async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
         calls = [asyncio.ensure_future(b.ask(bytes([n]))) for n in range(5)]
         for _ in calls:
