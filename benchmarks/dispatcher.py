@@ -60,6 +60,8 @@ def _compare(other: Path, rounds: int) -> None:
     try:
         assert worker.stdout is not None
         target = worker.stdout.readline().strip()
+        if not target:
+            sys.exit("the batching service did not start")
         for number in range(rounds):
             for name in sorted(sources, reverse=bool(number % 2)):
                 command = [*_command("batcher"), "--target", target]
@@ -84,7 +86,7 @@ def _environment(source: Path) -> dict[str, str]:
 
 
 async def _worker() -> None:
-    from shoal.modelstore.config import BatchingSettings  # noqa: PLC0415 - of the tree that PYTHONPATH names
+    from shoal.batching.settings import BatchingSettings  # noqa: PLC0415 - of the tree that PYTHONPATH names
     from support.scripted_batches import ScriptedHandler, scripted_worker  # noqa: PLC0415
 
     handler = ScriptedHandler(BatchingSettings(max_batch_size=BATCH, max_queue_delay_microseconds=50_000))
