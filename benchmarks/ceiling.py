@@ -10,7 +10,7 @@ import asyncio
 import multiprocessing
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import uvloop
 
@@ -23,7 +23,7 @@ from shoal.threads import make_pool
 from shoal.worker.decode import Decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
     from multiprocessing.connection import Connection as Pipe
     from pathlib import Path
@@ -51,6 +51,20 @@ class Pattern:
         return f"{self.batches} batches, each decoded by {'all threads' if self.spread else 'one thread'}"
 
 
+class RowDecoder(Protocol):
+    """Decodes a picture into a row of a batch."""
+
+    def decode(self, data: bytes, out: NDArray[Any]) -> object:
+        """Fills ``out``."""
+        ...
+
+
+def workers_decoder(model: ModelConfig) -> RowDecoder:
+    """The decoder of Shoal's worker, with its limits."""
+    pool = Pool()
+    return Decoder(model, max_pixels=pool.max_image_pixels, max_scans=pool.max_image_scans)
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """All that the process needs."""
@@ -61,6 +75,8 @@ class Work:
     """Where the engine keeps compiled models."""
     threads: int
     """That decode."""
+    make_decoder: Callable[[ModelConfig], RowDecoder] = workers_decoder
+    """A function of a module, which the process can import, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +119,10 @@ class Ceiling:
         self.pattern = next(pattern for pattern in self._patterns if str(pattern) == best(rates))
         return rates
 
+    def take(self, pattern: str) -> None:
+        """Uses the pattern that an earlier ``choose`` found."""
+        self.pattern = next(one for one in self._patterns if str(one) == pattern)
+
     def measure(self, warm_up_seconds: float, seconds: float) -> Measurement:
         """One window with the best pattern."""
         return self._run(Order(self.pattern, warm_up_seconds, seconds))
@@ -133,10 +153,9 @@ class Feeder:
     """Keeps the engine fed."""
 
     def __init__(self, work: Work, engine: OpenVinoEngine, model: OpenVinoModel) -> None:
-        pool = Pool()
         self._engine = engine
         self._model = model
-        self._decoder = Decoder(work.model, max_pixels=pool.max_image_pixels, max_scans=pool.max_image_scans)
+        self._decoder = work.make_decoder(work.model)
         self._threads = make_pool(work.threads, "decode")
         self._pictures: Iterator[bytes] = cycle(work.pictures)
         self._images = 0

@@ -94,6 +94,20 @@ def of_service(service: ServiceState) -> Snapshot:
     return _snapshot(components, workers)
 
 
+def of_server(pid: int) -> Snapshot:
+    """A server that is not ours, with all that is below ``pid``, and this process as its client."""
+    components = {"server": _of_all(tree(pid)), "client": of_process(psutil.Process())}
+    return _snapshot(components, {})
+
+
+def _of_all(processes: list[psutil.Process]) -> float:
+    seconds = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            seconds += of_process(process)
+    return seconds
+
+
 def of_ceiling() -> Snapshot:
     """This process, by stage."""
     return _snapshot({}, {os.getpid(): read(os.getpid())})

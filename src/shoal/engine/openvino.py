@@ -108,7 +108,7 @@ class OpenVinoEngine:
             ) from error
 
     def _properties(self, config: ModelConfig) -> dict[str, Any]:
-        native = self._precision == "auto" and _multiplies_bf16()
+        native = self._precision == "auto" and multiplies_bf16()
         return {
             "NUM_STREAMS": str(min(config.batching.instance_count, self._threads)),
             "INFERENCE_NUM_THREADS": str(self._threads),
@@ -233,7 +233,7 @@ def _names(names: Mapping[str, object] | set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _multiplies_bf16() -> bool:
+def multiplies_bf16() -> bool:
     """Whether the CPU has AMX for bf16."""
     try:
         return "amx_bf16" in _CPU_INFO.read_text()

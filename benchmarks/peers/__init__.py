@@ -1,0 +1,1 @@
+"""Shoal beside other servers: the same pictures, the same model file, the same two cores."""

@@ -1,0 +1,105 @@
+"""An environment of its own for each peer, from the package index."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shoal.errors import ConfigurationError
+
+_BENCHMARKS = Path(__file__).parent.parent
+_ROOT = _BENCHMARKS.parent
+FOLDER = _BENCHMARKS / "peers" / ".environments"
+_SHARED = ("numpy", "opencv-python-headless", "openvino", "pillow", "simplejpeg", "uvloop")
+"""What the work needs, at the versions that Shoal is tested with."""
+_INSTALL_SECONDS = 1200
+_LIST = (
+    "import json, importlib.metadata as m; print(json.dumps({d.name.lower(): d.version for d in m.distributions()}))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A virtual environment."""
+
+    name: str
+    requirements: tuple[str, ...]
+    """The peer's own, with versions."""
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return FOLDER / self.name / "bin" / "python"
+
+    @property
+    def site_packages(self) -> Path:
+        """Where its packages are; the interpreter is of this process's version."""
+        return FOLDER / self.name / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+
+    def prepare(self) -> None:
+        """Makes it, unless it is there with these very requirements."""
+        wanted = self._wanted()
+        if self._stamp().get("requirements") == wanted:
+            return
+        folder = FOLDER / self.name
+        shutil.rmtree(folder, ignore_errors=True)
+        _run(self.name, sys.executable, "-m", "venv", str(folder))
+        _run(self.name, str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted)
+        told = {"requirements": wanted, "versions": json.loads(_run(self.name, str(self.python), "-c", _LIST))}
+        self._stamp_file.write_text(json.dumps(told), encoding="utf-8")
+
+    def versions(self) -> dict[str, str]:
+        """Of the packages that matter to a reader: the peer's own, and the shared ones."""
+        names = [_name(requirement) for requirement in self._wanted()]
+        found = self._stamp()["versions"]
+        return {name: found[name] for name in names if name in found}
+
+    def variables(self) -> dict[str, str]:
+        """For a server: its modules and Shoal's source on the path, the environment's programs first."""
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+            "PYTHONPATH": f"{_ROOT / 'src'}{os.pathsep}{_BENCHMARKS}",
+            "PATH": f"{self.python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "VIRTUAL_ENV": str(FOLDER / self.name),
+        }
+
+    def _wanted(self) -> list[str]:
+        return [*self.requirements, *_pinned((_ROOT / "constraints.txt").read_text(encoding="utf-8"))]
+
+    def _stamp(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(self._stamp_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return found
+
+    @property
+    def _stamp_file(self) -> Path:
+        return FOLDER / self.name / "prepared.json"
+
+
+def _pinned(constraints: str) -> list[str]:
+    lines = [line.strip() for line in constraints.splitlines()]
+    return [line for line in lines if _name(line) in _SHARED]
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[\[=<>~ ]", requirement, maxsplit=1)[0].lower()
+
+
+def _run(name: str, *command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_INSTALL_SECONDS)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ConfigurationError(f"the environment of {name!r} can't be made: {last}") from error
+    except subprocess.TimeoutExpired:
+        raise ConfigurationError(f"the environment of {name!r} wasn't made in {_INSTALL_SECONDS} s") from None
+    return done.stdout

@@ -1,0 +1,103 @@
+"""Measures one target: at saturation, then at half of that rate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import cpu
+from peers.settings import CALLERS, LOAD, SEED, TIMEOUT_SECONDS
+from peers.target import check
+from shoal.client.load import LoadRequest, LoadSettings, run_load
+from shoal.modelstore.config import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from peers.pictures import Size
+    from peers.settings import Window, Windows
+    from peers.target import Target
+    from shoal.client.tally import LoadResult
+
+SERVER = ("inference", "decode", "fetch", "rest", "batcher", "router", "supervisor", "server")
+"""Components that are the server's; the store and the client are told apart from it."""
+
+
+async def measure(target: Target, size: Size, references: Sequence[int], windows: Windows) -> dict[str, Any]:
+    """Checks the answers, then measures; ready for JSON."""
+    await check(target, references)
+    saturated = await saturate(target, size, windows.saturated(size))
+    rate = LOAD * saturated["images_per_s"]
+    half = await at_rate(target, rate, windows.half(size)) if rate else None
+    return {**target.told, "saturated": saturated, "half": half}
+
+
+async def saturate(target: Target, size: Size, window: Window) -> dict[str, Any]:
+    """A closed loop."""
+    settings = LoadSettings(
+        concurrency=CALLERS[size],
+        duration_seconds=window.seconds,
+        warm_up_seconds=window.warm_up_seconds,
+        timeout_seconds=TIMEOUT_SECONDS,
+    )
+    result, spent = await _run(target, settings)
+    return kept(result, spent)
+
+
+async def at_rate(target: Target, rate: float, window: Window) -> dict[str, Any]:
+    """Poisson arrivals; latency counts from the intended send time."""
+    settings = LoadSettings(
+        rate=rate,
+        duration_seconds=window.seconds,
+        warm_up_seconds=window.warm_up_seconds,
+        timeout_seconds=TIMEOUT_SECONDS,
+        seed=SEED,
+    )
+    result, spent = await _run(target, settings)
+    milliseconds = [round(1000 * seconds, 2) for seconds in sorted(result.latencies)]
+    return {**kept(result, spent), "rate_per_s": round(rate, 2), "latencies_ms": milliseconds}
+
+
+async def _run(target: Target, settings: LoadSettings) -> tuple[LoadResult, cpu.Spent]:
+    requests = [LoadRequest(Task.CLASSIFICATION, image, target.model) for image in target.images]
+    now = asyncio.get_running_loop().time
+    async with target.connect() as caller:
+        begin = now() + settings.warm_up_seconds
+        load = asyncio.create_task(run_load(caller, requests, settings))
+        await asyncio.sleep(begin - now())
+        before = target.snapshot()
+        await asyncio.sleep(begin + settings.duration_seconds - now())
+        after = target.snapshot()
+        return await load, cpu.spent(before, after)
+
+
+def kept(result: LoadResult, spent: cpu.Spent) -> dict[str, Any]:
+    """What is kept of a window."""
+    summary = result.summary()
+    return {
+        "images": result.answered,
+        "images_per_s": round(result.answered / spent.seconds, 3),
+        "cpu_ms_per_image": cpu_ms(spent.components, result.answered),
+        "components_ms_per_image": {
+            name: round(1000 * seconds / max(result.answered, 1), 4) for name, seconds in spent.components.items()
+        },
+        "other_cores": round(spent.other_cores, 3),
+        "latency_ms": summary["latency_ms"],
+        "mean_batch_size": summary["mean_batch_size"],
+        "send_lag_ms": summary["send_lag_ms"],
+        "errors": summary["errors"],
+        "reasons": summary["reasons"],
+    }
+
+
+def cpu_ms(components: Mapping[str, float], images: int) -> dict[str, float]:
+    """CPU milliseconds a picture of server, store and client."""
+    seconds: Counter[str] = Counter()
+    for name, value in components.items():
+        seconds["server" if name in SERVER else name] += value
+    return {
+        name: round(1000 * seconds[name] / max(images, 1), 4)
+        for name in ("server", "store", "client")
+        if name in seconds
+    }

@@ -1,0 +1,145 @@
+"""What answers pictures, started and ready: Shoal or a peer."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cpu
+from peers import process
+from peers.pictures import Size
+from peers.servers.plan import VARIABLE, Choice, Plan
+from peers.settings import OBJECTS
+from service import running
+from shoal.client import AsyncClient
+from shoal.client.connection import find_connection
+from shoal.errors import Internal, ShoalError, Unavailable
+from shoal.local.ports import FreePorts
+from shoal.local.process import tail
+from shoal.modelstore.config import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from cpu import Snapshot
+    from peers.peer import Peer
+    from peers.pictures import Picture
+    from shoal.client.load import Caller
+    from shoal.client.results import Image
+    from shoal.home import Home
+    from shoal.modelstore.config import ModelConfig
+
+READY_SECONDS = 120.0
+_TRY_SECONDS = 10.0
+_PAUSE_SECONDS = 0.1
+_PORTS = FreePorts()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The work, the same for all."""
+
+    home: Home
+    """Of Shoal; its model store has the model."""
+    model: ModelConfig
+    precision: str
+    pictures: dict[Size, list[Picture]]
+    references: dict[tuple[Size, str], list[int]]
+    """By picture size and decoder: each picture's most probable class, found in this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something that answers."""
+
+    connect: Callable[[], AbstractAsyncContextManager[Caller]]
+    images: Sequence[Image]
+    """Sent in turn; the first are the job's pictures, in their order."""
+    snapshot: Callable[[], Snapshot]
+    model: str
+    told: dict[str, Any] = field(default_factory=dict)
+    """How it ran, ready for JSON."""
+
+
+@contextmanager
+def of_peer(peer: Peer, choice: Choice, job: Job, size: Size, decoder: str) -> Iterator[Target]:
+    """A peer's server, from its start to its end."""
+    with tempfile.TemporaryDirectory(prefix="shoal-peer-") as folder:
+        scratch = Path(folder)
+        port = _PORTS().port
+        plan = Plan(job.model, decoder, job.precision, str(job.home.cache / "openvino"), choice, port, folder)
+        plan.write(scratch / "plan.json")
+        launch = peer.launch(plan)
+        variables = {**launch.variables, VARIABLE: str(scratch / "plan.json")}
+        images = [picture.data for picture in job.pictures[size]]
+        with process.started(launch.command, variables, scratch / "server.log") as server:
+            started = time.monotonic()
+            asyncio.run(_wait(server, peer, port, images[0], job.model.name))
+            yield Target(
+                lambda: peer.connect(port),
+                images,
+                lambda: cpu.of_server(server.pid),
+                job.model.name,
+                {"choice": choice.name, "start_s": round(time.monotonic() - started, 2)},
+            )
+
+
+async def _wait(server: process.Server, peer: Peer, port: int, picture: bytes, model: str) -> None:
+    """Until it answers. Nobody tells when a foreign server is ready, so it is asked again and again."""
+    last = "it was never reached"
+    try:
+        async with asyncio.timeout(READY_SECONDS), peer.connect(port) as caller:
+            while True:
+                server.check()
+                try:
+                    await caller.infer(Task.CLASSIFICATION, picture, model, timeout_seconds=_TRY_SECONDS)
+                except ShoalError as error:
+                    last = str(error)
+                else:
+                    return
+                await asyncio.sleep(_PAUSE_SECONDS)
+    except TimeoutError:
+        log = tail(server.log)
+        raise Unavailable(f"{peer.title} didn't answer within {READY_SECONDS:g} s: {last}\n{log}") from None
+
+
+@contextmanager
+def of_shoal(job: Job, size: Size, *, upload: bool) -> Iterator[Target]:
+    """The default service; with pictures in its store, or with each uploaded by its own request."""
+    pictures = [picture.data for picture in job.pictures[size]]
+    with running(job.home) as service:
+        connection = find_connection(None, None, job.home)
+        parts = service.state
+
+        def client() -> AsyncClient:
+            return AsyncClient(connection.target, api_key=connection.api_key)
+
+        async def stored() -> list[str]:
+            async with client() as uploader:
+                return await uploader.upload_many(list(islice(cycle(pictures), OBJECTS[size])))
+
+        images: Sequence[Image] = pictures if upload else asyncio.run(stored())
+        yield Target(
+            client, images, lambda: cpu.of_service(parts), job.model.name, {"start_s": round(service.start_seconds, 2)}
+        )
+
+
+async def check(target: Target, references: Sequence[int]) -> None:
+    """Sends each picture once and compares the most probable class.
+
+    Raises:
+        Internal: an answer is wrong.
+    """
+    async with target.connect() as caller:
+        for number, (image, expected) in enumerate(zip(target.images, references, strict=False)):
+            found = await caller.infer(Task.CLASSIFICATION, image, target.model, timeout_seconds=READY_SECONDS)
+            answered = getattr(found, "classes", ())
+            if len(answered) != 5 or answered[0].index != expected:
+                raise Internal(f"picture {number}: expected class {expected} and four others; got {answered}")
