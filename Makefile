@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-complete
 PROMTOOL := $(shell command -v promtool)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint unit integration chaos test-system bench bench-batching proto constraints clean
+.PHONY: help setup demo test check lint unit integration chaos test-system bench bench-batching bench-peers proto constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -56,6 +56,9 @@ bench: $(SETUP) ## Measure ceiling, service, CPU time a component and footprint 
 
 bench-batching: $(SETUP) ## Measure the batching service (15 minutes; BENCH=--quick: 3); results go to benchmarks/results
 	$(BIN)/python benchmarks/run_batching.py $(BENCH)
+
+bench-peers: $(SETUP) ## Measure Shoal beside other servers (25 minutes, 10 more the first time; BENCH=--quick: 8)
+	$(BIN)/python benchmarks/run_peers.py $(BENCH)
 
 proto: $(SETUP) ## Generate the protocol modules from proto/
 	$(BIN)/python tools/generate_protocols.py

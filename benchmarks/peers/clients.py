@@ -1,4 +1,4 @@
-"""Lean clients for the peers, all with the method that Shoal's own client has: the load generator knows no difference."""
+"""Lean clients for the peers, with the method that Shoal's own client has: the load generator knows no difference."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shoal.modelstore.config import Task
 
 _CODES = {400: Code.INVALID_ARGUMENT, 413: Code.INVALID_ARGUMENT, 422: Code.INVALID_ARGUMENT}
-_CODES |= {408: Code.DEADLINE_EXCEEDED, 504: Code.DEADLINE_EXCEEDED, 429: Code.RESOURCE_EXHAUSTED}
+_CODES |= {404: Code.NOT_FOUND, 408: Code.DEADLINE_EXCEEDED, 504: Code.DEADLINE_EXCEEDED, 429: Code.RESOURCE_EXHAUSTED}
 _CODES |= {502: Code.UNAVAILABLE, 503: Code.UNAVAILABLE}
 _SHOWN_CHARACTERS = 200
 

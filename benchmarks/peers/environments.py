@@ -32,6 +32,8 @@ class Environment:
     name: str
     requirements: tuple[str, ...]
     """The peer's own, with versions."""
+    overrides: tuple[str, ...] = ()
+    """What must be of another version than the shared packages ask for."""
 
     @property
     def python(self) -> Path:
@@ -46,13 +48,17 @@ class Environment:
     def prepare(self) -> None:
         """Makes it, unless it is there with these very requirements."""
         wanted = self._wanted()
-        if self._stamp().get("requirements") == wanted:
+        if self._stamp().get("requirements") == [*wanted, *self.overrides]:
             return
         folder = FOLDER / self.name
         shutil.rmtree(folder, ignore_errors=True)
         _run(self.name, sys.executable, "-m", "venv", str(folder))
-        _run(self.name, str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted)
-        told = {"requirements": wanted, "versions": json.loads(_run(self.name, str(self.python), "-c", _LIST))}
+        install = (str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        _run(self.name, *install, *wanted)
+        if self.overrides:
+            _run(self.name, *install, "--no-deps", *self.overrides)
+        versions = json.loads(_run(self.name, str(self.python), "-c", _LIST))
+        told = {"requirements": [*wanted, *self.overrides], "versions": versions}
         self._stamp_file.write_text(json.dumps(told), encoding="utf-8")
 
     def versions(self) -> dict[str, str]:

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from peers import clients
-from peers.servers.plan import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from peers.environments import Environment
-    from peers.servers.plan import Plan
+    from peers.servers.plan import Choice, Plan
     from shoal.client.load import Caller
 
 NO_VARIABLES: Callable[[Plan], Mapping[str, str]] = lambda _plan: {}  # noqa: E731 - typed, a default
@@ -25,6 +24,8 @@ class Launch:
 
     command: Sequence[str]
     variables: Mapping[str, str]
+    shared_memory: str = ""
+    """How the names of its regions in /dev/shm begin, if a server that was killed may leave some."""
 
 
 class Peer(Protocol):

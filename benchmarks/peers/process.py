@@ -6,7 +6,6 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peers import warden
@@ -15,6 +14,7 @@ from shoal.local.process import tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 _STOP_SECONDS = warden.GRACE_SECONDS + 10
 

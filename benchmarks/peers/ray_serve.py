@@ -6,7 +6,8 @@ https://docs.ray.io/en/latest/serve/advanced-guides/dyn-req-batch.html:
 
 - ``RAY_SERVE_ENABLE_HA_PROXY=1``: HAProxy in place of the Python proxy, straight to the replicas.
 - ``RAY_SERVE_THROUGHPUT_OPTIMIZED=1``: the page's set of settings for throughput.
-- ``max_batch_size``: "a power of 2"; ``batch_wait_timeout_s`` 5 ms, as Shoal's model has; ``max_concurrent_batches`` is tried.
+- ``max_batch_size``: "a power of 2"; ``batch_wait_timeout_s`` 5 ms, as Shoal's model has, and 20 ms;
+  ``max_concurrent_batches`` is tried.
 - ``max_ongoing_requests`` above the number of callers, so that none is turned away.
 - Blocking work goes to a thread (the page on asyncio); one core a replica, or one replica with two streams.
 - ``RAY_SERVE_HAPROXY_NBTHREAD=2``: there are two cores; the default is 4.
@@ -14,6 +15,7 @@ https://docs.ray.io/en/latest/serve/advanced-guides/dyn-req-batch.html:
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 from peers.environments import Environment
@@ -26,10 +28,10 @@ if TYPE_CHECKING:
 
 _CHOICES = (
     Choice("2 replicas", options={"batches": 1}),
-    Choice("2 replicas, 2 batches each", streams=1, options={"batches": 2}),
+    Choice("2 replicas, 2 batches each", options={"batches": 2}),
     Choice("1 replica, 2 batches", processes=1, threads=2, streams=2, options={"batches": 2}),
     Choice("1 replica, 3 batches", processes=1, threads=2, streams=2, options={"batches": 3}),
-    Choice("2 replicas, batches of 4", batch_size=4, options={"batches": 2}),
+    Choice("2 replicas, 2 batches each, 20 ms", wait_ms=20, options={"batches": 2}),
 )
 _PORTS_APART = 50
 
@@ -42,15 +44,17 @@ def _variables(plan: Plan) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "2",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{plan.scratch}/haproxy/haproxy.cfg",
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{plan.scratch}/haproxy/admin.sock",
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{plan.scratch}/haproxy/metrics.sock",
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": f"{plan.scratch}/haproxy",
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{plan.scratch}/haproxy/server-state",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{plan.scratch}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{plan.scratch}/admin.sock",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{plan.scratch}/metrics.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": f"{plan.scratch}",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{plan.scratch}/server-state",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports().port),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports().port),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _PORTS_APART),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray leaves one in the home folder
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
     }

@@ -1,7 +1,7 @@
 """Which of a peer's choices is best here: a short measured search, kept as data.
 
-Kept in results/peers_choices.json by peer, picture size and decoder, with each choice's rate. A later run takes what was
-found, unless the peer's versions, its choices or the machine are others.
+Kept in results/peers_choices.json by peer, picture size and decoder, with each choice's rate. A later run takes what
+was found, unless the peer's versions, its choices or the machine are others.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from figures import spread
-from peers.cells import CEILING, SHOAL, Cell
+from peers.cells import CEILING, SHOAL, SHOAL_WITH_UPLOAD, Cell
 from shoal.client.tally import percentile
 
 if TYPE_CHECKING:
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     Result = Mapping[str, Any]
 
-BASES = {"ceiling": (CEILING, "shoal"), "own_ceiling": (CEILING, None), "shoal": (SHOAL, "shoal")}
-"""What a row's images a second are put in relation to: the ceiling with Shoal's decoder, that with the row's own
-decoder, and Shoal."""
+CEILINGS = {"ceiling": (CEILING, "shoal"), "own_ceiling": (CEILING, None)}
+"""What a row's images a second are put in relation to: the ceiling with Shoal's decoder, and that with its own."""
+LEADS = {"shoal": (SHOAL, "shoal"), "shoal_with_upload": (SHOAL_WITH_UPLOAD, "shoal")}
+"""What is put in relation to a row's images a second."""
 
 
 def summarise(results: Mapping[Cell, Result]) -> list[dict[str, Any]]:
@@ -38,7 +39,12 @@ def _row(cells: Sequence[Cell], results: Mapping[Cell, Result]) -> dict[str, Any
         "choice": found[-1].get("choice"),
         "images_per_s": spread([one["images_per_s"] for one in saturated], 2),
         "images": sum(one["images"] for one in saturated),
-        "ratio": {name: ratio for name in BASES if (ratio := _ratio(cells, results, name))},
+        "ratio": {name: spread(of) for name, base in CEILINGS.items() if (of := _ratios(cells, results, *base))},
+        "lead": {
+            name: spread([1 / ratio for ratio in of])
+            for name, base in LEADS.items()
+            if (of := _ratios(cells, results, *base)) and all(of)
+        },
         "cpu_ms_per_image": _medians([one["cpu_ms_per_image"] for one in saturated]),
         "components_ms_per_image": _medians([one.get("components_ms_per_image", {}) for one in saturated]),
         "other_cores": spread([one["other_cores"] for one in saturated]),
@@ -48,19 +54,18 @@ def _row(cells: Sequence[Cell], results: Mapping[Cell, Result]) -> dict[str, Any
     }
 
 
-def _ratio(cells: Sequence[Cell], results: Mapping[Cell, Result], name: str) -> dict[str, Any] | None:
-    """Within each round: what slows a round slows both."""
-    way, decoder = BASES[name]
+def _ratios(cells: Sequence[Cell], results: Mapping[Cell, Result], way: str, decoder: str | None) -> list[float]:
+    """To another way's images a second in the same round: what slows a round slows both."""
     ratios = []
     for cell in cells:
         base = results.get(Cell(cell.round, cell.size, decoder or cell.decoder, way))
         if base is not None and base["saturated"]["images_per_s"]:
             ratios.append(results[cell]["saturated"]["images_per_s"] / base["saturated"]["images_per_s"])
-    return spread(ratios) if ratios else None
+    return ratios
 
 
 def _half(halves: Sequence[Result]) -> dict[str, Any] | None:
-    """Latency over all rounds together; a figure of a few dozen answers says little about its p99, so they are counted."""
+    """Latency over all rounds together, with the number of answers: a few dozen say little about a p99."""
     if not halves:
         return None
     ordered = sorted(value for one in halves for value in one["latencies_ms"])

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import cpu
 from peers import process
-from peers.pictures import Size
 from peers.servers.plan import VARIABLE, Choice, Plan
 from peers.settings import OBJECTS
 from service import running
 from shoal.client import AsyncClient
 from shoal.client.connection import find_connection
-from shoal.errors import Internal, ShoalError, Unavailable
+from shoal.errors import DeadlineExceeded, Internal, NotFound, Unavailable
 from shoal.local.ports import FreePorts
 from shoal.local.process import tail
 from shoal.modelstore.config import Task
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from cpu import Snapshot
     from peers.peer import Peer
-    from peers.pictures import Picture
+    from peers.pictures import Picture, Size
     from shoal.client.load import Caller
     from shoal.client.results import Image
     from shoal.home import Home
@@ -40,6 +39,7 @@ READY_SECONDS = 120.0
 _TRY_SECONDS = 10.0
 _PAUSE_SECONDS = 0.1
 _PORTS = FreePorts()
+_SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +71,18 @@ class Target:
 @contextmanager
 def of_peer(peer: Peer, choice: Choice, job: Job, size: Size, decoder: str) -> Iterator[Target]:
     """A peer's server, from its start to its end."""
-    with tempfile.TemporaryDirectory(prefix="shoal-peer-") as folder:
+    with tempfile.TemporaryDirectory(prefix="sp-") as folder:
         scratch = Path(folder)
         port = _PORTS().port
         plan = Plan(job.model, decoder, job.precision, str(job.home.cache / "openvino"), choice, port, folder)
-        plan.write(scratch / "plan.json")
+        plan.write(scratch / "plan.pickle")
         launch = peer.launch(plan)
-        variables = {**launch.variables, VARIABLE: str(scratch / "plan.json")}
+        variables = {**launch.variables, VARIABLE: str(scratch / "plan.pickle")}
         images = [picture.data for picture in job.pictures[size]]
-        with process.started(launch.command, variables, scratch / "server.log") as server:
+        with (
+            _without(launch.shared_memory),
+            process.started(launch.command, variables, scratch / "server.log") as server,
+        ):
             started = time.monotonic()
             asyncio.run(_wait(server, peer, port, images[0], job.model.name))
             yield Target(
@@ -91,6 +94,16 @@ def of_peer(peer: Peer, choice: Choice, job: Job, size: Size, decoder: str) -> I
             )
 
 
+@contextmanager
+def _without(prefix: str) -> Iterator[None]:
+    """Removes the regions of shared memory that are left at the end."""
+    try:
+        yield
+    finally:
+        for region in _SHARED_MEMORY.glob(f"{prefix}*") if prefix else ():
+            region.unlink(missing_ok=True)
+
+
 async def _wait(server: process.Server, peer: Peer, port: int, picture: bytes, model: str) -> None:
     """Until it answers. Nobody tells when a foreign server is ready, so it is asked again and again."""
     last = "it was never reached"
@@ -100,7 +113,7 @@ async def _wait(server: process.Server, peer: Peer, port: int, picture: bytes, m
                 server.check()
                 try:
                     await caller.infer(Task.CLASSIFICATION, picture, model, timeout_seconds=_TRY_SECONDS)
-                except ShoalError as error:
+                except (Unavailable, DeadlineExceeded, NotFound) as error:
                     last = str(error)
                 else:
                     return

@@ -1,1 +1,1 @@
-"""What runs in the peers' own environments. The path there holds ``src`` and ``benchmarks``; little of either is used."""
+"""What runs in the peers' own environments, with ``src`` and ``benchmarks`` on the path; little of either is used."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from mosec import Server, Worker
 
 from peers.servers.plan import Plan
@@ -25,10 +26,8 @@ class Preprocess(Raw):
         self._decoder = make_decoder(plan.decoder, plan.model)
         self._shape = plan.model.input.shape
 
-    def forward(self, data: bytes) -> Any:  # noqa: ANN401 - an array; numpy is imported by the work
+    def forward(self, data: bytes) -> Any:  # noqa: ANN401 - mosec's signature
         """One picture."""
-        import numpy as np
-
         row = np.empty(self._shape, np.uint8)
         self._decoder.decode(data, row)
         return row

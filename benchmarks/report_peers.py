@@ -1,0 +1,52 @@
+"""Tables and plots of docs/how-it-compares.md, from the results.
+
+python benchmarks/report_peers.py
+
+Replaces what stands between ``<!-- figures: peers-NAME -->`` and ``<!-- end -->`` in the chapter, and its plots.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peers.plots import draw
+from peers.settings import RESULT, read_json
+from peers.tables import blocks
+from report import ROOT, replace_block
+from shoal.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CHAPTER = ROOT / "docs" / "how-it-compares.md"
+IMAGES = ROOT / "docs" / "images"
+
+
+def main() -> None:
+    """Brings the chapter up to date."""
+    result = read_json(RESULT)
+    if result is None:
+        raise ConfigurationError(f"{RESULT} is missing; measure first: make bench-peers")
+    text = replace_block(CHAPTER.read_text(encoding="utf-8"), "peers-measured", measured(result))
+    for name, block in blocks(result).items():
+        text = replace_block(text, f"peers-{name}", block)
+    CHAPTER.write_text(text, encoding="utf-8")
+    draw(result, IMAGES)
+
+
+def measured(result: Mapping[str, Any]) -> str:
+    """Circumstances, settings, and the main plot."""
+    machine, settings = result["machine"], result["settings"]
+    callers = " and ".join(f"{count} ({size})" for size, count in settings["callers"].items())
+    return (
+        f"Measured {result['date'][:10]} at commit {result['commit']}: {machine['cpu']}, "
+        f"{machine['cores_used']} cores, load average {result['load_average']:.1f} before it; `{result['command']}`. "
+        f"{settings['rounds']} rounds, windows of {settings['saturated_seconds']:g} s (12 megapixels: "
+        f"{settings['longer']['12mp']:g} times as long), callers {callers}, model {settings['model']} in "
+        f"{settings['precision']}.\n\n"
+        "![images a second](images/peers-speed.png)"
+    )
+
+
+if __name__ == "__main__":
+    main()
