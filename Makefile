@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-complete
 PROMTOOL := $(shell command -v promtool)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint unit integration chaos test-system bench bench-batching bench-peers proto constraints clean
+.PHONY: help setup demo test check lint unit integration chaos triton test-system bench bench-batching bench-peers proto constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -17,6 +17,9 @@ $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+triton: $(SETUP) ## Fetch a real tritonserver into .triton, unless it is there (55 MB)
+	$(BIN)/shoal triton fetch
 
 # A home and a port of its own, so that it disturbs no service that runs here already.
 demo: export SHOAL_HOME := $(CURDIR)/.shoal/demo
@@ -68,4 +71,4 @@ constraints: $(SETUP) ## Write constraints.txt from what is installed
 
 clean: ## Remove what the targets above made, the local service's state included
 	-test ! -x $(BIN)/shoal || $(BIN)/shoal down
-	rm -rf $(VENV) .shoal build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) .shoal .triton build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

@@ -14,19 +14,18 @@ So its environment has numpy 1.26.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peers import clients
-from peers.environments import FOLDER, Environment
+from peers.environments import Environment
 from peers.peer import Launch
 from peers.servers.plan import Choice
-from shoal.errors import ConfigurationError
+from shoal.topology import Endpoint
+from shoal.triton import fetch
+from shoal.triton.installation import Installation, default_folder, fetched_server
+from shoal.triton.launch import Options, arguments, environment
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -35,11 +34,6 @@ if TYPE_CHECKING:
     from shoal.client.load import Caller
 
 _MODEL = "classifier"
-_WHEEL = "nvidia-pytriton==0.7.0"
-"""Holds the server itself and its Python backend. Its Python layer isn't used."""
-_SERVER = FOLDER / "tritonserver"
-_FETCH_SECONDS = 600
-
 _CHOICES = (
     Choice("2 instances", wait_ms=0),
     Choice("2 instances, 5 ms"),
@@ -78,13 +72,11 @@ class TritonPeer:
     def prepare(self) -> None:
         """See ``Peer``."""
         self.environment.prepare()
-        if not _SERVER.exists():
-            _fetch()
+        fetch.fetch(default_folder(), lambda _text: None)
 
     def versions(self) -> dict[str, str]:
         """See ``Peer``."""
-        name, version = _WHEEL.split("==")
-        return {name: version, **self.environment.versions()}
+        return {fetch.WHEEL.package: fetch.WHEEL.version, **self.environment.versions()}
 
     def launch(self, plan: Plan) -> Launch:
         """See ``Peer``."""
@@ -93,24 +85,12 @@ class TritonPeer:
         version.mkdir(parents=True)
         (version / "model.py").write_text(_MODEL_FILE, encoding="utf-8")
         (version.parent / "config.pbtxt").write_text(_config(plan.choice))
-        variables = self.environment.variables()
-        path = f"{variables['PYTHONPATH']}:{self.environment.site_packages}"
-        libraries = str(_SERVER / "nvidia_pytriton.libs")
+        installation = Installation.of(fetched_server(default_folder()))
+        options = Options(repository, Endpoint("127.0.0.1", plan.port), control="none")
         shared_memory = f"sp-{plan.port}-"
-        return Launch(
-            [
-                str(_SERVER / "pytriton/tritonserver/bin/tritonserver"),
-                f"--model-repository={repository}",
-                f"--backend-directory={_SERVER / 'backends'}",
-                "--grpc-address=127.0.0.1",
-                f"--grpc-port={plan.port}",
-                "--allow-http=false",
-                "--allow-metrics=false",
-                f"--backend-config=python,shm-region-prefix-name={shared_memory}",
-            ],
-            {**variables, "PYTHONPATH": path, "LD_LIBRARY_PATH": libraries},
-            shared_memory,
-        )
+        command = arguments(installation, options, known="", shm_prefix=shared_memory)
+        libraries = environment(installation)["LD_LIBRARY_PATH"]
+        return Launch(command, {**self.environment.variables(), "LD_LIBRARY_PATH": libraries}, shared_memory)
 
     def connect(self, port: int) -> AbstractAsyncContextManager[Caller]:
         """See ``Peer``."""
@@ -119,32 +99,6 @@ class TritonPeer:
 
 def _config(choice: Choice) -> str:
     return _CONFIG.format(name=_MODEL, batch=choice.batch_size, instances=choice.processes, delay=1000 * choice.wait_ms)
-
-
-def _fetch() -> None:
-    """Unpacks the wheel, and puts the backend together with the stub of this Python."""
-    scratch = FOLDER / "tritonserver.new"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), _WHEEL]
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=_FETCH_SECONDS)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        raise ConfigurationError(f"{_WHEEL} can't be fetched: {error}") from error
-    (wheel,) = scratch.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(scratch)
-    wheel.unlink()
-    server = scratch / "pytriton" / "tritonserver"
-    backend = scratch / "backends" / "python"
-    shutil.copytree(server / "backends" / "python", backend)
-    stub = (
-        server / "python_backend_stubs" / f"{sys.version_info[0]}.{sys.version_info[1]}" / "triton_python_backend_stub"
-    )
-    shutil.copy(stub, backend)
-    for program in (backend / stub.name, server / "bin" / "tritonserver"):
-        program.chmod(0o755)
-    scratch.rename(_SERVER)
 
 
 TRITON = TritonPeer()

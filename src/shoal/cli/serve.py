@@ -12,6 +12,7 @@ COMMANDS = {
     "router": Command("shoal.cli.serve_router:serve_router", "router", "Envoy: keys, limits, routes, load balancer."),
     "batcher": Command("shoal.cli.serve_batcher:serve_batcher", "batcher", "Queues requests, a queue a model."),
     "worker": Command("shoal.cli.serve_worker:serve_worker", "worker", "Fetches, decodes and runs the model."),
+    "triton": Command("shoal.cli.serve_triton:serve_triton", "local", "A tritonserver found on this machine."),
 }
 
 

@@ -16,7 +16,7 @@ from shoal.local import state
 from shoal.local.process import DRAIN_SECONDS
 from shoal.modelstore import repository
 
-_ROLES = 4
+_ROLES = 5
 _DOWN_SECONDS = _ROLES * DRAIN_SECONDS + 10
 
 

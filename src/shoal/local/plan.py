@@ -21,15 +21,20 @@ class Role(StrEnum):
     """What a part does; parts of one role don't depend on each other."""
 
     STORE = "store"
+    TRITON = "triton"
     WORKER = "worker"
     BATCHER = "batcher"
     ROUTER = "router"
 
 
-START_ORDER = (frozenset({Role.STORE}), frozenset({Role.WORKER, Role.BATCHER}), frozenset({Role.ROUTER}))
-"""Groups, each started once the one before it is ready."""
+START_ORDER = (
+    frozenset({Role.STORE}),
+    frozenset({Role.TRITON, Role.WORKER, Role.BATCHER}),
+    frozenset({Role.ROUTER}),
+)
+"""Groups, each started once the one before it is ready; a worker isn't before its Triton."""
 
-STOP_ORDER = tuple(frozenset({role}) for role in (Role.ROUTER, Role.BATCHER, Role.WORKER, Role.STORE))
+STOP_ORDER = tuple(frozenset({role}) for role in (Role.ROUTER, Role.BATCHER, Role.WORKER, Role.TRITON, Role.STORE))
 """From the door inwards: what feeds a part leaves before it."""
 
 
