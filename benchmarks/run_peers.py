@@ -14,6 +14,8 @@ import argparse
 import asyncio
 import os
 import shutil
+import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +55,7 @@ TRIAL_SECONDS = 1.0
 def main() -> None:
     """Measures what is missing, and writes the results."""
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends servers and folders as Ctrl-C does
     use_cores()
     console = Console(stderr=True, highlight=False)
     began = time.monotonic()
