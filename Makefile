@@ -60,7 +60,7 @@ bench: $(SETUP) ## Measure ceiling, service, CPU time a component and footprint 
 bench-batching: $(SETUP) ## Measure the batching service (15 minutes; BENCH=--quick: 3); results go to benchmarks/results
 	$(BIN)/python benchmarks/run_batching.py $(BENCH)
 
-bench-peers: $(SETUP) ## Measure Shoal beside other servers (25 minutes, 10 more the first time; BENCH=--quick: 8)
+bench-peers: $(SETUP) ## Measure Shoal beside other servers (25 minutes, 12 more the first time; BENCH=--quick: 8)
 	$(BIN)/python benchmarks/run_peers.py $(BENCH)
 
 proto: $(SETUP) ## Generate the protocol modules from proto/

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 CHAPTER = ROOT / "docs" / "how-it-compares.md"
 IMAGES = ROOT / "docs" / "images"
+_PLOTS = {
+    "speed-small": "![images a second](images/peers-speed.png)",
+    "latency-small": "![p50 and p99](images/peers-latency.png)",
+    "cpu-small": "![CPU milliseconds an image](images/peers-cpu.png)",
+}
 
 
 def main() -> None:
@@ -29,13 +34,13 @@ def main() -> None:
         raise ConfigurationError(f"{RESULT} is missing; measure first: make bench-peers")
     text = replace_block(CHAPTER.read_text(encoding="utf-8"), "peers-measured", measured(result))
     for name, block in blocks(result).items():
-        text = replace_block(text, f"peers-{name}", block)
+        text = replace_block(text, f"peers-{name}", f"{_PLOTS[name]}\n\n{block}" if name in _PLOTS else block)
     CHAPTER.write_text(text, encoding="utf-8")
     draw(result, IMAGES)
 
 
 def measured(result: Mapping[str, Any]) -> str:
-    """Circumstances, settings, and the main plot."""
+    """Circumstances and settings."""
     machine, settings = result["machine"], result["settings"]
     callers = " and ".join(f"{count} ({size})" for size, count in settings["callers"].items())
     return (
@@ -43,8 +48,7 @@ def measured(result: Mapping[str, Any]) -> str:
         f"{machine['cores_used']} cores, load average {result['load_average']:.1f} before it; `{result['command']}`. "
         f"{settings['rounds']} rounds, windows of {settings['saturated_seconds']:g} s (12 megapixels: "
         f"{settings['longer']['12mp']:g} times as long), callers {callers}, model {settings['model']} in "
-        f"{settings['precision']}.\n\n"
-        "![images a second](images/peers-speed.png)"
+        f"{settings['precision']}."
     )
 
 

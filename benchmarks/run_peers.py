@@ -26,7 +26,7 @@ from rich.console import Console
 from about import about, use_cores
 from ceiling import Ceiling, Work
 from peers import pictures
-from peers.cells import CEILING, DECODERS, SHOAL, SHOAL_WITH_UPLOAD, Cell, Store, plan
+from peers.cells import CEILING, CEILING_AFTER, DECODERS, SHOAL, SHOAL_WITH_UPLOAD, Cell, Store, plan
 from peers.measure import measure
 from peers.roster import PEERS
 from peers.search import Search
@@ -167,7 +167,7 @@ class Run:
         }  # fmt: skip
 
     def _measure(self, cell: Cell) -> dict[str, Any]:
-        if cell.way == CEILING:
+        if cell.way in (CEILING, CEILING_AFTER):
             return self._ceiling(cell)
         references = self._job.references[cell.size, cell.decoder]
         if cell.way in (SHOAL, SHOAL_WITH_UPLOAD):
@@ -183,7 +183,7 @@ class Run:
         work = Work(self._job.model, data, self._job.home.cache / "openvino", len(os.sched_getaffinity(0)))
         if cell.decoder == "shown":
             work = replace(work, make_decoder=ShownDecoder)
-        first = self._store.read(replace(cell, round=0))
+        first = self._store.read(replace(cell, round=0, way=CEILING))
         window = self._windows.saturated(cell.size)
         with Ceiling(work) as ceiling:
             trials = None

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CEILING, SHOAL, SHOAL_WITH_UPLOAD = "ceiling", "shoal", "shoal_with_upload"
+CEILING_AFTER = "ceiling_after"
+"""The ceiling once more, behind what is put in relation to it."""
 OURS = (CEILING, SHOAL, SHOAL_WITH_UPLOAD)
 DECODERS = ("shoal", "shown")
 
@@ -26,7 +28,7 @@ class Cell:
     decoder: str
     """``shown`` in the peers' documentation, or ``shoal``'s."""
     way: str
-    """``ceiling``, ``shoal``, ``shoal_with_upload`` or a peer's name."""
+    """``ceiling``, ``ceiling_after``, ``shoal``, ``shoal_with_upload`` or a peer's name."""
 
     def __str__(self) -> str:
         return f"round {self.round + 1}, {self.size}, {self.decoder} decoder, {self.way.replace('_', ' ')}"
@@ -40,14 +42,14 @@ class Cell:
 def plan(rounds: int, peers: Sequence[str], sizes: Sequence[Size] = tuple(Size)) -> Iterator[Cell]:
     """All cells, in the order in which they are measured.
 
-    A round holds everything once. Within it, what shares pictures and decoder is measured one after the other, behind
-    its ceiling: what the machine does meanwhile changes all of them alike. Shoal has no other decoder than its own.
+    A round holds everything once. Within it, what shares pictures and decoder is measured one after the other, between
+    two measurements of its ceiling: what the machine does meanwhile shows. Shoal has no other decoder than its own.
     """
     for number in range(rounds):
         for size in sizes:
             for decoder in DECODERS:
                 ours = OURS if decoder == "shoal" else (CEILING,)
-                for way in (*ours, *peers):
+                for way in (*ours, *peers, CEILING_AFTER):
                     yield Cell(number, size, decoder, way)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from statistics import median
+from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 from figures import spread
-from peers.cells import CEILING, SHOAL, SHOAL_WITH_UPLOAD, Cell
+from peers.cells import CEILING, CEILING_AFTER, SHOAL, SHOAL_WITH_UPLOAD, Cell
 from shoal.client.tally import percentile
 
 if TYPE_CHECKING:
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
     Result = Mapping[str, Any]
 
-CEILINGS = {"ceiling": (CEILING, "shoal"), "own_ceiling": (CEILING, None)}
-"""What a row's images a second are put in relation to: the ceiling with Shoal's decoder, and that with its own."""
-LEADS = {"shoal": (SHOAL, "shoal"), "shoal_with_upload": (SHOAL_WITH_UPLOAD, "shoal")}
+_CEILING = (CEILING, CEILING_AFTER)
+CEILINGS = {"ceiling": (_CEILING, "shoal"), "own_ceiling": (_CEILING, None)}
+"""What a row's images a second are put in relation to: the ceiling with Shoal's decoder, and that with its own;
+each is the mean of before and after."""
+LEADS = {"shoal": ((SHOAL,), "shoal"), "shoal_with_upload": ((SHOAL_WITH_UPLOAD,), "shoal")}
 """What is put in relation to a row's images a second."""
 
 
@@ -25,7 +27,8 @@ def summarise(results: Mapping[Cell, Result]) -> list[dict[str, Any]]:
     """One row each, in the order of the cells."""
     groups: defaultdict[tuple[str, str, str], list[Cell]] = defaultdict(list)
     for cell in results:
-        groups[cell.size, cell.decoder, cell.way].append(cell)
+        way = CEILING if cell.way == CEILING_AFTER else cell.way
+        groups[cell.size, cell.decoder, way].append(cell)
     return [
         {"size": str(size), "decoder": decoder, "way": way, **_row(cells, results)}
         for (size, decoder, way), cells in groups.items()
@@ -54,13 +57,16 @@ def _row(cells: Sequence[Cell], results: Mapping[Cell, Result]) -> dict[str, Any
     }
 
 
-def _ratios(cells: Sequence[Cell], results: Mapping[Cell, Result], way: str, decoder: str | None) -> list[float]:
-    """To another way's images a second in the same round: what slows a round slows both."""
+def _ratios(
+    cells: Sequence[Cell], results: Mapping[Cell, Result], ways: Sequence[str], decoder: str | None
+) -> list[float]:
+    """To the mean of other ways' images a second in the same round: what slows a round slows both."""
     ratios = []
     for cell in cells:
-        base = results.get(Cell(cell.round, cell.size, decoder or cell.decoder, way))
-        if base is not None and base["saturated"]["images_per_s"]:
-            ratios.append(results[cell]["saturated"]["images_per_s"] / base["saturated"]["images_per_s"])
+        places = [Cell(cell.round, cell.size, decoder or cell.decoder, way) for way in ways]
+        rates = [results[place]["saturated"]["images_per_s"] for place in places if place in results]
+        if any(rates):
+            ratios.append(results[cell]["saturated"]["images_per_s"] / mean(rates))
     return ratios
 
 

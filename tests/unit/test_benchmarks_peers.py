@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from peers import pictures, warden
-from peers.cells import CEILING, OURS, SHOAL, SHOAL_WITH_UPLOAD, Cell, Store, plan
+from peers.cells import CEILING, CEILING_AFTER, OURS, SHOAL, SHOAL_WITH_UPLOAD, Cell, Store, plan
 from peers.clients import HttpCaller, http
 from peers.environments import Environment
 from peers.measure import cpu_ms
@@ -101,11 +101,11 @@ def a_plan(tmp_path: Path) -> Plan:
 # Cells
 
 
-def test_a_round_measures_each_way_once_behind_its_ceiling() -> None:
+def test_a_round_measures_each_way_once_between_two_ceilings() -> None:
     cells = list(plan(2, ["mosec", "ray"]))
-    assert len(cells) == len(set(cells)) == 2 * len(Size) * (len(OURS) + 2 + 1 + 2)
-    assert [cell.way for cell in cells[:5]] == [CEILING, SHOAL, SHOAL_WITH_UPLOAD, "mosec", "ray"]
-    assert [(cell.way, cell.decoder) for cell in cells[5:8]] == [(way, "shown") for way in (CEILING, "mosec", "ray")]
+    assert len(cells) == len(set(cells)) == 2 * len(Size) * (len(OURS) + 2 + 1 + 1 + 2 + 1)
+    assert [cell.way for cell in cells[:6]] == [CEILING, SHOAL, SHOAL_WITH_UPLOAD, "mosec", "ray", CEILING_AFTER]
+    assert [(cell.way, cell.decoder) for cell in cells[6:9]] == [(way, "shown") for way in (CEILING, "mosec", "ray")]
     assert {cell.round for cell in cells[: len(cells) // 2]} == {0}
     assert {cell.decoder for cell in cells if cell.way in (SHOAL, SHOAL_WITH_UPLOAD)} == {"shoal"}
 
@@ -155,6 +155,17 @@ def test_ratios_and_leads_are_taken_within_a_round() -> None:
 def test_a_peer_with_its_shown_decoder_has_two_ceilings() -> None:
     mosec = row("mosec", "shown")
     assert (mosec["ratio"]["ceiling"]["median"], mosec["ratio"]["own_ceiling"]["median"]) == (0.45, 0.9)
+
+
+def test_the_ceiling_is_the_mean_of_before_and_after() -> None:
+    after = {
+        Cell(number, Size.SMALL, "shoal", CEILING_AFTER): {"saturated": window(4 * speed), "half": None}
+        for number, speed in enumerate((100, 50))
+    }
+    rows = {(one["way"], one["decoder"]): one for one in summarise(results() | after)}
+    assert rows["mosec", "shoal"]["ratio"]["ceiling"]["rounds"] == [0.4, 0.4]
+    assert rows[CEILING, "shoal"]["images_per_s"]["rounds"] == [100, 50, 200, 100]
+    assert (CEILING_AFTER, "shoal") not in rows
 
 
 def test_latencies_of_all_rounds_count_together() -> None:
