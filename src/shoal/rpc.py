@@ -1,4 +1,4 @@
-"""What the grpcio servers share."""
+"""What the grpcio servers share, and what clients must know of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from shoal.errors import ConfigurationError
 if TYPE_CHECKING:
     from shoal.topology import Endpoint
 
+MAX_REPLY_BYTES = 16 * 2**20
+"""Of one answer: what clients take. Only a mask can come near it."""
 STATUS = {status.value[0]: status for status in grpc.StatusCode}
 """grpcio's status for a ``shoal.errors.Code``."""
 

@@ -7,13 +7,14 @@ from collections import Counter, deque
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import grpc
 import grpc.aio
 from aiohttp import web
 
+from shoal.mask import encode_png
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ MISSING = "00000000-0000-4000-8000-000000000404"
 
 @dataclass
 class FakeService:
-    """Classifies everything as class 7; ``failures`` are answered first, one a call."""
+    """Everything is class 7, and has the mask 0 1 1 / 0 1 unseen; ``failures`` are answered first, one a call."""
 
     failures: deque[grpc.StatusCode] = field(default_factory=deque)
     put_failures: deque[int] = field(default_factory=deque)
@@ -41,6 +42,8 @@ class FakeService:
     metadata: list[dict[str, str]] = field(default_factory=list)
     requests: list[pb.ImageRequest] = field(default_factory=list)
     objects: dict[str, bytes] = field(default_factory=dict)
+    mask_width: int = 3
+    """What a mask of 3 x 2 says of itself."""
     in_flight: int = 0
     most_in_flight: int = 0
     started: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,6 +59,19 @@ class FakeService:
         async with self._call("Detect", request, context):
             found = pb.Box(x=0.25, y=0.5, width=0.125, height=0.25, index=0, label="text", score=0.5)
             return pb.DetectReply(**self._common(request), model_version=1, boxes=[found], timing=self._timing())
+
+    async def segment(self, request: pb.ImageRequest, context: Context) -> pb.SegmentReply:
+        async with self._call("Segment", request, context):
+            return pb.SegmentReply(
+                **self._common(request),
+                model_version=1,
+                width=self.mask_width,
+                height=2,
+                class_bytes=1,
+                labels=["background", "thing"],
+                timing=self._timing(),
+                **_mask(request.mask_form),
+            )
 
     async def create(self, request: pb.CreateUploadsRequest, context: Context) -> pb.CreateUploadsReply:
         self.calls["Create"] += 1
@@ -110,6 +126,9 @@ class FakeService:
             "Detect": grpc.unary_unary_rpc_method_handler(
                 self.detect, pb.ImageRequest.FromString, pb.DetectReply.SerializeToString
             ),
+            "Segment": grpc.unary_unary_rpc_method_handler(
+                self.segment, pb.ImageRequest.FromString, pb.SegmentReply.SerializeToString
+            ),
         }
         create = grpc.unary_unary_rpc_method_handler(
             self.create, pb.CreateUploadsRequest.FromString, pb.CreateUploadsReply.SerializeToString
@@ -118,6 +137,20 @@ class FakeService:
             grpc.method_handlers_generic_handler("shoal.v1.Inference", inference),
             grpc.method_handlers_generic_handler("shoal.v1.Uploads", {"Create": create}),
         ]
+
+
+def _mask(form: int) -> dict[str, Any]:
+    indices = bytes([0, 1, 1, 0, 1, 255])
+    counts = {1: [2, 3, 1], 0: [0, 2, 4]} if form == pb.MASK_FORM_RUNS else {1: [], 0: []}
+    regions = [
+        pb.Region(index=1, label="thing", pixels=3, counts=counts[1]),
+        pb.Region(index=0, label="background", pixels=2, counts=counts[0]),
+    ]
+    if form == pb.MASK_FORM_RUNS:
+        return {"regions": regions}
+    if form == pb.MASK_FORM_CLASS_MAP:
+        return {"regions": regions, "class_map": indices}
+    return {"regions": regions, "mask_png": encode_png((3, 2), 1, indices)}
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DEADLINE_SECONDS = 1.0
 """A later answer is none: the call fails with DEADLINE_EXCEEDED."""
 
-_REPLIES = {"Classify": pb.ClassifyReply, "Detect": pb.DetectReply}
+_REPLIES = {"Classify": pb.ClassifyReply, "Detect": pb.DetectReply, "Segment": pb.SegmentReply}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Answer:
 
     code: Code
     message: str = ""
-    reply: pb.ClassifyReply | pb.DetectReply | None = None
+    reply: pb.ClassifyReply | pb.DetectReply | pb.SegmentReply | None = None
 
     @property
     def label(self) -> str:

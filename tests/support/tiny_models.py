@@ -61,6 +61,30 @@ def add_tiny_detector(
     return add_model(store, detector(size), replace(settings, **recipe), version=version)
 
 
+def add_tiny_segmenter(
+    store: Path,
+    name: str = "tiny-segmenter",
+    size: int = 32,
+    *,
+    version: int | None = None,
+    stride: int = 1,
+    channels_last: bool = False,
+    **recipe: Any,
+) -> ModelConfig:
+    """A segmenter that names each cell's colour as ``add_tiny_classifier`` does; a cell is ``stride`` pixels wide."""
+    parameters = {"channels_last": 1.0} if channels_last else {}
+    settings = Recipe(name=name, task=Task.SEGMENTATION, labels=COLOURS, head_parameters=parameters, batching=BATCHING)
+    made = segmenter(size, stride=stride, channels_last=channels_last)
+    return add_model(store, made, replace(settings, **recipe), version=version)
+
+
+def add_tiny_yolo(store: Path, name: str = "tiny-yolo", *, version: int | None = None, **recipe: Any) -> ModelConfig:
+    """A detector in the manner of YOLOv8, or, with ``head="yolov5"``, of YOLOv5; see ``yolo``."""
+    settings = Recipe(name=name, task=Task.DETECTION, head="yolov8", labels=COLOURS[:3], batching=BATCHING)
+    settings = replace(settings, **recipe)
+    return add_model(store, yolo(objectness=settings.head == "yolov5"), settings, version=version)
+
+
 def classifier(size: int | None = 32, classes: int = 4) -> onnx.ModelProto:
     """float32 NCHW in [0, 1] to logits: 20 x a colour's lead over the mean of the other two, and 6 for grey."""
     weights = np.zeros((3, classes), np.float32)
@@ -97,6 +121,63 @@ def detector(size: int | None = 32) -> onnx.ModelProto:
         helper.make_node("Add", ["zeros", "quadrants"], ["boxes"]),
     ]
     return model(nodes, size, constants, {"boxes": [4, 4], "scores": [4]})
+
+
+def segmenter(size: int = 32, *, stride: int = 1, channels_last: bool = False) -> onnx.ModelProto:
+    """float32 NCHW in [0, 1] to ``logits``, ``(4, h, w)`` or ``(h, w, 4)``: those of ``classifier`` for each cell."""
+    weights = np.full((4, 3, 1, 1), -10, np.float32)
+    weights[range(3), range(3)] = 20
+    weights[3] = 0
+    side = size // stride
+    nodes = [
+        helper.make_node("AveragePool", ["input"], ["cells"], kernel_shape=[stride] * 2, strides=[stride] * 2),
+        helper.make_node("Conv", ["cells", "weights", "bias"], ["planes" if channels_last else "logits"]),
+    ]
+    if channels_last:
+        nodes.append(helper.make_node("Transpose", ["planes"], ["logits"], perm=[0, 2, 3, 1]))
+    constants = {"weights": weights, "bias": np.array([0, 0, 0, 6], np.float32)}
+    return model(nodes, size, constants, {"logits": [side, side, 4] if channels_last else [4, side, side]})
+
+
+def yolo(*, objectness: bool) -> onnx.ModelProto:
+    """float32 NCHW in [0, 1], 32 x 32, to ``candidates``: a box for each 8 x 8 cell, and one 1 pixel off.
+
+    Classes are red, green and blue: a cell of a pure colour scores 0.99 and more, its double 0.9 of that, any other
+    nearly nothing. ``(7, 32)``, or with ``objectness``, which is always 1, ``(32, 8)``.
+    """
+    centres = [(8 * column + 4, 8 * row + 4) for row in range(4) for column in range(4)]
+    boxes = np.array([[(x + off, y, 8, 8) for off in (0, 1) for x, y in centres]], np.float32).transpose(0, 2, 1)
+    weights = np.full((3, 3, 1, 1), -20, np.float32)
+    weights[range(3), range(3)] = 20
+    constants = {
+        "weights": weights,
+        "bias": np.full(3, -10, np.float32),
+        "less": np.array([0.9], np.float32),
+        "zero": np.zeros(1, np.float32),
+        "one": np.ones(1, np.float32),
+        "flat": np.array([0, 3, 16], np.int64),
+        "fixed": boxes,
+    }
+    nodes = [
+        helper.make_node("AveragePool", ["input"], ["cells"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Conv", ["cells", "weights", "bias"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["grid"]),
+        helper.make_node("Reshape", ["grid", "flat"], ["first"]),
+        helper.make_node("Mul", ["first", "less"], ["second"]),
+        helper.make_node("Concat", ["first", "second"], ["scores"], axis=2),
+        helper.make_node("ReduceMax", ["scores"], ["best"], axes=[1], keepdims=1),
+        helper.make_node("Mul", ["best", "zero"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "fixed"], ["boxes"]),
+    ]
+    if objectness:
+        nodes += [
+            helper.make_node("Add", ["nothing", "one"], ["objectness"]),
+            helper.make_node("Concat", ["boxes", "objectness", "scores"], ["columns"], axis=1),
+            helper.make_node("Transpose", ["columns"], ["candidates"], perm=[0, 2, 1]),
+        ]
+    else:
+        nodes.append(helper.make_node("Concat", ["boxes", "scores"], ["candidates"], axis=1))
+    return model(nodes, 32, constants, {"candidates": [32, 8] if objectness else [7, 32]})
 
 
 def model(

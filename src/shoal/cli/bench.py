@@ -70,9 +70,9 @@ def bench(
     settings = LoadSettings(concurrency, rate, duration, warm_up, timeout, seed=seed, trace=report is not None)
     if processes > concurrency and rate is None:
         raise ConfigurationError(f"{processes} processes need {processes} callers or more: raise --concurrency")
-    if task not in DEFAULT_MODELS:
-        raise ConfigurationError(f"--task {task}: the client knows {' and '.join(DEFAULT_MODELS)}")
-    chosen = model or DEFAULT_MODELS[task]
+    chosen = model or DEFAULT_MODELS.get(task)
+    if chosen is None:
+        raise ConfigurationError(f"--task {task} needs --model: there is no demo model for it")
     files = pictures([_folder(images)])[:_MAX_PICTURES]
     connection = find_connection(target, api_key, Home.default())
     if report is not None:

@@ -66,10 +66,10 @@ def classify(
 
     def ask(client: Client) -> Iterator[Outcome]:
         return client.map(
-            found, model, ordered=True, concurrency=concurrency, progress=_shows_progress(found, as_json), top_k=top_k
+            found, model, ordered=True, concurrency=concurrency, progress=shows_progress(found, as_json), top_k=top_k
         )
 
-    _report(_outcomes(target, api_key, timeout, found, ask, as_json), as_json)
+    report(outcomes_of(target, api_key, timeout, found, ask, as_json), as_json)
 
 
 def detect(
@@ -90,7 +90,7 @@ def detect(
 ) -> None:
     """Find boxes in pictures. Exit code 1 if any failed."""
     found = pictures(images)
-    drawer = _drawer(draw)
+    drawer = drawer_for(draw)
 
     def ask(client: Client) -> Iterator[Outcome]:
         outcomes = client.map(
@@ -99,14 +99,14 @@ def detect(
             task=Task.DETECTION,
             ordered=True,
             concurrency=concurrency,
-            progress=_shows_progress(found, as_json),
+            progress=shows_progress(found, as_json),
             score_threshold=score_threshold,
         )
         for outcome in outcomes:
             drawer(outcome)
             yield outcome
 
-    _report(_outcomes(target, api_key, timeout, found, ask, as_json), as_json)
+    report(outcomes_of(target, api_key, timeout, found, ask, as_json), as_json)
 
 
 def pictures(named: Sequence[Path]) -> list[Path]:
@@ -129,7 +129,7 @@ def pictures(named: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _outcomes(
+def outcomes_of(
     target: str | None,
     api_key: str | None,
     timeout: float,
@@ -137,6 +137,7 @@ def _outcomes(
     ask: Callable[[Client], Iterator[Outcome]],
     as_json: bool,
 ) -> Iterator[Outcome]:
+    """What becomes of each of ``found``; with ``as_json`` also where nobody answers at the target."""
     connection = find_connection(target, api_key, Home.default())
     with Client(connection.target, api_key=connection.api_key, timeout_seconds=timeout) as client:
         try:
@@ -150,7 +151,8 @@ def _outcomes(
         yield from ask(client)
 
 
-def _report(outcomes: Iterator[Outcome], as_json: bool) -> None:
+def report(outcomes: Iterator[Outcome], as_json: bool) -> None:
+    """Shows outcomes; exits with 1 if one failed."""
     failed = False
     if as_json:
         for outcome in outcomes:
@@ -165,11 +167,17 @@ def _report(outcomes: Iterator[Outcome], as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _shows_progress(found: Sequence[Path], as_json: bool) -> bool:
+def shows_progress(found: Sequence[Path], as_json: bool) -> bool:
+    """Whether a bar would be seen and of use."""
     return not as_json and len(found) > 1 and Console(stderr=True).is_terminal
 
 
-def _drawer(folder: Path | None) -> Callable[[Outcome], None]:
+def drawer_for(folder: Path | None) -> Callable[[Outcome], None]:
+    """What draws each outcome into ``folder``.
+
+    Raises:
+        ConfigurationError: OpenCV is not installed, or the folder can't be made.
+    """
     if folder is None:
         return lambda _outcome: None
     try:

@@ -1,4 +1,4 @@
-"""How ``shoal classify`` and ``shoal detect`` show what became of each picture."""
+"""How ``shoal classify``, ``detect`` and ``segment`` show what became of each picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from shoal.client import Classification
+from shoal.client import Classification, Detection, Segmentation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +38,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
 
 
 def table(outcomes: Iterable[Outcome]) -> Table:
-    """A row a class or box; a picture's name, batch size and times (milliseconds) stand in its first row."""
+    """A row a class, box or region; a picture's name, batch size and times (milliseconds) stand in its first row."""
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="times in ms; compute is the whole batch's")
     shown.add_column("image", overflow="fold")
     shown.add_column("found", overflow="fold")
@@ -55,7 +55,7 @@ def _add_rows(shown: Table, outcome: Outcome) -> None:
         shown.add_row(name, Text(f"{outcome.error.code.name}: {outcome.error}", style="red"))
         return
     result = outcome.unwrap()
-    found = [_class(one) for one in result.classes] if isinstance(result, Classification) else _boxes(result.boxes)
+    found = _found(result)
     for number, (label, score) in enumerate(found or [("nothing", "")]):
         times = [] if number else _times(result.timing)
         shown.add_row("" if number else name, Text(label), score, *times)
@@ -63,6 +63,12 @@ def _add_rows(shown: Table, outcome: Outcome) -> None:
 
 def _times(timing: Timing) -> list[str]:
     return [str(timing.batch_size), *(f"{getattr(timing, f'{stage}_us') / 1000:.1f}" for stage in _SHOWN_STAGES)]
+
+
+def _found(result: Result) -> list[tuple[str, str]]:
+    if isinstance(result, Classification):
+        return [_class(one) for one in result.classes]
+    return _boxes(result.boxes) if isinstance(result, Detection) else _regions(result)
 
 
 def _class(found: Class) -> tuple[str, str]:
@@ -75,13 +81,28 @@ def _boxes(boxes: Iterable[Box]) -> list[tuple[str, str]]:
     ]
 
 
-def _findings(result: Result) -> dict[str, list[dict[str, Any]]]:
+def _regions(found: Segmentation) -> list[tuple[str, str]]:
+    """The score is the region's share of the mask."""
+    pixels = found.width * found.height
+    return [(f"{region.index} {region.label}", f"{region.pixels / pixels:.3f}") for region in found.regions]
+
+
+def _findings(result: Result) -> dict[str, Any]:
     if isinstance(result, Classification):
         return {
             "classes": [
                 {"index": one.index, "label": one.label, "probability": round(one.probability, _DIGITS)}
                 for one in result.classes
             ]
+        }
+    if isinstance(result, Segmentation):
+        return {
+            "mask": {"width": result.width, "height": result.height},
+            "regions": [
+                {"index": region.index, "label": region.label, "pixels": region.pixels}
+                | ({"counts": region.counts} if region.counts else {})
+                for region in result.regions
+            ],
         }
     return {
         "boxes": [

@@ -2,7 +2,20 @@
 
 from shoal.client.aio import AsyncClient
 from shoal.client.blocking import Client
-from shoal.client.results import Box, Class, Classification, Detection, Image, Outcome, Result, Timing
+from shoal.client.results import (
+    Box,
+    Class,
+    Classification,
+    Detection,
+    Image,
+    MaskForm,
+    MaskSize,
+    Outcome,
+    Region,
+    Result,
+    Segmentation,
+    Timing,
+)
 from shoal.client.retry import Retry
 
 __all__ = [
@@ -13,8 +26,12 @@ __all__ = [
     "Client",
     "Detection",
     "Image",
+    "MaskForm",
+    "MaskSize",
     "Outcome",
+    "Region",
     "Result",
     "Retry",
+    "Segmentation",
     "Timing",
 ]

@@ -12,7 +12,19 @@ from uuid import UUID
 from shoal.client.channel import Methods, connect, open_channel, parse_target
 from shoal.client.mapping import bounded_map
 from shoal.client.progress import tracked
-from shoal.client.results import Classification, Detection, Elapsed, Outcome, Result, classification, detection
+from shoal.client.results import (
+    Classification,
+    Detection,
+    Elapsed,
+    MaskForm,
+    MaskSize,
+    Outcome,
+    Result,
+    Segmentation,
+    classification,
+    detection,
+    segmentation,
+)
 from shoal.client.retry import Retry
 from shoal.client.upload import PresignedUploader, StoreUploader, Tickets, Uploader
 from shoal.errors import Cancelled, ConfigurationError, DeadlineExceeded, Internal, InvalidRequest, ShoalError
@@ -21,6 +33,7 @@ from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+    from enum import StrEnum
     from types import TracebackType
 
     import grpc
@@ -31,8 +44,9 @@ if TYPE_CHECKING:
     from shoal.client.channel import Metadata, Method
     from shoal.client.results import Image
 
-    ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply)
-    ResultT = TypeVar("ResultT", Classification, Detection)
+    ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
+    ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply)
+    ResultT = TypeVar("ResultT", Classification, Detection, Segmentation)
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NAME = re.compile(r"[\x21-\x7e]{1,256}")
@@ -164,10 +178,45 @@ class AsyncClient:
         )
         return await self._infer(self._open().detect, detection, image, request, timeout_seconds)
 
+    async def segment(
+        self,
+        image: Image,
+        model: str,
+        *,
+        mask_form: MaskForm | str = MaskForm.PNG,
+        mask_size: MaskSize | str = MaskSize.MODEL,
+        score_threshold: float | None = None,
+        model_version: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> Segmentation:
+        """Uploads ``image``, unless it is a uuid, and tells the class of each of its pixels.
+
+        Args:
+            image: A file, bytes of a picture, or the uuid of an uploaded one.
+            model: The model's name.
+            mask_form: How the mask travels: ``png``, ``runs`` or ``class_map``.
+            mask_size: ``model``: as fine as the model's output; ``picture``: the picture's own size.
+            score_threshold: Where the model tells one class from background: the least probability. None: its own.
+            model_version: 0: the one that the service prefers.
+            timeout_seconds: None: the client's own.
+
+        Raises:
+            ShoalError: what went wrong; see ``shoal.errors``.
+        """
+        request = pb.ImageRequest(
+            api_key=self._api_key,
+            model_name=model,
+            model_version=model_version,
+            score_threshold=score_threshold,
+            mask_form=f"MASK_FORM_{_choice(MaskForm, mask_form).name}",
+            mask_size=f"MASK_SIZE_{_choice(MaskSize, mask_size).name}",
+        )
+        return await self._infer(self._open().segment, segmentation, image, request, timeout_seconds)
+
     async def infer(
         self, task: Task | str, image: Image, model: str, *, timeout_seconds: float | None = None
     ) -> Result:
-        """``classify`` or ``detect``, by ``task``, with the model's own settings."""
+        """``classify``, ``detect`` or ``segment``, by ``task``, with the model's own settings."""
         return await self._method(task)(image, model, timeout_seconds=timeout_seconds)
 
     async def upload(self, image: Path | bytes, *, timeout_seconds: float | None = None) -> str:
@@ -209,6 +258,8 @@ class AsyncClient:
         progress: Progress | bool = False,
         top_k: int = 5,
         score_threshold: float | None = None,
+        mask_form: MaskForm | str = MaskForm.PNG,
+        mask_size: MaskSize | str = MaskSize.MODEL,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[Outcome]:
         """Yields the outcome of each of ``images``; one that fails never ends the others.
@@ -218,15 +269,22 @@ class AsyncClient:
         Args:
             images: Files, bytes or uuids.
             model: The model's name.
-            task: ``classification`` or ``detection``.
+            task: ``classification``, ``detection`` or ``segmentation``.
             concurrency: Pictures in flight.
             ordered: Outcomes in the order of ``images`` rather than as they finish.
             progress: True: a bar on stderr. A ``rich`` Progress: a task of it.
             top_k: For classification: how many classes to answer.
-            score_threshold: For detection: boxes below it are left out.
+            score_threshold: For detection and segmentation; see ``detect`` and ``segment``.
+            mask_form: For segmentation: how the mask travels.
+            mask_size: For segmentation: how many pixels it has.
             timeout_seconds: Of each picture. None: the client's own.
         """
-        call = self._method(task, top_k=top_k, score_threshold=score_threshold)
+        options: dict[Task, dict[str, object]] = {
+            Task.CLASSIFICATION: {"top_k": top_k},
+            Task.DETECTION: {"score_threshold": score_threshold},
+            Task.SEGMENTATION: {"score_threshold": score_threshold, "mask_form": mask_form, "mask_size": mask_size},
+        }
+        call = partial(self._method(task), **options[_choice(Task, task)])
 
         async def one(item: tuple[int, Image]) -> Outcome:
             index, image = item
@@ -266,14 +324,13 @@ class AsyncClient:
             self._methods = Methods(self._channel)
         return self._methods
 
-    def _method(
-        self, task: Task | str, *, top_k: int = 5, score_threshold: float | None = None
-    ) -> Callable[..., Coroutine[object, object, Result]]:
-        if task == Task.CLASSIFICATION:
-            return partial(self.classify, top_k=top_k)
-        if task == Task.DETECTION:
-            return partial(self.detect, score_threshold=score_threshold)
-        raise InvalidRequest(f"task {task}: this client knows classification and detection")
+    def _method(self, task: Task | str) -> Callable[..., Coroutine[object, object, Result]]:
+        methods: dict[Task, Callable[..., Coroutine[object, object, Result]]] = {
+            Task.CLASSIFICATION: self.classify,
+            Task.DETECTION: self.detect,
+            Task.SEGMENTATION: self.segment,
+        }
+        return methods[_choice(Task, task)]
 
     async def _infer(
         self,
@@ -344,6 +401,13 @@ def _model(name: str) -> str:
     if not _NAME.fullmatch(name):  # it could not travel as metadata
         raise InvalidRequest(f"model {name[:64]!r}: expected the name of a model, such as 'efficientnet-lite0'")
     return name
+
+
+def _choice(kind: type[ChoiceT], value: str) -> ChoiceT:
+    try:
+        return kind(value)
+    except ValueError:
+        raise InvalidRequest(f"{value!r}: expected one of {', '.join(kind)}") from None
 
 
 def _positive(concurrency: int) -> int:

@@ -98,6 +98,7 @@ class Client:
     connect = _blocking(AsyncClient.connect)
     classify = _blocking(AsyncClient.classify)
     detect = _blocking(AsyncClient.detect)
+    segment = _blocking(AsyncClient.segment)
     infer = _blocking(AsyncClient.infer)
     upload = _blocking(AsyncClient.upload)
     upload_many = _blocking(AsyncClient.upload_many)
@@ -105,6 +106,7 @@ class Client:
 
     submit_classify = _future(AsyncClient.classify)
     submit_detect = _future(AsyncClient.detect)
+    submit_segment = _future(AsyncClient.segment)
     submit_upload = _future(AsyncClient.upload)
 
     def close(self) -> None:

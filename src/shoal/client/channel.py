@@ -18,6 +18,7 @@ from shoal.errors import (
     Unavailable,
     from_status,
 )
+from shoal.rpc import MAX_REPLY_BYTES
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 10_000),
     # Requests are about 100 bytes and the router refuses more than this; replies with masks are the large ones.
     ("grpc.max_send_message_length", 64 * 1024),
-    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
     # gRPC's own 1 s to 120 s would leave a service that is back unused for minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -125,6 +126,7 @@ class Methods:
         inference = "/shoal.v1.Inference"
         self.classify = Method(channel, f"{inference}/Classify", pb.ImageRequest, pb.ClassifyReply)
         self.detect = Method(channel, f"{inference}/Detect", pb.ImageRequest, pb.DetectReply)
+        self.segment = Method(channel, f"{inference}/Segment", pb.ImageRequest, pb.SegmentReply)
         self.create_uploads = Method(
             channel, "/shoal.v1.Uploads/Create", pb.CreateUploadsRequest, pb.CreateUploadsReply
         )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
+
+from shoal import mask
+from shoal.errors import Internal
 
 if TYPE_CHECKING:
     from shoal.errors import ShoalError
@@ -79,7 +83,91 @@ class Detection:
     timing: Timing
 
 
-Result: TypeAlias = Classification | Detection
+class MaskForm(StrEnum):
+    """How a mask travels. ``Segmentation`` reads each."""
+
+    PNG = "png"
+    """The smallest, mostly; any picture library reads it."""
+    RUNS = "runs"
+    """COCO's run-length encoding of each class."""
+    CLASS_MAP = "class_map"
+    """A byte or two for each pixel, as they are."""
+
+
+class MaskSize(StrEnum):
+    """How many pixels a mask has. It covers the whole upright picture in any case."""
+
+    MODEL = "model"
+    """As fine as the model's own output, in the picture's aspect."""
+    PICTURE = "picture"
+    """The upright picture's size; the model's pixels become blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A class that a mask shows."""
+
+    index: int
+    label: str
+    pixels: int
+    """Of the mask."""
+    counts: tuple[int, ...] = field(repr=False)
+    """With ``MaskForm.RUNS``: COCO's uncompressed run-length encoding, down the columns; else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """A class for each pixel of one picture."""
+
+    image_uuid: str
+    model_name: str
+    model_version: int
+    width: int
+    """Of the mask, in pixels."""
+    height: int
+    class_bytes: int
+    """Of a pixel in ``class_map()``: 1 or 2."""
+    regions: tuple[Region, ...]
+    """Largest first."""
+    labels: tuple[str, ...]
+    """Of all classes, by index; empty where the model has none."""
+    timing: Timing
+    form: MaskForm
+    data: bytes = field(repr=False)
+    """The PNG or the class map as it came; empty with ``MaskForm.RUNS``."""
+
+    @property
+    def unseen(self) -> int:
+        """The index of pixels that the model did not see, beside its crop: 255 or 65535, which is no class."""
+        return mask.unseen(self.class_bytes)
+
+    def class_map(self) -> bytes:
+        """A class index a pixel, rows from the top; of two bytes, the low one comes first.
+
+        As an array: ``numpy.frombuffer(found.class_map(), f"<u{found.class_bytes}").reshape(found.height, -1)``.
+        """
+        if self.form is MaskForm.CLASS_MAP:
+            return self.data
+        if self.form is MaskForm.PNG:
+            return mask.decode_png(self.data).indices
+        size = self.width, self.height
+        return mask.from_runs(size, self.class_bytes, ((one.index, one.counts) for one in self.regions)).indices
+
+    def rows(self) -> list[memoryview]:
+        """The class indices, a row each: ``rows()[y][x]``."""
+        indices = memoryview(self.class_map())
+        stride = self.width * self.class_bytes
+        rows = (indices[start : start + stride] for start in range(0, len(indices), stride))
+        return [row if self.class_bytes == 1 else row.cast("H") for row in rows]
+
+    def to_png(self) -> bytes:
+        """The mask as a PNG: with the colours of PASCAL VOC, or, where indices take two bytes, grey of 16 bits."""
+        if self.form is MaskForm.PNG:
+            return self.data
+        return mask.encode_png((self.width, self.height), self.class_bytes, self.class_map())
+
+
+Result: TypeAlias = Classification | Detection | Segmentation
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +219,33 @@ def detection(reply: inference_pb2.DetectReply, elapsed: Elapsed) -> Detection:
         ),
         _timing(reply.timing, elapsed),
     )  # fmt: skip
+
+
+def segmentation(reply: inference_pb2.SegmentReply, elapsed: Elapsed) -> Segmentation:
+    """The value of a ``SegmentReply``.
+
+    Raises:
+        Internal: the reply contradicts itself.
+    """
+    mask.check_size(reply.width, reply.height)
+    form = MaskForm.PNG if reply.mask_png else MaskForm.CLASS_MAP if reply.class_map else MaskForm.RUNS
+    if reply.class_bytes not in {1, 2} or (
+        form is MaskForm.CLASS_MAP and len(reply.class_map) != reply.width * reply.height * reply.class_bytes
+    ):
+        raise Internal(f"the answer for image {reply.image_uuid} has a mask of another size than it says")
+    return Segmentation(
+        reply.image_uuid,
+        reply.model_name,
+        reply.model_version,
+        reply.width,
+        reply.height,
+        reply.class_bytes,
+        tuple(Region(one.index, one.label, one.pixels, tuple(one.counts)) for one in reply.regions),
+        tuple(reply.labels),
+        _timing(reply.timing, elapsed),
+        form,
+        reply.mask_png or reply.class_map,
+    )
 
 
 def _timing(timing: inference_pb2.Timing, elapsed: Elapsed) -> Timing:

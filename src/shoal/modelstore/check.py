@@ -8,7 +8,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from shoal.errors import ConfigurationError, NotFound
-from shoal.modelstore import keys, reader, repository
+from shoal.modelstore import keys, outputs, reader, repository
 from shoal.modelstore.fault import Fault, Report
 from shoal.modelstore.pbtxt import FILE
 from shoal.modelstore.wrap import dtype_of, picture_input, shape_of
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.modelstore.config import ModelConfig, Tensor
-
-_BOX = 4  # x, y, width, height
-_MAP = 3  # 1, height, width
 
 
 def check(store: Path, name: str) -> list[Fault]:
@@ -64,9 +61,9 @@ def _check_graph(folder: Path, model: ModelConfig, report: Report) -> None:
     if "input" not in wrong:
         _compare(folder, "input", model.input, {picture.name: picture}, report)
     if "output" not in wrong:
-        outputs = {value.name: value for value in proto.graph.output}
+        graph = {value.name: value for value in proto.graph.output}
         for tensor in model.outputs:
-            _compare(folder, "output", tensor, outputs, report)
+            _compare(folder, "output", tensor, graph, report)
     batch = shape_of(picture)[:1]
     largest = model.batching.max_batch_size
     if batch and batch[0] not in (-1, largest):
@@ -104,31 +101,16 @@ def _compare(folder: Path, kind: str, tensor: Tensor, graph: dict[str, onnx.Valu
 
 def _check_head(folder: Path, model: ModelConfig, report: Report) -> None:
     """Whether the outputs have the shapes that the head reads."""
-    shapes = {output.name: output.shape for output in model.outputs}
-    first = model.outputs[0].shape
-    wanted = {
-        "softmax": ("one output [classes]", len(first) == 1),
-        "probabilities": ("one output [classes]", len(first) == 1),
-        "db": ("one output [1, height, width]", len(shapes) == 1 and len(first) == _MAP and first[0] == 1),
-        "boxes_scores": ("outputs boxes [n, 4], scores [n] and, if it has it, classes [n]", _are_boxes(shapes)),
-    }
-    text, fits = wanted.get(model.head, ("", True))
-    if not fits:
-        found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
-        report.error(folder / FILE, "output", f"head {model.head} reads {text}; here: {found}")
-
-
-def _are_boxes(shapes: dict[str, tuple[int, ...]]) -> bool:
-    boxes, scores = shapes.get("boxes", ()), shapes.get("scores", ())
-    return boxes == (*scores, _BOX) and len(scores) == 1 and shapes.get("classes", scores) == scores
+    if message := outputs.misfit(model):
+        report.error(folder / FILE, "output", message)
 
 
 def _check_labels(folder: Path, model: ModelConfig, report: Report) -> None:
     if not model.labels:
         report.note(folder / FILE, "output.label_filename", "missing; answers carry an index and no label")
         return
-    classes = model.outputs[0].shape[-1]
-    if keys.HEADS.get(model.head) == "classification" and classes not in (-1, len(model.labels)):
+    classes = outputs.VARIES if outputs.misfit(model) else outputs.classes(model)
+    if classes not in (outputs.VARIES, len(model.labels)):
         report.error(
             folder / FILE,
             "output.label_filename",

@@ -67,7 +67,7 @@ class ModelConfig:
     """Of pixels in [0, 255]; used where the input is float32: ``(x - mean) / std``."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     head: str = ""
-    """How the outputs are read: ``softmax`` (logits), ``probabilities``, ``db`` (a text map), ``boxes_scores``."""
+    """How the outputs are read; ``keys.HEADS`` has them all."""
     head_parameters: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -21,14 +21,25 @@ HEADS: dict[str, Task] = {
     "probabilities": Task.CLASSIFICATION,
     "db": Task.DETECTION,
     "boxes_scores": Task.DETECTION,
+    "yolov5": Task.DETECTION,
+    "yolov8": Task.DETECTION,
+    "argmax": Task.SEGMENTATION,
+    "class_map": Task.SEGMENTATION,
+    "sigmoid": Task.SEGMENTATION,
+    "foreground": Task.SEGMENTATION,
 }
 """A head, and the task that it answers."""
 
-DEFAULT_HEAD = {Task.CLASSIFICATION: "softmax", Task.DETECTION: "boxes_scores", Task.SEGMENTATION: ""}
+DEFAULT_HEAD = {Task.CLASSIFICATION: "softmax", Task.DETECTION: "boxes_scores", Task.SEGMENTATION: "argmax"}
 
 HEAD_PARAMETERS: dict[str, tuple[str, ...]] = {
     "db": ("binarize_threshold", "box_threshold", "unclip_ratio"),
-    "boxes_scores": ("score_threshold", "iou_threshold"),
+    "boxes_scores": ("score_threshold", "iou_threshold", "corners", "pixels", "background"),
+    "yolov5": ("score_threshold", "iou_threshold"),
+    "yolov8": ("score_threshold", "iou_threshold"),
+    "argmax": ("channels_last",),
+    "sigmoid": ("threshold",),
+    "foreground": ("threshold",),
 }
 """The numbers that a head reads from ``shoal.head.<name>``."""
 

@@ -198,9 +198,6 @@ class _Reader:
 
     def _head(self, task: Task) -> str:
         choices = [head for head, its_task in keys.HEADS.items() if its_task is task]
-        if not choices:
-            self._parameter_error(keys.TASK, f"{task.value} is not served yet: no head reads its outputs")
-            return ""
         return self._choice(keys.HEAD, choices, keys.DEFAULT_HEAD[task])
 
     def _choice(self, key: str, choices: list[str], default: str) -> str:
@@ -244,9 +241,11 @@ class _Reader:
         prefix = f"{keys.HEAD}."
         parameters = {}
         for key in sorted(key for key in self._parameters if key.startswith(prefix)):
-            parameters[key.removeprefix(prefix)] = _number(self._parameters[key])
-            if not math.isfinite(parameters[key.removeprefix(prefix)]):
+            number = parameters[key.removeprefix(prefix)] = _number(self._parameters[key])
+            if not math.isfinite(number):
                 self._parameter_error(key, f"{self._parameters[key]!r} is no number")
+            elif key.endswith("threshold") and not 0 <= number <= 1:
+                self._parameter_error(key, f"{number:g} is not in [0, 1]")
         return parameters
 
     def _known_keys(self, head: str) -> None:

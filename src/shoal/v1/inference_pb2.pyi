@@ -1,4 +1,5 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -6,21 +7,41 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class MaskForm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MASK_FORM_PNG: _ClassVar[MaskForm]
+    MASK_FORM_RUNS: _ClassVar[MaskForm]
+    MASK_FORM_CLASS_MAP: _ClassVar[MaskForm]
+
+class MaskSize(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MASK_SIZE_MODEL: _ClassVar[MaskSize]
+    MASK_SIZE_PICTURE: _ClassVar[MaskSize]
+MASK_FORM_PNG: MaskForm
+MASK_FORM_RUNS: MaskForm
+MASK_FORM_CLASS_MAP: MaskForm
+MASK_SIZE_MODEL: MaskSize
+MASK_SIZE_PICTURE: MaskSize
+
 class ImageRequest(_message.Message):
-    __slots__ = ("api_key", "image_uuid", "model_name", "model_version", "top_k", "score_threshold")
+    __slots__ = ("api_key", "image_uuid", "model_name", "model_version", "top_k", "score_threshold", "mask_form", "mask_size")
     API_KEY_FIELD_NUMBER: _ClassVar[int]
     IMAGE_UUID_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    MASK_FORM_FIELD_NUMBER: _ClassVar[int]
+    MASK_SIZE_FIELD_NUMBER: _ClassVar[int]
     api_key: str
     image_uuid: str
     model_name: str
     model_version: int
     top_k: int
     score_threshold: float
-    def __init__(self, api_key: _Optional[str] = ..., image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ...) -> None: ...
+    mask_form: MaskForm
+    mask_size: MaskSize
+    def __init__(self, api_key: _Optional[str] = ..., image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., mask_form: _Optional[_Union[MaskForm, str]] = ..., mask_size: _Optional[_Union[MaskSize, str]] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("queue_us", "fetch_us", "decode_us", "compute_us", "batch_size")
@@ -92,21 +113,43 @@ class DetectReply(_message.Message):
     timing: Timing
     def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
 
+class Region(_message.Message):
+    __slots__ = ("index", "label", "pixels", "counts")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PIXELS_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    label: str
+    pixels: int
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, index: _Optional[int] = ..., label: _Optional[str] = ..., pixels: _Optional[int] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class SegmentReply(_message.Message):
-    __slots__ = ("image_uuid", "model_name", "model_version", "mask_png", "labels", "timing")
+    __slots__ = ("image_uuid", "model_name", "model_version", "mask_png", "labels", "timing", "width", "height", "class_bytes", "regions", "class_map")
     IMAGE_UUID_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MASK_PNG_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    CLASS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REGIONS_FIELD_NUMBER: _ClassVar[int]
+    CLASS_MAP_FIELD_NUMBER: _ClassVar[int]
     image_uuid: str
     model_name: str
     model_version: int
     mask_png: bytes
     labels: _containers.RepeatedScalarFieldContainer[str]
     timing: Timing
-    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., mask_png: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+    width: int
+    height: int
+    class_bytes: int
+    regions: _containers.RepeatedCompositeFieldContainer[Region]
+    class_map: bytes
+    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., mask_png: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., class_bytes: _Optional[int] = ..., regions: _Optional[_Iterable[_Union[Region, _Mapping]]] = ..., class_map: _Optional[bytes] = ...) -> None: ...
 
 class CreateUploadsRequest(_message.Message):
     __slots__ = ("api_key", "count")

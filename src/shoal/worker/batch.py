@@ -17,7 +17,7 @@ from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, DeadlineExceeded, Internal, ShoalError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 
 STRAGGLER_SECONDS = 0.1
 """How long a closed batch with at least one ready picture waits for fetches that are still under way."""
+
+MAX_GROUP_BYTES = 32 * 2**20
+"""Of the answers in one message; masks can take several. Batchers take messages of 64 MiB, and one answer is of 16 at
+most."""
 
 
 class PictureBatch:
@@ -80,12 +84,14 @@ class PictureBatch:
             slot = await self._own_slot()
             self._results += await self._execute(slot, _compact(slot, pictures))
         self._give_back()  # what is left behind takes a slot of its own, once it is here
-        yield self._take_results()
+        for group in _messages(self._take_results()):
+            yield group
         while self._preparing:
             await asyncio.wait(self._preparing, return_when=asyncio.FIRST_COMPLETED)
             self._forget_done()
             if self._results:
-                yield self._take_results()
+                for group in _messages(self._take_results()):
+                    yield group
 
     def abandon(self) -> None:
         """Stops what is left and gives the slot back."""
@@ -280,6 +286,17 @@ class PictureBatch:
             stages.left = now
         results, self._results = self._results, []
         return results
+
+
+def _messages(results: Sequence[batching_pb2.BatchItemResult]) -> Iterator[Sequence[batching_pb2.BatchItemResult]]:
+    """Results in the groups that go out as a message each; at least one, if only an empty one."""
+    first, size = 0, 0
+    for number, result in enumerate(results):
+        size += len(result.response)
+        if number > first and size > MAX_GROUP_BYTES:
+            yield results[first:number]
+            first, size = number, len(result.response)
+    yield results[first:]
 
 
 def _compact(slot: Slot, ready: list[Picture]) -> list[Picture]:

@@ -37,6 +37,7 @@ class TextMapReader:
     """
 
     slow = True
+    iou_threshold = 1.0
 
     def __init__(self, config: ModelConfig) -> None:
         """Raises ConfigurationError if there is not exactly one output."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from shoal.modelstore.config import Resize
 from shoal.worker.header import ImageSize
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from shoal.modelstore.config import ModelConfig
@@ -45,6 +46,36 @@ class Placement:
         corners[:, 2:] -= corners[:, :2]
         return corners
 
+    def mask_size(self, cells: ImageSize) -> ImageSize:
+        """The size of a mask as fine as a map of ``cells`` over the frame, of the upright picture's aspect.
+
+        No cell is lost, where the picture itself is as fine; a frame that the picture was stretched to repeats some
+        along one axis.
+        """
+        shown = [
+            cells[axis] / self.frame[axis] * self.content[axis] / self.window[axis] for axis in (0, 1)
+        ]  # cells a pixel of the picture
+        finest = max(shown)
+        return ImageSize(
+            *(_sides(length, min(1, own), min(1, finest)) for length, own in zip(self.picture, shown, strict=True))
+        )
+
+    def cells(self, axis: int, cells: int, count: int) -> NDArray[np.intp]:
+        """Where in a map over the frame each of ``count`` equal parts of the upright picture lies, by its centre.
+
+        Args:
+            axis: 0 for columns, 1 for rows.
+            cells: The map's, along this axis.
+            count: Parts of the picture, along this axis.
+
+        Returns:
+            ``(count,)``: numbers of cells; -1 where the model did not see the part.
+        """
+        centres = (np.arange(count) + 0.5) / count * self.picture[axis]
+        inside = (centres - (self.picture[axis] - self.window[axis]) / 2) / self.window[axis]
+        found = np.floor(inside * self.content[axis] * cells / self.frame[axis]).astype(np.intp)
+        return np.where((inside >= 0) & (inside < 1), found.clip(0, cells - 1), -1)
+
 
 def place(config: ModelConfig, picture: ImageSize) -> Placement:
     """Applies the model's resize rule to an upright picture's size."""
@@ -59,6 +90,12 @@ def _window(config: ModelConfig, picture: ImageSize, frame: ImageSize) -> tuple[
     """What the crop shows. A crop can't be larger than the resized picture, so its shorter side is the least."""
     scale = max(config.resize_shorter_side, *frame) / min(picture)
     return frame.width / scale, frame.height / scale
+
+
+def _sides(length: int, own: float, finest: float) -> int:
+    """A letterbox is a rounding error off the aspect: not worth a repeated cell."""
+    plain, wanted = round(length * own), round(length * finest)
+    return max(1, plain if abs(plain - wanted) <= 1 else wanted)
 
 
 def _fit(picture: ImageSize, frame: ImageSize) -> ImageSize:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from shoal.errors import ConfigurationError
 from shoal.worker.classification import ClassificationHead
-from shoal.worker.detection import BoxesScoresReader, DetectionHead
+from shoal.worker.detection import DetectionHead
+from shoal.worker.detection_boxes import BoxesScoresReader, YoloReader
 from shoal.worker.detection_text import TextMapReader
+from shoal.worker.segmentation import ArgmaxReader, ClassMapReader, ForegroundReader, SegmentationHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.modelstore.config import ModelConfig
-    from shoal.v1.inference_pb2 import ClassifyReply, DetectReply, ImageRequest
+    from shoal.v1.inference_pb2 import ClassifyReply, DetectReply, ImageRequest, SegmentReply
     from shoal.worker.header import ImageSize
 
 
@@ -34,7 +36,7 @@ class Head(Protocol):
 
     def reply(
         self, outputs: Mapping[str, NDArray[np.generic]], row: int, request: ImageRequest, image_size: ImageSize
-    ) -> ClassifyReply | DetectReply:
+    ) -> ClassifyReply | DetectReply | SegmentReply:
         """The answer to one checked request, without its uuid, model and timing.
 
         Args:
@@ -45,6 +47,7 @@ class Head(Protocol):
 
         Raises:
             Internal: the outputs make no sense.
+            InvalidRequest: the answer would be too large.
         """
         ...
 
@@ -66,4 +69,10 @@ _HEADS: dict[str, Callable[[ModelConfig], Head]] = {
     "probabilities": lambda config: ClassificationHead(config, logits=False),
     "db": lambda config: DetectionHead(config, TextMapReader(config)),
     "boxes_scores": lambda config: DetectionHead(config, BoxesScoresReader(config)),
+    "yolov5": lambda config: DetectionHead(config, YoloReader(config, objectness=True)),
+    "yolov8": lambda config: DetectionHead(config, YoloReader(config, objectness=False)),
+    "argmax": lambda config: SegmentationHead(config, ArgmaxReader(config)),
+    "class_map": lambda config: SegmentationHead(config, ClassMapReader(config)),
+    "sigmoid": lambda config: SegmentationHead(config, ForegroundReader(config, logits=True)),
+    "foreground": lambda config: SegmentationHead(config, ForegroundReader(config, logits=False)),
 }

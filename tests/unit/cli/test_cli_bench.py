@@ -54,6 +54,11 @@ def test_uploads_are_counted(service: FakeService, capsys: pytest.CaptureFixture
     assert told(capsys)["stage_mean_us"]["upload"] > 0
 
 
+def test_masks_are_asked_for(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shoal("bench", "--json", "--task", "segmentation", "--model", "colours", *SHORT) == 0
+    assert service.calls["Segment"] >= told(capsys)["answered"] > 0
+
+
 def test_failures_are_counted_and_are_1(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
     service.reply_uuid = "another"
     assert shoal("bench", "--json", *SHORT) == 1
@@ -97,7 +102,7 @@ def test_the_table(service: FakeService, capsys: pytest.CaptureFixture[str]) -> 
     "words",
     [
         ("--images", "nowhere"),
-        ("--task", "segmentation"),
+        ("--task", "segmentation"),  # without --model
         ("--processes", "3"),
         ("--rate", "0"),
         ("--concurrency", "0"),

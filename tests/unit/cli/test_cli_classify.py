@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shoal import cli
+from shoal.mask import decode_png
 from support.fake_service import FakeService, serving_in_thread
 
 if TYPE_CHECKING:
@@ -78,6 +79,50 @@ def test_detect_json(shell: Shell, folder: Path) -> None:
     (record,) = shell.records("detect", folder / "b.jpg", "--json", "--model", "texts")
     assert record["boxes"] == [{"x": 0.25, "y": 0.5, "width": 0.125, "height": 0.25, "label": "text", "score": 0.5}]
     assert record["model"] == "texts"
+
+
+def test_segment_json(shell: Shell, folder: Path) -> None:
+    (record,) = shell.records("segment", folder / "b.jpg", "--json", "--model", "colours", "--mask-size", "picture")
+    assert record["mask"] == {"width": 3, "height": 2}
+    assert record["regions"] == [
+        {"index": 1, "label": "thing", "pixels": 3},
+        {"index": 0, "label": "background", "pixels": 2},
+    ]
+    (record,) = shell.records("segment", folder / "b.jpg", "--json", "--runs", "--model", "colours")
+    assert [region["counts"] for region in record["regions"]] == [[2, 3, 1], [0, 2, 4]]
+
+
+def test_segment_tells_each_regions_share(shell: Shell, folder: Path) -> None:
+    shown = shell("segment", folder / "b.jpg", "gone.jpg", "--model", "colours")
+    assert "1 thing" in shown
+    assert "0.500" in shown
+    assert "NOT_FOUND: gone.jpg: no such file" in shown
+    assert shell.code == 1
+    shell("segment", folder)
+    assert shell.code == 2
+    assert "--model" in shell.err
+
+
+def test_saved_masks_need_no_library(shell: Shell, folder: Path, tmp_path: Path) -> None:
+    for runs in ([], ["--runs"]):
+        shell("segment", folder / "b.jpg", "gone.jpg", "--model", "colours", "--output", tmp_path / "masks", *runs)
+        (saved,) = (tmp_path / "masks").iterdir()
+        assert saved.name == "b.mask.png"
+        assert decode_png(saved.read_bytes()).indices == bytes([0, 1, 1, 0, 1, 255])
+    (tmp_path / "file").touch()
+    shell("segment", folder / "b.jpg", "--model", "colours", "--output", tmp_path / "file" / "masks")
+    assert (shell.code, "--output" in shell.err) == (2, True)
+
+
+def test_drawn_masks(shell: Shell, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    numpy = pytest.importorskip("numpy")
+    cv2.imwrite(str(tmp_path / "page.png"), numpy.full((40, 60, 3), 200, numpy.uint8))
+    shell("segment", tmp_path / "page.png", "--model", "colours", "--draw", tmp_path / "drawn")
+    assert shell.code == 0
+    drawn = cv2.imread(str(tmp_path / "drawn" / "page.overlay.jpg")).astype(int)
+    for x, y, bgr in ((8, 8, (100, 100, 100)), (32, 8, (100, 100, 164)), (52, 32, (200, 200, 200))):
+        assert abs(drawn[y, x] - bgr).max() < 6, (x, y, drawn[y, x])
 
 
 def test_folders_are_searched_and_one_failure_is_its_own(shell: Shell, folder: Path) -> None:

@@ -9,7 +9,7 @@ import obstore
 import pytest
 from obstore.store import MemoryStore
 
-from shoal.client import AsyncClient, Classification, Detection
+from shoal.client import AsyncClient, Classification, Detection, MaskForm, Segmentation
 from shoal.errors import (
     Cancelled,
     ConfigurationError,
@@ -49,6 +49,34 @@ async def test_detect_passes_its_threshold_on_only_if_there_is_one(client: Async
     assert isinstance(answer, Detection)
     assert answer.boxes[0].x == 0.25
     assert [request.HasField("score_threshold") for request in service.requests] == [False, True]
+
+
+async def test_segment_asks_for_form_and_size(client: AsyncClient, service: FakeService) -> None:
+    for form in MaskForm:
+        found = await client.segment(KNOWN, "colours", mask_form=form, mask_size="picture", score_threshold=0.25)
+        assert (found.form, found.width, found.height, found.class_bytes) == (form, 3, 2, 1)
+        assert found.class_map() == bytes([0, 1, 1, 0, 1, 255])
+        assert [row.tolist() for row in found.rows()] == [[0, 1, 1], [0, 1, found.unseen]]
+        assert [(region.label, region.pixels) for region in found.regions] == [("thing", 3), ("background", 2)]
+        assert found.to_png().startswith(b"\x89PNG")
+    sent = service.requests
+    assert [request.mask_form for request in sent] == [0, 1, 2]
+    assert {(request.mask_size, request.score_threshold) for request in sent} == {(1, 0.25)}
+
+
+@pytest.mark.parametrize("option", ["mask_form", "mask_size"])
+async def test_a_mask_that_there_is_not(client: AsyncClient, option: str) -> None:
+    with pytest.raises(InvalidRequest, match="'jpeg': expected one of"):
+        await client.segment(KNOWN, "colours", **{option: "jpeg"})
+
+
+async def test_a_mask_of_another_size_than_it_says(client: AsyncClient, service: FakeService) -> None:
+    service.mask_width = 4
+    with pytest.raises(Internal, match="mask of another size"):
+        await client.segment(KNOWN, "colours", mask_form=MaskForm.CLASS_MAP)
+    service.mask_width = 2**25
+    with pytest.raises(Internal, match="the limit is"):
+        await client.segment(KNOWN, "colours")
 
 
 async def test_a_picture_is_uploaded_first(client: AsyncClient, service: FakeService, tmp_path: Path) -> None:
@@ -198,9 +226,7 @@ async def test_map_can_be_left_early(client: AsyncClient) -> None:
 async def test_map_refuses_what_it_cannot_do(client: AsyncClient) -> None:
     with pytest.raises(InvalidRequest, match="concurrency 0"):
         await anext(client.map([KNOWN], "cats", concurrency=0))
-    with pytest.raises(InvalidRequest, match="segmentation"):
-        await anext(client.map([KNOWN], "cats", task=Task.SEGMENTATION))
-    with pytest.raises(InvalidRequest, match="nonsense"):
+    with pytest.raises(InvalidRequest, match="'nonsense': expected one of classification, detection, segmentation"):
         await anext(client.map([KNOWN], "cats", task="nonsense"))
 
 
@@ -212,3 +238,4 @@ async def test_upload_many_keeps_the_order(client: AsyncClient, service: FakeSer
 
 async def test_infer_goes_by_task(client: AsyncClient) -> None:
     assert isinstance(await client.infer(Task.DETECTION, KNOWN, "texts"), Detection)
+    assert isinstance(await client.infer(Task.SEGMENTATION, KNOWN, "colours"), Segmentation)

@@ -159,7 +159,7 @@ CONFIGS = st.builds(
     resize=st.just(Resize.CROP),
     resize_shorter_side=st.integers(48, 500),
     head=st.just("db"),
-    head_parameters=st.dictionaries(st.sampled_from(["box_threshold", "unclip_ratio"]), NUMBER),
+    head_parameters=st.fixed_dictionaries({}, optional={"box_threshold": st.floats(0, 1), "unclip_ratio": NUMBER}),
 )
 
 

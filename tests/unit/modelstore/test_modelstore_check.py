@@ -9,7 +9,13 @@ from onnx import helper
 from shoal.errors import NotFound
 from shoal.modelstore.check import check
 from shoal.modelstore.fault import Severity
-from support.tiny_models import add_tiny_classifier, add_tiny_detector, classifier
+from support.tiny_models import (
+    add_tiny_classifier,
+    add_tiny_detector,
+    add_tiny_segmenter,
+    add_tiny_yolo,
+    classifier,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +42,13 @@ def test_good_models_have_no_faults(tiny: Path) -> None:
     add_tiny_detector(tiny.parent)
     assert faults(tiny) == []
     assert faults(tiny.parent / "tiny-detector") == []
+    add_tiny_segmenter(tiny.parent)
+    assert faults(tiny.parent / "tiny-segmenter") == []
+    add_tiny_segmenter(tiny.parent, "last", channels_last=True)
+    assert faults(tiny.parent / "last") == []
+    for head in ("yolov5", "yolov8"):
+        add_tiny_yolo(tiny.parent, head, head=head)
+        assert faults(tiny.parent / head) == []
 
 
 def test_an_unknown_model(tiny: Path) -> None:
@@ -120,6 +133,33 @@ def test_a_head_must_find_its_outputs(tmp_path: Path) -> None:
     add_tiny_detector(tmp_path)
     edit(tmp_path / "tiny-detector", '"boxes_scores"', '"db"')
     assert "head db reads one output [1, height, width]" in faults(tmp_path / "tiny-detector")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "expected"),
+    [
+        (
+            "tiny-segmenter",
+            '"argmax"',
+            '"sigmoid"',
+            "head sigmoid reads one output [height, width], [1, height, width]",
+        ),
+        ("tiny-segmenter", '"argmax"', '"class_map"', "head class_map reads one output [height, width], [1, height"),
+        ("tiny-yolo", '"yolov8"', '"boxes_scores"', "head boxes_scores reads outputs boxes [n, 4] and scores [n]"),
+        ("tiny-yolo", '"yolov8"', '"yolov5"', "names 3 labels for 27 classes"),
+        ("tiny-detector", '"boxes_scores"', '"yolov5"', "head yolov5 reads one output [n, 5 + classes]"),
+        ("last", '"1.0"', '"0"', "names 4 labels for 32 classes"),
+    ],
+)
+def test_outputs_that_a_head_does_not_read(tmp_path: Path, name: str, old: str, new: str, expected: str) -> None:
+    add_tiny_segmenter(tmp_path)
+    add_tiny_segmenter(tmp_path, "last", channels_last=True)
+    add_tiny_yolo(tmp_path)
+    add_tiny_detector(tmp_path)
+    edit(tmp_path / name, old, new)
+    (fault,) = check(tmp_path, name)
+    assert fault.severity is Severity.ERROR
+    assert expected in fault.message
 
 
 def test_two_inputs_in_the_graph(tiny: Path) -> None:

@@ -75,6 +75,14 @@ def test_defaults(tmp_path: Path) -> None:
     assert (model.head, model.resize, model.batching) == ("softmax", Resize.STRETCH, BatchingSettings(8))
 
 
+@pytest.mark.parametrize("head", ["argmax", "class_map", "sigmoid", "foreground"])
+def test_segmentation_has_its_heads(tmp_path: Path, head: str) -> None:
+    text = MINIMAL.replace("classification", "segmentation")
+    write(tmp_path, text if head == "argmax" else text + parameter("shoal.head", head))
+    model = read_model(tmp_path, "m")
+    assert (model.task, model.head) == (Task.SEGMENTATION, head)
+
+
 def test_head_parameters_are_numbers(tmp_path: Path) -> None:
     text = MINIMAL.replace("classification", "detection") + parameter("shoal.head", "db")
     write(tmp_path, text + parameter("shoal.head.box_threshold", "0.5"))
@@ -133,7 +141,6 @@ def test_an_unknown_model_is_not_found(tmp_path: Path) -> None:
         (("TYPE_FP32 dims: [4", "TYPE_STRING dims: [4"), "output.data_type: TYPE_STRING of 'y'"),
         (("input [", "input [ { name: 'z' data_type: TYPE_FP32 dims: [3, 8, 8] },"), "input: has 2 entries"),
         (("classification", "classificaton"), r"shoal.task\"\]: 'classificaton' .* did you mean 'classification'"),
-        (("classification", "segmentation"), r"shoal.task\"\]: segmentation is not served yet"),
         (("shoal.task", "shoal.tsak"), r"shoal.tsak\"\]: unknown; did you mean 'shoal.task'"),
         (("max_batch_size", "name: 'other' max_batch_size"), "name: is 'other', but the folder is 'm'"),
         (("max_batch_size", "max_batchsize"), "config.pbtxt: line 2: .*max_batchsize"),
@@ -162,6 +169,10 @@ def test_each_fault_names_file_and_field(tmp_path: Path, change: tuple[str, str]
         (parameter("shoal.std", "1 0 1"), "must be positive"),
         (parameter("shoal.head", "db"), "'db' is unknown"),
         (parameter("shoal.head.box_threshold", "0.5"), "unknown"),
+        (
+            parameter("shoal.head", "db") + parameter("shoal.head.box_threshold", "50"),
+            r"box_threshold\"\]: 50 is not in",
+        ),
         ("dynamic_batching { preferred_batch_size: 9 }", "preferred_batch_size: .* max_batch_size"),
     ],
 )

@@ -132,6 +132,17 @@ async def test_bad_items_leave_no_gap_and_harm_nobody(
     assert engine.sizes == [2]
 
 
+async def test_large_answers_take_several_messages(
+    model: PictureModel, batch: PictureBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "MAX_GROUP_BYTES", 300)
+    for index in range(5):
+        batch.add(item(index, model.fetcher.put(RED)))
+    groups = [list(group) async for group in batch.finish()]
+    assert [len(group) for group in groups] == [2, 2, 1]
+    assert all(sum(len(result.response) for result in group) <= 300 for group in groups)
+
+
 async def test_an_unexpected_error_is_internal_and_tells_nothing(model: PictureModel, batch: PictureBatch) -> None:
     batch.add(item(0, model.fetcher.put(ValueError("secret"))))
     answered = await results(batch)

@@ -1,0 +1,89 @@
+"""``shoal segment``: pictures in; what covers how much of each, and masks, out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shoal.cli.classify import (
+    ApiKey,
+    Concurrency,
+    Images,
+    Json,
+    Target,
+    Timeout,
+    drawer_for,
+    outcomes_of,
+    pictures,
+    report,
+    shows_progress,
+)
+from shoal.cli.output import OutputFolder
+from shoal.client import MaskForm, MaskSize, Segmentation
+from shoal.modelstore.config import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from shoal.client import Client, Outcome
+
+
+def segment(
+    images: Images,
+    *,
+    model: Annotated[str, typer.Option(help="The model's name.", show_default=False)],
+    as_json: Json = False,
+    target: Target = None,
+    api_key: ApiKey = None,
+    timeout: Timeout = 30.0,
+    concurrency: Concurrency = 32,
+    score_threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Of a model with one class: least probability.", show_default="the model's"),
+    ] = None,
+    mask_size: Annotated[MaskSize, typer.Option(help="As fine as the model, or as the picture.")] = MaskSize.MODEL,
+    runs: Annotated[bool, typer.Option("--runs", help="With --json: COCO's run lengths of each region.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Save each mask here, as a PNG.", show_default=False)
+    ] = None,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Save each picture with its mask here.", show_default=False)
+    ] = None,
+) -> None:
+    """Tell the class of each pixel of pictures. Exit code 1 if any failed."""
+    found = pictures(images)
+    savers = [drawer_for(draw), _mask_saver(output)]
+
+    def ask(client: Client) -> Iterator[Outcome]:
+        outcomes = client.map(
+            found,
+            model,
+            task=Task.SEGMENTATION,
+            ordered=True,
+            concurrency=concurrency,
+            progress=shows_progress(found, as_json),
+            score_threshold=score_threshold,
+            mask_form=MaskForm.RUNS if runs else MaskForm.PNG,
+            mask_size=mask_size,
+        )
+        for outcome in outcomes:
+            for save in savers:
+                save(outcome)
+            yield outcome
+
+    report(outcomes_of(target, api_key, timeout, found, ask, as_json), as_json)
+
+
+def _mask_saver(folder: Path | None) -> Callable[[Outcome], None]:
+    """What saves each outcome's mask as ``<folder>/<name>.mask.png``."""
+    if folder is None:
+        return lambda _outcome: None
+    place = OutputFolder(folder, "--output")
+
+    def save(outcome: Outcome) -> None:
+        if isinstance(outcome.result, Segmentation) and isinstance(outcome.image, Path):
+            place.path(outcome.image, ".mask.png").write_bytes(outcome.result.to_png())
+
+    return save
