@@ -63,8 +63,9 @@ def _with_boxes(pixels: Pixels, found: Detection) -> Pixels:
 def _with_mask(pixels: Pixels, found: Segmentation) -> Pixels:
     """Each pixel half in its class's colour, as in the mask's PNG; what the model did not see stays as it is."""
     height, width = pixels.shape[:2]
-    classes = np.frombuffer(found.class_map(), f"<u{found.class_bytes}").reshape(found.height, found.width)
-    classes = cv2.resize(classes, (width, height), interpolation=cv2.INTER_NEAREST)
-    colours = np.frombuffer(mask.palette(), np.uint8).reshape(-1, 3)[classes & 0xFF, ::-1]
+    small = np.frombuffer(found.class_map(), f"<u{found.class_bytes}").reshape(found.height, found.width)
+    classes: Pixels = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+    palette: Pixels = np.frombuffer(mask.palette(), np.uint8).reshape(-1, 3)[:, ::-1]
+    colours = palette[classes & 0xFF]
     blended = cv2.addWeighted(pixels, 1 - _OPACITY, colours, _OPACITY, 0)
     return np.where((classes == found.unseen)[..., np.newaxis], pixels, blended)
