@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from obstore.store import ObjectStore, RetryConfig
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
     from shoal import spec
 
@@ -82,13 +82,19 @@ def create_credentials(path: Path) -> Credentials:
     return credentials
 
 
-def open_store(settings: spec.ObjectStore, credentials: Credentials | None, endpoint: str | None) -> ObjectStore:
+def open_store(
+    settings: spec.ObjectStore,
+    credentials: Credentials | None,
+    endpoint: str | None,
+    client: ClientConfig | None = None,
+) -> ObjectStore:
     """Opens the store of a service file; connects when it is first used.
 
     Args:
         settings: The service file's ``object_store``.
         credentials: For ``s3://``. None: the cloud's usual chain (environment, instance role).
         endpoint: The address of an S3 server, in place of ``settings.endpoint``, such as a local one's.
+        client: obstore's time limits, where its own don't do: 30 s a request, body included.
 
     Raises:
         ConfigurationError: the url or a setting makes no sense to the store.
@@ -99,15 +105,18 @@ def open_store(settings: spec.ObjectStore, credentials: Credentials | None, endp
     try:
         if url.startswith("file://"):
             return from_url(url, mkdir=True)
-        options = _s3_options(settings, credentials, endpoint) if url.startswith("s3://") else {}
-        return from_url(url, retry_config=_RETRY, **options)
+        limits: ClientConfig = {"connect_timeout": _CONNECT_TIMEOUT, **(client or {})}
+        if not url.startswith("s3://"):
+            return from_url(url, retry_config=_RETRY, client_options=limits)
+        return from_url(url, retry_config=_RETRY, **_s3_options(settings, credentials, endpoint, limits))
     except (BaseError, ValueError, OSError) as error:
         raise ConfigurationError(f"object_store.url {url}: {_reason(error)}") from None
 
 
-def _s3_options(settings: spec.ObjectStore, credentials: Credentials | None, endpoint: str | None) -> dict[str, Any]:
+def _s3_options(
+    settings: spec.ObjectStore, credentials: Credentials | None, endpoint: str | None, client: ClientConfig
+) -> dict[str, Any]:
     address = endpoint or settings.endpoint
-    client: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT}
     options: dict[str, Any] = {"region": settings.region, "client_options": client}
     if address is not None:
         client["allow_http"] = address.startswith("http://")

@@ -10,7 +10,7 @@ import ipaddress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -33,6 +33,25 @@ RECENT_REQUESTS = 10_000
 """Remembered by each batcher and worker, where the file names no number."""
 
 
+def _known_scheme(url: str) -> str:
+    if not url.startswith(("s3://", "gs://", "az://", "file:///", "memory://")):
+        raise ValueError("must start with s3://, gs://, az://, file:/// or memory://")
+    return url
+
+
+def _http_address(endpoint: str) -> str:
+    if not endpoint.startswith(("http://", "https://")):
+        raise ValueError("must start with http:// or https://")
+    return endpoint
+
+
+StoreUrl = Annotated[str, AfterValidator(_known_scheme)]
+"""``s3://bucket[/prefix]``, ``gs://``, ``az://``, ``file:///`` or ``memory://``."""
+
+HttpAddress = Annotated[str, AfterValidator(_http_address)]
+"""``http://…`` or ``https://…``."""
+
+
 class Section(BaseModel):
     """A part of the service file: unknown keys are errors, and a loaded one never changes."""
 
@@ -42,9 +61,9 @@ class Section(BaseModel):
 class ObjectStore(Section):
     """Where clients put their pictures."""
 
-    url: str = "s3://images"
+    url: StoreUrl = "s3://images"
     """``s3://bucket[/prefix]``, ``gs://``, ``az://``, ``file:///`` or ``memory://``."""
-    endpoint: str | None = None
+    endpoint: HttpAddress | None = None
     """The S3 API's address. None with an ``s3://`` url and ``managed``: ``shoal up`` starts a local S3 server."""
     managed: bool = True
     """Whether ``shoal up`` runs the store itself. Set false for a store that is already there."""
@@ -61,20 +80,6 @@ class ObjectStore(Section):
     """A larger object is refused with INVALID_ARGUMENT before it is fetched."""
     fetch_timeout_seconds: Seconds = 10.0
     """One picture's fetch, retries included, takes no longer, whatever the caller's deadline."""
-
-    @field_validator("url")
-    @classmethod
-    def _known_scheme(cls, url: str) -> str:
-        if not url.startswith(("s3://", "gs://", "az://", "file:///", "memory://")):
-            raise ValueError("must start with s3://, gs://, az://, file:/// or memory://")
-        return url
-
-    @field_validator("endpoint")
-    @classmethod
-    def _http_address(cls, endpoint: str | None) -> str | None:
-        if endpoint is not None and not endpoint.startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https://")
-        return endpoint
 
     @model_validator(mode="after")
     def _endpoint_is_for_s3(self) -> ObjectStore:
@@ -93,6 +98,36 @@ class ModelStore(Section):
 
     path: str | None = None
     """A folder. None: ``models`` in Shoal's home (``.shoal`` or ``$SHOAL_HOME``)."""
+    url: StoreUrl | None = None
+    """Where ``shoal model push`` publishes and what ``shoal serve model-sync`` keeps ``path`` in line with. None: the
+    folder is kept by other means."""
+    endpoint: HttpAddress | None = None
+    """The S3 API's address, where it isn't AWS."""
+    region: str = "us-east-1"
+    """Of the bucket; a part of S3's signatures."""
+    credentials_file: str | None = None
+    """JSON with ``access_key_id`` and ``secret_access_key``, mode 0600. None: the cloud's usual chain."""
+    poll_seconds: Seconds = 30.0
+    """How often model-sync looks for something new, unless it is notified."""
+
+    @property
+    def bucket(self) -> ObjectStore | None:
+        """Where the published models are."""
+        if self.url is None:
+            return None
+        return ObjectStore(
+            url=self.url,
+            endpoint=self.endpoint,
+            managed=False,
+            region=self.region,
+            credentials_file=self.credentials_file,
+        )
+
+    @model_validator(mode="after")
+    def _endpoint_is_for_s3(self) -> ModelStore:
+        if self.endpoint is not None and not (self.url or "").startswith("s3://"):
+            raise ValueError("endpoint goes with an s3:// url only")
+        return self
 
 
 class Router(Section):

@@ -38,8 +38,8 @@ COMMANDS = {
     "explain": Command(
         "shoal.cli.explain:explain", "", "Say what became of a recent request, and where its time went."
     ),
-    "model": Command("shoal.cli.model:app", "models", "Add, list and check models."),
     "triton": Command("shoal.cli.triton:app", "local", "Bring a Triton to this machine, without Docker."),
+    "model": Command("shoal.cli.model:app", "models", "Add, list, check, push and pull models."),
     "keys": Command("shoal.cli.keys:app", "router", "Create, list and revoke API keys."),
     "render": Command("shoal.cli.render:app", "router", "Write the configuration that a service file gives."),
     "bench": Command("shoal.cli.bench:bench", "", "Load a running service and measure it."),

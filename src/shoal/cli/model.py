@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from shoal.batching.settings import BatchingSettings
+from shoal.cli.model_transfer import pull, push
 from shoal.errors import ConfigurationError
 from shoal.home import Home
 from shoal.modelstore import build, repository
@@ -19,7 +20,9 @@ from shoal.modelstore.fault import Severity
 from shoal.modelstore.published import PUBLISHED
 from shoal.modelstore.recipe import Recipe
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Add, list and check models.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Add, list, check, push and pull models.")
+app.command()(push)
+app.command()(pull)
 
 Store = Annotated[Path | None, typer.Option(help="The model store; by default `models` in Shoal's home.")]
 

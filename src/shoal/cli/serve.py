@@ -13,6 +13,9 @@ COMMANDS = {
     "batcher": Command("shoal.cli.serve_batcher:serve_batcher", "batcher", "Queues requests, a queue a model."),
     "worker": Command("shoal.cli.serve_worker:serve_worker", "worker", "Fetches, decodes and runs the model."),
     "triton": Command("shoal.cli.serve_triton:serve_triton", "local", "A tritonserver found on this machine."),
+    "model-sync": Command(
+        "shoal.cli.serve_model_sync:serve_model_sync", "model-sync", "Keeps a model repository as published."
+    ),
 }
 
 

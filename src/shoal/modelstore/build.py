@@ -139,7 +139,7 @@ def _move(folder: Path, config: ModelConfig, *, force: bool) -> None:
     if not target.exists():
         folder.rename(target)
     elif force:
-        _replace(folder, target)
+        replace_folder(folder, target)
     else:
         _move_version(folder, target, config)
 
@@ -154,8 +154,8 @@ def _move_version(folder: Path, target: Path, config: ModelConfig) -> None:
     (folder / str(config.version)).rename(target / str(config.version))
 
 
-def _replace(folder: Path, target: Path) -> None:
-    """Swaps the folders."""
+def replace_folder(folder: Path, target: Path) -> None:
+    """Moves ``folder`` to ``target``; what was there goes to ``old`` beside where ``folder`` was."""
     old = folder.with_name("old")
     target.rename(old)
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.batching.settings import BatchingSettings
 from shoal.modelstore import keys, pbtxt
 from shoal.modelstore.config import ModelConfig, Resize, Task, Tensor
+from shoal.modelstore.versions import served
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,11 +98,9 @@ class _Reader:
             filename = _MODEL_FILE
         policy = self._config.version_policy
         present = versions(self._folder, filename)
-        chosen = policy.WhichOneof("policy_choice")
-        allowed = [number for number in present if chosen != "specific" or number in policy.specific.versions]
-        if allowed:
+        if allowed := served(policy, present):
             return allowed[-1], self._folder / str(allowed[-1]) / filename
-        if chosen == "specific" and present:
+        if present:
             wanted = ", ".join(map(str, policy.specific.versions))
             self._error("version_policy.specific", f"wants version {wanted}; present: {', '.join(map(str, present))}")
         else:
