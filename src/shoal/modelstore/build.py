@@ -11,19 +11,21 @@ from google.protobuf.message import DecodeError
 from pydantic import TypeAdapter, ValidationError
 
 from shoal.errors import ConfigurationError
-from shoal.modelstore import keys, repository
+from shoal.modelstore import keys, repository, warmup
 from shoal.modelstore.check import check_folder
 from shoal.modelstore.config import ModelConfig, Resize
+from shoal.modelstore.formats import RUNTIMES, Format
 from shoal.modelstore.pbtxt import FILE
 from shoal.modelstore.render import LABELS_FILE, render
 from shoal.modelstore.wrap import wrap
 from shoal.spec import Name
 
 if TYPE_CHECKING:
-    from shoal.modelstore.recipe import Recipe
-    from shoal.modelstore.wrap import Wrapped
+    from collections.abc import Callable
 
-_MODEL_FILE = "model.onnx"
+    from shoal.modelstore.config import Tensor
+    from shoal.modelstore.formats import Runtime
+    from shoal.modelstore.recipe import Recipe
 
 
 def add_onnx(
@@ -57,15 +59,16 @@ def add_model(
     Raises:
         ConfigurationError: the model, the recipe or the place is wrong; the store is as before.
     """
-    _check_name(recipe.name)
     refuse_existing(store, recipe.name, version=version, force=force)
     wrapped = wrap(model, recipe)
-    config = _config(store, wrapped, recipe, version or 1)
-    try:
-        _install(store, wrapped, config, force=force)
-    except OSError as error:
-        raise ConfigurationError(f"{store}: can't be written: {error}") from error
-    return repository.read_model(store, recipe.name)
+    runtime = RUNTIMES[Format.ONNX]
+    config = configuration(store, recipe, wrapped.input, wrapped.outputs, version or 1, runtime.filename)
+
+    def write(folder: Path) -> None:
+        (folder / str(config.version) / runtime.filename).write_bytes(wrapped.model.SerializeToString())
+        write_settings(folder, config, recipe, runtime)
+
+    return install(store, config.name, config.version, write, force=force)
 
 
 def refuse_existing(store: Path, name: str, *, version: int | None, force: bool) -> None:
@@ -88,41 +91,67 @@ def _check_name(name: str) -> None:
         ) from error
 
 
-def _config(store: Path, wrapped: Wrapped, recipe: Recipe, version: int) -> ModelConfig:
+def configuration(
+    store: Path, recipe: Recipe, input_: Tensor, outputs: tuple[Tensor, ...], version: int, filename: str
+) -> ModelConfig:
+    """What config.pbtxt will say of a model that takes ``input_`` and gives ``outputs``."""
     crop = recipe.resize is Resize.CROP
+    sides = input_.shape[:2] if input_.dtype == "uint8" else input_.shape[1:]
     return ModelConfig(
         name=recipe.name,
         version=version,
-        path=store / recipe.name / str(version) / _MODEL_FILE,
+        path=store / recipe.name / str(version) / filename,
         task=recipe.task,
-        input=wrapped.input,
-        outputs=wrapped.outputs,
+        input=input_,
+        outputs=outputs,
         batching=recipe.batching,
         labels=recipe.labels,
         resize=recipe.resize,
-        resize_shorter_side=(recipe.resize_shorter_side or round(max(wrapped.input.shape[:2]) * 8 / 7)) if crop else 0,
+        resize_shorter_side=(recipe.resize_shorter_side or round(max(sides, default=1) * 8 / 7)) if crop else 0,
+        mean=recipe.mean,
+        std=recipe.std,
         head=recipe.head or keys.DEFAULT_HEAD[recipe.task],
         head_parameters=recipe.head_parameters,
     )
 
 
-def _install(store: Path, wrapped: Wrapped, config: ModelConfig, *, force: bool) -> None:
-    store.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the rename can't cross a file system; hidden, so that nobody reads it half-written.
-    with tempfile.TemporaryDirectory(dir=store, prefix=f".{config.name}.") as scratch:
-        folder = Path(scratch) / config.name
-        _write(folder, wrapped, config)
-        _verify(folder)
-        _move(folder, config, force=force)
+def install(store: Path, name: str, version: int, write: Callable[[Path], None], *, force: bool) -> ModelConfig:
+    """Has ``write`` fill a folder, checks it, and moves it into the store.
+
+    Args:
+        store: Made if missing.
+        name: The model's.
+        version: The version that is added.
+        write: Fills the model's folder, in which the version's is there already.
+        force: Replace the model if it is there.
+
+    Raises:
+        ConfigurationError: the name, what was written or the place is wrong; the store is as before.
+    """
+    _check_name(name)
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        # Beside the target, so that the rename can't cross a file system; hidden, so that nobody reads it half-written.
+        with tempfile.TemporaryDirectory(dir=store, prefix=f".{name}.") as scratch:
+            folder = Path(scratch) / name
+            (folder / str(version)).mkdir(parents=True)
+            write(folder)
+            _verify(folder)
+            _move(folder, store / name, version, force=force)
+    except OSError as error:
+        raise ConfigurationError(f"{store}: can't be written: {error}") from error
+    return repository.read_model(store, name)
 
 
-def _write(folder: Path, wrapped: Wrapped, config: ModelConfig) -> None:
-    target = folder / str(config.version) / _MODEL_FILE
-    target.parent.mkdir(parents=True)
-    target.write_bytes(wrapped.model.SerializeToString())
-    (folder / FILE).write_text(render(config), encoding="utf-8")
+def write_settings(folder: Path, config: ModelConfig, recipe: Recipe, runtime: Runtime) -> None:
+    """config.pbtxt, and the labels and warm-up files that it names."""
+    (folder / FILE).write_text(render(config, recipe.triton, runtime), encoding="utf-8")
     if config.labels:
         (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in config.labels), encoding="utf-8")
+    for name, content in warmup.files(recipe.triton.warmup, config).items():
+        file = folder / warmup.FOLDER / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
 
 
 def _verify(folder: Path) -> None:
@@ -134,24 +163,24 @@ def _verify(folder: Path) -> None:
         )
 
 
-def _move(folder: Path, config: ModelConfig, *, force: bool) -> None:
-    target = config.path.parent.parent
+def _move(folder: Path, target: Path, version: int, *, force: bool) -> None:
     if not target.exists():
         folder.rename(target)
     elif force:
         replace_folder(folder, target)
     else:
-        _move_version(folder, target, config)
+        _move_version(folder, target, version)
 
 
-def _move_version(folder: Path, target: Path, config: ModelConfig) -> None:
+def _move_version(folder: Path, target: Path, version: int) -> None:
     present = repository.read_model(target.parent, target.name)
-    if (present.input, present.outputs) != (config.input, config.outputs):
+    added = repository.read_model(folder.parent, folder.name)
+    if (present.input, present.outputs, present.path.name) != (added.input, added.outputs, added.path.name):
         raise ConfigurationError(
-            f"version {config.version} takes or gives other tensors than {target / FILE} says; "
+            f"version {version} is another kind of file, or takes or gives other tensors, than {target / FILE} says; "
             "add it under another name, or replace the model with --force"
         )
-    (folder / str(config.version)).rename(target / str(config.version))
+    (folder / str(version)).rename(target / str(version))
 
 
 def replace_folder(folder: Path, target: Path) -> None:

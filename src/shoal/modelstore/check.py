@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import DecodeError
 
 from shoal.errors import ConfigurationError, NotFound
-from shoal.modelstore import keys, outputs, reader, repository
+from shoal.modelstore import keys, outputs, pbtxt, reader, repository
+from shoal.modelstore.check_settings import check_settings
 from shoal.modelstore.fault import Fault, Report
 from shoal.modelstore.pbtxt import FILE
 from shoal.modelstore.wrap import dtype_of, picture_input, shape_of
@@ -33,11 +35,15 @@ def check(store: Path, name: str) -> list[Fault]:
 def check_folder(folder: Path) -> Report:
     """The same for a model's folder, wherever it is."""
     report = Report(folder.name)
-    model = reader.inspect(folder, report)
-    if model is not None:
+    config = pbtxt.load(folder / FILE, report)
+    model = None if config is None else reader.view(folder, config, report)
+    if model is None:
+        _check_strays(folder, report)
+    else:
         sound = not report.errors
-        if model.path.is_file():
-            _check_graph(folder, model, report)
+        check_settings(folder, config, report)
+        for version in model.versions:
+            _check_graph(folder, replace(model, path=folder / str(version) / model.path.name), report)
         if sound:
             _check_head(folder, model, report)
             _check_labels(folder, model, report)
@@ -45,18 +51,32 @@ def check_folder(folder: Path) -> Report:
     return report
 
 
+def _check_strays(folder: Path, report: Report) -> None:
+    """What can be said of the graphs where config.pbtxt says nothing."""
+    for path in sorted(folder.glob("*/*.onnx")):
+        _load(path, report)
+
+
+def _load(path: Path, report: Report) -> tuple[onnx.ModelProto, onnx.ValueInfoProto] | None:
+    """The graph at ``path`` and its picture."""
+    try:
+        proto = onnx.load(path)
+        onnx.checker.check_model(proto)
+        return proto, picture_input(proto)
+    except (OSError, DecodeError, onnx.checker.ValidationError, ConfigurationError) as error:
+        report.error(path, "", f"not a model that can be loaded: {str(error).strip() or 'empty'}")
+        return None
+
+
 def _check_graph(folder: Path, model: ModelConfig, report: Report) -> None:
     """Names, data types and shapes of config.pbtxt against the graph's."""
     if model.path.suffix != ".onnx":
-        report.note(model.path, "", "not ONNX, so only config.pbtxt was checked")
+        report.note(model.path, "", "not ONNX: its tensors, and whether it loads, were not checked")
         return
-    try:
-        proto = onnx.load(model.path)
-        onnx.checker.check_model(proto)
-        picture = picture_input(proto)
-    except (OSError, DecodeError, onnx.checker.ValidationError, ConfigurationError) as error:
-        report.error(model.path, "", f"not a model that can be loaded: {str(error).strip() or 'empty'}")
+    loaded = _load(model.path, report)
+    if loaded is None:
         return
+    proto, picture = loaded
     wrong = {fault.field.partition(".")[0] for fault in report.errors}  # found already: comparing would only echo them
     if "input" not in wrong:
         _compare(folder, "input", model.input, {picture.name: picture}, report)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf import text_format
+
+from shoal.modelstore import pbtxt_faults
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,6 +15,9 @@ if TYPE_CHECKING:
     from shoal.modelstore.fault import Report
 
 FILE = "config.pbtxt"
+
+Message: TypeAlias = Any
+"""A protobuf message; tritonclient ships no types."""
 
 DTYPES = {
     "TYPE_BOOL": "bool",
@@ -30,21 +36,27 @@ DTYPES = {
 """Triton's name of a data type, and numpy's."""
 
 
-def load(path: Path, report: Report) -> Any | None:  # noqa: ANN401 - tritonclient ships no types
-    """The ``ModelConfig`` message at ``path``; None, with the faults in ``report``, if it can't be read."""
+def load(path: Path, report: Report) -> Message | None:
+    """The ``ModelConfig`` message at ``path``; None, with the faults in ``report``, if it can't be read.
+
+    Fields that only a newer Triton may know are noted and left out.
+    """
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         report.error(path, "", "missing; `shoal model add` writes one, and any Triton model repository has it")
+        return None
     except (OSError, UnicodeDecodeError) as error:
         report.error(path, "", f"can't be read: {error}")
-    except text_format.ParseError as error:
-        line = error.GetLine()
-        report.error(path, f"line {line}" if line else "", _without_position(str(error)))
-    return None
+        return None
+    faults, rest = pbtxt_faults.find(text, parse)
+    for fault in faults:
+        told = report.note if fault.unknown_field else report.error
+        told(path, f"line {fault.line}" if fault.line else "", fault.message)
+    return parse(rest) if all(fault.unknown_field for fault in faults) else None
 
 
-def parse(text: str) -> Any:  # noqa: ANN401 - tritonclient ships no types
+def parse(text: str) -> Message:
     """The ``ModelConfig`` message that ``text`` says.
 
     Raises:
@@ -56,7 +68,20 @@ def parse(text: str) -> Any:  # noqa: ANN401 - tritonclient ships no types
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
-def _without_position(message: str) -> str:
-    """Protobuf's text without its leading ``line:column :``."""
-    head, separator, tail = message.partition(" : ")
-    return tail if separator and head.replace(":", "").isdigit() else message
+def enum_name(message: Message, field: str) -> str:
+    """The name of an enum field's value, such as ``TYPE_UINT8``; its number where it has none."""
+    values = type(message).DESCRIPTOR.fields_by_name[field].enum_type.values_by_number
+    number = getattr(message, field)
+    return values[number].name if number in values else str(number)
+
+
+def bytes_of(tensor: Message) -> int:
+    """What one tensor of fixed ``dims`` and numeric ``data_type`` takes; 0 for any other."""
+    dtype = DTYPES.get(enum_name(tensor, "data_type"), "0")
+    bits = 8 if dtype == "bool" else int(dtype.lstrip("uintfloa"))
+    return int(math.prod(tensor.dims)) * bits // 8
+
+
+def is_plain(filename: str) -> bool:
+    """Whether it names a file of its folder, and nothing elsewhere."""
+    return filename not in {"", ".", ".."} and not {"/", "\0"} & set(filename)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.batching.settings import BatchingSettings
 from shoal.modelstore import keys, pbtxt
 from shoal.modelstore.config import ModelConfig, Resize, Task, Tensor
+from shoal.modelstore.formats import default_filename
 from shoal.modelstore.versions import served
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from shoal.modelstore.fault import Report
 
-_MODEL_FILE = "model.onnx"
 _CHANNELS = 3
 _LAYOUTS = {"uint8": (2, "[height, width, 3]"), "float32": (0, "[3, height, width]")}
 """What workers feed: a data type, where its channels are, and its layout."""
@@ -35,8 +35,11 @@ def read(folder: Path, report: Report) -> ModelConfig | None:
 def inspect(folder: Path, report: Report) -> ModelConfig | None:
     """As ``read``, but a model with faults is returned too, its wrong fields at their defaults."""
     config = pbtxt.load(folder / pbtxt.FILE, report)
-    if config is None:
-        return None
+    return None if config is None else view(folder, config, report)
+
+
+def view(folder: Path, config: pbtxt.Message, report: Report) -> ModelConfig | None:
+    """As ``inspect``, of a config.pbtxt that was read already."""
     try:
         return _Reader(folder, config, report).model()
     except OSError as error:  # a folder that may not be listed, or that somebody just took away
@@ -59,7 +62,7 @@ class _Reader:
     def model(self) -> ModelConfig:
         if self._config.name not in {"", self._folder.name}:
             self._error("name", f"is {self._config.name!r}, but the folder is {self._folder.name!r}")
-        version, path = self._version()
+        allowed, path = self._versions()
         task = self._task()
         head = self._head(task)
         self._known_keys(head)
@@ -70,7 +73,8 @@ class _Reader:
         resize = self._resize()
         return ModelConfig(
             name=self._folder.name,
-            version=version,
+            version=allowed[-1] if allowed else 0,
+            versions=tuple(allowed),
             path=path,
             task=task,
             input=input_,
@@ -90,22 +94,23 @@ class _Reader:
 
     # The model's file.
 
-    def _version(self) -> tuple[int, Path]:
-        """The highest version that version_policy allows, as Triton would serve it, and its file."""
-        filename = self._config.default_model_filename or _MODEL_FILE
-        if not _is_plain(filename):
+    def _versions(self) -> tuple[list[int], Path]:
+        """The versions that version_policy allows, lowest first, and the file of the highest."""
+        usual = default_filename(self._config.backend, self._config.platform)
+        filename = self._config.default_model_filename or usual
+        if not pbtxt.is_plain(filename):
             self._error("default_model_filename", f"{filename!r} leaves the model's folder")
-            filename = _MODEL_FILE
+            filename = usual
         policy = self._config.version_policy
         present = versions(self._folder, filename)
         if allowed := served(policy, present):
-            return allowed[-1], self._folder / str(allowed[-1]) / filename
+            return allowed, self._folder / str(allowed[-1]) / filename
         if present:
             wanted = ", ".join(map(str, policy.specific.versions))
             self._error("version_policy.specific", f"wants version {wanted}; present: {', '.join(map(str, present))}")
         else:
             self._report.error(self._folder / "1" / filename, "", self._no_version(filename))
-        return 0, self._folder / "0" / filename
+        return [], self._folder / "0" / filename
 
     def _no_version(self, filename: str) -> str:
         strays = sorted(self._folder.glob(f"*/{filename}")) + sorted(self._folder.glob(filename))
@@ -132,8 +137,7 @@ class _Reader:
         return tensor
 
     def _tensor(self, kind: str, message: Any) -> Tensor:  # noqa: ANN401 - a protobuf message
-        field = type(message).DESCRIPTOR.fields_by_name["data_type"]
-        triton_name = field.enum_type.values_by_number[message.data_type].name
+        triton_name = pbtxt.enum_name(message, "data_type")
         if triton_name not in pbtxt.DTYPES:
             self._error(f"{kind}.data_type", f"{triton_name} of {message.name!r} can't be used")
         if not message.name:
@@ -161,7 +165,8 @@ class _Reader:
             max_queue_size=queue.max_queue_size,
             default_timeout_microseconds=queue.default_timeout_microseconds,
             # Triton's default is one instance a group, and one group.
-            instance_count=sum(max(group.count, 1) for group in self._config.instance_group) or 1,
+            instance_count=sum(max(group.count, 1) * max(len(group.gpus), 1) for group in self._config.instance_group)
+            or 1,
         )
 
     # Labels.
@@ -257,18 +262,13 @@ class _Reader:
         self._error(f'parameters["{key}"]', message)
 
 
-def versions(folder: Path, filename: str = _MODEL_FILE) -> list[int]:
+def versions(folder: Path, filename: str) -> list[int]:
     """The version numbers in ``folder`` that hold ``filename``, lowest first."""
     return sorted(
         int(path.name)
         for path in folder.iterdir()
         if path.name.isdecimal() and path.name[0] != "0" and (path / filename).is_file()
     )
-
-
-def _is_plain(filename: str) -> bool:
-    """Whether it names a file of its folder, and nothing elsewhere."""
-    return filename not in {".", ".."} and not {"/", "\0"} & set(filename)
 
 
 def _number(text: str) -> float:

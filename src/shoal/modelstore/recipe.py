@@ -1,4 +1,4 @@
-"""What a person has to say about an ONNX file to serve it: how it is fed and how it is read."""
+"""What a person has to say about a model file to serve it: how it is fed, how it is read and how it is run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError
 from shoal.modelstore.config import Resize
+from shoal.modelstore.settings import TritonSettings
 
 if TYPE_CHECKING:
     from shoal.modelstore.config import Task
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that `shoal model add` needs besides the ONNX file."""
+    """Everything that `shoal model add` needs besides the file."""
 
     name: str
     task: Task
@@ -36,6 +37,7 @@ class Recipe:
     head_parameters: dict[str, float] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     batching: BatchingSettings = field(default_factory=BatchingSettings)
+    triton: TritonSettings = field(default_factory=TritonSettings)
 
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, self.mean)):

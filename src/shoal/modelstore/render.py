@@ -7,31 +7,41 @@ from typing import TYPE_CHECKING
 
 from shoal.modelstore import keys, pbtxt
 from shoal.modelstore.config import Resize
+from shoal.modelstore.formats import RUNTIMES, Format, Runtime
+from shoal.modelstore.settings import TritonSettings
+from shoal.modelstore.warmup import name_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shoal.batching.settings import BatchingSettings
     from shoal.modelstore.config import ModelConfig, Tensor
+    from shoal.modelstore.settings import VersionPolicy, Warmup
 
 LABELS_FILE = "labels.txt"
 
 _TRITON_DTYPE = {dtype: name for name, dtype in pbtxt.DTYPES.items()}
 
 
-def render(model: ModelConfig) -> str:
-    """config.pbtxt of ``model``, labels named but not contained."""
+def render(model: ModelConfig, triton: TritonSettings | None = None, runtime: Runtime = RUNTIMES[Format.ONNX]) -> str:
+    """config.pbtxt of ``model``, labels and warm-up files named but not contained."""
+    triton = triton or TritonSettings()
+    platform = f'platform: "{runtime.platform}"\n' if runtime.platform else ""
     header = (
         f"# Triton's model configuration; the parameters shoal.… are Shoal's. After an edit:\n"
         f"# `shoal model check {model.name}`.\n"
-        f'name: "{model.name}"\nbackend: "onnxruntime"\ndefault_model_filename: "{model.path.name}"'
+        f'name: "{model.name}"\nbackend: "{runtime.backend}"\n{platform}default_model_filename: "{model.path.name}"'
     )
     sections = [
         header,
         _input(model),
         _outputs(model),
-        _batching(model.batching),
+        _batching(model.batching, triton),
+        _version_policy(triton.version_policy),
+        _warmup(model, triton.warmup),
         _parameters(model),
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(filter(None, sections)) + "\n"
 
 
 def _input(model: ModelConfig) -> str:
@@ -57,7 +67,7 @@ def _tensor(tensor: Tensor) -> str:
     )
 
 
-def _batching(batching: BatchingSettings) -> str:
+def _batching(batching: BatchingSettings, triton: TritonSettings) -> str:
     preferred = ", ".join(map(str, batching.preferred_batch_size))
     lines = [f"  preferred_batch_size: [{preferred}]"] if preferred else []
     lines.append(f"  max_queue_delay_microseconds: {batching.max_queue_delay_microseconds}")
@@ -75,8 +85,46 @@ def _batching(batching: BatchingSettings) -> str:
         "# A full preferred batch goes at once; a smaller one when its oldest picture has waited this long.\n"
         f"max_batch_size: {batching.max_batch_size}\n"
         "dynamic_batching {\n" + "\n".join(lines) + "\n}\n"
-        "# Batches that execute at once.\n"
-        f"instance_group [\n  {{ count: {batching.instance_count} kind: KIND_AUTO }}\n]"
+        f"# Batches that execute at once{', on each of the GPUs' if triton.gpus else ''}.\n"
+        f"instance_group [\n  {{ {_instances(batching, triton)} }}\n]"
+    )
+
+
+def _instances(batching: BatchingSettings, triton: TritonSettings) -> str:
+    count = batching.instance_count // max(len(triton.gpus), 1)
+    gpus = f" gpus: [{', '.join(map(str, triton.gpus))}]" if triton.gpus else ""
+    return f"count: {count} kind: KIND_{triton.instance_kind.upper()}{gpus}"
+
+
+def _version_policy(policy: VersionPolicy) -> str:
+    if policy.every:
+        return "version_policy { all { } }"
+    if policy.specific:
+        return f"version_policy {{ specific {{ versions: [{', '.join(map(str, policy.specific))}] }} }}"
+    return f"version_policy {{ latest {{ num_versions: {policy.latest} }} }}" if policy.latest > 1 else ""
+
+
+def _warmup(model: ModelConfig, warmup: Warmup) -> str:
+    """A request a sample and batch size."""
+    return "\n".join(
+        _warmup_request(model, sample, size, warmup.count)
+        for sample in warmup.samples
+        for size in warmup.batch_sizes or (model.batching.max_batch_size,)
+    )
+
+
+def _warmup_request(model: ModelConfig, sample: str | Path, size: int, count: int) -> str:
+    if isinstance(sample, str):
+        name, data = sample, f"{sample}_data: true"
+    else:
+        name, data = sample.stem, f"input_data_file: {json.dumps(name_of(sample), ensure_ascii=False)}"
+    dims = ", ".join(map(str, model.input.shape))
+    return (
+        "model_warmup {\n"
+        f"  name: {json.dumps(f'{name}, batch {size}', ensure_ascii=False)} batch_size: {size} count: {count}\n"
+        f"  inputs {{ key: {json.dumps(model.input.name, ensure_ascii=False)} "
+        f"value {{ data_type: {_TRITON_DTYPE[model.input.dtype]} dims: [{dims}] {data} }} }}\n"
+        "}"
     )
 
 

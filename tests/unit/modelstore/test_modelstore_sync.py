@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import obstore
+import pytest
+
+from shoal.errors import ConfigurationError, Unavailable
+from shoal.modelstore import repository
+from shoal.modelstore.mirror import Mirror
+from shoal.modelstore.remote import Remote
+from shoal.modelstore.sync import Synchronizer
+from shoal.modelstore.triton import READY, Loaded
+from support.published import Bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+class ScriptedTriton:
+    """Loads what the repository holds when it is told to; refuses the digests in ``refuses``."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+        self.loaded: dict[str, str] = {}
+        self.tried: list[str] = []
+        self.refuses: set[str | None] = set()
+        self.away = False
+
+    async def index(self) -> dict[str, list[Loaded]]:
+        self._here()
+        return {model: [Loaded(1, READY, "")] for model in self.loaded}
+
+    async def load(self, model: str) -> None:
+        self._here()
+        self.tried.append(model)
+        current = self._mirror.current(model)
+        if current in self.refuses:
+            raise ConfigurationError("out of memory")
+        assert current
+        self.loaded[model] = current
+
+    async def unload(self, model: str) -> None:
+        self._here()
+        del self.loaded[model]
+
+    def _here(self) -> None:
+        if self.away:
+            raise Unavailable("the Triton is away")
+
+
+class AwayStore:
+    """Stands for a store that can't be reached."""
+
+    async def published(self) -> dict[str, dict[int, object]]:
+        raise Unavailable("away")
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Bucket:
+    return Bucket(tmp_path / "local")
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Mirror:
+    return Mirror(tmp_path / "volume" / "models")
+
+
+@pytest.fixture
+def triton(mirror: Mirror) -> ScriptedTriton:
+    return ScriptedTriton(mirror)
+
+
+def everything(models: Iterable[str]) -> Iterable[str]:
+    return models
+
+
+@pytest.fixture
+def sync(bucket: Bucket, mirror: Mirror) -> Synchronizer:
+    return Synchronizer(bucket.remote, mirror, selects=everything)
+
+
+@pytest.fixture
+def controlled(bucket: Bucket, mirror: Mirror, triton: ScriptedTriton) -> Synchronizer:
+    return Synchronizer(bucket.remote, mirror, selects=everything, control=triton, remove=True)
+
+
+def served(mirror: Mirror) -> dict[str, int]:
+    models, faults = repository.scan(mirror.repository)
+    assert not faults
+    return {name: config.version for name, config in models.items()}
+
+
+async def test_versions_come_and_the_sets_stay_few(bucket: Bucket, mirror: Mirror, sync: Synchronizer) -> None:
+    assert not mirror.complete
+    for version in (1, 2, 3, 4):
+        await bucket.publish(version)
+        await sync.synchronize()
+        assert served(mirror) == {"tiny": version}
+    assert mirror.complete
+    sets = [path for path in (mirror.sets / "tiny").iterdir() if path.is_dir()]
+    assert len(sets) == 2
+    assert sorted(path.name for path in mirror.repository.iterdir()) == ["tiny"]
+
+
+async def test_what_did_not_change_is_neither_fetched_nor_copied(
+    bucket: Bucket, mirror: Mirror, sync: Synchronizer
+) -> None:
+    await bucket.publish(1)
+    await sync.synchronize()
+    labels = (mirror.repository / "tiny" / "labels.txt").stat().st_ino
+    await obstore.delete_async(bucket.objects, bucket.content_of("tiny/labels.txt"))
+    await sync.synchronize()
+    again = Synchronizer(bucket.remote, Mirror(mirror.repository), selects=everything)
+    await again.synchronize()
+    assert not again.refused
+    await bucket.publish(2)
+    await sync.synchronize()
+    assert (mirror.repository / "tiny" / "labels.txt").stat().st_ino == labels
+
+
+async def test_a_corrupt_version_is_refused_once_and_the_old_one_stays(
+    bucket: Bucket, mirror: Mirror, sync: Synchronizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bucket.publish(1)
+    await sync.synchronize()
+    await bucket.publish(2)
+    key = bucket.content_of("tiny/2/model.onnx")
+    await obstore.put_async(bucket.objects, key, bytes((await obstore.head_async(bucket.objects, key))["size"]))
+    await sync.synchronize()
+    await sync.synchronize()
+    assert served(mirror) == {"tiny": 1}
+    assert sync.refused == {"tiny"}
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "what is here stays" in record.message
+    assert "damaged" in record.message
+    await bucket.push(again=True)
+    await sync.synchronize()
+    assert (served(mirror), sync.refused) == ({"tiny": 2}, frozenset())
+
+
+async def test_an_incomplete_upload_is_not_seen(bucket: Bucket, mirror: Mirror, sync: Synchronizer) -> None:
+    await bucket.publish(1)
+    await sync.synchronize()
+    await obstore.put_async(bucket.objects, "files/tiny/" + "a" * 64, b"half of a new version")
+    await sync.synchronize()
+    assert served(mirror) == {"tiny": 1}
+    assert not sync.refused
+
+
+async def test_a_faulty_model_is_refused_and_others_come(bucket: Bucket, mirror: Mirror, sync: Synchronizer) -> None:
+    await bucket.publish(1, "broken")
+    await bucket.publish(1, "fine")
+    key = bucket.content_of("broken/labels.txt")
+    await obstore.delete_async(bucket.objects, key)
+    await sync.synchronize()
+    assert served(mirror) == {"fine": 1}
+    assert sync.refused == {"broken"}
+    assert mirror.complete
+
+
+async def test_a_store_that_is_away_changes_nothing(bucket: Bucket, mirror: Mirror, sync: Synchronizer) -> None:
+    await bucket.publish(1)
+    await sync.synchronize()
+    cut_off = Synchronizer(AwayStore(), Mirror(mirror.repository), selects=everything)  # type: ignore[arg-type]
+    with pytest.raises(Unavailable):
+        await cut_off.synchronize()
+    assert served(mirror) == {"tiny": 1}
+    assert Mirror(mirror.repository).complete
+
+
+async def test_only_what_is_selected_comes(bucket: Bucket, mirror: Mirror) -> None:
+    for model in ("a1", "a2", "b1"):
+        await bucket.publish(1, model)
+    sync = Synchronizer(bucket.remote, mirror, selects=lambda names: [name for name in names if name.startswith("a")])
+    await sync.synchronize()
+    assert set(served(mirror)) == {"a1", "a2"}
+
+
+async def test_models_go_only_if_that_is_wanted(
+    bucket: Bucket, mirror: Mirror, sync: Synchronizer, controlled: Synchronizer, triton: ScriptedTriton
+) -> None:
+    await bucket.publish(1)
+    await controlled.synchronize()
+    await obstore.delete_async(bucket.objects, bucket.keys("manifests"))
+    await sync.synchronize()
+    assert served(mirror) == {"tiny": 1}
+    await controlled.synchronize()
+    assert (served(mirror), triton.loaded) == ({}, {})
+    assert not (mirror.sets / "tiny").exists()
+
+
+async def test_a_folder_that_is_not_ours_is_left_alone(bucket: Bucket, mirror: Mirror, sync: Synchronizer) -> None:
+    await bucket.publish(1)
+    (mirror.repository / "tiny").mkdir()
+    await sync.synchronize()
+    assert sync.refused == {"tiny"}
+    assert list((mirror.repository / "tiny").iterdir()) == []
+
+
+async def test_triton_loads_what_comes(
+    bucket: Bucket, mirror: Mirror, controlled: Synchronizer, triton: ScriptedTriton
+) -> None:
+    await bucket.publish(1)
+    await controlled.synchronize()
+    assert triton.loaded == {"tiny": mirror.current("tiny")}
+    await controlled.synchronize()
+    assert triton.tried == ["tiny"]
+    await bucket.publish(2)
+    await controlled.synchronize()
+    assert triton.loaded == {"tiny": mirror.current("tiny")}
+    assert triton.tried == ["tiny"] * 2
+
+
+async def test_what_triton_refuses_is_taken_back(
+    bucket: Bucket, mirror: Mirror, controlled: Synchronizer, triton: ScriptedTriton
+) -> None:
+    await bucket.publish(1)
+    await controlled.synchronize()
+    good = mirror.current("tiny")
+    await bucket.publish(2)
+    real, triton.load = triton.load, refuse  # type: ignore[method-assign]
+    await controlled.synchronize()
+    triton.load = real  # type: ignore[method-assign]
+    assert (mirror.current("tiny"), served(mirror)) == (good, {"tiny": 1})
+    assert controlled.refused == {"tiny"}
+    assert triton.loaded == {"tiny": good}
+
+
+async def refuse(model: str) -> None:
+    raise ConfigurationError(f"can't load {model}: out of memory")
+
+
+async def test_a_triton_that_restarts_gets_its_models_again(
+    bucket: Bucket, mirror: Mirror, controlled: Synchronizer, triton: ScriptedTriton
+) -> None:
+    await bucket.publish(1)
+    await controlled.synchronize()
+    triton.loaded.clear()
+    triton.away = True
+    with pytest.raises(Unavailable):
+        await controlled.reload()
+    await bucket.publish(2)
+    with pytest.raises(Unavailable):
+        await controlled.synchronize()
+    assert served(mirror) == {"tiny": 2}
+    triton.away = False
+    await controlled.reload()
+    assert triton.loaded == {"tiny": mirror.current("tiny")}
+
+
+async def test_what_a_restarted_triton_refuses_is_taken_back(
+    bucket: Bucket, mirror: Mirror, controlled: Synchronizer, triton: ScriptedTriton
+) -> None:
+    await bucket.publish(1)
+    await controlled.synchronize()
+    triton.loaded.clear()
+    triton.away = True
+    await bucket.publish(2)
+    with pytest.raises(Unavailable):
+        await controlled.synchronize()
+    triton.away = False
+    triton.refuses = {mirror.current("tiny")}
+    await controlled.reload()
+    assert served(mirror) == {"tiny": 1}
+    assert triton.loaded == {"tiny": mirror.current("tiny")}
+
+
+def test_the_remote_takes_no_secrets_in_its_url() -> None:
+    from shoal.spec import ObjectStore
+
+    with pytest.raises(ConfigurationError, match="no credentials") as caught:
+        Remote.open(ObjectStore(url="s3://key:hunter2@bucket"))
+    assert "hunter2" not in str(caught.value)
