@@ -1,8 +1,9 @@
 """``shoal model``: what is in the model store."""
 
+# ruff: noqa: ARG001, TC001 - typer reads the parameters of `add`, and `add` them from the context
 from __future__ import annotations
 
-import re
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,15 +11,20 @@ from typing import Annotated, Any, Literal
 import typer
 
 from shoal.batching.settings import BatchingSettings
+from shoal.cli import model_options as options
 from shoal.cli.model_transfer import pull, push
 from shoal.errors import ConfigurationError
 from shoal.home import Home
-from shoal.modelstore import build, repository
+from shoal.modelstore import build, foreign, formats, repository
 from shoal.modelstore.check import check as check_model
-from shoal.modelstore.config import ModelConfig, Resize, Task  # noqa: TC001 - typer reads them
-from shoal.modelstore.fault import Severity
+from shoal.modelstore.compare import compare
+from shoal.modelstore.config import ModelConfig, Resize, Task
+from shoal.modelstore.fault import Fault, Severity
 from shoal.modelstore.published import PUBLISHED
 from shoal.modelstore.recipe import Recipe
+from shoal.modelstore.settings import InstanceKind
+from shoal.modelstore.triton import connected
+from shoal.topology import Endpoint
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Add, list, check, push and pull models.")
 app.command()(push)
@@ -31,7 +37,8 @@ _FILE_BATCHING = BatchingSettings(max_batch_size=8, max_queue_delay_microseconds
 
 @app.command()
 def add(
-    source: Annotated[str, typer.Argument(help=f"An ONNX file, or one of: {', '.join(PUBLISHED)}.")],
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(help=f"A file: ONNX, TorchScript, …; or {', '.join(PUBLISHED)}.")],
     *,
     name: Annotated[str | None, typer.Option(help="What clients call it.")] = None,
     task: Annotated[Task | None, typer.Option(help="What it answers.")] = None,
@@ -45,45 +52,48 @@ def add(
     head_parameter: Annotated[list[str] | None, typer.Option(help="NAME=NUMBER, any number of times.")] = None,
     labels: Annotated[Path | None, typer.Option(help="A file with one label a line, in the output's order.")] = None,
     max_batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures a batch. Default 8.")] = None,
+    preferred_batch_size: Annotated[
+        str | None, typer.Option(help="SIZE,…: the largest that fits goes at once.")
+    ] = None,
     max_queue_delay_microseconds: Annotated[
         int | None, typer.Option(min=0, help="How long a picture waits for others. Default 5000.")
     ] = None,
+    max_queue_size: Annotated[
+        int | None, typer.Option(min=1, help="Pictures that may wait. Default: no limit.")
+    ] = None,
     instances: Annotated[int | None, typer.Option(min=1, help="Batches that execute at once. Default 2.")] = None,
+    instance_kind: Annotated[InstanceKind | None, typer.Option(help="Where Triton runs them. Default auto.")] = None,
+    gpus: Annotated[str | None, typer.Option(help="NUMBER,…: GPUs that get --instances each.")] = None,
+    version_policy: Annotated[
+        str | None, typer.Option(help="latest:N, specific:N,… or all: what Triton serves. Default latest:1.")
+    ] = None,
+    warmup: Annotated[
+        list[str] | None, typer.Option(help="zero, random or a picture: run before the model is ready. Repeatable.")
+    ] = None,
+    warmup_batch_size: Annotated[str | None, typer.Option(help="SIZE,… of them. Default the largest.")] = None,
+    warmup_count: Annotated[int | None, typer.Option(min=1, help="How often each is run. Default 1.")] = None,
+    input: Annotated[  # noqa: A002 - the option's name
+        str | None, typer.Option(help="NAME:DTYPE:DIMS of a file that isn't ONNX, such as INPUT__0:uint8:224x224x3.")
+    ] = None,
+    output: Annotated[list[str] | None, typer.Option(help="NAME:DTYPE:DIMS likewise. Repeatable.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A config.pbtxt to use as it is, instead of options.")] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Add this version beside those there.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the model, all its versions.")] = False,
     store: Store = None,
 ) -> None:
-    """Add a model to the store, with its normalisation moved into the graph."""
-    given = _given(
-        name=name,
-        task=task,
-        mean=_triple("--mean", mean),
-        std=_triple("--std", std),
-        channel_order=channel_order,
-        size=_size(size),
-        resize=resize,
-        resize_shorter_side=resize_shorter_side,
-        head=head,
-        head_parameters=_head_parameters(head_parameter),
-        labels=_labels(labels),
-    )
-    batching = _given(
-        max_batch_size=max_batch_size,
-        # What the model prefers is of no use with another maximum.
-        preferred_batch_size=None if max_batch_size is None else (),
-        max_queue_delay_microseconds=max_queue_delay_microseconds,
-        instance_count=instances,
-    )
-    place = _store(store)
-    if source in PUBLISHED:
-        build.refuse_existing(place, name or source, version=version, force=force)  # before the download
-        proto, recipe = PUBLISHED[source](Home.default().cache)
-        recipe = replace(recipe, **given, batching=replace(recipe.batching, **batching))
-        model = build.add_model(place, proto, recipe, version=version, force=force)
+    """Add a model to the store: an ONNX graph gets its normalisation, other files go in as they are."""
+    given = context.params
+    existed = (_store(store) / (name or source)).exists()
+    if config is not None:
+        model = _add_configured(source, given)
+    elif source in PUBLISHED:
+        model = _add_published(source, given)
     else:
-        recipe = _file_recipe(source, given, replace(_FILE_BATCHING, **batching))
-        model = build.add_onnx(place, Path(source), recipe, version=version, force=force)
+        model = _add_file(source, given)
     typer.echo(f"added {_line(model)} at {model.path.parent.parent}")
+    ignored = options.names_given(given, options.SETTINGS)
+    if ignored and version is not None and not force and existed:
+        typer.echo(f"{model.path.parent.parent / 'config.pbtxt'} stays as it was: {ignored} changed nothing", err=True)
 
 
 @app.command("list")
@@ -100,79 +110,94 @@ def list_models(store: Store = None) -> None:
 
 @app.command()
 def check(
-    name: Annotated[str | None, typer.Argument(help="A model; all of them if left out.")] = None, store: Store = None
+    name: Annotated[str | None, typer.Argument(help="A model; all of them if left out.")] = None,
+    triton: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Compare with what this Triton serves, over gRPC.")
+    ] = None,
+    store: Store = None,
 ) -> None:
-    """Name every fault of a model, file and field; exit 1 if one can't be served."""
+    """Name every fault of a model, file and field; exit 1 if one can't be served, or is served otherwise."""
     place = _store(store)
+    names = repository.names(place) if name is None else [name]
+    faults = {model: check_model(place, model) for model in names}
+    if triton is not None:
+        asyncio.run(_compare(place, Endpoint.parse(triton), faults))
     broken = False
-    for model in repository.names(place) if name is None else [name]:
-        faults = check_model(place, model)
-        for fault in faults:
+    for model, found in faults.items():
+        for fault in found:
             typer.echo(f"{fault.severity}: {fault}")
-        wrong = any(fault.severity is Severity.ERROR for fault in faults)
+        wrong = any(fault.severity is Severity.ERROR for fault in found)
         typer.echo(f"{model}: {'broken' if wrong else 'good'}")
         broken |= wrong
     if broken:
         raise typer.Exit(1)
 
 
+async def _compare(place: Path, endpoint: Endpoint, faults: dict[str, list[Fault]]) -> None:
+    """Adds what differs."""
+    async with connected(endpoint) as server:
+        for model, found in faults.items():
+            found += (await compare(place / model, server)).faults
+
+
 def _store(path: Path | None) -> Path:
     return Home.default().models if path is None else path
 
 
-def _given(**options: Any) -> dict[str, Any]:  # noqa: ANN401 - options of several types
-    return {key: value for key, value in options.items() if value is not None}
+def _add_published(source: str, given: options.Options) -> ModelConfig:
+    place, how = _place(given)
+    build.refuse_existing(place, given["name"] or source, **how)  # before the download
+    proto, recipe = PUBLISHED[source](Home.default().cache)
+    return build.add_model(place, proto, _recipe(given, recipe), **how)
 
 
-def _file_recipe(source: str, given: dict[str, Any], batching: BatchingSettings) -> Recipe:
+def _add_file(source: str, given: options.Options) -> ModelConfig:
+    file = _file(source)
+    missing = [f"--{key}" for key in ("name", "task") if given[key] is None]
+    if missing:
+        raise ConfigurationError(f"{source}: a model file doesn't say it: add {' and '.join(missing)}")
+    recipe = _recipe(given, Recipe(name=given["name"], task=given["task"], batching=_FILE_BATCHING))
+    kind = formats.detect(file)
+    place, how = _place(given)
+    if kind is formats.Format.ONNX:
+        if wrong := options.names_given(given, ("input", "output")):
+            raise ConfigurationError(f"{wrong}: an ONNX file says it itself")
+        return build.add_onnx(place, file, recipe, **how)
+    if not given["input"] or not given["output"]:
+        raise ConfigurationError(f"{source} is {kind}, whose tensors can't be read here: add --input and --output")
+    input_ = options.tensor("--input", given["input"])
+    normalises = ("size", "channel_order", *(("mean", "std") if input_.dtype == "uint8" else ()))
+    if wrong := options.names_given(given, normalises):
+        raise ConfigurationError(f"{wrong}: {kind} goes in as it is, and takes its {input_.dtype} input as it comes")
+    outputs = tuple(options.tensor("--output", text) for text in given["output"])
+    typer.echo(f"{source} is {kind}: whether it loads, and has these tensors, was not checked", err=True)
+    return foreign.add_described(place, file, kind, recipe, input_, outputs, **how)
+
+
+def _add_configured(source: str, given: options.Options) -> ModelConfig:
+    if wrong := options.names_given(given, given.keys() - options.WITH_CONFIG):
+        raise ConfigurationError(f"{wrong}: --config says it")
+    file = _file(source)
+    place, how = _place(given)
+    kind = formats.detect(file)
+    return foreign.add_configured(place, file, kind, given["name"], given["config"], given["labels"], **how)
+
+
+def _recipe(given: options.Options, base: Recipe) -> Recipe:
+    batching = replace(base.batching, **options.batching_fields(given))
+    triton = options.triton_settings(given, base.triton, batching.max_batch_size)
+    return replace(base, **options.recipe_fields(given), batching=batching, triton=triton)
+
+
+def _place(given: options.Options) -> tuple[Path, dict[str, Any]]:
+    """The store, and what is to happen to what is there."""
+    return _store(given["store"]), {"version": given["version"], "force": given["force"]}
+
+
+def _file(source: str) -> Path:
     if not Path(source).exists():
         raise ConfigurationError(f"{source!r} is neither a file nor one of {', '.join(PUBLISHED)}")
-    missing = [f"--{key}" for key in ("name", "task") if key not in given]
-    if missing:
-        raise ConfigurationError(f"{source}: an ONNX file doesn't say it: add {' and '.join(missing)}")
-    return Recipe(**given, batching=batching)
-
-
-def _triple(option: str, text: str | None) -> tuple[float, float, float] | None:
-    if text is None:
-        return None
-    try:
-        numbers = [float(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in {1, 3}:
-        raise ConfigurationError(f"{option} {text}: expected one number, or three for R,G,B")
-    red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
-    return red, green, blue
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    sides = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if not sides:
-        raise ConfigurationError(f"--size {text}: expected HEIGHTxWIDTH, such as 224x224")
-    return int(sides[1]), int(sides[2])
-
-
-def _head_parameters(pairs: list[str] | None) -> dict[str, float] | None:
-    parameters = {}
-    for pair in pairs or ():
-        key, _, number = pair.partition("=")
-        try:
-            parameters[key] = float(number)
-        except ValueError as error:
-            raise ConfigurationError(f"--head-parameter {pair}: expected NAME=NUMBER") from error
-    return parameters or None
-
-
-def _labels(path: Path | None) -> tuple[str, ...] | None:
-    if path is None:
-        return None
-    try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--labels {path}: can't be read: {error}") from error
+    return Path(source)
 
 
 def _line(model: ModelConfig) -> str:

@@ -142,12 +142,16 @@ def _note_float_input(folder: Path, model: ModelConfig, report: Report) -> None:
     if model.input.dtype == "uint8":
         return
     pixels = 3 * model.height * model.width
+    way_out = (
+        f"`shoal model add {model.path} --name {model.name}-uint8 --task {model.task} "
+        f"--mean {_numbers(model.mean)} --std {_numbers(model.std)}` puts the normalisation into the graph"
+        if model.path.suffix == ".onnx"
+        else "put the normalisation into the graph before it is exported"
+    )
     report.note(
         folder / FILE,
         "input.data_type",
-        f"float32 takes {4 * pixels:,} bytes a picture, uint8 {pixels:,}, and the worker's time to normalise; "
-        f"`shoal model add {model.path} --name {model.name}-uint8 --task {model.task} "
-        f"--mean {_numbers(model.mean)} --std {_numbers(model.std)}` puts the normalisation into the graph",
+        f"float32 takes {4 * pixels:,} bytes a picture, uint8 {pixels:,}, and the worker's time to normalise; {way_out}",
     )
 
 
