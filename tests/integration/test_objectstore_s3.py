@@ -2,72 +2,31 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 
-from shoal import spec
 from shoal.errors import Internal, InvalidRequest, NotFound, Unavailable
-from shoal.local.store import store_part
-from shoal.objectstore import Credentials, create_credentials, object_key, open_store, presign_puts, remove_older_than
-from shoal.topology import Endpoint
+from shoal.objectstore import Credentials, object_key, presign_puts, remove_older_than
 from shoal.worker.fetch import Fetcher
+from support.s3 import Server, running_s3
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from obstore.store import ObjectStore
 
 UUID = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
 KEY = object_key("team/", UUID)
-SETTINGS = spec.ObjectStore(url="s3://images")
-
-
-class Server:
-    """A running S3 server with an empty bucket."""
-
-    def __init__(self, process: subprocess.Popen[bytes], address: str, credentials: Credentials) -> None:
-        self.process = process
-        self.address = address
-        self.credentials = credentials
-
-    def store(self, credentials: Credentials | None = None) -> ObjectStore:
-        return open_store(SETTINGS, credentials or self.credentials, self.address)
 
 
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    root = tmp_path_factory.mktemp("s3")
-    (root / "objects" / "images").mkdir(parents=True)
-    credentials = create_credentials(root / "credentials.json")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        listen = Endpoint("127.0.0.1", probe.getsockname()[1])
-    part = store_part(listen, root / "objects", credentials)
-    process = subprocess.Popen(part.command, env=dict(part.environment), stderr=subprocess.DEVNULL)
-    try:
-        _await_port(listen, process)
-        yield Server(process, f"http://{listen}", credentials)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _await_port(listen: Endpoint, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the server ended"
-        try:
-            socket.create_connection(listen, timeout=1).close()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-    raise TimeoutError(listen)
+def server(tmp_path: Path) -> Iterator[Server]:
+    with running_s3(tmp_path, "images") as running:
+        yield running
 
 
 def fetcher(store: ObjectStore, timeout_seconds: float = 10) -> Fetcher:
@@ -111,8 +70,7 @@ async def test_a_wrong_secret_is_our_fault(server: Server) -> None:
 async def test_a_store_that_went_away(server: Server) -> None:
     store = server.store()
     await store.put_async(KEY, b"picture")
-    server.process.kill()
-    server.process.wait()
+    server.stop()
     with pytest.raises(Unavailable, match=r"within 0\.3 s"):
         await fetcher(store, timeout_seconds=0.3).fetch(KEY)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import onnx
 from obstore.store import MemoryStore
 
+from shoal.modelstore.manifest import file_key
 from shoal.modelstore.push import push
 from shoal.modelstore.remote import Remote, Silent
+from shoal.modelstore.snapshot import entry_of
 from support.tiny_models import add_tiny_classifier
 
 if TYPE_CHECKING:
@@ -38,16 +41,11 @@ class Bucket:
 
     def content_of(self, file: str) -> str:
         """The key of the content of ``<model>/<path>``."""
-        from shoal.modelstore.manifest import file_key
-        from shoal.modelstore.snapshot import entry_of
-
         return file_key(file.partition("/")[0], entry_of(self.local / file).sha256)
 
 
 def onnx_with_doc(content: bytes, text: str) -> bytes:
     """The same graph in other bytes."""
-    import onnx
-
     model = onnx.load_from_string(content)
     model.doc_string = text
     serialized: bytes = model.SerializeToString()

@@ -137,7 +137,7 @@ async def _compare(place: Path, endpoint: Endpoint, faults: dict[str, list[Fault
     """Adds what differs."""
     async with connected(endpoint) as server:
         for model, found in faults.items():
-            found += (await compare(place / model, server)).faults
+            found.extend((await compare(place / model, server)).faults)
 
 
 def _store(path: Path | None) -> Path:

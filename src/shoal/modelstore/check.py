@@ -151,7 +151,8 @@ def _note_float_input(folder: Path, model: ModelConfig, report: Report) -> None:
     report.note(
         folder / FILE,
         "input.data_type",
-        f"float32 takes {4 * pixels:,} bytes a picture, uint8 {pixels:,}, and the worker's time to normalise; {way_out}",
+        f"float32 takes {4 * pixels:,} bytes a picture, uint8 {pixels:,}, and the worker's time to normalise; "
+        + way_out,
     )
 
 

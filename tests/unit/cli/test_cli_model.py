@@ -4,11 +4,15 @@ from typing import TYPE_CHECKING
 
 import onnx
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from shoal.cli.model import app
-from shoal.errors import ConfigurationError, NotFound
+from shoal.errors import ConfigurationError, NotFound, Unavailable
+from shoal.modelstore import pbtxt
+from shoal.modelstore.formats import Format
 from shoal.modelstore.repository import read_model
+from support.archives import ARCHIVES, archive
 from support.tiny_models import COLOURS, add_tiny_classifier, classifier
 
 if TYPE_CHECKING:
@@ -117,3 +121,125 @@ def test_check(store: Path) -> None:
     assert result.stdout.endswith("tiny: broken\n")
     with pytest.raises(NotFound):
         run("check", "other")
+
+
+ADD = ("--name", "c", "--task", "classification", "--size", "32x32")
+
+
+def test_settings_for_triton(store: Path, file: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "red.png"
+    Image.new("RGB", (64, 64), (255, 0, 0)).save(picture)
+    run(
+        "add", file, *ADD, "--instances", "2", "--gpus", "0,1", "--version-policy", "specific:1,3",
+        "--preferred-batch-size", "8,4", "--max-queue-size", "100",
+        "--warmup", "zero", "--warmup", picture, "--warmup-batch-size", "1,8", "--warmup-count", "3",
+    )  # fmt: skip
+    config = pbtxt.parse((store / "c" / "config.pbtxt").read_text())
+    (group,) = config.instance_group
+    assert (group.count, list(group.gpus), pbtxt.enum_name(group, "kind")) == (2, [0, 1], "KIND_GPU")
+    assert list(config.version_policy.specific.versions) == [1, 3]
+    assert list(config.dynamic_batching.preferred_batch_size) == [4, 8]
+    assert config.dynamic_batching.default_queue_policy.max_queue_size == 100
+    assert [(sample.batch_size, sample.count) for sample in config.model_warmup] == [(1, 3), (8, 3)] * 2
+    assert (store / "c" / "warmup" / "red.png.raw").read_bytes() == bytes((255, 0, 0)) * 32 * 32
+    assert read_model(store, "c").batching.instance_count == 4
+    assert run("check", "c").stdout.splitlines()[-1] == "c: good"
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--gpus", "0,x"], "--gpus 0,x: expected whole numbers from 0"),
+        (["--gpus", "1,1"], "each once"),
+        (["--gpus", "0", "--instance-kind", "cpu"], "--gpus goes with --instance-kind gpu"),
+        (["--version-policy", "newest"], "expected latest:N, specific:N,… or all"),
+        (["--version-policy", "latest:0"], "--version-policy latest:0"),
+        (["--version-policy", "specific:2"], "version_policy.specific: wants version 2; present: 1"),
+        (["--preferred-batch-size", "0"], "--preferred-batch-size 0: expected whole numbers from 1"),
+        (["--preferred-batch-size", "16", "--max-batch-size", "8"], "is over --max-batch-size 8"),
+        (["--preferred-batch-size", "16"], "preferred_batch_size.*max_batch_size"),
+        (["--warmup-count", "3"], "--warmup-count: of what"),
+        (["--warmup", "zero", "--warmup", "zero"], "each name once"),
+        (["--warmup", "zero", "--warmup-batch-size", "9"], "--warmup-batch-size 9 is over the model's largest, 8"),
+        (["--warmup", "gone.jpg"], "--warmup gone.jpg: can't be read"),
+        (["--input", "a:uint8:1"], "--input: an ONNX file says it itself"),
+        (["--config", "c"], "--size, --task: --config says it"),
+    ],
+)
+def test_a_wrong_setting_is_named(store: Path, file: Path, extra: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        run("add", file, *ADD, *extra)
+    assert not (store / "c").exists()
+
+
+def test_a_picture_that_is_none_is_named(store: Path, file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=f"--warmup {file}: "):
+        run("add", file, *ADD, "--warmup", file)
+
+
+def test_a_new_version_says_which_options_changed_nothing(store: Path, file: Path) -> None:
+    run("add", file, *ADD)
+    result = run("add", file, *ADD, "--version", "2", "--instances", "4", "--max-queue-delay-microseconds", "0")
+    assert "stays as it was: --instances, --max-queue-delay-microseconds changed nothing" in result.stderr
+    assert read_model(store, "c").batching.instance_count == 2
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ([], "is TorchScript, whose tensors can't be read here: add --input and --output"),
+        (["--input", "x:uint8:32x32", "--output", "y:float32:4"], "input.dims"),
+        (["--input", "x:byte:32x32x3", "--output", "y:float32:4"], "--input x:byte:32x32x3: expected NAME:DTYPE:DIMS"),
+        (["--input", "x:uint8:32x0x3", "--output", "y:float32:4"], "expected NAME:DTYPE:DIMS"),
+        (["--input", "x:uint8:32x32x3", "--output", "y:float32:4", "--mean", "3"], "--mean: TorchScript goes in as"),
+    ],
+)
+def test_a_torchscript_file_is_described(store: Path, tmp_path: Path, extra: list[str], message: str) -> None:
+    model = archive(tmp_path / "m.pt", *ARCHIVES[Format.TORCHSCRIPT])
+    with pytest.raises(ConfigurationError, match=message):
+        run("add", model, "--name", "t", "--task", "classification", *extra)
+    done = run(
+        "add", model, "--name", "t", "--task", "classification",
+        "--input", "INPUT__0:uint8:32x32x3", "--output", "OUTPUT__0:float32:4",
+    )  # fmt: skip
+    assert "was not checked" in done.stderr
+    assert "added t version 1" in done.stdout
+
+
+def test_push_and_pull(store: Path, tmp_path: Path) -> None:
+    add_tiny_classifier(store)
+    add_tiny_classifier(store, version=2)
+    url = f"file://{tmp_path / 'bucket'}"
+    assert run("push", "tiny", url).stdout == "tiny: published versions 1, 2\n"
+    assert run("push", "tiny", url).stdout == "tiny: nothing new\n"
+    other = tmp_path / "other"
+    assert run("pull", url, "--store", other).stdout == f"tiny: pulled to {other / 'tiny'}\n"
+    assert run("pull", url, "tiny", "--store", other).stdout == "tiny: nothing new\n"
+    assert read_model(other, "tiny").version == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["push", "tiny"], ConfigurationError, "expected one model or more and a URL"),
+        (["push", "tiny", "http://x"], ConfigurationError, "URL: must start with s3://"),
+        (["push", "tiny", "s3://b", "--endpoint", "x"], ConfigurationError, "--endpoint: must start with http://"),
+        (["push", "tiny", "s3://key:hunter2@b"], ConfigurationError, "no credentials"),
+        (["push", "nope", "file:///{}/b"], NotFound, "'nope' is not in"),
+        (["pull", "file:///{}/b"], NotFound, "no model"),
+        (["pull", "file:///{}/b", "nope"], NotFound, "has no model nope; there: no model"),
+        (["pull", "s3://b", "--credentials-file", "gone"], ConfigurationError, "gone: can't be read"),
+    ],
+)
+def test_a_wrong_transfer_is_named(
+    store: Path, tmp_path: Path, arguments: list[str], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        run(*(argument.replace("/{}", str(tmp_path)) for argument in arguments))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_check_against_a_triton_that_is_away(store: Path) -> None:
+    add_tiny_classifier(store)
+    with pytest.raises(Unavailable, match="is away"):
+        run("check", "--triton", "127.0.0.1:1")

@@ -11,6 +11,7 @@ from shoal.modelstore.mirror import Mirror
 from shoal.modelstore.remote import Remote
 from shoal.modelstore.sync import Synchronizer
 from shoal.modelstore.triton import READY, Loaded
+from shoal.spec import ObjectStore
 from support.published import Bucket
 
 if TYPE_CHECKING:
@@ -268,8 +269,6 @@ async def test_what_a_restarted_triton_refuses_is_taken_back(
 
 
 def test_the_remote_takes_no_secrets_in_its_url() -> None:
-    from shoal.spec import ObjectStore
-
     with pytest.raises(ConfigurationError, match="no credentials") as caught:
         Remote.open(ObjectStore(url="s3://key:hunter2@bucket"))
     assert "hunter2" not in str(caught.value)
