@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
-from shoal.errors import ConfigurationError, NotFound, Unavailable
+from shoal.errors import ConfigurationError, NotFound, ShoalError, Unavailable
 from shoal.modelstore import manifest
 from shoal.objectstore import load_credentials, open_store
 
@@ -31,6 +32,10 @@ _AT_ONCE = 4
 """Files on their way at the same time."""
 _LIMITS: ClientConfig = {"timeout": timedelta(hours=1), "read_timeout": timedelta(seconds=20)}
 """A large file takes its time; a connection on which nothing comes is given up."""
+
+
+_REFUSED = re.compile(r"\b40[13] |AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch")
+"""In the text of a LIST's error, which has no kind of its own."""
 
 
 class Progress(Protocol):
@@ -220,20 +225,18 @@ class Remote:
         """Turns the store's errors into ours; their own texts, which may hold addresses, are left out."""
         try:
             yield
-        except (PermissionDeniedError, UnauthenticatedError):
-            raise ConfigurationError(f"{self.name}: the store doesn't let these credentials {what}") from None
-        except FileNotFoundError as error:
-            raise _missing_bucket(error, self.name) or NotFound(
-                f"{self.name}: {_missing(error)} is missing there"
-            ) from None
-        except BaseError as error:
-            raise _missing_bucket(error, self.name) or Unavailable(
-                f"{self.name}: the store is away ({type(error).__name__} at {what})"
-            ) from None
+        except (BaseError, FileNotFoundError) as error:
+            raise self._fault(error, what) from None
 
-
-def _missing_bucket(error: Exception, name: str) -> NotFound | None:
-    return NotFound(f"{name}: no such bucket") if "NoSuchBucket" in str(error) else None
+    def _fault(self, error: Exception, what: str) -> ShoalError:
+        text = str(error)
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _REFUSED.search(text):
+            return ConfigurationError(f"{self.name}: the store doesn't let these credentials {what}")
+        if "NoSuchBucket" in text:
+            return NotFound(f"{self.name}: no such bucket")
+        if isinstance(error, FileNotFoundError):
+            return NotFound(f"{self.name}: {_missing(error)} is missing there")
+        return Unavailable(f"{self.name}: the store is away ({type(error).__name__} at {what})")
 
 
 def _missing(error: Exception) -> str:
