@@ -179,8 +179,7 @@ def _add_configured(source: str, given: options.Options) -> ModelConfig:
         raise ConfigurationError(f"{wrong}: --config says it")
     file = _file(source)
     place, how = _place(given)
-    kind = formats.detect(file)
-    return foreign.add_configured(place, file, kind, given["name"], given["config"], given["labels"], **how)
+    return foreign.add_configured(place, file, given["name"], given["config"], given["labels"], **how)
 
 
 def _recipe(given: options.Options, base: Recipe) -> Recipe:

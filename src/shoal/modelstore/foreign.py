@@ -9,7 +9,7 @@ from google.protobuf import text_format
 
 from shoal.errors import ConfigurationError
 from shoal.modelstore import build, pbtxt
-from shoal.modelstore.formats import RUNTIMES
+from shoal.modelstore.formats import RUNTIMES, default_filename
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,6 @@ def add_described(
 def add_configured(
     store: Path,
     file: Path,
-    kind: Format,
     name: str | None,
     config: Path,
     labels: Path | None,
@@ -73,8 +72,7 @@ def add_configured(
 
     Args:
         store: The store's folder; made if missing.
-        file: The model.
-        kind: Its format.
+        file: The model, of any backend's format.
         name: None: as ``config`` says.
         config: A config.pbtxt, Shoal's parameters included.
         labels: What its ``label_filename`` names; None: it names none.
@@ -94,7 +92,7 @@ def add_configured(
     if not (chosen := name or message.name):
         raise ConfigurationError(f"{config}: name: missing; add --name")
     build.refuse_existing(store, chosen, version=version, force=force)
-    filename = message.default_model_filename or RUNTIMES[kind].filename
+    filename = message.default_model_filename or default_filename(message.backend, message.platform)
     if not pbtxt.is_plain(filename):
         raise ConfigurationError(f"{config}: default_model_filename: {filename!r} leaves the model's folder")
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_REASON_LENGTH = 1000
+"""Of the one line that a refusal is told in: a backend's own reason may be a stack trace."""
+
 
 class Control(Protocol):
     """What loads models explicitly: a Triton; see ``TritonServer``."""
@@ -157,7 +160,7 @@ class Synchronizer:
 
     def _refuse(self, model: str, reason: str) -> None:
         stays = "what is here stays" if self._mirror.current(model) else "it isn't served"
-        log.error("model %s as published is refused, %s: %s", model, stays, reason)
+        log.error("model %s as published is refused, %s: %s", model, stays, " ".join(reason.split())[:_REASON_LENGTH])
         metrics.SYNC_REFUSED.labels(model).inc()
         self._refused.add(model)
 

@@ -123,7 +123,7 @@ def test_a_config_goes_in_byte_for_byte(tmp_path: Path) -> None:
     config = tmp_path / "own.pbtxt"
     config.write_text("# mine\n" + (folder / "config.pbtxt").read_text() + "response_cache { enable: true }\n")
     labels = folder / "labels.txt"
-    model = add_configured(tmp_path / "store", made.path, Format.ONNX, None, config, labels)
+    model = add_configured(tmp_path / "store", made.path, None, config, labels)
     assert (tmp_path / "store" / "m" / "config.pbtxt").read_bytes() == config.read_bytes()
     assert (model.labels, model.path.read_bytes()) == (COLOURS, made.path.read_bytes())
 
@@ -141,4 +141,4 @@ def test_a_wrong_config_is_named(tmp_path: Path, text: str, message: str) -> Non
     (tmp_path / "m.plan").write_bytes(b"plan")
     (tmp_path / "c").write_text(text)
     with pytest.raises(ConfigurationError, match=message):
-        add_configured(tmp_path / "store", tmp_path / "m.plan", Format.TENSORRT, None, tmp_path / "c", None)
+        add_configured(tmp_path / "store", tmp_path / "m.plan", None, tmp_path / "c", None)
