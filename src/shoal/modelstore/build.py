@@ -74,12 +74,19 @@ def add_model(
 def refuse_existing(store: Path, name: str, *, version: int | None, force: bool) -> None:
     """Raises ConfigurationError where adding would overwrite what nobody asked to replace."""
     target = store / name
+    refuse_link(target)
     if force or not target.exists():
         return
     if version is None:
         raise ConfigurationError(f"{target} exists; add a version with --version N, or replace it with --force")
     if (target / str(version)).exists():
         raise ConfigurationError(f"{target / str(version)} exists; choose another --version, or --force")
+
+
+def refuse_link(target: Path) -> None:
+    """Raises ConfigurationError where a model is a link: model-sync keeps it, and what is behind it never changes."""
+    if target.is_symlink():
+        raise ConfigurationError(f"{target} is a link, as model-sync makes them; push the model to its store instead")
 
 
 def _check_name(name: str) -> None:

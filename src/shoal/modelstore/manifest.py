@@ -120,6 +120,7 @@ def parse(content: bytes, model: str, version: int) -> Manifest:
     if (manifest.model, manifest.version) != (model, version):
         raise ConfigurationError(f"{key}: is the manifest of {manifest.model} version {manifest.version}")
     strays = [path for path in manifest.files if version_of(path) not in {None, version}]
+    strays += [path for path in manifest.files if any(path.startswith(f"{other}/") for other in manifest.files)]
     if strays or FILE not in manifest.files or not manifest.own:
         reason = f"names {strays[0]}" if strays else f"lacks {FILE}, or a file of the version"
         raise ConfigurationError(f"{key}: {reason}")

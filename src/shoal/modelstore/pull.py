@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from shoal.errors import ConfigurationError
-from shoal.modelstore.build import replace_folder
+from shoal.modelstore.build import refuse_link, replace_folder
 from shoal.modelstore.check import check_folder
 from shoal.modelstore.fetch import fetch, wanted
 from shoal.modelstore.lock import alone
@@ -50,6 +50,7 @@ async def pull(
         ConfigurationError: what is published is damaged or faulty, or a file here differs.
         NotFound, Unavailable: see ``fetch``.
     """
+    refuse_link(store / model)
     files = await wanted(remote, model, published, every=every)
     target, scratch = store / model, store / f".{model}.pull"
     with alone(store / f".{model}.lock", "another pull"):

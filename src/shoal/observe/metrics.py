@@ -47,6 +47,13 @@ WORKER_BATCH_SIZE = Histogram("shoal_worker_batch_size", "Items in an executed b
 WORKER_BATCHES = Gauge("shoal_worker_batches_in_flight", "Batches that hold a permit and have items.", ["model"])
 WORKER_PERMITS = Gauge("shoal_worker_permit_limit", "Batches that the worker takes at once.", ["model"])
 
+SYNC_MODELS = Gauge("shoal_model_sync_models", "Models, by whether they are here or refused.", ["state"])
+SYNC_SWITCHES = Counter("shoal_model_sync_switches", "Times that a model was switched to other files.", ["model"])
+SYNC_REFUSED = Counter("shoal_model_sync_refused", "Publications that were refused as damaged or faulty.", ["model"])
+SYNC_BYTES = Counter("shoal_model_sync_fetched_bytes", "Fetched from the store of published models.")
+SYNC_LOOKS = Counter("shoal_model_sync_looks", "Times that the store was looked at, by what came of it.", ["outcome"])
+SYNC_SUCCESS = Gauge("shoal_model_sync_success_timestamp_seconds", "When all was last in line with the store.")
+
 
 def serve_metrics(endpoint: Endpoint) -> WSGIServer:
     """Serves ``/metrics`` from a thread for as long as the process lives, or until ``shutdown`` and ``server_close``.
@@ -59,11 +66,3 @@ def serve_metrics(endpoint: Endpoint) -> WSGIServer:
     except OSError as error:
         raise ConfigurationError(f"can't serve metrics on {endpoint}: {error.strerror}") from error
     return server
-
-
-SYNC_MODELS = Gauge("shoal_model_sync_models", "Models, by whether they are here or refused.", ["state"])
-SYNC_SWITCHES = Counter("shoal_model_sync_switches", "Times that a model was switched to other files.", ["model"])
-SYNC_REFUSED = Counter("shoal_model_sync_refused", "Publications that were refused as damaged or faulty.", ["model"])
-SYNC_BYTES = Counter("shoal_model_sync_fetched_bytes", "Fetched from the store of published models.")
-SYNC_LOOKS = Counter("shoal_model_sync_looks", "Times that the store was looked at, by what came of it.", ["outcome"])
-SYNC_SUCCESS = Gauge("shoal_model_sync_success_timestamp_seconds", "When all was last in line with the store.")

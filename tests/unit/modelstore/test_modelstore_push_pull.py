@@ -181,6 +181,7 @@ async def test_a_damaged_content_is_refused(bucket: Bucket, store: Path, how: Ca
         ("labels.txt", "/etc/passwd", "relative path"),
         ("config.pbtxt", "confg.pbtxt", "lacks config.pbtxt"),
         ('"version": 1', '"version": 2', "is the manifest of tiny version 2"),
+        ("labels.txt", "config.pbtxt/labels.txt", "names config.pbtxt/labels.txt"),
         ("{", "", "not a manifest"),
     ],
 )

@@ -8,11 +8,13 @@ import pytest
 from shoal.errors import ConfigurationError, Unavailable
 from shoal.modelstore import repository
 from shoal.modelstore.mirror import Mirror
-from shoal.modelstore.remote import Remote
+from shoal.modelstore.pull import pull
+from shoal.modelstore.remote import Remote, Silent
 from shoal.modelstore.sync import Synchronizer
 from shoal.modelstore.triton import READY, Loaded
 from shoal.spec import ObjectStore
 from support.published import Bucket
+from support.tiny_models import add_tiny_classifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -272,3 +274,14 @@ def test_the_remote_takes_no_secrets_in_its_url() -> None:
     with pytest.raises(ConfigurationError, match="no credentials") as caught:
         Remote.open(ObjectStore(url="s3://key:hunter2@bucket"))
     assert "hunter2" not in str(caught.value)
+
+
+async def test_what_model_sync_keeps_is_not_edited_in_place(
+    bucket: Bucket, mirror: Mirror, sync: Synchronizer, tmp_path: Path
+) -> None:
+    await bucket.publish(1)
+    await sync.synchronize()
+    with pytest.raises(ConfigurationError, match="is a link, as model-sync makes them"):
+        add_tiny_classifier(mirror.repository, version=2)
+    with pytest.raises(ConfigurationError, match="is a link"):
+        await pull(bucket.remote, "tiny", [1], mirror.repository, Silent())
