@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal.modelstore.foreign import add_configured
 from support.tiny_models import COLOURS
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from shoal.modelstore.config import ModelConfig
 
-# from_dlpack: the server's Tensor() makes outputs of no bytes with numpy 2.
+# With numpy 2, the fetched server's as_numpy() repeats the first number, and its Tensor() makes outputs of no bytes.
 MODEL = """
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -25,7 +25,7 @@ class TritonPythonModel:
         return [self.answer(request) for request in requests]
 
     def answer(self, request):
-        pictures = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().astype(np.float32) / 255
+        pictures = np.from_dlpack(pb_utils.get_input_tensor_by_name(request, "image")).astype(np.float32) / 255
         means = pictures.mean(axis=(1, 2))
         leads = 20 * means - 10 * (means.sum(axis=1, keepdims=True) - means)
         logits = np.concatenate([leads, np.full((len(means), 1), 6, np.float32)], axis=1).astype(np.float32)
@@ -45,13 +45,11 @@ parameters {{ key: "shoal.task" value {{ string_value: "classification" }} }}
 
 
 def add_python_classifier(
-    store: Path, scratch: Path, name: str = "tiny", *, version: int | None = None, code: str = MODEL
+    store: Path, scratch: Path, name: str = "tiny", *, code: str = MODEL, **how: Any
 ) -> ModelConfig:
-    """Adds it; ``scratch`` is a folder for the files that go in."""
+    """Adds it; ``scratch`` is a folder for the files that go in, ``how`` are ``version`` and ``force``."""
     scratch.mkdir(parents=True, exist_ok=True)
-    (scratch / "model.py").write_text(code.replace("{version}", str(version or 1)))
+    (scratch / "model.py").write_text(code.replace("{version}", str(how.get("version", 1))))
     (scratch / "config.pbtxt").write_text(CONFIG.format(name=name))
     (scratch / "labels.txt").write_text("".join(f"{colour}\n" for colour in COLOURS))
-    return add_configured(
-        store, scratch / "model.py", name, scratch / "config.pbtxt", scratch / "labels.txt", version=version
-    )
+    return add_configured(store, scratch / "model.py", name, scratch / "config.pbtxt", scratch / "labels.txt", **how)
