@@ -86,7 +86,7 @@ def _differences(here: pbtxt.Message, there: pbtxt.Message, path: str = "") -> I
 
 
 def _map_differences(here: Mapping[str, Any], there: Mapping[str, Any], path: str) -> Iterator[tuple[str, str, str]]:
-    for key in here:
+    for key in sorted(here):
         if key not in there:
             yield f'{path}["{key}"]', "set", "none"
         elif hasattr(here[key], "ListFields"):

@@ -55,8 +55,8 @@ async def test_each_difference_is_named_with_both_values(store: Path) -> None:
             f"{file}: max_batch_size: is 4; {at} 16",
             f"{file}: input[0].data_type: is TYPE_UINT8; {at} TYPE_FP32",
             f"{file}: instance_group[0].count: is 2; {at} 1",
-            f"{file}: parameters[\"shoal.resize\"].string_value: is 'stretch'; {at} 'crop'",
             f'{file}: parameters["shoal.head"]: is set; {at} none',
+            f"{file}: parameters[\"shoal.resize\"].string_value: is 'stretch'; {at} 'crop'",
         ]
 
 
