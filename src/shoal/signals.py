@@ -32,11 +32,12 @@ def run_until_signal(main: Callable[[asyncio.Event], Awaitable[Result]], log_lev
             asyncio.get_running_loop().add_signal_handler(number, told)
         return await main(stop)
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(run())
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Of uvloop's event loop where that is installed, else of Python's own."""
     try:
         import uvloop  # noqa: PLC0415 - the router does without
     except ModuleNotFoundError:

@@ -34,6 +34,7 @@ COMMANDS = {
     "down": Command("shoal.cli.status:down", "local", "Drain the service and stop it."),
     "classify": Command("shoal.cli.classify:classify", "", "Label pictures."),
     "detect": Command("shoal.cli.classify:detect", "", "Find boxes in pictures."),
+    "profile": Command("shoal.cli.profile:profile", "local", "Measure a model at each setting, and name the best."),
     "segment": Command("shoal.cli.segment:segment", "", "Tell the class of each pixel of pictures."),
     "explain": Command(
         "shoal.cli.explain:explain", "", "Say what became of a recent request, and where its time went."

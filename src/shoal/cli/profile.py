@@ -1,0 +1,270 @@
+"""``shoal profile``: what a model gives at each number of instances, batch size and number of batches in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+import tempfile
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from shoal.cli.profile_table import described, notes, table
+from shoal.errors import ConfigurationError
+from shoal.home import Home
+from shoal.plan import choice
+from shoal.plan.book import Book
+from shoal.plan.grid import Grid, numbers
+from shoal.plan.measure import measure
+from shoal.plan.observer import Pace
+from shoal.plan.profile import FILE
+from shoal.signals import loop_factory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from shoal.modelstore.config import ModelConfig
+    from shoal.plan.inputs import Fill
+    from shoal.plan.profile import Cell, Profile, Setting, Subject
+    from shoal.plan.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The command line, checked."""
+
+    model: str
+    store: Path
+    triton: str | None
+    instances: tuple[int, ...] | None
+    batches: tuple[int, ...] | None
+    concurrencies: tuple[int, ...]
+    rounds: int
+    pace: Pace
+    images: Path | None
+    output: Path
+    force: bool
+
+
+def profile(
+    model: Annotated[str, typer.Argument(help="The model's name.")],
+    *,
+    triton: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="The gRPC port of a running Triton.", show_default="the embedded engine"
+        ),
+    ] = None,
+    instances: Annotated[
+        str | None,
+        typer.Option(
+            help="Batches that execute at once, such as 1,2. At Triton the model is loaded again for each.",
+            show_default="as configured",
+        ),
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(help="Images a batch, such as 1,8.", show_default="1 and max_batch_size")
+    ] = None,
+    concurrency: Annotated[str, typer.Option(help="Batches in flight.")] = "1,2,4,8",
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each cell is measured, in turn with the others.")] = 3,
+    duration: Annotated[float, typer.Option(help="Seconds of each measurement.")] = 3.0,
+    warm_up: Annotated[
+        float, typer.Option(help="Most seconds of load before it; ends when the rate is steady.")
+    ] = 10.0,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Pictures to fill the batches with.", show_default="random numbers"),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(metavar="DIR", show_default="profile/MODEL")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Start anew, whatever is in the folder.")] = False,
+    plot: Annotated[bool, typer.Option(help="Draw profile.png and profile.svg.")] = True,
+    latency_slo_ms: Annotated[
+        float | None, typer.Option(help="Name the setting with the most images/s whose p99 is no higher.")
+    ] = None,
+    write_config: Annotated[
+        bool, typer.Option("--write", help="Put that setting into the model's config.pbtxt.")
+    ] = False,
+    store: Annotated[Path | None, typer.Option(help="The model store; by default `models` in Shoal's home.")] = None,
+) -> None:
+    """Measure a model at each setting: images/s, p50 and p99.
+
+    Goes on where an earlier run ended; Ctrl-C shows what there is. Exit code 1 if no setting meets --latency-slo-ms.
+    """
+    if write_config and latency_slo_ms is None:
+        raise ConfigurationError("--write needs --latency-slo-ms: it writes the setting that this names")
+    asked = _Asked(
+        model=model,
+        store=store or Home.default().models,
+        triton=triton,
+        instances=None if instances is None else numbers("--instances", instances),
+        batches=None if batch is None else numbers("--batch", batch),
+        concurrencies=numbers("--concurrency", concurrency),
+        rounds=rounds,
+        pace=Pace(duration, warm_up),
+        images=images,
+        output=output or Path("profile") / model,
+        force=force,
+    )
+    asked.pace.check()
+    if write_config and not (asked.store / model).is_dir():
+        raise ConfigurationError(
+            f"--write: model {model!r} is not in {asked.store}; --store names the model repository"
+        )
+    _prepare(asked.output, plot=plot)
+    cells = _measured(asked, plot=plot, slo_ms=latency_slo_ms)
+    if latency_slo_ms is not None:
+        _choose(cells, latency_slo_ms, asked.store / model if write_config else None)
+
+
+def _prepare(folder: Path, *, plot: bool) -> None:
+    """Makes sure, before any work, that what comes of it can be written."""
+    if plot and find_spec("matplotlib") is None:
+        raise ConfigurationError(
+            "the plot needs matplotlib: pip install 'shoal[report]', or leave it out with --no-plot"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigurationError(f"--output {folder}: can't be written: {error.strerror}") from error
+
+
+def _measured(asked: _Asked, *, plot: bool, slo_ms: float | None) -> list[Cell]:
+    """The grid's cells, shown, also when it ended early."""
+    book = Book(asked.output / FILE, force=asked.force)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_work(asked, book))
+    finally:
+        cells = book.cells()
+        if cells:
+            _show(cells, book.profile.subject)
+            if plot:
+                _draw(cells, book.profile, asked.output, slo_ms)
+            typer.echo(f"{asked.output / FILE}")
+    return cells
+
+
+async def _work(asked: _Asked, book: Book) -> None:
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        async with _target(asked, lambda text: bar.console.print(f"shoal: {text}", highlight=False)) as (target, grid):
+            book.open(grid, target.subject, shlex.join(["shoal", *sys.argv[1:]]))
+            work = [setting for _, setting in grid.missing(book.profile)]
+            shown = bar.add_task("loading", total=len(work))
+
+            def begin(setting: Setting) -> None:
+                bar.update(shown, description="instances {}, batch {}, in flight {}".format(*setting))
+
+            async for one in measure(target, work, asked.pace, begin):
+                book.add(one.setting, one.round, one.executed_batch)
+                bar.advance(shown)
+
+
+@asynccontextmanager
+async def _target(asked: _Asked, say: Callable[[str], None]) -> AsyncIterator[tuple[Target, Grid]]:
+    """The engine with the model, and what is measured on it."""
+    if asked.triton is None:
+        from shoal.modelstore.repository import read_model  # noqa: PLC0415
+        from shoal.plan.embedded import EmbeddedTarget  # noqa: PLC0415 - the other engine needs no OpenVINO
+
+        config = read_model(asked.store, asked.model)
+        largest = config.batching.max_batch_size
+        batches = asked.batches or (1, largest)
+        here = EmbeddedTarget(config, _fill(config, asked), Home.default().cache / "openvino", max(batches))
+        yield here, _grid(asked, asked.instances or (here.instances,), batches)
+        return
+    from shoal.plan.triton import Asked, TritonTarget  # noqa: PLC0415
+
+    wanted = Asked(
+        asked.triton, asked.model, asked.batches, max(asked.concurrencies), steer=asked.instances is not None
+    )
+    async with TritonTarget.open(wanted, say, lambda tensor: _fill(_picture(asked.model, tensor), asked)) as there:
+        instances = there.possible(asked.instances or (there.instances,))
+        yield there, _grid(asked, instances, there.batches)
+
+
+def _grid(asked: _Asked, instances: Sequence[int], batches: Sequence[int]) -> Grid:
+    return Grid(
+        instances=instances,
+        batches=sorted(set(batches)),
+        concurrencies=asked.concurrencies,
+        rounds=asked.rounds,
+        duration_seconds=asked.pace.duration_seconds,
+        input="random" if asked.images is None else "pictures",
+    )
+
+
+def _fill(config: ModelConfig, asked: _Asked) -> Fill:
+    """What fills a batch."""
+    from shoal.plan.inputs import decode, fill_randomly, fill_with  # noqa: PLC0415 - numpy may be missing
+
+    if asked.images is None:
+        return fill_randomly
+    from shoal.cli.classify import pictures  # noqa: PLC0415 - it needs the client
+
+    if not asked.images.exists():
+        raise ConfigurationError(f"--images {asked.images}: no such file or folder")
+    return fill_with(decode(config, pictures([asked.images])[:_MOST_PICTURES]))
+
+
+_PIPE_COLUMNS = 120
+_MOST_PICTURES = 64
+"""More than a batch has rows; all of them stay in memory, decoded."""
+
+
+def _picture(model: str, tensor: Any) -> ModelConfig:  # noqa: ANN401 - a protobuf message
+    """As much of a model's configuration as decoding needs: pictures are stretched to the input's size."""
+    from shoal.batching.settings import BatchingSettings  # noqa: PLC0415
+    from shoal.modelstore.config import ModelConfig, Task, Tensor  # noqa: PLC0415
+    from shoal.modelstore.pbtxt import DTYPES  # noqa: PLC0415
+    from shoal.triton.client import datatype  # noqa: PLC0415
+
+    shape = Tensor(tensor.name, DTYPES.get(f"TYPE_{datatype(tensor)}", ""), tuple(tensor.dims))
+    return ModelConfig(model, 1, Path(model), Task.CLASSIFICATION, shape, (), BatchingSettings())
+
+
+def _show(cells: Sequence[Cell], subject: Subject) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console.width = _PIPE_COLUMNS
+    console.print(table(cells, subject))
+    for note in notes(cells):
+        console.print(note, style="dim", highlight=False)
+
+
+def _draw(cells: Sequence[Cell], of: Profile, folder: Path, slo_ms: float | None) -> None:
+    from shoal.plan.plot import draw  # noqa: PLC0415 - what no other command needs
+
+    where = ", ".join(of.machine.gpus) or f"{of.machine.cpu}, {of.machine.cores} cores"
+    draw(cells, f"{of.subject.model}, {of.subject.engine} {of.subject.engine_version}, {where}", folder, slo_ms)
+
+
+def _choose(cells: Sequence[Cell], slo_ms: float, folder: Path | None) -> None:
+    """Names the best setting, and writes it to the model in ``folder``."""
+    found = choice.best(cells, slo_ms)
+    if found is None:
+        typer.echo(
+            f"no setting has its p99 within {slo_ms:g} ms; closest: {described(choice.closest(cells))}", err=True
+        )
+        raise typer.Exit(1)
+    typer.echo(f"best with p99 within {slo_ms:g} ms: {described(found)}")
+    if folder is not None:
+        from shoal.modelstore.settle import settle  # noqa: PLC0415
+
+        typer.echo(settle(folder, instances=found.instances, batch=found.batch))

@@ -1,0 +1,233 @@
+"""The v2 gRPC protocol of one server, and the control API that comes with it.
+
+``load`` and ``unload`` steer what an ``explicit`` server has; ``index`` and ``config`` say what that is; ``infer``,
+``register`` and ``unregister`` are for the engine. The protocol:
+https://github.com/kserve/open-inference-protocol and Triton's extensions to it,
+https://github.com/triton-inference-server/server/tree/main/docs/protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+from tritonclient.grpc import service_pb2 as v2
+from tritonclient.grpc import service_pb2_grpc
+
+from shoal.errors import ConfigurationError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+    # A restarted server is found at once: its start takes a second or two, the usual back-off grows to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
+_ANSWER_SECONDS: Final = 5.0
+"""What a server that is there may take for anything but loading and inference."""
+_POLL_SECONDS: Final = 0.05
+_MOST_LABELS: Final = 100_000
+_AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
+_NOT_ALLOWED: Final = "is not allowed"
+"""In the answer of a server that polls its repository, or loads all of it at its start."""
+
+
+class TritonClient:
+    """Calls one server. Belongs to the running event loop.
+
+    Every method raises Unavailable where the server is away.
+    """
+
+    def __init__(self, url: str) -> None:
+        """``url``: ``HOST:PORT``."""
+        self.url = url
+        self._channel = grpc.aio.insecure_channel(url, options=_OPTIONS)
+        self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    async def live(self) -> bool:
+        """Whether the server answers."""
+        try:
+            return bool((await self._stub.ServerLive(v2.ServerLiveRequest(), timeout=1.0)).live)
+        except grpc.aio.AioRpcError:
+            return False
+
+    async def until_ready(self) -> None:
+        """Waits for the server; one that loads at its start all that it has is ready after that."""
+        while True:
+            try:
+                if (await self._stub.ServerReady(v2.ServerReadyRequest(), timeout=1.0)).ready:
+                    return
+            except grpc.aio.AioRpcError:
+                pass
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def index(self) -> Mapping[str, int]:
+        """The models of its repository: name to the highest version that is ready, 0 for none."""
+        answer = await self._ask(self._stub.RepositoryIndex, v2.RepositoryIndexRequest())
+        models = {row.name: 0 for row in answer.models}
+        for row in answer.models:
+            if row.state == "READY" and row.version.isdecimal():
+                models[row.name] = max(models[row.name], int(row.version))
+        return models
+
+    async def load(self, model: str, config: str = "") -> bool:
+        """Loads a model, or loads it again from its files; returns once it is ready.
+
+        Args:
+            model: Its name in the repository.
+            config: JSON of an ``inference.ModelConfig`` to take in place of its config.pbtxt.
+
+        Returns:
+            False if the server is not to be steered (control mode ``none`` or ``poll``).
+
+        Raises:
+            ConfigurationError: it can't be loaded; the server's reason is in the text. What was loaded stays.
+        """
+        request = v2.RepositoryModelLoadRequest(model_name=model)
+        if config:
+            request.parameters["config"].string_param = config
+        try:
+            await self._stub.RepositoryModelLoad(request)
+        except grpc.aio.AioRpcError as error:
+            if _NOT_ALLOWED in (error.details() or ""):
+                return False
+            if error.code() in _AWAY:
+                raise away(error) from error
+            raise ConfigurationError(f"model {model!r}: Triton can't load it: {error.details()}") from error
+        return True
+
+    async def unload(self, model: str) -> bool:
+        """Unloads a model; what runs is finished. Returns and raises as ``load``."""
+        try:
+            await self._stub.RepositoryModelUnload(v2.RepositoryModelUnloadRequest(model_name=model))
+        except grpc.aio.AioRpcError as error:
+            if _NOT_ALLOWED in (error.details() or ""):
+                return False
+            if error.code() in _AWAY:
+                raise away(error) from error
+            raise ConfigurationError(f"model {model!r}: Triton can't unload it: {error.details()}") from error
+        return True
+
+    async def config(self, model: str) -> Any:  # noqa: ANN401 - tritonclient ships no types
+        """The ``inference.ModelConfig`` message of a model that is ready.
+
+        Raises:
+            ConfigurationError: it isn't.
+        """
+        return (await self._ask(self._stub.ModelConfig, v2.ModelConfigRequest(name=model))).config
+
+    async def labels(self, model: str, config: Any) -> tuple[str, ...]:  # noqa: ANN401 - a protobuf message
+        """The labels of the first output that has a label file; none where its size varies.
+
+        Label files don't come with a configuration, but a server that is asked for classes answers with their labels
+        (the classification extension): so this runs one black picture and asks for every class.
+        """
+        output = next((each for each in config.output if each.label_filename), None)
+        if output is None or min(output.dims) < 1 or math.prod(output.dims) > _MOST_LABELS:
+            return ()
+        (picture,) = config.input
+        batch = [1] if config.max_batch_size else []
+        request = v2.ModelInferRequest(model_name=model)
+        tensor = request.inputs.add(name=picture.name, datatype=datatype(picture), shape=[*batch, *picture.dims])
+        request.raw_input_contents.append(bytes(math.prod(picture.dims) * item_size(tensor.datatype)))
+        request.outputs.add(name=output.name).parameters["classification"].int64_param = math.prod(output.dims)
+        try:
+            answer = await self.infer(request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in _AWAY:
+                raise away(error) from error
+            raise ConfigurationError(f"model {model!r}: Triton can't run it: {error.details()}") from error
+        return _labels(answer.raw_output_contents[0])
+
+    async def version(self) -> str:
+        """Of the server."""
+        return str((await self._ask(self._stub.ServerMetadata, v2.ServerMetadataRequest())).version)
+
+    async def executions(self, model: str, version: int) -> tuple[int, int]:
+        """Executions of a model's version since it was loaded, and images in them.
+
+        Raises:
+            ConfigurationError: the server doesn't count.
+        """
+        request = v2.ModelStatisticsRequest(name=model, version=str(version))
+        (row,) = (await self._ask(self._stub.ModelStatistics, request)).model_stats
+        return row.execution_count, row.inference_count
+
+    async def infer(self, request: Any) -> Any:  # noqa: ANN401 - protobuf messages
+        """Sends a ``ModelInferRequest``. Raises grpc's own error: only the caller knows what is to be done."""
+        return await self._stub.ModelInfer(request)
+
+    async def register(self, name: str, size: int) -> None:
+        """Makes the POSIX shared memory ``name`` known, ``size`` bytes from its begin.
+
+        Raises:
+            ConfigurationError: the server can't or won't use it.
+        """
+        request = v2.SystemSharedMemoryRegisterRequest(name=name, key=f"/{name}", offset=0, byte_size=size)
+        try:
+            await self._ask(self._stub.SystemSharedMemoryRegister, request)
+        except ConfigurationError:
+            if name not in await self.registered():  # its answer to an earlier try was lost
+                raise
+
+    async def unregister(self, name: str) -> None:
+        """Makes the server let go of a shared memory; of an unknown one too."""
+        await self._ask(self._stub.SystemSharedMemoryUnregister, v2.SystemSharedMemoryUnregisterRequest(name=name))
+
+    async def registered(self) -> set[str]:
+        """The names of the shared memory that the server knows."""
+        answer = await self._ask(self._stub.SystemSharedMemoryStatus, v2.SystemSharedMemoryStatusRequest())
+        return set(answer.regions)
+
+    async def close(self) -> None:
+        """Ends all calls."""
+        await self._channel.close()
+
+    async def _ask(self, method: Any, request: Any) -> Any:  # noqa: ANN401 - protobuf messages
+        try:
+            return await method(request, timeout=_ANSWER_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in _AWAY:
+                raise away(error) from error
+            raise ConfigurationError(f"Triton at {self.url}: {error.details() or error.code().name}") from error
+
+
+def away(error: grpc.aio.AioRpcError) -> Unavailable:
+    """What to raise for a server that is away."""
+    return Unavailable(f"the inference server is away ({error.code().name}); try again")
+
+
+def datatype(tensor: Any) -> str:  # noqa: ANN401 - a protobuf message
+    """The protocol's name of a configured tensor's data type: ``UINT8``, ``FP32`` and so on."""
+    field = type(tensor).DESCRIPTOR.fields_by_name["data_type"]
+    return str(field.enum_type.values_by_number[tensor.data_type].name).removeprefix("TYPE_")
+
+
+def item_size(datatype: str) -> int:
+    """Bytes of one number of a data type such as ``FP32``."""
+    bits = datatype.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    return int(bits) // 8 if bits else 1  # BOOL
+
+
+def _labels(packed: bytes) -> tuple[str, ...]:
+    """The labels in order, of ``value:index:label`` in any; a class that has none gets an empty one."""
+    rows = [row.split(":", 2) for row in _strings(packed)]
+    labels = {int(row[1]): row[2] for row in rows if len(row) == 3}  # noqa: PLR2004
+    return tuple(labels.get(index, "") for index in range(max(labels, default=-1) + 1))
+
+
+def _strings(packed: bytes) -> Iterator[str]:
+    """A BYTES tensor: each string behind its length, four bytes, little-endian."""
+    position = 0
+    while position < len(packed):
+        (length,) = struct.unpack_from("<I", packed, position)
+        position += 4 + length
+        yield packed[position - length : position].decode(errors="replace")
