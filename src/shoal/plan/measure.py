@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from shoal.plan.observer import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from shoal.plan.observer import Pace
     from shoal.plan.profile import Round, Setting
@@ -47,27 +47,42 @@ async def measure(
             for setting in settings:
                 begin(setting)
                 before = await model.executions()
-                measured = await load(model, setting.batch, setting.concurrency, pace)
+                measured = await load(Stream(model, setting.batch, setting.concurrency), pace)
                 yield Measured(setting, measured, _mean(before, await model.executions()))
 
 
-async def load(model: Loaded, batch: int, concurrency: int, pace: Pace, clock: Clock = perf_counter) -> Round:
-    """A closed loop of ``concurrency`` callers with batches of ``batch`` images, until enough is measured."""
-    observer = Observer(clock(), batch, concurrency, pace)
+class Stream(NamedTuple):
+    """A closed loop of ``concurrency`` callers with batches of ``batch`` images."""
 
-    async def call() -> None:
-        while not observer.done:
+    model: Loaded
+    batch: int
+    concurrency: int
+
+
+async def load(stream: Stream, pace: Pace, clock: Clock = perf_counter) -> Round:
+    """Runs one stream until enough is measured."""
+    (measured,) = await load_together([stream], pace, clock)
+    return measured
+
+
+async def load_together(streams: Sequence[Stream], pace: Pace, clock: Clock = perf_counter) -> list[Round]:
+    """Runs several streams at once, each until enough is measured of all."""
+    observers = [Observer(clock(), stream.batch, stream.concurrency, pace) for stream in streams]
+
+    async def call(stream: Stream, observer: Observer) -> None:
+        while not all(each.done for each in observers):
             started = clock()
-            await model.run(batch)
+            await stream.model.run(stream.batch)
             observer.finished(started, clock())
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(concurrency):
-                group.create_task(call())
+            for stream, observer in zip(streams, observers, strict=True):
+                for _ in range(stream.concurrency):
+                    group.create_task(call(stream, observer))
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None  # they all met the same engine
-    return observer.round()
+    return [observer.round() for observer in observers]
 
 
 def _mean(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -105,6 +105,11 @@ class Cell(_Record):
         busy = min(self.instances, self.concurrency)
         return round(1000 * busy * self.batch / self.images_per_s.median, 3)
 
+    def figures(self) -> dict[str, Any]:
+        """All of it, with its figures over the rounds, ready for JSON; spreads are ``median``, ``min`` and ``max``."""
+        spreads = {name: getattr(self, name)._asdict() for name in ("images_per_s", "p50_ms", "p99_ms")}
+        return {**self.model_dump(mode="json"), **spreads, "batch_ms": self.batch_ms}
+
     @property
     def settled(self) -> bool:
         """Whether every round began with a steady rate."""
@@ -159,11 +164,8 @@ class Profile(_Record):
         return self.model_copy(update={"cells": tuple(sorted([*others, new], key=_key))})
 
     def to_json(self) -> str:
-        """The file's text; spreads are objects with ``median``, ``min`` and ``max``."""
-        data = self.model_dump(mode="json")
-        for cell, told in zip(self.cells, data["cells"], strict=True):
-            told |= {name: getattr(cell, name)._asdict() for name in ("images_per_s", "p50_ms", "p99_ms")}
-            told["batch_ms"] = cell.batch_ms
+        """The file's text."""
+        data = {**self.model_dump(mode="json"), "cells": [cell.figures() for cell in self.cells]}
         return json.dumps(data, indent=1) + "\n"
 
 
