@@ -44,7 +44,7 @@ def main() -> None:
     pictures = [lane.pinned(batch(number)) for number in range(max(in_flight))]
     if options.answers:
         np.savez(options.answers, *[answer(lanes[0], lane.pinned(batch(number))) for number in range(ANSWERED)])
-    pace = Pace(options.duration)
+    pace = Pace(options.duration, options.warm_up)
     cells = {
         n: Cell(instances=n, batch=BATCH, concurrency=n, duration_s=options.duration, input="random") for n in in_flight
     }
@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--answers", type=Path)
     made.add_argument("--concurrency", default="1,2,4,8,16")
     made.add_argument("--duration", type=float, default=3.0)
+    made.add_argument("--warm-up", type=float, default=5.0)
     made.add_argument("--rounds", type=int, default=2)
     made.add_argument("--awake", type=int, default=2)
     made.add_argument("--lanes", type=Path, default=Path(__file__).parent / "lanes")

@@ -53,11 +53,16 @@ class Setup:
     def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
         self.output: Path = options.output
         self.seconds: float = options.seconds
+        self.warm_up: float = options.warm_up
         self.rounds: int = options.rounds
         self.awake: int = options.awake
         self.lanes: Path = options.lanes
         self.answers = self.output / "answers.npz"
         self._scratch = scratch
+
+    def pace(self) -> tuple[object, ...]:
+        """As options of a command."""
+        return "--duration", self.seconds, "--warm-up", self.warm_up, "--rounds", self.rounds
 
     def repository(self, name: str, **models: tuple[str, int]) -> Path:
         """A model repository: model to its networks and lanes."""
@@ -91,8 +96,7 @@ async def raw(setup: Setup) -> None:
     """In a process of its own, so that nothing of it stays on the GPU."""
     await _run(
         *(HERE / "raw.py", setup.output / "raw.json", "--answers", setup.answers, "--lanes", setup.lanes),
-        *("--concurrency", _joined(IN_FLIGHT), "--duration", setup.seconds, "--rounds", setup.rounds),
-        *("--awake", setup.awake),
+        *("--concurrency", _joined(IN_FLIGHT), "--awake", setup.awake, *setup.pace()),
     )
 
 
@@ -145,7 +149,7 @@ async def _pairs(setup: Setup, url: str, server: str) -> AsyncIterator[dict[str,
         loads = [(k, names) for k in TOGETHER for names in ((NETWORK,), (OTHER,), (NETWORK, OTHER))]
         for number, (in_flight, names) in product(range(setup.rounds), loads):
             measured = await load_together(
-                [Stream(models[name], BATCH, in_flight) for name in names], Pace(setup.seconds)
+                [Stream(models[name], BATCH, in_flight) for name in names], Pace(setup.seconds, setup.warm_up)
             )
             told = {name: each.model_dump() for name, each in zip(names, measured, strict=True)}
             rates = ", ".join(f"{name} {each['images_per_s']:,.0f}" for name, each in told.items())
@@ -173,7 +177,7 @@ async def _compare(url: str, answers: Path) -> None:
 async def _profile(setup: Setup, url: str, name: str, *options: object) -> None:
     await _run(
         *("-m", "shoal", "profile", NETWORK, "--triton", url, "--batch", BATCH, "--no-plot"),
-        *("--output", setup.output / name, "--duration", setup.seconds, "--rounds", setup.rounds, *options),
+        *("--output", setup.output / name, *setup.pace(), *options),
     )
 
 
@@ -223,6 +227,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("experiments", nargs="*", default=list(EXPERIMENTS), metavar="EXPERIMENT")
     made.add_argument("--server", type=Path)
     made.add_argument("--seconds", type=float, default=3.0)
+    made.add_argument("--warm-up", type=float, default=5.0)
     made.add_argument("--rounds", type=int, default=2)
     made.add_argument("--awake", type=int, default=2, help="batches in flight up to which lanes look all the time")
     made.add_argument("--lanes", type=Path, default=HERE / "lanes", help="the folder of lane.py")
