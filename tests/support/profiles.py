@@ -32,4 +32,5 @@ def empty() -> Profile:
         versions={"shoal": "0"},
         date="2026-01-02T03:04:05+00:00",
         command="shoal profile m",
+        load_average=0.5,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -53,6 +54,7 @@ class Book:
             versions={"shoal": __version__, "python": platform.python_version()},
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             command=command,
+            load_average=round(os.getloadavg()[0], 2),
         )
         old = None if self._force else read(self._path)
         if old is not None:

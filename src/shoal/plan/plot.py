@@ -30,8 +30,10 @@ _STYLE: Final[dict[Any, Any]] = {
 }
 
 
-def draw(cells: Sequence[Cell], title: str, folder: Path, slo_ms: float | None = None) -> None:
-    """Writes ``NAMES`` to ``folder``: a line each number of instances and batch size, bars for the rounds' range.
+def draw(
+    cells: Sequence[Cell], title: str, folder: Path, slo_ms: float | None = None, names: Sequence[str] = NAMES
+) -> None:
+    """Writes ``names`` to ``folder``: a line each number of instances and batch size, bars for the rounds' range.
 
     Raises:
         OSError: the disk is full, say.
@@ -57,7 +59,7 @@ def draw(cells: Sequence[Cell], title: str, folder: Path, slo_ms: float | None =
         latency.set_ylabel("latency, ms: p99 (p50 dashed)")
         figure.suptitle(title, fontsize=10)
         figure.legend(loc="outside lower center", ncols=4)
-        for name in NAMES:
+        for name in names:
             beside = folder / f".{name}"
             figure.savefig(beside, dpi=120, format=name.rpartition(".")[2])
             beside.replace(folder / name)

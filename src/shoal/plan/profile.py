@@ -150,6 +150,8 @@ class Profile(_Record):
     date: str
     command: str
     """Of the last run that added to it."""
+    load_average: float
+    """Of one minute, before that run: above 0, something else used the machine, too."""
     cells: tuple[Cell, ...] = ()
 
     def cell(self, like: Cell) -> Cell:

@@ -1,0 +1,213 @@
+"""Tables and plots of docs/concurrency.md, from the results.
+
+python benchmarks/report_concurrency.py [--gpu FOLDER] [--embedded FOLDER]
+
+Takes new results from the folder that ``gpu/run_gpu.py`` wrote, and from that of a ``shoal profile`` on the embedded
+engine, into benchmarks/results; then replaces what stands between ``<!-- figures: concurrency-NAME -->`` and
+``<!-- end -->`` in the chapter. A block without results stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from report import RESULTS, ROOT, markdown, ranged, replace_block
+from shoal.plan.plot import draw
+from shoal.plan.profile import Cell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    Result = Mapping[str, Any]
+
+CHAPTER = ROOT / "docs" / "concurrency.md"
+IMAGES = ROOT / "docs" / "images"
+AIM = 0.90
+"""Images a second to the ceiling's."""
+
+SOURCES = {
+    "raw": Path("raw.json"),
+    "lanes": Path("lanes/profile.json"),
+    "processes": Path("processes/profile.json"),
+    "together": Path("together.json"),
+}
+"""What an experiment wrote, in its folder; ``gpu_NAME.json`` in benchmarks/results."""
+SERVERS = {"one-process": "one process", "a-process-each": "a process each"}
+
+
+def main() -> None:
+    """Brings the chapter up to date."""
+    options = parser().parse_args()
+    if options.gpu:
+        take(options.gpu)
+    if options.embedded:
+        shutil.copy(options.embedded / "profile.json", RESULTS / "profile_embedded.json")
+    text = CHAPTER.read_text(encoding="utf-8")
+    for name, (needed, block) in BLOCKS.items():
+        results = [read(one) for one in needed]
+        if None not in results:
+            text = replace_block(text, f"concurrency-{name}", block(*results))
+    CHAPTER.write_text(text, encoding="utf-8")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--gpu", type=Path)
+    made.add_argument("--embedded", type=Path)
+    return made
+
+
+def take(folder: Path) -> None:
+    """Copies an experiment's results to their place."""
+    for name, source in SOURCES.items():
+        if (folder / source).is_file():
+            shutil.copy(folder / source, RESULTS / f"gpu_{name}.json")
+
+
+def read(name: str) -> Result | None:
+    """A result, None where there is none yet."""
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        return None
+    found: Result = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def seed(raw: Result, lanes: Result) -> str:
+    """The seed's table: each number of batches in flight through Triton, beside the ceiling."""
+    ceiling = by_concurrency(raw)
+    rows = []
+    for in_flight, cell in by_concurrency(lanes).items():
+        top = ceiling[in_flight]
+        ratio = cell["images_per_s"]["median"] / top["images_per_s"]["median"]
+        rows.append(
+            (
+                str(in_flight),
+                ranged(cell["images_per_s"], ",.0f"),
+                *_latency(cell),
+                ranged(top["images_per_s"], ",.0f"),
+                f"{top['p50_ms']['median']:.2f}",
+                f"{ratio:.2f}" if ratio >= AIM else f"**{ratio:.2f}**",
+            )
+        )
+    head = ("in flight", "images/s, median (range)", "p50, ms", "p99, ms", "ceiling, images/s", "its p50, ms", "ratio")
+    missed = f"The aim is {AIM:.2f} of the ceiling; what misses it is in bold."
+    plot = _plot(lanes, "concurrency-lanes")
+    return "\n\n".join([_circumstances(lanes), markdown(head, rows), missed, plot])
+
+
+def instances(lanes: Result, processes: Result) -> str:
+    """Lanes in one process against a process each, with as many batches in flight."""
+    one, each = by_concurrency(lanes), by_concurrency(processes)
+    rows = [(str(n), *_figures(one[n]), *_figures(each[n])) for n in sorted(one.keys() & each.keys())]
+    head = ("in flight", "lanes: images/s", "p50, ms", "p99, ms", "processes: images/s", "p50, ms", "p99, ms")
+    return markdown(head, rows)
+
+
+def together(result: Result) -> str:
+    """Two networks at once, in one process and in two."""
+    rows = []
+    for server, label in SERVERS.items():
+        for in_flight in sorted({row["in_flight"] for row in result["rows"]}):
+            chosen = [row for row in result["rows"] if (row["server"], row["in_flight"]) == (server, in_flight)]
+            names = list(max(chosen, key=lambda row: len(row["networks"]))["networks"])
+            alone = [_rounds(chosen, [name], name) for name in names]
+            both = [_rounds(chosen, names, name) for name in names]
+            share = sum(_rate(at_once) / _rate(by_itself) for at_once, by_itself in zip(both, alone, strict=True))
+            cells = [f"{_rate(rounds):,.0f}" for rounds in (*alone, *both)]
+            p99 = [f"{median(one['p99_ms'] for one in rounds):.1f}" for rounds in both]
+            rows.append((label, str(in_flight), *cells, *p99, f"{share:.2f}"))
+    names = list(max(result["rows"], key=lambda row: len(row["networks"]))["networks"])
+    head = (
+        "server",
+        "in flight, each",
+        *(f"{name} alone, images/s" for name in names),
+        *(f"{name}, both at once" for name in names),
+        *(f"{name}, both: p99, ms" for name in names),
+        "sum of the shares",
+    )
+    return markdown(head, rows)
+
+
+def embedded(result: Result) -> str:
+    """The embedded engine's profile."""
+    rows = [
+        (str(cell["instances"]), str(cell["batch"]), str(cell["concurrency"]), *_figures(cell))
+        for cell in result["cells"]
+    ]
+    head = ("instances", "batch", "in flight", "images/s, median (range)", "p50, ms", "p99, ms")
+    plot = _plot(result, "concurrency-embedded")
+    return "\n\n".join([_circumstances(result), markdown(head, rows), plot])
+
+
+BLOCKS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
+    "seed": (("gpu_raw", "gpu_lanes"), seed),
+    "instances": (("gpu_lanes", "gpu_processes"), instances),
+    "together": (("gpu_together",), together),
+    "embedded": (("profile_embedded",), embedded),
+}
+
+
+def by_concurrency(result: Result) -> dict[int, Mapping[str, Any]]:
+    """The cells, of which no two have the same."""
+    return {cell["concurrency"]: cell for cell in result["cells"]}
+
+
+def _figures(cell: Mapping[str, Any]) -> tuple[str, ...]:
+    return (ranged(cell["images_per_s"], ",.0f"), *_latency(cell))
+
+
+def _latency(cell: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{cell['p50_ms']['median']:.2f}", f"{cell['p99_ms']['median']:.2f}"
+
+
+def _rounds(rows: Iterable[Mapping[str, Any]], names: Sequence[str], name: str) -> list[Mapping[str, Any]]:
+    """One network's rounds under the load of ``names``."""
+    return [row["networks"][name] for row in rows if list(row["networks"]) == list(names)]
+
+
+def _rate(rounds: Iterable[Mapping[str, Any]]) -> float:
+    return median(one["images_per_s"] for one in rounds)
+
+
+def _circumstances(result: Result) -> str:
+    machine, subject = result["machine"], result["subject"]
+    where = ", ".join(machine["gpus"]) or machine["cpu"]
+    return (
+        f"Measured {result['date'][:10]}: {where}, {machine['cores']} cores, load average {result['load_average']:.1f} "
+        f"before it; {subject['engine']} {subject['engine_version']}, batches by {_by(subject['transport'])}; "
+        f"`{_command(result['command'])}`."
+    )
+
+
+def _by(transport: str) -> str:
+    return {"in process": "reference"}.get(transport, transport)
+
+
+def _command(text: str) -> str:
+    """Without the folder of the one who ran it, and the port that was free."""
+    words = text.split()
+    for option, value in (("--output", "DIR"), ("--images", "DIR"), ("--triton", "HOST:PORT")):
+        if option in words:
+            words[words.index(option) + 1] = value
+    return " ".join(words)
+
+
+def _plot(result: Result, name: str) -> str:
+    subject, machine = result["subject"], result["machine"]
+    title = f"{subject['model']}, {', '.join(machine['gpus']) or machine['cpu']}"
+    cells = [
+        Cell(**{key: value for key, value in cell.items() if key in Cell.model_fields}) for cell in result["cells"]
+    ]
+    draw(cells, title, IMAGES, names=(f"{name}.png",))
+    return f"![images/s and latency against batches in flight](images/{name}.png)"
+
+
+if __name__ == "__main__":
+    main()
