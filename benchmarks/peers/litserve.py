@@ -7,7 +7,7 @@ https://lightning.ai/docs/litserve/features/batching:
 - ``num_api_servers``: as many as workers by default ("recommended"); one is tried, too.
 - ``fast_queue`` (ZeroMQ): "use when serving hundreds of requests per second".
 - ``batch_timeout`` 5 ms, as Shoal's model has. 0 is no choice: it makes a worker spin.
-- The body is the picture's bytes; the page on speed sends base64 in JSON, a third more bytes.
+- The body is the picture's bytes; the page on speed sends base64 in JSON, a third more bytes, at twice the CPU time.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SIZES = {Size.SMALL: "small pictures", Size.LARGE: "12 megapixels"}
 _TITLES = {CEILING: "ceiling", SHOAL: "Shoal", SHOAL_WITH_UPLOAD: "Shoal, with upload"}
 _NO = ""
-DECODER_NAMES = {"shoal": "Shoal's decoder", "shown": "the decoder it shows"}
+DECODER_NAMES = {"shoal": "Shoal's decoder", "shown": "Pillow"}
 
 
 def label(result: Result, row: Row) -> str:
