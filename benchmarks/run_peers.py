@@ -38,7 +38,7 @@ from peers.summary import summarise
 from peers.target import Job, of_peer, of_shoal
 from service import temporary_home
 from shoal.engine.openvino import multiplies_bf16
-from shoal.errors import ConfigurationError
+from shoal.errors import ConfigurationError, ShoalError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -211,3 +211,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from here")
+    except ShoalError as error:
+        sys.exit(f"{error}\nthe same command goes on from here")

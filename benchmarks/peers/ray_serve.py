@@ -53,6 +53,8 @@ def _variables(plan: Plan) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports().port),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _PORTS_APART),
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",  # on a busy machine 5 are too few, and the start fails
+        "RAY_worker_niceness": "0",  # by default replicas give way to everything else that runs, the client included
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray leaves one in the home folder
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from shoal.home import Home
     from shoal.modelstore.config import ModelConfig
 
-READY_SECONDS = 120.0
+READY_SECONDS = 180.0
 _TRY_SECONDS = 10.0
 _PAUSE_SECONDS = 0.1
 _PORTS = FreePorts()
