@@ -40,7 +40,7 @@ lint: $(SETUP)
 unit: $(SETUP)
 	$(BIN)/pytest -q tests/unit
 
-integration: $(SETUP)
+integration: triton
 	$(BIN)/pytest -q tests/integration
 
 chaos: $(SETUP) ## Kill, roll and freeze each part under load, and count what became of the requests: a minute

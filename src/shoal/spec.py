@@ -180,8 +180,12 @@ class Pool(Section):
     """Names, or patterns such as ``resnet*``, of models in the store. An exact name wins over a pattern."""
     replicas: int = Field(default=1, ge=1, le=1000)
     """Worker processes."""
-    engine: Literal["openvino"] = "openvino"
-    """What runs the models."""
+    engine: Literal["openvino", "triton"] = "openvino"
+    """What runs the models: ``openvino`` in each worker itself, ``triton`` in a Triton beside it."""
+    triton_url: str | None = None
+    """``HOST:PORT`` of a Triton that is there already. None: ``shoal up`` starts one for each worker."""
+    triton_server: str | None = None
+    """The ``tritonserver`` to start. None: one on the PATH, else what ``shoal triton fetch`` brought."""
     decode_threads: int | None = Field(default=None, ge=1)
     """Pictures that one worker decodes at once. None: one a core."""
     fetch_concurrency: int = Field(default=64, ge=1)
@@ -190,6 +194,27 @@ class Pool(Section):
     """Read from the picture's header: a larger one is refused before anything is decoded."""
     max_image_scans: int = Field(default=64, ge=1)
     """A progressive JPEG with more scans is refused: each scan costs a pass over the whole picture."""
+
+    @field_validator("triton_url")
+    @classmethod
+    def _host_and_port(cls, url: str | None) -> str | None:
+        host, _, port = (url or "localhost:1").rpartition(":")
+        if not host or "/" in host or not port.isdecimal():
+            raise ValueError("must be HOST:PORT, such as localhost:8001")
+        return url
+
+    @model_validator(mode="after")
+    def _triton_settings_fit(self) -> Pool:
+        if self.engine != "triton" and (self.triton_url or self.triton_server):
+            raise ValueError("triton_url and triton_server go with engine: triton only")
+        if self.triton_url and self.triton_server:
+            raise ValueError("triton_url names a server that is there, triton_server one to start: not both")
+        return self
+
+    @property
+    def starts_triton(self) -> bool:
+        """Whether each worker needs a Triton of its own."""
+        return self.engine == "triton" and self.triton_url is None
 
 
 class ModelOverride(Section):
@@ -260,6 +285,12 @@ class Service(Section):
     def models_of(self, pool: str, store: Iterable[str]) -> list[str]:
         """Those of the ``store``'s models that ``pool`` serves."""
         return [model for model in store if self.pool_of(model) == pool]
+
+    @property
+    def elsewhere(self) -> set[str]:
+        """Models that a Triton of somebody else's has, as far as they are named: ours may not be there."""
+        named = {pattern for pool in self.pools.values() if pool.triton_url for pattern in pool.models}
+        return {name for name in named if not set("*?[") & set(name)}
 
     def override(self, model: str) -> ModelOverride:
         """The overrides of ``model``, empty ones if the file has none."""

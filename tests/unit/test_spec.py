@@ -58,6 +58,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
             "shoal.yaml:1: object_store: endpoint goes with an s3:// url only",
         ),
         ("object_store:\n  endpoint: localhost:9000\n", "shoal.yaml:2: object_store.endpoint: must start with http://"),
+        (
+            "pools:\n  a: {triton_url: 'x:1'}\n",
+            "shoal.yaml:2: pools.a: triton_url and triton_server go with",
+        ),
+        ("pools:\n  a:\n    triton_url: x\n", "shoal.yaml:3: pools.a.triton_url: must be HOST:PORT"),
+        (
+            "pools:\n  a: {engine: triton, triton_url: 'x:1', triton_server: y}\n",
+            "shoal.yaml:2: pools.a: triton_url names a server that is there",
+        ),
         ("router:\n  host: localhost\n", "shoal.yaml:2: router.host: must be an IP address"),
         ("router:\n  default_timeout_seconds: .inf\n", "shoal.yaml:2: router.default_timeout_seconds: Input should be"),
         (
@@ -113,3 +122,9 @@ def test_an_exact_name_wins_over_a_pattern_and_patterns_go_in_file_order() -> No
 )
 def test_only_an_s3_store_without_an_endpoint_is_run_here(text: str, local: bool) -> None:
     assert parse(f"object_store: {text}", "s").object_store.runs_locally is local
+
+
+def test_models_of_a_triton_elsewhere_are_known_by_their_names() -> None:
+    service = parse("pools: {a: {engine: triton, triton_url: 'x:1', models: [m, 'n*']}, b: {models: [o]}}", "s")
+    assert service.elsewhere == {"m"}
+    assert [pool.starts_triton for pool in service.pools.values()] == [False, False]

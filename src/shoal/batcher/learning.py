@@ -7,6 +7,11 @@ import math
 _HALF_LIFE_BATCHES = 32
 """After so many batches an observation counts half: a model that slows down is known within a second under load."""
 _DECAY = 0.5 ** (1 / _HALF_LIFE_BATCHES)
+_LARGEST_LEAP = 8.0
+"""So many times what is usual is all that one batch may teach: one that sat out its engine's restart says nothing about
+the next. What has really become slower is known a few batches later."""
+_SHORTEST_SECONDS = 0.01
+"""Below this no batch's time is unusual."""
 
 
 class BatchTimes:
@@ -23,6 +28,7 @@ class BatchTimes:
     def observe(self, size: int, seconds: float) -> None:
         """One batch came back."""
         if self._weight:
+            seconds = min(seconds, _LARGEST_LEAP * max(self.cautious(size), _SHORTEST_SECONDS))
             error = abs(seconds - self._line(size))
             self._deviation = _DECAY * self._deviation + (1 - _DECAY) * error
         self._weight = self._weight * _DECAY + 1

@@ -77,6 +77,9 @@ def add(
     ] = None,
     output: Annotated[list[str] | None, typer.Option(help="NAME:DTYPE:DIMS likewise. Repeatable.")] = None,
     config: Annotated[Path | None, typer.Option(help="A config.pbtxt to use as it is, instead of options.")] = None,
+    runner: Annotated[
+        Literal["python"] | None, typer.Option(help="Run it in Triton's Python backend. Default: in ONNX Runtime's.")
+    ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Add this version beside those there.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the model, all its versions.")] = False,
     store: Store = None,
@@ -166,7 +169,7 @@ def _add_file(source: str, given: options.Options) -> ModelConfig:
     if not given["input"] or not given["output"]:
         raise ConfigurationError(f"{source} is {kind}, whose tensors can't be read here: add --input and --output")
     input_ = options.tensor("--input", given["input"])
-    normalises = ("size", "channel_order", *(("mean", "std") if input_.dtype == "uint8" else ()))
+    normalises = ("runner", "size", "channel_order", *(("mean", "std") if input_.dtype == "uint8" else ()))
     if wrong := options.names_given(given, normalises):
         raise ConfigurationError(f"{wrong}: {kind} goes in as it is, and takes its {input_.dtype} input as it comes")
     outputs = tuple(options.tensor("--output", text) for text in given["output"])

@@ -21,7 +21,7 @@ Options = dict[str, Any]
 SETTINGS = (
     "labels", "resize", "resize_shorter_side", "head", "head_parameter", "max_batch_size", "preferred_batch_size",
     "max_queue_delay_microseconds", "max_queue_size", "instances", "instance_kind", "gpus", "version_policy", "warmup",
-    "warmup_batch_size", "warmup_count",
+    "warmup_batch_size", "warmup_count", "runner",
 )  # fmt: skip
 """Options that config.pbtxt keeps: a new version changes nothing of it."""
 
@@ -57,6 +57,7 @@ def recipe_fields(options: Options) -> dict[str, Any]:
         head=options["head"],
         head_parameters=head_parameters(options["head_parameter"]),
         labels=labels(options["labels"]),
+        python_runner=True if options["runner"] else None,
     )
 
 

@@ -12,6 +12,7 @@ from shoal.triton import installation, launch
 
 
 def serve_triton(
+    *,
     repository: Annotated[Path, typer.Option(help="The model repository: a model store.")],
     listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the v2 gRPC protocol is served.")],
     metrics: Annotated[
@@ -20,6 +21,9 @@ def serve_triton(
     control: Annotated[launch.ControlMode, typer.Option(help="Who loads models.")] = "explicit",
     model: Annotated[list[str] | None, typer.Option(help="A model to load at the start; any number of times.")] = None,
     client_shared_memory: Annotated[bool, typer.Option(help="Whether clients may register memory.")] = True,
+    auto_complete: Annotated[
+        bool, typer.Option("--auto-complete", help="Let Triton fill in what a config.pbtxt leaves out.")
+    ] = False,
     server: Annotated[
         str | None, typer.Option(help="The tritonserver. Default: one on the PATH, else the fetched one.")
     ] = None,
@@ -35,6 +39,7 @@ def serve_triton(
         control=control,
         models=tuple(model or ()),
         client_shared_memory=client_shared_memory,
+        auto_complete=auto_complete,
         server=server,
         packages=packages,
     )

@@ -20,6 +20,7 @@ def serve_worker(
     service: Annotated[Path | None, typer.Option(help="The service file. Default: the default service.")] = None,
     home: Annotated[Path | None, typer.Option(help="Shoal's home. Default: $SHOAL_HOME or .shoal.")] = None,
     store_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="Where a managed store listens.")] = None,
+    triton: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The Triton started for this worker.")] = None,
 ) -> None:
     """Runs a worker until SIGTERM, then drains."""
     from shoal import spec  # noqa: PLC0415 - the extra may be missing
@@ -32,7 +33,8 @@ def serve_worker(
     read = spec.load(service)
     if pool not in read.pools:
         raise ConfigurationError(f"--pool {pool}: the service file has {', '.join(read.pools)}")
-    options = WorkerOptions(read, Home(home) if home else Home.default(), pool, Endpoint.parse(listen), store_endpoint)
+    place = Home(home) if home else Home.default()
+    options = WorkerOptions(read, place, pool, Endpoint.parse(listen), store_endpoint, triton)
     recent: Recent[Stages] = Recent(read.observe.recent_requests)
     serve(Endpoint.parse(metrics), partial(explain, recent))
     run_until_signal(lambda stop: Worker(options, recent).run(stop), read.observe.log_level)

@@ -31,6 +31,8 @@ class Inference:
     """Output name to ``(size, *shape)``; the arrays are the caller's own and outlive the slot."""
     seconds: float
     """Of execution, without the wait for a free instance."""
+    version: int = 0
+    """Of the model that gave it, where the engine says so; 0: the loaded one."""
 
 
 SlotType = TypeVar("SlotType", bound=Slot)

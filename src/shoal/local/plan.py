@@ -8,9 +8,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from shoal.topology import SHARED_BATCHER, Endpoint, Topology
+from shoal.triton.launch import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from shoal.home import Home
@@ -112,11 +113,7 @@ def plan(
         for group, endpoints in topology.batchers.items()
         for number, listen in enumerate(endpoints, 1)
     )
-    workers = tuple(
-        _worker(pool, number, listen, free(), home, files, store_url)
-        for pool, endpoints in topology.pools.items()
-        for number, listen in enumerate(endpoints, 1)
-    )
+    workers = _workers(service, topology, home, files, free, store_url)
     return Plan((*stores, *workers, *batchers, _router(topology, home, files)), topology, store_url)
 
 
@@ -142,15 +139,41 @@ def _batcher(
     return Part(name, Role.BATCHER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics")
 
 
+def _workers(
+    service: Service, topology: Topology, home: Home, files: Files, free: Callable[[], Endpoint], store_url: str | None
+) -> Iterator[Part]:
+    """Each worker, behind the Triton of its own where its pool has them."""
+    for pool, endpoints in topology.pools.items():
+        for number, listen in enumerate(endpoints, 1):
+            triton = free() if service.pools[pool].starts_triton else None
+            if triton:
+                options = Options(home.model_store(service), triton, free(), server=service.pools[pool].triton_server)
+                yield triton_part(f"triton-{pool}-{number}", options)
+            yield _worker(f"worker-{pool}-{number}", pool, listen, free(), home, files, store_url, triton)
+
+
 def _worker(
-    pool: str, number: int, listen: Endpoint, metrics: Endpoint, home: Home, files: Files, store_url: str | None
+    name: str,
+    pool: str,
+    listen: Endpoint,
+    metrics: Endpoint,
+    home: Home,
+    files: Files,
+    store_url: str | None,
+    triton: Endpoint | None,
 ) -> Part:
     command = _shoal(
         "serve", "worker", "--service", files.service, "--home", home.root, "--pool", pool,
         "--listen", listen, "--metrics", metrics, *(("--store-endpoint", store_url) if store_url else ()),
+        *(("--triton", triton) if triton else ()),
     )  # fmt: skip
-    name = f"worker-{pool}-{number}"
     return Part(name, Role.WORKER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics")
+
+
+def triton_part(name: str, options: Options) -> Part:
+    """A Triton."""
+    metrics = f"http://{options.metrics}/metrics" if options.metrics else None
+    return Part(name, Role.TRITON, options.command(), options.listen, Protocol.GRPC, metrics)
 
 
 def _router(topology: Topology, home: Home, files: Files) -> Part:

@@ -37,7 +37,8 @@ def prepare(service: Service, home: Home, say: Callable[[str], None]) -> None:
     """
     for folder in (home.root, home.run, home.logs, home.cache):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _add_first_model(home.model_store(service), home.cache, say)
+    if any(pool.triton_url is None for pool in service.pools.values()):
+        _add_first_model(home.model_store(service), home.cache, say)
     local_key(service, home)
     if service.object_store.runs_locally:
         store_credentials(service, home)

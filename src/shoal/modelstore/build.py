@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +15,9 @@ from shoal.errors import ConfigurationError
 from shoal.modelstore import keys, repository, warmup
 from shoal.modelstore.check import check_folder
 from shoal.modelstore.config import ModelConfig, Resize
-from shoal.modelstore.formats import RUNTIMES, Format
+from shoal.modelstore.formats import RUNNER, RUNTIMES, Format
 from shoal.modelstore.pbtxt import FILE
-from shoal.modelstore.render import LABELS_FILE, render
+from shoal.modelstore.render import LABELS_FILE, RUNNER_FILE, render
 from shoal.modelstore.wrap import wrap
 from shoal.spec import Name
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from shoal.modelstore.config import Tensor
     from shoal.modelstore.formats import Runtime
     from shoal.modelstore.recipe import Recipe
+
+_RUNNER_SOURCE = Path(__file__).with_name("runner.py")
 
 
 def add_onnx(
@@ -61,14 +64,23 @@ def add_model(
     """
     refuse_existing(store, recipe.name, version=version, force=force)
     wrapped = wrap(model, recipe)
-    runtime = RUNTIMES[Format.ONNX]
+    runtime = RUNNER if _runs_in_python(store, recipe, force=force) else RUNTIMES[Format.ONNX]
     config = configuration(store, recipe, wrapped.input, wrapped.outputs, version or 1, runtime.filename)
 
     def write(folder: Path) -> None:
         (folder / str(config.version) / runtime.filename).write_bytes(wrapped.model.SerializeToString())
+        if runtime is RUNNER:
+            shutil.copyfile(_RUNNER_SOURCE, folder / str(config.version) / RUNNER_FILE)
         write_settings(folder, config, recipe, runtime)
 
     return install(store, config.name, config.version, write, force=force)
+
+
+def _runs_in_python(store: Path, recipe: Recipe, *, force: bool) -> bool:
+    """As the recipe says, or as the model does that gets another version: its config.pbtxt stays."""
+    if force or not (store / recipe.name).exists():
+        return recipe.python_runner
+    return repository.read_model(store, recipe.name).backend == RUNNER.backend
 
 
 def refuse_existing(store: Path, name: str, *, version: int | None, force: bool) -> None:

@@ -69,6 +69,8 @@ class ModelConfig:
     head: str = ""
     """How the outputs are read; ``keys.HEADS`` has them all."""
     head_parameters: dict[str, float] = field(default_factory=dict)
+    backend: str = "onnxruntime"
+    """Triton's, for ``engine: triton``; ``python``: a ``model.py`` beside the model runs it."""
     versions: tuple[int, ...] = field(default=(), compare=False)
     """All that version_policy serves, lowest first; a Triton loads them all, the embedded engine the highest."""
 

@@ -44,6 +44,9 @@ RUNTIMES = {
     Format.TENSORRT: Runtime("tensorrt", "tensorrt_plan", "model.plan"),
 }
 
+RUNNER = Runtime("python", "", "model.onnx")
+"""For a Triton without the ONNX Runtime backend: ``runner`` in its Python backend runs the file."""
+
 
 def default_filename(backend: str, platform: str) -> str:
     """The file that Triton looks for where config.pbtxt has no ``default_model_filename``."""

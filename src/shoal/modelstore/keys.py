@@ -12,9 +12,11 @@ RESIZE_SHORTER_SIDE = "shoal.resize_shorter_side"
 HEAD = "shoal.head"
 MEAN = "shoal.mean"
 STD = "shoal.std"
+MODEL_FILENAME = "shoal.model_filename"
+"""What the ``model.py`` of Triton's Python backend runs: a file beside it."""
 
 PREFIX = "shoal."
-KEYS = (TASK, RESIZE, RESIZE_SHORTER_SIDE, HEAD, MEAN, STD)
+KEYS = (TASK, RESIZE, RESIZE_SHORTER_SIDE, HEAD, MEAN, STD, MODEL_FILENAME)
 
 HEADS: dict[str, Task] = {
     "softmax": Task.CLASSIFICATION,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.batching.settings import BatchingSettings
@@ -12,8 +13,6 @@ from shoal.modelstore.formats import default_filename
 from shoal.modelstore.versions import served
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from shoal.modelstore.fault import Report
 
 _CHANNELS = 3
@@ -45,6 +44,24 @@ def view(folder: Path, config: pbtxt.Message, report: Report) -> ModelConfig | N
     except OSError as error:  # a folder that may not be listed, or that somebody just took away
         report.error(folder, "", f"can't be read: {error.strerror}")
         return None
+
+
+def from_server(
+    config: Any,  # noqa: ANN401 - a protobuf message
+    version: int,
+    labels: tuple[str, ...],
+    report: Report,
+) -> ModelConfig | None:
+    """As ``read``, from what an inference server told.
+
+    Args:
+        config: Its ``inference.ModelConfig``.
+        version: What it serves.
+        labels: Of the output.
+        report: Takes the faults.
+    """
+    model = _ServedReader(config, version, labels, report).model()
+    return None if report.errors else model
 
 
 class _Reader:
@@ -87,6 +104,7 @@ class _Reader:
             std=self._std(),
             head=head,
             head_parameters=self._head_parameters(),
+            backend=self._config.backend or "onnxruntime",
         )
 
     def _error(self, field: str, message: str) -> None:
@@ -96,11 +114,7 @@ class _Reader:
 
     def _versions(self) -> tuple[list[int], Path]:
         """The versions that version_policy allows, lowest first, and the file of the highest."""
-        usual = default_filename(self._config.backend, self._config.platform)
-        filename = self._config.default_model_filename or usual
-        if not pbtxt.is_plain(filename):
-            self._error("default_model_filename", f"{filename!r} leaves the model's folder")
-            filename = usual
+        filename = self._filename()
         policy = self._config.version_policy
         present = versions(self._folder, filename)
         if allowed := served(policy, present):
@@ -111,6 +125,20 @@ class _Reader:
         else:
             self._report.error(self._folder / "1" / filename, "", self._no_version(filename))
         return [], self._folder / "0" / filename
+
+    def _filename(self) -> str:
+        """Of the model; where a ``model.py`` runs it, ``keys.MODEL_FILENAME`` names it."""
+        usual = default_filename(self._config.backend, self._config.platform)
+        named = {
+            "default_model_filename": self._config.default_model_filename,
+            f'parameters["{keys.MODEL_FILENAME}"]': self._parameters.get(keys.MODEL_FILENAME, ""),
+        }
+        for field, filename in named.items():
+            if filename and not pbtxt.is_plain(filename):
+                self._error(field, f"{filename!r} leaves the model's folder")
+                return usual
+        default, run = named.values()
+        return run or default or usual
 
     def _no_version(self, filename: str) -> str:
         strays = sorted(self._folder.glob(f"*/{filename}")) + sorted(self._folder.glob(filename))
@@ -260,6 +288,21 @@ class _Reader:
 
     def _parameter_error(self, key: str, message: str) -> None:
         self._error(f'parameters["{key}"]', message)
+
+
+class _ServedReader(_Reader):
+    """The same for a model whose files are elsewhere: its paths are within the server's repository."""
+
+    def __init__(self, config: Any, version: int, labels: tuple[str, ...], report: Report) -> None:  # noqa: ANN401
+        super().__init__(Path(config.name), config, report)
+        self._served = version
+        self._told = labels
+
+    def _versions(self) -> tuple[list[int], Path]:
+        return [self._served], self._folder / str(self._served) / self._filename()
+
+    def _labels(self) -> tuple[str, ...]:
+        return self._told
 
 
 def versions(folder: Path, filename: str) -> list[int]:

@@ -36,6 +36,8 @@ class Recipe:
     """Empty: the task's usual one."""
     head_parameters: dict[str, float] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    python_runner: bool = False
+    """Whether Triton runs it in its Python backend, for one without the ONNX Runtime backend: see ``runner``."""
     batching: BatchingSettings = field(default_factory=BatchingSettings)
     triton: TritonSettings = field(default_factory=TritonSettings)
 

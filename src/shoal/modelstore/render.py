@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from shoal.modelstore import keys, pbtxt
 from shoal.modelstore.config import Resize
-from shoal.modelstore.formats import RUNTIMES, Format, Runtime
+from shoal.modelstore.formats import RUNNER, RUNTIMES, Format, Runtime
 from shoal.modelstore.settings import TritonSettings
 from shoal.modelstore.warmup import name_of
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from shoal.modelstore.settings import VersionPolicy, Warmup
 
 LABELS_FILE = "labels.txt"
+RUNNER_FILE = "model.py"
+"""What Triton's Python backend runs."""
 
 _TRITON_DTYPE = {dtype: name for name, dtype in pbtxt.DTYPES.items()}
 
@@ -26,11 +28,10 @@ _TRITON_DTYPE = {dtype: name for name, dtype in pbtxt.DTYPES.items()}
 def render(model: ModelConfig, triton: TritonSettings | None = None, runtime: Runtime = RUNTIMES[Format.ONNX]) -> str:
     """config.pbtxt of ``model``, labels and warm-up files named but not contained."""
     triton = triton or TritonSettings()
-    platform = f'platform: "{runtime.platform}"\n' if runtime.platform else ""
     header = (
         f"# Triton's model configuration; the parameters shoal.… are Shoal's. After an edit:\n"
         f"# `shoal model check {model.name}`.\n"
-        f'name: "{model.name}"\nbackend: "{runtime.backend}"\n{platform}default_model_filename: "{model.path.name}"'
+        f'name: "{model.name}"\n{_runtime(model, runtime)}'
     )
     sections = [
         header,
@@ -42,6 +43,18 @@ def render(model: ModelConfig, triton: TritonSettings | None = None, runtime: Ru
         _parameters(model),
     ]
     return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _runtime(model: ModelConfig, runtime: Runtime) -> str:
+    lines = [f'backend: "{runtime.backend}"']
+    if runtime.platform:
+        lines.append(f'platform: "{runtime.platform}"')
+    if runtime is RUNNER:
+        lines.append(f"# {RUNNER_FILE} in each version's folder runs the model beside it.")
+        lines.append(f'parameters {{ key: "{keys.MODEL_FILENAME}" value {{ string_value: "{model.path.name}" }} }}')
+    else:
+        lines.append(f'default_model_filename: "{model.path.name}"')
+    return "\n".join(lines)
 
 
 def _input(model: ModelConfig) -> str:

@@ -70,7 +70,7 @@ class Keeper:
         keys_file = home.keys_file(self.service.value)
         self.keys: Input[KeyRing] = Input(lambda: load_keys(keys_file))
         self._store = home.model_store(self.service.value)
-        self.models = Input(lambda: model_names(self._store))
+        self.models = Input(lambda: sorted({*model_names(self._store), *self.service.value.elsewhere}))
         files = [path for path in (service_file, topology_file, keys_file) if path is not None]
         self._folders = sorted({path.absolute().parent for path in files})
 

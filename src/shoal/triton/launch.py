@@ -44,6 +44,9 @@ class Options:
     """Loaded at the start, with ``explicit``; the server then isn't ready before they are."""
     client_shared_memory: bool = True
     """Whether clients may register memory. False: refused, where the version can refuse it (2.68 and later)."""
+    auto_complete: bool = False
+    """Whether Triton fills in what a config.pbtxt leaves out: Shoal's leave nothing out, and each load of a
+    Python model takes two seconds more."""
     server: str | None = None
     """See ``installation.find``."""
     packages: Path | None = None
@@ -58,6 +61,7 @@ class Options:
             *(("--metrics", str(self.metrics)) if self.metrics else ()),
             *(word for model in self.models for word in ("--model", model)),
             *(() if self.client_shared_memory else ("--no-client-shared-memory",)),
+            *(("--auto-complete",) if self.auto_complete else ()),
             *(("--server", self.server) if self.server else ()),
             *(("--packages", str(self.packages)) if self.packages else ()),
         )
@@ -109,6 +113,7 @@ def arguments(installation: Installation, options: Options, *, known: str, shm_p
         # A model that can't be loaded is that model's trouble.
         "--exit-on-error=false",
         "--strict-readiness=false",
+        *([] if options.auto_complete else ["--disable-auto-complete-config"]),
         *([f"--allow-client-shm={shared}"] if "--allow-client-shm" in known else []),
     ]
 

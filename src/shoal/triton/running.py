@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoal.local.plan import Part, Protocol, Role
+from shoal.local.plan import triton_part
 from shoal.local.ports import FreePorts
 from shoal.local.process import LocalProcess
 from shoal.triton.launch import Options
@@ -27,12 +27,6 @@ class Running:
     metrics: str
     """The address of its Prometheus metrics."""
     process: LocalProcess
-
-
-def part(name: str, options: Options) -> Part:
-    """The server as a part of a service."""
-    metrics = f"http://{options.metrics}/metrics" if options.metrics else None
-    return Part(name, Role.TRITON, options.command(), options.listen, Protocol.GRPC, metrics)
 
 
 @asynccontextmanager
@@ -62,7 +56,7 @@ async def running(
     options = Options(
         repository, free(), free(), control, models, client_shared_memory=client_shared_memory, packages=packages
     )
-    process = await LocalProcess.start(part("triton", options), logs)
+    process = await LocalProcess.start(triton_part("triton", options), logs)
     try:
         await process.ready()
         yield Running(str(options.listen), f"http://{options.metrics}/metrics", process)

@@ -241,17 +241,17 @@ class PictureBatch:
         for row, picture in enumerate(pictures):
             timing = picture.timing(started, compute_us, len(pictures))
             picture.stages.started, picture.stages.computed = started, started + inference.seconds
-            results.append(self._reply(inference.outputs, row, picture, timing))
+            results.append(self._reply(inference, row, picture, timing))
         return results
 
     def _reply(
-        self, outputs: Mapping[str, NDArray[np.generic]], row: int, picture: Picture, timing: inference_pb2.Timing
+        self, inference: Inference, row: int, picture: Picture, timing: inference_pb2.Timing
     ) -> batching_pb2.BatchItemResult:
         try:
-            reply = self._model.head.reply(outputs, row, picture.request, picture.size)
+            reply = self._model.head.reply(inference.outputs, row, picture.request, picture.size)
             reply.image_uuid = picture.request.image_uuid
             reply.model_name = self._model.name
-            reply.model_version = self._model.loaded.config.version
+            reply.model_version = inference.version or self._model.loaded.config.version
             reply.timing.CopyFrom(timing)
             self._model.meter.answered(Code.OK)
             self._note_end(picture, Code.OK)

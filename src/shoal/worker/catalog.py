@@ -1,4 +1,4 @@
-"""The models that a worker serves, kept in line with the model store; a broken one leaves the others alone."""
+"""The models that a worker serves, kept in line with their source; a broken one leaves the others alone."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal.errors import ConfigurationError
-from shoal.modelstore import repository
+from shoal.worker.sources import Offer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
     from shoal.batching.service import BatchingService
     from shoal.batching.stream import Handler
     from shoal.engine import Engine, LoadedModel
     from shoal.modelstore.config import ModelConfig
     from shoal.spec import ModelOverride, Service
+    from shoal.worker.sources import Source
 
     Assemble = Callable[[LoadedModel[Any]], Handler]
     Prepare = Callable[[ModelConfig], Assemble]
@@ -27,19 +27,17 @@ log = logging.getLogger(__name__)
 
 
 class _Served(NamedTuple):
-    config: ModelConfig
-    file: tuple[int, ...]
-    """The model's file as it was loaded; see ``_identity``."""
+    offer: Offer
+    """As it was loaded."""
     loaded: LoadedModel[Any]
 
 
 class Catalog:
-    """What one pool serves of a store.
+    """What one pool serves.
 
     Args:
-        store: The model store.
-        service: Says which models are the pool's, and what it does otherwise than their config.pbtxt.
-        pool: The pool's name.
+        source: Says what there is.
+        service: Says what the pool does otherwise than the models' own settings.
         engine: Loads models.
         batching: Serves them.
         prepare: Makes, before a model is loaded, what its batches need, and answers what puts both together. Raises
@@ -47,11 +45,10 @@ class Catalog:
     """
 
     def __init__(
-        self, store: Path, service: Service, pool: str, *, engine: Engine, batching: BatchingService, prepare: Prepare
+        self, source: Source, service: Service, *, engine: Engine, batching: BatchingService, prepare: Prepare
     ) -> None:
-        self._store = store
+        self._source = source
         self._service = service
-        self._pool = pool
         self._engine = engine
         self._batching = batching
         self._prepare = prepare
@@ -64,28 +61,24 @@ class Catalog:
         return self._served.keys()
 
     async def refresh(self) -> None:
-        """Loads what is new or was replaced, and unloads what is gone; one caller at a time."""
+        """Loads what is new or was replaced, and unloads what is gone; one caller at a time.
+
+        Raises:
+            Unavailable: the engine is away; call again later. What is loaded stays.
+        """
         async with self._turn:
-            wanted = await asyncio.to_thread(self._wanted)
-            for name in self._served.keys() - wanted.keys():
+            offers = await self._source.offers()
+            for name in self._served.keys() - offers.keys():
                 await self._batching.remove(name)
                 await self._served.pop(name).loaded.close()
-            for name, (config, file) in wanted.items():
+            for name, (config, identity) in offers.items():
+                wanted = Offer(overridden(config, self._service.override(name)), identity)
                 present = self._served.get(name)
-                if present is None or (present.config, present.file) != (config, file):
-                    await self._load(config, file)
+                if present is None or present.offer != wanted:
+                    await self._load(wanted)
 
-    def _wanted(self) -> Mapping[str, tuple[ModelConfig, tuple[int, ...]]]:
-        models, faults = repository.scan(self._store)
-        for fault in faults:
-            log.warning("%s", fault)
-        names = self._service.models_of(self._pool, models)
-        return {
-            name: (overridden(models[name], self._service.override(name)), _identity(models[name].path))
-            for name in names
-        }
-
-    async def _load(self, config: ModelConfig, file: tuple[int, ...]) -> None:
+    async def _load(self, offer: Offer) -> None:
+        config = offer.config
         try:
             assemble = self._prepare(config)
             loaded = await self._engine.load(config)
@@ -95,7 +88,7 @@ class Catalog:
         await self._batching.put(config.name, assemble(loaded))
         if old := self._served.get(config.name):
             await old.loaded.close()
-        self._served[config.name] = _Served(config, file, loaded)
+        self._served[config.name] = _Served(offer, loaded)
         log.info("model %s version %d is loaded", config.name, config.version)
 
 
@@ -109,12 +102,3 @@ def overridden(config: ModelConfig, override: ModelOverride) -> ModelConfig:
     if "preferred_batch_size" in changed:
         changed["preferred_batch_size"] = tuple(changed["preferred_batch_size"])
     return dataclasses.replace(config, batching=dataclasses.replace(config.batching, **changed))
-
-
-def _identity(file: Path) -> tuple[int, ...]:
-    """Differs once the file was replaced or written to; empty where it is gone."""
-    try:
-        status = file.stat()
-    except OSError:
-        return ()
-    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.batching.host import Host
 from shoal.batching.service import BatchingService
-from shoal.engine.openvino import OpenVinoEngine
+from shoal.errors import Unavailable
 from shoal.keys import load_keys, watch_keys
 from shoal.objectstore import load_credentials, open_store
 from shoal.threads import Threads, usable_cores
 from shoal.v1 import inference_pb2
-from shoal.watch import changes
 from shoal.worker.access import Access
+from shoal.worker.backing import choose
 from shoal.worker.catalog import Catalog
 from shoal.worker.decode import Decoder
 from shoal.worker.fetch import Fetcher
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+AWAY_SECONDS = 1.0
+"""Until an engine that is away is asked again to load models."""
 _SERVICES = tuple(service.full_name for service in inference_pb2.DESCRIPTOR.services_by_name.values())
 
 
@@ -53,6 +55,8 @@ class WorkerOptions:
     listen: Endpoint
     store_endpoint: str | None = None
     """Where the managed object store listens."""
+    own_triton: str | None = None
+    """``HOST:PORT`` of the Triton that was started for this worker."""
 
 
 class Worker:
@@ -64,10 +68,15 @@ class Worker:
         self._options = options
         self._recent = recent
         self._settings: Pool = options.service.pools[options.pool]
-        self._model_store = options.home.model_store(options.service)
         self._access = Access(load_keys(options.home.keys_file(options.service)))
         self._threads = Threads(self._settings.decode_threads or usable_cores(), "decode")
-        self._engine = OpenVinoEngine(cache=options.home.cache / "openvino")
+        self._backing = choose(
+            options.service,
+            options.pool,
+            options.home.model_store(options.service),
+            options.home.cache,
+            options.own_triton,
+        )
         self._fetcher = Fetcher(
             store,
             concurrency=self._settings.fetch_concurrency,
@@ -76,10 +85,9 @@ class Worker:
         )
         self._batching = BatchingService()
         self._catalog = Catalog(
-            self._model_store,
+            self._backing.source,
             options.service,
-            options.pool,
-            engine=self._engine,
+            engine=self._backing.engine,
             batching=self._batching,
             prepare=self._prepare,
         )
@@ -90,16 +98,12 @@ class Worker:
         """Serves until ``stop`` is set, then drains."""
         await self._host.start(self._options.listen)
         async with asyncio.TaskGroup() as group:
-            following = [group.create_task(self._follow_keys()), group.create_task(self._follow_models())]
-            await self._catalog.refresh()
-            await self._host.say(serving=True)
-            served = ", ".join(self._catalog.names) or "no model"
-            log.info("pool %s serves %s on %s", self._options.pool, served, self._options.listen)
+            following = [group.create_task(work) for work in (self._follow_keys(), self._begin())]
             await stop.wait()
             for task in following:
                 task.cancel()
         await self._host.drain()
-        await self._engine.close()
+        await self._backing.engine.close()
         self._threads.close()
 
     def _prepare(self, config: ModelConfig) -> Callable[[LoadedModel[Any]], PictureModel]:
@@ -120,11 +124,35 @@ class Worker:
         async for ring in watch_keys(self._options.home.keys_file(self._options.service)):
             self._access.ring = ring
 
-    async def _follow_models(self) -> None:
-        async with contextlib.aclosing(changes(self._model_store, recursive=True)) as moments:
-            await anext(moments)  # the present state is loaded by run()
-            async for _ in moments:
-                await self._catalog.refresh()
+    async def _begin(self) -> None:
+        """Loads the models, says so, and keeps up with what becomes of models and engine."""
+        await self._backing.ready()
+        async with contextlib.aclosing(self._backing.source.changes()) as moments:
+            await anext(moments)  # the present state
+            await self._refresh()
+            await self._host.say(serving=True)
+            served = ", ".join(self._catalog.names) or "no model"
+            log.info("pool %s serves %s on %s", self._options.pool, served, self._options.listen)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow_engine())
+                async for _ in moments:
+                    await self._refresh()
+
+    async def _refresh(self) -> None:
+        while True:
+            try:
+                return await self._catalog.refresh()
+            except Unavailable as error:
+                log.warning("models can't be loaded now: %s", error)
+                await asyncio.sleep(AWAY_SECONDS)
+
+    async def _follow_engine(self) -> None:
+        """Batches go elsewhere while the engine is away."""
+        if self._backing.triton is not None:
+            async for available in self._backing.triton.availability():
+                if available:
+                    await self._refresh()
+                await self._host.say(serving=available)
 
 
 def _open_object_store(options: WorkerOptions) -> ObjectStore:

@@ -104,3 +104,23 @@ def test_a_busy_port_is_an_error_that_says_what_to_change() -> None:
 
 def test_port_zero_takes_a_free_one() -> None:
     assert is_free(Endpoint("127.0.0.1", with_port(Service(), 0).router.port))
+
+
+def test_each_worker_has_a_triton_of_its_own() -> None:
+    layout = lay_out(
+        parse("pools: {a: {engine: triton, replicas: 2, models: [x], triton_server: /opt/t}, b: {models: ['*']}}", "s")
+    )
+    assert names(layout, Role.TRITON) == ["triton-a-1", "triton-a-2"]
+    parts = {part.name: part for part in layout.parts}
+    for number in (1, 2):
+        triton, worker = parts[f"triton-a-{number}"], parts[f"worker-a-{number}"]
+        assert worker.command[-2:] == ("--triton", str(triton.listen))
+        assert triton.command[-2:] == ("--server", "/opt/t")
+        assert triton.metrics
+        assert str(HOME.models) in triton.command
+    assert "--triton" not in parts["worker-b-1"].command
+
+
+def test_a_triton_that_is_there_is_not_started() -> None:
+    layout = lay_out(parse("pools: {a: {engine: triton, triton_url: 'localhost:8001'}}", "s"))
+    assert names(layout, Role.TRITON) == []

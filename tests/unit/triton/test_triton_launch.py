@@ -68,13 +68,14 @@ def test_the_command_line_says_all_there_is_to_say() -> None:
         control="none",
         models=("a", "b"),
         client_shared_memory=False,
+        auto_complete=True,
         server="/opt/tritonserver",
         packages=Path("/packages"),
     )
     words = " ".join(options.command())
     assert words.endswith(
         "serve triton --repository models --listen 127.0.0.1:1 --control none --metrics 127.0.0.1:2 "
-        "--model a --model b --no-client-shared-memory --server /opt/tritonserver --packages /packages"
+        "--model a --model b --no-client-shared-memory --auto-complete --server /opt/tritonserver --packages /packages"
     )
 
 

@@ -12,6 +12,7 @@ from shoal.errors import ConfigurationError
 from shoal.spec import ModelOverride, parse
 from shoal.worker.catalog import Catalog, overridden
 from shoal.worker.heads import make_head
+from shoal.worker.sources import StoreSource
 from support.scripted_engine import CONFIG, ScriptedModel
 from support.tiny_models import add_tiny_classifier, add_tiny_detector
 
@@ -63,7 +64,9 @@ def store(tmp_path: Path) -> Path:
 
 
 def catalog(store: Path, engine: ScriptedEngine, service: str = "") -> Catalog:
-    return Catalog(store, parse(service, "s"), "default", engine=engine, batching=BatchingService(), prepare=prepare)
+    read = parse(service, "s")
+    source = StoreSource(store, read, "default")
+    return Catalog(source, read, engine=engine, batching=BatchingService(), prepare=prepare)
 
 
 async def test_every_model_is_loaded_once(store: Path, engine: ScriptedEngine) -> None:

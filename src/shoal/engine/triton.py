@@ -1,0 +1,356 @@
+"""Triton, or any server of the v2 gRPC protocol with Triton's extensions, beside this process.
+
+Batches lie in shared memory: a slot is one region, registered at its first use, so that a request is a few hundred
+bytes. A server that refuses shared memory gets tensors in the messages. Outputs come in the messages: they are small,
+and a request that is still at the server can't write into a slot that was given to another one.
+
+A server that is away is tried again within the deadline. One that was started again knows neither the models nor the
+memory: both are made known to it again, by whoever notices first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import weakref
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2 as v2
+
+from shoal.engine import Inference
+from shoal.engine.shared_memory import Region, sweep
+from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
+from shoal.engine.turns import Turns
+from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
+from shoal.triton.steer import steered
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from numpy.typing import NDArray
+
+    from shoal.modelstore.config import ModelConfig
+    from shoal.triton.client import TritonClient
+
+    Describe = Callable[[ModelConfig], Any]
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS: Final = 1.0
+"""How often the server is asked for its models."""
+_MISSES: Final = 2
+"""So many answers missing in a row: it is away."""
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.5
+_PATIENCE_SECONDS: Final = 60.0
+"""A batch without a deadline is tried again for so long."""
+_NAMES: Final = {"bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
+"""The protocol's name of numpy's, where that isn't numpy's in capitals."""
+_DTYPES: Final = {name: dtype for dtype, name in _NAMES.items()}
+
+
+class TritonEngine:
+    """Implements ``shoal.engine.Engine``; its ``load`` also raises Unavailable, where the server is away."""
+
+    def __init__(self, client: TritonClient, describe: Describe, *, owned: bool = False) -> None:
+        """Prepares; nothing is called yet.
+
+        Args:
+            client: Of the server; the engine closes it.
+            describe: Gives the ``inference.ModelConfig`` message from which a ``ModelConfig`` was read.
+            owned: Whether the server is ours alone: models that we close are unloaded.
+        """
+        self.client = client
+        self._describe = describe
+        self._owned = owned
+        self._shares = True
+        self._models: weakref.WeakSet[TritonModel] = weakref.WeakSet()
+        if removed := sweep():
+            _log.info("removed %d regions of shared memory that dead workers left", removed)
+
+    async def load(self, config: ModelConfig) -> TritonModel:
+        """See ``Engine``."""
+        started = monotonic()
+        steering = steered(self._describe(config), config.batching)
+        if not await self.client.load(config.name, steering):
+            _log.warning("model %s: Triton can't be steered, so its own queue settings hold there too", config.name)
+        model = TritonModel(self, config, steering)
+        try:
+            await model.warm()
+        except Internal as error:
+            await model.close()
+            raise ConfigurationError(f"model {config.name!r}: can't be executed: {error}") from error
+        except Unavailable:
+            await model.close()
+            raise
+        self._models.add(model)
+        _log.info("model %s version %d is warm after %.2f s", config.name, config.version, monotonic() - started)
+        return model
+
+    async def availability(self) -> AsyncIterator[bool]:
+        """False once the server is gone, True once it is back with all its models, and so on. Runs until cancelled."""
+        misses, present = 0, True
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                index = await self.client.index()
+                lost = [model for model in self._models if index.get(model.config.name) == 0]
+                await asyncio.gather(*(model.revive() for model in lost))
+            except Unavailable:
+                misses += 1
+            else:
+                misses = 0
+            if present is (misses >= _MISSES):
+                present = not present
+                _log.warning("Triton at %s is %s", self.client.url, "back" if present else "away")
+                yield present
+
+    async def close(self) -> None:
+        """See ``Engine``. The server keeps its models."""
+        self._owned = False
+        for model in list(self._models):
+            await model.close()
+        await self.client.close()
+
+    async def forget(self, model: TritonModel) -> None:
+        """Unloads a closed model, unless another version of it took its place or the server isn't ours."""
+        self._models.discard(model)
+        name = model.config.name
+        if self._owned and all(other.config.name != name for other in self._models):
+            try:
+                await self.client.unload(name)
+            except (Unavailable, ConfigurationError) as error:
+                _log.warning("model %s stays at Triton: %s", name, error)
+
+    def region(self, size: int) -> Region | None:
+        """Memory to share with the server; None where that isn't possible."""
+        if not self._shares:
+            return None
+        try:
+            return Region(size)
+        except OSError as error:
+            self.stop_sharing(f"{size} bytes of /dev/shm can't be had: {error.strerror}")
+            return None
+
+    def stop_sharing(self, reason: str) -> None:
+        """Says once that from now on tensors go in the messages."""
+        if self._shares:
+            _log.warning("no shared memory with Triton, so tensors go in the messages: %s", reason)
+        self._shares = False
+
+
+class TritonModel:
+    """Implements ``shoal.engine.LoadedModel``."""
+
+    def __init__(self, engine: TritonEngine, config: ModelConfig, steering: str) -> None:
+        self._engine = engine
+        self._client = engine.client
+        self._config = config
+        self._steering = steering
+        instances = config.batching.instance_count
+        self._turns = Turns(instances)
+        self._slots = SlotPool(self._make_slot, instances + PREFETCHED + OVERSHOOT)
+        self._made: list[TritonSlot] = []
+        self._running: set[asyncio.Task[Inference]] = set()
+        self._reviving = asyncio.Lock()
+        self._closed = False
+
+    @property
+    def config(self) -> ModelConfig:
+        """See ``LoadedModel``."""
+        return self._config
+
+    async def acquire(self) -> TritonSlot:
+        """See ``LoadedModel``."""
+        return await self._slots.acquire()
+
+    def release(self, slot: TritonSlot) -> None:
+        """See ``LoadedModel``. A slot whose batch is still at the server is reused once that has answered."""
+        if slot.running is None or slot.running.done():
+            self._slots.release(slot)
+        else:
+            slot.running.add_done_callback(lambda _: self._slots.release(slot))
+
+    async def infer(self, slot: TritonSlot, size: int, timeout_microseconds: int = 0) -> Inference:
+        """See ``LoadedModel``."""
+        if self._closed:
+            raise Unavailable("the model was unloaded; try again")
+        now = monotonic()
+        deadline = now + timeout_microseconds / 1e6 if timeout_microseconds else math.inf
+        slot.running = asyncio.create_task(self._run(slot, size, min(deadline, now + _PATIENCE_SECONDS), deadline))
+        self._running.add(slot.running)
+        slot.running.add_done_callback(self._forget)
+        # The request stays at the server, and reads the slot, whatever we do; so it is never cancelled.
+        await asyncio.wait({slot.running}, timeout=timeout_microseconds / 1e6 if timeout_microseconds else None)
+        if slot.running.done():
+            return slot.running.result()
+        if slot.away:
+            raise Unavailable("the inference server is away, and the deadline passed; try again")
+        raise DeadlineExceeded("the deadline passed while the model executed, or before it could")
+
+    async def warm(self) -> None:
+        """Runs the smallest and the largest batch, to see them work."""
+        slot = await self.acquire()
+        try:
+            for size in sorted({1, self._config.batching.max_batch_size}):
+                await self.infer(slot, size)
+        finally:
+            self.release(slot)
+
+    async def revive(self) -> None:
+        """Loads the model at a server that was started again. Raises Unavailable if that is away."""
+        async with self._reviving:
+            if (await self._client.index()).get(self._config.name):
+                return  # another batch has seen to it
+            try:
+                if not await self._client.load(self._config.name, self._steering):
+                    raise Unavailable("the inference server has not loaded the model yet; try again")
+            except ConfigurationError as error:
+                _log.error("%s", error)
+                raise Unavailable("the inference server can't load the model; try again") from error
+            _log.info("model %s is loaded at Triton again", self._config.name)
+
+    async def close(self) -> None:
+        """Turns new work away and waits for what runs."""
+        self._closed = True
+        self._slots.close()
+        if self._running:
+            await asyncio.wait(self._running)
+        for slot in self._made:
+            await slot.close(self._client)
+        self._made.clear()
+        await self._engine.forget(self)
+
+    async def _run(self, slot: TritonSlot, size: int, patience: float, deadline: float) -> Inference:
+        """Asks until there is an answer. Raises as ``infer``."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await self._ask(slot, size, deadline)
+            except Unavailable:
+                slot.away = True
+                if self._closed or monotonic() + pause >= patience:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _ask(self, slot: TritonSlot, size: int, deadline: float) -> Inference:
+        """Asks once, or again where the server only had to be told of memory or model."""
+        await slot.share(self._engine)
+        request = self._request(slot, size, deadline)
+        turn = self._turns.begin()
+        try:
+            answer = await self._client.infer(request)
+        except grpc.aio.AioRpcError as error:
+            await self._recover(error, slot)
+            raise Unavailable("the inference server was started again; try again") from error
+        finally:
+            seconds = self._turns.end(turn)
+        slot.away = False
+        return Inference(self._outputs(answer, size), seconds, _number(answer.model_version))
+
+    async def _recover(self, error: grpc.aio.AioRpcError, slot: TritonSlot) -> None:
+        """Returns where another try may succeed at once. Raises as ``infer`` where not."""
+        reason = error.details() or error.code().name
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            if "shared memory" in reason:
+                slot.shared = False
+            else:
+                await self.revive()
+        elif "timeout expired" in reason:
+            raise DeadlineExceeded("the deadline passed before the model could execute") from error
+        elif error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
+            raise Unavailable("the inference server is away; try again") from error
+        else:
+            raise Internal(f"model {self._config.name!r}: inference failed: {error.code().name}: {reason}") from error
+
+    def _request(self, slot: TritonSlot, size: int, deadline: float) -> Any:  # noqa: ANN401 - a protobuf message
+        picture = self._config.input
+        request = v2.ModelInferRequest(model_name=self._config.name)
+        if deadline < math.inf:
+            request.parameters["timeout"].int64_param = max(1, int((deadline - monotonic()) * 1e6))
+        name = _NAMES.get(picture.dtype) or picture.dtype.upper()
+        tensor = request.inputs.add(name=picture.name, datatype=name, shape=[size, *picture.shape])
+        rows = slot.input[:size]
+        if slot.shared and slot.region is not None:
+            tensor.parameters["shared_memory_region"].string_param = slot.region.name
+            tensor.parameters["shared_memory_byte_size"].int64_param = rows.nbytes
+        else:
+            request.raw_input_contents.append(rows.tobytes())
+        for output in self._config.outputs:
+            request.outputs.add(name=output.name)
+        return request
+
+    def _outputs(self, answer: Any, size: int) -> dict[str, NDArray[np.generic]]:  # noqa: ANN401 - a protobuf message
+        outputs: dict[str, NDArray[np.generic]] = {}
+        try:
+            for tensor, content in zip(answer.outputs, answer.raw_output_contents, strict=True):
+                dtype = _DTYPES.get(tensor.datatype) or tensor.datatype.lower()
+                outputs[tensor.name] = np.frombuffer(content, dtype).reshape(tensor.shape)
+        except (TypeError, ValueError) as error:
+            raise Internal(f"model {self._config.name!r}: an output makes no sense: {error}") from error
+        for name, value in outputs.items():
+            if value.shape[:1] != (size,):
+                raise Internal(f"model {self._config.name!r}: output {name!r} has shape {value.shape} for {size} rows")
+        return outputs
+
+    def _make_slot(self) -> TritonSlot:
+        shape = (self._config.batching.max_batch_size, *self._config.input.shape)
+        slot = TritonSlot(shape, self._config.input.dtype, self._engine)
+        self._made.append(slot)
+        return slot
+
+    def _forget(self, task: asyncio.Task[Inference]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited has gone if nobody looks at it
+
+
+class TritonSlot:
+    """Implements ``shoal.engine.Slot``; the server reads its memory in place where it may."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, engine: TritonEngine) -> None:
+        kind = np.dtype(dtype)
+        self.region = engine.region(math.prod(shape) * kind.itemsize)
+        """None: the slot is memory of our own."""
+        self.input: NDArray[np.generic] = (
+            np.zeros(shape, kind) if self.region is None else np.frombuffer(self.region.memory, kind).reshape(shape)
+        )
+        self.shared = False
+        """Whether the server knows the region."""
+        self.running: asyncio.Task[Inference] | None = None
+        """What is at the server now, or was last."""
+        self.away = False
+        """The last try found no server."""
+
+    async def share(self, engine: TritonEngine) -> None:
+        """Registers the region, unless it is known or of no use. Raises Unavailable."""
+        if self.shared or self.region is None:
+            return
+        try:
+            await engine.client.register(self.region.name, self.region.size)
+            self.shared = True
+        except ConfigurationError as error:
+            engine.stop_sharing(str(error))
+            self.region.close()
+            self.region = None
+
+    async def close(self, client: TritonClient) -> None:
+        """Takes the region away, here and at the server."""
+        if self.region is None:
+            return
+        try:
+            if self.shared:
+                await client.unregister(self.region.name)
+        except (Unavailable, ConfigurationError):
+            pass  # it is gone, and with it what it knew
+        finally:
+            self.region.close()
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isdecimal() else 0

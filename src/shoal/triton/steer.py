@@ -1,0 +1,51 @@
+"""The configuration with which Triton loads a model for Shoal: that of its config.pbtxt, but for who waits.
+
+Batches are formed before the load balancer, by ``dynamic_batching`` of the same config.pbtxt. Were Triton to follow it
+as well, a batch that isn't full would wait a second time. So there it waits for nothing, and takes the time-out that
+comes with a request. What the service file says otherwise than the model goes in too. The original travels along, as a
+parameter, so that who asks the server later finds what the model's owner wrote.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import json_format
+
+if TYPE_CHECKING:
+    from shoal.batching.settings import BatchingSettings
+
+_ORIGINAL = "shoal.steered_from"
+
+
+def steered(config: Any, batching: BatchingSettings) -> str:  # noqa: ANN401 - tritonclient ships no types
+    """JSON for ``TritonClient.load``.
+
+    Args:
+        config: The model's ``inference.ModelConfig``.
+        batching: What is to hold: ``max_batch_size`` and ``instance_count`` may differ from ``config``.
+    """
+    ours = type(config)()
+    ours.CopyFrom(config)
+    ours.max_batch_size = batching.max_batch_size
+    if sum(max(group.count, 1) * max(len(group.gpus), 1) for group in config.instance_group) != batching.instance_count:
+        group = ours.instance_group[0] if ours.instance_group else ours.instance_group.add()
+        group.count = max(1, batching.instance_count // max(len(group.gpus), 1))
+        del ours.instance_group[1:]
+    if config.WhichOneof("scheduling_choice") == "dynamic_batching":
+        ours.dynamic_batching.max_queue_delay_microseconds = 0
+        del ours.dynamic_batching.preferred_batch_size[:]
+        ours.dynamic_batching.default_queue_policy.allow_timeout_override = True
+    ours.parameters[_ORIGINAL].string_value = _json(config)
+    return _json(ours)
+
+
+def original(config: Any) -> Any:  # noqa: ANN401 - protobuf messages
+    """What ``config`` was before ``steered``; itself if it never was."""
+    if _ORIGINAL not in config.parameters:
+        return config
+    return json_format.Parse(config.parameters[_ORIGINAL].string_value, type(config)())
+
+
+def _json(config: Any) -> str:  # noqa: ANN401 - a protobuf message
+    return json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)

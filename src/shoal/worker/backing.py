@@ -1,0 +1,58 @@
+"""What stands behind a worker: the engine of its pool, and where that engine's models come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shoal.worker.sources import Source, StoreSource, TritonSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shoal.engine import Engine
+    from shoal.engine.triton import TritonEngine
+    from shoal.spec import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """An engine and its models."""
+
+    engine: Engine
+    source: Source
+    triton: TritonEngine | None = None
+    """The engine, if it is one that can be away."""
+
+    async def ready(self) -> None:
+        """Waits until the engine can load models."""
+        if self.triton is not None:
+            await self.triton.client.until_ready()
+
+
+def choose(service: Service, pool: str, store: Path, cache: Path, own_triton: str | None) -> Backing:
+    """The backing of ``pool``; nothing is started or called yet.
+
+    Args:
+        service: Says which engine.
+        pool: Of this worker.
+        store: The model store.
+        cache: For what the engine compiles.
+        own_triton: The Triton that was started for this worker on the same store, ``HOST:PORT``.
+    """
+    settings = service.pools[pool]
+    from_store = StoreSource(store, service, pool)
+    if settings.engine == "openvino":
+        from shoal.engine.openvino import OpenVinoEngine  # noqa: PLC0415 - each engine's library is large
+
+        return Backing(OpenVinoEngine(cache=cache / "openvino"), from_store)
+    from shoal.engine.triton import TritonEngine  # noqa: PLC0415
+    from shoal.triton.client import TritonClient  # noqa: PLC0415
+
+    if settings.triton_url is None:
+        engine = TritonEngine(TritonClient(own_triton or "localhost:8001"), from_store.describe, owned=True)
+        return Backing(engine, from_store, engine)
+    client = TritonClient(settings.triton_url)
+    from_server = TritonSource(client, service, pool)
+    engine = TritonEngine(client, from_server.describe)
+    return Backing(engine, from_server, engine)

@@ -1,0 +1,160 @@
+"""Where a worker learns which models to serve: from a model store, or from a Triton that has one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from shoal.errors import ConfigurationError, Unavailable
+from shoal.modelstore import pbtxt, reader, repository
+from shoal.modelstore.fault import Report
+from shoal.triton.steer import original
+from shoal.watch import changes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+    from pathlib import Path
+
+    from shoal.modelstore.config import ModelConfig
+    from shoal.spec import Service
+    from shoal.triton.client import TritonClient
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS: Final = 1.0
+"""How often a Triton is asked for its models: the protocol has no way to be told."""
+
+
+class Offer(NamedTuple):
+    """A model as it is now."""
+
+    config: ModelConfig
+    identity: tuple[int, ...] = ()
+    """Of its file: differs once that was replaced or written to."""
+
+
+class Source(Protocol):
+    """Models for one pool."""
+
+    async def offers(self) -> Mapping[str, Offer]:
+        """Those that can be served, by name; faults of the others are logged. Raises Unavailable."""
+        ...
+
+    def changes(self) -> AsyncGenerator[None]:
+        """Yields now and whenever there may be something new."""
+        ...
+
+
+class StoreSource:
+    """A model store's folder."""
+
+    def __init__(self, store: Path, service: Service, pool: str) -> None:
+        self._store = store
+        self._service = service
+        self._pool = pool
+
+    async def offers(self) -> Mapping[str, Offer]:
+        """See ``Source``."""
+        return await asyncio.to_thread(self._scan)
+
+    async def changes(self) -> AsyncGenerator[None]:
+        """See ``Source``."""
+        async with aclosing(changes(self._store, recursive=True)) as moments:
+            async for _ in moments:
+                yield
+
+    def describe(self, config: ModelConfig) -> Any:  # noqa: ANN401 - a protobuf message
+        """The configuration from which ``config`` was read. Raises ConfigurationError if it is gone."""
+        report = Report(config.name)
+        message = pbtxt.load(self._store / config.name / pbtxt.FILE, report)
+        if message is None:
+            raise ConfigurationError("; ".join(map(str, report.errors)))
+        return message
+
+    def _scan(self) -> Mapping[str, Offer]:
+        models, faults = repository.scan(self._store)
+        for fault in faults:
+            log.warning("%s", fault)
+        names = self._service.models_of(self._pool, models)
+        return {name: Offer(models[name], _identity(models[name].path)) for name in names}
+
+
+class TritonSource:
+    """What a Triton has ready, or loads when it is asked to."""
+
+    def __init__(self, client: TritonClient, service: Service, pool: str) -> None:
+        self._client = client
+        self._service = service
+        self._pool = pool
+        self._messages: dict[str, Any] = {}
+        self._offers: dict[str, Offer] = {}
+        self._refused: dict[str, str] = {}
+
+    async def offers(self) -> Mapping[str, Offer]:
+        """See ``Source``."""
+        versions = await self._versions()
+        for name, version in versions.items():
+            try:
+                await self._look(name, version)
+            except ConfigurationError as error:
+                self._refuse(name, str(error))
+        self._offers = {name: offer for name, offer in self._offers.items() if name in versions}
+        return self._offers
+
+    async def changes(self) -> AsyncGenerator[None]:
+        """See ``Source``."""
+        seen: Mapping[str, int] | None = None
+        while True:
+            try:
+                versions = await self._versions()
+            except Unavailable:  # the engine says so, and brings its models back
+                versions = seen or {}
+            if versions != seen:
+                seen = versions
+                yield
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def describe(self, config: ModelConfig) -> Any:  # noqa: ANN401 - a protobuf message
+        """The configuration from which ``config`` was read."""
+        return self._messages[config.name]
+
+    async def _versions(self) -> Mapping[str, int]:
+        index = await self._client.index()
+        return {name: index[name] for name in self._service.models_of(self._pool, sorted(index))}
+
+    async def _look(self, name: str, version: int) -> None:
+        """Learns what there is to know of a model."""
+        if not version:
+            # One that we know is the engine's to bring back, with what it told Triton of it.
+            if name in self._offers or not await self._client.load(name):
+                return
+            version = (await self._client.index()).get(name, 0)
+        message = original(await self._client.config(name))
+        known = self._offers.get(name)
+        if known and known.config.version == version and self._messages[name] == message:
+            return
+        report = Report(name)
+        labels = await self._client.labels(name, message)
+        config = reader.from_server(message, version, labels, report)
+        if config is None:
+            raise ConfigurationError("; ".join(map(str, report.errors)))
+        self._messages[name] = message
+        self._offers[name] = Offer(config)
+        self._refused.pop(name, None)
+
+    def _refuse(self, name: str, reason: str) -> None:
+        """Logs a reason once, however often it is found."""
+        if self._refused.get(name) != reason:
+            log.warning("model %s is not served: %s", name, reason)
+        self._refused[name] = reason
+
+
+def _identity(file: Path) -> tuple[int, ...]:
+    """Differs once the file was replaced or written to; empty where it is gone."""
+    try:
+        status = file.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_size

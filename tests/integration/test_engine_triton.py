@@ -1,0 +1,163 @@
+"""The Triton engine against a real Triton, without the rest of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from shoal.engine.shared_memory import DEVICE, Region
+from shoal.engine.triton import TritonEngine
+from shoal.errors import ConfigurationError, DeadlineExceeded
+from shoal.spec import Service
+from shoal.triton.client import TritonClient
+from shoal.triton.running import running
+from shoal.worker.sources import StoreSource, TritonSource
+from support.engine_contract import ALONE, BLUE, RED, EngineContract, colours
+from support.tiny_models import add_tiny_classifier, add_tiny_detector
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from shoal.modelstore.config import ModelConfig
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SLOW = """
+import time
+_execute = TritonPythonModel.execute
+def _slowly(self, requests):
+    time.sleep(1.0)
+    return _execute(self, requests)
+TritonPythonModel.execute = _slowly
+"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Path, str]]:
+    """A Triton, and its model repository."""
+    root = tmp_path_factory.mktemp("triton")
+    (root / "models").mkdir()
+    async with running(root / "models", root / "logs") as triton:
+        yield root / "models", triton.url
+
+
+@pytest.fixture
+def store(served: tuple[Path, str]) -> Path:
+    for left in served[0].iterdir():
+        shutil.rmtree(left)
+    return served[0]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def engine(served: tuple[Path, str], store: Path) -> AsyncIterator[TritonEngine]:
+    made = TritonEngine(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, owned=True)
+    yield made
+    await made.close()
+
+
+def slow_classifier(store: Path) -> ModelConfig:
+    """One that takes a second for a batch."""
+    config = add_tiny_classifier(store, "slow", backend="python", batching=ALONE)
+    with config.path.with_name("model.py").open("a") as file:
+        file.write(SLOW)
+    return config
+
+
+class TestTriton(EngineContract):
+    """The common contract."""
+
+
+async def test_slots_are_registered_once_and_gone_in_the_end(engine: TritonEngine, store: Path) -> None:
+    loaded = await engine.load(add_tiny_classifier(store, backend="python"))
+    await asyncio.gather(*(colours(loaded, RED, BLUE) for _ in range(20)))
+    names = await engine.client.registered()
+    assert 1 <= len(names) <= 5
+    assert all((DEVICE / name).exists() for name in names)
+    await loaded.close()
+    assert not await engine.client.registered()
+    assert not any((DEVICE / name).exists() for name in names)
+
+
+def content(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+class Apart(TritonEngine):
+    """One whose memory Triton can't open, as in a container of its own."""
+
+    device: Path
+
+    def region(self, size: int) -> Region | None:
+        return Region(size, self.device) if self._shares else None
+
+
+async def test_memory_that_triton_can_not_open_is_done_without(
+    served: tuple[Path, str], store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Apart(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, owned=True)
+    engine.device = tmp_path
+    loaded = await engine.load(add_tiny_classifier(store, backend="python"))
+    assert await asyncio.gather(colours(loaded, RED), colours(loaded, BLUE, RED)) == [[0], [2, 0]]
+    assert caplog.text.count("tensors go in the messages") == 1
+    assert not await engine.client.registered()
+    await engine.close()
+    assert not content(tmp_path)
+
+
+async def test_a_deadline_passes_and_the_slot_comes_back(engine: TritonEngine, store: Path) -> None:
+    loaded = await engine.load(slow_classifier(store))
+    slots = [await loaded.acquire() for _ in range(4)]
+    with pytest.raises(DeadlineExceeded):
+        await loaded.infer(slots[0], 1, timeout_microseconds=100_000)
+    loaded.release(slots[0])
+    again = asyncio.create_task(loaded.acquire())
+    await asyncio.sleep(0)
+    assert not again.done(), "Triton still reads it"
+    assert await again is slots[0]
+
+
+async def test_what_a_model_raises_is_told(engine: TritonEngine, store: Path) -> None:
+    config = add_tiny_classifier(store, backend="python", batching=ALONE)
+    with config.path.with_name("model.py").open("a") as file:
+        file.write("\ndef _refuse(self, requests): raise ValueError('no')\nTritonPythonModel.execute = _refuse\n")
+    with pytest.raises(ConfigurationError, match=r"model 'tiny': can't be executed: .*no"):
+        await engine.load(config)
+
+
+async def test_what_triton_can_not_load_is_told(engine: TritonEngine, store: Path) -> None:
+    config = add_tiny_classifier(store, backend="python")
+    config.path.write_bytes(b"not a model")
+    with pytest.raises(ConfigurationError, match="model 'tiny': Triton can't load it"):
+        await engine.load(config)
+
+
+async def test_it_tells_what_the_files_say(served: tuple[Path, str], store: Path) -> None:
+    add_tiny_classifier(store, backend="python")
+    add_tiny_detector(store, backend="python")
+    files = StoreSource(store, Service(), "default")
+    client = TritonClient(served[1])
+    offers = await TritonSource(client, Service(), "default").offers()
+    for name, (told, _) in offers.items():
+        written = (await files.offers())[name].config
+        assert (told.labels, told.head, told.task) == (written.labels, written.head, written.task)
+        assert (told.input, told.outputs, told.version) == (written.input, written.outputs, written.version)
+    assert offers.keys() == {"tiny", "tiny-detector"}
+    await client.close()
+
+
+async def test_one_that_loads_all_at_its_start_and_nothing_later(tmp_path: Path) -> None:
+    config = add_tiny_classifier(tmp_path / "models", backend="python")
+    async with running(tmp_path / "models", tmp_path / "logs", control="none") as triton:
+        client = TritonClient(triton.url)
+        assert not await client.load("tiny")
+        source = TritonSource(client, Service(), "default")
+        offer = (await source.offers())["tiny"]
+        assert offer.config.labels == config.labels
+        engine = TritonEngine(client, source.describe)
+        assert await colours(await engine.load(offer.config), BLUE) == [2]
+        await engine.close()

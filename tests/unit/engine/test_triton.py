@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from shoal.batching.settings import BatchingSettings
+from shoal.engine.shared_memory import DEVICE
+from shoal.engine.triton import TritonEngine
+from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
+from shoal.spec import Service
+from shoal.triton.client import TritonClient
+from shoal.worker.sources import StoreSource
+from support.engine_contract import ALONE, BLUE, GREEN, RED, EngineContract, colours
+from support.fake_triton import FakeTriton, fake_triton
+from support.tiny_models import add_tiny_classifier
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from shoal.engine.triton import TritonModel
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+@pytest.fixture
+async def served(store: Path) -> AsyncIterator[tuple[FakeTriton, str]]:
+    async with fake_triton(store) as found:
+        yield found
+
+
+@pytest.fixture
+def fake(served: tuple[FakeTriton, str]) -> FakeTriton:
+    return served[0]
+
+
+@pytest.fixture
+async def engine(served: tuple[FakeTriton, str], store: Path) -> AsyncIterator[TritonEngine]:
+    made = TritonEngine(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, owned=True)
+    yield made
+    await made.close()
+
+
+async def load(engine: TritonEngine, store: Path, batching: BatchingSettings = ALONE) -> TritonModel:
+    return await engine.load(add_tiny_classifier(store, batching=batching))
+
+
+class TestFakeTriton(EngineContract):
+    """The common contract, which the real Triton is held to as well."""
+
+
+async def test_pictures_lie_in_shared_memory_and_nothing_stays_there(
+    engine: TritonEngine, fake: FakeTriton, store: Path
+) -> None:
+    loaded = await load(engine, store)
+    before = len(fake.requests)
+    for picture in (RED, BLUE):
+        assert await colours(loaded, picture) == [picture.index(255)]
+    (region,) = fake.regions
+    assert (DEVICE / region).stat().st_mode & 0o777 == 0o600
+    assert not any(request.raw_input_contents for request in fake.requests)
+    assert max(request.ByteSize() for request in fake.requests[before:]) < 200
+    await loaded.close()
+    assert not fake.regions
+    assert not (DEVICE / region).exists()
+
+
+async def test_a_server_that_refuses_shared_memory_gets_messages_and_that_is_said_once(
+    engine: TritonEngine, fake: FakeTriton, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.shares = False
+    loaded = await load(engine, store)
+    pictures = [RED, GREEN, BLUE] * 3
+    assert await asyncio.gather(*(colours(loaded, picture) for picture in pictures)) == [
+        [picture.index(255)] for picture in pictures
+    ]
+    assert caplog.text.count("tensors go in the messages: Triton at") == 1
+    assert "shared memory from clients is disabled" in caplog.text
+
+
+async def test_a_server_that_was_started_again_is_told_of_models_and_memory(
+    engine: TritonEngine, fake: FakeTriton, store: Path
+) -> None:
+    loaded = await load(engine, store, BatchingSettings(max_batch_size=1, instance_count=2))
+    assert await colours(loaded, RED) == [0]
+    fake.forget()
+    assert await asyncio.gather(colours(loaded, GREEN), colours(loaded, BLUE)) == [[1], [2]]
+    assert fake.regions
+    fake.regions.clear()
+    assert await colours(loaded, RED) == [0]
+
+
+async def test_a_server_that_is_away_is_tried_again(engine: TritonEngine, fake: FakeTriton, store: Path) -> None:
+    loaded = await load(engine, store)
+    fake.troubles.extend([(grpc.StatusCode.UNAVAILABLE, "Socket closed"), (grpc.StatusCode.CANCELLED, "stopping")])
+    assert await colours(loaded, GREEN) == [1]
+    assert not fake.troubles
+
+
+async def test_a_server_that_stays_away_makes_a_batch_unavailable(
+    engine: TritonEngine, fake: FakeTriton, store: Path
+) -> None:
+    loaded = await load(engine, store)
+    fake.troubles.extend([(grpc.StatusCode.UNAVAILABLE, "Socket closed")] * 100)
+    slot = await loaded.acquire()
+    with pytest.raises(Unavailable, match="away"):
+        await loaded.infer(slot, 1, timeout_microseconds=100_000)
+
+
+async def test_the_remaining_time_goes_along_and_a_slot_comes_back_when_the_server_is_done_with_it(
+    engine: TritonEngine, fake: FakeTriton, store: Path
+) -> None:
+    loaded = await load(engine, store)
+    slots = [await loaded.acquire() for _ in range(4)]
+    fake.go.clear()
+    with pytest.raises(DeadlineExceeded):
+        await loaded.infer(slots[0], 1, timeout_microseconds=50_000)
+    assert 0 < fake.requests[-1].parameters["timeout"].int64_param <= 50_000
+    loaded.release(slots[0])
+    waiting = asyncio.create_task(loaded.acquire())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    fake.go.set()
+    assert await waiting is slots[0]
+
+
+async def test_a_time_out_of_the_server_is_one_of_the_caller(
+    engine: TritonEngine, fake: FakeTriton, store: Path
+) -> None:
+    loaded = await load(engine, store)
+    fake.troubles.append((grpc.StatusCode.UNAVAILABLE, "Request timeout expired"))
+    with pytest.raises(DeadlineExceeded):
+        await loaded.infer(await loaded.acquire(), 1)
+
+
+async def test_what_the_server_says_of_a_batch_stays_in_the_log(
+    engine: TritonEngine, fake: FakeTriton, store: Path
+) -> None:
+    loaded = await load(engine, store)
+    fake.troubles.append((grpc.StatusCode.INVALID_ARGUMENT, "no such input"))
+    with pytest.raises(Internal, match="INVALID_ARGUMENT: no such input"):
+        await loaded.infer(await loaded.acquire(), 1)
+
+
+async def test_the_servers_version_is_told(engine: TritonEngine, fake: FakeTriton, store: Path) -> None:
+    loaded = await load(engine, store)
+    add_tiny_classifier(store, version=2, batching=ALONE)
+    fake.load("tiny")
+    assert (await loaded.infer(await loaded.acquire(), 1)).version == 2
+
+
+async def test_triton_waits_for_nothing_and_minds_what_the_service_file_says(
+    engine: TritonEngine, fake: FakeTriton, store: Path
+) -> None:
+    settings = BatchingSettings(max_batch_size=3, max_queue_delay_microseconds=9000, instance_count=4)
+    await load(engine, store, settings)
+    told = fake.models["tiny"].config
+    assert told.dynamic_batching.max_queue_delay_microseconds == 0
+    assert told.dynamic_batching.default_queue_policy.allow_timeout_override
+    assert (told.max_batch_size, told.instance_group[0].count) == (3, 4)
+
+
+async def test_a_model_that_is_gone_is_unloaded_and_a_new_version_of_it_is_not(
+    engine: TritonEngine, fake: FakeTriton, store: Path
+) -> None:
+    first = await load(engine, store)
+    second = await engine.load(add_tiny_classifier(store, version=2, batching=ALONE))
+    await first.close()
+    assert await colours(second, RED) == [0]
+    await second.close()
+    assert not fake.models
+
+
+async def test_a_model_that_the_server_can_not_load_is_named(engine: TritonEngine, store: Path) -> None:
+    config = add_tiny_classifier(store)
+    config.path.write_bytes(b"not a model")
+    with pytest.raises(ConfigurationError, match="model 'tiny': Triton can't load it: failed to load"):
+        await engine.load(config)
+
+
+async def test_a_server_that_can_not_be_steered_serves_what_it_has(
+    engine: TritonEngine, fake: FakeTriton, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = add_tiny_classifier(store, batching=ALONE)
+    fake.load("tiny")
+    fake.steered = False
+    assert await colours(await engine.load(config), BLUE) == [2]
+    assert "can't be steered" in caplog.text
