@@ -65,6 +65,16 @@ class EngineContract:
         for name, value in before.items():
             np.testing.assert_array_equal(first[name], value)
 
+    async def test_large_outputs(self, engine: Engine, store: Path) -> None:
+        loaded = await engine.load(add_tiny_classifier(store, backend="python", classes=8192))
+        slot = await loaded.acquire()
+        slot.input[0], slot.input[1] = GREEN, BLUE
+        first = (await loaded.infer(slot, 2)).outputs["logits"]
+        slot.input[0] = RED
+        second = (await loaded.infer(slot, 1)).outputs["logits"]
+        assert (first.shape, second.shape) == ((2, 8192), (1, 8192))
+        assert [int(row.argmax()) for row in (*first, *second)] == [1, 2, 0]
+
     async def test_many_batches_in_flight(self, engine: Engine, store: Path) -> None:
         loaded = await engine.load(add_tiny_classifier(store, backend="python"))
         pictures = [(RED, GREEN, BLUE)[number % 3] for number in range(60)]

@@ -154,7 +154,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             answer.raw_output_contents.append(self._classes(model, value))
             return
         answer.outputs.add(name=wanted.name, datatype=_PROTOCOL[value.dtype], shape=value.shape)
-        answer.raw_output_contents.append(value.tobytes())
+        content = value.tobytes()
+        if name := wanted.parameters["shared_memory_region"].string_param:
+            self.regions[name][: len(content)] = np.frombuffer(content, np.uint8)
+            content = b""
+        answer.raw_output_contents.append(content)
 
     def _classes(self, model: Loaded, value: np.ndarray) -> bytes:
         """The classification extension's ``value:index[:label]``, best first."""
@@ -169,8 +173,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 def _mapped(path: Path, size: int) -> np.ndarray:
-    with path.open("rb") as file:
-        return np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), np.uint8)
+    with path.open("r+b") as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), size), np.uint8)
 
 
 @asynccontextmanager

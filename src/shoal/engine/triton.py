@@ -1,9 +1,5 @@
 """Triton, or any server of the v2 gRPC protocol with Triton's extensions, beside this process.
 
-Batches lie in shared memory: a slot is one region, registered at its first use, so that a request is a few hundred
-bytes. A server that refuses shared memory gets tensors in the messages. Outputs come in the messages: they are small,
-and a request that is still at the server can't write into a slot that was given to another one.
-
 A server that is away is tried again within the deadline. One that was started again knows neither the models nor the
 memory: both are made known to it again, by whoever notices first.
 """
@@ -24,6 +20,7 @@ from tritonclient.grpc import service_pb2 as v2
 from shoal.engine import Inference
 from shoal.engine.shared_memory import Region, sweep
 from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
+from shoal.engine.triton_slot import TritonSlot, place, row_bytes
 from shoal.engine.turns import Turns
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
 from shoal.triton.steer import steered
@@ -56,18 +53,21 @@ _DTYPES: Final = {name: dtype for dtype, name in _NAMES.items()}
 class TritonEngine:
     """Implements ``shoal.engine.Engine``; its ``load`` also raises Unavailable, where the server is away."""
 
-    def __init__(self, client: TritonClient, describe: Describe, *, owned: bool = False) -> None:
+    def __init__(
+        self, client: TritonClient, describe: Describe, *, owned: bool = False, shares_memory: bool = True
+    ) -> None:
         """Prepares; nothing is called yet.
 
         Args:
             client: Of the server; the engine closes it.
             describe: Gives the ``inference.ModelConfig`` message from which a ``ModelConfig`` was read.
             owned: Whether the server is ours alone: models that we close are unloaded.
+            shares_memory: Whether to try; False sends all tensors in messages.
         """
         self.client = client
         self._describe = describe
         self._owned = owned
-        self._shares = True
+        self._shares = shares_memory
         self._models: weakref.WeakSet[TritonModel] = weakref.WeakSet()
         if removed := sweep():
             _log.info("removed %d regions of shared memory that dead workers left", removed)
@@ -246,12 +246,13 @@ class TritonModel:
         try:
             answer = await self._client.infer(request)
         except grpc.aio.AioRpcError as error:
+            slot.doubtful = error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
             await self._recover(error, slot)
             raise Unavailable("the inference server was started again; try again") from error
         finally:
             seconds = self._turns.end(turn)
         slot.away = False
-        return Inference(self._outputs(answer, size), seconds, _number(answer.model_version))
+        return Inference(self._outputs(slot, answer, size), seconds, _number(answer.model_version))
 
     async def _recover(self, error: grpc.aio.AioRpcError, slot: TritonSlot) -> None:
         """Returns where another try may succeed at once. Raises as ``infer`` where not."""
@@ -277,20 +278,25 @@ class TritonModel:
         tensor = request.inputs.add(name=picture.name, datatype=name, shape=[size, *picture.shape])
         rows = slot.input[:size]
         if slot.shared and slot.region is not None:
-            tensor.parameters["shared_memory_region"].string_param = slot.region.name
-            tensor.parameters["shared_memory_byte_size"].int64_param = rows.nbytes
+            place(tensor, slot.region, rows.nbytes)
         else:
             request.raw_input_contents.append(rows.tobytes())
         for output in self._config.outputs:
-            request.outputs.add(name=output.name)
+            wanted = request.outputs.add(name=output.name)
+            if slot.shared and output.name in slot.results:
+                place(wanted, slot.results[output.name], size * row_bytes(output))
         return request
 
-    def _outputs(self, answer: Any, size: int) -> dict[str, NDArray[np.generic]]:  # noqa: ANN401 - a protobuf message
+    def _outputs(self, slot: TritonSlot, answer: Any, size: int) -> dict[str, NDArray[np.generic]]:  # noqa: ANN401
         outputs: dict[str, NDArray[np.generic]] = {}
         try:
             for tensor, content in zip(answer.outputs, answer.raw_output_contents, strict=True):
-                dtype = _DTYPES.get(tensor.datatype) or tensor.datatype.lower()
-                outputs[tensor.name] = np.frombuffer(content, dtype).reshape(tensor.shape)
+                dtype = np.dtype(_DTYPES.get(tensor.datatype) or tensor.datatype.lower())
+                outputs[tensor.name] = (
+                    np.frombuffer(slot.results[tensor.name].memory, dtype, math.prod(tensor.shape)).copy()
+                    if slot.shared and tensor.name in slot.results
+                    else np.frombuffer(content, dtype)
+                ).reshape(tensor.shape)
         except (TypeError, ValueError) as error:
             raise Internal(f"model {self._config.name!r}: an output makes no sense: {error}") from error
         for name, value in outputs.items():
@@ -299,8 +305,7 @@ class TritonModel:
         return outputs
 
     def _make_slot(self) -> TritonSlot:
-        shape = (self._config.batching.max_batch_size, *self._config.input.shape)
-        slot = TritonSlot(shape, self._config.input.dtype, self._engine)
+        slot = TritonSlot(self._config, self._engine)
         self._made.append(slot)
         return slot
 
@@ -308,48 +313,6 @@ class TritonModel:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waited has gone if nobody looks at it
-
-
-class TritonSlot:
-    """Implements ``shoal.engine.Slot``; the server reads its memory in place where it may."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: str, engine: TritonEngine) -> None:
-        kind = np.dtype(dtype)
-        self.region = engine.region(math.prod(shape) * kind.itemsize)
-        """None: the slot is memory of our own."""
-        self.input: NDArray[np.generic] = (
-            np.zeros(shape, kind) if self.region is None else np.frombuffer(self.region.memory, kind).reshape(shape)
-        )
-        self.shared = False
-        """Whether the server knows the region."""
-        self.running: asyncio.Task[Inference] | None = None
-        """What is at the server now, or was last."""
-        self.away = False
-        """The last try found no server."""
-
-    async def share(self, engine: TritonEngine) -> None:
-        """Registers the region, unless it is known or of no use. Raises Unavailable."""
-        if self.shared or self.region is None:
-            return
-        try:
-            await engine.client.register(self.region.name, self.region.size)
-            self.shared = True
-        except ConfigurationError as error:
-            engine.stop_sharing(str(error))
-            self.region.close()
-            self.region = None
-
-    async def close(self, client: TritonClient) -> None:
-        """Takes the region away, here and at the server."""
-        if self.region is None:
-            return
-        try:
-            if self.shared:
-                await client.unregister(self.region.name)
-        except (Unavailable, ConfigurationError):
-            pass  # it is gone, and with it what it knew
-        finally:
-            self.region.close()
 
 
 def _number(version: str) -> int:

@@ -71,6 +71,24 @@ async def test_pictures_lie_in_shared_memory_and_nothing_stays_there(
     assert not (DEVICE / region).exists()
 
 
+async def test_large_outputs_lie_in_shared_memory_too(engine: TritonEngine, fake: FakeTriton, store: Path) -> None:
+    batching = BatchingSettings(max_batch_size=4)
+    loaded = await engine.load(add_tiny_classifier(store, classes=8192, batching=batching))
+    slot = await loaded.acquire()
+    slot.input[0] = RED
+    assert int((await loaded.infer(slot, 1)).outputs["logits"].argmax()) == 0
+    regions = set(fake.regions)
+    assert len(regions) == 2
+    # A call that broke off may still write: not where the next answer is read.
+    fake.troubles.append((grpc.StatusCode.UNAVAILABLE, "Socket closed"))
+    assert int((await loaded.infer(slot, 1)).outputs["logits"].argmax()) == 0
+    assert len(regions & set(fake.regions)) == 1
+    loaded.release(slot)
+    await loaded.close()
+    assert not fake.regions
+    assert not any((DEVICE / name).exists() for name in regions)
+
+
 async def test_a_server_that_refuses_shared_memory_gets_messages_and_that_is_said_once(
     engine: TritonEngine, fake: FakeTriton, store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
