@@ -7,11 +7,12 @@ import math
 _HALF_LIFE_BATCHES = 32
 """After so many batches an observation counts half: a model that slows down is known within a second under load."""
 _DECAY = 0.5 ** (1 / _HALF_LIFE_BATCHES)
-_LARGEST_LEAP = 8.0
-"""So many times what is usual is all that one batch may teach: one that sat out its engine's restart says nothing about
-the next. What has really become slower is known a few batches later."""
-_SHORTEST_SECONDS = 0.01
-"""Below this no batch's time is unusual."""
+_ODD = 8.0
+"""So many times what is usual is odd: such a batch sat out its engine's restart, and says nothing about the next."""
+_ODD_SECONDS = 0.1
+"""Less than this never is."""
+_ODD_IN_A_ROW = 8
+"""More odd batches than this are what is usual from now on."""
 
 
 class BatchTimes:
@@ -24,11 +25,14 @@ class BatchTimes:
     def __init__(self) -> None:
         self._weight = self._size = self._seconds = self._size_size = self._size_seconds = 0.0
         self._deviation = 0.0
+        self._odd = 0
 
     def observe(self, size: int, seconds: float) -> None:
         """One batch came back."""
         if self._weight:
-            seconds = min(seconds, _LARGEST_LEAP * max(self.cautious(size), _SHORTEST_SECONDS))
+            self._odd = self._odd + 1 if seconds > max(_ODD * self.cautious(size), _ODD_SECONDS) else 0
+            if 0 < self._odd <= _ODD_IN_A_ROW:
+                return
             error = abs(seconds - self._line(size))
             self._deviation = _DECAY * self._deviation + (1 - _DECAY) * error
         self._weight = self._weight * _DECAY + 1
