@@ -26,6 +26,7 @@ from shoal.batching.settings import BatchingSettings
 from shoal.engine.triton import TritonEngine
 from shoal.engine.triton_slot import row_bytes
 from shoal.modelstore.config import ModelConfig, Resize, Task, Tensor
+from shoal.modelstore.formats import RUNNER
 from shoal.modelstore.render import render
 from shoal.spec import Service
 from shoal.triton.client import TritonClient
@@ -109,14 +110,13 @@ def add(store: Path, name: str, numbers: int) -> None:
         batching=BatchingSettings(max_batch_size=BATCH, instance_count=2),
         head="softmax",
         resize=Resize.STRETCH,
-        backend="python",
     )
     config.path.parent.mkdir(parents=True)
     config.path.with_name("model.py").write_text(MODEL.replace("{numbers}", str(numbers)))
     # The store asks for a file to serve; Triton runs the other one.
     value = helper.make_tensor_value_info("picture", TensorProto.UINT8, [1])
     config.path.write_bytes(helper.make_model(helper.make_graph([], name, [value], [value])).SerializeToString())
-    (store / name / "config.pbtxt").write_text(render(config))
+    (store / name / "config.pbtxt").write_text(render(config, runtime=RUNNER))
 
 
 async def measure_way(way: Way, store: Path, triton: Running, batches: int) -> dict[str, Any]:

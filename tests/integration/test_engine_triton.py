@@ -62,7 +62,7 @@ async def engine(served: tuple[Path, str], store: Path) -> AsyncIterator[TritonE
 
 def slow_classifier(store: Path) -> ModelConfig:
     """One that takes a second for a batch."""
-    config = add_tiny_classifier(store, "slow", backend="python", batching=ALONE)
+    config = add_tiny_classifier(store, "slow", python_runner=True, batching=ALONE)
     with config.path.with_name("model.py").open("a") as file:
         file.write(SLOW)
     return config
@@ -73,7 +73,7 @@ class TestTriton(EngineContract):
 
 
 async def test_slots_are_registered_once_and_gone_in_the_end(engine: TritonEngine, store: Path) -> None:
-    loaded = await engine.load(add_tiny_classifier(store, backend="python"))
+    loaded = await engine.load(add_tiny_classifier(store, python_runner=True))
     await asyncio.gather(*(colours(loaded, RED, BLUE) for _ in range(20)))
     names = await engine.client.registered()
     assert 1 <= len(names) <= 5
@@ -101,7 +101,7 @@ async def test_memory_that_triton_can_not_open_is_done_without(
 ) -> None:
     engine = Apart(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, owned=True)
     engine.device = tmp_path
-    loaded = await engine.load(add_tiny_classifier(store, backend="python"))
+    loaded = await engine.load(add_tiny_classifier(store, python_runner=True))
     assert await asyncio.gather(colours(loaded, RED), colours(loaded, BLUE, RED)) == [[0], [2, 0]]
     assert caplog.text.count("tensors go in the messages") == 1
     assert not await engine.client.registered()
@@ -122,7 +122,7 @@ async def test_a_deadline_passes_and_the_slot_comes_back(engine: TritonEngine, s
 
 
 async def test_what_a_model_raises_is_told(engine: TritonEngine, store: Path) -> None:
-    config = add_tiny_classifier(store, backend="python", batching=ALONE)
+    config = add_tiny_classifier(store, python_runner=True, batching=ALONE)
     with config.path.with_name("model.py").open("a") as file:
         file.write("\ndef _refuse(self, requests): raise ValueError('no')\nTritonPythonModel.execute = _refuse\n")
     with pytest.raises(ConfigurationError, match=r"model 'tiny': can't be executed: .*no"):
@@ -130,15 +130,15 @@ async def test_what_a_model_raises_is_told(engine: TritonEngine, store: Path) ->
 
 
 async def test_what_triton_can_not_load_is_told(engine: TritonEngine, store: Path) -> None:
-    config = add_tiny_classifier(store, backend="python")
+    config = add_tiny_classifier(store, python_runner=True)
     config.path.write_bytes(b"not a model")
     with pytest.raises(ConfigurationError, match="model 'tiny': Triton can't load it"):
         await engine.load(config)
 
 
 async def test_it_tells_what_the_files_say(served: tuple[Path, str], store: Path) -> None:
-    add_tiny_classifier(store, backend="python")
-    add_tiny_detector(store, backend="python")
+    add_tiny_classifier(store, python_runner=True)
+    add_tiny_detector(store, python_runner=True)
     files = StoreSource(store, Service(), "default")
     client = TritonClient(served[1])
     offers = await TritonSource(client, Service(), "default").offers()
@@ -151,7 +151,7 @@ async def test_it_tells_what_the_files_say(served: tuple[Path, str], store: Path
 
 
 async def test_one_that_loads_all_at_its_start_and_nothing_later(tmp_path: Path) -> None:
-    config = add_tiny_classifier(tmp_path / "models", backend="python")
+    config = add_tiny_classifier(tmp_path / "models", python_runner=True)
     async with running(tmp_path / "models", tmp_path / "logs", control="none") as triton:
         client = TritonClient(triton.url)
         assert not await client.load("tiny")

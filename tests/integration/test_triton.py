@@ -58,9 +58,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         cache = root / "cache"
         build.add_model(store, *efficientnet.prepare(cache, "by-openvino"))
         model, recipe = efficientnet.prepare(cache, "by-triton")
-        build.add_model(store, model, replace(recipe, backend="python"))
-        add_tiny_classifier(store, backend="python")
-        add_tiny_detector(store, backend="python")
+        build.add_model(store, model, replace(recipe, python_runner=True))
+        add_tiny_classifier(store, python_runner=True)
+        add_tiny_detector(store, python_runner=True)
 
     with running_stack(root / "home", models=add_models, service=SERVICE) as running:
         yield running
@@ -129,7 +129,7 @@ async def test_a_killed_worker_leaves_no_memory_behind(stack: Stack) -> None:
 
 async def test_a_triton_that_is_there_already_is_followed(tmp_path: Path) -> None:
     repository = tmp_path / "models"
-    add_tiny_classifier(repository, backend="python")
+    add_tiny_classifier(repository, python_runner=True)
     async with running(repository, tmp_path / "logs") as triton:
         service = f"pools: {{default: {{engine: triton, triton_url: '{triton.url}', models: [tiny]}}}}"
         with running_stack(tmp_path / "home", models=lambda _: None, service=service) as stack:

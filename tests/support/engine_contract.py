@@ -39,13 +39,13 @@ class EngineContract:
     """Fixtures: ``engine``, and ``store``, an empty folder whose models that engine can load."""
 
     async def test_batches_of_every_size(self, engine: Engine, store: Path) -> None:
-        loaded = await engine.load(add_tiny_classifier(store, backend="python"))
+        loaded = await engine.load(add_tiny_classifier(store, python_runner=True))
         for pictures in ([RED], [GREEN, BLUE], [BLUE, RED, GREEN], [RED, GREEN, BLUE, RED]):
             assert await colours(loaded, *pictures) == [colour.index(255) for colour in pictures]
 
     async def test_several_models_and_outputs_at_once(self, engine: Engine, store: Path) -> None:
-        classifier = await engine.load(add_tiny_classifier(store, backend="python"))
-        detector = await engine.load(add_tiny_detector(store, backend="python"))
+        classifier = await engine.load(add_tiny_classifier(store, python_runner=True))
+        detector = await engine.load(add_tiny_detector(store, python_runner=True))
         slot = await detector.acquire()
         slot.input[:2] = 255
         inference, found = await asyncio.gather(detector.infer(slot, 2), colours(classifier, GREEN))
@@ -55,7 +55,7 @@ class EngineContract:
         np.testing.assert_allclose(outputs["scores"], 1, atol=0.01)
 
     async def test_outputs_outlive_their_slot(self, engine: Engine, store: Path) -> None:
-        loaded = await engine.load(add_tiny_classifier(store, backend="python", batching=ALONE))
+        loaded = await engine.load(add_tiny_classifier(store, python_runner=True, batching=ALONE))
         slot = await loaded.acquire()
         slot.input[0] = RED
         first = (await loaded.infer(slot, 1)).outputs
@@ -66,7 +66,7 @@ class EngineContract:
             np.testing.assert_array_equal(first[name], value)
 
     async def test_large_outputs(self, engine: Engine, store: Path) -> None:
-        loaded = await engine.load(add_tiny_classifier(store, backend="python", classes=8192))
+        loaded = await engine.load(add_tiny_classifier(store, python_runner=True, classes=8192))
         slot = await loaded.acquire()
         slot.input[0], slot.input[1] = GREEN, BLUE
         first = (await loaded.infer(slot, 2)).outputs["logits"]
@@ -76,13 +76,13 @@ class EngineContract:
         assert [int(row.argmax()) for row in (*first, *second)] == [1, 2, 0]
 
     async def test_many_batches_in_flight(self, engine: Engine, store: Path) -> None:
-        loaded = await engine.load(add_tiny_classifier(store, backend="python"))
+        loaded = await engine.load(add_tiny_classifier(store, python_runner=True))
         pictures = [(RED, GREEN, BLUE)[number % 3] for number in range(60)]
         found = await asyncio.gather(*(colours(loaded, picture, RED) for picture in pictures))
         assert found == [[picture.index(255), 0] for picture in pictures]
 
     async def test_slots_are_bounded_and_reused(self, engine: Engine, store: Path) -> None:
-        loaded = await engine.load(add_tiny_classifier(store, backend="python"))  # 2 instances, 1 prefetched, 2 over
+        loaded = await engine.load(add_tiny_classifier(store, python_runner=True))  # 2 instances, 1 prefetched, 2 over
         slots = [await loaded.acquire() for _ in range(5)]
         assert all(slot.input.shape == (4, 32, 32, 3) and slot.input.flags.c_contiguous for slot in slots)
         waiting = asyncio.create_task(loaded.acquire())
@@ -92,7 +92,7 @@ class EngineContract:
         assert await waiting is slots[3]
 
     async def test_closing_a_model_turns_everyone_away_and_waits(self, engine: Engine, store: Path) -> None:
-        config = add_tiny_classifier(store, backend="python")
+        config = add_tiny_classifier(store, python_runner=True)
         loaded = await engine.load(config)
         slots = [await loaded.acquire() for _ in range(5)]
         waiting = asyncio.create_task(loaded.acquire())
@@ -111,7 +111,7 @@ class EngineContract:
         assert await colours(await engine.load(config), BLUE) == [2]
 
     async def test_a_failing_inference_is_told_and_the_next_one_works(self, engine: Engine, store: Path) -> None:
-        loaded = await engine.load(add_tiny_classifier(store, backend="python", batching=ALONE))
+        loaded = await engine.load(add_tiny_classifier(store, python_runner=True, batching=ALONE))
         slot = await loaded.acquire()
         good, slot.input = slot.input, np.zeros((2, 32, 32, 3), np.uint8)
         with pytest.raises(Internal, match="inference failed"):

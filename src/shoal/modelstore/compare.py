@@ -8,6 +8,7 @@ from shoal.errors import NotFound
 from shoal.modelstore import pbtxt, reader
 from shoal.modelstore.fault import Report
 from shoal.modelstore.triton import READY
+from shoal.triton.steer import original
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 async def compare(folder: Path, server: Server) -> Report:
     """The differences of the model in ``folder`` and what ``server`` serves of it; none if the files can't be read.
 
-    What the files leave out, a server fills in; that is no difference.
+    What the files leave out, a server fills in, and a worker that loads a model changes who waits (``triton.steer``):
+    that is no difference.
 
     Raises:
         Unavailable: the server is away.
@@ -54,7 +56,7 @@ async def compare(folder: Path, server: Server) -> Report:
         )
     if ready:
         try:
-            running = await server.config(folder.name)
+            running = original(await server.config(folder.name))
         except NotFound:  # unloaded since
             return report
         for field, here, there in _differences(config, running):

@@ -26,6 +26,7 @@ from shoal.modelstore.pbtxt import DTYPES
 from shoal.plan.inputs import fill_randomly
 from shoal.plan.profile import Subject
 from shoal.triton.client import TritonClient, away, datatype
+from shoal.triton.steer import original
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -110,7 +111,7 @@ class TritonTarget:
     def subject(self) -> Subject:
         """See ``Target``."""
         told = type(self._config)()
-        told.CopyFrom(self._config)
+        told.CopyFrom(original(self._config))
         for name in _VARIED:
             told.ClearField(name)
         digest = hashlib.sha256(told.SerializeToString(deterministic=True)).hexdigest()

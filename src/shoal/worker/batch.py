@@ -17,7 +17,7 @@ from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, DeadlineExceeded, Internal, ShoalError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray

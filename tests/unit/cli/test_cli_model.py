@@ -54,6 +54,14 @@ def test_add_a_file_with_all_it_needs(store: Path, file: Path) -> None:
     assert (model.batching.max_queue_delay_microseconds, model.batching.instance_count) == (0, 3)
 
 
+def test_the_python_runner_lies_beside_the_model(store: Path, file: Path) -> None:
+    run("add", file, "--name", "c", "--task", "classification", "--size", "8x8", "--runner", "python")
+    model = read_model(store, "c")
+    assert (model.path.name, model.backend) == ("model.onnx", "python")
+    assert model.path.with_name("model.py").is_file()
+    assert run("check", "c").output.endswith("c: good\n")
+
+
 def test_store_overrides_the_home(store: Path, file: Path, tmp_path: Path) -> None:
     run("add", file, "--name", "c", "--task", "classification", "--size", "8x8", "--store", tmp_path / "other")
     assert read_model(tmp_path / "other", "c").version == 1

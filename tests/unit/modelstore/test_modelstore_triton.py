@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from google.protobuf import json_format
 
 from shoal.errors import ConfigurationError, NotFound, Unavailable
 from shoal.modelstore.compare import compare
 from shoal.modelstore.triton import connected
+from shoal.triton.steer import steered
 from support.scripted_triton import scripted_triton
 from support.tiny_models import add_tiny_classifier
 
@@ -37,6 +39,16 @@ async def test_what_is_loaded_has_no_differences(store: Path) -> None:
         config.instance_group[0].kind = 1
         config.instance_group[0].name = "tiny_0"
         config.optimization.priority = 1
+        assert await differences(store, endpoint) == []
+
+
+async def test_what_a_worker_loads_for_itself_has_no_differences(store: Path) -> None:
+    async with scripted_triton(store) as (triton, endpoint), connected(endpoint) as server:
+        await server.load("tiny")
+        config = triton.running["tiny"][0]
+        ours = steered(config, add_tiny_classifier(store, "other").batching)
+        config.CopyFrom(json_format.Parse(ours, type(config)()))
+        assert config.dynamic_batching.max_queue_delay_microseconds == 0
         assert await differences(store, endpoint) == []
 
 

@@ -54,7 +54,7 @@ class FakeRequest:
 
 @pytest.fixture
 def detector(tmp_path: Path) -> ModelConfig:
-    return add_tiny_detector(tmp_path, backend="python")
+    return add_tiny_detector(tmp_path, python_runner=True)
 
 
 @pytest.fixture
@@ -122,5 +122,5 @@ def test_another_version_gets_its_runner_too(detector: ModelConfig) -> None:
     store = detector.path.parents[2]
     second = add_tiny_detector(store, version=2)
     assert second.backend == "python"
-    assert second.path.with_name("model.py").read_bytes() == build._RUNNER.read_bytes()
+    assert second.path.with_name("model.py").read_bytes() == build._RUNNER_SOURCE.read_bytes()
     assert "default_model_filename" not in (store / "tiny-detector" / "config.pbtxt").read_text()
