@@ -137,7 +137,7 @@ async def measure_way(way: Way, store: Path, triton: Running, batches: int) -> d
         "median_ms": round(1e3 * median(seconds), 2),
         "batches_a_second": round(len(seconds) / took, 1),
         "worker_cpu_ms": round(1e3 * (time.process_time() - client) / len(seconds), 2),
-        "triton_cpu_ms": round(1e3 * (server_seconds(triton) - server) / len(seconds), 2),
+        "triton_cpu_ms": round(1e3 * since(server, server_seconds(triton)) / len(seconds), 2),
     }
     await engine.close()
     return row
@@ -159,10 +159,15 @@ async def send(model: TritonModel, batches: int, in_flight: int) -> list[float]:
     return seconds
 
 
-def server_seconds(triton: Running) -> float:
-    """CPU time of the server and its models."""
+def server_seconds(triton: Running) -> dict[int, float]:
+    """CPU time of the server and its models, by process."""
     process = psutil.Process(triton.process.pid)
-    return sum(sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True)))
+    return {each.pid: sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True))}
+
+
+def since(before: dict[int, float], now: dict[int, float]) -> float:
+    """Seconds of the processes that are there now; an instance that was loaded before may end meanwhile."""
+    return sum(seconds - before.get(process, 0.0) for process, seconds in now.items())
 
 
 if __name__ == "__main__":

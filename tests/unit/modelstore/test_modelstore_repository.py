@@ -149,7 +149,7 @@ def test_an_unknown_model_is_not_found(tmp_path: Path) -> None:
         (("name: \"y\"", "name: 'y' label_filename: '../../labels'"), "leaves the model's folder"),
         (("max_batch_size", "default_model_filename: '../../m' max_batch_size"), "default_model_filename: .* leaves"),
         (("max_batch_size", "default_model_filename: '/m.onnx' max_batch_size"), "default_model_filename: .* leaves"),
-        (("parameters", parameter("shoal.model_filename", "../m") + " parameters"), r"shoal.model_filename\"\]: .* leaves"),
+        (("parameters", parameter("shoal.model_filename", "../m") + " parameters"), r"model_filename\"\]: .* leaves"),
         (("max_batch_size", f"default_model_filename: '{'m' * 300}' max_batch_size"), "read: File name too long"),
     ],
 )  # fmt: skip
