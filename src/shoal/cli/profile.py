@@ -113,10 +113,10 @@ def profile(
         force=force,
     )
     asked.pace.check()
-    if write_config and not (asked.store / model).is_dir():
-        raise ConfigurationError(
-            f"--write: model {model!r} is not in {asked.store}; --store names the model repository"
-        )
+    if write_config:
+        from shoal.modelstore import settle  # noqa: PLC0415 - only who writes needs onnx
+
+        settle.refuse(asked.store / model)
     _prepare(asked.output, plot=plot)
     cells = _measured(asked, plot=plot, slo_ms=latency_slo_ms)
     if latency_slo_ms is not None:

@@ -5,12 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shoal.errors import ConfigurationError
+from shoal.modelstore.build import refuse_link
 from shoal.modelstore.check import check_folder
 from shoal.modelstore.edit import with_batching
 from shoal.modelstore.pbtxt import FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def refuse(folder: Path) -> None:
+    """Raises ConfigurationError where the model in ``folder`` can't be settled, whatever the setting."""
+    if not (folder / FILE).is_file():
+        raise ConfigurationError(
+            f"{folder} has no {FILE}; --store names the model store, at Triton its model repository"
+        )
+    refuse_link(folder)
 
 
 def settle(folder: Path, *, instances: int, batch: int) -> str:
@@ -20,7 +30,8 @@ def settle(folder: Path, *, instances: int, batch: int) -> str:
         ConfigurationError: it can't be changed, or the model couldn't be served afterwards; the file is as it was.
         OSError: it can't be read or written.
     """
-    path = (folder / FILE).resolve()
+    refuse(folder)
+    path = folder / FILE
     before = path.read_text(encoding="utf-8")
     known = set(map(str, check_folder(folder).errors))
     try:

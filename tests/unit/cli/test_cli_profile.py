@@ -97,7 +97,8 @@ def test_pictures_are_cells_of_their_own(store: Path, tmp_path: Path) -> None:
         (("tiny", "--concurrency", "0"), 2, "--concurrency 0: expected whole numbers from 1 on"),
         (("tiny", "--duration", "0"), 2, "--duration 0: expected seconds"),
         (("tiny", "--write"), 2, "--write needs --latency-slo-ms"),
-        (("none", "--write", "--latency-slo-ms", "5"), 2, "model 'none' is not in"),
+        (("none", "--write", "--latency-slo-ms", "5"), 2, "models/none has no config.pbtxt; --store names"),
+        (("link", "--write", "--latency-slo-ms", "5"), 2, "models/link is a link, as model-sync makes them"),
         (("tiny", "--images", "nowhere"), 2, "--images nowhere: no such file or folder"),
         (("tiny", "--output", "file/folder"), 2, "--output file/folder: can't be written"),
         (("tiny", "--triton", "127.0.0.1:1"), 1, "no Triton answers at 127.0.0.1:1"),
@@ -107,6 +108,7 @@ def test_what_is_wrong_is_told(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, message: str
 ) -> None:
     (tmp_path / "file").touch()
+    (store / "link").symlink_to("tiny")
     assert shoal(*words) == code
     assert message in capsys.readouterr().err
 
@@ -137,10 +139,22 @@ def test_a_missing_matplotlib_is_told_before_the_work(
 
 
 def test_at_triton_it_needs_neither_engine_nor_codecs_nor_client(tmp_path: Path) -> None:
+    absent = [
+        "openvino",
+        "cv2",
+        "onnx",
+        "obstore",
+        "aiohttp",
+        "simplejpeg",
+        "PIL",
+        "psutil",
+        "grpc_health",
+        "watchfiles",
+        "matplotlib",
+    ]
     program = (
         "import sys\n"
-        "for name in ('openvino', 'cv2', 'onnx', 'obstore', 'aiohttp', 'simplejpeg', 'PIL', 'psutil', 'grpc_health'):\n"
-        "    sys.modules[name] = None\n"
+        f"sys.modules.update(dict.fromkeys({absent}))\n"
         "from shoal import cli\n"
         "import shoal.triton.running\n"
         "cli.main(['profile', 'm', '--triton', '127.0.0.1:1', '--no-plot', '--output', sys.argv[1]])"
