@@ -82,7 +82,7 @@ async def registered(url: str) -> set[str]:
 async def until_forgotten(url: str) -> None:
     """Triton lets go of memory once what reads it is done."""
     async with asyncio.timeout(30):
-        while await registered(url):
+        while await registered(url):  # noqa: ASYNC110 - of another process
             await asyncio.sleep(0.02)
 
 

@@ -28,7 +28,8 @@ _OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     # A restarted server is found at once: its start takes a second or two, the usual back-off grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    # What one attempt to connect may take, whatever its name: on a busy machine a server greets late.
+    ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 500),
 ]
 _ANSWER_SECONDS: Final = 5.0
