@@ -81,8 +81,7 @@ def batch(seed: int) -> np.ndarray:
 def answer(lane: Any, pictures: Any) -> np.ndarray:
     """The logits of one batch."""
     lane.start(pictures)
-    logits: np.ndarray = lane.wait(awake=True)
-    return logits
+    return np.asarray(lane.wait(awake=True))
 
 
 def load(lanes: Sequence[Any], pictures: Sequence[Any], awake: int, pace: Pace) -> Round:

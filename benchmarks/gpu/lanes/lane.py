@@ -6,6 +6,7 @@ without any server (``raw.py``), so that both run the same code.
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ _RESIDUAL_GAIN = 0.2
 
 def make_lanes(network: str, count: int, size: int) -> list[Lane]:
     """Lanes for batches of up to ``size`` pictures; they share the weights, which are random and always the same."""
+    torch.set_num_threads(1)  # a copy of a megabyte is no work for a team of threads, of which each lane had one
     torch.manual_seed(0)
     model = getattr(torchvision.models, network)(weights=None)
     for module in model.modules():
@@ -48,24 +50,35 @@ class Reach:
     """What of this process's memory the GPU can read by itself."""
 
     def __init__(self) -> None:
-        self._tried: set[tuple[int, int]] = set()
+        self._mappings: dict[tuple[int, int], bool] = {}
 
     def holds(self, pictures: torch.Tensor) -> bool:
         """Whether it can read ``pictures`` in place. Tries, once, to make it so for the mapping that they lie in.
 
         Triton hands inputs over in a mapping of shared memory that stays, so nothing has to be copied out of it.
         """
+        begin = pictures.data_ptr()
+        end = begin + pictures.nbytes
+        for (first, last), usable in self._mappings.items():
+            if first <= begin and end <= last:
+                return usable
         if pictures.is_pinned():
             return True
-        mapping = _mapping(pictures.data_ptr(), pictures.data_ptr() + pictures.nbytes)
-        if mapping is None or mapping in self._tried:
+        mapping = _mapping(begin, end)
+        if mapping is None:
             return False
-        self._tried.add(mapping)
-        if int(torch.cuda.cudart().cudaHostRegister(mapping[0], mapping[1] - mapping[0], 0)) == 0:
-            return True
-        with suppress(RuntimeError):  # the error would be told to whoever calls CUDA next
-            torch.zeros(1, device="cuda")
-        return False
+        self._mappings[mapping] = usable = _register(*mapping)
+        reads = "reads" if usable else "can't read"
+        print(f"lanes: the GPU {reads} {mapping[1] - mapping[0]:,} bytes of shared memory in place", file=sys.stderr)
+        return usable
+
+
+def _register(first: int, last: int) -> bool:
+    if int(torch.cuda.cudart().cudaHostRegister(first, last - first, 0)) == 0:
+        return True
+    with suppress(RuntimeError):  # the error would be told to whoever calls CUDA next
+        torch.zeros(1, device="cuda")
+    return False
 
 
 class Lane:
@@ -106,10 +119,10 @@ class Lane:
             self._asleep.record(self._stream)
             self._awake.record(self._stream)
 
-    def wait(self, *, awake: bool) -> np.ndarray:
+    def wait(self, *, awake: bool) -> torch.Tensor:
         """The logits, float32 ``(n, 1000)``, the caller's own; the next batch may be started then."""
         (self._awake if awake else self._asleep).synchronize()
-        return self._answer[: self._rows].numpy().copy()
+        return self._answer[: self._rows].clone()
 
     def _forward(self) -> torch.Tensor:
         pictures = self._input.permute(0, 3, 1, 2).float()

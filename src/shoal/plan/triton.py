@@ -8,10 +8,12 @@ many and without a dynamic batcher, which would merge what is measured, and at t
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from shoal.plan.inputs import Fill
 
 _AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+_FORGET_SECONDS: Final = 30.0
+_PAUSE_SECONDS: Final = 0.02
 _NO_MODEL: Final = "shoal-profile-asks-whether-it-may"
 _VARIED: Final = ("instance_group", "dynamic_batching", "max_batch_size")
 """Fields of a configuration that a profile is about: they don't make another subject."""
@@ -174,12 +178,11 @@ class TritonTarget:
                 await slot.share(self._client)
         except (OSError, ConfigurationError) as error:
             self._say(f"no shared memory with Triton, so batches go in the messages: {error}")
-            for slot in self._slots:
-                await slot.unshare(self._client)
+            await self._release()
 
     async def _release(self) -> None:
-        for slot in self._slots:
-            await slot.unshare(self._client)
+        """Takes the memory away, here and at the server."""
+        await _forget(self._client, [name for slot in self._slots for name in slot.unshare()])
 
 
 class LoadedThere:
@@ -237,15 +240,14 @@ class _Slot:
             await client.register(region.name, region.size)
             self._registered.append(region)
 
-    async def unshare(self, client: TritonClient) -> None:
-        """Takes the memory away, here and at the server."""
+    def unshare(self) -> list[str]:
+        """Takes the memory away; the names that the server knows it by."""
+        names = [region.name for region in self._registered]
         for region in self.regions:
-            with suppress(ShoalError):  # the server is gone, and with it what it knew
-                if region in self._registered:
-                    await client.unregister(region.name)
             region.close()
         self.regions.clear()
         self._registered.clear()
+        return names
 
     def request(self, batch: int) -> Any:  # noqa: ANN401 - a protobuf message
         """A ``ModelInferRequest`` with ``batch`` images; the same one each time."""
@@ -292,6 +294,25 @@ def with_instances(config: Any, instances: int) -> Any:  # noqa: ANN401 - protob
         changed.ClearField("dynamic_batching")
     changed.ClearField("response_cache")
     return changed
+
+
+async def _forget(client: TritonClient, names: list[str]) -> None:
+    """Makes the server let go of memory. It doesn't while it reads it, as after Ctrl-C, so it is asked again."""
+    waiting, until = names, monotonic() + _FORGET_SECONDS
+    while waiting and monotonic() < until:
+        waiting = [name for name in waiting if not await _forgotten(client, name)]
+        if waiting:
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _forgotten(client: TritonClient, name: str) -> bool:
+    try:
+        await client.unregister(name)
+    except ConfigurationError as error:
+        return "in use" not in str(error)
+    except Unavailable:
+        pass  # it is gone, and with it what it knew
+    return True
 
 
 async def _may_steer(client: TritonClient) -> bool:

@@ -40,6 +40,8 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.content = b"\0" * 4
         self.inferred: list[Any] = []
         self.registered: set[str] = set()
+        self.busy = 0
+        """So many times memory is still being read when it is to be unregistered."""
         self.offered: list[str] = []
         """Every region that came to be registered."""
 
@@ -77,6 +79,9 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         return v2.SystemSharedMemoryStatusResponse()
 
     def SystemSharedMemoryUnregister(self, request: Any, context: Any) -> Any:
+        if self.busy:
+            self.busy -= 1
+            context.abort(grpc.StatusCode.INTERNAL, f"Cannot unregister '{request.name}', it is currently in use.")
         self.registered.discard(request.name)
         return v2.SystemSharedMemoryUnregisterResponse()
 
@@ -113,6 +118,15 @@ async def test_batches_go_through_shared_memory_which_is_let_go_of(server: tuple
     assert not sent.raw_input_contents
     assert not triton.registered
     assert not triton.there()
+
+
+async def test_memory_that_is_still_read_is_let_go_of_later(server: tuple[Server, str]) -> None:
+    triton, url = server
+    triton.busy = 3
+    async with TritonTarget.open(Asked(url, "m", (2,), 2), print):
+        assert len(triton.registered) == 2
+    assert not triton.registered
+    assert triton.busy == 0
 
 
 async def test_a_server_that_shares_no_memory_gets_messages_and_that_is_said_once(server: tuple[Server, str]) -> None:
