@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -46,7 +45,7 @@ def main() -> None:
     if options.gpu:
         take(options.gpu)
     if options.embedded:
-        shutil.copy(options.embedded / "profile.json", RESULTS / "profile_embedded.json")
+        keep(options.embedded / "profile.json", "profile_embedded")
     text = CHAPTER.read_text(encoding="utf-8")
     for name, (needed, block) in BLOCKS.items():
         results = [read(one) for one in needed]
@@ -67,7 +66,15 @@ def take(folder: Path) -> None:
     """Copies an experiment's results to their place."""
     for name, source in SOURCES.items():
         if (folder / source).is_file():
-            shutil.copy(folder / source, RESULTS / f"gpu_{name}.json")
+            keep(folder / source, f"gpu_{name}")
+
+
+def keep(source: Path, name: str) -> None:
+    """Puts a result into its place, without the folders of the one who ran it."""
+    result = json.loads(source.read_text(encoding="utf-8"))
+    if "command" in result:
+        result["command"] = _command(result["command"])
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def read(name: str) -> Result | None:
@@ -182,7 +189,7 @@ def _circumstances(result: Result) -> str:
     return (
         f"Measured {result['date'][:10]}: {where}, {machine['cores']} cores, load average {result['load_average']:.1f} "
         f"before it; {subject['engine']} {subject['engine_version']}, batches by {_by(subject['transport'])}; "
-        f"`{_command(result['command'])}`."
+        f"`{result['command']}`."
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import report_concurrency
-from report_concurrency import embedded, instances, seed, together
+from report_concurrency import embedded, instances, keep, seed, together
 from support.profiles import cell, empty, measured
 
 if TYPE_CHECKING:
@@ -56,9 +56,12 @@ def test_two_networks_share_a_gpu() -> None:
     assert "| a process each | 4 | 1,000 | 3,000 | 500 | 1,500 | 10.0 | 10.0 | 1.00 |" in text
 
 
-def test_a_command_tells_no_folders(images: Path) -> None:
+def test_a_kept_result_tells_no_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(report_concurrency, "RESULTS", tmp_path)
     found = profile(100.0) | {"command": "shoal profile m --images /home/me/pictures --batch 8"}
-    assert "`shoal profile m --images DIR --batch 8`" in embedded(found)
+    (tmp_path / "profile.json").write_text(json.dumps(found))
+    keep(tmp_path / "profile.json", "kept")
+    assert "`shoal profile m --images DIR --batch 8`" in embedded(json.loads((tmp_path / "kept.json").read_text()))
 
 
 def test_every_block_has_its_place() -> None:
