@@ -141,7 +141,22 @@ async def test_under_load_batches_form_and_bad_items_fail_alone(front: str) -> N
     assert load.outcomes == {"good: found": 570, "bad: INVALID_ARGUMENT": 30}
     batches, items = (sum(each) for each in zip(*executed, strict=True))
     assert items / batches > 3
-    assert all(share > 0.2 * items for _, share in executed), executed
+
+
+async def test_workers_share_the_load(front: str) -> None:
+    async with workers(2) as started, batcher(front, *before(started)) as b:
+        load = Load(b.channel)
+        running = asyncio.ensure_future(load.run())
+        async with asyncio.timeout(30):  # the first to connect has all streams, until these are placed anew
+            while not all([(await each.executed())[0] for each in started]):
+                await load.until(100)
+        earlier = [await each.executed() for each in started]
+        await load.until(2000)
+        load.enough = True
+        await running
+        shares = [(await each.executed())[1] - then for each, (_, then) in zip(started, earlier, strict=True)]
+    assert set(load.outcomes) == {"good: found"}
+    assert min(shares) > 0.2 * sum(shares), shares
 
 
 async def test_a_killed_worker_loses_nothing_and_one_that_returns_has_its_share() -> None:
