@@ -21,6 +21,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc.aio
+
 from about import about, use_cores
 from figures import spread, summary
 from shoal.errors import ShoalError
@@ -31,7 +33,7 @@ from shoal.triton.running import running
 from transport import decoding
 from transport.client import Pace, Sender
 from transport.server import EFFICIENTNET, MODELS, Served, make_repository, use_unpacked
-from transport.ways import BATCH, IN_FLIGHT, SHAPE, Messages, cells, moved, turns
+from transport.ways import BATCH, IN_FLIGHT, ON_GPU, SHAPE, Messages, cells, moved, turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,11 +144,16 @@ async def _checked(sender: Sender, every: Sequence[Cell]) -> tuple[dict[str, flo
         try:
             errors[str(cell)] = await sender.check(cell)
         except Exception as error:
-            if cell.way.decodes != "nvjpeg":
+            if cell.way != ON_GPU:
                 raise
-            failed[str(cell)] = str(error)
-            print(f"{cell}: left out: {error}", flush=True)
+            failed[str(cell)] = _reason(error)
+            print(f"{cell}: left out: {failed[str(cell)]}", flush=True)
     return errors, failed
+
+
+def _reason(error: Exception) -> str:
+    told = error.details() if isinstance(error, grpc.aio.AioRpcError) else None
+    return (told or str(error)).strip().splitlines()[0]
 
 
 def _row(cell: Cell, rounds: Sequence[Measurement], jpeg_bytes: float, error: float) -> dict[str, Any]:
