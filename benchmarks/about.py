@@ -46,7 +46,7 @@ def about() -> dict[str, Any]:
     return {
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit_of(),
         "machine": {
             "cpu": _cpu_model(),
             "cores": os.cpu_count(),
@@ -83,8 +83,9 @@ def _cpu_model() -> str:
     return next(names, platform.machine())
 
 
-def _commit() -> str | None:
+def commit_of(tree: Path | None = None) -> str | None:
+    """The commit of a checkout; by default of the folder this runs in."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
     with suppress(OSError):  # there may be no git
-        done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-        return done.stdout.strip() or None
+        return subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False).stdout.strip() or None
     return None

@@ -2,7 +2,7 @@
 
 python benchmarks/report_concurrency.py [--gpu FOLDER] [--embedded FOLDER]
 
-Takes new results from the folder that ``gpu/run_gpu.py`` wrote, and from that of a ``shoal profile`` on the embedded
+Takes new results from the folder that ``run_gpu.py`` wrote, and from that of a ``shoal profile`` on the embedded
 engine, into benchmarks/results; then replaces what stands between ``<!-- figures: concurrency-NAME -->`` and
 ``<!-- end -->`` in the chapter. A block without results stays as it is.
 """

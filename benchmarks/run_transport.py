@@ -32,8 +32,9 @@ from shoal.triton.client import TritonClient
 from shoal.triton.running import running
 from transport import decoding
 from transport.client import Pace, Sender
-from transport.server import EFFICIENTNET, MODELS, Served, make_repository, use_unpacked
+from transport.server import EFFICIENTNET, MODELS, Served, make_repository
 from transport.ways import BATCH, IN_FLIGHT, ON_GPU, SHAPE, Messages, cells, moved, turns
+from unpacked import use_unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

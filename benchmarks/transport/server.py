@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.home import Home
-from shoal.triton.installation import PYTHON, WHEEL_LIBRARIES
 from transport.ways import IN_FLIGHT, NETWORK, TAKE
 
 if TYPE_CHECKING:
@@ -63,25 +61,6 @@ def config(name: str, parameters: Mapping[str, str]) -> str:
     """A config.pbtxt."""
     lines = [f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters.items()]
     return "\n".join([f'name: "{name}"', (HERE / "config.pbtxt").read_text(encoding="utf-8"), *lines, ""])
-
-
-def use_unpacked(folder: Path, scratch: Path) -> None:
-    """Makes a server that is found of ``folder``, the content of the nvidia-pytriton wheel.
-
-    Its Python backend gets the stub of this Python.
-    """
-    tree = folder.absolute() / "pytriton" / "tritonserver"
-    stub = tree / "backends" / "python" / "triton_python_backend_stub"
-    if not (folder / WHEEL_LIBRARIES).is_dir():
-        raise SystemExit(f"--server {folder}: expected pytriton/ and {WHEEL_LIBRARIES}/ in it, the wheel's content")
-    if not stub.is_file():
-        shutil.copy(tree / "python_backend_stubs" / PYTHON / stub.name, stub)
-    for program in (stub, tree / "bin" / "tritonserver"):
-        program.chmod(0o755)
-    found = scratch / "triton"
-    found.mkdir()
-    (found / f"py{PYTHON}").symlink_to(folder.absolute())
-    os.environ["SHOAL_TRITON"] = str(found)
 
 
 def _weights(root: Path) -> Path:
