@@ -1,11 +1,11 @@
 """Measures the ceiling, Shoal, and Shoal with the upload counted: images a second, and CPU time by component.
 
 python benchmarks/end_to_end.py [--seconds 8] [--rounds 5] [--concurrency 48] [--model NAME] [--images DIR]
-                                [--before TREE]
+                                [--before TREE] [--output FILE]
 
 All three use the same pictures and the same two cores, which the client shares. They take turns in rounds, and ratios
 are taken within a round: whatever else a machine does slows neighbours alike. With ``--before`` the service of another
-checkout takes turns, too. Results go to benchmarks/results/end_to_end.json.
+checkout takes turns, too. Results go to benchmarks/results/end_to_end.json, unless ``--output`` says otherwise.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Options:
     model: str
     images: Path
     before: Path | None
+    output: Path
 
 
 def main() -> None:
@@ -83,8 +84,8 @@ def main() -> None:
         ceiling = stack.enter_context(Ceiling(_work(model, pictures, home.cache)))
         step("looking for the best ceiling")
         result = _measure(loads, ceiling, model, pictures, options, step)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    options.output.parent.mkdir(exist_ok=True)
+    options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     Console().print(console_table(result))
 
 
@@ -96,6 +97,7 @@ def _options() -> Options:
     parser.add_argument("--model", default="efficientnet-lite0", help="default efficientnet-lite0")
     parser.add_argument("--images", type=Path, default=Path("samples"), help="a folder of JPEGs (default samples)")
     parser.add_argument("--before", type=Path, metavar="TREE", help="a checkout of another commit, to measure in turns")
+    parser.add_argument("--output", type=Path, default=RESULT, help="default benchmarks/results/end_to_end.json")
     return Options(**vars(parser.parse_args()))
 
 

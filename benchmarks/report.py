@@ -63,6 +63,7 @@ def main() -> None:
         "speed": speed(end_to_end),
         "cpu": cpu_table(end_to_end),
         "before": before(end_to_end),
+        "before-12mp": before(_read("end_to_end_12mp")),
         "latency": latency(end_to_end),
         "start": start(footprint),
         "parts": parts(footprint),
