@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from run_gpu import EXPERIMENTS, Setup, parser
 
+from run_gpu import EXPERIMENTS, Setup, parser
 from shoal.cli.profile_table import described
 from shoal.engine.shared_memory import DEVICE
 from shoal.modelstore.pbtxt import FILE
