@@ -23,6 +23,7 @@ from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
 from shoal.engine.triton_slot import TritonSlot, place, row_bytes
 from shoal.engine.turns import Turns
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
+from shoal.triton.client import AWAY, Away, NotSteered
 from shoal.triton.steer import steered
 
 if TYPE_CHECKING:
@@ -76,8 +77,10 @@ class TritonEngine:
         """See ``Engine``."""
         started = monotonic()
         steering = steered(self._describe(config), config.batching)
-        if not await self.client.load(config.name, steering):
-            _log.warning("model %s: Triton can't be steered, so its own queue settings hold there too", config.name)
+        try:
+            await self.client.load(config.name, steering)
+        except NotSteered as error:
+            _log.warning("model %s: its own queue settings hold at Triton too: %s", config.name, error)
         model = TritonModel(self, config, steering)
         try:
             await model.warm()
@@ -97,8 +100,8 @@ class TritonEngine:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
-                index = await self.client.index()
-                lost = [model for model in self._models if index.get(model.config.name) == 0]
+                versions = await self.client.versions()
+                lost = [model for model in self._models if versions.get(model.config.name) == 0]
                 await asyncio.gather(*(model.revive() for model in lost))
             except Unavailable:
                 misses += 1
@@ -204,11 +207,12 @@ class TritonModel:
     async def revive(self) -> None:
         """Loads the model at a server that was started again. Raises Unavailable if that is away."""
         async with self._reviving:
-            if (await self._client.index()).get(self._config.name):
+            if (await self._client.versions()).get(self._config.name):
                 return  # another batch has seen to it
             try:
-                if not await self._client.load(self._config.name, self._steering):
-                    raise Unavailable("the inference server has not loaded the model yet; try again")
+                await self._client.load(self._config.name, self._steering)
+            except NotSteered as error:
+                raise Unavailable("the inference server has not loaded the model yet; try again") from error
             except ConfigurationError as error:
                 _log.error("%s", error)
                 raise Unavailable("the inference server can't load the model; try again") from error
@@ -231,9 +235,11 @@ class TritonModel:
         while True:
             try:
                 return await self._ask(slot, size, deadline)
-            except Unavailable:
+            except Unavailable as error:
                 slot.away = True
                 if self._closed or monotonic() + pause >= patience:
+                    if isinstance(error, Away):  # its address is no caller's affair
+                        raise Unavailable("the inference server is away; try again") from error
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -246,7 +252,7 @@ class TritonModel:
         try:
             answer = await self._client.infer(request)
         except grpc.aio.AioRpcError as error:
-            slot.doubtful = error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+            slot.doubtful = error.code() in AWAY
             await self._recover(error, slot)
             raise Unavailable("the inference server was started again; try again") from error
         finally:
@@ -264,8 +270,8 @@ class TritonModel:
                 await self.revive()
         elif "timeout expired" in reason:
             raise DeadlineExceeded("the deadline passed before the model could execute") from error
-        elif error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
-            raise Unavailable("the inference server is away; try again") from error
+        elif error.code() in AWAY:
+            raise self._client.away(error) from error
         else:
             raise Internal(f"model {self._config.name!r}: inference failed: {error.code().name}: {reason}") from error
 

@@ -27,7 +27,7 @@ from shoal.errors import ConfigurationError, Internal, NotFound, ShoalError, Una
 from shoal.modelstore.pbtxt import DTYPES
 from shoal.plan.inputs import fill_randomly
 from shoal.plan.profile import Subject
-from shoal.triton.client import TritonClient, away, datatype
+from shoal.triton.client import AWAY, NotSteered, TritonClient, datatype
 from shoal.triton.steer import original
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from shoal.plan.inputs import Fill
 
-_AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 _FORGET_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 0.02
 _NO_MODEL: Final = "shoal-profile-asks-whether-it-may"
@@ -92,8 +91,7 @@ class TritonTarget:
             NotFound: the server has no such model.
             ConfigurationError: it can't be profiled.
         """
-        client = TritonClient(asked.url)
-        try:
+        async with TritonClient(asked.url) as client:
             if not await client.live():
                 raise Unavailable(f"no Triton answers at {asked.url}; name its gRPC port, 8001 by default")
             loaded = await _make_ready(client, asked, say)
@@ -108,8 +106,6 @@ class TritonTarget:
                 if loaded:
                     with suppress(ShoalError):
                         await client.unload(asked.model)
-        finally:
-            await client.close()
 
     @property
     def subject(self) -> Subject:
@@ -169,7 +165,7 @@ class TritonTarget:
         _check(self._asked.model, self._config, largest := max(self.batches))
         self._steers = self._asked.steer and await _may_steer(self._client)
         self._server = await self._client.version()
-        self._version = (await self._client.index())[self._asked.model]
+        self._version = (await self._client.versions())[self._asked.model]
         fills = [fill(self._config.input[0]), *[fill_randomly] * (len(self._config.input) - 1)]
         sweep()
         self._slots = [_Slot(self._asked, self._config, largest, fills) for _ in range(self._asked.in_flight)]
@@ -201,8 +197,8 @@ class LoadedThere:
         try:
             answer = await self._client.infer(slot.request(batch))
         except grpc.aio.AioRpcError as error:
-            if error.code() in _AWAY:
-                raise away(error) from error
+            if error.code() in AWAY:
+                raise self._client.away(error) from error
             reason = error.details() or error.code().name
             raise Internal(f"model {self._model!r}: Triton can't run a batch of {batch}: {reason}") from error
         finally:
@@ -318,24 +314,27 @@ async def _forgotten(client: TritonClient, name: str) -> bool:
 async def _may_steer(client: TritonClient) -> bool:
     """Whether the server loads what it is told to: one that doesn't says so before it looks for the model."""
     try:
-        return await client.load(_NO_MODEL)
+        await client.load(_NO_MODEL)
+    except NotSteered:
+        return False
     except ConfigurationError:
-        return True
+        pass
+    return True
 
 
 async def _make_ready(client: TritonClient, asked: Asked, say: Callable[[str], None]) -> bool:
     """Whether the model was loaded for this."""
-    index = await client.index()
-    if asked.model not in index:
+    versions = await client.versions()
+    if asked.model not in versions:
         raise NotFound(
-            f"model {asked.model!r} is not in the repository of Triton at {asked.url}; there: {', '.join(index)}"
+            f"model {asked.model!r} is not in the repository of Triton at {asked.url}; there: {', '.join(versions)}"
         )
-    if index[asked.model]:
+    if versions[asked.model]:
         return False
-    if not await client.load(asked.model):
-        raise Unavailable(
-            f"model {asked.model!r} isn't ready at Triton, whose log says why, and it can't be loaded from here"
-        )
+    try:
+        await client.load(asked.model)
+    except NotSteered as error:
+        raise Unavailable(f"model {asked.model!r} isn't ready at Triton, whose log says why: {error}") from error
     say(f"loaded {asked.model} at Triton, until this ends")
     return True
 
