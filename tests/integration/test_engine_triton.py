@@ -16,17 +16,19 @@ from shoal.spec import Service
 from shoal.triton.client import NotSteered, TritonClient
 from shoal.triton.running import running
 from shoal.worker.sources import StoreSource, TritonSource
+from support.cable import cable
 from support.engine_contract import ALONE, BLUE, RED, EngineContract, colours
 from support.tiny_models import add_tiny_classifier, add_tiny_detector
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from shoal.modelstore.config import ModelConfig
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+PATIENCE_SECONDS = 30
 SLOW = """
 import time
 _execute = TritonPythonModel.execute
@@ -34,6 +36,17 @@ def _slowly(self, requests):
     time.sleep(1.0)
     return _execute(self, requests)
 TritonPythonModel.execute = _slowly
+"""
+
+GATED = """
+import os, time
+_execute = TritonPythonModel.execute
+def _gated(self, requests):
+    open({begun!r}, "w").close()
+    while not os.path.exists({gate!r}):
+        time.sleep(0.01)
+    return _execute(self, requests)
+TritonPythonModel.execute = _gated
 """
 
 
@@ -107,6 +120,41 @@ async def test_memory_that_triton_can_not_open_is_done_without(
     assert not await engine.client.registered()
     await engine.close()
     assert not content(tmp_path)
+
+
+async def test_memory_that_a_broken_call_still_uses_is_let_go_of_later(
+    served: tuple[Path, str], store: Path, tmp_path: Path
+) -> None:
+    gate, begun = tmp_path / "gate", tmp_path / "begun"
+    config = add_tiny_classifier(store, classes=2**16, python_runner=True, batching=ALONE)
+    with config.path.with_name("model.py").open("a") as file:
+        file.write(GATED.format(gate=str(gate), begun=str(begun)))
+    gate.touch()
+    source = StoreSource(store, Service(), "default")
+    async with cable(served[1]) as way, TritonClient(served[1]) as straight:
+        engine = TritonEngine(TritonClient(way.url), source.describe, owned=True)
+        loaded = await engine.load(config)
+        before = await straight.registered()
+        gate.unlink()
+        begun.unlink()
+        slot = await loaded.acquire()
+        answer = asyncio.create_task(loaded.infer(slot, 1))
+        await until(begun.exists)
+        way.cut()
+        while not await straight.registered() > before:  # noqa: ASYNC110 - Triton doesn't say
+            await asyncio.sleep(0.02)
+        gate.touch()
+        await answer
+        loaded.release(slot)
+        assert await straight.registered()
+        await engine.close()
+        assert not await straight.registered()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not true():  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.02)
 
 
 async def test_a_deadline_passes_and_the_slot_comes_back(engine: TritonEngine, store: Path) -> None:

@@ -61,6 +61,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     failed: dict[str, str] = field(default_factory=dict)
     """Models that couldn't be loaded, and why."""
     regions: dict[str, np.ndarray] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    """Regions that a request still uses whose caller is gone."""
+    refused: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it kept one of them."""
 
     def __post_init__(self) -> None:
         self.go.set()
@@ -137,6 +141,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return v2.SystemSharedMemoryRegisterResponse()
 
     async def SystemSharedMemoryUnregister(self, request: Any, context: Any) -> Any:
+        if request.name in self.used:
+            self.refused.set()
+            await context.abort(
+                grpc.StatusCode.INTERNAL, f"Cannot unregister '{request.name}', it is currently in use."
+            )
         self.regions.pop(request.name, None)
         return v2.SystemSharedMemoryUnregisterResponse()
 

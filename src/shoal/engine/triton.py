@@ -27,7 +27,7 @@ from shoal.triton.client import AWAY, Away, NotSteered
 from shoal.triton.steer import steered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
 
     from numpy.typing import NDArray
 
@@ -70,6 +70,7 @@ class TritonEngine:
         self._owned = owned
         self._shares = shares_memory
         self._models: weakref.WeakSet[TritonModel] = weakref.WeakSet()
+        self._forgetting: set[asyncio.Task[None]] = set()
         if removed := sweep():
             _log.info("removed %d regions of shared memory that dead workers left", removed)
 
@@ -115,8 +116,7 @@ class TritonEngine:
     async def close(self) -> None:
         """See ``Engine``. The server keeps its models."""
         self._owned = False
-        for model in list(self._models):
-            await model.close()
+        await asyncio.gather(*(model.close() for model in list(self._models)))
         await self.client.close()
 
     async def forget(self, model: TritonModel) -> None:
@@ -138,6 +138,25 @@ class TritonEngine:
         except OSError as error:
             self.stop_sharing(f"{size} bytes of /dev/shm can't be had: {error.strerror}")
             return None
+
+    def drop(self, regions: Collection[Region]) -> None:
+        """Takes memory away: here at once, and at the server as soon as no request there uses it."""
+        names = [region.name for region in regions]
+        for region in regions:
+            region.close()
+        if names:
+            task = asyncio.create_task(self._make_forget(names))
+            self._forgetting.add(task)
+            task.add_done_callback(self._forgetting.discard)
+
+    async def dropped(self) -> None:
+        """Waits until the server has let go of what was dropped, or won't."""
+        if self._forgetting:
+            await asyncio.wait(self._forgetting)
+
+    async def _make_forget(self, names: Collection[str]) -> None:
+        if left := await self.client.forget(names):
+            _log.warning("Triton at %s keeps %d regions of shared memory until it ends", self.client.url, len(left))
 
     def stop_sharing(self, reason: str) -> None:
         """Says once that from now on tensors go in the messages."""
@@ -225,9 +244,10 @@ class TritonModel:
         if self._running:
             await asyncio.wait(self._running)
         for slot in self._made:
-            await slot.close(self._client)
+            slot.close(self._engine)
         self._made.clear()
         await self._engine.forget(self)
+        await self._engine.dropped()
 
     async def _run(self, slot: TritonSlot, size: int, patience: float, deadline: float) -> Inference:
         """Asks until there is an answer. Raises as ``infer``."""

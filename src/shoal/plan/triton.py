@@ -8,12 +8,10 @@ many and without a dynamic batcher, which would merge what is measured, and at t
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import math
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
 
     from shoal.plan.inputs import Fill
 
-_FORGET_SECONDS: Final = 30.0
-_PAUSE_SECONDS: Final = 0.02
 _NO_MODEL: Final = "shoal-profile-asks-whether-it-may"
 _VARIED: Final = ("instance_group", "dynamic_batching", "max_batch_size")
 """Fields of a configuration that a profile is about: they don't make another subject."""
@@ -178,7 +174,9 @@ class TritonTarget:
 
     async def _release(self) -> None:
         """Takes the memory away, here and at the server."""
-        await _forget(self._client, [name for slot in self._slots for name in slot.unshare()])
+        names = [name for slot in self._slots for name in slot.unshare()]
+        if left := await self._client.forget(names):
+            self._say(f"Triton at {self._asked.url} keeps {len(left)} regions of shared memory until it ends")
 
 
 class LoadedThere:
@@ -223,7 +221,6 @@ class _Slot:
         self._largest = largest
         self._fills = fills
         self._requests: dict[int, Any] = {}
-        self._registered: list[Region] = []
         self.regions: list[Region] = []
 
     async def share(self, client: TritonClient) -> None:
@@ -234,15 +231,13 @@ class _Slot:
             self.regions.append(region)
             fill(np.frombuffer(region.memory, kind).reshape(shape))
             await client.register(region.name, region.size)
-            self._registered.append(region)
 
     def unshare(self) -> list[str]:
-        """Takes the memory away; the names that the server knows it by."""
-        names = [region.name for region in self._registered]
+        """Takes the memory away; the names that the server may know it by."""
         for region in self.regions:
             region.close()
+        names = [region.name for region in self.regions]
         self.regions.clear()
-        self._registered.clear()
         return names
 
     def request(self, batch: int) -> Any:  # noqa: ANN401 - a protobuf message
@@ -290,25 +285,6 @@ def with_instances(config: Any, instances: int) -> Any:  # noqa: ANN401 - protob
         changed.ClearField("dynamic_batching")
     changed.ClearField("response_cache")
     return changed
-
-
-async def _forget(client: TritonClient, names: list[str]) -> None:
-    """Makes the server let go of memory. It doesn't while it reads it, as after Ctrl-C, so it is asked again."""
-    waiting, until = names, monotonic() + _FORGET_SECONDS
-    while waiting and monotonic() < until:
-        waiting = [name for name in waiting if not await _forgotten(client, name)]
-        if waiting:
-            await asyncio.sleep(_PAUSE_SECONDS)
-
-
-async def _forgotten(client: TritonClient, name: str) -> bool:
-    try:
-        await client.unregister(name)
-    except ConfigurationError as error:
-        return "in use" not in str(error)
-    except Unavailable:
-        pass  # it is gone, and with it what it knew
-    return True
 
 
 async def _may_steer(client: TritonClient) -> bool:

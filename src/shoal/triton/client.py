@@ -1,7 +1,7 @@
 """The v2 gRPC protocol of one server, and the control API that comes with it.
 
 ``load`` and ``unload`` steer what an ``explicit`` server has; ``index`` and ``config`` say what that is; ``infer``,
-``register`` and ``unregister`` are for the engine. The protocol:
+``register`` and ``forget`` are for the engine. The protocol:
 https://github.com/kserve/open-inference-protocol and Triton's extensions to it,
 https://github.com/triton-inference-server/server/tree/main/docs/protocol.
 """
@@ -12,6 +12,7 @@ import asyncio
 import math
 import struct
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
@@ -21,7 +22,7 @@ from tritonclient.grpc import service_pb2_grpc
 from shoal.errors import ConfigurationError, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from shoal.errors import ShoalError
 
@@ -38,11 +39,13 @@ _OPTIONS = [
 _ANSWER_SECONDS: Final = 5.0
 """What a server that is there may take for anything but loading and inference."""
 _LOAD_SECONDS: Final = 600.0
+_FORGET_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.05
 _MOST_LABELS: Final = 100_000
 AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
 """The codes of a server that is away. A few refusals come with them too, and are told by their texts."""
 _UNKNOWN: Final = "unknown model"
+_IN_USE: Final = "in use"
 _NOT_ALLOWED: Final = "is not allowed"
 """In the answer of a server that polls its repository, or loads all of it at its start."""
 
@@ -194,16 +197,37 @@ class TritonClient:
             if name not in await self.registered():  # its answer to an earlier try was lost
                 raise
 
-    async def unregister(self, name: str) -> None:
-        """Makes the server let go of a shared memory; of an unknown one too."""
-        request = v2.SystemSharedMemoryUnregisterRequest(name=name)
-        await self._ask(self._stub.SystemSharedMemoryUnregister, request, "let go of shared memory")
+    async def forget(self, names: Collection[str], seconds: float = _FORGET_SECONDS) -> Collection[str]:
+        """Makes the server let go of shared memory, which its maker may have unlinked; of unknown one too.
+
+        It refuses while a request uses the memory, as one does whose caller is gone; so it is asked again for
+        ``seconds``. A server that is away has forgotten.
+
+        Returns:
+            What it still has. That memory isn't freed before the server lets go of it, or ends.
+        """
+        until = monotonic() + seconds
+        while names := [name for name in names if not await self._forgotten(name)]:
+            if monotonic() >= until:
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+        return names
 
     async def registered(self) -> set[str]:
         """The names of the shared memory that the server knows."""
         request = v2.SystemSharedMemoryStatusRequest()
         answer = await self._ask(self._stub.SystemSharedMemoryStatus, request, "list shared memory")
         return set(answer.regions)
+
+    async def _forgotten(self, name: str) -> bool:
+        request = v2.SystemSharedMemoryUnregisterRequest(name=name)
+        try:
+            await self._ask(self._stub.SystemSharedMemoryUnregister, request, "let go of shared memory")
+        except ConfigurationError as error:
+            return _IN_USE not in str(error)
+        except Away:
+            pass  # it is gone, and with it what it knew
+        return True
 
     def away(self, error: grpc.aio.AioRpcError) -> Away:
         """What to raise where ``error`` says that the server is away."""

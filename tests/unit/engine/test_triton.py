@@ -89,6 +89,26 @@ async def test_large_outputs_lie_in_shared_memory_too(engine: TritonEngine, fake
     assert not any((DEVICE / name).exists() for name in regions)
 
 
+async def test_memory_that_a_broken_call_still_uses_is_let_go_of_later(
+    engine: TritonEngine, fake: FakeTriton, store: Path
+) -> None:
+    loaded = await engine.load(add_tiny_classifier(store, classes=8192, batching=BatchingSettings(max_batch_size=4)))
+    slot = await loaded.acquire()
+    await loaded.infer(slot, 1)
+    before = set(fake.regions)
+    fake.used = before.copy()
+    fake.troubles.append((grpc.StatusCode.UNAVAILABLE, "Socket closed"))
+    await loaded.infer(slot, 1)  # nothing waits for the broken call
+    loaded.release(slot)
+    assert before < set(fake.regions)
+    assert sum((DEVICE / name).exists() for name in fake.regions) == 2
+    closing = asyncio.create_task(loaded.close())
+    await fake.refused.wait()
+    fake.used.clear()
+    await closing
+    assert not fake.regions
+
+
 async def test_a_server_that_refuses_shared_memory_gets_messages_and_that_is_said_once(
     engine: TritonEngine, fake: FakeTriton, store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
+from shoal.engine.shared_memory import Region
 from shoal.errors import ConfigurationError, NotFound
 from shoal.triton.client import Away, Loaded, NotSteered, TritonClient, item_size
 from shoal.triton.steer import original, steered
@@ -114,3 +116,18 @@ async def test_a_server_that_is_not_there_is_away() -> None:
 
 def test_the_size_of_a_number() -> None:
     assert [item_size(name) for name in ("UINT8", "FP32", "INT64", "BOOL")] == [1, 4, 8, 1]
+
+
+async def test_memory_that_a_request_uses_is_asked_for_again(served: tuple[FakeTriton, TritonClient]) -> None:
+    fake, client = served
+    region = Region(8)
+    await client.register(region.name, region.size)
+    region.close()
+    fake.used = {region.name}
+    assert await client.forget([region.name, "unknown"], seconds=0) == [region.name]
+    forgetting = asyncio.create_task(client.forget([region.name]))
+    fake.refused.clear()
+    await fake.refused.wait()
+    fake.used.clear()
+    assert await forgetting == []
+    assert not fake.regions
