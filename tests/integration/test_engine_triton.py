@@ -21,7 +21,7 @@ from support.engine_contract import ALONE, BLUE, RED, EngineContract, colours
 from support.tiny_models import add_tiny_classifier, add_tiny_detector
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from shoal.modelstore.config import ModelConfig
@@ -139,22 +139,19 @@ async def test_memory_that_a_broken_call_still_uses_is_let_go_of_later(
         begun.unlink()
         slot = await loaded.acquire()
         answer = asyncio.create_task(loaded.infer(slot, 1))
-        await until(begun.exists)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not begun.exists():  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.02)
         way.cut()
-        while not await straight.registered() > before:  # noqa: ASYNC110 - Triton doesn't say
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await straight.registered() > before:  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.02)
         gate.touch()
         await answer
         loaded.release(slot)
         assert await straight.registered()
         await engine.close()
         assert not await straight.registered()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not true():  # noqa: ASYNC110 - of another process
-            await asyncio.sleep(0.02)
 
 
 async def test_a_deadline_passes_and_the_slot_comes_back(engine: TritonEngine, store: Path) -> None:

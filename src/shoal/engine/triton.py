@@ -71,12 +71,16 @@ class TritonEngine:
         self._shares = shares_memory
         self._models: weakref.WeakSet[TritonModel] = weakref.WeakSet()
         self._forgetting: set[asyncio.Task[None]] = set()
-        if removed := sweep():
-            _log.info("removed %d regions of shared memory that dead workers left", removed)
+        """What makes the server let go of memory."""
+        self._dead = sweep()
+        if self._dead:
+            _log.info("removed %d regions of shared memory that dead workers left", len(self._dead))
 
     async def load(self, config: ModelConfig) -> TritonModel:
         """See ``Engine``."""
         started = monotonic()
+        dead, self._dead = self._dead, ()
+        self._let_go(dead)
         steering = steered(self._describe(config), config.batching)
         try:
             await self.client.load(config.name, steering)
@@ -141,20 +145,22 @@ class TritonEngine:
 
     def drop(self, regions: Collection[Region]) -> None:
         """Takes memory away: here at once, and at the server as soon as no request there uses it."""
-        names = [region.name for region in regions]
         for region in regions:
             region.close()
-        if names:
-            task = asyncio.create_task(self._make_forget(names))
-            self._forgetting.add(task)
-            task.add_done_callback(self._forgetting.discard)
+        self._let_go([region.name for region in regions])
 
     async def dropped(self) -> None:
         """Waits until the server has let go of what was dropped, or won't."""
         if self._forgetting:
             await asyncio.wait(self._forgetting)
 
-    async def _make_forget(self, names: Collection[str]) -> None:
+    def _let_go(self, names: Collection[str]) -> None:
+        if names:
+            task = asyncio.create_task(self._forget(names))
+            self._forgetting.add(task)
+            task.add_done_callback(self._forgetting.discard)
+
+    async def _forget(self, names: Collection[str]) -> None:
         if left := await self.client.forget(names):
             _log.warning("Triton at %s keeps %d regions of shared memory until it ends", self.client.url, len(left))
 

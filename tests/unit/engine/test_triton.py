@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import grpc
+import numpy as np
 import pytest
 
 from shoal.batching.settings import BatchingSettings
@@ -107,6 +108,18 @@ async def test_memory_that_a_broken_call_still_uses_is_let_go_of_later(
     fake.used.clear()
     await closing
     assert not fake.regions
+
+
+async def test_memory_of_a_dead_worker_is_let_go_of(served: tuple[FakeTriton, str], store: Path) -> None:
+    fake, url = served
+    left = DEVICE / "shoal-slot-of-a-dead-worker"
+    left.touch()
+    fake.regions[left.name] = np.zeros(1, np.uint8)
+    engine = TritonEngine(TritonClient(url), StoreSource(store, Service(), "default").describe, owned=True)
+    await load(engine, store)
+    await engine.close()
+    assert not fake.regions
+    assert not left.exists()
 
 
 async def test_a_server_that_refuses_shared_memory_gets_messages_and_that_is_said_once(
