@@ -23,6 +23,7 @@ from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
 from shoal.engine.triton_slot import TritonSlot, place, row_bytes
 from shoal.engine.turns import Turns
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
+from shoal.modelstore.pbtxt import DTYPES
 from shoal.triton.client import AWAY, Away, NotSteered
 from shoal.triton.steer import steered
 
@@ -46,9 +47,9 @@ _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 _PATIENCE_SECONDS: Final = 60.0
 """A batch without a deadline is tried again for so long."""
-_NAMES: Final = {"bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
-"""The protocol's name of numpy's, where that isn't numpy's in capitals."""
-_DTYPES: Final = {name: dtype for dtype, name in _NAMES.items()}
+_DTYPES: Final = {name.removeprefix("TYPE_"): dtype for name, dtype in DTYPES.items()}
+"""Numpy's name of the protocol's."""
+_NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class TritonEngine:
@@ -306,8 +307,8 @@ class TritonModel:
         request = v2.ModelInferRequest(model_name=self._config.name)
         if deadline < math.inf:
             request.parameters["timeout"].int64_param = max(1, int((deadline - monotonic()) * 1e6))
-        name = _NAMES.get(picture.dtype) or picture.dtype.upper()
-        tensor = request.inputs.add(name=picture.name, datatype=name, shape=[size, *picture.shape])
+        shape = [size, *picture.shape]
+        tensor = request.inputs.add(name=picture.name, datatype=_NAMES[picture.dtype], shape=shape)
         rows = slot.input[:size]
         if slot.shared and slot.region is not None:
             place(tensor, slot.region, rows.nbytes)
@@ -323,13 +324,13 @@ class TritonModel:
         outputs: dict[str, NDArray[np.generic]] = {}
         try:
             for tensor, content in zip(answer.outputs, answer.raw_output_contents, strict=True):
-                dtype = np.dtype(_DTYPES.get(tensor.datatype) or tensor.datatype.lower())
+                dtype = np.dtype(_DTYPES[tensor.datatype])
                 outputs[tensor.name] = (
                     np.frombuffer(slot.results[tensor.name].memory, dtype, math.prod(tensor.shape)).copy()
                     if slot.shared and tensor.name in slot.results
                     else np.frombuffer(content, dtype)
                 ).reshape(tensor.shape)
-        except (TypeError, ValueError) as error:
+        except (KeyError, ValueError) as error:
             raise Internal(f"model {self._config.name!r}: an output makes no sense: {error}") from error
         for name, value in outputs.items():
             if value.shape[:1] != (size,):

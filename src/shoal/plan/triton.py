@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import numpy as np
-from google.protobuf import json_format
 from tritonclient.grpc import service_pb2 as v2
 
 from shoal.engine.shared_memory import Region, sweep
 from shoal.engine.slots import SlotPool
+from shoal.engine.triton_slot import place
 from shoal.errors import ConfigurationError, Internal, NotFound, ShoalError, Unavailable
-from shoal.modelstore.pbtxt import DTYPES
+from shoal.modelstore import pbtxt
 from shoal.plan.inputs import fill_randomly
 from shoal.plan.profile import Subject
-from shoal.triton.client import AWAY, NotSteered, TritonClient, datatype
+from shoal.triton.client import AWAY, NotSteered, TritonClient
 from shoal.triton.steer import original
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class TritonTarget:
     @property
     def instances(self) -> int:
         """See ``Target``."""
-        return sum(max(group.count, 1) * max(len(group.gpus), 1) for group in self._config.instance_group) or 1
+        return pbtxt.instances(self._config)
 
     @property
     def batches(self) -> Sequence[int]:
@@ -147,11 +147,11 @@ class TritonTarget:
         if not self._steers:
             yield self._model()
             return
-        await self._client.load(self._asked.model, _json(with_instances(self._config, instances)))
+        await self._client.load(self._asked.model, pbtxt.to_json(with_instances(self._config, instances)))
         try:
             yield self._model()
         finally:
-            await self._client.load(self._asked.model, _json(self._config))
+            await self._client.load(self._asked.model, pbtxt.to_json(self._config))
 
     def _model(self) -> LoadedThere:
         return LoadedThere(self._client, self._asked.model, self._version, self._slots)
@@ -250,14 +250,13 @@ class _Slot:
         request = v2.ModelInferRequest(model_name=self._asked.model)
         for name, value in self._asked.parameters.items():
             request.parameters[name].string_param = value
-        for place, tensor in enumerate(self._config.input):
+        for index, tensor in enumerate(self._config.input):
             shape, kind = self._shape(tensor, batch), _dtype(tensor)
-            told = request.inputs.add(name=tensor.name, datatype=datatype(tensor), shape=shape)
+            told = request.inputs.add(name=tensor.name, datatype=pbtxt.datatype(tensor), shape=shape)
             if self.regions:
-                told.parameters["shared_memory_region"].string_param = self.regions[place].name
-                told.parameters["shared_memory_byte_size"].int64_param = math.prod(shape) * kind.itemsize
+                place(told, self.regions[index], math.prod(shape) * kind.itemsize)
             else:
-                request.raw_input_contents.append(_content(shape, kind, self._fills[place]))
+                request.raw_input_contents.append(_content(shape, kind, self._fills[index]))
         for output in self._config.output:
             request.outputs.add(name=output.name)
         return request
@@ -333,17 +332,13 @@ def _check(model: str, config: Any, largest: int) -> None:  # noqa: ANN401 - a p
 
 
 def _dtype(tensor: Any) -> np.dtype[Any]:  # noqa: ANN401 - a protobuf message
-    name = f"TYPE_{datatype(tensor)}"
-    if name not in DTYPES:
+    name = pbtxt.enum_name(tensor, "data_type")
+    if name not in pbtxt.DTYPES:
         raise ConfigurationError(f"the input {tensor.name!r} is {name}; numbers can be made up, that can't")
-    return np.dtype(DTYPES[name])
+    return np.dtype(pbtxt.DTYPES[name])
 
 
 def _content(shape: tuple[int, ...], kind: np.dtype[Any], fill: Fill) -> bytes:
     rows: NDArray[Any] = np.zeros(shape, kind)
     fill(rows)
     return rows.tobytes()
-
-
-def _json(config: Any) -> str:  # noqa: ANN401 - a protobuf message
-    return json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)

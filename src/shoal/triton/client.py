@@ -20,6 +20,7 @@ from tritonclient.grpc import service_pb2 as v2
 from tritonclient.grpc import service_pb2_grpc
 
 from shoal.errors import ConfigurationError, NotFound, Unavailable
+from shoal.modelstore import pbtxt
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -160,8 +161,8 @@ class TritonClient:
         (picture,) = config.input
         batch = [1] if config.max_batch_size else []
         request = v2.ModelInferRequest(model_name=model)
-        tensor = request.inputs.add(name=picture.name, datatype=datatype(picture), shape=[*batch, *picture.dims])
-        request.raw_input_contents.append(bytes(math.prod(picture.dims) * item_size(tensor.datatype)))
+        request.inputs.add(name=picture.name, datatype=pbtxt.datatype(picture), shape=[*batch, *picture.dims])
+        request.raw_input_contents.append(bytes(pbtxt.bytes_of(picture)))
         request.outputs.add(name=output.name).parameters["classification"].int64_param = math.prod(output.dims)
         answer = await self._ask(self._stub.ModelInfer, request, f"run {model}", _LOAD_SECONDS)
         return _labels(answer.raw_output_contents[0])
@@ -259,18 +260,6 @@ class TritonClient:
         if _NOT_ALLOWED in reason:
             return NotSteered(f"{refusal}; start it with --model-control-mode=explicit")
         return self.away(error) if error.code() in AWAY else ConfigurationError(refusal)
-
-
-def datatype(tensor: Any) -> str:  # noqa: ANN401 - a protobuf message
-    """The protocol's name of a configured tensor's data type: ``UINT8``, ``FP32`` and so on."""
-    field = type(tensor).DESCRIPTOR.fields_by_name["data_type"]
-    return str(field.enum_type.values_by_number[tensor.data_type].name).removeprefix("TYPE_")
-
-
-def item_size(datatype: str) -> int:
-    """Bytes of one number of a data type such as ``FP32``."""
-    bits = datatype.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    return int(bits) // 8 if bits else 1  # BOOL
 
 
 def _labels(packed: bytes) -> tuple[str, ...]:

@@ -9,11 +9,11 @@ from shoal.errors import ConfigurationError, Unavailable
 from shoal.modelstore import repository
 from shoal.modelstore.mirror import Mirror
 from shoal.modelstore.pull import pull
-from shoal.modelstore.remote import Remote, Silent
+from shoal.modelstore.remote import Remote
 from shoal.modelstore.sync import Synchronizer
 from shoal.spec import ObjectStore
 from shoal.triton.client import Loaded
-from support.published import Bucket
+from support.published import Bucket, Silent
 from support.tiny_models import add_tiny_classifier
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 
 from shoal.engine.shared_memory import Region
 from shoal.errors import ConfigurationError, NotFound
-from shoal.triton.client import Away, Loaded, NotSteered, TritonClient, item_size
+from shoal.triton.client import Away, Loaded, NotSteered, TritonClient
 from shoal.triton.steer import original, steered
 from support.fake_triton import FakeTriton, fake_triton
 from support.tiny_models import COLOURS, add_tiny_classifier, add_tiny_detector
@@ -112,10 +112,6 @@ async def test_a_server_that_is_not_there_is_away() -> None:
         for call in (client.index(), client.load("tiny"), client.unload("tiny"), client.registered()):
             with pytest.raises(Away, match=r"the Triton at 127\.0\.0\.1:1 is away"):
                 await call
-
-
-def test_the_size_of_a_number() -> None:
-    assert [item_size(name) for name in ("UINT8", "FP32", "INT64", "BOOL")] == [1, 4, 8, 1]
 
 
 async def test_memory_that_a_request_uses_is_asked_for_again(served: tuple[FakeTriton, TritonClient]) -> None:
