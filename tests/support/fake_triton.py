@@ -55,12 +55,16 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Unset: inferences wait for it."""
     troubles: deque[tuple[grpc.StatusCode, str]] = field(default_factory=deque)
     """What the next inferences end with, one each."""
+    answers: bool = True
+    """False: outputs come back with nothing in them."""
     requests: list[Any] = field(default_factory=list)
     """Every inference that came."""
     models: dict[str, Running] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     """Models that couldn't be loaded, and why."""
     regions: dict[str, np.ndarray] = field(default_factory=dict)
+    offered: list[str] = field(default_factory=list)
+    """Every region that came to be registered."""
     used: set[str] = field(default_factory=set)
     """Regions that a request still uses whose caller is gone."""
     refused: asyncio.Event = field(default_factory=asyncio.Event)
@@ -86,6 +90,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ServerReady(self, request: Any, context: Any) -> Any:
         return v2.ServerReadyResponse(ready=True)
+
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:
+        return v2.ServerMetadataResponse(version="2.0")
+
+    async def ModelStatistics(self, request: Any, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "built without statistics")
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:
         answer = v2.RepositoryIndexResponse()
@@ -133,6 +143,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return answer
 
     async def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:
+        self.offered.append(request.name)
         if not self.shares:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "shared memory from clients is disabled")
         if request.name in self.regions:
@@ -178,7 +189,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             answer.raw_output_contents.append(self._classes(model, value))
             return
         answer.outputs.add(name=wanted.name, datatype=_PROTOCOL[value.dtype], shape=value.shape)
-        content = value.tobytes()
+        content = value.tobytes() if self.answers else b""
         if name := wanted.parameters["shared_memory_region"].string_param:
             self.regions[name][: len(content)] = np.frombuffer(content, np.uint8)
             content = b""

@@ -189,7 +189,7 @@ class Synchronizer:
             await self._control.load(model)
         except Unavailable:
             return  # _load_missing sees to it
-        except ConfigurationError:
+        except (ConfigurationError, NotFound):
             if before is None:
                 self._mirror.withdraw(model)
             else:
@@ -208,7 +208,7 @@ class Synchronizer:
             self._told.add(model)
             try:
                 await self._control.load(model)
-            except ConfigurationError as error:
+            except (ConfigurationError, NotFound) as error:
                 self._refuse(model, str(error))
                 if self._mirror.back(model):
                     await self._load(model, None)
