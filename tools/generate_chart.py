@@ -75,7 +75,7 @@ def schema() -> dict[str, Any]:
         for key, text in documentation(kind).items():
             described["properties"][key]["description"] = text
     found["properties"]["global"] = {"type": "object", "description": "Helm's own, for charts that hold this one."}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_without_titles(found)}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_tidy(found)}
 
 
 def sections(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -125,15 +125,17 @@ def _one_line(text: str) -> str:
     return " ".join(text.split()).replace("``", "`")
 
 
-def _without_titles(node: Any) -> Any:
-    """pydantic's titles only repeat the keys."""
+def _tidy(node: Any) -> Any:
+    """Without what repeats keys and other places, and strict about the names in tables."""
     if isinstance(node, list):
-        return [_without_titles(each) for each in node]
-    if isinstance(node, dict):
-        return {
-            key: _without_titles(value) for key, value in node.items() if key != "title" or not isinstance(value, str)
-        }
-    return node
+        return [_tidy(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    left_out = {key for key, value in node.items() if key == "title" and isinstance(value, str)}
+    if "$ref" in node:
+        left_out.add("default")
+    strict = {"additionalProperties": False} if "patternProperties" in node else {}
+    return {key: _tidy(value) for key, value in node.items() if key not in left_out} | strict
 
 
 # values.yaml

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -22,6 +23,8 @@ from shoal.section import HttpAddress, Name, Port, Seconds, Section, StoreUrl
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+_WILDCARDS = re.compile(r"[*?]|\[[^]]*\]")
 
 RECENT_REQUESTS = 10_000
 """Remembered by each batcher and worker, where the file names no number."""
@@ -251,12 +254,15 @@ class Service(Section):
         return self
 
     def pool_of(self, model: str) -> str | None:
-        """The pool that serves ``model``: by exact name, else by the first pattern that matches, in file order."""
-        for exact in (True, False):
-            for name, pool in self.pools.items():
-                if any(model == p if exact else fnmatchcase(model, p) for p in pool.models):
-                    return name
-        return None
+        """The pool that serves ``model``: by exact name, else by the pattern that spells out most of it.
+
+        No order of pools counts, since Helm knows none.
+        """
+        owners = {pattern: name for name, pool in self.pools.items() for pattern in pool.models}
+        if model in owners:
+            return owners[model]
+        fitting = [pattern for pattern in owners if fnmatchcase(model, pattern)]
+        return owners[max(fitting, key=_spelt_out)] if fitting else None
 
     def models_of(self, pool: str, store: Iterable[str]) -> list[str]:
         """Those of the ``store``'s models that ``pool`` serves."""
@@ -271,6 +277,11 @@ class Service(Section):
     def override(self, model: str) -> ModelOverride:
         """The overrides of ``model``, empty ones if the file has none."""
         return self.models.get(model, ModelOverride())
+
+
+def _spelt_out(pattern: str) -> tuple[int, str]:
+    """Sorts patterns: by their letters that are no wildcards, then alphabetically."""
+    return len(_WILDCARDS.sub("", pattern)), pattern
 
 
 def load(path: Path | None) -> Service:

@@ -59,9 +59,11 @@
 {{- end -}}
 {{- end -}}
 {{- range $name, $model := .Values.models | default dict -}}
-{{- if and $model $model.max_batch_size $model.preferred_batch_size -}}
-{{- if gt (int (max $model.preferred_batch_size)) (int $model.max_batch_size) -}}
-{{- fail (printf "models.%s: preferred_batch_size goes over max_batch_size (%v)" $name $model.max_batch_size) -}}
+{{- if and $model $model.max_batch_size -}}
+{{- range $model.preferred_batch_size -}}
+{{- if gt (int .) (int $model.max_batch_size) -}}
+{{- fail (printf "models.%s: preferred_batch_size %d goes over max_batch_size (%d)" $name (int .) (int $model.max_batch_size)) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
