@@ -110,7 +110,9 @@ class Rendered:
 
     @classmethod
     def parse(cls, text: str, **there: Any) -> Rendered:
-        return cls([each for each in YAML(typ="safe").load_all(text) if each], **there)
+        reader = YAML(typ="safe")
+        reader.version = (1, 1)  # as Kubernetes reads it: 0440 is octal
+        return cls([each for each in reader.load_all(text) if each], **there)
 
     def of(self, kind: str) -> list[Object]:
         return [each for each in self.objects if each["kind"] == kind]
