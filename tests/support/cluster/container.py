@@ -57,7 +57,10 @@ def triton_image() -> Image:
     """Of the fetched Triton, whose Python backend runs on our Python: it has no other."""
     found = installation.find()
     libraries = (found.libraries, found.server.parents[3] / installation.WHEEL_LIBRARIES)
-    environment = {"PATH": f"/image:{sys.base_prefix}/bin:/usr/bin:/bin", "LD_LIBRARY_PATH": ":".join(map(str, libraries))}
+    environment = {
+        "PATH": f"/image:{sys.base_prefix}/bin:/usr/bin:/bin",
+        "LD_LIBRARY_PATH": ":".join(map(str, libraries)),
+    }
     folders = {"/opt/tritonserver": found.server.parents[1]}
     return Image(environment, {"tritonserver": found.server}, folders, str(found.packages))
 
@@ -117,6 +120,11 @@ class Container:
         """Ends every process of the container."""
         with suppress(ProcessLookupError):
             self._process.kill()  # unshare takes its child along
+
+    def status(self) -> dict[str, str]:
+        """Of process 1, as proc(5) has it."""
+        lines = Path(f"/proc/{self._first()}/status").read_text().splitlines()
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
     def tail(self, lines: int = 20) -> str:
         """The last lines that it said."""
