@@ -308,14 +308,12 @@ def _secrets(rendered: Rendered) -> Iterator[str]:
 
 
 def _mounted_paths(rendered: Rendered) -> Iterator[str]:
-    """A file below /etc/shoal that a command names is mounted, and each Secret's folder is there for who reads it."""
-    maps = {each["metadata"]["name"]: set(each["data"]) for each in rendered.of("ConfigMap")}
+    """A file below /etc/shoal that a command names is mounted."""
     for pod in rendered.pods:
         for container in pod.containers:
             for word in container.command:
                 if word.startswith("/etc/shoal/") and word not in mounted_files(rendered, pod, container):
                     yield f"{_title(pod.owner)}: {container.name} reads {word}, which isn't mounted"
-    del maps
 
 
 def mounted_files(rendered: Rendered, pod: Pod, container: Container) -> set[str]:
