@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from shoal.errors import Code
-from shoal.router.clusters import ANY_WORKER, batcher_cluster, pool_cluster
+from shoal.router.clusters import ADMIN, ANY_WORKER, batcher_cluster, pool_cluster
 from shoal.router.resources import CLIENT_HEADER, KEY_HEADER, MODEL_HEADER, Json, header, seconds, typed
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ REQUESTED_MODEL = f"%REQ({MODEL_HEADER}):64%"
 
 PUBLIC = "public"
 BALANCER = "balancer"
+METRICS = "metrics"
 
 _INFERENCE = "/shoal.v1.Inference/"
 _UPLOADS = "/shoal.v1.Uploads/"
@@ -73,6 +74,18 @@ def balancer_routes(service: Service, models: Sequence[str]) -> Json:
             ),
             *_model_missing(_BATCHING),
             _refusal({"prefix": "/"}, Code.UNIMPLEMENTED, "only shoal.batching.v1.Batching is here"),
+        ],
+    )
+
+
+def metrics_routes() -> Json:
+    """The route configuration of the metrics listener: two paths of the admin address, to read."""
+    reading = {"name": ":method", "string_match": {"exact": "GET"}}
+    return _configuration(
+        METRICS,
+        routes=[
+            {"match": {"path": path, "headers": [reading]}, "route": {"cluster": ADMIN, "timeout": "10s"}}
+            for path in ("/stats/prometheus", "/ready")
         ],
     )
 
