@@ -25,7 +25,6 @@ from support.chart import CHART, HELM, SCENARIOS, helm, render, template
 from support.rendered import Container, Pod, Rendered, apart, faults, immutable, mounted_files
 
 KUBERNETES = "1.37"
-MISSING = {"router-config", "image-retention"}  # until branch pods is merged
 RELEASE = "shoal"
 KEYS = KeyRing([Key(id="alice-1", key="a-secret-of-some-length", owner="alice")])
 
@@ -123,8 +122,8 @@ def test_a_cluster_stumbles_over_nothing(rendered: Rendered) -> None:
 
 
 def test_every_command_line_is_one_of_ours(rendered: Rendered) -> None:
-    parts = {parse(c.command) for _, c in shoal_containers(rendered) if c.command[2] not in MISSING}
-    assert {"batcher", "worker"} <= parts
+    parts = {parse(container.command) for _, container in shoal_containers(rendered)}
+    assert {"router-config", "batcher", "worker"} <= parts
 
 
 def parse(command: list[str]) -> str:
@@ -209,7 +208,7 @@ def test_what_the_service_file_names_is_mounted_where_it_is_read(
         "image-retention": [service.object_store.credentials_file],
     }
     for pod, container in shoal_containers(rendered):
-        part = container.command[2]
+        part = parse(container.command)
         for file in filter(None, wanted.get(part, [])):
             assert file in mounted_files(rendered, pod, container), f"{pod.name}: {part} reads {file}"
 
@@ -382,7 +381,13 @@ def test_models_in_tritons_image_are_asked_of_triton(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("tag", "told", "allowed"),
-    [("26.04-py3", None, True), ("25.12-py3", None, False), ("mine", None, False), ("mine", True, True), ("26.05", False, False)],
+    [
+        ("26.04-py3", None, True),
+        ("25.12-py3", None, False),
+        ("mine", None, False),
+        ("mine", True, True),
+        ("26.05", False, False),
+    ],
 )
 def test_triton_is_told_to_share_memory_where_it_knows_how(
     tag: str, told: bool | None, allowed: bool, tmp_path: Path
@@ -406,7 +411,9 @@ def test_a_pods_gpus_are_where_the_engine_runs(everything: Path) -> None:
 
 def test_secrets_stay_out_of_everything_but_secrets(rendered: Rendered) -> None:
     assert not rendered.of("Secret")
-    assert all("credentials.json" not in str(each.get("data", {}).get("topology.json")) for each in rendered.of("ConfigMap"))
+    assert all(
+        "credentials.json" not in str(each.get("data", {}).get("topology.json")) for each in rendered.of("ConfigMap")
+    )
 
 
 def test_only_the_router_is_reachable_for_others(rendered: Rendered) -> None:

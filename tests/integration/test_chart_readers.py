@@ -44,28 +44,43 @@ def container(rendered: Rendered, which: str, name: str = WORKER) -> Any:
 
 BREAKS: list[tuple[str, Callable[[Rendered], Any]]] = [
     # selectors
-    ("Service shoal-router: selects the pods of []", lambda r: service(r, "shoal-router")["selector"].update({"x": "y"})),
+    (
+        "Service shoal-router: selects the pods of []",
+        lambda r: service(r, "shoal-router")["selector"].update({"x": "y"}),
+    ),
     ("selects the pods of ['shoal-batcher-", lambda r: service(r, "shoal-batcher-shared")["selector"].popitem()),
     (f"Deployment {WORKER}: selects", lambda r: deployment(r)["selector"]["matchLabels"].popitem()),
     (f"Deployment {WORKER}: selects", lambda r: deployment(r)["template"]["metadata"]["labels"].popitem()),
     (f"PodDisruptionBudget {WORKER}: selects", lambda r: budget(r)["selector"]["matchLabels"].popitem()),
     ("spreads other pods than its own", lambda r: constraint(r)["labelSelector"]["matchLabels"].update({"x": "y"})),
-    ("NetworkPolicy shoal-worker: selects no pod", lambda r: policy(r)["podSelector"]["matchLabels"].update({"x": "y"})),
+    (
+        "NetworkPolicy shoal-worker: selects no pod",
+        lambda r: policy(r)["podSelector"]["matchLabels"].update({"x": "y"}),
+    ),
     ("lets in pods that aren't there", lambda r: peer(r)["podSelector"]["matchLabels"].update({"x": "y"})),
     # ports and probes
     ("shoal-router has no port 8081", lambda r: service(r, "shoal-router")["ports"][0].update({"targetPort": 8081})),
     (f"{WORKER} has no port 9000", lambda r: container(r, "worker")["ports"].pop(0)),
     ("no pod has port 9007", lambda r: policy(r)["ingress"][0]["ports"][0].update({"port": 9007})),
-    ("worker is probed at port 9001", lambda r: container(r, "worker")["readinessProbe"]["grpc"].update({"port": 9001})),
+    (
+        "worker is probed at port 9001",
+        lambda r: container(r, "worker")["readinessProbe"]["grpc"].update({"port": 9001}),
+    ),
     ("triton is probed at port metrics", lambda r: probe(r, "triton")["httpGet"].update({"port": "metrics"})),
-    ("worker has no probe", lambda r: [container(r, "worker").pop(f"{p}Probe") for p in ("startup", "readiness", "liveness")]),
+    (
+        "worker has no probe",
+        lambda r: [container(r, "worker").pop(f"{p}Probe") for p in ("startup", "readiness", "liveness")],
+    ),
     ("two of its ports are the same", lambda r: container(r, "triton")["ports"][0].update({"containerPort": 9000})),
     ("is no name of a port", lambda r: container(r, "worker")["ports"][0].update({"name": "a-very-long-port-name"})),
     ("ends before anybody could ask it", lambda r: container(r, "triton").pop("restartPolicy")),
     # mounts and keys
     ("volume shm is not there", lambda r: drop(template(r)["volumes"], "shm")),
     ("volume keys is mounted nowhere", lambda r: drop(container(r, "worker")["volumeMounts"], "keys")),
-    ("mounts two volumes at one path", lambda r: container(r, "worker")["volumeMounts"][0].update({"mountPath": "/tmp"})),
+    (
+        "mounts two volumes at one path",
+        lambda r: container(r, "worker")["volumeMounts"][0].update({"mountPath": "/tmp"}),
+    ),
     ("volume keys: no other, or not with", lambda r: volume(r, "keys")["secret"].update({"secretName": "other"})),
     ("volume keys: no shoal-keys, or not", lambda r: volume(r, "keys")["secret"]["items"][0].update({"key": "k.json"})),
     ("volume service: no absent, or not", lambda r: volume(r, "service")["configMap"].update({"name": "absent"})),
@@ -83,14 +98,20 @@ BREAKS: list[tuple[str, Callable[[Rendered], Any]]] = [
     ("2 of them", lambda r: r.objects.append(r.objects[0])),
     ("is not a value for it", lambda r: deployment(r)["template"]["metadata"]["labels"].update({"x": "a" * 64})),
     # rights and secrets
-    ("may do more than it needs", lambda r: container(r, "triton")["securityContext"].update({"readOnlyRootFilesystem": False})),
+    (
+        "may do more than it needs",
+        lambda r: container(r, "triton")["securityContext"].update({"readOnlyRootFilesystem": False}),
+    ),
     ("may do more than it needs", lambda r: container(r, "worker").pop("securityContext")),
     ("may do more than it needs", lambda r: template(r)["securityContext"].update({"runAsUser": 0})),
     ("may do more than it needs", lambda r: template(r).update({"automountServiceAccountToken": True})),
     ("says not what it needs", lambda r: container(r, "worker")["resources"]["limits"].pop("memory")),
     ("a chart makes no Secret", lambda r: r.objects.append({"kind": "Secret", "metadata": {"name": "keys"}})),
     ("holds a secret", lambda r: r.of("ConfigMap")[0]["data"].update({"c": '{"secret_access_key": "x"}'})),
-    ("AWS_SECRET_ACCESS_KEY is written out", lambda r: container(r, "worker")["env"].append({"name": "AWS_SECRET_ACCESS_KEY", "value": "x"})),
+    (
+        "AWS_SECRET_ACCESS_KEY is written out",
+        lambda r: container(r, "worker")["env"].append({"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}),
+    ),
 ]
 
 
