@@ -90,7 +90,7 @@ def sections(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
     yield from seen
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def _models_in(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - a type, or what stands for one
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for argument in get_args(annotation) for found in _models_in(argument)]
@@ -125,7 +125,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split()).replace("``", "`")
 
 
-def _tidy(node: Any) -> Any:
+def _tidy(node: Any) -> Any:  # noqa: ANN401 - any JSON value
     """Without what repeats keys and other places, and strict about the names in tables."""
     if isinstance(node, list):
         return [_tidy(each) for each in node]
@@ -169,7 +169,7 @@ def _section_lines(kind: type[BaseModel], section: BaseModel) -> Iterator[str]:
             yield f"# {key}:" if value is None else f"{key}: {_flow(value)}"
 
 
-def _flow(value: Any) -> str:
+def _flow(value: Any) -> str:  # noqa: ANN401 - any JSON value
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_flow(key)}: {_flow(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The service file's ``kubernetes`` section: what only a cluster needs. ``shoal up`` reads past it, the chart acts on it.
+"""The service file's ``kubernetes`` section: what only a cluster needs; ``shoal up`` reads past it.
 
 Where Kubernetes has an object of its own for something (resources, tolerations, peers of a network policy …), it is
 given as Kubernetes knows it, and Kubernetes checks it.

@@ -1,4 +1,4 @@
-"""Reads rendered Kubernetes objects as a cluster would, and says what it would stumble over. Pure: no cluster, no I/O."""
+"""Reads rendered Kubernetes objects as a cluster would, and says what it would stumble over; no cluster, no I/O."""
 
 from __future__ import annotations
 
@@ -312,7 +312,7 @@ def _secrets(rendered: Rendered) -> Iterator[str]:
     """A Secret's content comes from a Secret alone."""
     yield from (f"{_title(each)}: a chart makes no Secret" for each in rendered.of("Secret"))
     telling = re.compile(
-        r"secret_access_key|access_key_id|x-api-key|shoal_[A-Za-z0-9_-]{20,}|BEGIN .*PRIVATE KEY", re.I
+        r"secret_access_key|access_key_id|x-api-key|shoal_[A-Za-z0-9_-]{20,}|BEGIN .*PRIVATE KEY", re.IGNORECASE
     )
     for each in rendered.of("ConfigMap"):
         yield from (
