@@ -226,15 +226,20 @@ def tables() -> str:
 
 
 def _rows(kind: type[BaseModel], section: BaseModel | None, prefix: str) -> Iterator[str]:
+    """A row a key. ``section`` is the default one; None where there is none, so that the keys' own defaults hold."""
     texts = documentation(kind)
     for key, field in kind.model_fields.items():
         value = field.get_default(call_default_factory=True) if section is None else getattr(section, key)
-        inner = _models_in(field.annotation)
-        if inner:
-            yield from _rows(inner[0], value, f"{prefix}{key}.")
+        if inner := _models_in(field.annotation):
+            yield from _rows(inner[0], value if isinstance(value, BaseModel) else None, f"{prefix}{key}.")
         else:
-            default = "required" if value is PydanticUndefined else "none" if value is None else f"`{_flow(value)}`"
-            yield f"| `{prefix}{key}` | {default} | {texts[key].replace('|', chr(92) + '|')} |"
+            yield f"| `{prefix}{key}` | {_default(value)} | {texts[key].replace('|', chr(92) + '|')} |"
+
+
+def _default(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    if value is PydanticUndefined:
+        return "required"
+    return "none" if value is None else f"`{_flow(value)}`"
 
 
 if __name__ == "__main__":
