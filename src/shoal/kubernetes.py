@@ -262,7 +262,8 @@ class PoolPods(Pods):
     allow_client_shared_memory: bool | None = None
     """Whether Triton is told ``--allow-client-shm=true``. None: if its image's tag says 26.04 or later."""
     resources: Raw = Field(default_factory=lambda: _resources("2", "2Gi", "4Gi"))
-    """Of the worker. It decodes as many pictures at once as it has cores."""
+    """Of the worker. Without a limit for ``cpu`` it decodes as many pictures at once as its node has cores, unless the
+    pool's ``decode_threads`` says otherwise."""
     triton_resources: Raw = Field(default_factory=lambda: _resources("1", "4Gi", "16Gi"))
     """Of Triton; GPUs are added."""
     startup_seconds: int = Field(default=600, ge=10, le=86_400)

@@ -44,6 +44,6 @@ def test_tables_stand_between_their_marks() -> None:
     assert once.startswith("before\n")
     assert once.endswith(f"{END}\nafter\n")
     assert "| `service.type` | `ClusterIP` |" in once
-    assert "| `nfs.server` | required |" in once
+    assert "| `volume.nfs.server` | required |" in once
     assert "old" not in once
     assert with_tables(once) == once
