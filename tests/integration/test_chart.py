@@ -16,6 +16,7 @@ from shoal.batching import host as worker
 from shoal.keys import Key, KeyRing
 from shoal.local.plan import batcher_groups
 from shoal.router import config
+from shoal.router.drain import HAND_OVER_SECONDS, Departure
 from shoal.topology import Endpoint, Topology
 from shoal.triton.installation import Installation
 from shoal.triton.launch import Options, arguments
@@ -172,6 +173,10 @@ def test_the_topology_leads_to_the_pods(rendered: Rendered, told: tuple[spec.Ser
     groups = batcher_groups(service)
     assert topology.batchers.keys() == groups.keys()
     assert topology.pools.keys() == service.pools.keys()
+    for pod in rendered.selected({"app.kubernetes.io/component": "router"}):
+        metrics = topology.metrics
+        assert metrics is not None
+        assert pod.container("envoy").ports["metrics"] == metrics.port
     for pool, endpoints in topology.pools.items():
         (pod,) = pods_at(rendered, endpoints[0])
         assert pod.labels["shoal.dev/pool"] == pool
@@ -233,6 +238,10 @@ def test_grace_is_longer_than_what_the_code_drains(rendered: Rendered) -> None:
     for pod in rendered.pods:
         grace = pod.spec.get("terminationGracePeriodSeconds")
         match pod.labels["app.kubernetes.io/component"]:
+            case "router":
+                departure = Departure()
+                assert grace > departure.lame_duck_seconds + departure.drain_seconds + HAND_OVER_SECONDS
+                assert pod.container("envoy").option("--drain-time-s") == f"{departure.drain_seconds:g}"
             case "batcher":
                 sleep = pod.container("batcher").raw["lifecycle"]["preStop"]["sleep"]["seconds"]
                 assert grace > sleep + batcher.DRAIN_SECONDS
@@ -243,9 +252,9 @@ def test_grace_is_longer_than_what_the_code_drains(rendered: Rendered) -> None:
 def test_what_others_need_ends_after_them(rendered: Rendered) -> None:
     for pod in rendered.pods:
         for container in pod.containers:
-            assert container.runs == {"envoy": "along", "triton": "along"}.get(
-                container.name, "before" if container.name.endswith("-init") else "main"
-            )
+            along = container.name in {"envoy", "triton", "model-sync"}
+            before = container.name == "config-init"
+            assert container.runs == ("along" if along else "before" if before else "main")
 
 
 # Upgrades.
