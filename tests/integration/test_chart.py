@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import typer
+from ruamel.yaml import YAML
 
 from shoal import cli, spec
 from shoal.batcher import process as batcher
@@ -20,7 +22,7 @@ from shoal.router.drain import HAND_OVER_SECONDS, Departure
 from shoal.topology import Endpoint, Topology
 from shoal.triton.installation import Installation
 from shoal.triton.launch import Options, arguments
-from support.chart import CHART, HELM, SCENARIOS, helm, render, template
+from support.chart import CHART, SCENARIOS, helm, render, template
 from support.envoy_check import complaint
 from support.rendered import Container, Pod, Rendered, apart, faults, immutable, mounted_files
 
@@ -438,6 +440,21 @@ def test_only_the_router_is_reachable_for_others(rendered: Rendered) -> None:
                 assert rule["from"], f"{each['metadata']['name']}: anybody may come to {rule['ports']}"
 
 
-def test_helm_was_fetched_whole() -> None:
-    assert "v4" in helm("version", "--short").stdout
-    assert HELM.is_file()
+def test_the_notes_name_the_secrets_that_are_needed() -> None:
+    (scenario,) = (file for file in SCENARIOS if file.parent.name == "one-pool-nfs")
+    notes = helm("install", "reef", CHART, "--dry-run=client", "--namespace", "vision", "--values", scenario).stdout
+    for told in ("reef-router.vision.svc:8080", "shoal-keys", "shoal-images with AWS_ACCESS_KEY_ID", "plaintext"):
+        assert told in notes.partition("NOTES:")[2]
+
+
+def test_the_chart_has_our_version() -> None:
+    about = YAML(typ="safe").load(CHART / "Chart.yaml")
+    assert about["version"] == about["appVersion"] == version("shoal")
+
+
+def test_a_null_is_as_if_nothing_were_said(tmp_path: Path) -> None:
+    (tmp_path / "v.yaml").write_text(S3 + "pools: {a: {engine: triton, decode_threads: null, triton_url: null}}\n")
+    plain = render(tmp_path / "v.yaml")
+    nulls = {f"kubernetes.worker.{key}": None for key in ("gpus", "topology_spread", "rolling_update", "runtime_class")}
+    assert render(tmp_path / "v.yaml", settings=nulls).objects == plain.objects
+    assert plain.pod("shoal-worker-a").container("triton").raw["resources"]["limits"]["nvidia.com/gpu"] == 1
