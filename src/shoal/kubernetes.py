@@ -268,6 +268,9 @@ class PoolPods(Pods):
     """Of Triton; GPUs are added."""
     startup_seconds: int = Field(default=600, ge=10, le=86_400)
     """How long fetching all models may take, and then loading and warming them, before the container is tried anew."""
+    min_ready_seconds: int = Field(default=15, ge=0, le=3600)
+    """In a rollout: how long a new pod is ready before the next old one goes. Routers learn of it from DNS, which may
+    take 10 s."""
     rolling_update: Raw | None = None
     """A Deployment's ``maxSurge`` and ``maxUnavailable``. None: one more pod first; with GPUs one less, since a free
     GPU may not be there."""
