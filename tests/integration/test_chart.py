@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -445,6 +446,22 @@ def test_the_notes_name_the_secrets_that_are_needed() -> None:
     notes = helm("install", "reef", CHART, "--dry-run=client", "--namespace", "vision", "--values", scenario).stdout
     for told in ("reef-router.vision.svc:8080", "shoal-keys", "shoal-images with AWS_ACCESS_KEY_ID", "plaintext"):
         assert told in notes.partition("NOTES:")[2]
+
+
+def test_the_claimed_bucket_is_the_one_that_the_values_name() -> None:
+    (scenario,) = (file for file in SCENARIOS if file.parent.name == "one-pool-nfs")
+    claim, service = YAML(typ="safe").load(scenario.parent / "object-bucket-claim.yaml"), spec.load(scenario)
+    assert service.object_store.url == f"s3://{claim['spec']['bucketName']}"
+    assert service.kubernetes.secrets.object_store_environment == claim["metadata"]["name"]
+    assert json.loads(claim["spec"]["additionalConfig"]["bucketLifecycle"])["Rules"][0]["Expiration"] == {"Days": 1}
+
+
+def test_the_policy_opens_the_buckets_that_the_values_name() -> None:
+    (scenario,) = (file for file in SCENARIOS if file.parent.name == "one-pool-s3")
+    opened = json.dumps(json.loads((scenario.parent / "iam-policy.json").read_text())["Statement"])
+    service = spec.load(scenario)
+    assert f'"arn:aws:s3:::{service.object_store.url.removeprefix("s3://")}/*"' in opened
+    assert f'"arn:aws:s3:::{(service.model_store.url or "").removeprefix("s3://")}/*"' in opened
 
 
 def test_the_chart_has_our_version() -> None:
