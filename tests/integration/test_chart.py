@@ -28,6 +28,7 @@ from support.envoy_check import complaint
 from support.rendered import Container, Pod, Rendered, apart, faults, immutable, mounted_files
 
 KUBERNETES = "1.37"
+RECORDED = Path(__file__).resolve().parents[1] / "data" / "chart-0.1.0-selectors.json"
 RELEASE = "shoal"
 KEYS = KeyRing([Key(id="alice-1", key="a-secret-of-some-length", owner="alice")])
 
@@ -277,6 +278,14 @@ def test_an_upgrade_changes_nothing_that_may_not_change(values: Path, rendered: 
     after = render(values, release=RELEASE, chart=newer, settings=settings)
     assert immutable(after) == immutable(rendered)
     assert after.pod(f"{RELEASE}-router").annotations != rendered.pod(f"{RELEASE}-router").annotations
+
+
+@pytest.mark.parametrize("scenario", json.loads(RECORDED.read_text()).items(), ids=lambda scenario: scenario[0])
+def test_what_a_cluster_has_from_a_release_can_be_upgraded(scenario: tuple[str, dict[str, Any]]) -> None:
+    """The recorded selectors are in clusters, where nobody can change them: an object may go, or be a new one."""
+    name, recorded = scenario
+    now = immutable(render(CHART.parents[1] / "scenarios" / name / "values.yaml"))
+    assert {title: now[title] for title in recorded.keys() & now.keys()} == recorded
 
 
 @pytest.mark.parametrize(
