@@ -367,9 +367,12 @@ def _section(path: list[Any]) -> type[Section]:
     kind: Any = Service
     for part in path[:-1]:
         # In a section the part is a key, in a table such as pools a name.
-        inner = kind.model_fields[part].annotation if isinstance(kind, type) else get_args(kind)[-1]
-        kind = _without_none(inner)
-    return kind if isinstance(kind, type) and issubclass(kind, Section) else Service
+        kind = _without_none(kind.model_fields[part].annotation if _is_section(kind) else get_args(kind)[-1])
+    return kind if _is_section(kind) else Service
+
+
+def _is_section(kind: Any) -> bool:  # noqa: ANN401 - a type, or what stands for one
+    return isinstance(kind, type) and issubclass(kind, Section)
 
 
 def _without_none(kind: Any) -> Any:  # noqa: ANN401 - a type, or what stands for one

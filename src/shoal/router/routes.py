@@ -48,7 +48,7 @@ def public_routes(service: Service, topology: Topology, keys: KeyRing, models: S
     The API key is checked on every route but health, the catch-all routes too, so that a caller without a key learns
     nothing.
     """
-    return _configuration(
+    return _resource(
         PUBLIC,
         routes=[
             *(_inference(service.router, topology.batcher_of(model), model, keys) for model in models),
@@ -65,7 +65,7 @@ def public_routes(service: Service, topology: Topology, keys: KeyRing, models: S
 def balancer_routes(service: Service, models: Sequence[str]) -> Json:
     """The route configuration of the load balancer: a batching stream goes to its model's pool, without a time-out."""
     pooled = [(model, pool) for model in models if (pool := service.pool_of(model)) is not None]
-    return _configuration(
+    return _resource(
         BALANCER,
         routes=[
             *(
@@ -90,9 +90,13 @@ def metrics_routes() -> Json:
     )
 
 
+def _resource(name: str, *, routes: list[Json], **fields: Json) -> Json:
+    """A route configuration that Envoy finds in a file."""
+    return typed("envoy.config.route.v3.RouteConfiguration", **_configuration(name, routes=routes, **fields))
+
+
 def _configuration(name: str, *, routes: list[Json], **fields: Json) -> Json:
-    host = {"name": name, "domains": ["*"], "routes": routes, **fields}
-    return typed("envoy.config.route.v3.RouteConfiguration", name=name, virtual_hosts=[host])
+    return {"name": name, "virtual_hosts": [{"name": name, "domains": ["*"], "routes": routes, **fields}]}
 
 
 def _inference(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
