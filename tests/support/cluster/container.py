@@ -57,7 +57,10 @@ def triton_image() -> Image:
     """Of the fetched Triton, whose Python backend runs on our Python: it has no other."""
     found = installation.find()
     libraries = (found.libraries, found.server.parents[3] / installation.WHEEL_LIBRARIES)
-    environment = {"PATH": f"/image:{sys.base_prefix}/bin:/usr/bin:/bin", "LD_LIBRARY_PATH": ":".join(map(str, libraries))}
+    environment = {
+        "PATH": f"/image:{sys.base_prefix}/bin:/usr/bin:/bin",
+        "LD_LIBRARY_PATH": ":".join(map(str, libraries)),
+    }
     folders = {"/opt/tritonserver": found.server.parents[1]}
     return Image(environment, {"tritonserver": found.server}, folders, str(found.packages))
 
