@@ -22,6 +22,7 @@ from shoal.home import Home
 from shoal.local.ports import FreePorts
 from shoal.topology import Endpoint, Topology
 from support.certificates import Certificate, self_signed
+from support.metrics import sample
 from support.mounted import Mounted
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
+DAYS_LEFT = "envoy_server_days_until_first_cert_expiring"
 CLASSIFY = "/shoal.v1.Inference/Classify"
 PATIENCE = 20.0
 ENVOY = [
@@ -218,6 +220,11 @@ async def test_a_certificate_is_replaced_with_the_secret(tmp_path: Path) -> None
             while await trusted(pod, second, key) != "OK":
                 pass
         assert await trusted(pod, first, key) == "UNAVAILABLE"
+
+
+async def test_the_metrics_say_how_long_the_certificate_is_good(tmp_path: Path) -> None:
+    async with running(tmp_path, self_signed()) as (pod, _):
+        assert await sample(f"http://{pod.topology.metrics}/stats/prometheus", DAYS_LEFT) == 0, "it is good for an hour"
 
 
 async def trusted(pod: Pod, authority: Certificate, key: str) -> str:

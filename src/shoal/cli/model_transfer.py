@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
 
@@ -38,7 +39,7 @@ _URL = "s3://bucket[/prefix], gs://…, az://… or file:///…"
 
 
 def push(
-    words: Annotated[list[str], typer.Argument(metavar="MODEL... URL", help=f"Models, and where to: {_URL}")],
+    words: Annotated[list[str], typer.Argument(metavar="MODEL... URL", help=f"Models, and where to: {escape(_URL)}")],
     *,
     again: Annotated[bool, typer.Option("--again", help="Send everything, to mend a damaged upload.")] = False,
     endpoint: Endpoint = None,
@@ -64,7 +65,7 @@ def push(
 
 
 def pull(
-    url: Annotated[str, typer.Argument(metavar="URL", help=f"Where from: {_URL}")],
+    url: Annotated[str, typer.Argument(metavar="URL", help=f"Where from: {escape(_URL)}")],
     models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Default: all of them.")] = None,
     *,
     all_versions: Annotated[

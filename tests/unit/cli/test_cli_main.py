@@ -12,7 +12,7 @@ from shoal.cli import COMMANDS, Command, load_command, main, serve
 from shoal.errors import ConfigurationError, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 def code_of(*arguments: str) -> int | str | None:
@@ -52,6 +52,20 @@ def test_help_lists_every_command_and_imports_none() -> None:
     for name, listed in COMMANDS.items():
         assert name in done.stdout
         assert listed.summary in done.stdout
+
+
+def every_command() -> Iterator[tuple[str, ...]]:
+    """The words that call it."""
+    for name, listed in COMMANDS.items():
+        yield (name,)
+        for part in getattr(load_command(listed.target), "commands", ()):
+            yield name, part
+
+
+@pytest.mark.parametrize("words", list(every_command()), ids=" ".join)
+def test_every_command_says_what_it_does(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of(*words, "--help") == 0
+    assert "--help" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("target", [each.target for each in (*COMMANDS.values(), *serve.COMMANDS.values())])
