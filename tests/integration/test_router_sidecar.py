@@ -24,6 +24,7 @@ from shoal.topology import Endpoint, Topology
 from support.certificates import Certificate, self_signed
 from support.metrics import sample
 from support.mounted import Mounted
+from support.s3 import running_s3
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -108,8 +109,10 @@ class Pod:
 
 
 @contextlib.asynccontextmanager
-async def laid_out(root: Path, certificate: Certificate | None = None) -> AsyncGenerator[Pod]:
-    """A pod whose init container has run; the rest is the test's to start."""
+async def laid_out(
+    root: Path, certificate: Certificate | None = None, model_store: dict[str, Any] | None = None
+) -> AsyncGenerator[Pod]:
+    """A pod with nothing in it started yet; without a ``model_store`` the pool's exact name is all there is."""
     free = FreePorts()
     topology = Topology(
         public=free(),
@@ -128,7 +131,8 @@ async def laid_out(root: Path, certificate: Certificate | None = None) -> AsyncG
     pod = Pod(root, batcher, topology, free(), *mounts)
     settings: dict[str, Any] = {
         "auth": {"keys_file": f"{root}/keys/keys.json"},
-        "pools": {"default": {"models": ["yolo"]}},
+        "pools": {"default": {"models": ["*"] if model_store else ["yolo"]}},
+        "model_store": model_store or {},
     }
     if certificate:
         settings["router"] = {"tls": {"certificate_file": f"{root}/tls/tls.crt", "key_file": f"{root}/tls/tls.key"}}
@@ -145,9 +149,11 @@ async def laid_out(root: Path, certificate: Certificate | None = None) -> AsyncG
 
 
 @contextlib.asynccontextmanager
-async def running(root: Path, certificate: Certificate | None = None) -> AsyncGenerator[tuple[Pod, str]]:
+async def running(
+    root: Path, certificate: Certificate | None = None, model_store: dict[str, Any] | None = None
+) -> AsyncGenerator[tuple[Pod, str]]:
     """A pod that is ready, and a key."""
-    async with laid_out(root, certificate) as pod:
+    async with laid_out(root, certificate, model_store) as pod:
         key = keys.create(pod.home.keys, "alice").key
         pod.revise_keys()
         await pod.start("init", pod.command("--once"))
@@ -268,6 +274,27 @@ async def accepts(endpoint: Endpoint) -> bool:
     writer.close()
     await writer.wait_closed()
     return True
+
+
+async def test_models_are_those_that_the_bucket_lists(tmp_path: Path) -> None:
+    with running_s3(tmp_path / "s3", "models") as server:
+        bucket = {"url": server.url, "endpoint": server.address, "credentials_file": str(server.credentials_file)}
+        settings = {**bucket, "path": str(tmp_path / "nowhere"), "poll_seconds": 0.5}
+        async with (
+            running(tmp_path, model_store=settings) as (pod, key),
+            grpc.aio.insecure_channel(str(pod.topology.public), options=OPTIONS) as channel,
+        ):
+            assert await pod.call(channel, key) == "NOT_FOUND"
+            server.store().put("manifests/yolo/1.json", b"{}")
+            async with asyncio.timeout(PATIENCE):
+                while await pod.call(channel, key) == "NOT_FOUND":
+                    pass
+            server.stop()
+            pod.processes["config"].kill()
+            await pod.end("config")
+            await pod.start("config", pod.command("--listen", str(pod.health)))
+            await until_ready(pod)
+            assert not (await pod.call(channel, key)).isupper()
 
 
 async def test_a_broken_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:
