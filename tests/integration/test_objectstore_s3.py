@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -72,3 +74,18 @@ async def test_a_store_that_went_away(server: Server) -> None:
     server.stop()
     with pytest.raises(Unavailable, match=r"within 0\.3 s"):
         await fetcher(store, timeout_seconds=0.3).fetch(KEY)
+
+
+PULL = (sys.executable, "-m", "shoal", "model", "pull", "s3://models/prod", "--endpoint", "http://127.0.0.1:9")
+
+
+def test_a_command_whose_last_call_failed_ends_by_itself(tmp_path: Path) -> None:
+    """Its threads, still busy with that call's objects, once aborted every third process that ended."""
+    key = tmp_path / "credentials.json"
+    key.write_text('{"access_key_id": "somebody", "secret_access_key": "something"}')
+    key.chmod(0o600)
+    command = (*PULL, "--credentials-file", str(key), "--store", str(tmp_path / "models"))
+    for _ in range(4):
+        running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+        told = [process.communicate(timeout=60)[1] for process in running]
+        assert [process.returncode for process in running] == [1] * 3, told
