@@ -75,9 +75,7 @@ def _foreign() -> str:
 
 
 def _alerts(alerts: Iterable[Alert]) -> str:
-    rows = (
-        (f"[{it.name}](#{it.name.lower()})", it.severity, f"`{it.expr}`", it.lasts, it.action) for it in alerts
-    )
+    rows = ((f"[{it.name}](#{it.name.lower()})", it.severity, f"`{it.expr}`", it.lasts, it.action) for it in alerts)
     return _table(("alert", "severity", "fires when", "for", "first thing to do"), rows)
 
 

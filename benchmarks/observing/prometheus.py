@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import aiohttp
 
 from shoal.errors import Unavailable
 from shoal.local.ports import FreePorts
+from shoal.local.process import tail
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -57,8 +57,8 @@ class Prometheus:
             TimeoutError: it didn't within the limit.
         """
         async with asyncio.timeout(limit_seconds):
-            while not (found := await self.now(expression)):
-                await asyncio.sleep(_ASK_SECONDS)  # Prometheus has no way to tell
+            while not (found := await self.now(expression)):  # noqa: ASYNC110 - Prometheus has no way to tell
+                await asyncio.sleep(_ASK_SECONDS)
         return found
 
     async def _ask(self, kind: str, **parameters: object) -> Any:  # noqa: ANN401 - JSON
@@ -77,8 +77,7 @@ async def watching(configuration: Path, data: Path) -> AsyncIterator[Prometheus]
     Raises:
         Unavailable: it doesn't start; the log says why.
     """
-    data.mkdir(parents=True, exist_ok=True)
-    log = data / "prometheus.log"
+    log = _log_file(data)
     listen = FreePorts()()
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
@@ -108,14 +107,14 @@ async def _ready(session: aiohttp.ClientSession, process: asyncio.subprocess.Pro
                 await asyncio.sleep(_ASK_SECONDS)
     except TimeoutError:
         pass
-    raise Unavailable(f"Prometheus didn't start:\n{log.read_text()[-2000:]}")
+    raise Unavailable(f"Prometheus didn't start:\n{tail(log)}")
+
+
+def _log_file(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "prometheus.log"
 
 
 def _series(labels: dict[str, str], points: list[tuple[float, str]]) -> Series:
     values = ((float(time), float(value)) for time, value in points)
     return Series(labels, tuple(point for point in values if not math.isnan(point[1])))
-
-
-def load_json(path: Path) -> Any:  # noqa: ANN401 - JSON
-    """A file's content."""
-    return json.loads(path.read_text(encoding="utf-8"))

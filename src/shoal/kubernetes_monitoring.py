@@ -1,4 +1,4 @@
-"""The parts of the service file's ``kubernetes`` section that watch a service and scale it; docs/metrics.md says why."""
+"""What watches and scales a service in a cluster: parts of the service file's ``kubernetes``; see docs/metrics.md."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from PIL import Image
+
 from observing.boards import Board, Panel, Target, boards
 from observing.load import callers
 from observing.prometheus import Prometheus, watching
-from PIL import Image
-
 from shoal.client import AsyncClient
 from shoal.errors import NotFound
 from shoal.kubernetes_monitoring import PoolScale

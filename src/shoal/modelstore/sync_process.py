@@ -204,4 +204,6 @@ class ModelSync:
 
 
 async def _metrics(_: web.Request) -> web.Response:
-    return web.Response(body=generate_latest(metrics.MODEL_SYNC), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    return web.Response(
+        body=generate_latest(metrics.MODEL_SYNC), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+    )

@@ -169,9 +169,7 @@ PARTS = (
     ),
     Alert(
         name="ShoalRouterFull",
-        conditions=(
-            Condition("sum by (service) (rate(envoy_cluster_upstream_rq_pending_overflow[5m]))", ">", 0),
-        ),
+        conditions=(Condition("sum by (service) (rate(envoy_cluster_upstream_rq_pending_overflow[5m]))", ">", 0),),
         lasts="2m",
         severity="critical",
         summary="the router of {{ $labels.service }} refuses calls: router.max_requests are in flight",
@@ -179,9 +177,7 @@ PARTS = (
     ),
     Alert(
         name="ShoalModelRefused",
-        conditions=(
-            Condition('max by (service, pool) (shoal_model_sync_models{state="refused"})', ">", 0),
-        ),
+        conditions=(Condition('max by (service, pool) (shoal_model_sync_models{state="refused"})', ">", 0),),
         lasts="5m",
         severity="warning",
         summary="{{ $value }} published models are damaged or faulty; " + _POOL + " goes on with what it had",

@@ -90,4 +90,3 @@ def used(expression: str) -> set[str]:
     """Names of ``FOREIGN`` that a PromQL expression reads; a histogram's parts count as the histogram."""
     words = set(_WORD.findall(re.sub(r'"[^"]*"', "", expression)))
     return FOREIGN.keys() & (words | {_HISTOGRAM_PARTS.sub("", word) for word in words})
-

@@ -59,8 +59,12 @@ REQUESTS = (
     Recording("shoal:model_failed:ratio_rate5m", _share(FAILED, "5m")),
     Recording("shoal:model_late:ratio_rate5m", _share(LATE, "5m")),
     *(Recording(f"shoal:model_bad:ratio_rate{window}", _share(BAD, window)) for window in BURN_WINDOWS),
-    Recording("shoal:model_latency_seconds:p99_5m", _quantile(0.99, "shoal_batcher_request_seconds", "5m", "service, model")),
-    Recording("shoal:model_queue_seconds:p90_1m", _quantile(0.9, "shoal_batcher_queue_seconds", "1m", "service, model")),
+    Recording(
+        "shoal:model_latency_seconds:p99_5m", _quantile(0.99, "shoal_batcher_request_seconds", "5m", "service, model")
+    ),
+    Recording(
+        "shoal:model_queue_seconds:p90_1m", _quantile(0.9, "shoal_batcher_queue_seconds", "1m", "service, model")
+    ),
 )
 
 LOAD = (

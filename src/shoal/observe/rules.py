@@ -80,6 +80,4 @@ class Alert:
 
 def document(groups: Mapping[str, Sequence[Recording | Alert]]) -> dict[str, Any]:
     """A rule file. A group's rules are evaluated in their order, so that one may read what the one before it wrote."""
-    return {
-        "groups": [{"name": name, "rules": [rule.document() for rule in rules]} for name, rules in groups.items()]
-    }
+    return {"groups": [{"name": name, "rules": [rule.document() for rule in rules]} for name, rules in groups.items()]}

@@ -1,4 +1,4 @@
-"""Grafana dashboards as code (extra ``observe``): built with Grafana's own SDK, written as the JSON that Grafana reads."""
+"""Grafana's dashboards as code, built with its own SDK (extra ``observe``), written as the JSON that it reads."""
 
 from __future__ import annotations
 

@@ -82,7 +82,8 @@ def _well() -> list[object]:
             "Workers taking batches",
             SHARE,
             Query(
-                f"sum(shoal:pool_workers_healthy:count{{{OF_SERVICE}}}) / sum(shoal:pool_workers_known:count{{{OF_SERVICE}}})",
+                f"sum(shoal:pool_workers_healthy:count{{{OF_SERVICE}}}) "
+                f"/ sum(shoal:pool_workers_known:count{{{OF_SERVICE}}})",
                 "healthy",
             ),
             text="As the router sees them.",
@@ -169,12 +170,13 @@ def _parts() -> list[object]:
             SECONDS,
             *(
                 Query(
-                    f"sum(rate({metric}_sum{{{OF_SERVICE}}}[{RATE}])) / sum(rate({metric}_count{{{OF_SERVICE}}}[{RATE}]))",
+                    f"sum(rate({metric}_sum{{{OF_SERVICE}}}[{RATE}])) "
+                    f"/ sum(rate({metric}_count{{{OF_SERVICE}}}[{RATE}]))",
                     stage,
                 )
                 for stage, metric in _STAGES.items()
             ),
-            text="Seconds of each stage, a request's or its batch's. Fetching and decoding overlap the wait for company.",
+            text="Of a request, or of its batch. Fetching and decoding overlap the wait for company.",
             stacked=True,
         ),
         lines(

@@ -62,7 +62,11 @@ class Limits(NamedTuple):
         """Grafana's form."""
         low, middle, high = ("green", "orange", "red") if self.warning < self.critical else ("red", "orange", "green")
         first, second = sorted(self)
-        steps = [Threshold(value=None, color=low), Threshold(value=first, color=middle), Threshold(value=second, color=high)]
+        steps = [
+            Threshold(value=None, color=low),
+            Threshold(value=first, color=middle),
+            Threshold(value=second, color=high),
+        ]
         return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
 
 
@@ -131,6 +135,7 @@ def figure(
         .unit(unit)
         .span(width)
         .height(_FIGURE_HEIGHT)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .graph_mode(BigValueGraphMode.AREA)
         .color_mode(BigValueColorMode.VALUE if limits else BigValueColorMode.NONE)
         .with_target(_target(query, "A"))
@@ -139,7 +144,7 @@ def figure(
 
 
 def _target(query: Query, name: str) -> prometheus.Dataquery:
-    return prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(name).range(True)
+    return prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(name).range()
 
 
 class Variable(NamedTuple):

@@ -107,7 +107,8 @@ def _saturation() -> list[object]:
             "Wait for an instance, p90",
             SECONDS,
             Query(
-                f"histogram_quantile(0.9, sum by (model, le) (rate(shoal_worker_queue_seconds_bucket{{{OF_POOL}}}[{RATE}])))",
+                "histogram_quantile(0.9, "
+                f"sum by (model, le) (rate(shoal_worker_queue_seconds_bucket{{{OF_POOL}}}[{RATE}])))",
                 "{{model}}",
             ),
             text="A ready batch's. Long: the engine is the bottleneck; 0: what comes before it is.",
@@ -144,7 +145,7 @@ def _workers() -> list[object]:
         lines(
             "Memory by worker",
             BYTES,
-            Query(f'sum by (instance) (process_resident_memory_bytes{{{OF_POOL}, component="worker"}})', "{{instance}}"),
+            Query(f'process_resident_memory_bytes{{{OF_POOL}, component="worker"}}', "{{instance}}"),
             text="Of the worker's process; Triton's is its own.",
             width=6,
         ),
