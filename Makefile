@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-complete
 PROMTOOL := $(shell command -v promtool)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint unit integration chaos triton test-system bench bench-batching bench-peers proto constraints clean
+.PHONY: help setup demo test check lint unit integration chaos triton helm test-system bench bench-batching bench-peers proto chart constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -20,6 +20,9 @@ $(SETUP): pyproject.toml constraints.txt
 
 triton: $(SETUP) ## Fetch a real tritonserver into .triton, unless it is there (55 MB)
 	$(BIN)/shoal triton fetch
+
+helm: $(SETUP) ## Unpack helm and kubectl into .helm, unless they are there (38 MB)
+	$(BIN)/python tools/fetch_helm.py .helm
 
 # A home and a port of its own, so that it disturbs no service that runs here already.
 demo: export SHOAL_HOME := $(CURDIR)/.shoal/demo
@@ -36,11 +39,12 @@ lint: $(SETUP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/generate_protocols.py --check
+	$(BIN)/python tools/generate_chart.py --check
 
 unit: $(SETUP)
 	$(BIN)/pytest -q tests/unit
 
-integration: triton
+integration: triton helm
 	$(BIN)/pytest -q tests/integration
 
 chaos: $(SETUP) ## Kill, roll and freeze each part under load, and count what became of the requests: a minute
@@ -66,9 +70,12 @@ bench-peers: $(SETUP) ## Measure Shoal beside other servers (25 minutes, 12 more
 proto: $(SETUP) ## Generate the protocol modules from proto/
 	$(BIN)/python tools/generate_protocols.py
 
+chart: $(SETUP) ## Write the chart's values, their schema and the chapter's tables from the service file's models
+	$(BIN)/python tools/generate_chart.py
+
 constraints: $(SETUP) ## Write constraints.txt from what is installed
 	$(BIN)/python tools/write_constraints.py
 
 clean: ## Remove what the targets above made, the local service's state included
 	-test ! -x $(BIN)/shoal || $(BIN)/shoal down
-	rm -rf $(VENV) .shoal .triton build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) .shoal .triton .helm build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

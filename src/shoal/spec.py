@@ -7,55 +7,27 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from shoal.errors import ConfigurationError
+from shoal.kubernetes import Kubernetes
+from shoal.section import HttpAddress, Name, Port, Seconds, Section, StoreUrl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
-"""A pool's or a model's name: fit for a DNS label, a header value and a folder."""
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-"""Up to a day: Envoy takes no longer ones, and would then go on without any of its routes."""
+_WILDCARDS = re.compile(r"[*?]|\[[^]]*\]")
 
 RECENT_REQUESTS = 10_000
 """Remembered by each batcher and worker, where the file names no number."""
-
-
-def _known_scheme(url: str) -> str:
-    if not url.startswith(("s3://", "gs://", "az://", "file:///", "memory://")):
-        raise ValueError("must start with s3://, gs://, az://, file:/// or memory://")
-    return url
-
-
-def _http_address(endpoint: str) -> str:
-    if not endpoint.startswith(("http://", "https://")):
-        raise ValueError("must start with http:// or https://")
-    return endpoint
-
-
-StoreUrl = Annotated[str, AfterValidator(_known_scheme)]
-"""``s3://bucket[/prefix]``, ``gs://``, ``az://``, ``file:///`` or ``memory://``."""
-
-HttpAddress = Annotated[str, AfterValidator(_http_address)]
-"""``http://…`` or ``https://…``."""
-
-
-class Section(BaseModel):
-    """A part of the service file: unknown keys are errors, and a loaded one never changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class ObjectStore(Section):
@@ -260,6 +232,7 @@ class Service(Section):
     pools: dict[Name, Pool] = Field(default_factory=lambda: {"default": Pool()}, min_length=1)
     models: dict[Name, ModelOverride] = Field(default_factory=dict)
     observe: Observe = Observe()
+    kubernetes: Kubernetes = Kubernetes()
 
     @model_validator(mode="after")
     def _one_pool_a_model(self) -> Service:
@@ -274,13 +247,22 @@ class Service(Section):
                 owners[pattern] = pool_name
         return self
 
+    @model_validator(mode="after")
+    def _pods_are_of_pools(self) -> Service:
+        if unknown := self.kubernetes.pools.keys() - self.pools.keys():
+            raise ValueError(f"kubernetes.pools: {', '.join(sorted(unknown))}: pools has {', '.join(self.pools)}")
+        return self
+
     def pool_of(self, model: str) -> str | None:
-        """The pool that serves ``model``: by exact name, else by the first pattern that matches, in file order."""
-        for exact in (True, False):
-            for name, pool in self.pools.items():
-                if any(model == p if exact else fnmatchcase(model, p) for p in pool.models):
-                    return name
-        return None
+        """The pool that serves ``model``: by exact name, else by the pattern that spells out most of it.
+
+        No order of pools counts, since Helm knows none.
+        """
+        owners = {pattern: name for name, pool in self.pools.items() for pattern in pool.models}
+        if model in owners:
+            return owners[model]
+        fitting = [pattern for pattern in owners if fnmatchcase(model, pattern)]
+        return owners[max(fitting, key=_spelt_out)] if fitting else None
 
     def models_of(self, pool: str, store: Iterable[str]) -> list[str]:
         """Those of the ``store``'s models that ``pool`` serves."""
@@ -295,6 +277,11 @@ class Service(Section):
     def override(self, model: str) -> ModelOverride:
         """The overrides of ``model``, empty ones if the file has none."""
         return self.models.get(model, ModelOverride())
+
+
+def _spelt_out(pattern: str) -> tuple[int, str]:
+    """Sorts patterns: by their letters that are no wildcards, then alphabetically."""
+    return len(_WILDCARDS.sub("", pattern)), pattern
 
 
 def load(path: Path | None) -> Service:
@@ -360,11 +347,18 @@ def _suggestion(path: list[Any]) -> str:
 
 
 def _section(path: list[Any]) -> type[Section]:
-    if len(path) == 1:
-        return Service
-    named: dict[str, type[Section]] = {"pools": Pool, "models": ModelOverride}
-    section = named.get(path[0], Service.model_fields[path[0]].annotation)
-    return section if isinstance(section, type) and issubclass(section, Section) else Service
+    """The section that the last part of ``path`` was meant as a key of."""
+    kind: Any = Service
+    for part in path[:-1]:
+        # In a section the part is a key, in a table such as pools a name.
+        inner = kind.model_fields[part].annotation if isinstance(kind, type) else get_args(kind)[-1]
+        kind = _without_none(inner)
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else Service
+
+
+def _without_none(kind: Any) -> Any:  # noqa: ANN401 - a type, or what stands for one
+    arguments = get_args(kind)
+    return arguments[0] if type(None) in arguments else kind
 
 
 def _line(tree: CommentedMap, path: list[Any]) -> int:

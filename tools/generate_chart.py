@@ -1,0 +1,240 @@
+"""Writes what the chart and its chapter take from the service file's models, or with --check says whether it is current.
+
+values.schema.json, values.yaml and defaults.json of the chart, and the tables of docs/deploy.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import json
+import re
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from shoal.batcher import process as batcher
+from shoal.batching import host as worker
+from shoal.kubernetes import Kubernetes, ModelSync
+from shoal.router import process as router
+from shoal.section import Section
+from shoal.spec import Pool, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+CHART = ROOT / "deploy" / "helm" / "shoal"
+CHAPTER = ROOT / "docs" / "deploy.md"
+BEGIN, END = "<!-- make chart writes these tables -->", "<!-- until here -->"
+TABLES = ("pools", "models")
+"""Sections whose keys are names of the user's: the chart must not give any, for Helm would add them to the user's."""
+
+_WIDTH = 116
+_PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9/._-]*")
+_KEYWORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file is stale")
+    files = generate(CHAPTER.read_text(encoding="utf-8"))
+    if not parser.parse_args().check:
+        for path, text in files.items():
+            path.write_text(text, encoding="utf-8")
+        return
+    stale = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if stale:
+        sys.exit(f"stale: {', '.join(str(path.relative_to(ROOT)) for path in stale)}; run 'make chart'")
+
+
+def generate(chapter: str) -> dict[Path, str]:
+    """The files and their texts."""
+    return {
+        CHART / "values.schema.json": _json(schema()),
+        CHART / "values.yaml": values(),
+        CHART / "defaults.json": _json(defaults()),
+        CHAPTER: with_tables(chapter),
+    }
+
+
+# values.schema.json
+
+
+def schema() -> dict[str, Any]:
+    """The service file's JSON schema, with our words and Helm's own key."""
+    found = Service.model_json_schema()
+    for kind in sections(Service):
+        described = found if kind is Service else found["$defs"][kind.__name__]
+        for key, text in documentation(kind).items():
+            described["properties"][key]["description"] = text
+    found["properties"]["global"] = {"type": "object", "description": "Helm's own, for charts that hold this one."}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_tidy(found)}
+
+
+def sections(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """``kind`` and the sections within it, each once."""
+    seen: dict[type[BaseModel], None] = {}
+    waiting = [kind]
+    while waiting:
+        if (section := waiting.pop()) in seen:
+            continue
+        seen[section] = None
+        waiting += [inner for field in section.model_fields.values() for inner in _models_in(field.annotation)]
+    yield from seen
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _models_in(argument)]
+
+
+def documentation(kind: type[BaseModel]) -> dict[str, str]:
+    """Key to the text below it in the source, inherited ones too; of a section without one, the section's own."""
+    found: dict[str, str] = {}
+    for parent in reversed(kind.__mro__):
+        if issubclass(parent, Section) and parent is not Section:
+            found |= _written_below_keys(parent)
+    for key, field in kind.model_fields.items():
+        models = _models_in(field.annotation)
+        if key not in found and models:
+            found[key] = _one_line(inspect.getdoc(models[0]) or "")
+    return {key: found[key] for key in kind.model_fields if key in found}
+
+
+def _written_below_keys(kind: type[BaseModel]) -> dict[str, str]:
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for statement, below in zip(body.body, body.body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            match below:
+                case ast.Expr(value=ast.Constant(value=str(text))):
+                    found[statement.target.id] = _one_line(text)
+    return found
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).replace("``", "`")
+
+
+def _tidy(node: Any) -> Any:
+    """Without what repeats keys and other places, and strict about the names in tables."""
+    if isinstance(node, list):
+        return [_tidy(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    left_out = {key for key, value in node.items() if key == "title" and isinstance(value, str)}
+    if "$ref" in node:
+        left_out.add("default")
+    strict = {"additionalProperties": False} if "patternProperties" in node else {}
+    return {key: _tidy(value) for key, value in node.items() if key not in left_out} | strict
+
+
+# values.yaml
+
+
+def values() -> str:
+    """Every key with its default; what has none, or is a table of the user's, is a comment."""
+    head = [
+        "# The values are the service file: `helm install -f shoal.yaml` and `shoal up -f shoal.yaml` take the same one.",
+        "# Written by `make chart`; docs/service-file.md and docs/deploy.md explain the keys.",
+    ]
+    return "\n".join([*head, *_section_lines(Service, Service())]) + "\n"
+
+
+def _section_lines(kind: type[BaseModel], section: BaseModel) -> Iterator[str]:
+    texts = documentation(kind)
+    for key in kind.model_fields:
+        value = getattr(section, key)
+        yield ""
+        if key in texts:
+            yield from (f"# {line}" for line in textwrap.wrap(texts[key], _WIDTH))
+        if key in TABLES:
+            yield f"# {key}: {{}}"
+        elif isinstance(value, BaseModel):
+            yield f"{key}:"
+            inner = [line for line in _section_lines(type(value), value)]
+            yield from (f"  {line}" if line else "" for line in inner[1:])
+            if all(line.startswith("#") or not line for line in inner):
+                yield "  {}"
+        else:
+            yield f"# {key}:" if value is None else f"{key}: {_flow(value)}"
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_flow(key)}: {_flow(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _KEYWORDS:
+        return value
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
+
+
+# defaults.json
+
+
+def defaults() -> dict[str, Any]:
+    """What templates need for the user's tables, and of the code's own limits."""
+    return {
+        "pool": Pool().model_dump(exclude_none=True),
+        "sync": ModelSync().model_dump(exclude_none=True),
+        "drain_seconds": {
+            "envoy": int(router.DRAIN_SECONDS),
+            "router": int(router.DRAIN_SECONDS),
+            "batcher": int(batcher.DRAIN_SECONDS),
+            "worker": int(worker.NOTICE_SECONDS + worker.DRAIN_SECONDS + worker.STOP_SECONDS),
+        },
+    }
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2) + "\n"
+
+
+# docs/deploy.md
+
+
+def with_tables(chapter: str) -> str:
+    """``chapter`` with the tables of the ``kubernetes`` section between their marks."""
+    before, _, rest = chapter.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{tables()}\n{END}{after}"
+
+
+def tables() -> str:
+    """A table for each part of the section; nested keys by their path."""
+    parts = []
+    for key, field in Kubernetes.model_fields.items():
+        (kind,) = _models_in(field.annotation)
+        text = documentation(Kubernetes)[key]
+        if key in TABLES:
+            parts.append(f"### kubernetes.{key}\n\n{text} Keys: those of `kubernetes.worker` but `service_account`.\n")
+            continue
+        rows = "\n".join(_rows(kind, kind(), ""))
+        parts.append(f"### kubernetes.{key}\n\n{text}\n\n| key | default | consequence |\n|---|---|---|\n{rows}\n")
+    return "\n".join(parts)
+
+
+def _rows(kind: type[BaseModel], section: BaseModel | None, prefix: str) -> Iterator[str]:
+    texts = documentation(kind)
+    for key, field in kind.model_fields.items():
+        value = field.get_default(call_default_factory=True) if section is None else getattr(section, key)
+        inner = _models_in(field.annotation)
+        if inner:
+            yield from _rows(inner[0], value, f"{prefix}{key}.")
+        else:
+            default = "required" if value is PydanticUndefined else "none" if value is None else f"`{_flow(value)}`"
+            yield f"| `{prefix}{key}` | {default} | {texts[key].replace('|', chr(92) + '|')} |"
+
+
+if __name__ == "__main__":
+    main()
