@@ -229,7 +229,9 @@ def _rows(kind: type[BaseModel], section: BaseModel | None, prefix: str) -> Iter
     for key, field in kind.model_fields.items():
         value = field.get_default(call_default_factory=True) if section is None else getattr(section, key)
         inner = _models_in(field.annotation)
-        if inner:
+        if inner and isinstance(value, dict):  # names of the user's
+            yield from _rows(inner[0], None, f"{prefix}{key}.<name>.")
+        elif inner:
             yield from _rows(inner[0], value, f"{prefix}{key}.")
         else:
             default = "required" if value is PydanticUndefined else "none" if value is None else f"`{_flow(value)}`"

@@ -6,6 +6,7 @@ The chart's dashboards and rules, and the tables of docs/metrics.md and docs/ale
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
+from shoal.kubernetes_monitoring import BatcherScale, PoolScale, RouterScale, Scale
 from shoal.observe import dashboards, foreign, metrics, ruleset, scrape
 
 if TYPE_CHECKING:
@@ -36,8 +38,18 @@ def files() -> dict[Path, str]:
         **charted,
         CHART / "monitoring" / "rules.yaml": ruleset.render(),
         CHART / "monitoring" / "router-metrics.txt": scrape.ROUTER_METRICS + "\n",
+        CHART / "monitoring" / "scaling.json": json.dumps(_scaling(), indent=1) + "\n",
         **_chapter("metrics.md", {**{name: _ours(it) for name, it in COMPONENTS.items()}, "foreign": _foreign()}),
         **_chapter("alerts.md", {"alerts": _alerts(ruleset.ALERTS), "signals": _signals()}),
+    }
+
+
+def _scaling() -> dict[str, dict[str, object]]:
+    """What an entry of ``kubernetes.autoscaling`` has where it says nothing."""
+    kinds: dict[str, type[Scale]] = {"pool": PoolScale, "batcher": BatcherScale, "router": RouterScale}
+    return {
+        name: {key: field.default for key, field in kind.model_fields.items() if not field.is_required()}
+        for name, kind in kinds.items()
     }
 
 
@@ -93,9 +105,9 @@ def _chapter(name: str, tables: dict[str, str]) -> dict[Path, str]:
     path = ROOT / "docs" / name
     text = path.read_text(encoding="utf-8")
     for key, table in tables.items():
-        text, count = re.subn(
-            rf"(?<=<!-- table: {key} -->\n).*?(?=<!-- end -->)", lambda _, it=table: it + "\n", text, flags=re.DOTALL
-        )
+        begin = f"<!-- table: {key} -->\n"
+        pattern = rf"{begin}.*?<!-- end -->"
+        text, count = re.subn(pattern, lambda _, it=begin + table: f"{it}\n<!-- end -->", text, flags=re.DOTALL)
         if count != 1:
             sys.exit(f"{path}: expected one '<!-- table: {key} -->' with its '<!-- end -->'")
     return {path: text}
