@@ -22,6 +22,8 @@ from shoal.observe.dashboards.panels import (
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
 
+    from shoal.observe.dashboards.panels import AnyPanel
+
 _REFERENCES = f"sum(rate(shoal_batcher_request_bytes_total{{{OF_SERVICE}}}[{RATE}]))"
 _ANSWERS = f"sum(rate(shoal_batcher_answer_bytes_total{{{OF_SERVICE}}}[{RATE}]))"
 _PICTURES = f"sum(rate(shoal_worker_fetch_bytes_sum{{{OF_SERVICE}}}[{RATE}]))"
@@ -46,7 +48,7 @@ def data_moved() -> Dashboard:
     )
 
 
-def _sizes() -> list[object]:
+def _sizes() -> list[AnyPanel]:
     return [
         figure(
             "Reference",
@@ -87,7 +89,7 @@ def _sizes() -> list[object]:
     ]
 
 
-def _rates() -> list[object]:
+def _rates() -> list[AnyPanel]:
     public = f'{OF_SERVICE}, envoy_http_conn_manager_prefix="public"'
     return [
         lines(
@@ -114,7 +116,7 @@ def _rates() -> list[object]:
     ]
 
 
-def _fetching() -> list[object]:
+def _fetching() -> list[AnyPanel]:
     fetch = f"sum by (le) (rate(shoal_worker_fetch_seconds_bucket{{{OF_SERVICE}}}[{RATE}]))"
     size = f"sum by (le) (rate(shoal_worker_fetch_bytes_bucket{{{OF_SERVICE}}}[{RATE}]))"
     return [

@@ -23,6 +23,8 @@ from shoal.observe.dashboards.panels import (
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
 
+    from shoal.observe.dashboards.panels import AnyPanel
+
 _QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -51,7 +53,7 @@ def _mean(histogram: str) -> str:
     return f"sum(rate({histogram}_sum{{{OF_MODEL}}}[{RATE}])) / sum(rate({histogram}_count{{{OF_MODEL}}}[{RATE}]))"
 
 
-def _now() -> list[object]:
+def _now() -> list[AnyPanel]:
     return [
         figure(
             "Answers",
@@ -94,7 +96,7 @@ def _now() -> list[object]:
     ]
 
 
-def _requests() -> list[object]:
+def _requests() -> list[AnyPanel]:
     return [
         lines(
             "Requests by status",
@@ -118,7 +120,7 @@ def _requests() -> list[object]:
     ]
 
 
-def _batches() -> list[object]:
+def _batches() -> list[AnyPanel]:
     return [
         lines(
             "Requests waiting and at work",
@@ -156,7 +158,7 @@ def _batches() -> list[object]:
     ]
 
 
-def _stages() -> list[object]:
+def _stages() -> list[AnyPanel]:
     return [
         lines("Fetch", SECONDS, *_quantiles("shoal_worker_fetch_seconds"), text="One picture.", width=6),
         lines("Decode", SECONDS, *_quantiles("shoal_worker_decode_seconds"), text="One picture.", width=6),

@@ -23,6 +23,8 @@ from shoal.observe.recording import BAD, OBJECTIVE
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
 
+    from shoal.observe.dashboards.panels import AnyPanel
+
 _REQUESTS = f"shoal_batcher_requests_total{{{OF_SERVICE}"
 _STAGES = {
     "wait for a worker": "shoal_batcher_queue_seconds",
@@ -49,7 +51,7 @@ def overview() -> Dashboard:
     )
 
 
-def _well() -> list[object]:
+def _well() -> list[AnyPanel]:
     good = f'1 - sum(rate({_REQUESTS}, code=~"{BAD}"}}[1h])) / sum(rate({_REQUESTS}, code!="CANCELLED"}}[1h]))'
     return [
         figure(
@@ -99,7 +101,7 @@ def _well() -> list[object]:
     ]
 
 
-def _requests() -> list[object]:
+def _requests() -> list[AnyPanel]:
     latency = f"sum by (le) (rate(shoal_batcher_request_seconds_bucket{{{OF_SERVICE}}}[{RATE}]))"
     return [
         lines(
@@ -126,7 +128,7 @@ def _requests() -> list[object]:
     ]
 
 
-def _saturation() -> list[object]:
+def _saturation() -> list[AnyPanel]:
     return [
         lines(
             "Slots asked for, by pool",
@@ -163,7 +165,7 @@ def _saturation() -> list[object]:
     ]
 
 
-def _parts() -> list[object]:
+def _parts() -> list[AnyPanel]:
     return [
         lines(
             "Where the time goes, mean",

@@ -16,6 +16,7 @@ from grafana_foundation_sdk.models.common import (
 )
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
+    DashboardLinkType,
     DataSourceRef,
     Threshold,
     ThresholdsMode,
@@ -25,6 +26,11 @@ from grafana_foundation_sdk.models.dashboard import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from grafana_foundation_sdk.cog.builder import Builder
+    from grafana_foundation_sdk.models.dashboard import Panel
+
+    AnyPanel = Builder[Panel]
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 OF_SERVICE = 'service=~"$service"'
@@ -177,7 +183,7 @@ def board(
     title: str,
     text: str,
     variables: Sequence[Variable],
-    rows: Sequence[tuple[str, Sequence[timeseries.Panel | stat.Panel]]],
+    rows: Sequence[tuple[str, Sequence[AnyPanel]]],
 ) -> dashboard.Dashboard:
     """A dashboard: rows of panels, the first row's panels at the top."""
     made = (
@@ -190,7 +196,7 @@ def board(
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .link(
             dashboard.DashboardLink("Shoal")
-            .type("dashboards")
+            .type(DashboardLinkType.DASHBOARDS)
             .tags(["shoal"])
             .as_dropdown(True)
             .include_vars(True)

@@ -25,6 +25,8 @@ from shoal.observe.dashboards.panels import (
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
 
+    from shoal.observe.dashboards.panels import AnyPanel
+
 
 def pool() -> Dashboard:
     """Service and pool are chosen at the top."""
@@ -42,7 +44,7 @@ def pool() -> Dashboard:
     )
 
 
-def _now() -> list[object]:
+def _now() -> list[AnyPanel]:
     return [
         figure(
             "Workers taking batches",
@@ -85,7 +87,7 @@ def _now() -> list[object]:
     ]
 
 
-def _saturation() -> list[object]:
+def _saturation() -> list[AnyPanel]:
     return [
         lines(
             "Slots",
@@ -116,7 +118,7 @@ def _saturation() -> list[object]:
     ]
 
 
-def _workers() -> list[object]:
+def _workers() -> list[AnyPanel]:
     return [
         lines(
             "Pictures by worker",
@@ -152,7 +154,7 @@ def _workers() -> list[object]:
     ]
 
 
-def _gpu() -> list[object]:
+def _gpu() -> list[AnyPanel]:
     return [
         lines(
             "GPU busy",
