@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import grpc
 from aiohttp import web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from prometheus_client import generate_latest
 
 from shoal import rpc
 from shoal.errors import ConfigurationError, ShoalError
@@ -205,5 +204,5 @@ class ModelSync:
 
 async def _metrics(_: web.Request) -> web.Response:
     return web.Response(
-        body=generate_latest(metrics.MODEL_SYNC), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        body=metrics.text(metrics.MODEL_SYNC), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
     )

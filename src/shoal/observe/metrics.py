@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+    start_http_server,
+)
 
 from shoal.errors import ConfigurationError
 
@@ -180,6 +189,12 @@ SYNC_SUCCESS = Gauge(
 )
 
 
+def text(registry: CollectorRegistry) -> bytes:
+    """What ``/metrics`` answers, in Prometheus' text format."""
+    disable_created_metrics()
+    return generate_latest(registry)
+
+
 def serve_metrics(endpoint: Endpoint, registry: CollectorRegistry) -> WSGIServer:
     """Serves ``/metrics`` from a thread for as long as the process lives, or until ``shutdown`` and ``server_close``.
 
@@ -190,6 +205,7 @@ def serve_metrics(endpoint: Endpoint, registry: CollectorRegistry) -> WSGIServer
     Raises:
         ConfigurationError: naming the port.
     """
+    disable_created_metrics()  # else a second series beside each counter and histogram
     try:
         server, _ = start_http_server(endpoint.port, endpoint.host, registry)
     except OSError as error:

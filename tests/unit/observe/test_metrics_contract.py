@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from generate_observability import COMPONENTS, declared, exported_name
 
+from shoal.observe import metrics
 from shoal.observe.foreign import FOREIGN, used
 from shoal.topology import Endpoint
-from shoal.observe import metrics
 
 METRICS = [
     pytest.param(component, metric, id=exported_name(metric))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from shoal.observe.dashboards.panels import AnyPanel
 
 _REQUESTS = f"shoal_batcher_requests_total{{{OF_SERVICE}"
+_PUBLIC = f'{OF_SERVICE}, envoy_http_conn_manager_prefix="public"'
 _STAGES = {
     "wait for a worker": "shoal_batcher_queue_seconds",
     "fetch": "shoal_worker_fetch_seconds",
@@ -133,8 +134,9 @@ def _saturation() -> list[AnyPanel]:
         lines(
             "Slots asked for, by pool",
             SHARE,
-            Query(f"shoal:pool_slot_demand:ratio{{{OF_SERVICE}}}", "{{pool}}"),
-            text="What autoscaling follows. Over 100 %: more is queued than the slots can take at once.",
+            Query(f"shoal:pool_slot_demand:ratio{{{OF_SERVICE}}}", "asked for {{pool}}"),
+            Query(f"shoal:pool_slot_use:ratio{{{OF_SERVICE}}}", "in use {{pool}}"),
+            text="Asked for is what autoscaling follows: in use, and what the queue would take. Over 100 %: too few.",
             limits=Limits(0.7, 0.9),
             width=6,
         ),
@@ -166,6 +168,7 @@ def _saturation() -> list[AnyPanel]:
 
 
 def _parts() -> list[AnyPanel]:
+    outside = f"sum by (le) (rate(envoy_http_downstream_rq_time_bucket{{{_PUBLIC}}}[{RATE}]))"
     return [
         lines(
             "Where the time goes, mean",
@@ -180,24 +183,34 @@ def _parts() -> list[AnyPanel]:
             ),
             text="Of a request, or of its batch. Fetching and decoding overlap the wait for company.",
             stacked=True,
+            width=6,
+        ),
+        lines(
+            "Seen at the router",
+            SECONDS,
+            *(Query(f"histogram_quantile({share}, {outside}) / 1000", f"p{share * 100:.0f}") for share in (0.5, 0.99)),
+            text="A call's first byte to its last, uploads included. Far over the batcher's: the router lacks CPU.",
+            width=6,
         ),
         lines(
             "CPU by part",
             COUNT,
             Query(f"sum by (component) (rate(process_cpu_seconds_total{{{OF_SERVICE}}}[{RATE}]))", "{{component}}"),
             text="Cores in use by Shoal's own processes; the router is Envoy and doesn't say.",
+            width=6,
         ),
         lines(
             "Calls at the router",
             COUNT,
             Query(
-                f'sum(envoy_http_downstream_rq_active{{{OF_SERVICE}, envoy_http_conn_manager_prefix="public"}})',
+                f"sum(envoy_http_downstream_rq_active{{{_PUBLIC}}})",
                 "calls in flight",
             ),
             Query(
-                f'sum(envoy_http_downstream_cx_active{{{OF_SERVICE}, envoy_http_conn_manager_prefix="public"}})',
+                f"sum(envoy_http_downstream_cx_active{{{_PUBLIC}}})",
                 "connections",
             ),
             text="router.max_requests and router.max_connections bound them.",
+            width=6,
         ),
     ]
