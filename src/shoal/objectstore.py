@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import obstore
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
     from shoal import spec
+    from shoal.home import Home
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_DELETE_CHUNK: Final = 1000
-"""What S3's DeleteObjects takes at once."""
+_SUFFIX: Final = ".jpg"
 _RETRY: Final[RetryConfig] = {
     "max_retries": 2,
     "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=1)},
@@ -80,6 +80,18 @@ def create_credentials(path: Path) -> Credentials:
     with os.fdopen(file, "w") as writer:
         json.dump(asdict(credentials), writer)
     return credentials
+
+
+def open_configured(service: spec.Service, home: Home, endpoint: str | None = None) -> ObjectStore:
+    """The object store of ``service``; a managed one with the credentials that ``shoal up`` made, at ``endpoint``.
+
+    Raises:
+        ConfigurationError: as ``load_credentials`` and ``open_store``.
+    """
+    settings = service.object_store
+    ours = settings.credentials_file is not None or settings.runs_locally
+    credentials = load_credentials(home.credentials_file(service)) if ours else None
+    return open_store(settings, credentials, endpoint)
 
 
 def open_store(
@@ -135,7 +147,13 @@ def object_key(prefix: str, image_uuid: str) -> str:
         raise InvalidRequest(
             f"image_uuid {shown!r} is not a UUID in lower case, such as 6ba7b810-9dad-41d1-80b4-00c04fd430c8"
         )
-    return f"{prefix}{image_uuid}.jpg"
+    return f"{prefix}{image_uuid}{_SUFFIX}"
+
+
+def is_picture(key: str) -> bool:
+    """Whether ``key`` can be one that ``object_key`` made."""
+    name = key.rpartition("/")[2]
+    return name.endswith(_SUFFIX) and _UUID.fullmatch(name.removesuffix(_SUFFIX)) is not None
 
 
 async def presign_puts(store: ObjectStore, keys: Sequence[str], lifetime_seconds: float) -> list[str]:
@@ -151,43 +169,6 @@ async def presign_puts(store: ObjectStore, keys: Sequence[str], lifetime_seconds
         return list(await obstore.sign_async(store, "PUT", keys, timedelta(seconds=lifetime_seconds)))
     except BaseError as error:
         raise Unavailable("the object store can't sign uploads now; try again later") from error
-
-
-async def remove_older_than(
-    store: ObjectStore, age: timedelta, *, prefix: str | None = None, now: datetime | None = None
-) -> int:
-    """Deletes the objects below ``prefix`` that were last written more than ``age`` before ``now``.
-
-    Returns:
-        How many; those that vanished meanwhile are counted in.
-
-    Raises:
-        Unavailable: the store is away. What was deleted until then stays deleted.
-    """
-    limit = (now or datetime.now(UTC)) - age
-    removed = 0
-    try:
-        async for chunk in obstore.list(store, prefix, chunk_size=_DELETE_CHUNK):
-            old = [found["path"] for found in chunk if found["last_modified"] < limit]
-            await _delete(store, old)
-            removed += len(old)
-    except (BaseError, OSError) as error:
-        raise Unavailable("the object store is away: old objects can't be listed or deleted now") from error
-    return removed
-
-
-async def _delete(store: ObjectStore, paths: Sequence[str]) -> None:
-    if not paths:
-        return
-    try:
-        await obstore.delete_async(store, paths)
-    except FileNotFoundError:
-        # Some stores stop at the first that is gone: go on one by one.
-        for path in paths:
-            try:
-                await obstore.delete_async(store, path)
-            except FileNotFoundError:
-                continue
 
 
 def _reason(error: Exception) -> str:

@@ -9,21 +9,25 @@ from pathlib import Path
 
 from shoal.errors import ConfigurationError
 
-_OTHERS = 0o077  # the permission bits of group and others
+_NOT_OURS = 0o077  # the permission bits of group and others
+_BEYOND_GROUP_READ = 0o037
 
 
 def read(path: Path) -> bytes:
     """The content of ``path``.
 
-    A mounted Kubernetes Secret, known by its link through ``..data``, has the modes that the kubelet sets.
+    Kubernetes hands a Secret to a pod in two ways that are private enough. With an ``fsGroup`` its files are another
+    user's, and we read them through our group alone. Without, they have the modes that the kubelet sets, and are known
+    by their link through ``..data``.
 
     Raises:
         ConfigurationError: group or others may open it.
         OSError: it can't be read.
     """
     with path.open("rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        if mode & _OTHERS and not _is_kubernetes_secret(path):
+        status = os.fstat(file.fileno())
+        if status.st_mode & _NOT_OURS and not _is_lent(status) and not _is_kubernetes_secret(path):
+            mode = stat.S_IMODE(status.st_mode)
             raise ConfigurationError(f"{path}: mode {mode:04o} lets others read it; run: chmod 600 {path}")
         return file.read()
 
@@ -40,6 +44,11 @@ def replace(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _is_lent(status: os.stat_result) -> bool:
+    """Whether the file is somebody else's, who lets our group read it and nobody else."""
+    return status.st_uid != os.geteuid() and not status.st_mode & _BEYOND_GROUP_READ
 
 
 def _is_kubernetes_secret(path: Path) -> bool:

@@ -103,12 +103,23 @@ class ModelStore(Section):
         return self
 
 
+class Tls(Section):
+    """A server's certificate. Both files are followed: what is moved in their place serves the next connection."""
+
+    certificate_file: str
+    """PEM: the certificate, then those between it and its authority."""
+    key_file: str
+    """PEM: its private key, mode 0600 and without a passphrase."""
+
+
 class Router(Section):
     """The public listener."""
 
     host: str = "127.0.0.1"
     """The address to listen on. ``0.0.0.0`` or ``::``: every one of this machine."""
     port: Port = 8080
+    tls: Tls | None = None
+    """None: plaintext."""
     default_timeout_seconds: Seconds = 30.0
     """The deadline of a call that names none."""
     max_timeout_seconds: Seconds = 300.0
@@ -283,11 +294,16 @@ class Service(Section):
         """Those of the ``store``'s models that ``pool`` serves."""
         return [model for model in store if self.pool_of(model) == pool]
 
+    def exact_models(self, pool: str) -> list[str]:
+        """The models that ``pool`` names without a pattern."""
+        return [name for name in self.pools[pool].models if not set("*?[") & set(name)]
+
     @property
     def elsewhere(self) -> set[str]:
         """Models that a Triton of somebody else's has, as far as they are named: ours may not be there."""
-        named = {pattern for pool in self.pools.values() if pool.triton_url for pattern in pool.models}
-        return {name for name in named if not set("*?[") & set(name)}
+        return {
+            name for pool, settings in self.pools.items() if settings.triton_url for name in self.exact_models(pool)
+        }
 
     def override(self, model: str) -> ModelOverride:
         """The overrides of ``model``, empty ones if the file has none."""
@@ -366,9 +382,12 @@ def _section(path: list[Any]) -> type[Section]:
     kind: Any = Service
     for part in path[:-1]:
         # In a section the part is a key, in a table such as pools a name.
-        inner = kind.model_fields[part].annotation if isinstance(kind, type) else get_args(kind)[-1]
-        kind = _without_none(inner)
-    return kind if isinstance(kind, type) and issubclass(kind, Section) else Service
+        kind = _without_none(kind.model_fields[part].annotation if _is_section(kind) else get_args(kind)[-1])
+    return kind if _is_section(kind) else Service
+
+
+def _is_section(kind: Any) -> bool:  # noqa: ANN401 - a type, or what stands for one
+    return isinstance(kind, type) and issubclass(kind, Section)
 
 
 def _without_none(kind: Any) -> Any:  # noqa: ANN401 - a type, or what stands for one

@@ -46,7 +46,9 @@ class Topology(BaseModel):
     balancer: Endpoint
     """The router's listener for batching streams: the load balancer before the workers."""
     admin: Endpoint
-    """Envoy's admin and metrics address; loopback only."""
+    """Envoy's admin address, metrics among it; loopback only."""
+    metrics: Endpoint | None = None
+    """Where Envoy's metrics and ``/ready`` alone are served, for those who may not reach ``admin``. None: nowhere."""
     batchers: dict[str, list[Endpoint]]
     """Batcher group (``SHARED_BATCHER`` or a model's name) to its processes."""
     pools: dict[str, list[Endpoint]]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 
 from shoal.errors import Internal, InvalidRequest, NotFound, Unavailable
-from shoal.objectstore import Credentials, object_key, presign_puts, remove_older_than
+from shoal.objectstore import Credentials, object_key, presign_puts
 from shoal.worker.fetch import Fetcher
 from support.s3 import Server, running_s3
 
@@ -73,13 +72,3 @@ async def test_a_store_that_went_away(server: Server) -> None:
     server.stop()
     with pytest.raises(Unavailable, match=r"within 0\.3 s"):
         await fetcher(store, timeout_seconds=0.3).fetch(KEY)
-
-
-async def test_retention(server: Server) -> None:
-    store = server.store()
-    for number in range(30):
-        await store.put_async(f"team/{number}.jpg", b"x")
-    now = datetime.now(UTC)
-    assert await remove_older_than(store, timedelta(hours=1), now=now) == 0
-    assert await remove_older_than(store, timedelta(hours=1), now=now + timedelta(hours=2)) == 30
-    assert store.list().collect() == []

@@ -29,7 +29,9 @@ def helm(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(HELM), *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
-def render(*files: Path, release: str = "shoal", chart: Path = CHART, settings: Mapping[str, Any] | None = None) -> Rendered:
+def render(
+    *files: Path, release: str = "shoal", chart: Path = CHART, settings: Mapping[str, Any] | None = None
+) -> Rendered:
     """The objects of a release.
 
     Args:
@@ -48,7 +50,9 @@ def template(
 ) -> subprocess.CompletedProcess[str]:
     """``helm template``, whatever it answers."""
     options = [word for file in files for word in ("--values", str(file))]
-    options += [word for path, value in (settings or {}).items() for word in ("--set-json", f"{path}={json.dumps(value)}")]
+    options += [
+        word for path, value in (settings or {}).items() for word in ("--set-json", f"{path}={json.dumps(value)}")
+    ]
     return helm("template", release, chart, "--namespace", "vision", "--kube-version", "1.35.0", *options)
 
 

@@ -1,4 +1,4 @@
-"""Reads rendered Kubernetes objects as a cluster would, and says what it would stumble over. Pure: no cluster, no I/O."""
+"""Reads rendered Kubernetes objects as a cluster would, and says what it would stumble over; no cluster, no I/O."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ class Pod:
     @property
     def ports(self) -> set[int]:
         """Of the containers that stay."""
-        return {port for container in self.containers if container.runs != "before" for port in container.ports.values()}
+        return {
+            port for container in self.containers if container.runs != "before" for port in container.ports.values()
+        }
 
     @property
     def volumes(self) -> dict[str, Object]:
@@ -110,7 +112,9 @@ class Rendered:
 
     @classmethod
     def parse(cls, text: str, **there: Any) -> Rendered:
-        return cls([each for each in YAML(typ="safe").load_all(text) if each], **there)
+        reader = YAML(typ="safe")
+        reader.version = (1, 1)  # as Kubernetes reads it: 0440 is octal
+        return cls([each for each in reader.load_all(text) if each], **there)
 
     def of(self, kind: str) -> list[Object]:
         return [each for each in self.objects if each["kind"] == kind]
@@ -138,7 +142,18 @@ class Rendered:
 
 def faults(rendered: Rendered) -> list[str]:
     """Everything that a cluster would stumble over, a line each."""
-    checks = (_names, _selectors, _services, _policies, _volumes, _probes, _references, _security, _secrets, _mounted_paths)
+    checks = (
+        _names,
+        _selectors,
+        _services,
+        _policies,
+        _volumes,
+        _probes,
+        _references,
+        _security,
+        _secrets,
+        _mounted_paths,
+    )
     return [fault for check in checks for fault in check(rendered)]
 
 
@@ -198,8 +213,7 @@ def _policies(rendered: Rendered) -> Iterator[str]:
         there = {port for pod in pods for port in pod.ports}
         for rule in each["spec"].get("ingress", []):
             for port in rule["ports"]:
-                # Not every pool has a Triton or a model-sync.
-                if port["port"] not in there | {8002, 9103}:
+                if port["port"] not in there:
                     yield f"{_title(each)}: no pod has port {port['port']}"
             for peer in rule.get("from", []):
                 labels = peer.get("podSelector", {}).get("matchLabels", {})
@@ -224,7 +238,9 @@ def _probes(rendered: Rendered) -> Iterator[str]:
         numbers = [number for each in pod.containers for number in each.ports.values()]
         if len(set(names)) != len(names) or len(set(numbers)) != len(numbers):
             yield f"{_title(pod.owner)}: two of its ports are the same: {names}, {numbers}"
-        yield from (f"{_title(pod.owner)}: {name} is no name of a port" for name in names if not _PORT_NAME.fullmatch(name))
+        yield from (
+            f"{_title(pod.owner)}: {name} is no name of a port" for name in names if not _PORT_NAME.fullmatch(name)
+        )
         for each in pod.containers:
             probes = [each.raw[name] for name in PROBES if name in each.raw]
             if each.runs == "before" and (probes or each.ports):
@@ -255,9 +271,7 @@ def _references(rendered: Rendered) -> Iterator[str]:
                     yield f"{_title(pod.owner)}: {each.name}: no {wanted['key']} in Secret {wanted['name']}"
 
 
-def keys_of(
-    volume: Object, maps: Mapping[str, Iterable[str]], secrets: Mapping[str, Iterable[str]]
-) -> frozenset[str]:
+def keys_of(volume: Object, maps: Mapping[str, Iterable[str]], secrets: Mapping[str, Iterable[str]]) -> frozenset[str]:
     """The files of a ConfigMap's or a Secret's volume; none if it, or a key, isn't there."""
     if "configMap" in volume:
         there, items = set(maps.get(volume["configMap"]["name"], ())), volume["configMap"].get("items")
@@ -297,9 +311,13 @@ def _security(rendered: Rendered) -> Iterator[str]:
 def _secrets(rendered: Rendered) -> Iterator[str]:
     """A Secret's content comes from a Secret alone."""
     yield from (f"{_title(each)}: a chart makes no Secret" for each in rendered.of("Secret"))
-    telling = re.compile(r"secret_access_key|access_key_id|x-api-key|shoal_[A-Za-z0-9_-]{20,}|BEGIN .*PRIVATE KEY", re.I)
+    telling = re.compile(
+        r"secret_access_key|access_key_id|x-api-key|shoal_[A-Za-z0-9_-]{20,}|BEGIN .*PRIVATE KEY", re.IGNORECASE
+    )
     for each in rendered.of("ConfigMap"):
-        yield from (f"{_title(each)}: {key} holds a secret" for key, text in each["data"].items() if telling.search(text))
+        yield from (
+            f"{_title(each)}: {key} holds a secret" for key, text in each["data"].items() if telling.search(text)
+        )
     for pod in rendered.pods:
         for container in pod.containers:
             for variable in container.raw.get("env", []):
@@ -308,14 +326,12 @@ def _secrets(rendered: Rendered) -> Iterator[str]:
 
 
 def _mounted_paths(rendered: Rendered) -> Iterator[str]:
-    """A file below /etc/shoal that a command names is mounted, and each Secret's folder is there for who reads it."""
-    maps = {each["metadata"]["name"]: set(each["data"]) for each in rendered.of("ConfigMap")}
+    """A file below /etc/shoal that a command names is mounted."""
     for pod in rendered.pods:
         for container in pod.containers:
             for word in container.command:
                 if word.startswith("/etc/shoal/") and word not in mounted_files(rendered, pod, container):
                     yield f"{_title(pod.owner)}: {container.name} reads {word}, which isn't mounted"
-    del maps
 
 
 def mounted_files(rendered: Rendered, pod: Pod, container: Container) -> set[str]:

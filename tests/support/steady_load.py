@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from PIL import Image
 
@@ -20,14 +20,26 @@ from support.pictures import encode
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from support.stack import Stack
-
 Outcome = Literal["answered", "expired", "lost"]
 
 COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250), "grey": (99, 99, 99)}
 _ROUNDING_SECONDS = 0.05
 
 FILES = {label: encode(Image.new("RGB", (64, 48), colour)) for label, colour in COLOURS.items()}
+
+
+class Running(Protocol):
+    """A service that runs."""
+
+    @property
+    def target(self) -> str:
+        """What clients call."""
+        ...
+
+    @property
+    def api_key(self) -> str:
+        """A key."""
+        ...
 
 
 @dataclass
@@ -150,11 +162,13 @@ class SteadyLoad:
 
 
 @asynccontextmanager
-async def steady_load(stack: Stack, model: str, *, rate: float, deadline_seconds: float) -> AsyncIterator[SteadyLoad]:
+async def steady_load(
+    service: Running, model: str, *, rate: float, deadline_seconds: float
+) -> AsyncIterator[SteadyLoad]:
     """Load from one SDK client until the block ends; then every request has ended too."""
     retry = Retry(sleep=_counted_pause)
     async with AsyncClient(
-        stack.target, api_key=stack.api_key, timeout_seconds=deadline_seconds, retry=retry
+        service.target, api_key=service.api_key, timeout_seconds=deadline_seconds, retry=retry
     ) as client:
         load = SteadyLoad(client, model, deadline_seconds)
         async with asyncio.TaskGroup() as running:

@@ -10,6 +10,7 @@ import pytest
 
 from shoal.errors import ConfigurationError
 from shoal.keys import Key, KeyRing, create, load_keys, revoke, watch_keys
+from support.mounted import Mounted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,11 +100,7 @@ def test_a_file_that_others_can_open_is_refused(path: Path, mode: int) -> None:
 
 
 def test_a_mounted_secret_keeps_the_modes_that_the_kubelet_set(path: Path) -> None:
-    (path.parent / "..2026").mkdir()
-    (path.parent / "..data").symlink_to("..2026")
-    path.symlink_to("..data/keys.json")
-    write(path, {"id": "k", "key": SECRET, "owner": "o"})
-    path.chmod(0o440)
+    Mounted(path.parent).update({path.name: document("k")})
     assert len(load_keys(path)) == 1
 
 
@@ -151,21 +148,13 @@ def break_and_mend(path: Path) -> Key:
 
 
 async def test_watching_sees_the_swap_of_a_mounted_secret(path: Path) -> None:
-    mount_secret(path)
+    secret = Mounted(path.parent)
+    secret.update({path.name: document("k1")})
     async with asyncio.timeout(10), contextlib.aclosing(watch_keys(path)) as rings:
         assert [key.id for key in await anext(rings)] == ["k1"]
-        swap_secret(path)
+        secret.update({path.name: document("k2")})
         assert [key.id for key in await anext(rings)] == ["k2"]
 
 
-def mount_secret(path: Path) -> None:
-    for version in ("..1", "..2"):
-        (path.parent / version).mkdir()
-        write(path.parent / version / "keys.json", {"id": f"k{version[2:]}", "key": SECRET, "owner": "o"})
-    (path.parent / "..data").symlink_to("..1")
-    path.symlink_to("..data/keys.json")
-
-
-def swap_secret(path: Path) -> None:
-    (path.parent / "..data_tmp").symlink_to("..2")
-    (path.parent / "..data_tmp").rename(path.parent / "..data")
+def document(key_id: str) -> str:
+    return json.dumps({"keys": [{"id": key_id, "key": SECRET, "owner": "o"}]})

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from shoal import spec
-from shoal.errors import ConfigurationError, InvalidRequest, Unavailable
+from shoal.errors import ConfigurationError, InvalidRequest
 from shoal.objectstore import (
     Credentials,
     create_credentials,
@@ -19,8 +18,8 @@ from shoal.objectstore import (
     object_key,
     open_store,
     presign_puts,
-    remove_older_than,
 )
+from support.mounted import Mounted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,12 +59,9 @@ def test_credentials_that_others_may_read_are_refused(tmp_path: Path) -> None:
 
 
 def test_credentials_in_a_mounted_secret_keep_the_modes_that_the_kubelet_set(tmp_path: Path) -> None:
-    (tmp_path / "..2026").mkdir()
-    (tmp_path / "..data").symlink_to("..2026")
-    made = create_credentials(tmp_path / "..2026" / "one.json")
-    (tmp_path / "..2026" / "one.json").chmod(0o440)
-    (tmp_path / "one.json").symlink_to("..data/one.json")
-    assert load_credentials(tmp_path / "one.json") == made
+    made = create_credentials(tmp_path / "one.json")
+    Mounted(tmp_path / "secret").update({"one.json": (tmp_path / "one.json").read_bytes()})
+    assert load_credentials(tmp_path / "secret" / "one.json") == made
 
 
 @pytest.mark.parametrize("content", [
@@ -144,32 +140,3 @@ async def test_presigned_puts_are_below_the_bucket_in_order() -> None:
 async def test_other_stores_have_no_presigned_puts() -> None:
     with pytest.raises(ConfigurationError, match="presigned uploads need"):
         await presign_puts(MemoryStore(), ["a"], 900)
-
-
-async def test_old_objects_are_removed() -> None:
-    store = MemoryStore()
-    for number in range(2500):
-        store.put(f"a/{number}.jpg", b"x")
-    store.put("b/1.jpg", b"x")
-    now = datetime.now(UTC)
-    hour = timedelta(hours=1)
-    assert await remove_older_than(store, hour, now=now) == 0
-    assert await remove_older_than(store, hour, prefix="a", now=now + 2 * hour) == 2500
-    assert [found["path"] for found in store.list().collect()] == ["b/1.jpg"]
-
-
-async def test_an_object_that_vanishes_is_no_error(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path)
-    for number in range(20):
-        store.put(f"{number}.jpg", b"x")
-    # Both list first and then delete: each finds some of the files gone.
-    later = datetime.now(UTC) + timedelta(hours=1)
-    await remove_older_than(store, timedelta(minutes=1), now=later)
-    assert await remove_older_than(store, timedelta(minutes=1), now=later) == 0
-
-
-async def test_a_store_that_is_away() -> None:
-    store = open_store(spec.ObjectStore(url="s3://bucket"), Credentials("key", "hunter2"), ADDRESS)
-    with pytest.raises(Unavailable, match="away") as caught:
-        await remove_older_than(store, timedelta(hours=1))
-    assert "hunter2" not in str(caught.value)

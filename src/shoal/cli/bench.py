@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from shoal.cli.classify import DEFAULT_MODELS, ApiKey, Target, pictures
+from shoal.cli.classify import DEFAULT_MODELS, ApiKey, Ca, Target, pictures
 from shoal.client import Client
 from shoal.client import report as reports
 from shoal.client.connection import START, Connection, find_connection
@@ -65,6 +65,7 @@ def bench(
     ] = None,
     target: Target = None,
     api_key: ApiKey = None,
+    ca: Ca = None,
 ) -> None:
     """Load a running service and measure it. Ctrl-C prints what there is. Exit code 1 if any request failed."""
     settings = LoadSettings(concurrency, rate, duration, warm_up, timeout, seed=seed, trace=report is not None)
@@ -74,7 +75,7 @@ def bench(
     if chosen is None:
         raise ConfigurationError(f"--task {task} needs --model: there is no demo model for it")
     files = pictures([_folder(images)])[:_MAX_PICTURES]
-    connection = find_connection(target, api_key, Home.default())
+    connection = find_connection(target, api_key, Home.default(), ca)
     if report is not None:
         reports.prepare(report)
     began = _now()
@@ -107,7 +108,7 @@ def _prepare(
     connection: Connection, files: list[Path], task: Task, model: str, upload: bool
 ) -> tuple[LoadRequest, ...]:
     """The requests: with the pictures themselves, or with references to pictures that are uploaded now."""
-    with Client(connection.target, api_key=connection.api_key) as client:
+    with Client(connection.target, api_key=connection.api_key, credentials=connection.credentials()) as client:
         client.connect()
         sent = [file.read_bytes() for file in files] if upload else client.upload_many(files)
     return tuple(LoadRequest(task, image, model) for image in sent)

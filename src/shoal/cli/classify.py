@@ -20,6 +20,8 @@ from shoal.modelstore.config import Task
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from shoal.client.connection import Connection
+
 DEFAULT_MODELS = {Task.CLASSIFICATION: "efficientnet-lite0", Task.DETECTION: "pp-ocrv4-det"}
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _PIPE_COLUMNS = 160
@@ -46,6 +48,16 @@ ApiKey: TypeAlias = Annotated[
         show_default="the local service's",
     ),
 ]
+Ca: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca",
+        envvar="SHOAL_CA",
+        metavar="PEM",
+        help="With TLS: the authorities to trust.",
+        show_default="the public ones, or the local service's",
+    ),
+]
 Timeout: TypeAlias = Annotated[float, typer.Option(min=0.001, help="Seconds for one picture, upload included.")]
 Concurrency: TypeAlias = Annotated[int, typer.Option(min=1, help="Pictures in flight.")]
 
@@ -57,6 +69,7 @@ def classify(
     as_json: Json = False,
     target: Target = None,
     api_key: ApiKey = None,
+    ca: Ca = None,
     timeout: Timeout = 30.0,
     concurrency: Concurrency = 32,
     top_k: Annotated[int, typer.Option(min=1, max=1000, help="Classes a picture.")] = 5,
@@ -69,7 +82,7 @@ def classify(
             found, model, ordered=True, concurrency=concurrency, progress=shows_progress(found, as_json), top_k=top_k
         )
 
-    report(outcomes_of(target, api_key, timeout, found, ask, as_json), as_json)
+    report(outcomes_of(find_connection(target, api_key, Home.default(), ca), timeout, found, ask, as_json), as_json)
 
 
 def detect(
@@ -79,6 +92,7 @@ def detect(
     as_json: Json = False,
     target: Target = None,
     api_key: ApiKey = None,
+    ca: Ca = None,
     timeout: Timeout = 30.0,
     concurrency: Concurrency = 32,
     score_threshold: Annotated[
@@ -106,7 +120,7 @@ def detect(
             drawer(outcome)
             yield outcome
 
-    report(outcomes_of(target, api_key, timeout, found, ask, as_json), as_json)
+    report(outcomes_of(find_connection(target, api_key, Home.default(), ca), timeout, found, ask, as_json), as_json)
 
 
 def pictures(named: Sequence[Path]) -> list[Path]:
@@ -130,16 +144,15 @@ def pictures(named: Sequence[Path]) -> list[Path]:
 
 
 def outcomes_of(
-    target: str | None,
-    api_key: str | None,
+    connection: Connection,
     timeout: float,
     found: Sequence[Path],
     ask: Callable[[Client], Iterator[Outcome]],
     as_json: bool,
 ) -> Iterator[Outcome]:
     """What becomes of each of ``found``; with ``as_json`` also where nobody answers at the target."""
-    connection = find_connection(target, api_key, Home.default())
-    with Client(connection.target, api_key=connection.api_key, timeout_seconds=timeout) as client:
+    key, trust = connection.api_key, connection.credentials()
+    with Client(connection.target, api_key=key, credentials=trust, timeout_seconds=timeout) as client:
         try:
             client.connect(timeout_seconds=timeout)
         except Unavailable as error:

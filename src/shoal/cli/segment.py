@@ -9,6 +9,7 @@ import typer
 
 from shoal.cli.classify import (
     ApiKey,
+    Ca,
     Concurrency,
     Images,
     Json,
@@ -22,6 +23,8 @@ from shoal.cli.classify import (
 )
 from shoal.cli.output import OutputFolder
 from shoal.client import MaskForm, MaskSize, Segmentation
+from shoal.client.connection import find_connection
+from shoal.home import Home
 from shoal.modelstore.config import Task
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ def segment(
     as_json: Json = False,
     target: Target = None,
     api_key: ApiKey = None,
+    ca: Ca = None,
     timeout: Timeout = 30.0,
     concurrency: Concurrency = 32,
     score_threshold: Annotated[
@@ -73,7 +77,7 @@ def segment(
                 save(outcome)
             yield outcome
 
-    report(outcomes_of(target, api_key, timeout, found, ask, as_json), as_json)
+    report(outcomes_of(find_connection(target, api_key, Home.default(), ca), timeout, found, ask, as_json), as_json)
 
 
 def _mask_saver(folder: Path | None) -> Callable[[Outcome], None]:

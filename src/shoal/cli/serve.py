@@ -10,11 +10,17 @@ from shoal.cli import Command, LazyGroup
 
 COMMANDS = {
     "router": Command("shoal.cli.serve_router:serve_router", "router", "Envoy: keys, limits, routes, load balancer."),
+    "router-config": Command(
+        "shoal.cli.serve_router_config:serve_router_config", "router", "The files of an Envoy that runs elsewhere."
+    ),
     "batcher": Command("shoal.cli.serve_batcher:serve_batcher", "batcher", "Queues requests, a queue a model."),
     "worker": Command("shoal.cli.serve_worker:serve_worker", "worker", "Fetches, decodes and runs the model."),
     "triton": Command("shoal.cli.serve_triton:serve_triton", "local", "A tritonserver found on this machine."),
     "model-sync": Command(
         "shoal.cli.serve_model_sync:serve_model_sync", "model-sync", "Keeps a model repository as published."
+    ),
+    "image-retention": Command(
+        "shoal.cli.serve_image_retention:serve_image_retention", "", "Deletes pictures that are old enough, once."
     ),
 }
 

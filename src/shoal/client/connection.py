@@ -1,10 +1,13 @@
-"""Where the service is, and the key for it: what was said, else what ``shoal up`` wrote down."""
+"""Where the service is, the key for it and whom to trust: what was said, else what ``shoal up`` wrote down."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import grpc
 
 from shoal.errors import ConfigurationError
 
@@ -20,10 +23,28 @@ class Connection:
 
     target: str
     api_key: str = field(repr=False)
+    ca_file: Path | None = None
+    """PEM: the authorities that may vouch for the service. None: the public ones."""
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """What ``AsyncClient`` takes under this name.
+
+        Raises:
+            ConfigurationError: ``ca_file`` can't be read or holds no certificate.
+        """
+        if self.ca_file is None:
+            return None
+        try:
+            authorities = self.ca_file.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"{self.ca_file}: can't be read: {error.strerror}") from error
+        if b"-----BEGIN CERTIFICATE-----" not in authorities:
+            raise ConfigurationError(f"{self.ca_file}: holds no certificate in PEM")
+        return grpc.ssl_channel_credentials(authorities)
 
 
-def find_connection(target: str | None, api_key: str | None, home: Home) -> Connection:
-    """Completes ``target`` and ``api_key`` from the running local service's ``run/client.json``.
+def find_connection(target: str | None, api_key: str | None, home: Home, ca_file: Path | None = None) -> Connection:
+    """Completes what is given from the running local service's ``run/client.json``.
 
     The local service's key goes to the local service only, never to another target.
 
@@ -31,7 +52,7 @@ def find_connection(target: str | None, api_key: str | None, home: Home) -> Conn
         ConfigurationError: one is missing and there is nothing to complete it from.
     """
     if target and api_key:
-        return Connection(target, api_key)
+        return Connection(target, api_key, ca_file)
     local = _local(home)
     if local is None:
         missing = "service" if not target else "API key"
@@ -39,15 +60,16 @@ def find_connection(target: str | None, api_key: str | None, home: Home) -> Conn
         raise ConfigurationError(f"no {missing}: {START}, or give {way_out} (or $SHOAL_TARGET and $SHOAL_API_KEY)")
     if target and target != local.target:
         raise ConfigurationError(f"no API key for {target}: give --api-key or set $SHOAL_API_KEY")
-    return Connection(local.target, api_key or local.api_key)
+    return Connection(local.target, api_key or local.api_key, ca_file or local.ca_file)
 
 
 def _local(home: Home) -> Connection | None:
     path = home.client
     try:
         found = json.loads(path.read_bytes())
-        return Connection(str(found["target"]), str(found["api_key"]))
+        ca_file = Path(found["ca_file"]) if found.get("ca_file") else None
+        return Connection(str(found["target"]), str(found["api_key"]), ca_file)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ConfigurationError(f"{path}: can't be read; `shoal up` writes it anew") from None

@@ -126,7 +126,8 @@ async def _run(job: LoadJob, ready: Callable[[], Awaitable[None]], advance: Call
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, stop.set)
     try:
-        async with AsyncClient(job.connection.target, api_key=job.connection.api_key) as client:
+        told = job.connection
+        async with AsyncClient(told.target, api_key=told.api_key, credentials=told.credentials()) as client:
             await client.connect()
             await ready()
             return await run_load(client, job.requests, job.settings, stop=stop, advance=advance)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from shoal.spec import Service
 
 
+_LOOPBACK = frozenset({"127.0.0.1", "::1"})
+
+
 class Role(StrEnum):
     """What a part does; parts of one role don't depend on each other."""
 
@@ -44,6 +47,8 @@ class Protocol(StrEnum):
 
     TCP = "tcp"
     """It accepts connections."""
+    TLS = "tls"
+    """It shows a certificate."""
     GRPC = "grpc"
     """``grpc.health.v1.Health/Check`` answers SERVING."""
 
@@ -72,6 +77,8 @@ class Plan:
 
     parts: tuple[Part, ...]
     topology: Topology
+    target: str
+    """What clients on this machine call."""
     store_url: str | None
     """The managed object store's S3 API; None if the store is elsewhere."""
 
@@ -116,7 +123,8 @@ def plan(
         for number, listen in enumerate(endpoints, 1)
     )
     workers = _workers(service, topology, home, files, free, store_url)
-    return Plan((*stores, *workers, *batchers, _router(topology, home, files)), topology, store_url)
+    router = _router(service, topology, home, files)
+    return Plan((*stores, *workers, *batchers, router), topology, target(service, topology), store_url)
 
 
 def batcher_groups(service: Service) -> dict[str, int]:
@@ -178,10 +186,19 @@ def triton_part(name: str, options: Options, pool: str = "") -> Part:
     return Part(name, Role.TRITON, options.command(), options.listen, Protocol.GRPC, metrics, pool)
 
 
-def _router(topology: Topology, home: Home, files: Files) -> Part:
+def _router(service: Service, topology: Topology, home: Home, files: Files) -> Part:
     command = _shoal("serve", "router", "--service", files.service, "--topology", files.topology, "--home", home.root)
     metrics = f"http://{topology.admin}/stats/prometheus"
-    return Part("router", Role.ROUTER, command, reachable(topology.public), Protocol.GRPC, metrics)
+    ready = Protocol.TLS if service.router.tls else Protocol.GRPC
+    return Part("router", Role.ROUTER, command, reachable(topology.public), ready, metrics)
+
+
+def target(service: Service, topology: Topology) -> str:
+    """What clients on this machine call. With TLS by name, since certificates rarely hold addresses."""
+    host, port = reachable(topology.public)
+    if service.router.tls is None:
+        return str(Endpoint(host, port))
+    return f"https://{Endpoint('localhost' if host in _LOOPBACK else host, port)}"
 
 
 def reachable(listen: Endpoint) -> Endpoint:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from shoal.local.plan import Protocol
@@ -36,11 +38,19 @@ async def _ask(probe: Callable[[Endpoint], Awaitable[bool]], endpoint: Endpoint)
         return False
 
 
-async def _accepts(endpoint: Endpoint) -> bool:
-    _, writer = await asyncio.open_connection(*endpoint)
+async def _accepts(endpoint: Endpoint, trust: ssl.SSLContext | None = None) -> bool:
+    _, writer = await asyncio.open_connection(*endpoint, ssl=trust)
     writer.close()
-    await writer.wait_closed()
+    with suppress(OSError):
+        await writer.wait_closed()
     return True
+
+
+async def _shows_certificate(endpoint: Endpoint) -> bool:
+    anyone = ssl.create_default_context()
+    anyone.check_hostname = False
+    anyone.verify_mode = ssl.CERT_NONE
+    return await _accepts(endpoint, anyone)
 
 
 async def _serving(endpoint: Endpoint) -> bool:
@@ -62,4 +72,4 @@ async def _serving(endpoint: Endpoint) -> bool:
         return bool(answer.status == HealthCheckResponse.SERVING)
 
 
-_PROBES = {Protocol.TCP: _accepts, Protocol.GRPC: _serving}
+_PROBES = {Protocol.TCP: _accepts, Protocol.TLS: _shows_certificate, Protocol.GRPC: _serving}

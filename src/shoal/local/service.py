@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from shoal.local import ports, setup, state
 from shoal.local.keeper import State
-from shoal.local.plan import Files, Part, Plan, plan, reachable
+from shoal.local.plan import Files, Part, Plan, plan
 from shoal.local.process import LocalProcess
 from shoal.local.store import keep_retention, store_part
 from shoal.local.supervisor import Supervisor
+from shoal.router import certificate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -100,7 +101,10 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> boo
 
 def _publish(service: Service, home: Home, layout: Plan) -> None:
     """Tells the commands on this machine where to call, and with which key."""
-    state.save_client(home, str(reachable(layout.topology.public)), setup.local_key(service, home).key)
+    tls = service.router.tls
+    # A self-made certificate vouches for itself.
+    authority = certificate.Files.of(tls).certificate if tls else None
+    state.save_client(home, layout.target, setup.local_key(service, home).key, authority)
 
 
 @asynccontextmanager
@@ -121,7 +125,7 @@ async def _retention(service: Service, home: Home, layout: Plan) -> AsyncGenerat
 def _snapshot(service: Service, home: Home, layout: Plan, supervisor: Supervisor) -> state.ServiceState:
     return state.ServiceState(
         pid=os.getpid(),
-        target=str(reachable(layout.topology.public)),
+        target=layout.target,
         store_url=layout.store_url,
         models=str(home.model_store(service)),
         logs=str(home.logs),

@@ -135,9 +135,10 @@ def terminate(pid: int, timeout_seconds: float) -> bool:
         os.close(descriptor)
 
 
-def save_client(home: Home, target: str, api_key: str) -> None:
-    """Writes the client file."""
-    private.replace(home.client, json.dumps({"target": target, "api_key": api_key}))
+def save_client(home: Home, target: str, api_key: str, ca_file: Path | None = None) -> None:
+    """Writes the client file; ``ca_file`` holds the authorities to trust, where it isn't the public ones."""
+    trust = {"ca_file": str(ca_file)} if ca_file else {}
+    private.replace(home.client, json.dumps({"target": target, "api_key": api_key, **trust}))
 
 
 def _state_file(home: Home) -> Path:

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from shoal.errors import ConfigurationError, ShoalError
 from shoal.local.plan import Part, Protocol, Role
-from shoal.objectstore import open_store, remove_older_than
+from shoal.objectstore import open_store
+from shoal.retention import expire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,12 +81,9 @@ def create_bucket(settings: ObjectStore, home: Home, prefixes: Iterable[str]) ->
 async def keep_retention(settings: ObjectStore, endpoint: str, credentials: Credentials) -> None:
     """Deletes expired pictures, now and every hour, through the store itself. Runs until cancelled."""
     store = open_store(settings, endpoint=endpoint, credentials=credentials)
-    age = timedelta(hours=settings.retention_hours)
     while True:
         try:
-            removed = await remove_older_than(store, age)
+            await asyncio.to_thread(expire, store, settings.retention_hours)
         except ShoalError as error:
             _log.warning("expired pictures stay for another %s: %s", RETENTION_PERIOD, error)
-        else:
-            _log.info("removed %d pictures older than %s", removed, age)
         await asyncio.sleep(RETENTION_PERIOD.total_seconds())

@@ -19,7 +19,7 @@ from shoal.modelstore.formats import RUNNER, RUNTIMES, Format
 from shoal.modelstore.pbtxt import FILE
 from shoal.modelstore.render import LABELS_FILE, RUNNER_FILE, render
 from shoal.modelstore.wrap import wrap
-from shoal.spec import Name
+from shoal.section import Name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from shoal.errors import ConfigurationError
 from shoal.modelstore.pbtxt import FILE
-from shoal.spec import Name
+from shoal.section import Name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

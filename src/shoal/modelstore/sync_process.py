@@ -14,12 +14,10 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import grpc
 from aiohttp import web
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from shoal import rpc
 from shoal.errors import ConfigurationError, ShoalError
+from shoal.health import HealthServer
 from shoal.modelstore.lock import alone
 from shoal.modelstore.mirror import Mirror
 from shoal.modelstore.remote import Remote
@@ -70,7 +68,7 @@ class ModelSync:
         self._remote = Remote.open(bucket)
         self._mirror = Mirror(options.repository)
         self._notified = asyncio.Event()
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServer(SERVICE)
 
     async def once(self) -> int:
         """Synchronises one time. Returns the exit code: 1 if a model was refused."""
@@ -84,13 +82,13 @@ class ModelSync:
         with self._alone():
             async with self._synchronizer() as synchronizer, self._doors():
                 if self._mirror.complete:
-                    await self._say(serving=True)
+                    await self._health.say(serving=True)
                 following = [asyncio.create_task(self._follow_store(synchronizer))]
                 if self._options.triton:
                     following.append(asyncio.create_task(self._follow_triton(synchronizer)))
                 ending = asyncio.create_task(stop.wait())
                 await asyncio.wait([ending, *following], return_when=asyncio.FIRST_COMPLETED)
-                await self._say(serving=False)
+                await self._health.say(serving=False)
                 for task in (ending, *following):
                     task.cancel()
                 for outcome in await asyncio.gather(*following, return_exceptions=True):
@@ -128,7 +126,7 @@ class ModelSync:
                 pause = min(2 * pause, max(longest, _FIRST_PAUSE_SECONDS))
             else:
                 metrics.SYNC_LOOKS.labels("done").inc()
-                await self._say(serving=True)
+                await self._health.say(serving=True)
                 pause = _FIRST_PAUSE_SECONDS
                 await self._rest(longest)
 
@@ -156,24 +154,11 @@ class ModelSync:
 
     @contextlib.asynccontextmanager
     async def _doors(self) -> AsyncIterator[None]:
-        await self._say(serving=False)
         async with contextlib.AsyncExitStack() as stack:
-            if self._options.listen:
-                await stack.enter_async_context(self._health_server(self._options.listen))
+            await stack.enter_async_context(self._health.listening(self._options.listen))
             if self._options.metrics:
                 await stack.enter_async_context(self._http_server(self._options.metrics))
             yield
-
-    @contextlib.asynccontextmanager
-    async def _health_server(self, listen: Endpoint) -> AsyncIterator[None]:
-        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        rpc.listen(server, listen)
-        await server.start()
-        try:
-            yield
-        finally:
-            await server.stop(grace=None)
 
     @contextlib.asynccontextmanager
     async def _http_server(self, listen: Endpoint) -> AsyncIterator[None]:
@@ -195,11 +180,6 @@ class ModelSync:
     async def _notify(self, _: web.Request) -> web.Response:
         self._notified.set()
         return web.Response(status=202)
-
-    async def _say(self, *, serving: bool) -> None:
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", SERVICE):
-            await self._health.set(name, status)
 
 
 async def _metrics(_: web.Request) -> web.Response:

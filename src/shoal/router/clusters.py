@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 ANY_WORKER = "workers"
 """The cluster of all pools, for what any worker can answer: uploads, health, reflection."""
 
+ADMIN = "admin"
+"""The cluster of Envoy's own admin address, for those two paths of it that others may read."""
+
 _UNBOUNDED = 1_000_000  # where the parts themselves bound: batching streams by permits, connections by requests
 _STREAMS_PER_CONNECTION = 100_000  # a batcher's and a worker's own limit is what binds
 
@@ -34,7 +37,8 @@ def clusters(service: Service, topology: Topology) -> list[Json]:
     """All clusters. They depend on addresses only, never on keys or models."""
     batchers = [_batcher(group, hosts, service.router.max_requests) for group, hosts in topology.batchers.items()]
     pools = [_pool(pool, hosts) for pool, hosts in topology.pools.items()]
-    return [*batchers, *pools, _any_worker(list(topology.pools))]
+    admin = [_admin(topology.admin)] if topology.metrics else []
+    return [*batchers, *pools, _any_worker(list(topology.pools)), *admin]
 
 
 def _batcher(group: str, hosts: Sequence[Endpoint], max_requests: int) -> Json:
@@ -111,6 +115,16 @@ def _any_worker(pools: Sequence[str]) -> Json:
     )
 
 
+def _admin(endpoint: Endpoint) -> Json:
+    return typed(
+        "envoy.config.cluster.v3.Cluster",
+        name=ADMIN,
+        connect_timeout="1s",
+        load_assignment=_load_assignment(ADMIN, [endpoint]),
+        **_discovery([endpoint]),
+    )
+
+
 def _cluster(name: str, hosts: Sequence[Endpoint], max_requests: int, **http2_options: Json) -> Json:
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     http2 = {"max_concurrent_streams": _STREAMS_PER_CONNECTION, **http2_options}
@@ -118,10 +132,7 @@ def _cluster(name: str, hosts: Sequence[Endpoint], max_requests: int, **http2_op
         "envoy.config.cluster.v3.Cluster",
         name=name,
         connect_timeout="1s",
-        load_assignment={
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(*host)}} for host in hosts]}],
-        },
+        load_assignment=_load_assignment(name, hosts),
         circuit_breakers={"thresholds": [_thresholds(max_requests)]},
         outlier_detection=_outlier_detection(),
         typed_extension_protocol_options={
@@ -129,6 +140,13 @@ def _cluster(name: str, hosts: Sequence[Endpoint], max_requests: int, **http2_op
         },
         **_discovery(hosts),
     )
+
+
+def _load_assignment(name: str, hosts: Sequence[Endpoint]) -> Json:
+    return {
+        "cluster_name": name,
+        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(*host)}} for host in hosts]}],
+    }
 
 
 def _discovery(hosts: Sequence[Endpoint]) -> Json:

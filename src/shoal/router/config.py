@@ -8,6 +8,7 @@ file               holds                           changes with
 bootstrap.json     admin address, where to look    never
 cds.json           batchers' and workers' hosts    the topology
 lds.json           listeners and their filters     the service file's ``router``
+sds.json           where the certificate is        the service file's ``router.tls``
 rds-public.json    models, keys, rate limits       a key, a model
 rds-balancer.json  models to pools                 a model
 =================  ==============================  =============================
@@ -18,10 +19,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from shoal.router import certificate
 from shoal.router.clusters import clusters
-from shoal.router.listeners import balancer_listener, public_listener
+from shoal.router.listeners import balancer_listener, metrics_listener, public_listener
 from shoal.router.resources import Json, address, config_file, extension
 from shoal.router.routes import balancer_routes, public_routes
+from shoal.router.tls import secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 BOOTSTRAP = "bootstrap.json"
 CLUSTERS = "cds.json"
 LISTENERS = "lds.json"
+SECRETS = "sds.json"
 PUBLIC_ROUTES = "rds-public.json"
 BALANCER_ROUTES = "rds-balancer.json"
 
@@ -53,12 +57,15 @@ def render(
         folder: Where the files will lie; an absolute path.
     """
     served = sorted(model for model in models if service.pool_of(model) is not None)
-    public = public_listener(topology.public, service.router, str(folder / PUBLIC_ROUTES))
+    public = public_listener(topology.public, service.router, str(folder / PUBLIC_ROUTES), str(folder / SECRETS))
     balancer = balancer_listener(topology.balancer, str(folder / BALANCER_ROUTES))
+    metrics = [metrics_listener(topology.metrics)] if topology.metrics else []
+    secrets = [secret(certificate.Files.of(service.router.tls))] if service.router.tls else []
     return {
         BOOTSTRAP: _text(_bootstrap(service, topology, folder)),
         CLUSTERS: _resources(*clusters(service, topology)),
-        LISTENERS: _resources(public, balancer),
+        LISTENERS: _resources(public, balancer, *metrics),
+        SECRETS: _resources(*secrets),
         PUBLIC_ROUTES: _resources(public_routes(service, topology, keys, served)),
         BALANCER_ROUTES: _resources(balancer_routes(service, served)),
     }

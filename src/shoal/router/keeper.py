@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from shoal import private, spec
 from shoal.errors import ConfigurationError
 from shoal.keys import load_keys
-from shoal.router import config
+from shoal.router import certificate, config
+from shoal.router.models import Folder
 from shoal.topology import Topology
 from shoal.watch import changes
 
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 
     from shoal.home import Home
     from shoal.keys import KeyRing
+    from shoal.router.models import ModelNames
     from shoal.spec import Service
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Input(Generic[_T]):
@@ -50,16 +49,20 @@ class Input(Generic[_T]):
 class Keeper:
     """Renders Envoy's configuration into a folder, once and then after every change of its inputs.
 
-    Another place for the keys file or the model store in the service file takes effect at the next start.
+    Another place for the keys file, the certificate or the model store in the service file takes effect at the next
+    start.
     """
 
-    def __init__(self, *, service_file: Path | None, topology_file: Path, home: Home) -> None:
+    def __init__(
+        self, *, service_file: Path | None, topology_file: Path, home: Home, models: ModelNames | None = None
+    ) -> None:
         """Reads every input once.
 
         Args:
             service_file: None: the default service.
             topology_file: Where each part listens.
             home: Has room for Envoy's files, and says where keys and models lie unless the service file does.
+            models: What there is to route to. None: what the model store's folder holds.
 
         Raises:
             ConfigurationError: an input is wrong.
@@ -69,10 +72,13 @@ class Keeper:
         self.topology = Input(lambda: Topology.load(topology_file))
         keys_file = home.keys_file(self.service.value)
         self.keys: Input[KeyRing] = Input(lambda: load_keys(keys_file))
-        self._store = home.model_store(self.service.value)
-        self.models = Input(lambda: sorted({*model_names(self._store), *self.service.value.elsewhere}))
-        files = [path for path in (service_file, topology_file, keys_file) if path is not None]
-        self._folders = sorted({path.absolute().parent for path in files})
+        tls = self.service.value.router.tls
+        self.certificate = Input(lambda: certificate.check(self.service.value.router.tls))
+        store = self.service.value.model_store
+        self._names = models or Folder(home.model_store(self.service.value), store.poll_seconds)
+        self.models = Input(lambda: sorted(self._names.names(self.service.value) | self.service.value.elsewhere))
+        files = [service_file, topology_file, keys_file, *(certificate.Files.of(tls) if tls else ())]
+        self._folders = sorted({path.absolute().parent for path in files if path is not None})
 
     def render(self) -> list[str]:
         """Brings the files up to date and returns the names of those that changed."""
@@ -85,17 +91,16 @@ class Keeper:
     async def run(self) -> None:
         """Renders after every change, until it is cancelled."""
         changed = asyncio.Event()
-        self._store.mkdir(parents=True, exist_ok=True)  # nothing can be watched that isn't there
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_notify(changed, self._folders, recursive=False))
-            tasks.create_task(_notify(changed, [self._store], recursive=True))
+            tasks.create_task(_notify(changed, self._folders))
+            tasks.create_task(self._names.follow(changed.set))
             while True:
                 await changed.wait()
                 changed.clear()
                 self._refresh()
 
     def _refresh(self) -> None:
-        for source in (self.service, self.topology, self.keys, self.models):
+        for source in (self.service, self.topology, self.keys, self.certificate, self.models):
             source.refresh()
         try:
             names = self.render()
@@ -106,15 +111,10 @@ class Keeper:
             _log.info("new configuration: %s", ", ".join(names))
 
 
-async def _notify(changed: asyncio.Event, folders: list[Path], *, recursive: bool) -> None:
-    async with contextlib.aclosing(changes(*folders, recursive=recursive)) as moments:
+async def _notify(changed: asyncio.Event, folders: list[Path]) -> None:
+    async with contextlib.aclosing(changes(*folders)) as moments:
         async for _ in moments:
             changed.set()
-
-
-def model_names(store: Path) -> list[str]:
-    """The folders of ``store`` that hold a config.pbtxt and whose names fit a header; what is in them is not read."""
-    return sorted(path.parent.name for path in store.glob("*/config.pbtxt") if _NAME.fullmatch(path.parent.name))
 
 
 def write(folder: Path, files: Mapping[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Envoy's listeners: the public one for clients, and the load balancer for batching streams."""
+"""Envoy's listeners: the public one for clients, the load balancer for batching streams, and one for metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import Code
 from shoal.router.resources import KEY_HEADER, Json, address, config_file, extension, header, seconds, typed
-from shoal.router.routes import API_KEY_AUTH, BALANCER, BODY_LIMIT, PUBLIC, RATE_LIMIT, REQUESTED_MODEL
+from shoal.router.routes import (
+    API_KEY_AUTH,
+    BALANCER,
+    BODY_LIMIT,
+    METRICS,
+    PUBLIC,
+    RATE_LIMIT,
+    REQUESTED_MODEL,
+    metrics_routes,
+)
+from shoal.router.tls import transport_socket
 
 if TYPE_CHECKING:
     from shoal.spec import Router
@@ -15,16 +25,19 @@ if TYPE_CHECKING:
 _CONNECTION_BUFFER_BYTES = 1024 * 1024
 _STREAMS_PER_CONNECTION = 100_000
 _NOWHERE: Json = {"address_prefix": "255.255.255.255", "prefix_len": 32}
+_STAYS: Json = {"ignore_global_conn_limit": True, "drain_type": "MODIFY_ONLY"}
+"""A listener that clients can't crowd out, and that serves on while the public one leaves."""
 _MANAGER = "envoy.filters.network.http_connection_manager"
 _MANAGER_TYPE = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
-def public_listener(endpoint: Endpoint, router: Router, routes_file: str) -> Json:
+def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secrets_file: str) -> Json:
     """Where clients call: key, rate limit and size are checked in this order, then the route is taken."""
     listener = _listener(
         PUBLIC,
         endpoint,
-        routes_file,
+        rds=_rds(PUBLIC, routes_file),
+        transport_socket=transport_socket(secrets_file) if router.tls else None,
         http_filters=[
             extension(API_KEY_AUTH, "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"),
             extension(
@@ -47,16 +60,26 @@ def public_listener(endpoint: Endpoint, router: Router, routes_file: str) -> Jso
 
 def balancer_listener(endpoint: Endpoint, routes_file: str) -> Json:
     """Where batchers open batching streams. Parked streams are idle for as long as there is nothing to do."""
-    listener = _listener(BALANCER, endpoint, routes_file, http_filters=[_router_filter()], stream_idle_timeout="0s")
-    return {**listener, "ignore_global_conn_limit": True}
+    routes = _rds(BALANCER, routes_file)
+    listener = _listener(BALANCER, endpoint, rds=routes, http_filters=[_router_filter()], stream_idle_timeout="0s")
+    return {**listener, **_STAYS}
 
 
-def _listener(name: str, endpoint: Endpoint, routes_file: str, **manager: object) -> Json:
+def metrics_listener(endpoint: Endpoint) -> Json:
+    """Where the admin address's metrics and readiness can be read, and nothing else of it reached."""
+    listener = _listener(METRICS, endpoint, route_config=metrics_routes(), http_filters=[_router_filter()])
+    return {**listener, **_STAYS}
+
+
+def _rds(name: str, routes_file: str) -> Json:
+    return {"route_config_name": name, "config_source": config_file(routes_file)}
+
+
+def _listener(name: str, endpoint: Endpoint, *, transport_socket: Json | None = None, **manager: object) -> Json:
     connection_manager = extension(
         _MANAGER,
         _MANAGER_TYPE,
         stat_prefix=name,
-        rds={"route_config_name": name, "config_source": config_file(routes_file)},
         http2_protocol_options={"max_concurrent_streams": _STREAMS_PER_CONNECTION},
         # The caller's address is what the socket says, and its x-envoy-* headers steer nothing.
         use_remote_address=True,
@@ -66,6 +89,7 @@ def _listener(name: str, endpoint: Endpoint, routes_file: str, **manager: object
         server_header_transformation="PASS_THROUGH",
         **manager,
     )
+    chain = {"filters": [connection_manager], **({"transport_socket": transport_socket} if transport_socket else {})}
     return typed(
         "envoy.config.listener.v3.Listener",
         name=name,
@@ -73,7 +97,7 @@ def _listener(name: str, endpoint: Endpoint, routes_file: str, **manager: object
         # Two routers must not share a port unnoticed.
         enable_reuse_port=False,
         per_connection_buffer_limit_bytes=_CONNECTION_BUFFER_BYTES,
-        filter_chains=[{"filters": [connection_manager]}],
+        filter_chains=[chain],
     )
 
 

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
-
-import aiohttp
 
 from shoal.envoy import EnvoyProcess, check_free
 from shoal.router.config import BOOTSTRAP
+from shoal.router.drain import drain
 
 if TYPE_CHECKING:
     from shoal.router.keeper import Keeper
 
-_log = logging.getLogger(__name__)
-
 DRAIN_SECONDS = 10.0
 """What calls in flight get to finish."""
 
-_ACTIVE = "http.public.downstream_rq_active"
-_ASK_SECONDS = 0.05
 # Never Envoy's own debug: it shows headers, and so keys.
 _ENVOY_LOG_LEVEL = {"debug": "info", "info": "warning", "warning": "warning", "error": "error"}
 
@@ -40,7 +34,8 @@ async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) ->
         ConfigurationError: a port is taken.
     """
     topology = keeper.topology.value
-    check_free("router", (topology.public, topology.balancer, topology.admin))
+    ours = (topology.public, topology.balancer, topology.admin, topology.metrics)
+    check_free("router", [endpoint for endpoint in ours if endpoint])
     keeper.render()
     async with EnvoyProcess(_arguments(keeper), topology.admin, concurrency=concurrency) as envoy:
         keeping = asyncio.create_task(keeper.run())
@@ -51,7 +46,7 @@ async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) ->
                 return envoy.exit_code
             if keeping.done():
                 keeping.result()  # it only ends by an error
-            await _drain(envoy)
+            await drain(envoy.admin, DRAIN_SECONDS)
             return 0
         finally:
             keeping.cancel()
@@ -68,17 +63,3 @@ def _arguments(keeper: Keeper) -> list[str]:
         *("--log-level", _ENVOY_LOG_LEVEL[keeper.service.value.observe.log_level]),
         *("--component-log-level", "misc:error,config:error"),
     ]
-
-
-async def _drain(envoy: EnvoyProcess) -> None:
-    """Returns once no public call is in flight. Parked batching streams hold nothing without public calls."""
-    _log.info("draining")
-    try:
-        async with asyncio.timeout(DRAIN_SECONDS):
-            await envoy.leave()
-            while await envoy.statistic(_ACTIVE):  # noqa: ASYNC110 - Envoy has nothing to wait on
-                await asyncio.sleep(_ASK_SECONDS)
-    except TimeoutError:
-        _log.warning("calls were still in flight after %.0f s of draining", DRAIN_SECONDS)
-    except (aiohttp.ClientError, OSError) as error:
-        _log.warning("not drained: %r", error)

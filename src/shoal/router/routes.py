@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from shoal.errors import Code
-from shoal.router.clusters import ANY_WORKER, batcher_cluster, pool_cluster
+from shoal.router.clusters import ADMIN, ANY_WORKER, batcher_cluster, pool_cluster
 from shoal.router.resources import CLIENT_HEADER, KEY_HEADER, MODEL_HEADER, Json, header, seconds, typed
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ REQUESTED_MODEL = f"%REQ({MODEL_HEADER}):64%"
 
 PUBLIC = "public"
 BALANCER = "balancer"
+METRICS = "metrics"
 
 _INFERENCE = "/shoal.v1.Inference/"
 _UPLOADS = "/shoal.v1.Uploads/"
@@ -47,7 +48,7 @@ def public_routes(service: Service, topology: Topology, keys: KeyRing, models: S
     The API key is checked on every route but health, the catch-all routes too, so that a caller without a key learns
     nothing.
     """
-    return _configuration(
+    return _resource(
         PUBLIC,
         routes=[
             *(_inference(service.router, topology.batcher_of(model), model, keys) for model in models),
@@ -64,7 +65,7 @@ def public_routes(service: Service, topology: Topology, keys: KeyRing, models: S
 def balancer_routes(service: Service, models: Sequence[str]) -> Json:
     """The route configuration of the load balancer: a batching stream goes to its model's pool, without a time-out."""
     pooled = [(model, pool) for model in models if (pool := service.pool_of(model)) is not None]
-    return _configuration(
+    return _resource(
         BALANCER,
         routes=[
             *(
@@ -77,9 +78,25 @@ def balancer_routes(service: Service, models: Sequence[str]) -> Json:
     )
 
 
+def metrics_routes() -> Json:
+    """The route configuration of the metrics listener: two paths of the admin address, to read."""
+    reading = {"name": ":method", "string_match": {"exact": "GET"}}
+    return _configuration(
+        METRICS,
+        routes=[
+            {"match": {"path": path, "headers": [reading]}, "route": {"cluster": ADMIN, "timeout": "10s"}}
+            for path in ("/stats/prometheus", "/ready")
+        ],
+    )
+
+
+def _resource(name: str, *, routes: list[Json], **fields: Json) -> Json:
+    """A route configuration that Envoy finds in a file."""
+    return typed("envoy.config.route.v3.RouteConfiguration", **_configuration(name, routes=routes, **fields))
+
+
 def _configuration(name: str, *, routes: list[Json], **fields: Json) -> Json:
-    host = {"name": name, "domains": ["*"], "routes": routes, **fields}
-    return typed("envoy.config.route.v3.RouteConfiguration", name=name, virtual_hosts=[host])
+    return {"name": name, "virtual_hosts": [{"name": name, "domains": ["*"], "routes": routes, **fields}]}
 
 
 def _inference(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:

@@ -13,7 +13,7 @@ from shoal.batching.host import Host
 from shoal.batching.service import BatchingService
 from shoal.errors import Unavailable
 from shoal.keys import load_keys, watch_keys
-from shoal.objectstore import load_credentials, open_store
+from shoal.objectstore import open_configured
 from shoal.observe import metrics
 from shoal.threads import Threads, usable_cores
 from shoal.v1 import inference_pb2
@@ -28,8 +28,6 @@ from shoal.worker.uploads import UploadsService
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from obstore.store import ObjectStore
 
     from shoal.engine import LoadedModel
     from shoal.explain.recent import Recent
@@ -65,7 +63,7 @@ class Worker:
 
     def __init__(self, options: WorkerOptions, recent: Recent[Stages]) -> None:
         """Prepares; what becomes of pictures is kept in ``recent``."""
-        store = _open_object_store(options)
+        store = open_configured(options.service, options.home, options.store_endpoint)
         self._options = options
         self._recent = recent
         self._settings: Pool = options.service.pools[options.pool]
@@ -156,11 +154,3 @@ class Worker:
                 if available:
                     await self._refresh()
                 await self._host.say(serving=available)
-
-
-def _open_object_store(options: WorkerOptions) -> ObjectStore:
-    """The service's object store; a managed one with the credentials that ``shoal up`` made."""
-    settings = options.service.object_store
-    ours = settings.credentials_file is not None or settings.runs_locally
-    credentials = load_credentials(options.home.credentials_file(options.service)) if ours else None
-    return open_store(settings, credentials, options.store_endpoint)

@@ -14,14 +14,15 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from shoal import batching
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.server import open_channel
+from shoal.batching.host import Host
+from shoal.batching.service import BatchingService
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import ConfigurationError, InvalidRequest
+from shoal.topology import Endpoint
 from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-
-    from shoal.topology import Endpoint
 
 UPPER = "/text.v1.Text/Upper"
 LENGTH = "/text.v1.Text/Length"
@@ -81,6 +82,21 @@ async def test_health_and_reflection_name_the_services(server: batching.Server) 
             assert reply.status == health_pb2.HealthCheckResponse.SERVING
         names = await asyncio.to_thread(_services, str(worker))
     assert {"text.v1.Text", "shoal.batching.v1.Batching"} <= set(names)
+
+
+async def test_who_is_not_ready_is_alive_all_the_same() -> None:
+    host = Host(BatchingService(), ())
+    worker = await host.start(Endpoint("127.0.0.1", 0))
+    async with grpc.aio.insecure_channel(str(worker)) as channel:
+        answers = {
+            service: await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service))
+            for service in ("", "liveness")
+        }
+    await host.drain()
+    assert {service: answer.status for service, answer in answers.items()} == {
+        "": health_pb2.HealthCheckResponse.NOT_SERVING,
+        "liveness": health_pb2.HealthCheckResponse.SERVING,
+    }
 
 
 def _services(target: str) -> Sequence[str]:

@@ -36,10 +36,13 @@ def test_down_of_nothing_is_fine_and_says_so(home: Home, capsys: pytest.CaptureF
     assert "no service runs" in capsys.readouterr().err
 
 
-def test_a_wrong_service_file_is_named(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("option", ["--service", "-f"])
+def test_a_wrong_service_file_is_named(
+    option: str, home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "shoal.yaml"
     file.write_text("router:\n  prot: 8080\n")
-    assert code_of("up", "--service", str(file)) == 2
+    assert code_of("up", option, str(file)) == 2
     assert f"{file}:2: router.prot: unknown key; did you mean 'port'?" in capsys.readouterr().err
     assert not home.root.exists(), "nothing is made for a service that can't run"
 

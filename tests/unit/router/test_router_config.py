@@ -6,7 +6,7 @@ from typing import Any
 
 from shoal.keys import Key, KeyRing
 from shoal.router import config
-from shoal.spec import Pool, Router, Service
+from shoal.spec import Pool, Router, Service, Tls
 from shoal.topology import Endpoint, Topology
 
 FOLDER = Path("/etc/envoy")
@@ -198,3 +198,56 @@ def test_endpoints_become_addresses() -> None:
     assert files[config.LISTENERS]["resources"][0]["address"] == {
         "socket_address": {"address": "0.0.0.0", "port_value": 8080}
     }
+
+
+def test_without_tls_and_metrics_there_is_nothing_of_either() -> None:
+    files = render(ALICE)
+    assert [listener["name"] for listener in files[config.LISTENERS]["resources"]] == ["public", "balancer"]
+    assert "transport_socket" not in files[config.LISTENERS]["resources"][0]["filter_chains"][0]
+    assert files[config.SECRETS] == {"resources": []}
+    assert "admin" not in {c["name"] for c in files[config.CLUSTERS]["resources"]}
+
+
+def test_tls_is_on_the_public_listener_alone_and_names_files() -> None:
+    tls = Tls(certificate_file="/tls/tls.crt", key_file="/tls/tls.key")
+    files = render(ALICE, service=Service(router=Router(tls=tls)))
+    public, balancer = (each["filter_chains"][0] for each in files[config.LISTENERS]["resources"])
+    assert "transport_socket" not in balancer
+    context = public["transport_socket"]["typed_config"]["common_tls_context"]
+    assert "h2" in context["alpn_protocols"]
+    source = context["tls_certificate_sds_secret_configs"][0]
+    secret = files[config.SECRETS]["resources"][0]
+    assert source["sds_config"]["path_config_source"]["path"] == str(FOLDER / config.SECRETS)
+    assert source["name"] == secret["name"]
+    assert secret["tls_certificate"] == {
+        "certificate_chain": {"filename": "/tls/tls.crt"},
+        "private_key": {"filename": "/tls/tls.key"},
+        "watched_directory": {"path": "/tls"},
+    }
+
+
+def test_a_certificate_and_a_key_of_two_folders_are_watched_each() -> None:
+    tls = Tls(certificate_file="/certs/tls.crt", key_file="/private/tls.key")
+    files = render(ALICE, service=Service(router=Router(tls=tls)))
+    assert "watched_directory" not in files[config.SECRETS]["resources"][0]["tls_certificate"]
+
+
+def test_the_metrics_listener_leads_to_two_paths_of_the_admin_address() -> None:
+    files = render(ALICE, where=topology(metrics=("0.0.0.0", 9100)))
+    listener = files[config.LISTENERS]["resources"][2]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    (virtual_host,) = manager["route_config"]["virtual_hosts"]
+    assert [route["match"]["path"] for route in virtual_host["routes"]] == ["/stats/prometheus", "/ready"]
+    assert {route["route"]["cluster"] for route in virtual_host["routes"]} == {"admin"}
+    assert cluster(files, "admin")["load_assignment"]["endpoints"][0]["lb_endpoints"] == [
+        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 3}}}}
+    ]
+
+
+def test_only_the_public_listener_leaves_when_envoy_is_to_leave() -> None:
+    files = render(ALICE, where=topology(metrics=("0.0.0.0", 9100)))
+    assert [each.get("drain_type") for each in files[config.LISTENERS]["resources"]] == [
+        None,
+        "MODIFY_ONLY",
+        "MODIFY_ONLY",
+    ]

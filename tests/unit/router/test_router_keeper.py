@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,13 +12,18 @@ from shoal import keys
 from shoal.errors import ConfigurationError
 from shoal.home import Home
 from shoal.router import config
-from shoal.router.keeper import Input, Keeper, model_names, write
+from shoal.router.keeper import Input, Keeper, write
 from shoal.topology import Endpoint, Topology
 from shoal.watch import changes
+from support.certificates import self_signed
+from support.mounted import Mounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+TLS_FILES = (("certificate_file", "crt"), ("key_file", "key"))
 
 
 def add_model(store: Path, name: str) -> None:
@@ -62,14 +67,6 @@ def test_only_the_owner_may_read_what_is_written(tmp_path: Path) -> None:
     write(tmp_path / "folder", {"a": "1"})
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "folder" / "a").stat().st_mode & 0o777 == 0o600
-
-
-def test_models_are_folders_with_a_configuration_and_a_name_fit_for_a_header(tmp_path: Path) -> None:
-    for name in ("yolo", "resnet-50", ".partial", "two words", "naïve"):
-        add_model(tmp_path, name)
-    (tmp_path / "empty").mkdir()
-    assert model_names(tmp_path) == ["resnet-50", "yolo"]
-    assert model_names(tmp_path / "missing") == []
 
 
 def test_a_broken_input_keeps_its_last_good_value(caplog: pytest.LogCaptureFixture) -> None:
@@ -119,6 +116,43 @@ async def test_a_broken_service_file_does_not_hold_up_a_revocation(keeper: Keepe
         replace(tmp_path / "service" / "shoal.yaml", "router: [")
         revoked = keys.revoke(home.keys, next(iter(keys.load_keys(home.keys))).id)
         await until(keeper, config.PUBLIC_ROUTES, revoked.id, there=False)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_what_kubernetes_mounts_is_followed(home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Service file and topology in a ConfigMap, keys and certificate in Secrets, each swapped in its turn."""
+    good, other = self_signed(), self_signed()
+    config_map, secret, tls = (Mounted(tmp_path / name) for name in ("config", "keys", "tls"))
+    files = {"topology.json": (tmp_path / "topology.json").read_text()}
+    settings: dict[str, Any] = {
+        "auth": {"keys_file": str(tmp_path / "keys" / "keys.json")},
+        "router": {"tls": {name: str(tmp_path / "tls" / f"tls.{end}") for name, end in TLS_FILES}},
+    }
+    config_map.update({**files, "service.yaml": json.dumps(settings)})
+    secret.update({"keys.json": home.keys.read_bytes()})
+    tls.update({"tls.crt": good.certificate, "tls.key": good.key})
+    keeper = Keeper(
+        service_file=tmp_path / "config" / "service.yaml",
+        topology_file=tmp_path / "config" / "topology.json",
+        home=home,
+    )
+    keeper.render()
+    task = asyncio.create_task(keeper.run())
+    try:
+        revoked = keys.revoke(home.keys, next(iter(keys.load_keys(home.keys))).id)
+        secret.update({"keys.json": home.keys.read_bytes()})
+        await until(keeper, config.PUBLIC_ROUTES, revoked.id, there=False)
+        settings["router"]["max_request_bytes"] = 2048
+        config_map.update({**files, "service.yaml": json.dumps(settings)})
+        await until(keeper, config.LISTENERS, "2048")
+        with caplog.at_level(logging.WARNING):
+            tls.update({"tls.crt": good.certificate, "tls.key": other.key})
+            async with asyncio.timeout(10):
+                while "router.tls" not in caplog.text:  # noqa: ASYNC110 - a log tells nobody
+                    await asyncio.sleep(0.02)
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -1,0 +1,29 @@
+# Shoal itself: everything that `shoal serve …` runs in a cluster. From the repository's root:
+#   docker build --file deploy/docker/shoal.Dockerfile --tag shoal:0.1.0 .
+
+FROM python:3.13-slim-trixie AS build
+WORKDIR /source
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY src src
+RUN python -m venv --without-pip /opt/shoal \
+ && python -m pip --python /opt/shoal/bin/python install --no-cache-dir --constraint constraints.txt \
+    '.[router,batcher,worker,model-sync]'
+
+# The same base: it has the shared libpython that the batcher's fast front needs.
+FROM python:3.13-slim-trixie
+LABEL org.opencontainers.image.title="Shoal" \
+      org.opencontainers.image.description="Image inference that batches references before the load balancer." \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN groupadd --gid 65532 shoal \
+ && useradd --uid 65532 --gid 65532 --home-dir /var/lib/shoal --no-create-home --shell /usr/sbin/nologin shoal \
+ && install --directory --owner 65532 --group 65532 --mode 0700 /var/lib/shoal \
+ && python -m pip uninstall --yes --root-user-action ignore pip
+COPY --from=build /opt/shoal /opt/shoal
+# The root file system may be read-only: SHOAL_HOME is all that is written to, and a volume in a pod.
+ENV PATH=/opt/shoal/bin:$PATH \
+    SHOAL_HOME=/var/lib/shoal \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+USER 65532:65532
+ENTRYPOINT ["shoal"]
+CMD ["--help"]

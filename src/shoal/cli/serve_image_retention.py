@@ -1,0 +1,32 @@
+"""``shoal serve image-retention``: for a job that runs now and then."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads it
+from typing import Annotated
+
+import typer
+
+from shoal import spec
+from shoal.errors import ConfigurationError
+from shoal.home import Home
+from shoal.objectstore import open_configured
+from shoal.observe import logs
+from shoal.retention import expire
+
+
+def serve_image_retention(
+    *,
+    service: Annotated[Path, typer.Option(help="The service file; its object_store says which pictures, and how old.")],
+    home: Annotated[Path | None, typer.Option(help="Shoal's home. Default: $SHOAL_HOME or .shoal.")] = None,
+) -> None:
+    """Delete the pictures that are older than object_store.retention_hours, once. Other objects stay."""
+    read = spec.load(service)
+    if read.object_store.runs_locally:
+        raise ConfigurationError(
+            f"{service}: object_store: 'shoal up' runs this store and deletes its old pictures itself; set managed: "
+            "false or an endpoint for one that is elsewhere"
+        )
+    logs.configure(read.observe.log_level)
+    store = open_configured(read, Home(home) if home else Home.default())
+    expire(store, read.object_store.retention_hours)

@@ -1,0 +1,47 @@
+"""``shoal serve router-config``: the files of an Envoy that a container of its own runs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path  # noqa: TC003 - typer reads it
+from typing import Annotated
+
+import typer
+
+from shoal.home import Home
+from shoal.observe import logs
+from shoal.router.drain import Departure
+from shoal.router.sidecar import keep, open_keeper
+from shoal.signals import run_until_signal
+from shoal.topology import Endpoint
+
+_DEFAULT = Departure()
+
+
+def serve_router_config(
+    *,
+    topology: Annotated[Path, typer.Option(help="Where each part listens (JSON).")],
+    service: Annotated[Path | None, typer.Option(help="The service file; without one, the defaults.")] = None,
+    home: Annotated[Path | None, typer.Option(help="Shoal's home; Envoy's files go to run/router in it.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Write the files and end: for an init container.")] = False,
+    listen: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where gRPC health is answered. Default: nowhere.")
+    ] = None,
+    lame_duck_seconds: Annotated[
+        float, typer.Option(min=0, help="After SIGTERM calls are taken for so long, until everybody knows.")
+    ] = _DEFAULT.lame_duck_seconds,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="What calls in flight get to finish after that.")
+    ] = _DEFAULT.drain_seconds,
+) -> None:
+    """Keep Envoy's files current until SIGTERM, then have Envoy drain and end."""
+    place = Home(home.absolute()) if home else Home.default()
+    keeper = asyncio.run(open_keeper(service_file=service, topology_file=topology, home=place))
+    level = keeper.service.value.observe.log_level
+    if once:
+        logs.configure(level)
+        keeper.render()
+        return
+    door = Endpoint.parse(listen) if listen else None
+    departure = Departure(lame_duck_seconds, drain_seconds)
+    run_until_signal(lambda stop: keep(keeper, stop, listen=door, departure=departure), level)

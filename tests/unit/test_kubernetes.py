@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from shoal.errors import ConfigurationError
+from shoal.kubernetes import Kubernetes, PoolPods, WorkerPods
+from shoal.spec import Service, parse
+
+
+def test_nothing_said_is_a_whole_section() -> None:
+    assert Service().kubernetes == Kubernetes() == parse("kubernetes: {}", "s").kubernetes
+
+
+def test_an_image_keeps_what_is_not_said_of_it() -> None:
+    images = parse("kubernetes: {images: {triton: {tag: mine}, shoal: {registry: r.example}}}", "s").kubernetes.images
+    assert (images.triton.registry, images.triton.repository, images.triton.tag) == (
+        "nvcr.io",
+        "nvidia/tritonserver",
+        "mine",
+    )
+    assert (images.shoal.repository, images.shoal.tag) == ("shoal", None)
+
+
+def test_what_kubernetes_knows_is_passed_on_as_it_is() -> None:
+    text = "kubernetes: {worker: {tolerations: [{anything: [1, {a: b}]}], affinity: {x: 1}}}"
+    assert parse(text, "s").kubernetes.worker.tolerations == [{"anything": [1, {"a": "b"}]}]
+
+
+def test_a_pool_says_the_same_keys_as_all_workers() -> None:
+    assert WorkerPods.model_fields.keys() - PoolPods.model_fields.keys() == {"service_account"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("kubernetes:\n  ruter: {}\n", "s:2: kubernetes.ruter: unknown key; did you mean 'router'?"),
+        ("kubernetes:\n  router:\n    replica: 1\n", "s:3: kubernetes.router.replica: unknown key; did you mean 'repl"),
+        (
+            "kubernetes:\n  pools:\n    default: {gpu: 1}\n",
+            "s:3: kubernetes.pools.default.gpu: unknown key; did you mean 'gpus'?",
+        ),
+        (
+            "kubernetes: {model_store: {volume: {nfs: {server: a, paht: /b}}}}\n",
+            "kubernetes.model_store.volume.nfs.paht: unknown key; did you mean 'path'?",
+        ),
+        ("kubernetes: {pools: {b: {gpus: 1}}}\n", "kubernetes.pools: b: pools has default"),
+        ("kubernetes: {model_store: {image: true, sync: {}}}\n", "give one of image, volume and sync"),
+        ("kubernetes: {model_store: {volume: {}}}\n", "give one of nfs, persistent_volume_claim and host_path"),
+        (
+            "kubernetes: {model_store: {volume: {host_path: /a, persistent_volume_claim: b}}}\n",
+            "give one of nfs, persistent_volume_claim and host_path",
+        ),
+        (
+            "kubernetes: {secrets: {model_store: a, model_store_environment: b}}\n",
+            "model_store and model_store_environment are two forms of the same",
+        ),
+        ("kubernetes: {secrets: {keys: Not_A_Name}}\n", "kubernetes.secrets.keys: String should match pattern"),
+        ("kubernetes: {worker: {shared_memory: much}}\n", "kubernetes.worker.shared_memory: String should match"),
+        ("kubernetes: {object_store: {endpoint: minio}}\n", "must start with http:// or https://"),
+    ],
+)
+def test_errors_name_the_key(text: str, expected: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        parse(text, "s")
+    assert expected in str(raised.value)
