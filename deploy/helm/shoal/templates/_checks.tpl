@@ -76,7 +76,7 @@
 {{- fail "kubernetes.autoscaling: prometheus_url is missing: what is to be scaled is asked of Prometheus" -}}
 {{- end -}}
 {{- range $kind, $there := dict "pools" (include "shoal.pools" . | fromJson) "batchers" (include "shoal.batchers" . | fromJson) -}}
-{{- range $name, $scale := get $scaling $kind -}}
+{{- range $name, $scale := get $scaling $kind | default dict -}}
 {{- if not (hasKey $there $name) -}}
 {{- fail (printf "kubernetes.autoscaling.%s.%s: there are %s" $kind $name (keys $there | sortAlpha | join ", ")) -}}
 {{- end -}}
