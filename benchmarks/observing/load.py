@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from shoal.client import AsyncClient
 
-_REST_SECONDS = 0.25
+_REST_SECONDS = 1.0
 """After an error: who is refused comes back, but not at once."""
 
 

@@ -131,9 +131,9 @@ async def test_the_demand_says_how_many_replicas_too_few_there_are(watched: Watc
 async def check(watched: Watched, expression: str) -> None:
     """Fails unless ``expression`` gave something in the run; skips what needs more than this machine has."""
     if missing := needs(expression):
-        pytest.skip(f"needs {' and '.join(sorted(missing))}")
+        pytest.skip(f"needs {' and '.join(sorted(missing))}: see test_prometheus_triton")
     if "shoal_model_sync" in expand(expression):
-        pytest.skip("model-sync runs in clusters alone; see test_metrics_contract")
+        pytest.skip("model-sync runs in clusters alone; see test_metrics_exported")
     found = await watched.prometheus.over(expression, watched.start, watched.end, 1)
     assert any(series.points for series in found)
 
