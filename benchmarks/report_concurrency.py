@@ -2,7 +2,7 @@
 
 python benchmarks/report_concurrency.py [--gpu FOLDER] [--embedded FOLDER]
 
-Takes new results from the folder that ``gpu/run_gpu.py`` wrote, and from that of a ``shoal profile`` on the embedded
+Takes new results from the folder that ``run_gpu.py`` wrote, and from that of a ``shoal profile`` on the embedded
 engine, into benchmarks/results; then replaces what stands between ``<!-- figures: concurrency-NAME -->`` and
 ``<!-- end -->`` in the chapter. A block without results stays as it is.
 """
@@ -15,8 +15,11 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
 from report import RESULTS, ROOT, markdown, ranged, replace_block
-from shoal.plan.plot import draw
+from shoal.plan.plot import STYLE, draw, in_flight_axis
 from shoal.plan.profile import Cell
 
 if TYPE_CHECKING:
@@ -86,8 +89,8 @@ def read(name: str) -> Result | None:
     return found
 
 
-def seed(raw: Result, lanes: Result) -> str:
-    """The seed's table: each number of batches in flight through Triton, beside the ceiling."""
+def seed(raw: Result, lanes: Result, processes: Result) -> str:
+    """The seed's table: each number of batches in flight through Triton, beside the ceiling; all three as lines."""
     ceiling = by_concurrency(raw)
     rows = []
     for in_flight, cell in by_concurrency(lanes).items():
@@ -105,8 +108,30 @@ def seed(raw: Result, lanes: Result) -> str:
         )
     head = ("in flight", "images/s, median (range)", "p50, ms", "p99, ms", "ceiling, images/s", "its p50, ms", "ratio")
     missed = f"The aim is {AIM:.2f} of the ceiling; what misses it is in bold."
-    plot = _plot(lanes, "concurrency-lanes")
+    lines = {"ceiling, no server": raw, "Triton, lanes": lanes, "Triton, a process each": processes}
+    compare(lines, IMAGES / "concurrency-gpu.png")
+    plot = "![images/s and latency against batches in flight](images/concurrency-gpu.png)"
     return "\n\n".join([_circumstances(lanes), markdown(head, rows), missed, plot])
+
+
+def compare(lines: Mapping[str, Result], path: Path) -> None:
+    """Images a second, with the rounds' range, and the median latency of a batch, against batches in flight."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 4.2), layout="constrained")
+        rate, latency = figure.subplots(1, 2)
+        for label, result in lines.items():
+            cells = by_concurrency(result)
+            rates = [cell["images_per_s"] for cell in cells.values()]
+            middle = [each["median"] for each in rates]
+            below = [each["median"] - each["min"] for each in rates]
+            above = [each["max"] - each["median"] for each in rates]
+            rate.errorbar(list(cells), middle, (below, above), label=label, marker="o", markersize=4, capsize=3)
+            latency.plot(list(cells), [cell["p50_ms"]["median"] for cell in cells.values()], marker="o", markersize=4)
+        for axes, name in ((rate, "images/s"), (latency, "p50 of a batch, ms")):
+            in_flight_axis(axes, sorted({n for result in lines.values() for n in by_concurrency(result)}))
+            axes.set_ylabel(name)
+        figure.legend(loc="outside lower center", ncols=len(lines))
+        figure.savefig(path, dpi=110)
 
 
 def instances(lanes: Result, processes: Result) -> str:
@@ -131,6 +156,7 @@ def together(result: Result) -> str:
             p99 = [f"{median(one['p99_ms'] for one in rounds):.1f}" for rounds in both]
             rows.append((label, str(in_flight), *cells, *p99, f"{share:.2f}"))
     names = list(max(result["rows"], key=lambda row: len(row["networks"]))["networks"])
+    draw_together(names, rows, IMAGES / "concurrency-together.png")
     head = (
         "server",
         "in flight, each",
@@ -139,7 +165,23 @@ def together(result: Result) -> str:
         *(f"{name}, both: p99, ms" for name in names),
         "sum of the shares",
     )
-    return markdown(head, rows)
+    return f"{markdown(head, rows)}\n\n![images/s of each network, both at once](images/concurrency-together.png)"
+
+
+def draw_together(names: Sequence[str], rows: Sequence[Sequence[str]], path: Path) -> None:
+    """Both networks' images a second at once, side by side for each server and load."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9, 1 + 0.5 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        for number, name in enumerate(names):
+            rates = [float(row[2 + len(names) + number].replace(",", "")) for row in rows]
+            places = [place + (number - 0.5) * 0.36 for place in range(len(rows))]
+            axes.bar_label(axes.barh(places, rates, 0.36, label=name), fmt="{:,.0f}", padding=3)
+        axes.set_yticks(range(len(rows)), [f"{row[0]}, {row[1]} in flight each" for row in rows])
+        axes.invert_yaxis()
+        axes.set_xlabel("images/s, both at once")
+        figure.legend(loc="outside lower center", ncols=len(names))
+        figure.savefig(path, dpi=110)
 
 
 def embedded(result: Result) -> str:
@@ -154,7 +196,7 @@ def embedded(result: Result) -> str:
 
 
 BLOCKS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
-    "seed": (("gpu_raw", "gpu_lanes"), seed),
+    "seed": (("gpu_raw", "gpu_lanes", "gpu_processes"), seed),
     "instances": (("gpu_lanes", "gpu_processes"), instances),
     "together": (("gpu_together",), together),
     "embedded": (("profile_embedded",), embedded),

@@ -58,8 +58,11 @@ def temporary_home(model: str) -> Iterator[tuple[Home, ModelConfig]]:
 
 
 @contextmanager
-def running(home: Home, service: Path | None = None) -> Iterator[Running]:
-    """Runs ``shoal up``, which ends with this process, however that ends; ``service`` is its service file."""
+def running(home: Home, service: Path | None = None, tree: Path | None = None) -> Iterator[Running]:
+    """Runs ``shoal up``, which ends with this process, however that ends.
+
+    ``service`` is its service file; ``tree`` a checkout of another commit, run with this one's environment.
+    """
     log = home.root / _LOG
     reader, writer = os.pipe()
     command = [sys.executable, "-P", "-m", "shoal", "up", "--port", "0", "--ready-fd", str(writer)]
@@ -68,7 +71,7 @@ def running(home: Home, service: Path | None = None) -> Iterator[Running]:
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *command],
-            env={**os.environ, "SHOAL_HOME": str(home.root)},
+            env={**os.environ, "SHOAL_HOME": str(home.root), **({"PYTHONPATH": str(tree / "src")} if tree else {})},
             stdout=output,
             stderr=output,
             pass_fds=(writer,),

@@ -3,12 +3,16 @@
 Each is a part of a sample, sometimes mirrored, enlarged (Lanczos) and given back the detail that enlarging lacks: noise
 of several octaves, coarse as texture and fine as a sensor's. Its JPEG quality is the one whose file comes nearest to
 the size wanted: 70 kB for a small picture, 4 MB for 12 megapixels.
+
+python benchmarks/peers/pictures.py small|12mp FOLDER     # writes them
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
@@ -18,7 +22,6 @@ from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -136,3 +139,10 @@ def told(pictures: list[Picture]) -> dict[str, Any]:
     """For the results."""
     sizes = sorted(len(picture.data) for picture in pictures)
     return {"pictures": len(pictures), "bytes_min": sizes[0], "bytes_max": sizes[-1]}
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[2])
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, made in enumerate(make(Size(sys.argv[1]), Path("samples"))):
+        (folder / f"{number}.jpg").write_bytes(made.data)

@@ -158,7 +158,7 @@ class ModelSync(Section):
     remove: bool = False
     """Whether models go that are no longer published, or no longer the pool's."""
     resources: Raw = Field(default_factory=lambda: _resources("50m", "256Mi", "1Gi"))
-    """Of each model-sync container."""
+    """Of the container model-sync."""
 
 
 class ModelWay(Section):
@@ -268,7 +268,10 @@ class PoolPods(Pods):
     triton_resources: Raw = Field(default_factory=lambda: _resources("1", "4Gi", "16Gi"))
     """Of Triton; GPUs are added."""
     startup_seconds: int = Field(default=600, ge=10, le=86_400)
-    """How long loading and warming all models may take, before the pod is tried anew."""
+    """How long fetching all models may take, and then loading and warming them, before the container is tried anew."""
+    min_ready_seconds: int = Field(default=15, ge=0, le=3600)
+    """In a rollout: how long a new pod is ready before the next old one goes. Routers learn of it from DNS, which may
+    take 10 s."""
     rolling_update: Raw | None = None
     """A Deployment's ``maxSurge`` and ``maxUnavailable``. None: one more pod first; with GPUs one less, since a free
     GPU may not be there."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import typer
+from ruamel.yaml import YAML
 
 from shoal import cli, spec
 from shoal.batcher import process as batcher
@@ -16,14 +19,16 @@ from shoal.batching import host as worker
 from shoal.keys import Key, KeyRing
 from shoal.local.plan import batcher_groups
 from shoal.router import config
+from shoal.router.drain import HAND_OVER_SECONDS, Departure
 from shoal.topology import Endpoint, Topology
 from shoal.triton.installation import Installation
 from shoal.triton.launch import Options, arguments
-from support.chart import CHART, HELM, SCENARIOS, helm, render, template
+from support.chart import CHART, SCENARIOS, helm, render, template
 from support.envoy_check import complaint
 from support.rendered import Container, Pod, Rendered, apart, faults, immutable, mounted_files
 
 KUBERNETES = "1.37"
+RECORDED = Path(__file__).resolve().parents[1] / "data" / "chart-0.1.0-selectors.json"
 RELEASE = "shoal"
 KEYS = KeyRing([Key(id="alice-1", key="a-secret-of-some-length", owner="alice")])
 
@@ -172,6 +177,10 @@ def test_the_topology_leads_to_the_pods(rendered: Rendered, told: tuple[spec.Ser
     groups = batcher_groups(service)
     assert topology.batchers.keys() == groups.keys()
     assert topology.pools.keys() == service.pools.keys()
+    for pod in rendered.selected({"app.kubernetes.io/component": "router"}):
+        metrics = topology.metrics
+        assert metrics is not None
+        assert pod.container("envoy").ports["metrics"] == metrics.port
     for pool, endpoints in topology.pools.items():
         (pod,) = pods_at(rendered, endpoints[0])
         assert pod.labels["shoal.dev/pool"] == pool
@@ -193,6 +202,24 @@ def pods_at(rendered: Rendered, endpoint: Endpoint) -> list[Pod]:
     assert namespace == service["metadata"]["namespace"] == "vision"
     assert endpoint.port in {port["port"] for port in service["spec"]["ports"]}
     return rendered.selected(service["spec"]["selector"])
+
+
+def test_containers_listen_where_their_ports_and_probes_are(
+    rendered: Rendered, told: tuple[spec.Service, Topology]
+) -> None:
+    topology = told[1]
+    assert topology.metrics is not None
+    for pod in rendered.pods:
+        for container in pod.containers:
+            match container.command[0]:
+                case "shoal":
+                    options = (container.option(name) for name in ("--listen", "--metrics"))
+                    heard = {Endpoint.parse(option).port for option in options if option}
+                case "envoy":
+                    heard = {topology.public.port, topology.balancer.port, topology.metrics.port}
+                case _:
+                    heard = {int(word.partition("=")[2]) for word in container.command if "--metrics-port=" in word}
+            assert set(container.ports.values()) == heard, f"{pod.name}: {container.name}"
 
 
 def test_what_the_service_file_names_is_mounted_where_it_is_read(
@@ -233,6 +260,10 @@ def test_grace_is_longer_than_what_the_code_drains(rendered: Rendered) -> None:
     for pod in rendered.pods:
         grace = pod.spec.get("terminationGracePeriodSeconds")
         match pod.labels["app.kubernetes.io/component"]:
+            case "router":
+                departure = Departure()
+                assert grace > departure.lame_duck_seconds + departure.drain_seconds + HAND_OVER_SECONDS
+                assert pod.container("envoy").option("--drain-time-s") == f"{departure.drain_seconds:g}"
             case "batcher":
                 sleep = pod.container("batcher").raw["lifecycle"]["preStop"]["sleep"]["seconds"]
                 assert grace > sleep + batcher.DRAIN_SECONDS
@@ -243,9 +274,9 @@ def test_grace_is_longer_than_what_the_code_drains(rendered: Rendered) -> None:
 def test_what_others_need_ends_after_them(rendered: Rendered) -> None:
     for pod in rendered.pods:
         for container in pod.containers:
-            assert container.runs == {"envoy": "along", "triton": "along"}.get(
-                container.name, "before" if container.name.endswith("-init") else "main"
-            )
+            along = container.name in {"envoy", "triton", "model-sync"}
+            before = container.name == "config-init"
+            assert container.runs == ("along" if along else "before" if before else "main")
 
 
 # Upgrades.
@@ -265,6 +296,14 @@ def test_an_upgrade_changes_nothing_that_may_not_change(values: Path, rendered: 
     after = render(values, release=RELEASE, chart=newer, settings=settings)
     assert immutable(after) == immutable(rendered)
     assert after.pod(f"{RELEASE}-router").annotations != rendered.pod(f"{RELEASE}-router").annotations
+
+
+@pytest.mark.parametrize("scenario", json.loads(RECORDED.read_text()).items(), ids=lambda scenario: scenario[0])
+def test_what_a_cluster_has_from_a_release_can_be_upgraded(scenario: tuple[str, dict[str, Any]]) -> None:
+    """What is recorded is in clusters: it must stay, under its name, with the selector that nobody can change."""
+    name, recorded = scenario
+    now = immutable(render(CHART.parents[1] / "scenarios" / name / "values.yaml"))
+    assert {title: now.get(title) for title in recorded} == recorded
 
 
 @pytest.mark.parametrize(
@@ -429,6 +468,37 @@ def test_only_the_router_is_reachable_for_others(rendered: Rendered) -> None:
                 assert rule["from"], f"{each['metadata']['name']}: anybody may come to {rule['ports']}"
 
 
-def test_helm_was_fetched_whole() -> None:
-    assert "v4" in helm("version", "--short").stdout
-    assert HELM.is_file()
+def test_the_notes_name_the_secrets_that_are_needed() -> None:
+    (scenario,) = (file for file in SCENARIOS if file.parent.name == "one-pool-nfs")
+    notes = helm("install", "reef", CHART, "--dry-run=client", "--namespace", "vision", "--values", scenario).stdout
+    for told in ("reef-router.vision.svc:8080", "shoal-keys", "shoal-images with AWS_ACCESS_KEY_ID", "plaintext"):
+        assert told in notes.partition("NOTES:")[2]
+
+
+def test_the_claimed_bucket_is_the_one_that_the_values_name() -> None:
+    (scenario,) = (file for file in SCENARIOS if file.parent.name == "one-pool-nfs")
+    claim, service = YAML(typ="safe").load(scenario.parent / "object-bucket-claim.yaml"), spec.load(scenario)
+    assert service.object_store.url == f"s3://{claim['spec']['bucketName']}"
+    assert service.kubernetes.secrets.object_store_environment == claim["metadata"]["name"]
+    assert json.loads(claim["spec"]["additionalConfig"]["bucketLifecycle"])["Rules"][0]["Expiration"] == {"Days": 1}
+
+
+def test_the_policy_opens_the_buckets_that_the_values_name() -> None:
+    (scenario,) = (file for file in SCENARIOS if file.parent.name == "one-pool-s3")
+    opened = json.dumps(json.loads((scenario.parent / "iam-policy.json").read_text())["Statement"])
+    service = spec.load(scenario)
+    assert f'"arn:aws:s3:::{service.object_store.url.removeprefix("s3://")}/*"' in opened
+    assert f'"arn:aws:s3:::{(service.model_store.url or "").removeprefix("s3://")}/*"' in opened
+
+
+def test_the_chart_has_our_version() -> None:
+    about = YAML(typ="safe").load(CHART / "Chart.yaml")
+    assert about["version"] == about["appVersion"] == version("shoal")
+
+
+def test_a_null_is_as_if_nothing_were_said(tmp_path: Path) -> None:
+    (tmp_path / "v.yaml").write_text(S3 + "pools: {a: {engine: triton, decode_threads: null, triton_url: null}}\n")
+    plain = render(tmp_path / "v.yaml")
+    nulls = {f"kubernetes.worker.{key}": None for key in ("gpus", "topology_spread", "rolling_update", "runtime_class")}
+    assert render(tmp_path / "v.yaml", settings=nulls).objects == plain.objects
+    assert plain.pod("shoal-worker-a").container("triton").raw["resources"]["limits"]["nvidia.com/gpu"] == 1

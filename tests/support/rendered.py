@@ -176,13 +176,8 @@ def _names(rendered: Rendered) -> Iterator[str]:
 
 
 def _selectors(rendered: Rendered) -> Iterator[str]:
-    """A Deployment's pods are its own, and all of them."""
-    for each in rendered.of("Deployment"):
-        labels = each["spec"]["selector"]["matchLabels"]
-        owners = [pod.name for pod in rendered.selected(labels)]
-        if owners != [each["metadata"]["name"]]:
-            yield f"{_title(each)}: selects the pods of {owners}"
-    for each in rendered.of("PodDisruptionBudget"):
+    """A Deployment's pods are its own, and all of them; a budget is for the Deployment of its name."""
+    for each in [*rendered.of("Deployment"), *rendered.of("PodDisruptionBudget")]:
         owners = [pod.name for pod in rendered.selected(each["spec"]["selector"]["matchLabels"])]
         if owners != [each["metadata"]["name"]]:
             yield f"{_title(each)}: selects the pods of {owners}"

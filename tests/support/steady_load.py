@@ -20,6 +20,8 @@ from support.pictures import encode
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    import grpc
+
 Outcome = Literal["answered", "expired", "lost"]
 
 COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250), "grey": (99, 99, 99)}
@@ -163,12 +165,20 @@ class SteadyLoad:
 
 @asynccontextmanager
 async def steady_load(
-    service: Running, model: str, *, rate: float, deadline_seconds: float
+    service: Running,
+    model: str,
+    *,
+    rate: float,
+    deadline_seconds: float,
+    credentials: grpc.ChannelCredentials | None = None,
 ) -> AsyncIterator[SteadyLoad]:
     """Load from one SDK client until the block ends; then every request has ended too."""
-    retry = Retry(sleep=_counted_pause)
     async with AsyncClient(
-        service.target, api_key=service.api_key, timeout_seconds=deadline_seconds, retry=retry
+        service.target,
+        api_key=service.api_key,
+        timeout_seconds=deadline_seconds,
+        retry=Retry(sleep=_counted_pause),
+        credentials=credentials,
     ) as client:
         load = SteadyLoad(client, model, deadline_seconds)
         async with asyncio.TaskGroup() as running:

@@ -11,7 +11,7 @@ from ceiling import Feeder, Order, Pattern, Work
 from cpu import Reading, Snapshot, Spent
 from end_to_end import read_pictures
 from figures import Measurement, best, overhead, ratio, spread, summary
-from report import aims, cpu_table, latency, markdown, parts, replace_block, speed
+from report import aims, before, cpu_table, latency, markdown, parts, replace_block, speed
 from shoal.errors import ConfigurationError
 from shoal.threads import make_pool
 from support.pictures import encode, quadrants
@@ -144,6 +144,19 @@ def test_the_chapters_tables() -> None:
     assert "| *router + batcher + worker: rest* | 0.000 | 0.600 | 0.600 |" in cpu_table(result)
     assert "| latency p50, ms | 2000 | 2000 |" in latency(result)
     assert "| **all** | 0.50 | 400 | 330 | 400 | 330 |" in parts(footprint())
+
+
+def test_an_earlier_commit_stands_beside_this_one() -> None:
+    result = end_to_end()
+    assert before(result) == "Not measured in the last run."
+    slower = [measured(100, inference=1.6, rest=0.1, router=0.1), measured(100, inference=1.6, rest=0.1, router=0.1)]
+    ways = {"before": summary(slower), "before_with_upload": summary(slower)}
+    result = {**result, **ways, "before_commit": "abc1234"}
+    result["ratio_to_ceiling"] |= dict.fromkeys(ways, spread([0.25, 0.5]))
+    text = before(result)
+    assert "|  | Shoal: abc1234 | Shoal: now | Shoal, with upload: abc1234 | Shoal, with upload: now |" in text
+    assert "| to the ceiling | 0.38 (0.25-0.50) | 0.62 (0.50-0.75) | 0.38 (0.25-0.50) | 0.62 (0.50-0.75) |" in text
+    assert "| *router + batcher + worker: rest*, CPU ms/image | 2.000 | 0.600 | 2.000 | 0.600 |" in text
 
 
 def test_aims_say_what_fell_short() -> None:

@@ -29,10 +29,10 @@ def profile(*rates: float) -> dict[str, Any]:
 
 
 def test_the_seeds_table_stands_beside_the_ceiling_and_marks_what_misses(images: Path) -> None:
-    text = seed(profile(1000.0, 2000.0), profile(800.0, 1900.0))
+    text = seed(profile(1000.0, 2000.0), profile(800.0, 1900.0), profile(700.0, 900.0))
     assert "| 1 | 800 (800-800) | 10.00 | 20.00 | 1,000 (1,000-1,000) | 10.00 | **0.80** |" in text
     assert text.count("**") == 2
-    assert (images / "concurrency-lanes.png").is_file()
+    assert (images / "concurrency-gpu.png").is_file()
 
 
 def test_only_what_both_have_is_compared() -> None:
@@ -41,7 +41,7 @@ def test_only_what_both_have_is_compared() -> None:
     assert "| 4 |" not in text
 
 
-def test_two_networks_share_a_gpu() -> None:
+def test_two_networks_share_a_gpu(images: Path) -> None:
     def row(server: str, **rates: float) -> dict[str, Any]:
         networks = {name: {"images_per_s": rate, "p99_ms": 10.0} for name, rate in rates.items()}
         return {"server": server, "in_flight": 4, "round": 0, "networks": networks}
@@ -54,6 +54,7 @@ def test_two_networks_share_a_gpu() -> None:
     text = together({"rows": rows})
     assert "| one process | 4 | 1,000 | 3,000 | 600 | 1,800 | 10.0 | 10.0 | 1.20 |" in text
     assert "| a process each | 4 | 1,000 | 3,000 | 500 | 1,500 | 10.0 | 10.0 | 1.00 |" in text
+    assert (images / "concurrency-together.png").is_file()
 
 
 def test_a_kept_result_tells_no_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

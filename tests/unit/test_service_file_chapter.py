@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shoal.section import Section
 from shoal.spec import ModelOverride, Pool, Service, parse
+
+if TYPE_CHECKING:
+    from shoal.section import Section
 
 CHAPTER = (Path(__file__).resolve().parents[2] / "docs" / "service-file.md").read_text(encoding="utf-8")
 _ROW = re.compile(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", re.MULTILINE)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from shoal.plan.profile import Cell
 
 NAMES: Final = ("profile.png", "profile.svg")
-_STYLE: Final[dict[Any, Any]] = {
+STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "shoal",
     "font.size": 10,
@@ -38,7 +38,7 @@ def draw(
     Raises:
         OSError: the disk is full, say.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 4.2), layout="constrained")
         rate, latency = figure.subplots(1, 2)
         for colour, (label, line) in enumerate(_lines(cells)):
@@ -47,14 +47,8 @@ def draw(
         if slo_ms is not None:
             latency.axhline(slo_ms, color="black", linestyle=":", linewidth=1)
             latency.annotate(f"{slo_ms:g} ms", (1, slo_ms), xycoords=("axes fraction", "data"), ha="right", va="bottom")
-        in_flight = sorted({cell.concurrency for cell in cells})
         for axes in (rate, latency):
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(in_flight, [str(number) for number in in_flight])
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.set_ylim(bottom=0)
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-            axes.set_xlabel("batches in flight")
+            in_flight_axis(axes, sorted({cell.concurrency for cell in cells}))
         rate.set_ylabel("images/s")
         latency.set_ylabel("latency, ms: p99 (p50 dashed)")
         figure.suptitle(title, fontsize=10)
@@ -63,6 +57,16 @@ def draw(
             beside = folder / f".{name}"
             figure.savefig(beside, dpi=120, format=name.rpartition(".")[2])
             beside.replace(folder / name)
+
+
+def in_flight_axis(axes: Axes, numbers: Sequence[int]) -> None:
+    """Makes batches in flight, powers of two as a rule, the x-axis, and lets the other begin at 0."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(numbers, [str(number) for number in numbers])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axes.set_xlabel("batches in flight")
 
 
 def _lines(cells: Sequence[Cell]) -> Iterator[tuple[str, list[Cell]]]:

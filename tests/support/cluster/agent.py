@@ -55,15 +55,8 @@ class Agent:
 @asynccontextmanager
 async def agent(network: Network) -> AsyncGenerator[Agent]:
     """One in the node's namespace."""
-    command = network.inside(network.node, sys.executable, "-m", "support.cluster.agent")
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=16 * 2**20
-    )
-    try:
+    async with network.helper("support.cluster.agent") as process:
         yield Agent(process)
-    finally:
-        process.kill()
-        await process.wait()
 
 
 async def _health(target: str, service: str) -> bool:

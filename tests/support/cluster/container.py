@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from support.cluster.network import Network
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+_PYTHON = (REPOSITORY, Path(sys.base_prefix))
 _SYSTEM = ("usr", "bin", "sbin", "lib", "lib64")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
@@ -55,7 +56,11 @@ def envoy_image() -> Image:
 def triton_image() -> Image:
     """Of the fetched Triton, whose Python backend runs on our Python: it has no other."""
     found = installation.find()
-    environment = {"PATH": "/image:/usr/bin:/bin", "LD_LIBRARY_PATH": str(found.libraries)}
+    libraries = (found.libraries, found.server.parents[3] / installation.WHEEL_LIBRARIES)
+    environment = {
+        "PATH": f"/image:{sys.base_prefix}/bin:/usr/bin:/bin",
+        "LD_LIBRARY_PATH": ":".join(map(str, libraries)),
+    }
     folders = {"/opt/tritonserver": found.server.parents[1]}
     return Image(environment, {"tritonserver": found.server}, folders, str(found.packages))
 
@@ -134,7 +139,7 @@ def _mounts(settings: Settings, root: Path, etc: Path) -> list[str]:
     for name in _SYSTEM:
         system = Path("/", name)
         lines.append(f"ln -s {q(str(system.readlink()))} {name}" if system.is_symlink() else _bind(system, name))
-    lines += [_bind(REPOSITORY, str(REPOSITORY)[1:])]
+    lines += [_bind(folder, str(folder)[1:]) for folder in _PYTHON]
     lines += [_bind(source, path[1:]) for path, source in settings.image.folders.items()]
     lines += ["mkdir image", *(f"ln -s {q(str(path))} image/{name}" for name, path in settings.image.programs.items())]
     lines += [

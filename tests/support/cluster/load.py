@@ -14,6 +14,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import grpc
+
 from support.steady_load import Counts, steady_load
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ class Order:
     rate: float
     """Requests a second, of each model."""
     deadline_seconds: float
+    authority: str
+    """PEM: who may vouch for the service."""
 
 
 class Report(NamedTuple):
@@ -60,7 +64,7 @@ class Load:
 
     async def end(self) -> None:
         """Sends no more, and waits for the last answer."""
-        output, _ = await self._process.communicate()
+        output, _ = await self._process.communicate(b"")
         for line in output.splitlines():
             model, counts, troubles = json.loads(line)
             self.reports[model] = Report(Counts(**counts), troubles)
@@ -69,36 +73,30 @@ class Load:
 @asynccontextmanager
 async def load(network: Network, order: Order) -> AsyncGenerator[Load]:
     """A load that is over at the end of the block."""
-    process = await asyncio.create_subprocess_exec(
-        *network.inside(network.node, sys.executable, "-m", "support.cluster.load"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdin
-    process.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
-    try:
+    async with network.helper("support.cluster.load") as process:
+        assert process.stdin
+        process.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
         made = Load(process, order.models)
         yield made
         await made.end()
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def _main() -> None:
     order = Order(**json.loads(sys.stdin.readline()))
+    trust = grpc.ssl_channel_credentials(order.authority.encode())
     loads: dict[str, SteadyLoad] = {}
     async with AsyncExitStack() as stack:
         for model in order.models:
-            begun = steady_load(order, model, rate=order.rate, deadline_seconds=order.deadline_seconds)
+            begun = steady_load(
+                order, model, rate=order.rate, deadline_seconds=order.deadline_seconds, credentials=trust
+            )
             loads[model] = await stack.enter_async_context(begun)
         while line := await asyncio.to_thread(sys.stdin.readline):
             await asyncio.gather(*(each.more(int(line)) for each in loads.values()))
             print("ended", flush=True)  # noqa: T201 - our only way to say it
     for model, each in loads.items():
         counts = Counts.of(each.requests, Counter(), 0)
-        troubles = [request.trouble for request in each.requests if request.outcome != "answered"]
+        troubles = [request.trouble for request in each.requests if request.outcome != "answered"][:5]
         print(json.dumps([model, asdict(counts), troubles]))  # noqa: T201
 
 

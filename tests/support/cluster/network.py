@@ -6,17 +6,20 @@ import asyncio
 import os
 import signal
 import subprocess
-from contextlib import asynccontextmanager
+import sys
+from contextlib import asynccontextmanager, suppress
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncGenerator, Iterable, Mapping
-    from pathlib import Path
 
 NODE_ADDRESS = "10.244.0.1"
 DOMAIN = "cluster.local"
+_LONGEST_LINE = 16 * 2**20
+_TESTS = Path(__file__).resolve().parents[2]
 _TTL_SECONDS = 5
 """As CoreDNS has it for services."""
 
@@ -39,6 +42,23 @@ class Network:
     def inside(self, namespace: str, *command: object) -> list[str]:
         """``command`` as one that runs in a namespace."""
         return ["ip", "netns", "exec", namespace, *map(str, command)]
+
+    @asynccontextmanager
+    async def helper(self, module: str) -> AsyncGenerator[Process]:
+        """A Python module of the tests that runs on the node and talks over its standard input and output."""
+        process = await asyncio.create_subprocess_exec(
+            *self.inside(self.node, sys.executable, "-m", module),
+            env={**os.environ, "PYTHONPATH": str(_TESTS)},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_LONGEST_LINE,
+        )
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
     def add_pod(self) -> tuple[str, str]:
         """A new namespace on the bridge: its name and its address."""
@@ -78,15 +98,19 @@ class Network:
         options = (
             *("--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"),
             *(f"--addn-hosts={self._hosts}", f"--local=/{DOMAIN}/", f"--local-ttl={_TTL_SECONDS}", "--pid-file="),
-            *(f"--listen-address={NODE_ADDRESS}", "--bind-interfaces"),
+            *(f"--listen-address={NODE_ADDRESS}", "--bind-interfaces", "--log-facility=-"),
         )
-        self._dns = await asyncio.create_subprocess_exec(*self.inside(self.node, "dnsmasq", *options))
+        command = self.inside(self.node, "dnsmasq", *options)
+        started = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        assert started.stderr
+        assert b"started" in await started.stderr.readline()  # before that it wouldn't take a SIGHUP
+        self._dns = started
 
     async def stop(self) -> None:
         """Leaves no namespace behind."""
         if self._dns is not None:
             self._dns.kill()
-            await self._dns.wait()
+            await self._dns.communicate()
         for namespace in self._namespaces:
             ip("netns", "delete", namespace)
 

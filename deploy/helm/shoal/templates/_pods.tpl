@@ -38,15 +38,18 @@ affinity:
 
 {{/* The same arguments. Without constraints of their own, pods spread over nodes as far as that goes. */}}
 {{- define "shoal.spread" -}}
-{{- $any := list (dict "maxSkew" 1 "topologyKey" "kubernetes.io/hostname" "whenUnsatisfiable" "ScheduleAnyway") -}}
 {{- $selector := dict "matchLabels" (include "shoal.selector" . | fromYaml) -}}
 {{- $given := .settings.topology_spread -}}
-{{- if not (kindIs "slice" $given) -}}{{- $given = $any -}}{{- end -}}
-{{- with $given -}}
+{{- if not (kindIs "slice" $given) -}}
+{{- $given = list (dict "maxSkew" 1 "topologyKey" "kubernetes.io/hostname" "whenUnsatisfiable" "ScheduleAnyway") -}}
+{{- end -}}
+{{- $constraints := list -}}
+{{- range $given -}}
+{{- $constraints = append $constraints (merge (deepCopy .) (dict "labelSelector" $selector)) -}}
+{{- end -}}
+{{- with $constraints -}}
 topologySpreadConstraints:
-  {{- range . }}
-  - {{- merge (deepCopy .) (dict "labelSelector" $selector) | toYaml | nindent 4 }}
-  {{- end }}
+  {{- toYaml . | nindent 2 }}
 {{- end -}}
 {{- end -}}
 

@@ -1,6 +1,6 @@
 """ResNet-152 on a GPU through ``shoal profile`` and a real Triton, beside the ceiling without a server. 8 minutes.
 
-python benchmarks/gpu/run_gpu.py OUTPUT --server FOLDER [EXPERIMENT ...]
+python benchmarks/run_gpu.py OUTPUT --server FOLDER [EXPERIMENT ...]
 
 FOLDER holds the content of the nvidia-pytriton wheel (``pytriton/``, ``nvidia_pytriton.libs/``); without it the server
 that ``shoal triton fetch`` brought is used. Needs a CUDA GPU, torch and torchvision in the Python that runs this.
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -26,25 +25,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from raw import ANSWERED, BATCH, NETWORK, batch
 from tritonclient.grpc import service_pb2 as v2
 
+from gpu.raw import ANSWERED, BATCH, NETWORK, batch
 from shoal.plan.machine import this_machine
 from shoal.plan.measure import Stream, load_together
 from shoal.plan.observer import Pace
 from shoal.plan.triton import Asked, TritonTarget
 from shoal.triton.client import TritonClient
 from shoal.triton.running import running
+from unpacked import use_unpacked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "gpu"
 OTHER = "resnet50"
 IN_FLIGHT = (1, 2, 4, 8, 16)
 PROCESSES = (1, 2, 4, 8)
 TOGETHER = (1, 4)
-_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 class Setup:
@@ -208,18 +207,6 @@ async def measure(setup: Setup, names: Sequence[str]) -> None:
         raise SystemExit(f"failed: {', '.join(failed)}")
 
 
-def use_server(folder: Path, scratch: Path) -> None:
-    """Makes the unpacked wheel the server that is found: its Python backend gets the stub of this Python."""
-    tree = folder.absolute() / "pytriton" / "tritonserver"
-    stub = tree / "backends" / "python" / "triton_python_backend_stub"
-    if not stub.is_file():
-        shutil.copy(tree / "python_backend_stubs" / _PYTHON / stub.name, stub)
-    for program in (stub, tree / "bin" / "tritonserver"):
-        program.chmod(0o755)
-    (scratch / f"py{_PYTHON}").symlink_to(folder.absolute())
-    os.environ["SHOAL_TRITON"] = str(scratch)
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -243,7 +230,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         if options.server:
-            use_server(options.server, Path(scratch))
+            use_unpacked(options.server, Path(scratch))
         asyncio.run(measure(Setup(options, Path(scratch)), options.experiments))
 
 

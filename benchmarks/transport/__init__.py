@@ -1,0 +1,1 @@
+"""Three ways to hand batches of pictures to a Triton: shared memory, tensors in messages, JPEGs in messages."""

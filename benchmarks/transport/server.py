@@ -1,0 +1,71 @@
+"""The server: a real Triton, with the models of a repository that is made for it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.home import Home
+from transport.ways import IN_FLIGHT, NETWORK, TAKE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HERE = Path(__file__).parent
+MODELS = (TAKE, NETWORK)
+EFFICIENTNET = "efficientnet-lite0"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the models are to do."""
+
+    network: str
+    """``efficientnet-lite0``, through OpenVINO; or a name of torchvision's, on a GPU."""
+    decoder: str
+    threads: int
+    lanes: Path
+    """The folder of lane.py, for a GPU."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the network runs there."""
+        return self.network != EFFICIENTNET
+
+
+def make_repository(root: Path, served: Served) -> Path:
+    """A model repository with ``take`` and ``network``."""
+    network = {"network": served.network} if served.on_gpu else {"network": "openvino", "file": str(_weights(root))}
+    shared = {
+        "jobs": str(max(IN_FLIGHT)),
+        "threads": str(served.threads),
+        "decoder": served.decoder,
+        "path": ":".join(str(Path(entry).absolute()) for entry in sys.path if Path(entry).is_dir()),
+    }
+    repository = root / "repository"
+    for name, own in zip(MODELS, ({"network": "take"}, network), strict=True):
+        folder = repository / name
+        (folder / "1").mkdir(parents=True)
+        for file in ("model.py", "decoding.py"):
+            shutil.copy(HERE / file, folder / "1")
+        if served.on_gpu:
+            shutil.copy(served.lanes / "lane.py", folder / "1")
+        (folder / "config.pbtxt").write_text(config(name, shared | own), encoding="utf-8")
+    return repository
+
+
+def config(name: str, parameters: Mapping[str, str]) -> str:
+    """A config.pbtxt."""
+    lines = [f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters.items()]
+    return "\n".join([f'name: "{name}"', (HERE / "config.pbtxt").read_text(encoding="utf-8"), *lines, ""])
+
+
+def _weights(root: Path) -> Path:
+    """EfficientNet-Lite0 as Shoal's model store has it."""
+    from shoal.modelstore import build  # noqa: PLC0415 - needs onnx, which a GPU machine may lack
+    from shoal.modelstore.published import PUBLISHED  # noqa: PLC0415
+
+    return build.add_model(root / "store", *PUBLISHED[EFFICIENTNET](Home.default().cache)).path
