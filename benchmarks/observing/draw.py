@@ -42,7 +42,7 @@ def draw(board: Board, answers: Answers, phases: Phases, end: float, path: Path)
         for panel in board.panels:
             place = _Place(figure, panel, rows)
             if panel.kind == "row":
-                place.title(bold=True)
+                place.title(large=True)
             elif panel.kind == "stat":
                 _figure(place, answers)
             else:
@@ -60,10 +60,12 @@ class _Place:
         self.bottom, self.height = 1 - (panel.y + panel.height) / rows, panel.height / rows
         self._row = 1 / rows
 
-    def title(self, *, bold: bool = False) -> None:
+    def title(self, *, large: bool = False) -> None:
         """Its name, at the top."""
-        weight, top = ("bold" if bold else "semibold"), self.bottom + self.height - 0.55 * self._row
-        self.figure.text(self.left + 0.005, top, self.panel.title, va="center", weight=weight, size=10 if bold else 8.5)
+        top = self.bottom + self.height - 0.55 * self._row
+        self.figure.text(
+            self.left + 0.005, top, self.panel.title, va="center", weight="bold", size=10 if large else 8.5
+        )
 
     def axes(self, left: float, bottom: float, right: float, top: float) -> Axes:
         """Within the card, with margins in units of the grid."""

@@ -6,7 +6,6 @@ The text is served twice, as by a Triton that starts: counters at 0, then what i
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from observing.boards import boards
-from observing.prometheus import Prometheus, watching
+from observing.prometheus import watching
 from shoal.local.ports import FreePorts
 from shoal.local.state import PartState, ServiceState
 from shoal.observe import ruleset
@@ -26,6 +25,7 @@ from shoal.observe.scrape import LOCAL, configuration
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from observing.prometheus import Prometheus
     from shoal.topology import Endpoint
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -39,15 +39,6 @@ QUERIES = sorted({
 })  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Watched:
-    """Where and since when."""
-
-    prometheus: Prometheus
-    start: float
-    end: float
-
-
 def triton(listen: Endpoint) -> ServiceState:
     part = PartState(
         name="triton-default-1", role="triton", state="ready", pid=1, restarts=0, listen="", log="", group="default",
@@ -57,7 +48,7 @@ def triton(listen: Endpoint) -> ServiceState:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Watched]:
+async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Prometheus]:
     folder, listen, asked = tmp_path_factory.mktemp("triton"), FreePorts()(), 0
 
     async def metrics(_: web.Request) -> web.Response:
@@ -75,10 +66,8 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
     (folder / "prometheus.yml").write_text(ruleset.to_yaml(configuration(triton(listen), 0.5, ["rules.yml"])))
     try:
         async with watching(folder / "prometheus.yml", folder / "data") as prometheus:
-            start = (await prometheus.now("time()"))[0].points[0][0]
             await prometheus.until("rate(nv_inference_count[1m]) > 0 and on () shoal:pool_gpu_utilization:ratio", 60)
-            end = (await prometheus.now("time()"))[0].points[0][0]
-            yield Watched(prometheus, start, end)
+            yield prometheus
     finally:
         await runner.cleanup()
 
@@ -90,12 +79,12 @@ async def test_there_are_such_queries() -> None:
 
 
 @pytest.mark.parametrize("query", QUERIES)
-async def test_every_query_over_triton_and_gpu_has_data(watched: Watched, query: str) -> None:
-    found = await watched.prometheus.over(query, watched.start, watched.end, 0.5)
+async def test_every_query_over_triton_and_gpu_has_data(watched: Prometheus, query: str) -> None:
+    found = await watched.now(query)
     assert any(series.points for series in found)
 
 
-async def test_a_pool_has_its_gpus_utilization(watched: Watched) -> None:
-    (found,) = await watched.prometheus.now("shoal:pool_gpu_utilization:ratio")
+async def test_a_pool_has_its_gpus_utilization(watched: Prometheus) -> None:
+    (found,) = await watched.now("shoal:pool_gpu_utilization:ratio")
     assert (found.labels["service"], found.labels["pool"]) == (LOCAL, "default")
     assert found.points[0][1] == 0.87
