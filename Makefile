@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-complete
-PROMTOOL := $(shell command -v promtool)
+DEBIAN_TOOLS := $(and $(shell command -v promtool),$(shell command -v dnsmasq),$(shell command -v ip))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint unit integration chaos triton helm test-system bench bench-batching bench-peers proto chart observability constraints clean
@@ -51,10 +51,10 @@ integration: triton helm
 chaos: $(SETUP) ## Kill, roll and freeze each part under load, and count what became of the requests: a minute
 	$(BIN)/pytest -q tests/chaos $(if $(CHAOS),--chaos-results $(CHAOS))
 
-test-system: $(SETUP) ## What needs Debian packages, and root to install them
-ifeq ($(PROMTOOL),)
+test-system: triton helm ## What needs Debian packages, and root: to install them, and for network namespaces
+ifeq ($(DEBIAN_TOOLS),)
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends prometheus >/dev/null
+	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends prometheus dnsmasq-base iproute2 >/dev/null
 endif
 	$(BIN)/pytest -q tests/system
 

@@ -47,10 +47,10 @@ pools:
 kubernetes:
   secrets: {{object_store: shoal-object-store, tls: shoal-tls}}
   model_store: {{volume: {{nfs: {{server: nfs.example, path: /exports/models}}}}}}
-  router: {{replicas: 1, concurrency: 1}}
+  router: {{replicas: 2, concurrency: 1}}
   image_retention: {{enabled: true}}
-  # The Triton that stands in for the image is older than the flag.
-  worker: {{allow_client_shared_memory: false}}
+  # The Triton that stands in for the image is older than the flag; names are good for 5 s here.
+  worker: {{allow_client_shared_memory: false, min_ready_seconds: 8}}
 """
 RATE = 8.0
 
@@ -63,13 +63,20 @@ class Running:
     key: Key
     certificate: Certificate
     keys_file: Path
+    objects: Path
+    """What the object store keeps."""
+
+    def mount_keys(self) -> None:
+        """The Secret becomes what the keys file is."""
+        self.cluster.storage.secrets["shoal-keys"]["keys.json"] = self.keys_file.read_bytes()
+        self.cluster.refresh_secrets()
 
     @asynccontextmanager
-    async def load(self, *models: str) -> AsyncGenerator[Load]:
+    async def load(self, *models: str, key: Key | None = None) -> AsyncGenerator[Load]:
         """Pictures through the router's Service, over TLS."""
         target = f"dns://{NODE_ADDRESS}:53/{ROUTER}:8080"
         authority = self.certificate.certificate.decode()
-        order = Order(target, self.key.key, list(models or (EMBEDDED, PAINTED)), RATE, 20.0, authority)
+        order = Order(target, (key or self.key).key, list(models or (EMBEDDED, PAINTED)), RATE, 20.0, authority)
         async with load(self.cluster.node.network, order) as running:
             yield running
 
@@ -124,7 +131,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
             object_store(made.node.network, folder / "objects"),
         ):
             await made.start()
-            yield Running(made, key, certificate, folder / "keys.json")
+            yield Running(made, key, certificate, folder / "keys.json", folder / "objects")
     finally:
         shutil.rmtree(memory, ignore_errors=True)
 
@@ -145,6 +152,24 @@ async def test_pictures_go_through_every_pod(running: Running) -> None:
     await running.cluster.check_alive()
 
 
+async def test_containers_have_no_rights(running: Running) -> None:
+    for pod in running.cluster.everyone():
+        for container in pod.containers.values():
+            status = container.status()
+            assert set(status["Uid"].split()) == set(status["Gid"].split()) == {"65532"}, pod.name
+            assert {status[name] for name in ("CapEff", "CapPrm", "CapInh", "CapBnd")} == {"0" * 16}, pod.name
+            assert status["NoNewPrivs"] == "1", pod.name
+
+
+async def test_a_router_shows_its_metrics_and_not_its_admin_address(running: Running) -> None:
+    (router, _), agent = running.cluster.pods["shoal-router"], running.cluster.node.agent
+    status, text = await agent.get(f"http://{router.address}:9100/stats/prometheus")
+    assert status == 200
+    assert "envoy_cluster_upstream_rq_total" in text
+    assert (await agent.get(f"http://{router.address}:9100/config_dump"))[0] == 404
+    assert (await agent.get(f"http://{router.address}:9901/ready"))[0] == 0
+
+
 @pytest.mark.parametrize("part", ["worker-embedded", "worker-painted", "batcher-shared"])
 async def test_a_rolling_restart_under_load_loses_nothing(running: Running, part: str) -> None:
     async with running.load() as sent:
@@ -154,4 +179,35 @@ async def test_a_rolling_restart_under_load_loses_nothing(running: Running, part
         assert before.isdisjoint(running.cluster.pods[f"shoal-{part}"])
         await sent.more(16)
     assert_all_answered(sent)
+    assert all(report.counts.retried == 0 for report in sent.reports.values()), sent.reports
     await running.cluster.check_alive()
+
+
+async def test_a_router_that_leaves_loses_nothing(running: Running) -> None:
+    async with running.load() as sent:
+        await sent.more(8)
+        await running.cluster.end("shoal-router")
+        await sent.more(8)
+    assert_all_answered(sent)
+    assert len(running.cluster.pods["shoal-router"]) == 1
+
+
+async def test_a_key_that_is_taken_out_of_the_secret_is_refused(running: Running) -> None:
+    bob = keys.create(running.keys_file, "bob")
+    running.mount_keys()
+    async with running.load(EMBEDDED, key=bob) as sent:
+        await sent.more(8)
+        keys.revoke(running.keys_file, bob.id)
+        running.mount_keys()
+        await sent.more(16)
+    (report,) = sent.reports.values()
+    assert report.counts.answered > 0
+    assert report.counts.lost > 0
+    assert all("Unauthenticated" in trouble for trouble in report.troubles)
+
+
+async def test_the_job_deletes_old_pictures(running: Running) -> None:
+    async with running.load(EMBEDDED) as sent:
+        await sent.more(4)
+    assert "pictures older than 0.0001 h" in await running.cluster.run_job("shoal-image-retention")
+    assert not [file for file in running.objects.rglob("*.jpg") if file.stat().st_size]

@@ -58,6 +58,11 @@ class Cluster:
                 self._remove(name, old)
         await asyncio.gather(*self._leaving)
 
+    async def end(self, name: str) -> None:
+        """Ends one of a Deployment's pods, as a scale-down does; returns once it is gone."""
+        self._remove(name, self.pods[name][0])
+        await asyncio.gather(*self._leaving)
+
     async def run_job(self, name: str) -> str:
         """Runs a CronJob's pod once, and answers what its container said."""
         job = next(each for each in self._of("CronJob") if each["metadata"]["name"] == name)
@@ -71,12 +76,16 @@ class Cluster:
 
     def refresh_secrets(self) -> None:
         """What every kubelet does some time after a Secret changed."""
-        for pod in self._all():
+        for pod in self.everyone():
             pod.volumes.refresh()
+
+    def everyone(self) -> list[Pod]:
+        """All pods, the leaving ones too."""
+        return [pod for pods in self.pods.values() for pod in pods]
 
     async def check_alive(self) -> None:
         """Every probe for liveness succeeds, and no container ended by itself."""
-        for pod in self._all():
+        for pod in self.everyone():
             assert not pod.crashed(), "\n".join(pod.crashed())
             await pod.check_alive()
 
@@ -84,9 +93,9 @@ class Cluster:
         """Ends everything at once."""
         for task in self._leaving:
             task.cancel()
-        for pod in self._all():
+        for pod in self.everyone():
             pod.kill()
-        ended = [container.ended for pod in self._all() for container in pod.containers.values()]
+        ended = [container.ended for pod in self.everyone() for container in pod.containers.values()]
         await asyncio.gather(*self._leaving, *ended, return_exceptions=True)
 
     async def _add(self, deployment: dict[str, Any]) -> Pod:
@@ -132,10 +141,7 @@ class Cluster:
     def _behind(self, service: dict[str, Any]) -> list[str]:
         wanted = service["selector"].items()
         everyone = service.get("publishNotReadyAddresses", False)
-        return [pod.address for pod in self._all() if (pod.ready or everyone) and wanted <= pod.labels.items()]
-
-    def _all(self) -> list[Pod]:
-        return [pod for pods in self.pods.values() for pod in pods]
+        return [pod.address for pod in self.everyone() if (pod.ready or everyone) and wanted <= pod.labels.items()]
 
     def _of(self, kind: str) -> Iterator[dict[str, Any]]:
         return (each for each in self._objects if each["kind"] == kind)

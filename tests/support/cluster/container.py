@@ -121,6 +121,11 @@ class Container:
         with suppress(ProcessLookupError):
             self._process.kill()  # unshare takes its child along
 
+    def status(self) -> dict[str, str]:
+        """Of process 1, as proc(5) has it."""
+        lines = Path(f"/proc/{self._first()}/status").read_text().splitlines()
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
     def tail(self, lines: int = 20) -> str:
         """The last lines that it said."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
