@@ -37,6 +37,8 @@ CALLERS_BUSY = 2 * BATCHING.max_batch_size * (BATCHING.instance_count + 1)
 CALLERS_TOO_MANY = CALLERS_BUSY + 3 * QUEUE
 LIMIT_SECONDS = 240
 DEMAND = f'shoal:pool_slot_demand:ratio{{service="{LOCAL}", pool="default"}}'
+SEEN = f"min_over_time({DEMAND}[5s]) > {TARGET}"
+"""Whoever scales and asks every five scrapes has seen it."""
 REFUSED = f'sum(shoal_batcher_requests_total{{model="{MODEL}", code="RESOURCE_EXHAUSTED"}}) > 0'
 FIRING = 'ALERTS{{alertname="{}", alertstate="firing"}}'
 TARGET = PoolScale.model_fields["slot_demand"].default
@@ -74,7 +76,7 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
                 await client.classify(str(uuid.uuid4()), MODEL)
             async with callers(client, MODEL, [image]) as load:
                 await load.set(CALLERS_BUSY)
-                await prometheus.until(f"{DEMAND} > {TARGET}", LIMIT_SECONDS)
+                await prometheus.until(SEEN, LIMIT_SECONDS)
                 await load.set(CALLERS_TOO_MANY)
                 await prometheus.until(FIRING.format("ShoalOverloaded"), LIMIT_SECONDS)
             end = (await prometheus.now("time()"))[0].points[0][0]
