@@ -37,11 +37,11 @@ CALLERS_BUSY = 2 * BATCHING.max_batch_size * (BATCHING.instance_count + 1)
 CALLERS_TOO_MANY = CALLERS_BUSY + 3 * QUEUE
 LIMIT_SECONDS = 240
 DEMAND = f'shoal:pool_slot_demand:ratio{{service="{LOCAL}", pool="default"}}'
-SEEN = f"min_over_time({DEMAND}[5s]) > {TARGET}"
-"""Whoever scales and asks every five scrapes has seen it."""
+TARGET = PoolScale.model_fields["slot_demand"].default
+SEEN = f"count_over_time(({DEMAND} > {TARGET})[10s:1s]) >= 8"
+"""Whoever scales and asks every ten scrapes has seen it."""
 REFUSED = f'sum(shoal_batcher_requests_total{{model="{MODEL}", code="RESOURCE_EXHAUSTED"}}) > 0'
 FIRING = 'ALERTS{{alertname="{}", alertstate="firing"}}'
-TARGET = PoolScale.model_fields["slot_demand"].default
 
 BOARDS = boards(service=LOCAL, model=MODEL, pool="default", __range="5m")
 TARGETS = [
