@@ -13,9 +13,10 @@ from shoal.engine.shared_memory import DEVICE, Region
 from shoal.engine.triton import TritonEngine
 from shoal.errors import ConfigurationError, DeadlineExceeded
 from shoal.spec import Service
-from shoal.triton.client import TritonClient
+from shoal.triton.client import NotSteered, TritonClient
 from shoal.triton.running import running
 from shoal.worker.sources import StoreSource, TritonSource
+from support.cable import cable
 from support.engine_contract import ALONE, BLUE, RED, EngineContract, colours
 from support.tiny_models import add_tiny_classifier, add_tiny_detector
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+PATIENCE_SECONDS = 30
 SLOW = """
 import time
 _execute = TritonPythonModel.execute
@@ -34,6 +36,17 @@ def _slowly(self, requests):
     time.sleep(1.0)
     return _execute(self, requests)
 TritonPythonModel.execute = _slowly
+"""
+
+GATED = """
+import os, time
+_execute = TritonPythonModel.execute
+def _gated(self, requests):
+    open({begun!r}, "w").close()
+    while not os.path.exists({gate!r}):
+        time.sleep(0.01)
+    return _execute(self, requests)
+TritonPythonModel.execute = _gated
 """
 
 
@@ -109,6 +122,38 @@ async def test_memory_that_triton_can_not_open_is_done_without(
     assert not content(tmp_path)
 
 
+async def test_memory_that_a_broken_call_still_uses_is_let_go_of_later(
+    served: tuple[Path, str], store: Path, tmp_path: Path
+) -> None:
+    gate, begun = tmp_path / "gate", tmp_path / "begun"
+    config = add_tiny_classifier(store, classes=2**16, python_runner=True, batching=ALONE)
+    with config.path.with_name("model.py").open("a") as file:
+        file.write(GATED.format(gate=str(gate), begun=str(begun)))
+    gate.touch()
+    source = StoreSource(store, Service(), "default")
+    async with cable(served[1]) as way, TritonClient(served[1]) as straight:
+        engine = TritonEngine(TritonClient(way.url), source.describe, owned=True)
+        loaded = await engine.load(config)
+        before = await straight.registered()
+        gate.unlink()
+        begun.unlink()
+        slot = await loaded.acquire()
+        answer = asyncio.create_task(loaded.infer(slot, 1))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not begun.exists():  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.02)
+        way.cut()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await straight.registered() > before:  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.02)
+        gate.touch()
+        await answer
+        loaded.release(slot)
+        assert await straight.registered()
+        await engine.close()
+        assert not await straight.registered()
+
+
 async def test_a_deadline_passes_and_the_slot_comes_back(engine: TritonEngine, store: Path) -> None:
     loaded = await engine.load(slow_classifier(store))
     slots = [await loaded.acquire() for _ in range(4)]
@@ -132,7 +177,7 @@ async def test_what_a_model_raises_is_told(engine: TritonEngine, store: Path) ->
 async def test_what_triton_can_not_load_is_told(engine: TritonEngine, store: Path) -> None:
     config = add_tiny_classifier(store, python_runner=True)
     config.path.write_bytes(b"not a model")
-    with pytest.raises(ConfigurationError, match="model 'tiny': Triton can't load it"):
+    with pytest.raises(ConfigurationError, match="can't load tiny: "):
         await engine.load(config)
 
 
@@ -154,7 +199,8 @@ async def test_one_that_loads_all_at_its_start_and_nothing_later(tmp_path: Path)
     config = add_tiny_classifier(tmp_path / "models", python_runner=True)
     async with running(tmp_path / "models", tmp_path / "logs", control="none") as triton:
         client = TritonClient(triton.url)
-        assert not await client.load("tiny")
+        with pytest.raises(NotSteered):
+            await client.load("tiny")
         source = TritonSource(client, Service(), "default")
         offer = (await source.offers())["tiny"]
         assert offer.config.labels == config.labels

@@ -26,10 +26,10 @@ from shoal.modelstore.manifest import file_key
 from shoal.modelstore.snapshot import entry_of
 from shoal.topology import Endpoint
 from support.batcher_process import free_port
+from support.fake_triton import fake_triton
 from support.metrics import sample
 from support.pictures import encode
 from support.s3 import Server, running_s3
-from support.scripted_triton import scripted_triton
 from support.stack import running_stack, shoal
 from support.tiny_models import add_tiny_classifier
 
@@ -282,18 +282,18 @@ async def test_a_triton_in_explicit_mode_is_told(place: Place) -> None:
     place.push()
     place.repository.mkdir(parents=True)
     async with (
-        scripted_triton(place.repository) as (triton, endpoint),
-        model_sync(place, "--triton", str(endpoint)) as sync,
+        fake_triton(place.repository) as (triton, url),
+        model_sync(place, "--triton", url) as sync,
     ):
-        assert triton.running["tiny"][1] == (1,)
+        assert triton.models["tiny"].versions == (1,)
         place.add(2)
         await asyncio.to_thread(place.push)
         await sync.notify()
         await sync.until_metric("switches_total", 2, model="tiny")
-        assert triton.running["tiny"][1] == (2,)
-        triton.running.clear()
+        assert triton.models["tiny"].versions == (2,)
+        triton.forget()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while "tiny" not in triton.running:  # noqa: ASYNC110 - model-sync sees to it
+            while "tiny" not in triton.models:  # noqa: ASYNC110 - model-sync sees to it
                 await asyncio.sleep(0.05)
 
 

@@ -14,8 +14,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from shoal.modelstore.compare import compare
 from shoal.modelstore.mirror import Mirror
 from shoal.modelstore.sync import Synchronizer
-from shoal.modelstore.triton import READY, TritonServer, connected
-from shoal.topology import Endpoint
+from shoal.triton.client import TritonClient
 from shoal.triton.fetch import fetch
 from shoal.triton.installation import default_folder
 from shoal.triton.running import running
@@ -35,7 +34,7 @@ RED[..., 0] = 250
 class Place:
     """What is pushed, the repository, and the Triton that serves it."""
 
-    def __init__(self, root: Path, url: str, server: TritonServer, mirror: Mirror) -> None:
+    def __init__(self, root: Path, url: str, server: TritonClient, mirror: Mirror) -> None:
         self._scratch = root / "scratch"
         self.bucket = Bucket(root / "local")
         self.mirror = mirror
@@ -51,14 +50,14 @@ class Place:
         return [str(fault) for fault in (await compare(self.mirror.repository / "tiny", self.server)).faults]
 
     async def ready(self) -> list[int]:
-        return [one.version for one in (await self.server.index()).get("tiny", ()) if one.state == READY]
+        return [one.version for one in (await self.server.index()).get("tiny", ()) if one.ready]
 
 
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     await asyncio.to_thread(fetch, default_folder(), print)
     mirror = Mirror(tmp_path / "volume" / "models")
-    async with running(mirror.repository, tmp_path) as triton, connected(Endpoint.parse(triton.url)) as server:
+    async with running(mirror.repository, tmp_path) as triton, TritonClient(triton.url) as server:
         yield Place(tmp_path, triton.url, server, mirror)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from run_gpu import EXPERIMENTS, Setup, parser
 
+from run_gpu import EXPERIMENTS, Setup, parser
 from shoal.cli.profile_table import described
 from shoal.engine.shared_memory import DEVICE
 from shoal.modelstore.pbtxt import FILE
@@ -118,7 +118,7 @@ async def test_instances_are_loaded_measured_chosen_and_put_back(url: str, store
     assert f"best with p99 within 1000 ms: {described(found)}" in out
     assert f"count: {found.instances} kind: KIND_CPU }} ]  # a process" in (store / "slow" / FILE).read_text()
     client = TritonClient(url)
-    assert (await client.index())["slow"] == 0  # as it was found: not loaded
+    assert (await client.versions())["slow"] == 0  # as it was found: not loaded
     await client.close()
     assert await registered(url) == set()
 
@@ -174,7 +174,7 @@ async def test_a_triton_that_dies_ends_it_with_what_there_is(store: Path, tmp_pa
         server.process.kill()
         out, err = await process.communicate()
     assert process.returncode == 1
-    assert "inference server is away" in err.decode()
+    assert "is away (UNAVAILABLE)" in err.decode()
     assert "images/s" in out.decode()
     assert not there(used)
 

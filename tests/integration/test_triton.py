@@ -15,6 +15,7 @@ import pytest
 
 from shoal.client import AsyncClient
 from shoal.engine.shared_memory import DEVICE
+from shoal.local.setup import FIRST_MODEL
 from shoal.modelstore import build, efficientnet
 from shoal.triton.client import TritonClient
 from shoal.triton.running import running
@@ -125,6 +126,15 @@ async def test_a_killed_worker_leaves_no_memory_behind(stack: Stack) -> None:
     await stack.restarted(before)
     assert slots(stack)
     assert not any(path.exists() for path in left)
+    async with TritonClient(stack.part(TRITON).listen) as client, asyncio.timeout(DEADLINE_SECONDS):
+        while {path.name for path in left} & await client.registered():  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.02)
+
+
+def test_an_empty_store_gets_a_model_that_the_triton_can_run(tmp_path: Path) -> None:
+    with running_stack(tmp_path, models=lambda _: None, service="pools: {default: {engine: triton}}") as stack:
+        told = stack.shoal("classify", SAMPLES[0], "--model", FIRST_MODEL, "--json").stdout
+        assert json.loads(told)["classes"][0]["label"] == "Egyptian cat"
 
 
 async def test_a_triton_that_is_there_already_is_followed(tmp_path: Path) -> None:

@@ -22,19 +22,22 @@ from tritonclient.grpc import model_config_pb2, service_pb2_grpc
 from tritonclient.grpc import service_pb2 as v2
 
 from shoal.engine.shared_memory import DEVICE
+from shoal.modelstore.versions import served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
 _NUMPY = {"UINT8": np.uint8, "FP32": np.float32}
+_NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
 _PROTOCOL = {np.dtype(np.float32): "FP32"}
 
 
-class Loaded(NamedTuple):
+class Running(NamedTuple):
     config: Any
-    version: str
+    versions: tuple[int, ...]
     run: openvino.CompiledModel
+    """The highest one."""
 
 
 @dataclass
@@ -46,14 +49,26 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Whether clients may register memory."""
     steered: bool = True
     """Whether models may be loaded."""
+    unknown: grpc.StatusCode = grpc.StatusCode.NOT_FOUND
+    """What a model that isn't ready comes with; while it loads or unloads, a Triton says UNAVAILABLE."""
     go: asyncio.Event = field(default_factory=asyncio.Event)
     """Unset: inferences wait for it."""
     troubles: deque[tuple[grpc.StatusCode, str]] = field(default_factory=deque)
     """What the next inferences end with, one each."""
+    answers: bool = True
+    """False: outputs come back with nothing in them."""
     requests: list[Any] = field(default_factory=list)
     """Every inference that came."""
-    models: dict[str, Loaded] = field(default_factory=dict)
+    models: dict[str, Running] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Models that couldn't be loaded, and why."""
     regions: dict[str, np.ndarray] = field(default_factory=dict)
+    offered: list[str] = field(default_factory=list)
+    """Every region that came to be registered."""
+    used: set[str] = field(default_factory=set)
+    """Regions that a request still uses whose caller is gone."""
+    refused: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it kept one of them."""
 
     def __post_init__(self) -> None:
         self.go.set()
@@ -65,9 +80,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     def load(self, name: str, config: Any = None) -> None:
         folder = self.repository / name
         message = config or text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
-        version = max(path.name for path in folder.iterdir() if path.name.isdecimal())
-        compiled = openvino.Core().compile_model(folder / version / "model.onnx", "CPU")
-        self.models[name] = Loaded(message, version, compiled)
+        present = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+        versions = tuple(served(message.version_policy, present))
+        compiled = openvino.Core().compile_model(folder / str(versions[-1]) / "model.onnx", "CPU")
+        self.models[name] = Running(message, versions, compiled)
 
     async def ServerLive(self, request: Any, context: Any) -> Any:
         return v2.ServerLiveResponse(live=True)
@@ -75,26 +91,35 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ServerReady(self, request: Any, context: Any) -> Any:
         return v2.ServerReadyResponse(ready=True)
 
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:
+        return v2.ServerMetadataResponse(version="2.0")
+
+    async def ModelStatistics(self, request: Any, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "built without statistics")
+
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:
         answer = v2.RepositoryIndexResponse()
         for folder in self.repository.iterdir():
-            loaded = self.models.get(folder.name)
-            answer.models.add(
-                name=folder.name, version=loaded.version if loaded else "", state="READY" if loaded else ""
-            )
+            if reason := self.failed.get(folder.name):
+                answer.models.add(name=folder.name, version="1", state="UNAVAILABLE", reason=reason)
+            elif running := self.models.get(folder.name):
+                for version in running.versions:
+                    answer.models.add(name=folder.name, version=str(version), state="READY")
+            else:
+                answer.models.add(name=folder.name)
         return answer
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
-        if not self.steered:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "explicit model load / unload is not allowed")
+        await self._may_steer(context)
         text = request.parameters["config"].string_param
         try:
             self.load(request.model_name, json_format.Parse(text, model_config_pb2.ModelConfig()) if text else None)
-        except (OSError, RuntimeError) as error:
+        except (OSError, IndexError, RuntimeError) as error:
             await context.abort(grpc.StatusCode.INTERNAL, f"failed to load '{request.model_name}': {error}")
         return v2.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:
+        await self._may_steer(context)
         self.models.pop(request.model_name, None)
         return v2.RepositoryModelUnloadResponse()
 
@@ -111,13 +136,14 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         rows = await self._content(tensor, request, context)
         if tensor.shape[0] > model.config.max_batch_size:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the batch is too large")
-        answer = v2.ModelInferResponse(model_name=request.model_name, model_version=model.version)
+        answer = v2.ModelInferResponse(model_name=request.model_name, model_version=str(model.versions[-1]))
         outputs = model.run(np.frombuffer(rows, _NUMPY[tensor.datatype]).reshape(tensor.shape))
         for wanted in request.outputs:
             self._add(answer, model, wanted, np.ascontiguousarray(outputs[wanted.name]))
         return answer
 
     async def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:
+        self.offered.append(request.name)
         if not self.shares:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "shared memory from clients is disabled")
         if request.name in self.regions:
@@ -126,6 +152,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return v2.SystemSharedMemoryRegisterResponse()
 
     async def SystemSharedMemoryUnregister(self, request: Any, context: Any) -> Any:
+        if request.name in self.used:
+            self.refused.set()
+            await context.abort(
+                grpc.StatusCode.INTERNAL, f"Cannot unregister '{request.name}', it is currently in use."
+            )
         self.regions.pop(request.name, None)
         return v2.SystemSharedMemoryUnregisterResponse()
 
@@ -135,9 +166,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             answer.regions[name].name = name
         return answer
 
-    async def _find(self, name: str, context: Any) -> Loaded:
+    async def _may_steer(self, context: Any) -> None:
+        if not self.steered:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, _NOT_EXPLICIT)
+
+    async def _find(self, name: str, context: Any) -> Running:
         if name not in self.models:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' is not found")
+            await context.abort(self.unknown, f"Request for unknown model: '{name}' is not found")
         return self.models[name]
 
     async def _content(self, tensor: Any, request: Any, context: Any) -> bytes:
@@ -148,19 +183,19 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"Unable to find shared memory region: '{name}'")
         return self.regions[name][: tensor.parameters["shared_memory_byte_size"].int64_param].tobytes()
 
-    def _add(self, answer: Any, model: Loaded, wanted: Any, value: np.ndarray) -> None:
+    def _add(self, answer: Any, model: Running, wanted: Any, value: np.ndarray) -> None:
         if wanted.parameters["classification"].int64_param:
             answer.outputs.add(name=wanted.name, datatype="BYTES", shape=value.shape)
             answer.raw_output_contents.append(self._classes(model, value))
             return
         answer.outputs.add(name=wanted.name, datatype=_PROTOCOL[value.dtype], shape=value.shape)
-        content = value.tobytes()
+        content = value.tobytes() if self.answers else b""
         if name := wanted.parameters["shared_memory_region"].string_param:
             self.regions[name][: len(content)] = np.frombuffer(content, np.uint8)
             content = b""
         answer.raw_output_contents.append(content)
 
-    def _classes(self, model: Loaded, value: np.ndarray) -> bytes:
+    def _classes(self, model: Running, value: np.ndarray) -> bytes:
         """The classification extension's ``value:index[:label]``, best first."""
         folder = self.repository / model.config.name
         labels = (folder / "labels.txt").read_text().splitlines()

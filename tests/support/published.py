@@ -9,12 +9,20 @@ from obstore.store import MemoryStore
 
 from shoal.modelstore.manifest import file_key
 from shoal.modelstore.push import push
-from shoal.modelstore.remote import Remote, Silent
+from shoal.modelstore.remote import Remote
 from shoal.modelstore.snapshot import entry_of
 from support.tiny_models import add_tiny_classifier
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+class Silent:
+    """A ``shoal.modelstore.remote.Progress`` that shows nothing."""
+
+    def expect(self, size: int) -> None: ...
+
+    def advance(self, size: int) -> None: ...
 
 
 class Bucket:

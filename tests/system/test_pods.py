@@ -49,8 +49,8 @@ kubernetes:
   model_store: {{volume: {{nfs: {{server: nfs.example, path: /exports/models}}}}}}
   router: {{replicas: 2, concurrency: 1}}
   image_retention: {{enabled: true}}
-  # The Triton that stands in for the image is older than the flag; names are good for 5 s here.
-  worker: {{allow_client_shared_memory: false, min_ready_seconds: 8}}
+  # The Triton that stands in for the image is older than the flag.
+  worker: {{allow_client_shared_memory: false}}
 """
 RATE = 8.0
 

@@ -232,10 +232,9 @@ def _picture(model: str, tensor: Any) -> ModelConfig:  # noqa: ANN401 - a protob
     """As much of a model's configuration as decoding needs: pictures are stretched to the input's size."""
     from shoal.batching.settings import BatchingSettings  # noqa: PLC0415
     from shoal.modelstore.config import ModelConfig, Task, Tensor  # noqa: PLC0415
-    from shoal.modelstore.pbtxt import DTYPES  # noqa: PLC0415
-    from shoal.triton.client import datatype  # noqa: PLC0415
+    from shoal.modelstore.pbtxt import DTYPES, enum_name  # noqa: PLC0415
 
-    shape = Tensor(tensor.name, DTYPES.get(f"TYPE_{datatype(tensor)}", ""), tuple(tensor.dims))
+    shape = Tensor(tensor.name, DTYPES.get(enum_name(tensor, "data_type"), ""), tuple(tensor.dims))
     return ModelConfig(model, 1, Path(model), Task.CLASSIFICATION, shape, (), BatchingSettings())
 
 

@@ -12,6 +12,10 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DEVICE = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
 _PREFIX = "shoal-slot-"
@@ -48,12 +52,13 @@ class Region:
             self._file = -1
 
 
-def sweep(device: Path = DEVICE) -> int:
-    """Removes the regions of processes that are gone; how many those were."""
-    removed = 0
+def sweep(device: Path = DEVICE) -> Sequence[str]:
+    """Removes the regions of processes that are gone; their names, by which a server may still have them."""
+    removed = []
     for path in device.glob(f"{_PREFIX}*"):
         with suppress(OSError):  # another user's, or gone meanwhile
-            removed += _remove_unlocked(path)
+            if _remove_unlocked(path):
+                removed.append(path.name)
     return removed
 
 

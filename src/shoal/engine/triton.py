@@ -23,10 +23,12 @@ from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
 from shoal.engine.triton_slot import TritonSlot, place, row_bytes
 from shoal.engine.turns import Turns
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
+from shoal.modelstore.pbtxt import DTYPES
+from shoal.triton.client import AWAY, Away, NotSteered
 from shoal.triton.steer import steered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
 
     from numpy.typing import NDArray
 
@@ -45,9 +47,9 @@ _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 _PATIENCE_SECONDS: Final = 60.0
 """A batch without a deadline is tried again for so long."""
-_NAMES: Final = {"bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
-"""The protocol's name of numpy's, where that isn't numpy's in capitals."""
-_DTYPES: Final = {name: dtype for dtype, name in _NAMES.items()}
+_DTYPES: Final = {name.removeprefix("TYPE_"): dtype for name, dtype in DTYPES.items()}
+"""Numpy's name of the protocol's."""
+_NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class TritonEngine:
@@ -69,15 +71,22 @@ class TritonEngine:
         self._owned = owned
         self._shares = shares_memory
         self._models: weakref.WeakSet[TritonModel] = weakref.WeakSet()
-        if removed := sweep():
-            _log.info("removed %d regions of shared memory that dead workers left", removed)
+        self._forgetting: set[asyncio.Task[None]] = set()
+        """What makes the server let go of memory."""
+        self._dead = sweep()
+        if self._dead:
+            _log.info("removed %d regions of shared memory that dead workers left", len(self._dead))
 
     async def load(self, config: ModelConfig) -> TritonModel:
         """See ``Engine``."""
         started = monotonic()
+        dead, self._dead = self._dead, ()
+        self._let_go(dead)
         steering = steered(self._describe(config), config.batching)
-        if not await self.client.load(config.name, steering):
-            _log.warning("model %s: Triton can't be steered, so its own queue settings hold there too", config.name)
+        try:
+            await self.client.load(config.name, steering)
+        except NotSteered as error:
+            _log.warning("model %s: its own queue settings hold at Triton too: %s", config.name, error)
         model = TritonModel(self, config, steering)
         try:
             await model.warm()
@@ -97,8 +106,8 @@ class TritonEngine:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
-                index = await self.client.index()
-                lost = [model for model in self._models if index.get(model.config.name) == 0]
+                versions = await self.client.versions()
+                lost = [model for model in self._models if versions.get(model.config.name) == 0]
                 await asyncio.gather(*(model.revive() for model in lost))
             except Unavailable:
                 misses += 1
@@ -112,8 +121,7 @@ class TritonEngine:
     async def close(self) -> None:
         """See ``Engine``. The server keeps its models."""
         self._owned = False
-        for model in list(self._models):
-            await model.close()
+        await asyncio.gather(*(model.close() for model in list(self._models)))
         await self.client.close()
 
     async def forget(self, model: TritonModel) -> None:
@@ -135,6 +143,27 @@ class TritonEngine:
         except OSError as error:
             self.stop_sharing(f"{size} bytes of /dev/shm can't be had: {error.strerror}")
             return None
+
+    def drop(self, regions: Collection[Region]) -> None:
+        """Takes memory away: here at once, and at the server as soon as no request there uses it."""
+        for region in regions:
+            region.close()
+        self._let_go([region.name for region in regions])
+
+    async def dropped(self) -> None:
+        """Waits until the server has let go of what was dropped, or won't."""
+        if self._forgetting:
+            await asyncio.wait(self._forgetting)
+
+    def _let_go(self, names: Collection[str]) -> None:
+        if names:
+            task = asyncio.create_task(self._forget(names))
+            self._forgetting.add(task)
+            task.add_done_callback(self._forgetting.discard)
+
+    async def _forget(self, names: Collection[str]) -> None:
+        if left := await self.client.forget(names):
+            _log.warning("Triton at %s keeps %d regions of shared memory until it ends", self.client.url, len(left))
 
     def stop_sharing(self, reason: str) -> None:
         """Says once that from now on tensors go in the messages."""
@@ -204,11 +233,12 @@ class TritonModel:
     async def revive(self) -> None:
         """Loads the model at a server that was started again. Raises Unavailable if that is away."""
         async with self._reviving:
-            if (await self._client.index()).get(self._config.name):
+            if (await self._client.versions()).get(self._config.name):
                 return  # another batch has seen to it
             try:
-                if not await self._client.load(self._config.name, self._steering):
-                    raise Unavailable("the inference server has not loaded the model yet; try again")
+                await self._client.load(self._config.name, self._steering)
+            except NotSteered as error:
+                raise Unavailable("the inference server has not loaded the model yet; try again") from error
             except ConfigurationError as error:
                 _log.error("%s", error)
                 raise Unavailable("the inference server can't load the model; try again") from error
@@ -221,9 +251,10 @@ class TritonModel:
         if self._running:
             await asyncio.wait(self._running)
         for slot in self._made:
-            await slot.close(self._client)
+            slot.close(self._engine)
         self._made.clear()
         await self._engine.forget(self)
+        await self._engine.dropped()
 
     async def _run(self, slot: TritonSlot, size: int, patience: float, deadline: float) -> Inference:
         """Asks until there is an answer. Raises as ``infer``."""
@@ -231,9 +262,11 @@ class TritonModel:
         while True:
             try:
                 return await self._ask(slot, size, deadline)
-            except Unavailable:
+            except Unavailable as error:
                 slot.away = True
                 if self._closed or monotonic() + pause >= patience:
+                    if isinstance(error, Away):  # its address is no caller's affair
+                        raise Unavailable("the inference server is away; try again") from error
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -246,7 +279,7 @@ class TritonModel:
         try:
             answer = await self._client.infer(request)
         except grpc.aio.AioRpcError as error:
-            slot.doubtful = error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+            slot.doubtful = error.code() in AWAY
             await self._recover(error, slot)
             raise Unavailable("the inference server was started again; try again") from error
         finally:
@@ -264,8 +297,8 @@ class TritonModel:
                 await self.revive()
         elif "timeout expired" in reason:
             raise DeadlineExceeded("the deadline passed before the model could execute") from error
-        elif error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
-            raise Unavailable("the inference server is away; try again") from error
+        elif error.code() in AWAY:
+            raise self._client.away(error) from error
         else:
             raise Internal(f"model {self._config.name!r}: inference failed: {error.code().name}: {reason}") from error
 
@@ -274,8 +307,8 @@ class TritonModel:
         request = v2.ModelInferRequest(model_name=self._config.name)
         if deadline < math.inf:
             request.parameters["timeout"].int64_param = max(1, int((deadline - monotonic()) * 1e6))
-        name = _NAMES.get(picture.dtype) or picture.dtype.upper()
-        tensor = request.inputs.add(name=picture.name, datatype=name, shape=[size, *picture.shape])
+        shape = [size, *picture.shape]
+        tensor = request.inputs.add(name=picture.name, datatype=_NAMES[picture.dtype], shape=shape)
         rows = slot.input[:size]
         if slot.shared and slot.region is not None:
             place(tensor, slot.region, rows.nbytes)
@@ -291,13 +324,13 @@ class TritonModel:
         outputs: dict[str, NDArray[np.generic]] = {}
         try:
             for tensor, content in zip(answer.outputs, answer.raw_output_contents, strict=True):
-                dtype = np.dtype(_DTYPES.get(tensor.datatype) or tensor.datatype.lower())
+                dtype = np.dtype(_DTYPES[tensor.datatype])
                 outputs[tensor.name] = (
                     np.frombuffer(slot.results[tensor.name].memory, dtype, math.prod(tensor.shape)).copy()
                     if slot.shared and tensor.name in slot.results
                     else np.frombuffer(content, dtype)
                 ).reshape(tensor.shape)
-        except (TypeError, ValueError) as error:
+        except (KeyError, ValueError) as error:
             raise Internal(f"model {self._config.name!r}: an output makes no sense: {error}") from error
         for name, value in outputs.items():
             if value.shape[:1] != (size,):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from shoal.errors import ConfigurationError, Unavailable
+from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from shoal.engine.shared_memory import Region
     from shoal.engine.triton import TritonEngine
     from shoal.modelstore.config import ModelConfig, Tensor
-    from shoal.triton.client import TritonClient
 
 _LARGE_BYTES: Final = 2**16
 """An output of this size, over the largest batch, is worth a region; below, a message is as good."""
@@ -61,7 +60,8 @@ class TritonSlot:
         if self.region is None:
             return
         if self.doubtful:
-            await self._drop(engine.client, self.results)
+            engine.drop(self.results.values())
+            self.results.clear()
             self.shared = self.doubtful = False
         if self.shared:
             return
@@ -74,26 +74,15 @@ class TritonSlot:
             self.shared = True
         except ConfigurationError as error:
             engine.stop_sharing(str(error))
-            await self.close(engine.client)
+            self.close(engine)
 
-    async def close(self, client: TritonClient) -> None:
-        """Takes the regions away, here and at the server."""
+    def close(self, engine: TritonEngine) -> None:
+        """Takes the regions away."""
         if self.region is not None:
-            await self._drop(client, self.results)
-            await self._drop(client, {"": self.region})
+            engine.drop([self.region, *self.results.values()])
+            self.results.clear()
             self.region = None
         self.shared = False
-
-    async def _drop(self, client: TritonClient, regions: dict[str, Region]) -> None:
-        for region in regions.values():
-            try:
-                if self.shared:
-                    await client.unregister(region.name)
-            except (Unavailable, ConfigurationError):
-                pass  # it is gone, and with it what it knew
-            finally:
-                region.close()
-        regions.clear()
 
 
 def row_bytes(tensor: Tensor) -> int:

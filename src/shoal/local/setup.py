@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shoal import keys
 from shoal.local.store import create_bucket
 from shoal.modelstore import repository
+from shoal.modelstore.formats import RUNTIMES, Format
 from shoal.objectstore import create_credentials, load_credentials
+from shoal.triton.installation import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from shoal.home import Home
     from shoal.objectstore import Credentials
-    from shoal.spec import Service
+    from shoal.spec import Pool, Service
 
 FIRST_MODEL = "efficientnet-lite0"
 """What an empty model store gets, so that there is something to try."""
@@ -37,8 +39,7 @@ def prepare(service: Service, home: Home, say: Callable[[str], None]) -> None:
     """
     for folder in (home.root, home.run, home.logs, home.cache):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if any(pool.triton_url is None for pool in service.pools.values()):
-        _add_first_model(home.model_store(service), home.cache, say)
+    _add_first_model(service, home, say)
     local_key(service, home)
     if service.object_store.runs_locally:
         store_credentials(service, home)
@@ -58,10 +59,23 @@ def store_credentials(service: Service, home: Home) -> Credentials:
     return load_credentials(file) if file.exists() else create_credentials(file)
 
 
-def _add_first_model(store: Path, cache: Path, say: Callable[[str], None]) -> None:
-    if repository.names(store):
-        return
+def _add_first_model(service: Service, home: Home, say: Callable[[str], None]) -> None:
+    store, name = home.model_store(service), service.pool_of(FIRST_MODEL)
+    pool = service.pools[name] if name else None
+    if pool is None or pool.triton_url or repository.names(store):
+        return  # no engine of ours would serve it, or there is something to try
     from shoal.modelstore import build, efficientnet  # noqa: PLC0415 - needed once in a home's life
 
+    runner = needs_python_runner(pool)
     say(f"the model store {store} is empty: adding {FIRST_MODEL}, about 20 MB once")
-    build.add_model(store, *efficientnet.prepare(cache, FIRST_MODEL))
+    model, recipe = efficientnet.prepare(home.cache, FIRST_MODEL)
+    build.add_model(store, model, replace(recipe, python_runner=runner))
+
+
+def needs_python_runner(pool: Pool) -> bool:
+    """Whether what runs ONNX in this pool is our runner in a Triton's Python backend, for want of ONNX Runtime's.
+
+    Raises:
+        ConfigurationError: it starts a Triton, and there is none.
+    """
+    return pool.starts_triton and not find(pool.triton_server).has_backend(RUNTIMES[Format.ONNX].backend)

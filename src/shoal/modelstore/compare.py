@@ -7,31 +7,16 @@ from typing import TYPE_CHECKING, Any
 from shoal.errors import NotFound
 from shoal.modelstore import pbtxt, reader
 from shoal.modelstore.fault import Report
-from shoal.modelstore.triton import READY
 from shoal.triton.steer import original
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import Protocol
 
-    from shoal.modelstore.triton import Loaded
-
-    class Server(Protocol):
-        """The part of ``TritonServer`` that is used here."""
-
-        address: str
-
-        async def index(self) -> Mapping[str, Sequence[Loaded]]:
-            """What is loaded."""
-            ...
-
-        async def config(self, model: str) -> pbtxt.Message:
-            """What a model runs with."""
-            ...
+    from shoal.triton.client import TritonClient
 
 
-async def compare(folder: Path, server: Server) -> Report:
+async def compare(folder: Path, server: TritonClient) -> Report:
     """The differences of the model in ``folder`` and what ``server`` serves of it; none if the files can't be read.
 
     What the files leave out, a server fills in, and a worker that loads a model changes who waits (``triton.steer``):
@@ -46,13 +31,13 @@ async def compare(folder: Path, server: Server) -> Report:
     if config is None or model is None:
         return report
     loaded = (await server.index()).get(folder.name, ())
-    ready = sorted(one.version for one in loaded if one.state == READY)
+    ready = sorted(one.version for one in loaded if one.ready)
     if ready != list(model.versions):
-        why = "; ".join(f"version {one.version}: {one.reason}" for one in loaded if one.reason and one.state != READY)
+        why = "; ".join(f"version {one.version}: {one.reason}" for one in loaded if one.reason and not one.ready)
         served = f"serves version {', '.join(map(str, ready))}" if ready else "doesn't serve it"
         wanted = ", ".join(map(str, model.versions)) or "none"
         report.error(
-            folder, "version_policy", f"is for version {wanted}; the Triton at {server.address} {served}{_aside(why)}"
+            folder, "version_policy", f"is for version {wanted}; the Triton at {server.url} {served}{_aside(why)}"
         )
     if ready:
         try:
@@ -60,7 +45,7 @@ async def compare(folder: Path, server: Server) -> Report:
         except NotFound:  # unloaded since
             return report
         for field, here, there in _differences(config, running):
-            message = f"is {here}; the Triton at {server.address} runs with {there}"
+            message = f"is {here}; the Triton at {server.url} runs with {there}"
             report.error(folder / pbtxt.FILE, field, message)
     return report
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 
 from shoal.modelstore import pbtxt_faults
 
@@ -73,6 +73,21 @@ def enum_name(message: Message, field: str) -> str:
     values = type(message).DESCRIPTOR.fields_by_name[field].enum_type.values_by_number
     number = getattr(message, field)
     return values[number].name if number in values else str(number)
+
+
+def datatype(tensor: Message) -> str:
+    """The v2 protocol's name of a tensor's data type, such as ``UINT8``."""
+    return enum_name(tensor, "data_type").removeprefix("TYPE_")
+
+
+def instances(config: Message) -> int:
+    """Of all groups, on all GPUs that they name; Triton's default is one instance a group, and one group."""
+    return sum(max(group.count, 1) * max(len(group.gpus), 1) for group in config.instance_group) or 1
+
+
+def to_json(config: Message) -> str:
+    """As Triton takes it with a load, on one line."""
+    return json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)
 
 
 def bytes_of(tensor: Message) -> int:

@@ -192,9 +192,7 @@ class _Reader:
             max_queue_delay_microseconds=dynamic.max_queue_delay_microseconds,
             max_queue_size=queue.max_queue_size,
             default_timeout_microseconds=queue.default_timeout_microseconds,
-            # Triton's default is one instance a group, and one group.
-            instance_count=sum(max(group.count, 1) * max(len(group.gpus), 1) for group in self._config.instance_group)
-            or 1,
+            instance_count=pbtxt.instances(self._config),
         )
 
     # Labels.

@@ -32,8 +32,6 @@ _AT_ONCE = 4
 """Files on their way at the same time."""
 _LIMITS: ClientConfig = {"timeout": timedelta(hours=1), "read_timeout": timedelta(seconds=20)}
 """A large file takes its time; a connection on which nothing comes is given up."""
-
-
 _REFUSED = re.compile(r"\b40[13] |AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch")
 """In the text of a LIST's error, which has no kind of its own."""
 
@@ -48,16 +46,6 @@ class Progress(Protocol):
     def advance(self, size: int) -> None:
         """So many bytes are done."""
         ...
-
-
-class Silent:
-    """Shows nothing."""
-
-    def expect(self, size: int) -> None:
-        """See ``Progress``."""
-
-    def advance(self, size: int) -> None:
-        """See ``Progress``."""
 
 
 async def several(work: Iterable[Callable[[], Coroutine[None, None, None]]]) -> None:

@@ -18,11 +18,11 @@ from shoal.modelstore.remote import NoSpace
 from shoal.observe import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from shoal.modelstore.mirror import Mirror
     from shoal.modelstore.remote import Mark, Remote
-    from shoal.modelstore.triton import Loaded
+    from shoal.triton.client import Loaded
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +31,9 @@ _REASON_LENGTH = 1000
 
 
 class Control(Protocol):
-    """What loads models explicitly: a Triton; see ``TritonServer``."""
+    """What loads models explicitly: a Triton; see ``TritonClient``."""
 
-    async def index(self) -> Mapping[str, list[Loaded]]:
+    async def index(self) -> Mapping[str, Sequence[Loaded]]:
         """What is loaded."""
         ...
 
@@ -189,7 +189,7 @@ class Synchronizer:
             await self._control.load(model)
         except Unavailable:
             return  # _load_missing sees to it
-        except ConfigurationError:
+        except (ConfigurationError, NotFound):
             if before is None:
                 self._mirror.withdraw(model)
             else:
@@ -208,7 +208,7 @@ class Synchronizer:
             self._told.add(model)
             try:
                 await self._control.load(model)
-            except ConfigurationError as error:
+            except (ConfigurationError, NotFound) as error:
                 self._refuse(model, str(error))
                 if self._mirror.back(model):
                     await self._load(model, None)

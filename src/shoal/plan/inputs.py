@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.errors import ConfigurationError, InvalidRequest
+from shoal.spec import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     Fill = Callable[[NDArray[Any]], None]
     """Writes the rows of a slot, ``(n, *shape)``, in place."""
-
-_MOST_PIXELS = 100_000_000
-_MOST_SCANS = 100
 
 
 def fill_randomly(rows: NDArray[Any]) -> None:
@@ -51,7 +49,8 @@ def decode(config: ModelConfig, files: Sequence[Path]) -> NDArray[Any]:
     """
     from shoal.worker.decode import Decoder  # noqa: PLC0415 - random input needs no codecs
 
-    decoder = Decoder(config, max_pixels=_MOST_PIXELS, max_scans=_MOST_SCANS)
+    limits = Pool()
+    decoder = Decoder(config, max_pixels=limits.max_image_pixels, max_scans=limits.max_image_scans)
     rows = np.zeros((len(files), *config.input.shape), config.input.dtype)
     for row, file in zip(rows, files, strict=True):
         try:

@@ -8,26 +8,24 @@ many and without a dynamic batcher, which would merge what is measured, and at t
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import math
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import numpy as np
-from google.protobuf import json_format
 from tritonclient.grpc import service_pb2 as v2
 
 from shoal.engine.shared_memory import Region, sweep
 from shoal.engine.slots import SlotPool
+from shoal.engine.triton_slot import place
 from shoal.errors import ConfigurationError, Internal, NotFound, ShoalError, Unavailable
-from shoal.modelstore.pbtxt import DTYPES
+from shoal.modelstore import pbtxt
 from shoal.plan.inputs import fill_randomly
 from shoal.plan.profile import Subject
-from shoal.triton.client import TritonClient, away, datatype
+from shoal.triton.client import AWAY, NotSteered, TritonClient
 from shoal.triton.steer import original
 
 if TYPE_CHECKING:
@@ -37,9 +35,6 @@ if TYPE_CHECKING:
 
     from shoal.plan.inputs import Fill
 
-_AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-_FORGET_SECONDS: Final = 30.0
-_PAUSE_SECONDS: Final = 0.02
 _NO_MODEL: Final = "shoal-profile-asks-whether-it-may"
 _VARIED: Final = ("instance_group", "dynamic_batching", "max_batch_size")
 """Fields of a configuration that a profile is about: they don't make another subject."""
@@ -92,8 +87,7 @@ class TritonTarget:
             NotFound: the server has no such model.
             ConfigurationError: it can't be profiled.
         """
-        client = TritonClient(asked.url)
-        try:
+        async with TritonClient(asked.url) as client:
             if not await client.live():
                 raise Unavailable(f"no Triton answers at {asked.url}; name its gRPC port, 8001 by default")
             loaded = await _make_ready(client, asked, say)
@@ -108,8 +102,6 @@ class TritonTarget:
                 if loaded:
                     with suppress(ShoalError):
                         await client.unload(asked.model)
-        finally:
-            await client.close()
 
     @property
     def subject(self) -> Subject:
@@ -132,7 +124,7 @@ class TritonTarget:
     @property
     def instances(self) -> int:
         """See ``Target``."""
-        return sum(max(group.count, 1) * max(len(group.gpus), 1) for group in self._config.instance_group) or 1
+        return pbtxt.instances(self._config)
 
     @property
     def batches(self) -> Sequence[int]:
@@ -155,11 +147,11 @@ class TritonTarget:
         if not self._steers:
             yield self._model()
             return
-        await self._client.load(self._asked.model, _json(with_instances(self._config, instances)))
+        await self._client.load(self._asked.model, pbtxt.to_json(with_instances(self._config, instances)))
         try:
             yield self._model()
         finally:
-            await self._client.load(self._asked.model, _json(self._config))
+            await self._client.load(self._asked.model, pbtxt.to_json(self._config))
 
     def _model(self) -> LoadedThere:
         return LoadedThere(self._client, self._asked.model, self._version, self._slots)
@@ -169,7 +161,7 @@ class TritonTarget:
         _check(self._asked.model, self._config, largest := max(self.batches))
         self._steers = self._asked.steer and await _may_steer(self._client)
         self._server = await self._client.version()
-        self._version = (await self._client.index())[self._asked.model]
+        self._version = (await self._client.versions())[self._asked.model]
         fills = [fill(self._config.input[0]), *[fill_randomly] * (len(self._config.input) - 1)]
         sweep()
         self._slots = [_Slot(self._asked, self._config, largest, fills) for _ in range(self._asked.in_flight)]
@@ -182,7 +174,9 @@ class TritonTarget:
 
     async def _release(self) -> None:
         """Takes the memory away, here and at the server."""
-        await _forget(self._client, [name for slot in self._slots for name in slot.unshare()])
+        names = [name for slot in self._slots for name in slot.unshare()]
+        if left := await self._client.forget(names):
+            self._say(f"Triton at {self._asked.url} keeps {len(left)} regions of shared memory until it ends")
 
 
 class LoadedThere:
@@ -201,8 +195,8 @@ class LoadedThere:
         try:
             answer = await self._client.infer(slot.request(batch))
         except grpc.aio.AioRpcError as error:
-            if error.code() in _AWAY:
-                raise away(error) from error
+            if error.code() in AWAY:
+                raise self._client.away(error) from error
             reason = error.details() or error.code().name
             raise Internal(f"model {self._model!r}: Triton can't run a batch of {batch}: {reason}") from error
         finally:
@@ -227,7 +221,6 @@ class _Slot:
         self._largest = largest
         self._fills = fills
         self._requests: dict[int, Any] = {}
-        self._registered: list[Region] = []
         self.regions: list[Region] = []
 
     async def share(self, client: TritonClient) -> None:
@@ -238,15 +231,13 @@ class _Slot:
             self.regions.append(region)
             fill(np.frombuffer(region.memory, kind).reshape(shape))
             await client.register(region.name, region.size)
-            self._registered.append(region)
 
     def unshare(self) -> list[str]:
-        """Takes the memory away; the names that the server knows it by."""
-        names = [region.name for region in self._registered]
+        """Takes the memory away; the names that the server may know it by."""
         for region in self.regions:
             region.close()
+        names = [region.name for region in self.regions]
         self.regions.clear()
-        self._registered.clear()
         return names
 
     def request(self, batch: int) -> Any:  # noqa: ANN401 - a protobuf message
@@ -259,14 +250,13 @@ class _Slot:
         request = v2.ModelInferRequest(model_name=self._asked.model)
         for name, value in self._asked.parameters.items():
             request.parameters[name].string_param = value
-        for place, tensor in enumerate(self._config.input):
+        for index, tensor in enumerate(self._config.input):
             shape, kind = self._shape(tensor, batch), _dtype(tensor)
-            told = request.inputs.add(name=tensor.name, datatype=datatype(tensor), shape=shape)
+            told = request.inputs.add(name=tensor.name, datatype=pbtxt.datatype(tensor), shape=shape)
             if self.regions:
-                told.parameters["shared_memory_region"].string_param = self.regions[place].name
-                told.parameters["shared_memory_byte_size"].int64_param = math.prod(shape) * kind.itemsize
+                place(told, self.regions[index], math.prod(shape) * kind.itemsize)
             else:
-                request.raw_input_contents.append(_content(shape, kind, self._fills[place]))
+                request.raw_input_contents.append(_content(shape, kind, self._fills[index]))
         for output in self._config.output:
             request.outputs.add(name=output.name)
         return request
@@ -296,46 +286,30 @@ def with_instances(config: Any, instances: int) -> Any:  # noqa: ANN401 - protob
     return changed
 
 
-async def _forget(client: TritonClient, names: list[str]) -> None:
-    """Makes the server let go of memory. It doesn't while it reads it, as after Ctrl-C, so it is asked again."""
-    waiting, until = names, monotonic() + _FORGET_SECONDS
-    while waiting and monotonic() < until:
-        waiting = [name for name in waiting if not await _forgotten(client, name)]
-        if waiting:
-            await asyncio.sleep(_PAUSE_SECONDS)
-
-
-async def _forgotten(client: TritonClient, name: str) -> bool:
-    try:
-        await client.unregister(name)
-    except ConfigurationError as error:
-        return "in use" not in str(error)
-    except Unavailable:
-        pass  # it is gone, and with it what it knew
-    return True
-
-
 async def _may_steer(client: TritonClient) -> bool:
     """Whether the server loads what it is told to: one that doesn't says so before it looks for the model."""
     try:
-        return await client.load(_NO_MODEL)
+        await client.load(_NO_MODEL)
+    except NotSteered:
+        return False
     except ConfigurationError:
-        return True
+        pass
+    return True
 
 
 async def _make_ready(client: TritonClient, asked: Asked, say: Callable[[str], None]) -> bool:
     """Whether the model was loaded for this."""
-    index = await client.index()
-    if asked.model not in index:
+    versions = await client.versions()
+    if asked.model not in versions:
         raise NotFound(
-            f"model {asked.model!r} is not in the repository of Triton at {asked.url}; there: {', '.join(index)}"
+            f"model {asked.model!r} is not in the repository of Triton at {asked.url}; there: {', '.join(versions)}"
         )
-    if index[asked.model]:
+    if versions[asked.model]:
         return False
-    if not await client.load(asked.model):
-        raise Unavailable(
-            f"model {asked.model!r} isn't ready at Triton, whose log says why, and it can't be loaded from here"
-        )
+    try:
+        await client.load(asked.model)
+    except NotSteered as error:
+        raise Unavailable(f"model {asked.model!r} isn't ready at Triton, whose log says why: {error}") from error
     say(f"loaded {asked.model} at Triton, until this ends")
     return True
 
@@ -358,17 +332,13 @@ def _check(model: str, config: Any, largest: int) -> None:  # noqa: ANN401 - a p
 
 
 def _dtype(tensor: Any) -> np.dtype[Any]:  # noqa: ANN401 - a protobuf message
-    name = f"TYPE_{datatype(tensor)}"
-    if name not in DTYPES:
+    name = pbtxt.enum_name(tensor, "data_type")
+    if name not in pbtxt.DTYPES:
         raise ConfigurationError(f"the input {tensor.name!r} is {name}; numbers can be made up, that can't")
-    return np.dtype(DTYPES[name])
+    return np.dtype(pbtxt.DTYPES[name])
 
 
 def _content(shape: tuple[int, ...], kind: np.dtype[Any], fill: Fill) -> bytes:
     rows: NDArray[Any] = np.zeros(shape, kind)
     fill(rows)
     return rows.tobytes()
-
-
-def _json(config: Any) -> str:  # noqa: ANN401 - a protobuf message
-    return json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)

@@ -1,7 +1,7 @@
 """The v2 gRPC protocol of one server, and the control API that comes with it.
 
 ``load`` and ``unload`` steer what an ``explicit`` server has; ``index`` and ``config`` say what that is; ``infer``,
-``register`` and ``unregister`` are for the engine. The protocol:
+``register`` and ``forget`` are for the engine. The protocol:
 https://github.com/kserve/open-inference-protocol and Triton's extensions to it,
 https://github.com/triton-inference-server/server/tree/main/docs/protocol.
 """
@@ -11,16 +11,21 @@ from __future__ import annotations
 import asyncio
 import math
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
 from tritonclient.grpc import service_pb2 as v2
 from tritonclient.grpc import service_pb2_grpc
 
-from shoal.errors import ConfigurationError, Unavailable
+from shoal.errors import ConfigurationError, NotFound, Unavailable
+from shoal.modelstore import pbtxt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from shoal.errors import ShoalError
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -34,17 +39,46 @@ _OPTIONS = [
 ]
 _ANSWER_SECONDS: Final = 5.0
 """What a server that is there may take for anything but loading and inference."""
+_LOAD_SECONDS: Final = 600.0
+_FORGET_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.05
 _MOST_LABELS: Final = 100_000
-_AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
+AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
+"""The codes of a server that is away. A few refusals come with them too, and are told by their texts."""
+_UNKNOWN: Final = "unknown model"
+_IN_USE: Final = "in use"
 _NOT_ALLOWED: Final = "is not allowed"
 """In the answer of a server that polls its repository, or loads all of it at its start."""
 
 
-class TritonClient:
-    """Calls one server. Belongs to the running event loop.
+class Away(Unavailable):
+    """The server doesn't answer. The text has its address, for whoever runs it."""
 
-    Every method raises Unavailable where the server is away.
+
+class NotSteered(ConfigurationError):
+    """The server loads and unloads nothing on demand: its control mode is ``none`` or ``poll``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One version of a model, as the server's index has it."""
+
+    version: int
+    """0: none was ever loaded."""
+    state: str
+    """``READY``, ``UNAVAILABLE``, ``LOADING``, ``UNLOADING``; empty where it was never loaded."""
+    reason: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers."""
+        return self.state == "READY"
+
+
+class TritonClient:
+    """Calls one server, which needn't be there yet. Belongs to the running event loop.
+
+    Every method raises Away where the server is away. What it refuses is a ConfigurationError with its reason.
     """
 
     def __init__(self, url: str) -> None:
@@ -70,60 +104,50 @@ class TritonClient:
                 pass
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def index(self) -> Mapping[str, int]:
-        """The models of its repository: name to the highest version that is ready, 0 for none."""
-        answer = await self._ask(self._stub.RepositoryIndex, v2.RepositoryIndexRequest())
-        models = {row.name: 0 for row in answer.models}
+    async def index(self) -> Mapping[str, Sequence[Loaded]]:
+        """Every model of its repository, with the versions that were loaded at some time."""
+        answer = await self._ask(self._stub.RepositoryIndex, v2.RepositoryIndexRequest(), "list its models")
+        models: dict[str, list[Loaded]] = {}
         for row in answer.models:
-            if row.state == "READY" and row.version.isdecimal():
-                models[row.name] = max(models[row.name], int(row.version))
+            models.setdefault(row.name, []).append(Loaded(int(row.version or 0), row.state, row.reason))
         return models
 
-    async def load(self, model: str, config: str = "") -> bool:
-        """Loads a model, or loads it again from its files; returns once it is ready.
+    async def versions(self) -> Mapping[str, int]:
+        """The models of its repository: name to the highest version that is ready, 0 for none."""
+        return {
+            name: max((one.version for one in versions if one.ready), default=0)
+            for name, versions in (await self.index()).items()
+        }
+
+    async def load(self, model: str, config: str = "") -> None:
+        """Loads what the repository holds of a model now; returns once it is ready, and what it replaces goes.
 
         Args:
             model: Its name in the repository.
             config: JSON of an ``inference.ModelConfig`` to take in place of its config.pbtxt.
 
-        Returns:
-            False if the server is not to be steered (control mode ``none`` or ``poll``).
-
         Raises:
             ConfigurationError: it can't be loaded; the server's reason is in the text. What was loaded stays.
+            NotSteered: the server loads nothing on demand.
         """
         request = v2.RepositoryModelLoadRequest(model_name=model)
         if config:
             request.parameters["config"].string_param = config
-        try:
-            await self._stub.RepositoryModelLoad(request)
-        except grpc.aio.AioRpcError as error:
-            if _NOT_ALLOWED in (error.details() or ""):
-                return False
-            if error.code() in _AWAY:
-                raise away(error) from error
-            raise ConfigurationError(f"model {model!r}: Triton can't load it: {error.details()}") from error
-        return True
+        await self._ask(self._stub.RepositoryModelLoad, request, f"load {model}", _LOAD_SECONDS)
 
-    async def unload(self, model: str) -> bool:
-        """Unloads a model; what runs is finished. Returns and raises as ``load``."""
-        try:
-            await self._stub.RepositoryModelUnload(v2.RepositoryModelUnloadRequest(model_name=model))
-        except grpc.aio.AioRpcError as error:
-            if _NOT_ALLOWED in (error.details() or ""):
-                return False
-            if error.code() in _AWAY:
-                raise away(error) from error
-            raise ConfigurationError(f"model {model!r}: Triton can't unload it: {error.details()}") from error
-        return True
+    async def unload(self, model: str) -> None:
+        """Unloads all versions of a model; what runs is finished. Raises as ``load``."""
+        request = v2.RepositoryModelUnloadRequest(model_name=model)
+        await self._ask(self._stub.RepositoryModelUnload, request, f"unload {model}", _LOAD_SECONDS)
 
     async def config(self, model: str) -> Any:  # noqa: ANN401 - tritonclient ships no types
-        """The ``inference.ModelConfig`` message of a model that is ready.
+        """The ``inference.ModelConfig`` message that a model runs with.
 
         Raises:
-            ConfigurationError: it isn't.
+            NotFound: it isn't ready.
         """
-        return (await self._ask(self._stub.ModelConfig, v2.ModelConfigRequest(name=model))).config
+        request = v2.ModelConfigRequest(name=model)
+        return (await self._ask(self._stub.ModelConfig, request, f"tell the configuration of {model}")).config
 
     async def labels(self, model: str, config: Any) -> tuple[str, ...]:  # noqa: ANN401 - a protobuf message
         """The labels of the first output that has a label file; none where its size varies.
@@ -137,20 +161,15 @@ class TritonClient:
         (picture,) = config.input
         batch = [1] if config.max_batch_size else []
         request = v2.ModelInferRequest(model_name=model)
-        tensor = request.inputs.add(name=picture.name, datatype=datatype(picture), shape=[*batch, *picture.dims])
-        request.raw_input_contents.append(bytes(math.prod(picture.dims) * item_size(tensor.datatype)))
+        request.inputs.add(name=picture.name, datatype=pbtxt.datatype(picture), shape=[*batch, *picture.dims])
+        request.raw_input_contents.append(bytes(pbtxt.bytes_of(picture)))
         request.outputs.add(name=output.name).parameters["classification"].int64_param = math.prod(output.dims)
-        try:
-            answer = await self.infer(request)
-        except grpc.aio.AioRpcError as error:
-            if error.code() in _AWAY:
-                raise away(error) from error
-            raise ConfigurationError(f"model {model!r}: Triton can't run it: {error.details()}") from error
+        answer = await self._ask(self._stub.ModelInfer, request, f"run {model}", _LOAD_SECONDS)
         return _labels(answer.raw_output_contents[0])
 
     async def version(self) -> str:
         """Of the server."""
-        return str((await self._ask(self._stub.ServerMetadata, v2.ServerMetadataRequest())).version)
+        return str((await self._ask(self._stub.ServerMetadata, v2.ServerMetadataRequest(), "tell its version")).version)
 
     async def executions(self, model: str, version: int) -> tuple[int, int]:
         """Executions of a model's version since it was loaded, and images in them.
@@ -159,7 +178,7 @@ class TritonClient:
             ConfigurationError: the server doesn't count.
         """
         request = v2.ModelStatisticsRequest(name=model, version=str(version))
-        (row,) = (await self._ask(self._stub.ModelStatistics, request)).model_stats
+        (row,) = (await self._ask(self._stub.ModelStatistics, request, f"count what {model} does")).model_stats
         return row.execution_count, row.inference_count
 
     async def infer(self, request: Any) -> Any:  # noqa: ANN401 - protobuf messages
@@ -174,48 +193,73 @@ class TritonClient:
         """
         request = v2.SystemSharedMemoryRegisterRequest(name=name, key=f"/{name}", offset=0, byte_size=size)
         try:
-            await self._ask(self._stub.SystemSharedMemoryRegister, request)
+            await self._ask(self._stub.SystemSharedMemoryRegister, request, "use shared memory")
         except ConfigurationError:
             if name not in await self.registered():  # its answer to an earlier try was lost
                 raise
 
-    async def unregister(self, name: str) -> None:
-        """Makes the server let go of a shared memory; of an unknown one too."""
-        await self._ask(self._stub.SystemSharedMemoryUnregister, v2.SystemSharedMemoryUnregisterRequest(name=name))
+    async def forget(self, names: Collection[str], seconds: float = _FORGET_SECONDS) -> Collection[str]:
+        """Makes the server let go of shared memory, which its maker may have unlinked; of unknown one too.
+
+        It refuses while a request uses the memory, as one does whose caller is gone; so it is asked again for
+        ``seconds``. A server that is away has forgotten.
+
+        Returns:
+            What it still has. That memory isn't freed before the server lets go of it, or ends.
+        """
+        until = monotonic() + seconds
+        while names := [name for name in names if not await self._forgotten(name)]:
+            if monotonic() >= until:
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+        return names
 
     async def registered(self) -> set[str]:
         """The names of the shared memory that the server knows."""
-        answer = await self._ask(self._stub.SystemSharedMemoryStatus, v2.SystemSharedMemoryStatusRequest())
+        request = v2.SystemSharedMemoryStatusRequest()
+        answer = await self._ask(self._stub.SystemSharedMemoryStatus, request, "list shared memory")
         return set(answer.regions)
+
+    async def _forgotten(self, name: str) -> bool:
+        request = v2.SystemSharedMemoryUnregisterRequest(name=name)
+        try:
+            await self._ask(self._stub.SystemSharedMemoryUnregister, request, "let go of shared memory")
+        except ConfigurationError as error:
+            return _IN_USE not in str(error)
+        except Away:
+            pass  # it is gone, and with it what it knew
+        return True
+
+    def away(self, error: grpc.aio.AioRpcError) -> Away:
+        """What to raise where ``error`` says that the server is away."""
+        return Away(f"the Triton at {self.url} is away ({error.code().name}); try again")
 
     async def close(self) -> None:
         """Ends all calls."""
         await self._channel.close()
 
-    async def _ask(self, method: Any, request: Any) -> Any:  # noqa: ANN401 - protobuf messages
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _ask(self, method: Any, request: Any, work: str, seconds: float = _ANSWER_SECONDS) -> Any:  # noqa: ANN401 - protobuf messages
         try:
-            return await method(request, timeout=_ANSWER_SECONDS)
+            return await method(request, timeout=seconds)
         except grpc.aio.AioRpcError as error:
-            if error.code() in _AWAY:
-                raise away(error) from error
-            raise ConfigurationError(f"Triton at {self.url}: {error.details() or error.code().name}") from error
+            raise self._failure(error, work) from error
 
-
-def away(error: grpc.aio.AioRpcError) -> Unavailable:
-    """What to raise for a server that is away."""
-    return Unavailable(f"the inference server is away ({error.code().name}); try again")
-
-
-def datatype(tensor: Any) -> str:  # noqa: ANN401 - a protobuf message
-    """The protocol's name of a configured tensor's data type: ``UINT8``, ``FP32`` and so on."""
-    field = type(tensor).DESCRIPTOR.fields_by_name["data_type"]
-    return str(field.enum_type.values_by_number[tensor.data_type].name).removeprefix("TYPE_")
-
-
-def item_size(datatype: str) -> int:
-    """Bytes of one number of a data type such as ``FP32``."""
-    bits = datatype.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    return int(bits) // 8 if bits else 1  # BOOL
+    def _failure(self, error: grpc.aio.AioRpcError, work: str) -> ShoalError:
+        """What to raise for a call that failed; ``work``: what the server was to do."""
+        reason = (error.details() or error.code().name).strip()
+        refusal = f"the Triton at {self.url} can't {work}: {reason}"
+        # An unknown model, and a load in the wrong mode, may come with the code of a server that is away.
+        if _UNKNOWN in reason:
+            return NotFound(refusal)
+        if _NOT_ALLOWED in reason:
+            return NotSteered(f"{refusal}; start it with --model-control-mode=explicit")
+        return self.away(error) if error.code() in AWAY else ConfigurationError(refusal)
 
 
 def _labels(packed: bytes) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from shoal.errors import ConfigurationError
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 WHEEL_LIBRARIES = "nvidia_pytriton.libs"
+_BACKENDS = Path("/opt/tritonserver/backends")
+"""Where a server looks that isn't told."""
 _SERVER_IN_WHEEL = Path("pytriton/tritonserver/bin/tritonserver")
 
 
@@ -22,7 +24,7 @@ class Installation:
 
     server: Path
     backends: Path | None
-    """None: where the server itself looks, ``/opt/tritonserver/backends``."""
+    """None: where the server itself looks."""
     libraries: Path | None = None
     """Of libpython, for a fetched server: its Python backend runs on our Python. None: the server's own affair."""
     packages: Path | None = None
@@ -36,6 +38,10 @@ class Installation:
         if not (server.parents[3] / WHEEL_LIBRARIES).is_dir():
             return cls(server, found)
         return cls(server, found, libpython_folder(), Path(sysconfig.get_path("purelib")))
+
+    def has_backend(self, name: str) -> bool:
+        """Whether it runs models of a backend, such as ``onnxruntime``."""
+        return ((self.backends or _BACKENDS) / name).is_dir()
 
 
 def default_folder() -> Path:

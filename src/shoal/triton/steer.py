@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
 
+from shoal.modelstore import pbtxt
+
 if TYPE_CHECKING:
     from shoal.batching.settings import BatchingSettings
 
@@ -28,7 +30,7 @@ def steered(config: Any, batching: BatchingSettings) -> str:  # noqa: ANN401 - t
     ours = type(config)()
     ours.CopyFrom(config)
     ours.max_batch_size = batching.max_batch_size
-    if sum(max(group.count, 1) * max(len(group.gpus), 1) for group in config.instance_group) != batching.instance_count:
+    if pbtxt.instances(config) != batching.instance_count:
         group = ours.instance_group[0] if ours.instance_group else ours.instance_group.add()
         group.count = max(1, batching.instance_count // max(len(group.gpus), 1))
         del ours.instance_group[1:]
@@ -36,8 +38,8 @@ def steered(config: Any, batching: BatchingSettings) -> str:  # noqa: ANN401 - t
         ours.dynamic_batching.max_queue_delay_microseconds = 0
         del ours.dynamic_batching.preferred_batch_size[:]
         ours.dynamic_batching.default_queue_policy.allow_timeout_override = True
-    ours.parameters[_ORIGINAL].string_value = _json(config)
-    return _json(ours)
+    ours.parameters[_ORIGINAL].string_value = pbtxt.to_json(config)
+    return pbtxt.to_json(ours)
 
 
 def original(config: Any) -> Any:  # noqa: ANN401 - protobuf messages
@@ -45,7 +47,3 @@ def original(config: Any) -> Any:  # noqa: ANN401 - protobuf messages
     if _ORIGINAL not in config.parameters:
         return config
     return json_format.Parse(config.parameters[_ORIGINAL].string_value, type(config)())
-
-
-def _json(config: Any) -> str:  # noqa: ANN401 - a protobuf message
-    return json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)

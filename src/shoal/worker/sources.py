@@ -7,7 +7,7 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from shoal.errors import ConfigurationError, Unavailable
+from shoal.errors import ConfigurationError, NotFound, Unavailable
 from shoal.modelstore import pbtxt, reader, repository
 from shoal.modelstore.fault import Report
 from shoal.triton.steer import original
@@ -98,7 +98,7 @@ class TritonSource:
         for name, version in versions.items():
             try:
                 await self._look(name, version)
-            except ConfigurationError as error:
+            except (ConfigurationError, NotFound) as error:
                 self._refuse(name, str(error))
         self._offers = {name: offer for name, offer in self._offers.items() if name in versions}
         return self._offers
@@ -121,16 +121,16 @@ class TritonSource:
         return self._messages[config.name]
 
     async def _versions(self) -> Mapping[str, int]:
-        index = await self._client.index()
-        return {name: index[name] for name in self._service.models_of(self._pool, sorted(index))}
+        versions = await self._client.versions()
+        return {name: versions[name] for name in self._service.models_of(self._pool, sorted(versions))}
 
     async def _look(self, name: str, version: int) -> None:
         """Learns what there is to know of a model."""
         if not version:
-            # One that we know is the engine's to bring back, with what it told Triton of it.
-            if name in self._offers or not await self._client.load(name):
-                return
-            version = (await self._client.index()).get(name, 0)
+            if name in self._offers:
+                return  # the engine brings it back, with what it told Triton of it
+            await self._client.load(name)
+            version = (await self._client.versions()).get(name, 0)
         message = original(await self._client.config(name))
         known = self._offers.get(name)
         if known and known.config.version == version and self._messages[name] == message:

@@ -12,6 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shoal import tether
+
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -40,8 +42,9 @@ class Network:
         self._dns: Process | None = None
 
     def inside(self, namespace: str, *command: object) -> list[str]:
-        """``command`` as one that runs in a namespace."""
-        return ["ip", "netns", "exec", namespace, *map(str, command)]
+        """``command`` as one that runs in a namespace, and ends with us however we end."""
+        tied = (sys.executable, "-I", "-S", tether.__file__, str(os.getpid()))
+        return [*tied, "ip", "netns", "exec", namespace, *map(str, command)]
 
     @asynccontextmanager
     async def helper(self, module: str) -> AsyncGenerator[Process]:

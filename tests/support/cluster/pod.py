@@ -91,7 +91,7 @@ class Pod:
 
     async def check_alive(self) -> None:
         """Asks every probe for liveness."""
-        for container in self.spec["containers"]:
+        for container in self._described():
             if probe := container.get("livenessProbe"):
                 assert await self._ask(container, probe), self.explain(container["name"])
 

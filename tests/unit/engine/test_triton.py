@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import grpc
+import numpy as np
 import pytest
 
 from shoal.batching.settings import BatchingSettings
@@ -89,6 +90,38 @@ async def test_large_outputs_lie_in_shared_memory_too(engine: TritonEngine, fake
     assert not any((DEVICE / name).exists() for name in regions)
 
 
+async def test_memory_that_a_broken_call_still_uses_is_let_go_of_later(
+    engine: TritonEngine, fake: FakeTriton, store: Path
+) -> None:
+    loaded = await engine.load(add_tiny_classifier(store, classes=8192, batching=BatchingSettings(max_batch_size=4)))
+    slot = await loaded.acquire()
+    await loaded.infer(slot, 1)
+    before = set(fake.regions)
+    fake.used = before.copy()
+    fake.troubles.append((grpc.StatusCode.UNAVAILABLE, "Socket closed"))
+    await loaded.infer(slot, 1)  # nothing waits for the broken call
+    loaded.release(slot)
+    assert before < set(fake.regions)
+    assert sum((DEVICE / name).exists() for name in fake.regions) == 2
+    closing = asyncio.create_task(loaded.close())
+    await fake.refused.wait()
+    fake.used.clear()
+    await closing
+    assert not fake.regions
+
+
+async def test_memory_of_a_dead_worker_is_let_go_of(served: tuple[FakeTriton, str], store: Path) -> None:
+    fake, url = served
+    left = DEVICE / "shoal-slot-of-a-dead-worker"
+    left.touch()
+    fake.regions[left.name] = np.zeros(1, np.uint8)
+    engine = TritonEngine(TritonClient(url), StoreSource(store, Service(), "default").describe, owned=True)
+    await load(engine, store)
+    await engine.close()
+    assert not fake.regions
+    assert not left.exists()
+
+
 async def test_a_server_that_refuses_shared_memory_gets_messages_and_that_is_said_once(
     engine: TritonEngine, fake: FakeTriton, store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -98,7 +131,7 @@ async def test_a_server_that_refuses_shared_memory_gets_messages_and_that_is_sai
     assert await asyncio.gather(*(colours(loaded, picture) for picture in pictures)) == [
         [picture.index(255)] for picture in pictures
     ]
-    assert caplog.text.count("tensors go in the messages: Triton at") == 1
+    assert caplog.text.count("tensors go in the messages: the Triton at") == 1
     assert "shared memory from clients is disabled" in caplog.text
 
 
@@ -198,7 +231,7 @@ async def test_a_model_that_is_gone_is_unloaded_and_a_new_version_of_it_is_not(
 async def test_a_model_that_the_server_can_not_load_is_named(engine: TritonEngine, store: Path) -> None:
     config = add_tiny_classifier(store)
     config.path.write_bytes(b"not a model")
-    with pytest.raises(ConfigurationError, match="model 'tiny': Triton can't load it: failed to load"):
+    with pytest.raises(ConfigurationError, match=r"the Triton at .* can't load tiny: failed to load"):
         await engine.load(config)
 
 
@@ -209,4 +242,4 @@ async def test_a_server_that_can_not_be_steered_serves_what_it_has(
     fake.load("tiny")
     fake.steered = False
     assert await colours(await engine.load(config), BLUE) == [2]
-    assert "can't be steered" in caplog.text
+    assert "its own queue settings hold at Triton too" in caplog.text

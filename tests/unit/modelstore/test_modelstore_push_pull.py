@@ -9,9 +9,8 @@ from shoal.errors import ConfigurationError, NotFound, Unavailable
 from shoal.modelstore import fetch, repository
 from shoal.modelstore.manifest import digest, manifest_key
 from shoal.modelstore.pull import pull
-from shoal.modelstore.remote import Silent
 from shoal.modelstore.snapshot import snapshot
-from support.published import Bucket, onnx_with_doc
+from support.published import Bucket, Silent, onnx_with_doc
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,11 +9,11 @@ from shoal.errors import ConfigurationError, Unavailable
 from shoal.modelstore import repository
 from shoal.modelstore.mirror import Mirror
 from shoal.modelstore.pull import pull
-from shoal.modelstore.remote import Remote, Silent
+from shoal.modelstore.remote import Remote
 from shoal.modelstore.sync import Synchronizer
-from shoal.modelstore.triton import READY, Loaded
 from shoal.spec import ObjectStore
-from support.published import Bucket
+from shoal.triton.client import Loaded
+from support.published import Bucket, Silent
 from support.tiny_models import add_tiny_classifier
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class ScriptedTriton:
 
     async def index(self) -> dict[str, list[Loaded]]:
         self._here()
-        return {model: [Loaded(1, READY, "")] for model in self.loaded}
+        return {model: [Loaded(1, "READY")] for model in self.loaded}
 
     async def load(self, model: str) -> None:
         self._here()

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 
-from shoal.errors import ConfigurationError, Unavailable
-from shoal.triton.client import TritonClient, item_size
+from shoal.engine.shared_memory import Region
+from shoal.errors import ConfigurationError, NotFound
+from shoal.triton.client import Away, Loaded, NotSteered, TritonClient
 from shoal.triton.steer import original, steered
 from support.fake_triton import FakeTriton, fake_triton
 from support.tiny_models import COLOURS, add_tiny_classifier, add_tiny_detector
@@ -19,30 +22,64 @@ if TYPE_CHECKING:
 async def served(tmp_path: Path) -> AsyncIterator[tuple[FakeTriton, TritonClient]]:
     add_tiny_classifier(tmp_path)
     add_tiny_detector(tmp_path)
-    async with fake_triton(tmp_path) as (fake, url):
-        client = TritonClient(url)
+    async with fake_triton(tmp_path) as (fake, url), TritonClient(url) as client:
         yield fake, client
-        await client.close()
 
 
 async def test_models_are_loaded_and_unloaded(served: tuple[FakeTriton, TritonClient]) -> None:
     fake, client = served
     await client.until_ready()
-    assert await client.index() == {"tiny": 0, "tiny-detector": 0}
-    assert await client.load("tiny")
-    assert await client.index() == {"tiny": 1, "tiny-detector": 0}
-    assert await client.unload("tiny")
+    assert await client.versions() == {"tiny": 0, "tiny-detector": 0}
+    await client.load("tiny")
+    assert await client.versions() == {"tiny": 1, "tiny-detector": 0}
+    assert await client.index() == {"tiny": [Loaded(1, "READY")], "tiny-detector": [Loaded(0, "")]}
+    await client.unload("tiny")
     assert not fake.models
-    fake.steered = False
-    assert not await client.load("tiny")
 
 
-async def test_what_is_not_there_is_told(served: tuple[FakeTriton, TritonClient]) -> None:
+async def test_every_version_is_told_with_its_state(served: tuple[FakeTriton, TritonClient], tmp_path: Path) -> None:
+    fake, client = served
+    for version in (2, 10):
+        add_tiny_classifier(tmp_path, version=version)
+    config = tmp_path / "tiny" / "config.pbtxt"
+    config.write_text(f"{config.read_text()}version_policy {{ latest {{ num_versions: 2 }} }}\n")
+    await client.load("tiny")
+    fake.failed["tiny-detector"] = "out of memory"
+    assert await client.index() == {
+        "tiny": [Loaded(2, "READY"), Loaded(10, "READY")],
+        "tiny-detector": [Loaded(1, "UNAVAILABLE", "out of memory")],
+    }
+    assert await client.versions() == {"tiny": 10, "tiny-detector": 0}
+
+
+async def test_a_refusal_names_the_server_the_model_and_the_reason(served: tuple[FakeTriton, TritonClient]) -> None:
     _, client = served
-    with pytest.raises(ConfigurationError, match="model 'other': Triton can't load it: failed to load 'other'"):
+    with pytest.raises(
+        ConfigurationError, match=f"the Triton at {client.url} can't load other: failed to load 'other'"
+    ):
         await client.load("other")
-    with pytest.raises(ConfigurationError, match="unknown model: 'other'"):
+    with pytest.raises(NotFound, match=f"the Triton at {client.url} .* of other: .*unknown model: 'other'"):
         await client.config("other")
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE])
+async def test_a_model_that_is_not_ready_is_no_server_that_is_away(
+    served: tuple[FakeTriton, TritonClient], code: grpc.StatusCode
+) -> None:
+    fake, client = served
+    fake.unknown = code
+    with pytest.raises(NotFound, match="unknown model"):
+        await client.config("tiny")
+
+
+async def test_a_server_that_loads_nothing_on_demand_says_how_to_start_it(
+    served: tuple[FakeTriton, TritonClient],
+) -> None:
+    fake, client = served
+    fake.steered = False
+    for call in (client.load("tiny"), client.unload("tiny")):
+        with pytest.raises(NotSteered, match="--model-control-mode=explicit"):
+            await call
 
 
 async def test_labels_come_from_the_server(served: tuple[FakeTriton, TritonClient]) -> None:
@@ -70,13 +107,23 @@ async def test_the_original_of_a_steered_configuration_is_found_again(
 
 
 async def test_a_server_that_is_not_there_is_away() -> None:
-    client = TritonClient("127.0.0.1:1")
-    assert not await client.live()
-    for call in (client.index(), client.load("tiny"), client.unload("tiny"), client.registered()):
-        with pytest.raises(Unavailable, match="is away"):
-            await call
-    await client.close()
+    async with TritonClient("127.0.0.1:1") as client:
+        assert not await client.live()
+        for call in (client.index(), client.load("tiny"), client.unload("tiny"), client.registered()):
+            with pytest.raises(Away, match=r"the Triton at 127\.0\.0\.1:1 is away"):
+                await call
 
 
-def test_the_size_of_a_number() -> None:
-    assert [item_size(name) for name in ("UINT8", "FP32", "INT64", "BOOL")] == [1, 4, 8, 1]
+async def test_memory_that_a_request_uses_is_asked_for_again(served: tuple[FakeTriton, TritonClient]) -> None:
+    fake, client = served
+    region = Region(8)
+    await client.register(region.name, region.size)
+    region.close()
+    fake.used = {region.name}
+    assert await client.forget([region.name, "unknown"], seconds=0) == [region.name]
+    forgetting = asyncio.create_task(client.forget([region.name]))
+    fake.refused.clear()
+    await fake.refused.wait()
+    fake.used.clear()
+    assert await forgetting == []
+    assert not fake.regions

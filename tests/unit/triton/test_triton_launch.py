@@ -43,6 +43,9 @@ def test_a_configured_server_comes_before_the_path_and_that_before_the_fetched_o
     configured = program(tmp_path / "opt" / "bin" / "tritonserver")
     (tmp_path / "opt" / "backends").mkdir()
     assert installation.find(str(configured), tmp_path) == Installation(configured, tmp_path / "opt" / "backends")
+    (tmp_path / "opt" / "backends" / "python").mkdir()
+    assert installation.find(str(configured), tmp_path).has_backend("python")
+    assert not installation.find(str(configured), tmp_path).has_backend("onnxruntime")
     for wrong in ("nothing", "opt"):
         with pytest.raises(ConfigurationError, match=f"{wrong}: not a program; triton_server"):
             installation.find(str(tmp_path / wrong), tmp_path)
