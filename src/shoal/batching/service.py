@@ -50,13 +50,14 @@ class BatchingService:
             for handler in handlers
         )
         self._served[model] = served
-        _show(model, served)
+        _show_limits(model, served)
+        metrics.WORKER_BATCHES.labels(model).set_function(lambda: sum(gate.in_use for _, gate in served))
         await _drain(old)
 
     async def remove(self, model: str) -> None:
         """Takes no more batches of ``model``; returns when those that have items are answered."""
         if old := self._served.pop(model, None):
-            _show(model, ())
+            _show_limits(model, ())
             await _drain(old)
 
     async def drain(self) -> None:
@@ -117,12 +118,11 @@ def _of_method(candidates: Sequence[_Served], method: str) -> _Served:
     raise InvalidRequest("; ".join(refusals))
 
 
-def _show(model: str, served: Sequence[_Served]) -> None:
+def _show_limits(model: str, served: Sequence[_Served]) -> None:
     settings = [handler.settings for handler, _ in served]
     metrics.WORKER_BATCH_LIMIT.labels(model).set(max((each.max_batch_size for each in settings), default=0))
     metrics.WORKER_INSTANCES.labels(model).set(sum(each.instance_count for each in settings))
     metrics.WORKER_PERMITS.labels(model).set(sum(gate.limit for _, gate in served))
-    metrics.WORKER_BATCHES.labels(model).set_function(lambda: sum(gate.in_use for _, gate in served))
 
 
 async def _drain(served: Sequence[_Served]) -> None:
