@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-complete
 DEBIAN_TOOLS := $(and $(shell command -v promtool),$(shell command -v dnsmasq),$(shell command -v ip))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint unit integration chaos triton helm test-system bench bench-batching bench-peers proto chart constraints clean
+.PHONY: help setup demo test check lint unit integration chaos triton helm test-system bench bench-batching bench-peers proto chart observability constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -40,6 +40,7 @@ lint: $(SETUP)
 	$(BIN)/mypy
 	$(BIN)/python tools/generate_protocols.py --check
 	$(BIN)/python tools/generate_chart.py --check
+	$(BIN)/python tools/generate_observability.py --check
 
 unit: $(SETUP)
 	$(BIN)/pytest -q tests/unit
@@ -69,6 +70,9 @@ bench-peers: $(SETUP) ## Measure Shoal beside other servers (25 minutes, 12 more
 
 proto: $(SETUP) ## Generate the protocol modules from proto/
 	$(BIN)/python tools/generate_protocols.py
+
+observability: $(SETUP) ## Write dashboards, rules and the tables of docs/metrics.md and docs/alerts.md from the code
+	$(BIN)/python tools/generate_observability.py
 
 chart: $(SETUP) ## Write the chart's values, their schema and the chapter's tables from the service file's models
 	$(BIN)/python tools/generate_chart.py

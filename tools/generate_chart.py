@@ -230,7 +230,10 @@ def _rows(kind: type[BaseModel], section: BaseModel | None, prefix: str) -> Iter
     texts = documentation(kind)
     for key, field in kind.model_fields.items():
         value = field.get_default(call_default_factory=True) if section is None else getattr(section, key)
-        if inner := _models_in(field.annotation):
+        inner = _models_in(field.annotation)
+        if inner and isinstance(value, dict):  # names of the user's
+            yield from _rows(inner[0], None, f"{prefix}{key}.<name>.")
+        elif inner:
             yield from _rows(inner[0], value if isinstance(value, BaseModel) else None, f"{prefix}{key}.")
         else:
             yield f"| `{prefix}{key}` | {_default(value)} | {texts[key].replace('|', chr(92) + '|')} |"

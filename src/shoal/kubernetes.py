@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from shoal.kubernetes_monitoring import Autoscaling, Monitoring
 from shoal.section import HttpAddress, Name, Port, Section, StoreUrl
 
 Raw: TypeAlias = dict[str, Any]
@@ -325,3 +326,5 @@ class Kubernetes(Section):
     """A pool's name, and what its pods have otherwise than ``worker`` says."""
     image_retention: ImageRetention = ImageRetention()
     network_policies: NetworkPolicies = NetworkPolicies()
+    monitoring: Monitoring = Monitoring()
+    autoscaling: Autoscaling = Autoscaling()

@@ -19,6 +19,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from shoal.errors import ConfigurationError
 from shoal.kubernetes import Kubernetes
 from shoal.section import HttpAddress, Name, Port, Seconds, Section, StoreUrl
+from shoal.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -262,6 +263,20 @@ class Service(Section):
     def _pods_are_of_pools(self) -> Service:
         if unknown := self.kubernetes.pools.keys() - self.pools.keys():
             raise ValueError(f"kubernetes.pools: {', '.join(sorted(unknown))}: pools has {', '.join(self.pools)}")
+        return self
+
+    @model_validator(mode="after")
+    def _what_scales_is_there(self) -> Service:
+        scaling = self.kubernetes.autoscaling
+        groups = {SHARED_BATCHER, *(name for name, model in self.models.items() if model.batchers)}
+        if unknown := scaling.pools.keys() - self.pools.keys():
+            raise ValueError(
+                f"kubernetes.autoscaling.pools: {', '.join(sorted(unknown))}: pools has {', '.join(self.pools)}"
+            )
+        if unknown := scaling.batchers.keys() - groups:
+            raise ValueError(
+                f"kubernetes.autoscaling.batchers: {', '.join(sorted(unknown))}: there are {', '.join(sorted(groups))}"
+            )
         return self
 
     def pool_of(self, model: str) -> str | None:

@@ -45,6 +45,12 @@ def add_tiny_classifier(
     return add_model(store, classifier(size, classes), replace(settings, **recipe), version=version)
 
 
+def add_slow_classifier(store: Path, name: str = "slow", **recipe: Any) -> ModelConfig:
+    """The tiny classifier behind convolutions that change nothing and take some 10 ms of a core a picture."""
+    settings = Recipe(name=name, task=Task.CLASSIFICATION, labels=COLOURS, batching=BATCHING)
+    return add_model(store, slow_classifier(), replace(settings, **recipe))
+
+
 def add_tiny_detector(
     store: Path,
     name: str = "tiny-detector",
@@ -100,6 +106,27 @@ def classifier(size: int | None = 32, classes: int = 4) -> onnx.ModelProto:
         helper.make_node("Gemm", ["features", "weights", "bias"], ["logits"]),
     ]
     return model(nodes, size, {"weights": weights, "bias": bias}, {"logits": [classes]})
+
+
+def slow_classifier(layers: int = 24, channels: int = 64) -> onnx.ModelProto:
+    """As ``classifier``; its file is small, since all layers have the same weights: each channel's own value."""
+    widen = np.zeros((channels, 3, 1, 1), np.float32)
+    widen[range(3), range(3)] = 1
+    same = np.zeros((channels, channels, 3, 3), np.float32)
+    same[range(channels), range(channels), 1, 1] = 1
+    weights = np.zeros((channels, 4), np.float32)
+    weights[:3] = -10
+    weights[range(3), range(3)] = 20
+    weights[:, 3] = 0
+    nodes = [helper.make_node("Conv", ["input", "widen"], ["0"])]
+    nodes += [helper.make_node("Conv", [str(n), "same"], [str(n + 1)], pads=[1, 1, 1, 1]) for n in range(layers)]
+    nodes += [
+        helper.make_node("GlobalAveragePool", [str(layers)], ["means"]),
+        helper.make_node("Flatten", ["means"], ["features"]),
+        helper.make_node("Gemm", ["features", "weights", "bias"], ["logits"]),
+    ]
+    constants = {"widen": widen, "same": same, "weights": weights, "bias": np.array([0, 0, 0, 6], np.float32)}
+    return model(nodes, 32, constants, {"logits": [4]})
 
 
 def detector(size: int | None = 32) -> onnx.ModelProto:

@@ -6,24 +6,25 @@ import asyncio
 import json
 import logging
 import math
-from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from shoal.batcher.policy import BatchingPolicy, Close, CloseReason, Reject, Send
+from shoal.batcher.meter import Meters, count_stranger
+from shoal.batcher.policy import BatchingPolicy, Close, Reject, Send
 from shoal.batcher.request import Request
-from shoal.batcher.stream import BatchStream, StreamState, opener
+from shoal.batcher.stream import BatchStream, opener
 from shoal.batching.settings import BatchingSettings
 from shoal.errors import Code, DeadlineExceeded, Overloaded, ShoalError, Unavailable, from_status
 from shoal.explain.recent import Recent
-from shoal.observe import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     import grpc
 
+    from shoal.batcher.meter import QueueMeter
     from shoal.batcher.policy import Decision
+    from shoal.batcher.stream import StreamState
     from shoal.batching.v1 import batching_pb2
 
 log = logging.getLogger(__name__)
@@ -45,15 +46,15 @@ class ModelQueue:
     """The queue of one model and method: feeds events to its policy and carries out the decisions."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, method: str, model: str, batcher: str, recent: Recent[Request]
+        self, channel: grpc.aio.Channel, called: tuple[str, str], batcher: str, recent: Recent[Request], meters: Meters
     ) -> None:
         self.failure: ShoalError | None = None
         """Why this queue can't be used any more; make another."""
         self._loop = asyncio.get_running_loop()
         self._policy: BatchingPolicy[BatchStream, Request] = BatchingPolicy(BatchingSettings())
         self._settings = ""
+        method, model = self._called = called
         self._model = model
-        self._called = (method, model)
         self._recent = recent
         self._over: asyncio.Future[bytes] = self._loop.create_future()
         self._over.cancel()
@@ -67,9 +68,23 @@ class ModelQueue:
         self._wake_at = math.inf
         self._retry: asyncio.TimerHandle | None = None
         self._stopping = False
-        self._meter = _Meter(model)
-        self._meter.look_at(self._streams, self._policy)
+        self._meters = meters
+        self._meter: QueueMeter | None = None
         self._maintain()
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a permit."""
+        return self._policy.queued
+
+    @property
+    def in_flight(self) -> int:
+        """Requests at a worker."""
+        return sum(stream.in_flight for stream in tuple(self._streams))
+
+    def streams(self, state: StreamState) -> int:
+        """Streams in this state."""
+        return sum(stream.state == state for stream in tuple(self._streams))
 
     async def submit(self, owner: str, message: bytes, timeout_seconds: float, traceparent: str = "") -> bytes:
         """Answers one request with its response message, or raises the ShoalError of its status.
@@ -96,6 +111,7 @@ class ModelQueue:
             timer.cancel()
             if request.answer.cancelled():
                 request.end(Code.CANCELLED, "the caller went away")
+                self._count(request)
                 self._carry_out(self._policy.withdrawn(monotonic(), request))
             request.answer = self._over  # it is remembered, its answer isn't
 
@@ -106,6 +122,7 @@ class ModelQueue:
     def stop(self) -> None:
         """Ends all streams; requests that are still here are answered UNAVAILABLE."""
         self._stopping = True
+        self._meters.forget(self._model, self)
         for handle in (self._timer, self._retry):
             if handle is not None:
                 handle.cancel()
@@ -119,6 +136,8 @@ class ModelQueue:
         """A worker can take a batch."""
         self._failures = 0
         self._down_since = None
+        if self._meter is None:
+            self._meter = self._meters.of(self._model, self)
         if batching and batching != self._settings:
             self._settings = batching
             self._policy.configure(_settings(batching))
@@ -139,9 +158,8 @@ class ModelQueue:
         """A worker answered one request."""
         if request.answer.done():
             return
-        code = Code(result.code)
-        self._meter.answered(code)
-        request.end(code, result.message)
+        request.end(Code(result.code), result.message)
+        self._count(request, result.response)
         if result.code == Code.OK:
             request.answer.set_result(result.response)
         else:
@@ -159,7 +177,7 @@ class ModelQueue:
             now = monotonic()
             for request in waiting:
                 request.withdraw_from(now)
-            self._meter.resent(len(waiting))
+            self._served_meter.resent(len(waiting))
             log.warning(
                 "model %s: a stream broke under %d requests: %s %s", self._model, len(waiting), code.name, message
             )
@@ -218,18 +236,30 @@ class ModelQueue:
 
     def _answer_error(self, request: Request, error: ShoalError) -> None:
         if not request.answer.done():
-            self._meter.answered(error.code)
             request.end(error.code, str(error))
+            self._count(request)
             request.answer.set_exception(error)
+
+    def _count(self, request: Request, response: bytes = b"") -> None:
+        if self._meter is None:
+            count_stranger(request.code)
+        else:
+            self._meter.answered(request, response)
+
+    @property
+    def _served_meter(self) -> QueueMeter:
+        """Once a permit was there."""
+        assert self._meter is not None
+        return self._meter
 
     def _carry_out(self, decisions: Sequence[Decision[BatchStream, Request]]) -> None:
         for decision in decisions:
             match decision:
                 case Send(stream, entries):
-                    self._meter.sent(monotonic(), entries)
+                    self._served_meter.sent(monotonic(), entries)
                     stream.send(entries)
                 case Close(stream, size, reason):
-                    self._meter.closed(size, reason)
+                    self._served_meter.closed(size, reason)
                     stream.batch.close(reason, self._policy.settings)
                     stream.close()
                 case Reject(entry, error):
@@ -264,6 +294,7 @@ class Dispatcher:
         self.recent: Recent[Request] = Recent(remembered)
         self._channel = channel
         self._name = name
+        self._meters = Meters()
         self._queues: dict[tuple[str, str], ModelQueue] = {}
 
     async def submit(
@@ -285,7 +316,9 @@ class Dispatcher:
         self._queues = {key: queue for key, queue in self._queues.items() if not queue.failure}
         if len(self._queues) >= MAX_QUEUES:
             raise Overloaded(f"{MAX_QUEUES} methods are being called already; try again later")
-        queue = self._queues[method, model] = ModelQueue(self._channel, method, model, self._name, self.recent)
+        queue = self._queues[method, model] = ModelQueue(
+            self._channel, (method, model), self._name, self.recent, self._meters
+        )
         return queue
 
     def drain(self) -> None:
@@ -298,42 +331,6 @@ class Dispatcher:
         for queue in self._queues.values():
             queue.stop()
         await self._channel.close()
-
-
-class _Meter:
-    """The metrics of one queue, with their labels bound once."""
-
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self._queue = metrics.BATCHER_QUEUE.labels(model)
-        self._size = metrics.BATCHER_BATCH_SIZE.labels(model)
-        self.resent = metrics.BATCHER_RESENT.labels(model).inc
-        self._codes = {code: metrics.BATCHER_REQUESTS.labels(model, code.name) for code in Code}
-        self._reasons = {r: metrics.BATCHER_CLOSED.labels(model, r) for r in get_args(CloseReason)}
-
-    def look_at(self, streams: Collection[BatchStream], policy: BatchingPolicy[BatchStream, Request]) -> None:
-        """What the gauges show is counted when somebody asks."""
-        metrics.BATCHER_DEPTH.labels(self._model).set_function(lambda: policy.queued)
-        metrics.BATCHER_IN_FLIGHT.labels(self._model).set_function(
-            lambda: sum(stream.in_flight for stream in tuple(streams))
-        )
-        for state in get_args(StreamState):
-            metrics.BATCHER_STREAMS.labels(self._model, state).set_function(partial(_count, streams, state))
-
-    def answered(self, code: Code) -> None:
-        self._codes[code].inc()
-
-    def sent(self, now: float, requests: Sequence[Request]) -> None:
-        for request in requests:
-            self._queue.observe(now - request.arrived)
-
-    def closed(self, size: int, reason: str) -> None:
-        self._size.observe(size)
-        self._reasons[reason].inc()
-
-
-def _count(streams: Collection[BatchStream], state: str) -> int:
-    return sum(stream.state == state for stream in tuple(streams))
 
 
 def _settings(text: str) -> BatchingSettings:

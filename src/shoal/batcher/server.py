@@ -16,6 +16,7 @@ from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.request import explain
 from shoal.errors import RETRY_PUSHBACK, Code, InvalidRequest, NotFound, Overloaded, ShoalError, Unavailable, to_status
 from shoal.explain.endpoint import serve
+from shoal.observe.metrics import BATCHER
 from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def make_batcher() -> Batcher:
     channel = open_channel(orders.target, workers=orders.workers)
     dispatcher = Dispatcher(channel, orders.name, orders.recent_requests)
     if orders.metrics:
-        serve(Endpoint.parse(orders.metrics), partial(explain, dispatcher.recent))
+        serve(Endpoint.parse(orders.metrics), BATCHER, partial(explain, dispatcher.recent))
     return Batcher(dispatcher, orders.models, orders.max_message_bytes)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Self
 
 from shoal.batcher.queue import FairQueue
 from shoal.errors import Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 DRAINING: Final = "the worker is draining"
@@ -59,13 +61,23 @@ class PermitGate:
     use. So one asker gets ``limit`` in all; of several, those who were idle may exceed it together for one batch each.
     """
 
-    def __init__(self, limit: int, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self, limit: int, idle_seconds: float = IDLE_SECONDS, used: Callable[[float], object] = lambda _: None
+    ) -> None:
+        """Prepares.
+
+        Args:
+            limit: Batches at once.
+            idle_seconds: After so long an unused permit counts against its holder alone.
+            used: Told for how many seconds a permit was in use, when it is so no longer.
+        """
         self.limit = limit
         self.closed = asyncio.Event()
         """Set once nothing new is taken: streams that hold a permit but no items yet had better end."""
         self._idle_seconds = idle_seconds
         self._waiters: FairQueue[_Waiter] = FairQueue()
-        self._in_use: set[Permit] = set()
+        self._in_use: dict[Permit, float] = {}
+        self._used = used
         self._fresh: dict[Permit, asyncio.TimerHandle] = {}
         self._idle: set[Permit] = set()
         self._all_back = asyncio.Event()
@@ -102,21 +114,21 @@ class PermitGate:
     def use(self, permit: Permit) -> None:
         """Counts the permit as one in use."""
         self._no_longer_unused(permit)
-        self._in_use.add(permit)
+        self._in_use[permit] = monotonic()
 
     def renew(self, permit: Permit) -> bool:
         """Makes a permit in use one just granted; gives it back if the gate is closed or another one waits."""
         if self.closed.is_set() or any(owner != permit.owner for owner in self._waiters.owners):
             self.give_back(permit)
             return False
-        self._in_use.discard(permit)
+        self._no_longer_used(permit)
         self._refresh(permit)
         return True
 
     def give_back(self, permit: Permit) -> None:
         """Takes a permit back, if it is out, and grants what may be granted now."""
         self._no_longer_unused(permit)
-        self._in_use.discard(permit)
+        self._no_longer_used(permit)
         self._serve()
         if not self.granted:
             self._all_back.set()
@@ -160,6 +172,11 @@ class PermitGate:
         del self._fresh[permit]
         self._idle.add(permit)
         self._serve()
+
+    def _no_longer_used(self, permit: Permit) -> None:
+        since = self._in_use.pop(permit, None)
+        if since is not None:
+            self._used(monotonic() - since)
 
     def _no_longer_unused(self, permit: Permit) -> None:
         self._idle.discard(permit)

@@ -17,7 +17,7 @@ from shoal.batching.meter import BatchMeter
 from shoal.batching.service import BatchingService
 from shoal.batching.settings import DEFAULT_MODEL, BatchingSettings
 from shoal.errors import ConfigurationError
-from shoal.observe.metrics import serve_metrics
+from shoal.observe.metrics import WORKER, serve_metrics
 from shoal.signals import run_until_signal
 from shoal.topology import Endpoint
 
@@ -118,7 +118,7 @@ def run(server: Server, listen: str, metrics: str | None = None, *, log_level: s
 
     async def main(stop: asyncio.Event) -> None:
         if metrics is not None:
-            serve_metrics(Endpoint.parse(metrics))
+            serve_metrics(Endpoint.parse(metrics), WORKER)
         async with server.serving(listen):
             await stop.wait()
         if server.busy:

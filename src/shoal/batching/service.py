@@ -44,18 +44,20 @@ class BatchingService:
         The first handler that doesn't refuse a method takes its batches; each has permits of its own.
         """
         old = self._served.get(model, ())
+        count = metrics.WORKER_PERMIT_SECONDS.labels(model).inc
         served = tuple(
-            _Served(handler, PermitGate(handler.settings.instance_count + PREFETCHED_BATCHES)) for handler in handlers
+            _Served(handler, PermitGate(handler.settings.instance_count + PREFETCHED_BATCHES, used=count))
+            for handler in handlers
         )
         self._served[model] = served
-        metrics.WORKER_PERMITS.labels(model).set(sum(gate.limit for _, gate in served))
+        _show_limits(model, served)
         metrics.WORKER_BATCHES.labels(model).set_function(lambda: sum(gate.in_use for _, gate in served))
         await _drain(old)
 
     async def remove(self, model: str) -> None:
         """Takes no more batches of ``model``; returns when those that have items are answered."""
         if old := self._served.pop(model, None):
-            metrics.WORKER_PERMITS.labels(model).set(0)
+            _show_limits(model, ())
             await _drain(old)
 
     async def drain(self) -> None:
@@ -114,6 +116,13 @@ def _of_method(candidates: Sequence[_Served], method: str) -> _Served:
         else:
             return served
     raise InvalidRequest("; ".join(refusals))
+
+
+def _show_limits(model: str, served: Sequence[_Served]) -> None:
+    settings = [handler.settings for handler, _ in served]
+    metrics.WORKER_BATCH_LIMIT.labels(model).set(max((each.max_batch_size for each in settings), default=0))
+    metrics.WORKER_INSTANCES.labels(model).set(sum(each.instance_count for each in settings))
+    metrics.WORKER_PERMITS.labels(model).set(sum(gate.limit for _, gate in served))
 
 
 async def _drain(served: Sequence[_Served]) -> None:

@@ -42,7 +42,7 @@ COMMANDS = {
     "triton": Command("shoal.cli.triton:app", "local", "Bring a Triton to this machine, without Docker."),
     "model": Command("shoal.cli.model:app", "models", "Add, list, check, push and pull models."),
     "keys": Command("shoal.cli.keys:app", "router", "Create, list and revoke API keys."),
-    "render": Command("shoal.cli.render:app", "router", "Write the configuration that a service file gives."),
+    "render": Command("shoal.cli.render:app", "", "Write configuration: Envoy's, Prometheus', Grafana's."),
     "bench": Command("shoal.cli.bench:bench", "", "Load a running service and measure it."),
     "serve": Command("shoal.cli.serve:app", "local", "Run one part of the service: what containers run."),
 }
@@ -129,9 +129,9 @@ def _missing_extra(words: list[str], error: ModuleNotFoundError) -> str:
 
 
 def _extra(words: list[str]) -> str:
-    """Of the command that ``words`` call; a part of the service needs less than the whole."""
-    from shoal.cli.serve import COMMANDS as PARTS  # noqa: PLC0415 - it imports this module
+    """Of the command that ``words`` call; what is in a group may need less than the whole, or something else."""
+    from shoal.cli import render, serve  # noqa: PLC0415 - they import this module
 
-    group, part, *_ = [*(word for word in words if not word.startswith("-")), "", ""]
-    called = PARTS.get(part) if group == "serve" else None
+    group, name, *_ = [*(word for word in words if not word.startswith("-")), "", ""]
+    called = {"serve": serve.COMMANDS, "render": render.COMMANDS}.get(group, {}).get(name)
     return called.extra if called else COMMANDS[group].extra if group in COMMANDS else ""

@@ -26,6 +26,7 @@ def serve_worker(
     from shoal import spec  # noqa: PLC0415 - the extra may be missing
     from shoal.explain.endpoint import serve  # noqa: PLC0415
     from shoal.explain.recent import Recent  # noqa: PLC0415
+    from shoal.observe.metrics import WORKER  # noqa: PLC0415
     from shoal.signals import run_until_signal  # noqa: PLC0415
     from shoal.worker.server import Worker, WorkerOptions  # noqa: PLC0415
     from shoal.worker.stages import Stages, explain  # noqa: PLC0415
@@ -36,5 +37,5 @@ def serve_worker(
     place = Home(home) if home else Home.default()
     options = WorkerOptions(read, place, pool, Endpoint.parse(listen), store_endpoint, triton)
     recent: Recent[Stages] = Recent(read.observe.recent_requests)
-    serve(Endpoint.parse(metrics), partial(explain, recent))
+    serve(Endpoint.parse(metrics), WORKER, partial(explain, recent))
     run_until_signal(lambda stop: Worker(options, recent).run(stop), read.observe.log_level)

@@ -15,23 +15,26 @@ if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from prometheus_client import CollectorRegistry
+
     from shoal.explain.views import Answer
     from shoal.topology import Endpoint
 
 PREFIX = "/requests/"
 
 
-def serve(listen: Endpoint, explain: Callable[[str], Answer]) -> WSGIServer:
+def serve(listen: Endpoint, registry: CollectorRegistry, explain: Callable[[str], Answer]) -> WSGIServer:
     """Serves in threads until the process ends, or ``shutdown`` and ``server_close``.
 
     Args:
         listen: The address; port 0 takes a free one.
+        registry: The part's metrics.
         explain: What the part remembers of a uuid; any thread may call it.
 
     Raises:
         ConfigurationError: the port is taken.
     """
-    server = serve_metrics(listen)
+    server = serve_metrics(listen, registry)
     metrics = server.get_app()
     assert metrics is not None
     server.set_app(_application(metrics, explain))

@@ -65,6 +65,8 @@ class Part:
     ready: Protocol
     metrics: str | None = None
     """The address of its metrics."""
+    group: str = ""
+    """The pool of a worker or a Triton, the group of a batcher."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Added to our own. Secrets go here, since command lines are for all to see."""
 
@@ -144,7 +146,7 @@ def _batcher(
         "serve", "batcher", "--name", name, "--listen", listen, "--balancer", balancer, "--admin", admin,
         "--metrics", metrics, "--recent-requests", recent,
     )  # fmt: skip
-    return Part(name, Role.BATCHER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics")
+    return Part(name, Role.BATCHER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics", group)
 
 
 def _workers(
@@ -156,7 +158,7 @@ def _workers(
             triton = free() if service.pools[pool].starts_triton else None
             if triton:
                 options = Options(home.model_store(service), triton, free(), server=service.pools[pool].triton_server)
-                yield triton_part(f"triton-{pool}-{number}", options)
+                yield triton_part(f"triton-{pool}-{number}", options, pool)
             yield _worker(f"worker-{pool}-{number}", pool, listen, free(), home, files, store_url, triton)
 
 
@@ -175,13 +177,13 @@ def _worker(
         "--listen", listen, "--metrics", metrics, *(("--store-endpoint", store_url) if store_url else ()),
         *(("--triton", triton) if triton else ()),
     )  # fmt: skip
-    return Part(name, Role.WORKER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics")
+    return Part(name, Role.WORKER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics", pool)
 
 
-def triton_part(name: str, options: Options) -> Part:
+def triton_part(name: str, options: Options, pool: str = "") -> Part:
     """A Triton."""
     metrics = f"http://{options.metrics}/metrics" if options.metrics else None
-    return Part(name, Role.TRITON, options.command(), options.listen, Protocol.GRPC, metrics)
+    return Part(name, Role.TRITON, options.command(), options.listen, Protocol.GRPC, metrics, pool)
 
 
 def _router(service: Service, topology: Topology, home: Home, files: Files) -> Part:

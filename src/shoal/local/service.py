@@ -139,6 +139,7 @@ def _snapshot(service: Service, home: Home, layout: Plan, supervisor: Supervisor
                 restarts=keeper.restarts,
                 listen=str(keeper.part.listen),
                 metrics=keeper.part.metrics,
+                group=keeper.part.group,
                 log=str(home.logs / f"{keeper.part.name}.log"),
             )
             for keeper in supervisor.keepers

@@ -39,6 +39,8 @@ class PartState(BaseModel):
     restarts: int
     listen: str
     metrics: str | None
+    group: str = ""
+    """The pool of a worker or a Triton, the group of a batcher."""
     log: str
 
 

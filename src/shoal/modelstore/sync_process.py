@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from prometheus_client import generate_latest
 
 from shoal.errors import ConfigurationError, ShoalError
 from shoal.health import HealthServer
@@ -191,4 +190,6 @@ def _client(triton: Endpoint) -> TritonClient:
 
 
 async def _metrics(_: web.Request) -> web.Response:
-    return web.Response(body=generate_latest(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    return web.Response(
+        body=metrics.text(metrics.MODEL_SYNC), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+    )

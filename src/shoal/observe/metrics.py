@@ -1,13 +1,23 @@
-"""Every metric that Shoal's own processes export, in one place.
+"""Every metric that Shoal's own processes export, in one place: the contract that docs/metrics.md shows as a table.
 
-Base units; a label is a name from the service's own files, never a caller's, so cardinality stays bounded.
+Base units; a label is a name from the service's own files or a word of the code's, never a caller's, so cardinality
+stays bounded. The text of a measured time says the moments at which it starts and ends.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+    start_http_server,
+)
 
 from shoal.errors import ConfigurationError
 
@@ -20,49 +30,184 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _BYTES = tuple(4**n for n in range(6, 14))
 
+
+def _registry() -> CollectorRegistry:
+    """And the process's own CPU time, memory, open files and start."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return registry
+
+
+BATCHER = _registry()
+WORKER = _registry()
+MODEL_SYNC = _registry()
+
 BATCHER_REQUESTS = Counter(
-    "shoal_batcher_requests", "Requests that the batcher answered, by gRPC status code.", ["model", "code"]
+    "shoal_batcher_requests",
+    "Requests that ended, by gRPC status code; CANCELLED: the caller left. Model - : no worker has vouched for it yet.",
+    ["model", "code"],
+    registry=BATCHER,
+)
+BATCHER_LATENCY = Histogram(
+    "shoal_batcher_request_seconds",
+    "From a request's arrival in the batcher to its answer, of requests answered OK.",
+    ["model"],
+    buckets=_SECONDS,
+    registry=BATCHER,
 )
 BATCHER_QUEUE = Histogram(
-    "shoal_batcher_queue_seconds", "From a request's arrival to its dispatch to a worker.", ["model"], buckets=_SECONDS
+    "shoal_batcher_queue_seconds",
+    "From a request's arrival in the batcher to its dispatch on a worker's stream; counted again if it is sent again.",
+    ["model"],
+    buckets=_SECONDS,
+    registry=BATCHER,
 )
-BATCHER_BATCH_SIZE = Histogram("shoal_batcher_batch_size", "Requests in a closed batch.", ["model"], buckets=_SIZES)
-BATCHER_CLOSED = Counter("shoal_batcher_batches_closed", "Batches, by what closed them.", ["model", "reason"])
-BATCHER_DEPTH = Gauge("shoal_batcher_queue_depth", "Requests waiting for a worker.", ["model"])
-BATCHER_IN_FLIGHT = Gauge("shoal_batcher_in_flight", "Requests at a worker.", ["model"])
-BATCHER_STREAMS = Gauge("shoal_batcher_streams", "Batching streams by what they do.", ["model", "state"])
-BATCHER_RESENT = Counter("shoal_batcher_resent", "Requests sent again because their stream broke.", ["model"])
+BATCHER_REQUEST_BYTES = Counter(
+    "shoal_batcher_request_bytes", "Bytes of requests dispatched to workers: references.", ["model"], registry=BATCHER
+)
+BATCHER_ANSWER_BYTES = Counter(
+    "shoal_batcher_answer_bytes", "Bytes of answers that came from workers.", ["model"], registry=BATCHER
+)
+BATCHER_BATCH_SIZE = Histogram(
+    "shoal_batcher_batch_size", "Requests in a batch when it closes.", ["model"], buckets=_SIZES, registry=BATCHER
+)
+BATCHER_CLOSED = Counter(
+    "shoal_batcher_batches_closed",
+    "Batches, by what closed them: preferred (size), delay, deadline or drain.",
+    ["model", "reason"],
+    registry=BATCHER,
+)
+BATCHER_DEPTH = Gauge(
+    "shoal_batcher_queue_depth", "Requests that wait for a worker's permit, now.", ["model"], registry=BATCHER
+)
+BATCHER_IN_FLIGHT = Gauge(
+    "shoal_batcher_in_flight", "Requests that were sent to a worker and have no answer, now.", ["model"],
+    registry=BATCHER,
+)  # fmt: skip
+BATCHER_STREAMS = Gauge(
+    "shoal_batcher_streams",
+    "Batching streams now, by what they do: parked (no permit), permitted, in use or retiring.",
+    ["model", "state"],
+    registry=BATCHER,
+)
+BATCHER_RESENT = Counter(
+    "shoal_batcher_resent", "Requests queued again because their stream broke.", ["model"], registry=BATCHER
+)
 
 WORKER_REQUESTS = Counter(
-    "shoal_worker_requests", "Requests that the worker answered, by gRPC status code.", ["model", "code"]
+    "shoal_worker_requests", "Items that got their result, by gRPC status code.", ["model", "code"], registry=WORKER
 )
-WORKER_FETCH = Histogram("shoal_worker_fetch_seconds", "Fetching one picture.", buckets=_SECONDS)
-WORKER_FETCH_BYTES = Histogram("shoal_worker_fetch_bytes", "One picture as fetched.", buckets=_BYTES)
-WORKER_DECODE = Histogram("shoal_worker_decode_seconds", "Decoding and resizing one picture.", buckets=_SECONDS)
+WORKER_FETCHES = Counter(
+    "shoal_worker_fetches",
+    "Fetches of a picture that ended, by gRPC status code: NOT_FOUND, INVALID_ARGUMENT (empty or too large), "
+    "UNAVAILABLE (store away or slow), DEADLINE_EXCEEDED, INTERNAL (credentials refused).",
+    ["model", "code"],
+    registry=WORKER,
+)
+WORKER_FETCH_RETRIES = Counter(
+    "shoal_worker_fetch_retries", "GETs tried again because the object store failed one.", registry=WORKER
+)
+WORKER_FETCH = Histogram(
+    "shoal_worker_fetch_seconds",
+    "From the wait for one of fetch_concurrency turns to the last byte of one picture, retries included; of fetches "
+    "that succeeded.",
+    ["model"],
+    buckets=_SECONDS,
+    registry=WORKER,
+)
+WORKER_FETCH_BYTES = Histogram(
+    "shoal_worker_fetch_bytes", "One picture as fetched: JPEG bytes.", ["model"], buckets=_BYTES, registry=WORKER
+)
+WORKER_DECODE = Histogram(
+    "shoal_worker_decode_seconds",
+    "In a decoding thread, from the start of decoding one picture to its last pixel in the slot, resizing included.",
+    ["model"],
+    buckets=_SECONDS,
+    registry=WORKER,
+)
+WORKER_DECODE_THREADS = Gauge(
+    "shoal_worker_decode_threads", "Pictures that the worker can decode at once.", registry=WORKER
+)
+WORKER_TENSOR_BYTES = Counter(
+    "shoal_worker_tensor_bytes", "Bytes of decoded pictures written into batches.", ["model"], registry=WORKER
+)
 WORKER_QUEUE = Histogram(
-    "shoal_worker_queue_seconds", "A ready batch's wait for a free instance of its model.", ["model"], buckets=_SECONDS
+    "shoal_worker_queue_seconds",
+    "From a batch being ready to its start on an instance of its model.",
+    ["model"],
+    buckets=_SECONDS,
+    registry=WORKER,
 )
-WORKER_COMPUTE = Histogram("shoal_worker_compute_seconds", "Executing one batch.", ["model"], buckets=_SECONDS)
-WORKER_BATCH_SIZE = Histogram("shoal_worker_batch_size", "Items in an executed batch.", ["model"], buckets=_SIZES)
-WORKER_BATCHES = Gauge("shoal_worker_batches_in_flight", "Batches that hold a permit and have items.", ["model"])
-WORKER_PERMITS = Gauge("shoal_worker_permit_limit", "Batches that the worker takes at once.", ["model"])
+WORKER_COMPUTE = Histogram(
+    "shoal_worker_compute_seconds",
+    "From a batch's start on an instance to its outputs; with Triton, from its turn there to Triton's answer.",
+    ["model"],
+    buckets=_SECONDS,
+    registry=WORKER,
+)
+WORKER_BATCH_SIZE = Histogram(
+    "shoal_worker_batch_size", "Items in an executed batch.", ["model"], buckets=_SIZES, registry=WORKER
+)
+WORKER_BATCH_LIMIT = Gauge(
+    "shoal_worker_batch_limit", "Items in the largest batch that the model takes.", ["model"], registry=WORKER
+)
+WORKER_INSTANCES = Gauge(
+    "shoal_worker_instances", "Batches of the model that execute at once.", ["model"], registry=WORKER
+)
+WORKER_BATCHES = Gauge(
+    "shoal_worker_batches_in_flight", "Permits in use now: batches that have items.", ["model"], registry=WORKER
+)
+WORKER_PERMITS = Gauge(
+    "shoal_worker_permit_limit", "Batches that the worker takes at once: its slots.", ["model"], registry=WORKER
+)
+WORKER_PERMIT_SECONDS = Counter(
+    "shoal_worker_permit_seconds",
+    "Time that permits were in use, each from its batch's first items to its first answers; counted when it ends.",
+    ["model"],
+    registry=WORKER,
+)
 
-SYNC_MODELS = Gauge("shoal_model_sync_models", "Models, by whether they are here or refused.", ["state"])
-SYNC_SWITCHES = Counter("shoal_model_sync_switches", "Times that a model was switched to other files.", ["model"])
-SYNC_REFUSED = Counter("shoal_model_sync_refused", "Publications that were refused as damaged or faulty.", ["model"])
-SYNC_BYTES = Counter("shoal_model_sync_fetched_bytes", "Fetched from the store of published models.")
-SYNC_LOOKS = Counter("shoal_model_sync_looks", "Times that the store was looked at, by what came of it.", ["outcome"])
-SYNC_SUCCESS = Gauge("shoal_model_sync_success_timestamp_seconds", "When all was last in line with the store.")
+SYNC_MODELS = Gauge(
+    "shoal_model_sync_models", "Models now, by whether they are here or refused.", ["state"], registry=MODEL_SYNC
+)
+SYNC_SWITCHES = Counter(
+    "shoal_model_sync_switches", "Times that a model was switched to other files.", ["model"], registry=MODEL_SYNC
+)
+SYNC_REFUSED = Counter(
+    "shoal_model_sync_refused", "Publications refused as damaged or faulty.", ["model"], registry=MODEL_SYNC
+)
+SYNC_BYTES = Counter(
+    "shoal_model_sync_fetched_bytes", "Bytes fetched from the store of published models.", registry=MODEL_SYNC
+)
+SYNC_LOOKS = Counter(
+    "shoal_model_sync_looks", "Times that the store was looked at: done or failed.", ["outcome"], registry=MODEL_SYNC
+)
+SYNC_SUCCESS = Gauge(
+    "shoal_model_sync_success_timestamp_seconds",
+    "Unix time of the end of the last look after which all was in line with the store.",
+    registry=MODEL_SYNC,
+)
 
 
-def serve_metrics(endpoint: Endpoint) -> WSGIServer:
+def text(registry: CollectorRegistry) -> bytes:
+    """What ``/metrics`` answers, in Prometheus' text format."""
+    disable_created_metrics()
+    return generate_latest(registry)
+
+
+def serve_metrics(endpoint: Endpoint, registry: CollectorRegistry) -> WSGIServer:
     """Serves ``/metrics`` from a thread for as long as the process lives, or until ``shutdown`` and ``server_close``.
+
+    Args:
+        endpoint: Where.
+        registry: Of the part that this process is.
 
     Raises:
         ConfigurationError: naming the port.
     """
+    disable_created_metrics()  # else a second series beside each counter and histogram
     try:
-        server, _ = start_http_server(endpoint.port, endpoint.host)
+        server, _ = start_http_server(endpoint.port, endpoint.host, registry)
     except OSError as error:
         raise ConfigurationError(f"can't serve metrics on {endpoint}: {error.strerror}") from error
     return server

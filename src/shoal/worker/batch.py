@@ -174,6 +174,9 @@ class PictureBatch:
         started = monotonic()
         try:
             data = await self._model.fetcher.fetch(picture.key, picture.remaining(started))
+        except ShoalError as error:
+            self._model.meter.not_fetched(error.code)
+            raise
         finally:
             self._fetching.discard(picture)
         picture.stages.fetched = monotonic()
@@ -183,12 +186,11 @@ class PictureBatch:
 
     async def _decode(self, picture: Picture, data: Buffer, slot: Slot) -> None:
         picture.remaining(monotonic())
-        picture.size, picture.decode_seconds = await self._model.threads.run(
-            _timed_decode, self._model, data, slot.input[picture.row]
-        )
+        row = slot.input[picture.row]
+        picture.size, picture.decode_seconds = await self._model.threads.run(_timed_decode, self._model, data, row)
         picture.stages.decoded = monotonic()
         picture.stages.decoding = picture.stages.decoded - picture.decode_seconds
-        self._model.meter.decoded(picture.decode_seconds)
+        self._model.meter.decoded(picture.decode_seconds, row.nbytes)
 
     async def _run_alone(self, picture: Picture, data: Buffer) -> None:
         slot = await self._model.loaded.acquire()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
 from shoal.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound, Unavailable
+from shoal.observe import metrics
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -97,6 +98,7 @@ class Fetcher:
             except (PermissionDeniedError, UnauthenticatedError) as error:
                 raise Internal("the object store refuses the worker's credentials") from error
             except (BaseError, OSError):
+                metrics.WORKER_FETCH_RETRIES.inc()
                 # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
                 await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - not a secret
                 pause = min(2 * pause, _LONGEST_BACKOFF_SECONDS)

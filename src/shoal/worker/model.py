@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import DecodeError
 
 from shoal.batching.meter import BatchMeter
-from shoal.errors import InvalidRequest
+from shoal.errors import Code, InvalidRequest
 from shoal.objectstore import object_key
 from shoal.observe import metrics
 from shoal.v1 import inference_pb2
@@ -34,14 +34,28 @@ SERVICE = "shoal.v1.Inference"
 class Meter(BatchMeter):
     """And the metrics of its pictures."""
 
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self._fetch = metrics.WORKER_FETCH.labels(model)
+        self._fetch_bytes = metrics.WORKER_FETCH_BYTES.labels(model)
+        self._fetches = {code: metrics.WORKER_FETCHES.labels(model, code.name) for code in Code}
+        self._decode = metrics.WORKER_DECODE.labels(model)
+        self._tensor_bytes = metrics.WORKER_TENSOR_BYTES.labels(model)
+
     def fetched(self, seconds: float, size: int) -> None:
         """One picture has come."""
-        metrics.WORKER_FETCH.observe(seconds)
-        metrics.WORKER_FETCH_BYTES.observe(size)
+        self._fetches[Code.OK].inc()
+        self._fetch.observe(seconds)
+        self._fetch_bytes.observe(size)
 
-    def decoded(self, seconds: float) -> None:
-        """One picture is in its slot."""
-        metrics.WORKER_DECODE.observe(seconds)
+    def not_fetched(self, code: Code) -> None:
+        """One picture didn't come."""
+        self._fetches[code].inc()
+
+    def decoded(self, seconds: float, size: int) -> None:
+        """One picture is in its slot, where it takes ``size`` bytes."""
+        self._decode.observe(seconds)
+        self._tensor_bytes.inc(size)
 
 
 @dataclass(frozen=True, slots=True)

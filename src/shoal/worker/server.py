@@ -14,6 +14,7 @@ from shoal.batching.service import BatchingService
 from shoal.errors import Unavailable
 from shoal.keys import load_keys, watch_keys
 from shoal.objectstore import open_configured
+from shoal.observe import metrics
 from shoal.threads import Threads, usable_cores
 from shoal.v1 import inference_pb2
 from shoal.worker.access import Access
@@ -67,7 +68,9 @@ class Worker:
         self._recent = recent
         self._settings: Pool = options.service.pools[options.pool]
         self._access = Access(load_keys(options.home.keys_file(options.service)))
-        self._threads = Threads(self._settings.decode_threads or usable_cores(), "decode")
+        decode_threads = self._settings.decode_threads or usable_cores()
+        metrics.WORKER_DECODE_THREADS.set(decode_threads)
+        self._threads = Threads(decode_threads, "decode")
         self._backing = choose(
             options.service,
             options.pool,

@@ -9,11 +9,13 @@ import pytest
 
 from shoal.batcher import dispatch, stream
 from shoal.batcher.dispatch import Dispatcher
+from shoal.batcher.meter import STRANGER
 from shoal.batcher.server import open_channel
 from shoal.batching.service import SERVICE
 from shoal.batching.settings import BatchingSettings
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, DeadlineExceeded, InvalidRequest, NotFound, Overloaded
+from shoal.observe import metrics
 from support.scripted_batches import ScriptedHandler, scripted_worker
 
 if TYPE_CHECKING:
@@ -101,6 +103,51 @@ async def test_a_method_that_the_model_lacks_is_refused_and_leaves_the_permits_t
             assert await submit(batcher, b"x") == b"x"
             with pytest.raises(InvalidRequest, match="call something else"):
                 await batcher.submit(handler.refuses, "m", "a", b"x", 5.0)
+
+
+async def test_a_refused_method_leaves_the_models_gauges_to_the_others() -> None:
+    handler = running()
+    handler.refuses = "/shoal.v1.Inference/Detect"
+    async with scripted_worker({"gauged": handler}) as worker, dispatcher(worker.target) as batcher:
+        await submit(batcher, b"x", model="gauged")
+        with pytest.raises(InvalidRequest):
+            await batcher.submit(handler.refuses, "gauged", "a", b"x", 5.0)
+        states = ("parked", "permitted", "in use", "retiring")
+        assert sum(sample("streams", model="gauged", state=state) for state in states) >= 1
+
+
+async def test_a_model_that_nobody_serves_gets_no_series_of_its_own() -> None:
+    before = sample("requests_total", model=STRANGER, code="DEADLINE_EXCEEDED")
+    async with scripted_worker({}) as worker, dispatcher(worker.target) as batcher:
+        with pytest.raises(DeadlineExceeded):
+            await submit(batcher, b"x", model="invented", timeout=0.05)
+    assert sample("requests_total", model=STRANGER, code="DEADLINE_EXCEEDED") == before + 1
+    assert "invented" not in metrics.text(metrics.BATCHER).decode()
+
+
+async def test_bytes_and_times_of_answers_are_counted() -> None:
+    handler = running()
+    async with scripted_worker({"counted": handler}) as worker, dispatcher(worker.target) as batcher:
+        await submit(batcher, b"four", model="counted")
+    assert sample("request_bytes_total", model="counted") == 4
+    assert sample("answer_bytes_total", model="counted") == 4
+    assert sample("request_seconds_count", model="counted") == 1
+
+
+async def test_a_caller_that_leaves_is_counted_too() -> None:
+    handler = ScriptedHandler()
+    async with scripted_worker({"left": handler}) as worker, dispatcher(worker.target) as batcher:
+        call = asyncio.ensure_future(submit(batcher, b"x", model="left"))
+        await handler.arrived.get()
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await call
+        handler.go.set()
+    assert sample("requests_total", model="left", code="CANCELLED") == 1
+
+
+def sample(name: str, **labels: str) -> float:
+    return metrics.BATCHER.get_sample_value(f"shoal_batcher_{name}", labels) or 0.0
 
 
 async def test_an_idle_batcher_leaves_permits_to_the_others() -> None:

@@ -144,3 +144,18 @@ async def test_a_closed_gate_renews_nothing() -> None:
     gate.close()
     assert not permit.renew()
     await gate.drained()
+
+
+async def test_it_is_told_once_how_long_each_permit_was_in_use() -> None:
+    used: list[float] = []
+    gate = PermitGate(2, used=used.append)
+    unused, first = await gate.acquire("a"), await gate.acquire("a")
+    first.use()
+    assert first.renew()
+    assert len(used) == 1
+    first.use()
+    first.release()
+    first.release()
+    unused.release()
+    assert len(used) == 2
+    assert all(seconds >= 0 for seconds in used)

@@ -11,6 +11,7 @@ from shoal.explain.endpoint import serve
 from shoal.explain.views import Answer, Memory
 from shoal.home import Home
 from shoal.local import state
+from shoal.observe.metrics import WORKER
 from shoal.topology import Endpoint
 from support.visits import batcher_visit, worker_visit
 
@@ -34,7 +35,7 @@ def worker(image_uuid: str) -> Answer:
 @pytest.fixture(scope="module")
 def parts() -> Iterator[tuple[str, str]]:
     """The metrics addresses of a batcher and a worker."""
-    servers = [serve(Endpoint("127.0.0.1", 0), role) for role in (batcher, worker)]
+    servers = [serve(Endpoint("127.0.0.1", 0), WORKER, role) for role in (batcher, worker)]
     yield f"127.0.0.1:{servers[0].server_port}", f"127.0.0.1:{servers[1].server_port}"
     for server in servers:
         server.shutdown()

@@ -10,6 +10,7 @@ from shoal.explain import inquiry
 from shoal.explain.endpoint import serve
 from shoal.explain.inquiry import ask, every_address
 from shoal.explain.views import Answer, Memory
+from shoal.observe.metrics import WORKER
 from shoal.topology import Endpoint
 from support.visits import batcher_visit
 
@@ -28,7 +29,7 @@ def remember(image_uuid: str) -> Answer:
 @pytest.fixture(scope="module")
 def part() -> Iterator[Endpoint]:
     """A part's metrics address."""
-    server = serve(Endpoint("127.0.0.1", 0), remember)
+    server = serve(Endpoint("127.0.0.1", 0), WORKER, remember)
     yield Endpoint("127.0.0.1", server.server_port)
     server.shutdown()
     server.server_close()

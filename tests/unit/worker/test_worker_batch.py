@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import uuid
 from contextlib import closing
@@ -14,6 +15,7 @@ from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, InvalidRequest, NotFound, Unavailable
 from shoal.explain.recent import Recent
 from shoal.keys import Key, KeyRing
+from shoal.observe.metrics import WORKER
 from shoal.threads import Threads
 from shoal.v1 import inference_pb2
 from shoal.worker import batch as batch_module
@@ -173,6 +175,20 @@ async def test_a_refused_request_costs_no_fetch(
 async def test_garbage_is_invalid(batch: PictureBatch) -> None:
     batch.add(batching_pb2.BatchItem(index=0, request=b"\xff\xff", owner="k"))
     assert (await results(batch))[0].code == Code.INVALID_ARGUMENT
+
+
+async def test_fetches_are_counted_by_outcome_and_tensors_by_size(model: PictureModel, batch: PictureBatch) -> None:
+    def counted() -> list[float]:
+        labels = [("fetches_total", "NOT_FOUND"), ("fetches_total", "OK"), ("tensor_bytes_total", "")]
+        given = [(name, {"model": "colour"} | ({"code": code} if code else {})) for name, code in labels]
+        return [WORKER.get_sample_value(f"shoal_worker_{name}", of) or 0.0 for name, of in given]
+
+    before = counted()
+    batch.add(item(0, model.fetcher.put(RED)))
+    batch.add(item(1, str(uuid.uuid4())))
+    await results(batch)
+    size = model.loaded.config.input
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 1, math.prod(size.shape)]
 
 
 def test_another_tasks_method_is_refused_with_the_right_one(model: PictureModel) -> None:

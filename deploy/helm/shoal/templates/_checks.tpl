@@ -43,6 +43,7 @@
 {{- fail (printf "kubernetes.pools.%s: pools has %s" $name (keys $pools | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- end -}}
+{{- include "shoal.checkScaling" . -}}
 {{- $owners := dict -}}
 {{- range $name, $pool := $pools -}}
 {{- range $pool.models -}}
@@ -66,6 +67,32 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "shoal.checkScaling" -}}
+{{- $scaling := .Values.kubernetes.autoscaling -}}
+{{- if and (or $scaling.pools $scaling.batchers $scaling.router) (not $scaling.prometheus_url) -}}
+{{- fail "kubernetes.autoscaling: prometheus_url is missing: what is to be scaled is asked of Prometheus" -}}
+{{- end -}}
+{{- range $kind, $there := dict "pools" (include "shoal.pools" . | fromJson) "batchers" (include "shoal.batchers" . | fromJson) -}}
+{{- range $name, $scale := get $scaling $kind | default dict -}}
+{{- if not (hasKey $there $name) -}}
+{{- fail (printf "kubernetes.autoscaling.%s.%s: there are %s" $kind $name (keys $there | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- include "shoal.checkScale" (dict "where" (printf "%s.%s" $kind $name) "scale" $scale "least" 1) -}}
+{{- end -}}
+{{- end -}}
+{{- with $scaling.router -}}
+{{- include "shoal.checkScale" (dict "where" "router" "scale" . "least" 2) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* where, scale, least: pods where it says nothing. */}}
+{{- define "shoal.checkScale" -}}
+{{- $least := .scale.min_replicas | default .least | int -}}
+{{- if gt $least (int .scale.max_replicas) -}}
+{{- fail (printf "kubernetes.autoscaling.%s: min_replicas (%d) is over max_replicas (%d)" .where $least (int .scale.max_replicas)) -}}
 {{- end -}}
 {{- end -}}
 

@@ -64,4 +64,7 @@ labels:
 
 {{/* Not empty where an autoscaler has the say about a Deployment's replicas. root: $, component, name: pool or batcher. */}}
 {{- define "shoal.autoscaled" -}}
+{{- $scaling := .root.Values.kubernetes.autoscaling -}}
+{{- if eq .component "router" -}}{{- if $scaling.router -}}by KEDA{{- end -}}
+{{- else if hasKey (ternary $scaling.batchers $scaling.pools (eq .component "batcher") | default dict) .name -}}by KEDA{{- end -}}
 {{- end -}}

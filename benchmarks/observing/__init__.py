@@ -1,0 +1,1 @@
+"""A service under load, watched by a real Prometheus, and its dashboards drawn from what that saw."""

@@ -1,0 +1,200 @@
+"""One model: its requests, its queue and batches, its stages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shoal.observe.dashboards.panels import (
+    COUNT,
+    MODEL,
+    OF_MODEL,
+    PER_SECOND,
+    RATE,
+    SECONDS,
+    SERVICE,
+    SHARE,
+    Limits,
+    Query,
+    board,
+    figure,
+    lines,
+)
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+    from shoal.observe.dashboards.panels import AnyPanel
+
+_QUANTILES = (0.5, 0.9, 0.99)
+
+
+def model() -> Dashboard:
+    """Service and model are chosen at the top."""
+    return board(
+        "shoal-model",
+        "Shoal: one model",
+        "One model: requests, queue, batches, stages.",
+        [SERVICE, MODEL],
+        [
+            ("Now", _now()),
+            ("Requests", _requests()),
+            ("Queue and batches", _batches()),
+            ("Stages", _stages()),
+        ],
+    )
+
+
+def _quantiles(histogram: str) -> list[Query]:
+    rates = f"sum by (le) (rate({histogram}_bucket{{{OF_MODEL}}}[{RATE}]))"
+    return [Query(f"histogram_quantile({share}, {rates})", f"p{share * 100:.0f}") for share in _QUANTILES]
+
+
+def _mean(histogram: str) -> str:
+    return f"sum(rate({histogram}_sum{{{OF_MODEL}}}[{RATE}])) / sum(rate({histogram}_count{{{OF_MODEL}}}[{RATE}]))"
+
+
+def _now() -> list[AnyPanel]:
+    return [
+        figure(
+            "Answers",
+            PER_SECOND,
+            Query(f'sum(rate(shoal_batcher_requests_total{{{OF_MODEL}, code="OK"}}[{RATE}]))', "answers"),
+            text="Requests answered OK.",
+        ),
+        figure(
+            "Refused",
+            SHARE,
+            Query(f"max(shoal:model_refused:ratio_rate1m{{{OF_MODEL}}})", "refused"),
+            text="Requests refused because of overload.",
+            limits=Limits(0.001, 0.01),
+        ),
+        figure(
+            "p99",
+            SECONDS,
+            Query(f"max(shoal:model_latency_seconds:p99_5m{{{OF_MODEL}}})", "p99"),
+            text="From arrival in the batcher to the answer.",
+        ),
+        figure(
+            "Mean batch",
+            COUNT,
+            Query(_mean("shoal_batcher_batch_size"), "requests"),
+            text="Requests in a batch when it closes.",
+        ),
+        figure(
+            "Batches filled to",
+            SHARE,
+            Query(f"max(shoal:model_batch_fill:ratio_5m{{{OF_MODEL}}})", "filled"),
+            text="Mean executed batch, to the largest that the model takes.",
+        ),
+        figure(
+            "Slots asked for",
+            SHARE,
+            Query(f"max(shoal:model_slot_demand:ratio{{{OF_MODEL}}})", "slots"),
+            text="Slots in use and those that the queue would take, to those there are.",
+            limits=Limits(0.7, 0.9),
+        ),
+    ]
+
+
+def _requests() -> list[AnyPanel]:
+    return [
+        lines(
+            "Requests by status",
+            PER_SECOND,
+            Query(f"sum by (code) (rate(shoal_batcher_requests_total{{{OF_MODEL}}}[{RATE}])) > 0", "{{code}}"),
+            text="gRPC status codes.",
+            stacked=True,
+        ),
+        lines(
+            "Latency of answers",
+            SECONDS,
+            *_quantiles("shoal_batcher_request_seconds"),
+            text="From arrival in the batcher to the answer.",
+        ),
+        lines(
+            "Wait for a worker",
+            SECONDS,
+            *_quantiles("shoal_batcher_queue_seconds"),
+            text="From arrival to dispatch: near 0 while there are free slots.",
+        ),
+    ]
+
+
+def _batches() -> list[AnyPanel]:
+    return [
+        lines(
+            "Requests waiting and at work",
+            COUNT,
+            Query(f"sum(shoal_batcher_queue_depth{{{OF_MODEL}}})", "queued"),
+            Query(f"sum(shoal_batcher_in_flight{{{OF_MODEL}}})", "at a worker"),
+            text="Now. What is queued grows when slots run out.",
+            width=6,
+        ),
+        lines(
+            "Slots",
+            COUNT,
+            Query(f"sum(rate(shoal_worker_permit_seconds_total{{{OF_MODEL}}}[{RATE}]))", "in use"),
+            Query(f"sum(shoal_worker_permit_limit{{{OF_MODEL}}})", "there are"),
+            text="Batches at the workers, averaged, against those that they take at once.",
+            width=6,
+        ),
+        lines(
+            "Batch size",
+            COUNT,
+            Query(_mean("shoal_batcher_batch_size"), "closed"),
+            Query(_mean("shoal_worker_batch_size"), "executed"),
+            Query(f"max(shoal_worker_batch_limit{{{OF_MODEL}}})", "largest"),
+            text="Means. Executed is smaller where pictures of a batch failed or hung.",
+            width=6,
+        ),
+        lines(
+            "Batches by what closed them",
+            PER_SECOND,
+            Query(f"sum by (reason) (rate(shoal_batcher_batches_closed_total{{{OF_MODEL}}}[{RATE}]))", "{{reason}}"),
+            text="preferred: full. delay: waited long enough. deadline: a request couldn't wait longer.",
+            width=6,
+            stacked=True,
+        ),
+    ]
+
+
+def _stages() -> list[AnyPanel]:
+    return [
+        lines("Fetch", SECONDS, *_quantiles("shoal_worker_fetch_seconds"), text="One picture.", width=6),
+        lines("Decode", SECONDS, *_quantiles("shoal_worker_decode_seconds"), text="One picture.", width=6),
+        lines(
+            "Wait for an instance",
+            SECONDS,
+            *_quantiles("shoal_worker_queue_seconds"),
+            text="A ready batch's.",
+            width=6,
+        ),
+        lines("Compute", SECONDS, *_quantiles("shoal_worker_compute_seconds"), text="One batch.", width=6),
+        lines(
+            "Streams",
+            COUNT,
+            Query(f"sum by (state) (shoal_batcher_streams{{{OF_MODEL}}})", "{{state}}"),
+            text="Batching streams by what they do. No permitted ones: every slot is taken.",
+            stacked=True,
+        ),
+        lines(
+            "Sent again",
+            PER_SECOND,
+            Query(f"sum(rate(shoal_batcher_resent_total{{{OF_MODEL}}}[{RATE}]))", "requests"),
+            text="Requests whose worker went away under them.",
+        ),
+        lines(
+            "Triton's own time, mean a batch",
+            SECONDS,
+            *(
+                Query(
+                    f"sum(rate(nv_inference_{stage}_duration_us{{{OF_MODEL}}}[{RATE}])) / 1e6 "
+                    f"/ sum(rate(nv_inference_exec_count{{{OF_MODEL}}}[{RATE}]))",
+                    stage.replace("_", " "),
+                )
+                for stage in ("queue", "compute_input", "compute_infer", "compute_output")
+            ),
+            text="Where the pool's engine is Triton.",
+            stacked=True,
+        ),
+    ]

@@ -1,0 +1,129 @@
+"""The recorded signals: each thing that dashboards, alerts and autoscaling look at, defined once.
+
+Levels: a model, a pool of workers, a group of batchers, the router. Windows are a minute for what scales, five minutes
+for what alerts. What would be 0/0 has no value.
+"""
+
+from __future__ import annotations
+
+from shoal.observe.rules import Recording
+
+REFUSED = "RESOURCE_EXHAUSTED"
+LATE = "DEADLINE_EXCEEDED"
+FAILED = "UNKNOWN|INTERNAL|UNAVAILABLE|DATA_LOSS"
+"""gRPC codes that are the service's fault, whatever the load."""
+BAD = f"{FAILED}|{REFUSED}|{LATE}"
+"""What counts against the objective; wrong input and callers that leave don't."""
+OBJECTIVE = 0.999
+"""Share of requests that are to end otherwise than ``BAD``, over 30 days."""
+BURN_WINDOWS = ("5m", "30m", "1h", "6h")
+
+_REQUESTS = "shoal_batcher_requests_total"
+_MODEL = "(service, model)"
+_SERVED = "(service, pool, model)"
+_POOL = "(service, pool)"
+
+
+def _share(codes: str, window: str) -> str:
+    """Of the requests that ended with ``codes`` among those whose callers stayed."""
+    return _ratio(
+        f'sum by {_MODEL} (rate({_REQUESTS}{{code=~"{codes}"}}[{window}]))',
+        f'sum by {_MODEL} (rate({_REQUESTS}{{code!="CANCELLED"}}[{window}]))',
+    )
+
+
+def _ratio(numerator: str, denominator: str) -> str:
+    return f"{numerator} / ({denominator} > 0)"
+
+
+def _quantile(share: float, histogram: str, window: str, labels: str) -> str:
+    """Of a histogram; no value where nothing was observed."""
+    rates = f"sum by ({labels}, le) (rate({histogram}_bucket[{window}]))"
+    return f"histogram_quantile({share:g}, {rates}) >= 0"
+
+
+def _pool_hosts(metric: str) -> str:
+    """A pool's workers as the router sees them; of several routers the one that sees fewest."""
+    hosts = f'{metric}{{envoy_cluster_name=~"pool/.+"}}'
+    return f'min by {_POOL} (label_replace({hosts}, "pool", "$1", "envoy_cluster_name", "pool/(.+)"))'
+
+
+_QUEUED_SLOTS = (
+    f"sum by {_MODEL} (avg_over_time(shoal_batcher_queue_depth[1m])) / on {_MODEL} group_right () "
+    f"(sum by {_SERVED} (shoal_worker_permit_limit * shoal_worker_batch_limit) > 0)"
+)
+"""Slots that full batches of what is queued would take, to those there are."""
+
+REQUESTS = (
+    Recording("shoal:model_refused:ratio_rate1m", _share(REFUSED, "1m")),
+    Recording("shoal:model_failed:ratio_rate5m", _share(FAILED, "5m")),
+    Recording("shoal:model_late:ratio_rate5m", _share(LATE, "5m")),
+    *(Recording(f"shoal:model_bad:ratio_rate{window}", _share(BAD, window)) for window in BURN_WINDOWS),
+    Recording(
+        "shoal:model_latency_seconds:p99_5m", _quantile(0.99, "shoal_batcher_request_seconds", "5m", "service, model")
+    ),
+    Recording(
+        "shoal:model_queue_seconds:p90_1m", _quantile(0.9, "shoal_batcher_queue_seconds", "1m", "service, model")
+    ),
+)
+
+LOAD = (
+    Recording(
+        "shoal:model_slot_use:ratio",
+        _ratio(
+            f"sum by {_SERVED} (rate(shoal_worker_permit_seconds_total[1m]))",
+            f"sum by {_SERVED} (shoal_worker_permit_limit)",
+        ),
+    ),
+    Recording(
+        "shoal:model_slot_demand:ratio",
+        f"shoal:model_slot_use:ratio + on {_SERVED} ({_QUEUED_SLOTS} or on {_SERVED} 0 * shoal:model_slot_use:ratio)",
+    ),
+    Recording("shoal:pool_slot_use:ratio", f"max by {_POOL} (shoal:model_slot_use:ratio)"),
+    Recording("shoal:pool_slot_demand:ratio", f"max by {_POOL} (shoal:model_slot_demand:ratio)"),
+    Recording(
+        "shoal:pool_queue_seconds:p90_1m",
+        f"max by {_POOL} (shoal:model_queue_seconds:p90_1m * on {_MODEL} group_right () "
+        f"group by {_SERVED} (shoal_worker_permit_limit > 0))",
+    ),
+    Recording(
+        "shoal:pool_instance_use:ratio",
+        f"max by {_POOL} ("
+        + _ratio(
+            f"sum by {_SERVED} (rate(shoal_worker_compute_seconds_sum[1m]))",
+            f"sum by {_SERVED} (shoal_worker_instances)",
+        )
+        + ")",
+    ),
+    Recording(
+        "shoal:pool_decode_use:ratio",
+        f"sum by {_POOL} (rate(shoal_worker_decode_seconds_sum[1m])) / sum by {_POOL} (shoal_worker_decode_threads)",
+    ),
+    Recording(
+        "shoal:model_batch_fill:ratio_5m",
+        _ratio(
+            f"sum by {_SERVED} (rate(shoal_worker_batch_size_sum[5m]))",
+            f"sum by {_SERVED} (rate(shoal_worker_batch_size_count[5m]))",
+        )
+        + f" / on {_SERVED} max by {_SERVED} (shoal_worker_batch_limit > 0)",
+    ),
+    Recording("shoal:batchers_requests:rate1m", f"sum by (service, batcher) (rate({_REQUESTS}[1m]))"),
+    Recording(
+        "shoal:router_calls:rate1m",
+        'sum by (service) (rate(envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix="public"}[1m]))',
+    ),
+)
+
+PARTS = (
+    Recording("shoal:pool_fetch_seconds:p90_5m", _quantile(0.9, "shoal_worker_fetch_seconds", "5m", "service, pool")),
+    Recording(
+        "shoal:pool_fetch_failed:ratio_rate5m",
+        _ratio(
+            f'sum by {_POOL} (rate(shoal_worker_fetches_total{{code=~"UNAVAILABLE|INTERNAL"}}[5m]))',
+            f"sum by {_POOL} (rate(shoal_worker_fetches_total[5m]))",
+        ),
+    ),
+    Recording("shoal:pool_workers_healthy:count", _pool_hosts("envoy_cluster_membership_healthy")),
+    Recording("shoal:pool_workers_known:count", _pool_hosts("envoy_cluster_membership_total")),
+    Recording("shoal:pool_gpu_utilization:ratio", f"avg by {_POOL} (nv_gpu_utilization)"),
+)

@@ -1,0 +1,146 @@
+"""A real Prometheus watches a real service while its load grows from little to too much."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+from PIL import Image
+
+from observing.boards import Board, Panel, Target, boards
+from observing.load import callers
+from observing.prometheus import Prometheus, watching
+from shoal.client import AsyncClient
+from shoal.errors import NotFound
+from shoal.kubernetes_monitoring import PoolScale
+from shoal.observe.ruleset import ALERTS, RECORDINGS, expand, needs
+from shoal.observe.scrape import LOCAL
+from support.pictures import encode
+from support.stack import running_stack
+from support.tiny_models import BATCHING, add_slow_classifier
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from shoal.observe.rules import Condition, Recording
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MODEL = "slow"
+QUEUE = 48
+SERVICE = f"models: {{{MODEL}: {{max_queue_size: {QUEUE}}}}}"
+CALLERS_BUSY = 2 * BATCHING.max_batch_size * (BATCHING.instance_count + 1)
+"""Twice what is at work at once: the rest waits, and the queue has room for all of it, so none is refused."""
+CALLERS_TOO_MANY = CALLERS_BUSY + 3 * QUEUE
+LIMIT_SECONDS = 240
+DEMAND = f'shoal:pool_slot_demand:ratio{{service="{LOCAL}", pool="default"}}'
+TARGET = PoolScale.model_fields["slot_demand"].default
+SEEN = f"count_over_time(({DEMAND} > {TARGET})[10s:1s]) >= 8"
+"""Whoever scales and asks every ten scrapes has seen it."""
+REFUSED = f'sum(shoal_batcher_requests_total{{model="{MODEL}", code="RESOURCE_EXHAUSTED"}}) > 0'
+FIRING = 'ALERTS{{alertname="{}", alertstate="firing"}}'
+
+BOARDS = boards(service=LOCAL, model=MODEL, pool="default", __range="5m")
+TARGETS = [
+    pytest.param(board, panel, target, id=f"{board.name}: {panel.title}: {target.legend}")
+    for board in BOARDS
+    for panel in board.panels
+    for target in panel.targets
+]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is left of the run: a Prometheus that saw all of it, with the service still there."""
+
+    prometheus: Prometheus
+    start: float
+    end: float
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Watched]:
+    folder = tmp_path_factory.mktemp("prometheus")
+    with running_stack(folder / "home", models=add_slow_classifier, service=SERVICE) as stack:
+        stack.shoal("render", "prometheus", "--output", folder, "--scrape-interval", 1)
+        async with (
+            watching(folder / "prometheus.yml", folder / "data") as prometheus,
+            AsyncClient(stack.target, api_key=stack.api_key, timeout_seconds=60) as client,
+        ):
+            start = (await prometheus.now("time()"))[0].points[0][0]
+            image = await client.upload(encode(Image.new("RGB", (64, 48), (250, 0, 0))))
+            with pytest.raises(NotFound):
+                await client.classify(str(uuid.uuid4()), MODEL)
+            async with callers(client, MODEL, [image]) as load:
+                await load.set(CALLERS_BUSY)
+                await prometheus.until(SEEN, LIMIT_SECONDS)
+                await load.set(CALLERS_TOO_MANY)
+                await prometheus.until(FIRING.format("ShoalOverloaded"), LIMIT_SECONDS)
+            end = (await prometheus.now("time()"))[0].points[0][0]
+            yield Watched(prometheus, start, end)
+
+
+async def test_every_part_is_scraped(watched: Watched) -> None:
+    found = await watched.prometheus.now(f'up{{service="{LOCAL}"}}')
+    assert {(it.labels["component"], it.labels.get("pool", ""), it.labels.get("batcher", "")) for it in found} == {
+        ("router", "", ""),
+        ("batcher", "", "shared"),
+        ("worker", "default", ""),
+    }
+    assert all(it.points[-1][1] == 1 for it in found)
+
+
+@pytest.mark.parametrize(("board", "panel", "target"), TARGETS)
+async def test_every_query_of_every_panel_has_data(
+    watched: Watched, board: Board, panel: Panel, target: Target
+) -> None:
+    await check(watched, target.expr)
+
+
+@pytest.mark.parametrize("rule", RECORDINGS, ids=lambda rule: rule.record)
+async def test_every_recorded_signal_has_data(watched: Watched, rule: Recording) -> None:
+    await check(watched, rule.record)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [pytest.param(each, id=f"{alert.name}: {each.signal}") for alert in ALERTS for each in alert.conditions],
+)
+async def test_what_every_alert_looks_at_has_data(watched: Watched, condition: Condition) -> None:
+    await check(watched, condition.signal)
+
+
+async def test_too_much_load_fires_the_alert_and_nothing_else_is_critical(watched: Watched) -> None:
+    fired = await watched.prometheus.now('ALERTS{alertstate="firing", severity="critical"}')
+    assert {it.labels["alertname"] for it in fired} >= {"ShoalOverloaded"}
+    assert not {it.labels["alertname"] for it in fired} & {"ShoalFailing", "ShoalPoolAway", "ShoalStoreFailing"}
+
+
+async def test_autoscaling_would_act_before_the_first_refusal(watched: Watched) -> None:
+    crossed = await first(watched, f"{DEMAND} > {TARGET}")
+    refused = await first(watched, REFUSED)
+    assert watched.start <= crossed < refused
+
+
+async def test_the_demand_says_how_many_replicas_too_few_there_are(watched: Watched) -> None:
+    (demand,) = await watched.prometheus.over(DEMAND, watched.start, watched.end, 1)
+    assert max(value for _, value in demand.points) > 1
+
+
+async def check(watched: Watched, expression: str) -> None:
+    """Fails unless ``expression`` gave something in the run; skips what needs more than this machine has."""
+    if missing := needs(expression):
+        pytest.skip(f"needs {' and '.join(sorted(missing))}: see test_prometheus_triton")
+    if "shoal_model_sync" in expand(expression):
+        pytest.skip("model-sync runs in clusters alone; see test_metrics_exported")
+    found = await watched.prometheus.over(expression, watched.start, watched.end, 1)
+    assert any(series.points for series in found)
+
+
+async def first(watched: Watched, expression: str) -> float:
+    """The Unix time at which ``expression`` first gave something."""
+    found = await watched.prometheus.over(expression, watched.start, watched.end, 1)
+    return min(series.points[0][0] for series in found)
