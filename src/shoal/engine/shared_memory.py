@@ -12,10 +12,6 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DEVICE = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
 _PREFIX = "shoal-slot-"
@@ -52,14 +48,18 @@ class Region:
             self._file = -1
 
 
-def sweep(device: Path = DEVICE) -> Sequence[str]:
-    """Removes the regions of processes that are gone; their names, by which a server may still have them."""
-    removed = []
+def sweep(device: Path = DEVICE) -> int:
+    """Removes the regions of processes that are gone; how many those were."""
+    removed = 0
     for path in device.glob(f"{_PREFIX}*"):
         with suppress(OSError):  # another user's, or gone meanwhile
-            if _remove_unlocked(path):
-                removed.append(path.name)
+            removed += _remove_unlocked(path)
     return removed
+
+
+def is_removed(name: str, device: Path = DEVICE) -> bool:
+    """Whether ``name``, which a server on this ``device`` knows, is that of a region that was removed."""
+    return name.startswith(_PREFIX) and not (device / name).exists()
 
 
 def _remove_unlocked(path: Path) -> bool:

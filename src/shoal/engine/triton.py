@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import weakref
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as v2
 
 from shoal.engine import Inference
-from shoal.engine.shared_memory import Region, sweep
+from shoal.engine.shared_memory import Region, is_removed, sweep
 from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
 from shoal.engine.triton_slot import TritonSlot, place, row_bytes
 from shoal.engine.turns import Turns
@@ -28,7 +29,7 @@ from shoal.triton.client import AWAY, Away, NotSteered
 from shoal.triton.steer import steered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 
     from numpy.typing import NDArray
 
@@ -73,15 +74,13 @@ class TritonEngine:
         self._models: weakref.WeakSet[TritonModel] = weakref.WeakSet()
         self._forgetting: set[asyncio.Task[None]] = set()
         """What makes the server let go of memory."""
-        self._dead = sweep()
-        if self._dead:
-            _log.info("removed %d regions of shared memory that dead workers left", len(self._dead))
+        self._has_shared = False
+        if removed := sweep():
+            _log.info("removed %d regions of shared memory that dead workers left", removed)
 
     async def load(self, config: ModelConfig) -> TritonModel:
         """See ``Engine``."""
         started = monotonic()
-        dead, self._dead = self._dead, ()
-        self._let_go(dead)
         steering = steered(self._describe(config), config.batching)
         try:
             await self.client.load(config.name, steering)
@@ -148,18 +147,27 @@ class TritonEngine:
         """Takes memory away: here at once, and at the server as soon as no request there uses it."""
         for region in regions:
             region.close()
-        self._let_go([region.name for region in regions])
+        self._begin(self._forget([region.name for region in regions]))
 
     async def dropped(self) -> None:
         """Waits until the server has let go of what was dropped, or won't."""
         if self._forgetting:
             await asyncio.wait(self._forgetting)
 
-    def _let_go(self, names: Collection[str]) -> None:
-        if names:
-            task = asyncio.create_task(self._forget(names))
-            self._forgetting.add(task)
-            task.add_done_callback(self._forgetting.discard)
+    def has_shared(self) -> None:
+        """The server took memory of ours, so its /dev/shm is ours: what it has that isn't there was a dead worker's."""
+        if not self._has_shared:
+            self._has_shared = True
+            self._begin(self._forget_removed())
+
+    def _begin(self, forgetting: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(forgetting)
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
+
+    async def _forget_removed(self) -> None:
+        with suppress(Unavailable, ConfigurationError):  # away, and so it has forgotten; or it tells nobody
+            await self._forget([name for name in await self.client.registered() if is_removed(name)])
 
     async def _forget(self, names: Collection[str]) -> None:
         if left := await self.client.forget(names):

@@ -72,6 +72,7 @@ class TritonSlot:
             for region in (self.region, *self.results.values()):
                 await engine.client.register(region.name, region.size)
             self.shared = True
+            engine.has_shared()
         except ConfigurationError as error:
             engine.stop_sharing(str(error))
             self.close(engine)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shoal.batching.settings import BatchingSettings
-from shoal.engine.shared_memory import DEVICE
+from shoal.engine.shared_memory import DEVICE, Region
 from shoal.engine.triton import TritonEngine
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
 from shoal.spec import Service
@@ -110,16 +110,17 @@ async def test_memory_that_a_broken_call_still_uses_is_let_go_of_later(
     assert not fake.regions
 
 
-async def test_memory_of_a_dead_worker_is_let_go_of(served: tuple[FakeTriton, str], store: Path) -> None:
-    fake, url = served
-    left = DEVICE / "shoal-slot-of-a-dead-worker"
-    left.touch()
-    fake.regions[left.name] = np.zeros(1, np.uint8)
-    engine = TritonEngine(TritonClient(url), StoreSource(store, Service(), "default").describe, owned=True)
-    await load(engine, store)
-    await engine.close()
-    assert not fake.regions
-    assert not left.exists()
+async def test_memory_of_a_dead_worker_is_let_go_of_and_that_of_another_is_not(
+    engine: TritonEngine, fake: FakeTriton, store: Path
+) -> None:
+    live = Region(8)
+    others = {live.name, "somebody-else"}
+    for name in ("shoal-slot-of-a-dead-worker", *others):
+        fake.regions[name] = np.zeros(1, np.uint8)
+    loaded = await load(engine, store)
+    await loaded.close()
+    assert fake.regions.keys() == others
+    live.close()
 
 
 async def test_a_server_that_refuses_shared_memory_gets_messages_and_that_is_said_once(
