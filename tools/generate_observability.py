@@ -73,7 +73,7 @@ def _row(metric: MetricWrapperBase) -> tuple[str, ...]:
     (family,) = metric.describe()
     name = exported_name(metric)
     labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001 - no public name
-    kind = f"{family.type}, up to {metric._upper_bounds[-2]:g}" if isinstance(metric, Histogram) else family.type  # noqa: SLF001
+    kind = f"{family.type}, up to {metric._upper_bounds[-2]:.15g}" if isinstance(metric, Histogram) else family.type  # noqa: SLF001
     unit = next((unit for unit in _UNITS if unit in name.split("_")), "1")
     return f"`{name}`", kind, labels, unit, family.documentation
 
