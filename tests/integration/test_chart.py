@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -489,6 +490,21 @@ def test_the_policy_opens_the_buckets_that_the_values_name() -> None:
     service = spec.load(scenario)
     assert f'"arn:aws:s3:::{service.object_store.url.removeprefix("s3://")}/*"' in opened
     assert f'"arn:aws:s3:::{(service.model_store.url or "").removeprefix("s3://")}/*"' in opened
+
+
+def test_a_server_can_be_drained_without_a_spare_gpu() -> None:
+    """The pods of one server wait for its return, so the budget must let all of them go."""
+    (scenario,) = (file for file in SCENARIOS if file.parent.name == "two-models-twenty-gpus")
+    found = re.search(r"(\d+) servers, (\d+) GPUs", scenario.read_text())
+    assert found
+    servers, gpus = map(int, found.groups())
+    rendered = render(scenario)
+    worker = rendered.pod("shoal-worker-default")
+    assert worker.owner["spec"]["replicas"] == gpus
+    budget = rendered.named("PodDisruptionBudget", worker.name)["spec"]
+    assert budget["maxUnavailable"] >= gpus // servers
+    (spread,) = worker.spec["topologySpreadConstraints"]
+    assert spread["nodeTaintsPolicy"] == "Honor"
 
 
 def test_the_chart_has_our_version() -> None:
