@@ -190,7 +190,7 @@ def defaults() -> dict[str, Any]:
         "sync": ModelSync().model_dump(exclude_none=True),
         "drain_seconds": {
             "envoy": int(router.drain_seconds),
-            "router": int(router.lame_duck_seconds + router.drain_seconds + HAND_OVER_SECONDS),
+            "router": int(router.drain_seconds + HAND_OVER_SECONDS),
             "batcher": int(batcher.DRAIN_SECONDS),
             "worker": int(worker.NOTICE_SECONDS + worker.DRAIN_SECONDS + worker.STOP_SECONDS),
         },

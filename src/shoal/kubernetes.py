@@ -230,8 +230,11 @@ class RouterPods(Pods):
     """Of Envoy."""
     config_resources: Raw = Field(default_factory=lambda: _resources("50m", "128Mi", "512Mi"))
     """Of the container that keeps Envoy's configuration current."""
+    leave_seconds: int = Field(default=5, ge=0, le=3600)
+    """How long a pod that is to end still takes calls: until nodes and load balancers know that it leaves. A cloud's
+    load balancer with pods as its targets may need minutes."""
     termination_grace_seconds: GraceSeconds = 60
-    """5 s until nobody sends calls, 30 s for those in flight, 2 s to hand streams over, and some to spare."""
+    """``leave_seconds``, 30 s for those in flight, 2 s to hand streams over, and some to spare."""
     service_account: ServiceAccount = ServiceAccount()
 
 

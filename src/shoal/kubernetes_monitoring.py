@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -78,6 +78,8 @@ class Autoscaling(Section):
     ``http://prometheus-operated.monitoring.svc:9090``."""
     authentication: _ObjectName | None = None
     """A TriggerAuthentication of KEDA's, where that Prometheus asks for one."""
+    authentication_modes: list[Literal["basic", "bearer", "custom", "tls"]] = Field(default_factory=list)
+    """What it holds, such as ``[bearer]``; KEDA takes nothing else of it (``authModes``)."""
     poll_seconds: int = Field(default=15, ge=1, le=3600)
     """How often Prometheus is asked."""
     scale_down_seconds: int = Field(default=300, ge=0, le=3600)
@@ -93,4 +95,10 @@ class Autoscaling(Section):
     def _prometheus_is_named(self) -> Autoscaling:
         if (self.pools or self.batchers or self.router) and self.prometheus_url is None:
             raise ValueError("prometheus_url is missing: what is to be scaled is asked of Prometheus")
+        return self
+
+    @model_validator(mode="after")
+    def _modes_are_of_an_authentication(self) -> Autoscaling:
+        if (self.authentication is None) != (not self.authentication_modes):
+            raise ValueError("authentication and authentication_modes go together: without modes KEDA ignores it")
         return self

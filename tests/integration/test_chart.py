@@ -257,13 +257,15 @@ def test_envoy_would_say_what_is_wrong_with_it(name: str, told: tuple[spec.Servi
     assert "bogus" in complaint(files, tmp_path)
 
 
-def test_grace_is_longer_than_what_the_code_drains(rendered: Rendered) -> None:
+def test_grace_is_longer_than_what_the_code_drains(values: Path, rendered: Rendered) -> None:
     for pod in rendered.pods:
         grace = pod.spec.get("terminationGracePeriodSeconds")
         match pod.labels["app.kubernetes.io/component"]:
             case "router":
                 departure = Departure()
-                assert grace > departure.lame_duck_seconds + departure.drain_seconds + HAND_OVER_SECONDS
+                leaves = float(pod.container("config").option("--lame-duck-seconds") or "")
+                assert leaves == spec.load(values).kubernetes.router.leave_seconds
+                assert grace > leaves + departure.drain_seconds + HAND_OVER_SECONDS
                 assert pod.container("envoy").option("--drain-time-s") == f"{departure.drain_seconds:g}"
             case "batcher":
                 sleep = pod.container("batcher").raw["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -323,6 +325,7 @@ def test_what_a_cluster_has_from_a_release_can_be_upgraded(scenario: tuple[str, 
         ("object_store.region", "eu-central-1", {"worker-resnet-152", "worker-yolov8", "worker-general"}),
         ("observe.recent_requests", 5, {"batcher", "worker"}),
         ("kubernetes.batcher.leave_seconds", 3, {"batcher"}),
+        ("kubernetes.router.leave_seconds", 3, {"router"}),
     ],
 )
 def test_pods_roll_only_for_what_they_read_at_their_start(path: str, value: Any, rolled: set[str]) -> None:
@@ -381,7 +384,7 @@ S3 = "object_store: {managed: false}\nmodel_store: {url: 's3://models'}\n"
         (S3 + "kubernetes: {secrets: {object_store: a, object_store_environment: b}}", "two forms of the same"),
         (S3 + "kubernetes: {batcher: {leave_seconds: 20}}", "must be over 50"),
         (S3 + "kubernetes: {worker: {termination_grace_seconds: 30}}", "must be over 32"),
-        (S3 + "kubernetes: {router: {termination_grace_seconds: 5}}", "kubernetes.router.termination_grace_seconds"),
+        (S3 + "kubernetes: {router: {leave_seconds: 28}}", "kubernetes.router.termination_grace_seconds: must be over 60"),
         (S3 + "router: {default_timeout_seconds: 400}", "default_timeout_seconds is over max_timeout_seconds"),
         (S3 + "models: {m: {max_batch_size: 4, preferred_batch_size: [2, 8]}}", "goes over max_batch_size (4)"),
     ],

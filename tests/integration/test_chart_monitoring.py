@@ -41,6 +41,7 @@ kubernetes:
   autoscaling:
     prometheus_url: http://prometheus.monitoring.svc:9090
     authentication: prometheus
+    authentication_modes: [tls, bearer]
     scale_down_seconds: 600
     pools:
       default: {max_replicas: 8}
@@ -174,7 +175,9 @@ def test_each_part_is_scaled_apart_and_nobody_else_has_a_say(rendered: Rendered)
     scaled = {each["spec"]["scaleTargetRef"]["name"]: each["spec"] for each in rendered.of("ScaledObject")}
     deployments = {pod.name: pod for pod in rendered.pods if pod.owner["kind"] == "Deployment"}
     assert scaled.keys() == deployments.keys()
-    assert not [name for name in scaled if "replicas" in deployments[name].owner["spec"]]
+    # Where no cluster can be asked for what is there now. Never nothing: the API would make it 1.
+    least = {name: spec["minReplicaCount"] for name, spec in scaled.items()}
+    assert {name: pod.owner["spec"]["replicas"] for name, pod in deployments.items()} == least
     bounds = {name: (spec["minReplicaCount"], spec["maxReplicaCount"]) for name, spec in scaled.items()}
     parts = {
         (pod.labels.get("shoal.dev/pool") or pod.labels.get("shoal.dev/batcher") or "router"): bounds[name]
@@ -194,6 +197,7 @@ def test_triggers_ask_for_recorded_signals_of_this_release(rendered: Rendered) -
             assert 'service="vision/shoal"' in query
             assert query.startswith(("max(", "sum("))
             assert trigger["authenticationRef"] == {"name": "prometheus"}
+            assert trigger["metadata"]["authModes"] == "tls,bearer"
             name = each["metadata"]["labels"].get("shoal.dev/pool") or each["metadata"]["labels"].get(
                 "shoal.dev/batcher", "router"
             )
@@ -218,6 +222,9 @@ def test_triggers_ask_for_recorded_signals_of_this_release(rendered: Rendered) -
         ({"prometheus_url": "http://p", "router": {"max_replicas": 1}}, "min_replicas \\(2\\) is over max_replicas"),
         ({"prometheus_url": "http://p", "router": {}}, "max_replicas"),
         ({"prometheus_url": "p:9090", "router": {"max_replicas": 4}}, "prometheus_url"),
+        ({"authentication": "a"}, "authentication and authentication_modes go together"),
+        ({"authentication_modes": ["tls"]}, "authentication and authentication_modes go together"),
+        ({"authentication": "a", "authentication_modes": ["password"]}, "authentication_modes"),
     ],
 )
 def test_contradictions_end_the_rendering(tmp_path: Path, settings: dict[str, Any], fault: str) -> None:

@@ -28,6 +28,9 @@ def test_nothing_watches_or_scales_unless_it_is_asked_for() -> None:
         (f"{PROMETHEUS}, router: {{max_replicas: 1}}", r"min_replicas \(2\) is over max_replicas \(1\)"),
         (f"{PROMETHEUS}, pools: {{default: {{min_replicas: 1}}}}", "max_replicas"),
         (f"{PROMETHEUS}, pools: {{default: {{max_replicas: 2, slot_demand: 1.5}}}}", "slot_demand"),
+        ("authentication: a", "authentication and authentication_modes go together"),
+        ("authentication_modes: [tls]", "authentication and authentication_modes go together"),
+        ("authentication: a, authentication_modes: [password]", "authentication_modes.0"),
         ("prometheus_url: prometheus:9090", "must start with http"),
     ],
 )

@@ -75,6 +75,9 @@
 {{- if and (or $scaling.pools $scaling.batchers $scaling.router) (not $scaling.prometheus_url) -}}
 {{- fail "kubernetes.autoscaling: prometheus_url is missing: what is to be scaled is asked of Prometheus" -}}
 {{- end -}}
+{{- if ne (empty $scaling.authentication) (empty $scaling.authentication_modes) -}}
+{{- fail "kubernetes.autoscaling: authentication and authentication_modes go together: without modes KEDA ignores it" -}}
+{{- end -}}
 {{- range $kind, $there := dict "pools" (include "shoal.pools" . | fromJson) "batchers" (include "shoal.batchers" . | fromJson) -}}
 {{- range $name, $scale := get $scaling $kind | default dict -}}
 {{- if not (hasKey $there $name) -}}
@@ -141,8 +144,10 @@
 {{- if le (int $batcher.termination_grace_seconds) (int $least) -}}
 {{- fail (printf "kubernetes.batcher.termination_grace_seconds: must be over %d, which is leave_seconds and %d s of draining" $least (int $limits.drain_seconds.batcher)) -}}
 {{- end -}}
-{{- if le (int .Values.kubernetes.router.termination_grace_seconds) (int $limits.drain_seconds.router) -}}
-{{- fail (printf "kubernetes.router.termination_grace_seconds: must be over %d, which draining takes" (int $limits.drain_seconds.router)) -}}
+{{- $router := .Values.kubernetes.router -}}
+{{- $least = add $router.leave_seconds $limits.drain_seconds.router -}}
+{{- if le (int $router.termination_grace_seconds) (int $least) -}}
+{{- fail (printf "kubernetes.router.termination_grace_seconds: must be over %d, which is leave_seconds and %d s of draining" $least (int $limits.drain_seconds.router)) -}}
 {{- end -}}
 {{- range $name, $pool := include "shoal.pools" . | fromJson -}}
 {{- if le (int $pool.pods.termination_grace_seconds) (int $limits.drain_seconds.worker) -}}

@@ -62,6 +62,23 @@ labels:
 {{- $settings.service_account.name | default (include "shoal.name" (dict "root" .root "parts" (list .component))) -}}
 {{- end -}}
 
+{{/*
+How many pods a Deployment is to have. Under an autoscaler: as many as it has now, for a key that is taken out of a
+Deployment is set to 1 by the API. As shoal.metadata, component, name: pool or batcher, replicas: without an autoscaler.
+*/}}
+{{- define "shoal.replicas" -}}
+{{- if include "shoal.autoscaled" . -}}
+{{- $live := (lookup "apps/v1" "Deployment" .root.Release.Namespace (include "shoal.name" .)).spec | default dict -}}
+{{- $scaling := .root.Values.kubernetes.autoscaling -}}
+{{- $defaults := get (.root.Files.Get "monitoring/scaling.json" | fromJson) (ternary "pool" .component (eq .component "worker")) -}}
+{{- $scale := $scaling.router -}}
+{{- if ne .component "router" -}}{{- $scale = get (ternary $scaling.batchers $scaling.pools (eq .component "batcher")) .name -}}{{- end -}}
+{{- $live.replicas | default $scale.min_replicas | default $defaults.min_replicas | int -}}
+{{- else -}}
+{{- .replicas | int -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Not empty where an autoscaler has the say about a Deployment's replicas. root: $, component, name: pool or batcher. */}}
 {{- define "shoal.autoscaled" -}}
 {{- $scaling := .root.Values.kubernetes.autoscaling -}}
