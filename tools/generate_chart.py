@@ -74,8 +74,24 @@ def schema() -> dict[str, Any]:
         described = found if kind is Service else found["$defs"][kind.__name__]
         for key, text in documentation(kind).items():
             described["properties"][key]["description"] = text
+    for section in _given(Service()):
+        kind = type(section)
+        described = found if kind is Service else found["$defs"][kind.__name__]
+        if within := [key for key, _ in _sections_of(section)]:
+            described["required"] = within
     found["properties"]["global"] = {"type": "object", "description": "Helm's own, for charts that hold this one."}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_tidy(found)}
+
+
+def _given(section: BaseModel) -> Iterator[BaseModel]:
+    """``section`` and those within it that values.yaml has: they are missing only where a user's null took them out."""
+    yield section
+    for _, inner in _sections_of(section):
+        yield from _given(inner)
+
+
+def _sections_of(section: BaseModel) -> list[tuple[str, BaseModel]]:
+    return [(key, value) for key, value in section if isinstance(value, BaseModel)]
 
 
 def sections(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:

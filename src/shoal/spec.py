@@ -260,6 +260,15 @@ class Service(Section):
         return self
 
     @model_validator(mode="after")
+    def _shared_is_the_common_batcher(self) -> Service:
+        if self.override(SHARED_BATCHER).batchers:
+            raise ValueError(
+                f"models.{SHARED_BATCHER}.batchers: {SHARED_BATCHER!r} is the name of the common batcher; leave it out, "
+                "or give the model another name"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _pods_are_of_pools(self) -> Service:
         if unknown := self.kubernetes.pools.keys() - self.pools.keys():
             raise ValueError(f"kubernetes.pools: {', '.join(sorted(unknown))}: pools has {', '.join(self.pools)}")

@@ -384,7 +384,19 @@ S3 = "object_store: {managed: false}\nmodel_store: {url: 's3://models'}\n"
         (S3 + "kubernetes: {secrets: {object_store: a, object_store_environment: b}}", "two forms of the same"),
         (S3 + "kubernetes: {batcher: {leave_seconds: 20}}", "must be over 50"),
         (S3 + "kubernetes: {worker: {termination_grace_seconds: 30}}", "must be over 32"),
-        (S3 + "kubernetes: {router: {leave_seconds: 28}}", "kubernetes.router.termination_grace_seconds: must be over 60"),
+        (
+            S3 + "kubernetes: {router: {leave_seconds: 28}}",
+            "kubernetes.router.termination_grace_seconds: must be over 60",
+        ),
+        (S3 + "models: {shared: {batchers: 1}}", 'models.shared.batchers: "shared" is the name of the common batcher'),
+        (S3 + "kubernetes: {worker: {rolling_update: {maxSurge: 0, maxUnavailable: 0%}}}", "can't roll"),
+        (S3 + "observe: null", "missing property 'observe'"),
+        (S3 + "router: null", "missing property 'router'"),
+        (S3 + "kubernetes: null", "missing property 'kubernetes'"),
+        (S3 + "kubernetes: {router: {service: null}}", "missing property 'service'"),
+        (S3 + "kubernetes: {image_retention: null}", "missing property 'image_retention'"),
+        (S3 + "kubernetes: {images: null}", "missing property 'images'"),
+        (S3 + "kubernetes: {images: {envoy: null}}", "missing property 'envoy'"),
         (S3 + "router: {default_timeout_seconds: 400}", "default_timeout_seconds is over max_timeout_seconds"),
         (S3 + "models: {m: {max_batch_size: 4, preferred_batch_size: [2, 8]}}", "goes over max_batch_size (4)"),
     ],
@@ -477,6 +489,15 @@ def test_the_notes_name_the_secrets_that_are_needed() -> None:
     notes = helm("install", "reef", CHART, "--dry-run=client", "--namespace", "vision", "--values", scenario).stdout
     for told in ("reef-router.vision.svc:8080", "shoal-keys", "shoal-images with AWS_ACCESS_KEY_ID", "plaintext"):
         assert told in notes.partition("NOTES:")[2]
+
+
+def test_the_notes_warn_of_signals_that_nobody_records(tmp_path: Path) -> None:
+    (tmp_path / "v.yaml").write_text(
+        S3 + "kubernetes: {autoscaling: {prometheus_url: 'http://p', router: {max_replicas: 3}}}\n"
+    )
+    install = ("install", "reef", CHART, "--dry-run=client", "--values", tmp_path / "v.yaml")
+    assert "signals that nobody records" in helm(*install).stdout
+    assert "signals that nobody records" not in helm(*install, "--set", "kubernetes.monitoring.enabled=true").stdout
 
 
 def test_the_claimed_bucket_is_the_one_that_the_values_name() -> None:

@@ -171,6 +171,14 @@ def test_grafanas_sidecar_finds_the_dashboards(rendered: Rendered) -> None:
     kubernetes_validate.validate(found, KUBERNETES, strict=True)
 
 
+def test_dashboards_may_go_without_labels_of_grafanas(values: Path) -> None:
+    found = render(values, settings={"kubernetes.monitoring.dashboard_labels": None})
+    (labels,) = (
+        each["metadata"]["labels"] for each in found.of("ConfigMap") if each["metadata"]["name"] == "shoal-dashboards"
+    )
+    assert "grafana_dashboard" not in labels
+
+
 def test_each_part_is_scaled_apart_and_nobody_else_has_a_say(rendered: Rendered) -> None:
     scaled = {each["spec"]["scaleTargetRef"]["name"]: each["spec"] for each in rendered.of("ScaledObject")}
     deployments = {pod.name: pod for pod in rendered.pods if pod.owner["kind"] == "Deployment"}

@@ -43,6 +43,7 @@ def test_a_pool_says_the_same_keys_as_all_workers() -> None:
             "kubernetes: {model_store: {volume: {nfs: {server: a, paht: /b}}}}\n",
             "kubernetes.model_store.volume.nfs.paht: unknown key; did you mean 'path'?",
         ),
+        ("models: {shared: {batchers: 2}}\n", "models.shared.batchers: 'shared' is the name of the common batcher"),
         ("kubernetes: {pools: {b: {gpus: 1}}}\n", "kubernetes.pools: b: pools has default"),
         ("kubernetes: {model_store: {image: true, sync: {}}}\n", "give one of image, volume and sync"),
         ("kubernetes: {model_store: {volume: {}}}\n", "give one of nfs, persistent_volume_claim and host_path"),

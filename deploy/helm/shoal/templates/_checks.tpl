@@ -55,11 +55,19 @@
 {{- if and (ne $pool.engine "triton") (or $pool.triton_url $pool.triton_server) -}}
 {{- fail (printf "pools.%s: triton_url and triton_server go with engine: triton only" $name) -}}
 {{- end -}}
+{{- with $pool.pods.rolling_update -}}
+{{- if and (regexMatch "^0%?$" (toString .maxSurge)) (regexMatch "^0%?$" (toString .maxUnavailable)) -}}
+{{- fail (printf "kubernetes.worker or pools.%s: rolling_update with neither a pod more (maxSurge) nor one less (maxUnavailable) can't roll" $name) -}}
+{{- end -}}
+{{- end -}}
 {{- if and $pool.triton_url $pool.triton_server -}}
 {{- fail (printf "pools.%s: triton_url names a server that is there, triton_server one to start: not both" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $model := .Values.models | default dict -}}
+{{- if and (eq $name "shared") $model $model.batchers -}}
+{{- fail "models.shared.batchers: \"shared\" is the name of the common batcher; leave it out, or give the model another name" -}}
+{{- end -}}
 {{- if and $model $model.max_batch_size -}}
 {{- range $model.preferred_batch_size -}}
 {{- if gt (int .) (int $model.max_batch_size) -}}
