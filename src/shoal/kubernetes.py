@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from shoal.kubernetes_monitoring import Autoscaling, Monitoring
 from shoal.section import HttpAddress, Name, Port, Section, StoreUrl
@@ -24,6 +24,27 @@ ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])
 
 CountOrPercent = Annotated[str, Field(pattern=r"^[0-9]+%$")] | Annotated[int, Field(ge=0)]
 """Pods: ``1``, ``25%``."""
+
+SELECTOR_LABELS = frozenset(
+    {
+        "app.kubernetes.io/name",
+        "app.kubernetes.io/instance",
+        "app.kubernetes.io/component",
+        "shoal.dev/pool",
+        "shoal.dev/batcher",
+    }
+)
+"""What Deployments, Services and policies find their pods by."""
+
+
+def _no_selector(labels: dict[str, str]) -> dict[str, str]:
+    if taken := sorted(SELECTOR_LABELS & labels.keys()):
+        raise ValueError(f"{', '.join(taken)}: pods are selected by it, so the chart alone sets it")
+    return labels
+
+
+PodLabels = Annotated[dict[str, str], AfterValidator(_no_selector)]
+"""Labels of pods, beside the chart's own."""
 
 GraceSeconds = Annotated[int, Field(ge=1, le=86_400)]
 
@@ -201,6 +222,8 @@ class Pods(Section):
     """Kubernetes' ``topologySpreadConstraints``; the chart adds the selector. None: over nodes, as far as that goes."""
     priority_class: ObjectName | None = None
     """A PriorityClass."""
+    labels: PodLabels = Field(default_factory=dict)
+    """Of the pods, beside the chart's own, such as ``azure.workload.identity/use: "true"``."""
     annotations: dict[str, str] = Field(default_factory=dict)
     """Of the pods."""
     max_unavailable: CountOrPercent = 1
@@ -295,6 +318,8 @@ class ImageRetention(Section):
     """Off, since the bucket may hold more than Shoal's pictures, and its own lifecycle rules cost nothing."""
     schedule: str = "17 * * * *"
     """When, as cron has it."""
+    labels: PodLabels = Field(default_factory=dict)
+    """Of its pod, beside the chart's own."""
     resources: Raw = Field(default_factory=lambda: _resources("50m", "128Mi", "512Mi"))
     """Of its pod."""
     service_account: ServiceAccount = ServiceAccount()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -15,6 +16,15 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 """Up to a day: Envoy takes no longer ones, and would then go on without any of its routes."""
+
+
+_USER = re.compile(r"[a-z0-9]+://[^/?#]*@")
+
+
+def _nobody(address: str) -> str:
+    if _USER.match(address):
+        raise ValueError("must not hold a user or a password; they belong in a credentials file or a Secret")
+    return address
 
 
 def _known_scheme(url: str) -> str:
@@ -32,15 +42,18 @@ def _http_address(endpoint: str) -> str:
 StoreUrl = Annotated[
     str,
     AfterValidator(_known_scheme),
+    AfterValidator(_nobody),
     Field(json_schema_extra={"pattern": "^((s3|gs|az|memory)://|file:///)"}),
 ]
 """``s3://bucket[/prefix]``, ``gs://``, ``az://``, ``file:///`` or ``memory://``."""
 
-HttpAddress = Annotated[str, AfterValidator(_http_address), Field(json_schema_extra={"pattern": "^https?://"})]
+HttpAddress = Annotated[
+    str, AfterValidator(_http_address), AfterValidator(_nobody), Field(json_schema_extra={"pattern": "^https?://"})
+]
 """``http://…`` or ``https://…``."""
 
 
 class Section(BaseModel):
     """A part of the service file: unknown keys are errors, and a loaded one never changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, protected_namespaces=())

@@ -125,9 +125,9 @@ class Router(Section):
     max_timeout_seconds: Seconds = 300.0
     """A longer deadline is cut to this."""
     max_connections: int = Field(default=10_000, ge=1)
-    """Clients' connections; more are closed at once."""
+    """Clients' connections to each router; more are closed at once."""
     max_requests: int = Field(default=100_000, ge=1)
-    """Calls in flight over all connections; more are answered RESOURCE_EXHAUSTED."""
+    """Calls in flight over all connections of each router; more are answered RESOURCE_EXHAUSTED."""
     max_request_bytes: int = Field(default=65_536, ge=1024)
     """A message carries a reference, never a picture; a larger one is refused."""
 
@@ -183,7 +183,7 @@ class Pool(Section):
     @classmethod
     def _host_and_port(cls, url: str | None) -> str | None:
         host, _, port = (url or "localhost:1").rpartition(":")
-        if not host or "/" in host or not port.isdecimal():
+        if not host or set("/@") & set(host) or not port.isdecimal():
             raise ValueError("must be HOST:PORT, such as localhost:8001")
         return url
 
@@ -225,10 +225,14 @@ class ModelOverride(Section):
         return self
 
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+"""Of Shoal's own lines."""
+
+
 class Observe(Section):
     """Logs, and what ``shoal explain`` knows."""
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
     """The least that is logged. ``debug`` names the uuids of every batch."""
     recent_requests: int = Field(default=RECENT_REQUESTS, ge=0, le=1_000_000)
     """How many requests each batcher and each worker remembers, at about 0.6 kB. 0: none."""
@@ -263,8 +267,8 @@ class Service(Section):
     def _shared_is_the_common_batcher(self) -> Service:
         if self.override(SHARED_BATCHER).batchers:
             raise ValueError(
-                f"models.{SHARED_BATCHER}.batchers: {SHARED_BATCHER!r} is the name of the common batcher; leave it out, "
-                "or give the model another name"
+                f"models.{SHARED_BATCHER}.batchers: {SHARED_BATCHER!r} is the name of the common batcher; "
+                "leave it out, or give the model another name"
             )
         return self
 

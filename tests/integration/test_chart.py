@@ -54,14 +54,16 @@ kubernetes:
     pull_secrets: [registry]
   secrets: {tls: certificate, object_store: pictures, model_store_environment: models}
   model_store: {sync: {remove: true}}
-  image_retention: {enabled: true, service_account: {name: cleaner}}
+  image_retention: {enabled: true, labels: {team: vision}, service_account: {name: cleaner}}
   router:
+    labels: {azure.workload.identity/use: "true"}
     annotations: {note: "1"}
     priority_class: high
     affinity: {nodeAffinity: {}}
     topology_spread: []
-  batcher: {replicas: 2, leave_seconds: 5, max_unavailable: 25%}
+  batcher: {labels: {team: vision}, replicas: 2, leave_seconds: 5, max_unavailable: 25%}
   worker:
+    labels: {team: vision}
     gpus: 0
     tolerations: [{operator: Exists}]
     node_selector: {disk: fast}
@@ -324,6 +326,7 @@ def test_what_a_cluster_has_from_a_release_can_be_upgraded(scenario: tuple[str, 
         ("models.resnet-152.max_batch_size", 4, {"worker-resnet-152", "worker-yolov8", "worker-general"}),
         ("object_store.region", "eu-central-1", {"worker-resnet-152", "worker-yolov8", "worker-general"}),
         ("observe.recent_requests", 5, {"batcher", "worker"}),
+        ("observe.log_level", "debug", {"router", "batcher", "worker"}),
         ("kubernetes.batcher.leave_seconds", 3, {"batcher"}),
         ("kubernetes.router.leave_seconds", 3, {"router"}),
     ],
@@ -390,6 +393,15 @@ S3 = "object_store: {managed: false}\nmodel_store: {url: 's3://models'}\n"
         ),
         (S3 + "models: {shared: {batchers: 1}}", 'models.shared.batchers: "shared" is the name of the common batcher'),
         (S3 + "kubernetes: {worker: {rolling_update: {maxSurge: 0, maxUnavailable: 0%}}}", "can't roll"),
+        (
+            S3 + "kubernetes: {router: {labels: {app.kubernetes.io/name: x}}}",
+            "router.labels: app.kubernetes.io/name: pods",
+        ),
+        (
+            S3 + "pools: {a: {}}\nkubernetes: {pools: {a: {labels: {shoal.dev/pool: x}}}}",
+            "pools.a.labels: shoal.dev/pool",
+        ),
+        (S3 + "kubernetes: {image_retention: {labels: {shoal.dev/pool: x}}}", "image_retention.labels: shoal.dev/pool"),
         (S3 + "observe: null", "missing property 'observe'"),
         (S3 + "router: null", "missing property 'router'"),
         (S3 + "kubernetes: null", "missing property 'kubernetes'"),
@@ -467,11 +479,63 @@ def test_a_pods_gpus_are_where_the_engine_runs(everything: Path) -> None:
     assert rendered.pod("shoal-worker-a").owner["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 3}
 
 
+@pytest.mark.parametrize("component", ["batcher", "worker", "image-retention"])
+def test_pods_have_the_labels_that_are_given(component: str, everything: Path) -> None:
+    rendered = render(everything)
+    assert rendered.pod("shoal-router").labels["azure.workload.identity/use"] == "true"
+    assert all(pod.labels["team"] == "vision" for pod in rendered.selected({"app.kubernetes.io/component": component}))
+
+
+FROM_SECRETS = "auth.keys_file", "object_store.credentials_file", "model_store.credentials_file", "router.tls"
+PLAIN = re.compile(
+    r"object_store\.(url|endpoint|region)|model_store\.(url|endpoint|region|path)|router\.host|observe\.log_level"
+    r"|pools\.[^.]+\.(engine|models|triton_url)"
+)
+
+
 def test_secrets_stay_out_of_everything_but_secrets(rendered: Rendered) -> None:
+    """Every text of the service file is one that may be read by all, or the path of a Secret's file."""
     assert not rendered.of("Secret")
-    assert all(
-        "credentials.json" not in str(each.get("data", {}).get("topology.json")) for each in rendered.of("ConfigMap")
-    )
+    data = rendered.data()
+    for path, text in texts(YAML(typ="safe").load(data["service.yaml"])):
+        key = re.sub(r"^pools\.(.+)\.", "pools.x.", path)
+        assert PLAIN.fullmatch(key) or (key.startswith(FROM_SECRETS) and text.startswith("/etc/shoal/")), path
+    assert all(":" not in text and "@" not in text for _, text in texts(json.loads(data["topology.json"])))
+
+
+def texts(tree: Any, path: str = "") -> list[tuple[str, str]]:
+    """Each text of a document and the keys that lead to it."""
+    if isinstance(tree, dict):
+        return [found for key, inner in tree.items() for found in texts(inner, f"{path}.{key}".lstrip("."))]
+    if isinstance(tree, list):
+        return [found for inner in tree for found in texts(inner, path)]
+    return [(path, tree)] if isinstance(tree, str) else []
+
+
+def test_what_a_machines_own_file_names_is_in_no_object(everything: Path) -> None:
+    marked = [*FROM_SECRETS[:3], "router.tls.certificate_file", "router.tls.key_file", "pools.a.triton_server"]
+    settings = {key: f"/home/marker/{number}" for number, key in enumerate(marked)}
+    assert "marker" not in json.dumps(render(everything, settings=settings).objects)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "object_store.url",
+        "object_store.endpoint",
+        "model_store.url",
+        "model_store.endpoint",
+        "kubernetes.object_store.url",
+        "kubernetes.object_store.endpoint",
+        "kubernetes.autoscaling.prometheus_url",
+    ],
+)
+def test_addresses_hold_no_password_and_errors_do_not_quote_it(key: str, everything: Path) -> None:
+    scheme = "s3" if key.endswith("store.url") else "https"
+    done = template(everything, settings={key: f"{scheme}://someone:hush@host"})
+    assert done.returncode != 0
+    assert f"{key}: must not hold a user or a password" in done.stderr
+    assert "hush" not in done.stderr
 
 
 def test_only_the_router_is_reachable_for_others(rendered: Rendered) -> None:

@@ -56,6 +56,7 @@ def test_a_pool_says_the_same_keys_as_all_workers() -> None:
             "model_store and model_store_environment are two forms of the same",
         ),
         ("kubernetes: {secrets: {keys: Not_A_Name}}\n", "kubernetes.secrets.keys: String should match pattern"),
+        ("kubernetes: {worker: {labels: {shoal.dev/pool: a}}}\n", "kubernetes.worker.labels: shoal.dev/pool: pods are"),
         ("kubernetes: {worker: {shared_memory: much}}\n", "kubernetes.worker.shared_memory: String should match"),
         ("kubernetes: {object_store: {endpoint: minio}}\n", "must start with http:// or https://"),
     ],

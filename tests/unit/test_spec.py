@@ -112,6 +112,26 @@ def test_an_exact_name_wins_over_a_pattern_and_a_closer_pattern_over_a_wider_one
     assert service.models_of("some", ["exact", "resnet", "yolo"]) == ["exact", "resnet"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "object_store:\n  endpoint: https://someone:hush@s3.example\n",
+        "object_store:\n  url: s3://someone:hush@bucket\n",
+        "model_store:\n  url: s3://hush@bucket/prod\n",
+        "kubernetes:\n  autoscaling: {prometheus_url: 'http://:hush@prometheus:9090'}\n",
+        "pools: {a: {engine: triton, triton_url: 'someone:hush@triton:8001'}}\n",
+    ],
+)
+def test_addresses_hold_no_password_and_errors_do_not_quote_it(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"must not hold a user or a password|must be HOST:PORT") as raised:
+        parse(text, "shoal.yaml")
+    assert "hush" not in f"{raised.value} {raised.value.__cause__}"
+
+
+def test_an_at_sign_further_on_is_no_user() -> None:
+    assert parse("object_store: {url: 's3://bucket/a@b'}", "s").object_store.url == "s3://bucket/a@b"
+
+
 @pytest.mark.parametrize("patterns", [("*", "res*"), ("res*", "*net"), ("r?snet", "res*"), ("[r]esnet", "r*t")])
 def test_the_order_of_pools_counts_for_nothing(patterns: tuple[str, str]) -> None:
     """Helm sorts the keys of its values."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shoal.errors import ConfigurationError
-from shoal.spec import RECENT_REQUESTS
+from shoal.spec import RECENT_REQUESTS, LogLevel
 from shoal.topology import Endpoint
 
 _LARGEST_MESSAGE = 3 * 2**20  # workers take 4 MiB, and an item has company
@@ -45,6 +45,7 @@ def serve_batcher(
     recent_requests: Annotated[
         int, typer.Option(min=0, help="Requests remembered for 'shoal explain'; 0: none.")
     ] = RECENT_REQUESTS,
+    log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = "info",
     max_message_bytes: Annotated[
         int | None, typer.Option(min=1, max=_LARGEST_MESSAGE, help="Larger requests are refused. Default: 65536.")
     ] = None,
@@ -70,4 +71,4 @@ def serve_batcher(
         recent_requests=recent_requests if metrics else 0,
     )
     options = BatcherOptions(orders, door, Endpoint.parse(admin) if admin else FreePorts()())
-    raise typer.Exit(run_until_signal(lambda stop: serve(options, stop)))
+    raise typer.Exit(run_until_signal(lambda stop: serve(options, stop), log_level))

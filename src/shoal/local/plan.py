@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.home import Home
-    from shoal.spec import Service
+    from shoal.spec import Observe, Service
 
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
@@ -118,7 +118,7 @@ def plan(
     stores = (store(free()),) if service.object_store.runs_locally else ()
     store_url = f"http://{stores[0].listen}" if stores else None
     batchers = tuple(
-        _batcher(group, number, listen, topology.balancer, free(), free(), service.observe.recent_requests)
+        _batcher(group, number, listen, topology.balancer, free(), free(), service.observe)
         for group, endpoints in topology.batchers.items()
         for number, listen in enumerate(endpoints, 1)
     )
@@ -139,12 +139,12 @@ def _shoal(*arguments: object) -> tuple[str, ...]:
 
 
 def _batcher(
-    group: str, number: int, listen: Endpoint, balancer: Endpoint, admin: Endpoint, metrics: Endpoint, recent: int
+    group: str, number: int, listen: Endpoint, balancer: Endpoint, admin: Endpoint, metrics: Endpoint, observe: Observe
 ) -> Part:
     name = f"batcher-{group}-{number}"
     command = _shoal(
         "serve", "batcher", "--name", name, "--listen", listen, "--balancer", balancer, "--admin", admin,
-        "--metrics", metrics, "--recent-requests", recent,
+        "--metrics", metrics, "--recent-requests", observe.recent_requests, "--log-level", observe.log_level,
     )  # fmt: skip
     return Part(name, Role.BATCHER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics", group)
 

@@ -232,7 +232,7 @@ def test_push_and_pull(store: Path, tmp_path: Path) -> None:
         (["push", "tiny"], ConfigurationError, "expected one model or more and a URL"),
         (["push", "tiny", "http://x"], ConfigurationError, "URL: must start with s3://"),
         (["push", "tiny", "s3://b", "--endpoint", "x"], ConfigurationError, "--endpoint: must start with http://"),
-        (["push", "tiny", "s3://key:hunter2@b"], ConfigurationError, "no credentials"),
+        (["push", "tiny", "s3://key:hunter2@b"], ConfigurationError, "URL: must not hold a user or a password"),
         (["push", "nope", "file:///{}/b"], NotFound, "'nope' is not in"),
         (["pull", "file:///{}/b"], NotFound, "no model"),
         (["pull", "file:///{}/b", "nope"], NotFound, "has no model nope; there: no model"),

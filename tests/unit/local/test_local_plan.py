@@ -58,6 +58,12 @@ def test_every_part_listens_where_the_topology_says() -> None:
     assert len(set(taken)) == 6, "listen and metrics of the worker; those, balancer and admin of the batcher"
 
 
+def test_batchers_log_and_remember_what_the_file_says() -> None:
+    layout = lay_out(parse("observe: {log_level: debug, recent_requests: 7}", "s"))
+    (batcher,) = (part for part in layout.parts if part.role is Role.BATCHER)
+    assert batcher.command[-4:] == ("--recent-requests", "7", "--log-level", "debug")
+
+
 def test_a_store_elsewhere_is_not_run() -> None:
     layout = lay_out(parse("object_store: {url: 's3://pictures', endpoint: 'http://s3.example'}", "s"))
     assert names(layout, Role.STORE) == []

@@ -1,14 +1,46 @@
 {{/* What the schema can't tell: contradictions end the rendering. spec.py has the same rules for `shoal up`. */}}
 {{- define "shoal.checks" -}}
+{{- include "shoal.checkAddresses" . -}}
 {{- include "shoal.checkStores" . -}}
 {{- include "shoal.checkPools" . -}}
 {{- include "shoal.checkModels" . -}}
+{{- include "shoal.checkLabels" . -}}
 {{- include "shoal.checkGrace" . -}}
 {{- if regexMatch "^[0-9]" .Release.Name -}}
 {{- fail (printf "release %q: Services are named after it, and their names begin with a letter" .Release.Name) -}}
 {{- end -}}
 {{- if gt (float64 .Values.router.default_timeout_seconds) (float64 .Values.router.max_timeout_seconds) -}}
 {{- fail "router: default_timeout_seconds is over max_timeout_seconds" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Not by the schema, whose errors quote what they refuse. */}}
+{{- define "shoal.checkAddresses" -}}
+{{- $cluster := .Values.kubernetes -}}
+{{- range $key, $address := dict
+  "object_store.url" .Values.object_store.url
+  "object_store.endpoint" .Values.object_store.endpoint
+  "model_store.url" .Values.model_store.url
+  "model_store.endpoint" .Values.model_store.endpoint
+  "kubernetes.object_store.url" $cluster.object_store.url
+  "kubernetes.object_store.endpoint" $cluster.object_store.endpoint
+  "kubernetes.autoscaling.prometheus_url" $cluster.autoscaling.prometheus_url -}}
+{{- if regexMatch "^[a-z0-9]+://[^/?#]*@" ($address | default "") -}}
+{{- fail (printf "%s: must not hold a user or a password; they belong in a Secret" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "shoal.checkLabels" -}}
+{{- $parts := pick .Values.kubernetes "router" "batcher" "worker" "image_retention" -}}
+{{- range $name, $pods := .Values.kubernetes.pools | default dict -}}{{- $_ := set $parts (printf "pools.%s" $name) $pods -}}{{- end -}}
+{{- $taken := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "shoal.dev/pool" "shoal.dev/batcher" -}}
+{{- range $part, $pods := $parts -}}
+{{- range $label, $_ := ($pods | default dict).labels | default dict -}}
+{{- if has $label $taken -}}
+{{- fail (printf "kubernetes.%s.labels: %s: pods are selected by it, so the chart alone sets it" $part $label) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -34,6 +34,14 @@ shoal.dev/batcher: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
+{{/* The labels of pods: the same, and the user's. As shoal.selector, and settings: of the pods. */}}
+{{- define "shoal.podLabels" -}}
+{{ include "shoal.selector" . }}
+{{- with .settings.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{/* The labels of an object: the same, and what may change. */}}
 {{- define "shoal.labels" -}}
 {{ include "shoal.selector" . }}
