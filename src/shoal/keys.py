@@ -53,7 +53,8 @@ class Key(BaseModel):
     models: tuple[str, ...] = ("*",)
     """Names, or patterns such as ``resnet*``, of the models that it may call."""
     requests_per_second: float = Field(default=0.0, ge=0, le=1_000_000, allow_inf_nan=False)
-    """Calls over it get RESOURCE_EXHAUSTED. A second's worth may come at once. 0: no limit; the least is 0.001."""
+    """At each router: calls over it get RESOURCE_EXHAUSTED. A second's worth may come at once. 0: no limit; the
+    least is 0.001."""
 
     @model_validator(mode="before")
     @classmethod

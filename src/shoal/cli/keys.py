@@ -28,7 +28,7 @@ _SHOWN = 4  # letters of a secret, to tell keys apart
 def create(
     owner: Annotated[str, typer.Option(help="Whose key it is.")],
     models: Annotated[str, typer.Option(help="Names or patterns, with commas, of the models it may call.")] = "*",
-    requests_per_second: Annotated[float, typer.Option(min=0, help="0: no limit.")] = 0.0,
+    requests_per_second: Annotated[float, typer.Option(min=0, help="At each router. 0: no limit.")] = 0.0,
     prefix: Annotated[str | None, typer.Option(help="Where the pictures lie in the bucket; by default OWNER/.")] = None,
     file: File = None,
     service: ServiceFile = None,
