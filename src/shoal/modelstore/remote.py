@@ -95,7 +95,7 @@ class Remote:
         Raises:
             ConfigurationError: the url, a setting or the credentials file is wrong.
         """
-        if "@" in settings.url or "?" in settings.url:
+        if "?" in settings.url:
             raise ConfigurationError("the url of a model store holds no credentials; use a credentials file")
         file = settings.credentials_file
         credentials = load_credentials(Path(file).expanduser()) if file else None

@@ -272,7 +272,7 @@ async def test_what_a_restarted_triton_refuses_is_taken_back(
 
 def test_the_remote_takes_no_secrets_in_its_url() -> None:
     with pytest.raises(ConfigurationError, match="no credentials") as caught:
-        Remote.open(ObjectStore(url="s3://key:hunter2@bucket"))
+        Remote.open(ObjectStore(url="s3://bucket/models?token=hunter2"))
     assert "hunter2" not in str(caught.value)
 
 
