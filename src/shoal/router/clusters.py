@@ -150,14 +150,17 @@ def _load_assignment(name: str, hosts: Sequence[Endpoint]) -> Json:
 
 
 def _discovery(hosts: Sequence[Endpoint]) -> Json:
-    """A name may stand for many hosts, as a headless Kubernetes service does; it is asked for again as its TTL says."""
+    """A name may stand for many hosts, as a headless Kubernetes service does; it is asked for again every 5 s.
+
+    Its TTL counts for nothing: it says how long a cluster's DNS may hold an answer back, and we wouldn't wait once more.
+    """
     if all(_is_address(host.host) for host in hosts):
         return {"type": "STATIC"}
     return {
         "type": "STRICT_DNS",
         "dns_lookup_family": "V4_PREFERRED",
         "dns_refresh_rate": "5s",
-        "respect_dns_ttl": True,
+        "respect_dns_ttl": False,
     }
 
 

@@ -182,6 +182,12 @@ def test_names_are_resolved_and_addresses_are_not() -> None:
     assert cluster(files, "batcher/shared")["type"] == "STATIC"
 
 
+def test_a_name_is_asked_for_again_however_long_its_answer_holds() -> None:
+    files = render(ALICE, where=topology(batchers={"shared": [("batcher.example", 4)]}))
+    found = cluster(files, "batcher/shared")
+    assert (found["dns_refresh_rate"], found["respect_dns_ttl"]) == ("5s", False)
+
+
 def test_redacting_leaves_no_secret() -> None:
     files = config.render(Service(), topology(), KeyRing([ALICE, BOB]), MODELS, folder=FOLDER)
     assert any(SECRET in text for text in files.values())
