@@ -7,7 +7,9 @@ import contextlib
 import json
 import socket
 import sys
+from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -16,6 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection_pb2
+from prometheus_client.parser import text_string_to_metric_families
 
 from shoal import keys
 from shoal.errors import ConfigurationError
@@ -139,15 +142,22 @@ def add_model(home: Home, name: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(tmp_path: Path, *, service: str = "", workers: int = 1) -> AsyncGenerator[Rig]:
+async def running(
+    tmp_path: Path,
+    *,
+    service: str = "",
+    workers: int = 1,
+    pool: str = "default",
+    groups: dict[str, Endpoint] | None = None,
+) -> AsyncGenerator[Rig]:
+    """``groups`` are batchers of models, where nobody listens yet."""
     home = Home(tmp_path / "home")
     alice = keys.create(home.keys, "alice")
     add_model(home, "yolo")
     (tmp_path / "shoal.yaml").write_text(service)
     hosts = [free() for _ in range(workers)]
-    topology = Topology(
-        public=free(), balancer=free(), admin=free(), batchers={"shared": [free()]}, pools={"default": hosts}
-    )
+    batchers = {"shared": [free()], **{group: [endpoint] for group, endpoint in (groups or {}).items()}}
+    topology = Topology(public=free(), balancer=free(), admin=free(), batchers=batchers, pools={pool: hosts})
     topology.save(tmp_path / "topology.json")
     batcher = Server("batcher", topology.batchers["shared"][0])
     servers = [Server(f"worker-{number}", host) for number, host in enumerate(hosts)]
@@ -347,6 +357,25 @@ async def test_no_secret_is_in_envoys_dump_of_its_configuration(rig: Rig) -> Non
     assert rig.alice.key not in text
 
 
+async def test_statistics_name_a_pool_and_a_batcher_with_dots(tmp_path: Path) -> None:
+    pool, group = "team.a", "resnet_50.v1"
+    async with running(tmp_path, service=f"pools: {{{pool}: {{}}}}", pool=pool, groups={group: free()}) as rig:
+        assert await rig.code(rig.alice.key) == "OK"
+        await rig.open_stream()
+        address = f"http://{rig.topology.admin}/stats/prometheus"
+        async with aiohttp.ClientSession() as session, session.get(address) as answer:
+            families = list(text_string_to_metric_families(await answer.text()))
+    named = defaultdict(set)
+    for sample in chain.from_iterable(family.samples for family in families):
+        named[sample.labels.get("envoy_cluster_name")].add(sample.name)
+    assert named.keys() - {None} == {f"pool/{pool}", f"batcher/{group}", "batcher/shared", "workers"}
+    assert {"envoy_cluster_membership_healthy", "envoy_cluster_circuit_breakers_default_rq_open"} <= named[
+        f"pool/{pool}"
+    ]
+    assert not [name for name in named[None] if name.startswith("envoy_cluster_") and "_manager_" not in name]
+    assert named[f"batcher/{group}"] <= named["batcher/shared"]
+
+
 async def test_draining_answers_what_is_in_flight_and_refuses_what_comes(rig: Rig) -> None:
     call = asyncio.create_task(rig.code(rig.alice.key, message=b"wait"))
     await rig.batcher.echo.waiting.wait()
@@ -368,6 +397,8 @@ async def until_refused(endpoint: Endpoint) -> None:
                 _, writer = await asyncio.open_connection(*endpoint)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:  # it was taken as the listener closed
+                continue
             writer.close()
             await writer.wait_closed()
 
