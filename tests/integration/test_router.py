@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
 from shoal import keys
+from shoal.envoy_admin import EnvoyAdmin
 from shoal.errors import ConfigurationError
 from shoal.home import Home
 from shoal.router.keeper import Keeper
@@ -355,6 +356,24 @@ async def test_no_secret_is_in_envoys_dump_of_its_configuration(rig: Rig) -> Non
         text = await answer.text()
     assert "api_key_auth" in text
     assert rig.alice.key not in text
+
+
+async def test_a_connection_that_grew_old_is_replaced_and_loses_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, service="router: {max_connection_seconds: 1}") as rig, asyncio.timeout(60):
+        slow = asyncio.create_task(rig.code(rig.alice.key, message=b"wait"))
+        await rig.batcher.echo.waiting.wait()
+        _, parked = await rig.open_stream()
+        admin = EnvoyAdmin(rig.topology.admin)
+        # A second each; the first ones are told for good that they are over after 5 s.
+        for listener in ("public", "balancer"):
+            while await admin.statistic(f"http.{listener}.downstream_cx_max_duration_reached") < 7:
+                assert await rig.code(rig.alice.key) == "OK"
+                _, stream = await rig.open_stream()
+                stream.cancel()
+        await parked.write(b"still there")
+        assert await parked.read() == b"still there"
+        rig.batcher.echo.gate.set()
+        assert await slow == "OK"
 
 
 async def test_statistics_name_a_pool_and_a_batcher_with_dots(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def render(
     """
     served = sorted(model for model in models if service.pool_of(model) is not None)
     public = public_listener(topology.public, service.router, str(folder / PUBLIC_ROUTES), str(folder / SECRETS))
-    balancer = balancer_listener(topology.balancer, str(folder / BALANCER_ROUTES))
+    balancer = balancer_listener(topology.balancer, service.router, str(folder / BALANCER_ROUTES))
     metrics = [metrics_listener(topology.metrics)] if topology.metrics else []
     secrets = [secret(certificate.Files.of(service.router.tls))] if service.router.tls else []
     return {
