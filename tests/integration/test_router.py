@@ -305,8 +305,9 @@ async def test_callers_can_not_steer_envoy_by_its_own_headers(rig: Rig) -> None:
     assert seen["remaining"] > 1
 
 
-async def test_too_many_calls_in_flight_are_refused_at_once(tmp_path: Path) -> None:
-    async with running(tmp_path, service="router: {max_requests: 1}") as rig:
+@pytest.mark.parametrize("groups", [{}, {"yolo": free()}])
+async def test_too_many_calls_in_flight_are_refused_at_once(tmp_path: Path, groups: dict[str, Endpoint]) -> None:
+    async with running(tmp_path, service="router: {max_requests: 1}", groups=groups) as rig:
         first = asyncio.create_task(rig.code(rig.alice.key, message=b"wait"))
         await rig.batcher.echo.waiting.wait()
         assert (await rig.call(rig.alice.key))[0] == "RESOURCE_EXHAUSTED"
@@ -317,6 +318,26 @@ async def test_too_many_calls_in_flight_are_refused_at_once(tmp_path: Path) -> N
 async def test_a_batcher_that_is_away_is_unavailable(rig: Rig) -> None:
     await rig.batcher.server.stop(None)
     assert await rig.call(rig.alice.key) == ("UNAVAILABLE", "the service is away; trying again may help")
+
+
+@pytest.mark.parametrize("group", [free(), Endpoint("no-such-name.invalid", 1)])
+async def test_while_a_models_own_batcher_is_away_the_shared_one_answers(tmp_path: Path, group: Endpoint) -> None:
+    async with running(tmp_path, groups={"yolo": group}) as rig:
+        assert {await rig.code(rig.alice.key) for _ in range(50)} == {"OK"}
+        assert (await asyncio.gather(*(rig.code(rig.alice.key) for _ in range(50)))) == ["OK"] * 50
+
+
+async def test_a_models_own_batcher_answers_once_it_is_there(tmp_path: Path) -> None:
+    group = free()
+    async with running(tmp_path, groups={"yolo": group}) as rig, asyncio.timeout(PATIENCE):
+        assert (await rig.call(rig.alice.key))["server"] == "batcher"
+        own = Server("own", group)
+        await own.server.start()
+        while (await rig.call(rig.alice.key))["server"] != "own":  # each call a round trip
+            pass
+        assert {(await rig.call(rig.alice.key))["server"] for _ in range(50)} == {"own"}
+        await own.server.stop(None)
+        assert {await rig.code(rig.alice.key) for _ in range(50)} == {"OK"}
 
 
 async def test_http_1_gets_plain_text(rig: Rig) -> None:
@@ -387,7 +408,13 @@ async def test_statistics_name_a_pool_and_a_batcher_with_dots(tmp_path: Path) ->
     named = defaultdict(set)
     for sample in chain.from_iterable(family.samples for family in families):
         named[sample.labels.get("envoy_cluster_name")].add(sample.name)
-    assert named.keys() - {None} == {f"pool/{pool}", f"batcher/{group}", "batcher/shared", "workers"}
+    assert named.keys() - {None} == {
+        f"pool/{pool}",
+        f"batcher/{group}",
+        f"own/{group}",
+        "batcher/shared",
+        "workers",
+    }
     assert {"envoy_cluster_membership_healthy", "envoy_cluster_circuit_breakers_default_rq_open"} <= named[
         f"pool/{pool}"
     ]

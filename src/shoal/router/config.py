@@ -45,7 +45,7 @@ _REDACTED = "[redacted]"
 _CLUSTER_NAME: Json = {
     "tag_name": "envoy.cluster_name",
     "regex": (
-        r"^cluster\.(((?:pool|batcher)/.+?|[^./]+)\.)"
+        r"^cluster\.(((?:pool|batcher|own)/.+?|[^./]+)\.)"
         r"(?:circuit_breakers\.[^.]+\.|(?:health_check|http2|outlier_detection)\."
         r"|(?:canary|external|internal)\.(?=upstream_rq_)|default\.(?=total_match_count$))?[^.]+$"
     ),

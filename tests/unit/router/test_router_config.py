@@ -81,7 +81,9 @@ def test_every_route_leads_to_a_cluster_that_exists() -> None:
 def test_a_model_with_its_own_batchers_is_queued_there() -> None:
     where = topology(batchers={"shared": [("127.0.0.1", 4)], "yolo": [("127.0.0.1", 6), ("127.0.0.1", 7)]})
     files = render(ALICE, where=where)
-    assert by_model(files)["yolo"]["route"]["cluster"] == "batcher/yolo"
+    assert by_model(files)["yolo"]["route"]["cluster"] == "own/yolo"
+    names = cluster(files, "own/yolo")["cluster_type"]["typed_config"]["clusters"]
+    assert names == ["batcher/yolo", "batcher/shared"]
     assert by_model(files)["resnet-50"]["route"]["cluster"] == "batcher/shared"
     assert len(cluster(files, "batcher/yolo")["load_assignment"]["endpoints"][0]["lb_endpoints"]) == 2
 
