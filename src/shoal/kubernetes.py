@@ -268,9 +268,10 @@ class BatcherPods(Pods):
     """Pods of the shared batcher. Each forms batches of its own, so one gives the largest."""
     resources: Raw = Field(default_factory=lambda: _resources("500m", "256Mi", "1Gi"))
     """Of each pod."""
-    leave_seconds: GraceSeconds = 15
-    """How long a pod that is to end still takes calls: until every router knows from DNS that it leaves."""
-    termination_grace_seconds: GraceSeconds = 50
+    leave_seconds: GraceSeconds = 40
+    """How long a pod that is to end still takes calls: until every router knows that it leaves. The cluster's DNS may
+    hold the old answer for 30 s, and routers ask every 5 s."""
+    termination_grace_seconds: GraceSeconds = 75
     """``leave_seconds``, 30 s for calls in flight, and some to spare."""
     service_account: ServiceAccount = ServiceAccount()
 
@@ -295,9 +296,9 @@ class PoolPods(Pods):
     """Of Triton; GPUs are added."""
     startup_seconds: int = Field(default=600, ge=10, le=86_400)
     """How long fetching all models may take, and then loading and warming them, before the container is tried anew."""
-    min_ready_seconds: int = Field(default=15, ge=0, le=3600)
+    min_ready_seconds: int = Field(default=40, ge=0, le=3600)
     """In a rollout: how long a new pod is ready before the next old one goes. Routers learn of it from DNS, which may
-    take 10 s."""
+    take 35 s."""
     rolling_update: Raw | None = None
     """A Deployment's ``maxSurge`` and ``maxUnavailable``. None: one more pod first; with GPUs one less, since a free
     GPU may not be there."""

@@ -126,6 +126,9 @@ class Router(Section):
     """A longer deadline is cut to this."""
     max_connections: int = Field(default=10_000, ge=1)
     """Clients' connections to each router; more are closed at once."""
+    max_connection_seconds: Seconds = 600.0
+    """An older connection, and one from a batcher, is asked to be opened anew, at another router if there are several;
+    calls in flight on it go on."""
     max_requests: int = Field(default=100_000, ge=1)
     """Calls in flight over all connections of each router; more are answered RESOURCE_EXHAUSTED."""
     max_request_bytes: int = Field(default=65_536, ge=1024)

@@ -385,7 +385,7 @@ S3 = "object_store: {managed: false}\nmodel_store: {url: 's3://models'}\n"
         (S3 + "kubernetes: {model_store: {image: true, sync: {}}}", "give one of image, volume and sync"),
         (S3 + "kubernetes: {model_store: {volume: {}}}", "give one of nfs, persistent_volume_claim and host_path"),
         (S3 + "kubernetes: {secrets: {object_store: a, object_store_environment: b}}", "two forms of the same"),
-        (S3 + "kubernetes: {batcher: {leave_seconds: 20}}", "must be over 50"),
+        (S3 + "kubernetes: {batcher: {leave_seconds: 50}}", "must be over 80"),
         (S3 + "kubernetes: {worker: {termination_grace_seconds: 30}}", "must be over 32"),
         (
             S3 + "kubernetes: {router: {leave_seconds: 28}}",

@@ -7,7 +7,9 @@ import contextlib
 import json
 import socket
 import sys
+from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -16,8 +18,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection_pb2
+from prometheus_client.parser import text_string_to_metric_families
 
 from shoal import keys
+from shoal.envoy_admin import EnvoyAdmin
 from shoal.errors import ConfigurationError
 from shoal.home import Home
 from shoal.router.keeper import Keeper
@@ -139,15 +143,22 @@ def add_model(home: Home, name: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(tmp_path: Path, *, service: str = "", workers: int = 1) -> AsyncGenerator[Rig]:
+async def running(
+    tmp_path: Path,
+    *,
+    service: str = "",
+    workers: int = 1,
+    pool: str = "default",
+    groups: dict[str, Endpoint] | None = None,
+) -> AsyncGenerator[Rig]:
+    """``groups`` are batchers of models, where nobody listens yet."""
     home = Home(tmp_path / "home")
     alice = keys.create(home.keys, "alice")
     add_model(home, "yolo")
     (tmp_path / "shoal.yaml").write_text(service)
     hosts = [free() for _ in range(workers)]
-    topology = Topology(
-        public=free(), balancer=free(), admin=free(), batchers={"shared": [free()]}, pools={"default": hosts}
-    )
+    batchers = {"shared": [free()], **{group: [endpoint] for group, endpoint in (groups or {}).items()}}
+    topology = Topology(public=free(), balancer=free(), admin=free(), batchers=batchers, pools={pool: hosts})
     topology.save(tmp_path / "topology.json")
     batcher = Server("batcher", topology.batchers["shared"][0])
     servers = [Server(f"worker-{number}", host) for number, host in enumerate(hosts)]
@@ -294,8 +305,9 @@ async def test_callers_can_not_steer_envoy_by_its_own_headers(rig: Rig) -> None:
     assert seen["remaining"] > 1
 
 
-async def test_too_many_calls_in_flight_are_refused_at_once(tmp_path: Path) -> None:
-    async with running(tmp_path, service="router: {max_requests: 1}") as rig:
+@pytest.mark.parametrize("groups", [{}, {"yolo": free()}])
+async def test_too_many_calls_in_flight_are_refused_at_once(tmp_path: Path, groups: dict[str, Endpoint]) -> None:
+    async with running(tmp_path, service="router: {max_requests: 1}", groups=groups) as rig:
         first = asyncio.create_task(rig.code(rig.alice.key, message=b"wait"))
         await rig.batcher.echo.waiting.wait()
         assert (await rig.call(rig.alice.key))[0] == "RESOURCE_EXHAUSTED"
@@ -306,6 +318,26 @@ async def test_too_many_calls_in_flight_are_refused_at_once(tmp_path: Path) -> N
 async def test_a_batcher_that_is_away_is_unavailable(rig: Rig) -> None:
     await rig.batcher.server.stop(None)
     assert await rig.call(rig.alice.key) == ("UNAVAILABLE", "the service is away; trying again may help")
+
+
+@pytest.mark.parametrize("group", [free(), Endpoint("no-such-name.invalid", 1)])
+async def test_while_a_models_own_batcher_is_away_the_shared_one_answers(tmp_path: Path, group: Endpoint) -> None:
+    async with running(tmp_path, groups={"yolo": group}) as rig:
+        assert {await rig.code(rig.alice.key) for _ in range(50)} == {"OK"}
+        assert (await asyncio.gather(*(rig.code(rig.alice.key) for _ in range(50)))) == ["OK"] * 50
+
+
+async def test_a_models_own_batcher_answers_once_it_is_there(tmp_path: Path) -> None:
+    group = free()
+    async with running(tmp_path, groups={"yolo": group}) as rig, asyncio.timeout(PATIENCE):
+        assert (await rig.call(rig.alice.key))["server"] == "batcher"
+        own = Server("own", group)
+        await own.server.start()
+        while (await rig.call(rig.alice.key))["server"] != "own":  # each call a round trip
+            pass
+        assert {(await rig.call(rig.alice.key))["server"] for _ in range(50)} == {"own"}
+        await own.server.stop(None)
+        assert {await rig.code(rig.alice.key) for _ in range(50)} == {"OK"}
 
 
 async def test_http_1_gets_plain_text(rig: Rig) -> None:
@@ -347,6 +379,49 @@ async def test_no_secret_is_in_envoys_dump_of_its_configuration(rig: Rig) -> Non
     assert rig.alice.key not in text
 
 
+async def test_a_connection_that_grew_old_is_replaced_and_loses_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, service="router: {max_connection_seconds: 1}") as rig, asyncio.timeout(60):
+        slow = asyncio.create_task(rig.code(rig.alice.key, message=b"wait"))
+        await rig.batcher.echo.waiting.wait()
+        _, parked = await rig.open_stream()
+        admin = EnvoyAdmin(rig.topology.admin)
+        # A second each; the first ones are told for good that they are over after 5 s.
+        for listener in ("public", "balancer"):
+            while await admin.statistic(f"http.{listener}.downstream_cx_max_duration_reached") < 7:
+                assert await rig.code(rig.alice.key) == "OK"
+                _, stream = await rig.open_stream()
+                stream.cancel()
+        await parked.write(b"still there")
+        assert await parked.read() == b"still there"
+        rig.batcher.echo.gate.set()
+        assert await slow == "OK"
+
+
+async def test_statistics_name_a_pool_and_a_batcher_with_dots(tmp_path: Path) -> None:
+    pool, group = "team.a", "resnet_50.v1"
+    async with running(tmp_path, service=f"pools: {{{pool}: {{}}}}", pool=pool, groups={group: free()}) as rig:
+        assert await rig.code(rig.alice.key) == "OK"
+        await rig.open_stream()
+        address = f"http://{rig.topology.admin}/stats/prometheus"
+        async with aiohttp.ClientSession() as session, session.get(address) as answer:
+            families = list(text_string_to_metric_families(await answer.text()))
+    named = defaultdict(set)
+    for sample in chain.from_iterable(family.samples for family in families):
+        named[sample.labels.get("envoy_cluster_name")].add(sample.name)
+    assert named.keys() - {None} == {
+        f"pool/{pool}",
+        f"batcher/{group}",
+        f"own/{group}",
+        "batcher/shared",
+        "workers",
+    }
+    assert {"envoy_cluster_membership_healthy", "envoy_cluster_circuit_breakers_default_rq_open"} <= named[
+        f"pool/{pool}"
+    ]
+    assert not [name for name in named[None] if name.startswith("envoy_cluster_") and "_manager_" not in name]
+    assert named[f"batcher/{group}"] <= named["batcher/shared"]
+
+
 async def test_draining_answers_what_is_in_flight_and_refuses_what_comes(rig: Rig) -> None:
     call = asyncio.create_task(rig.code(rig.alice.key, message=b"wait"))
     await rig.batcher.echo.waiting.wait()
@@ -368,6 +443,8 @@ async def until_refused(endpoint: Endpoint) -> None:
                 _, writer = await asyncio.open_connection(*endpoint)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:  # it was taken as the listener closed
+                continue
             writer.close()
             await writer.wait_closed()
 

@@ -49,8 +49,9 @@ kubernetes:
   model_store: {{volume: {{nfs: {{server: nfs.example, path: /exports/models}}}}}}
   router: {{replicas: 2, concurrency: 1}}
   image_retention: {{enabled: true}}
-  # The Triton that stands in for the image is older than the flag.
-  worker: {{allow_client_shared_memory: false}}
+  # The Triton that stands in for the image is older than the flag. No DNS here holds an answer back, so that routers
+  # know a new worker after 5 s; the batcher leaves as slowly as in a cluster.
+  worker: {{allow_client_shared_memory: false, min_ready_seconds: 10}}
 """
 RATE = 8.0
 

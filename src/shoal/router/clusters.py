@@ -6,6 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from shoal.router.resources import Json, address, extension, typed
+from shoal.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,9 @@ ADMIN = "admin"
 """The cluster of Envoy's own admin address, for those two paths of it that others may read."""
 
 _UNBOUNDED = 1_000_000  # where the parts themselves bound: batching streams by permits, connections by requests
+_ONE_IS_ENOUGH = 1_000_000  # percent
+_AT_ONCE: Json = {"update_merge_window": "0s"}
+"""A host's second change within a second would count only after it: calls would go on to one that has just died."""
 _STREAMS_PER_CONNECTION = 100_000  # a batcher's and a worker's own limit is what binds
 
 
@@ -33,16 +37,34 @@ def pool_cluster(pool: str) -> str:
     return f"pool/{pool}"
 
 
+def own_batcher_cluster(group: str) -> str:
+    """The cluster of a model with a batcher group of its own: that group, or the shared one while it has no host."""
+    return f"own/{group}"
+
+
 def clusters(service: Service, topology: Topology) -> list[Json]:
     """All clusters. They depend on addresses only, never on keys or models."""
     batchers = [_batcher(group, hosts, service.router.max_requests) for group, hosts in topology.batchers.items()]
+    own = [_own_batcher(group, service.router.max_requests) for group in topology.batchers if group != SHARED_BATCHER]
     pools = [_pool(pool, hosts) for pool, hosts in topology.pools.items()]
+    any_worker = _first_healthy(ANY_WORKER, [pool_cluster(pool) for pool in topology.pools])
     admin = [_admin(topology.admin)] if topology.metrics else []
-    return [*batchers, *pools, _any_worker(list(topology.pools)), *admin]
+    return [*batchers, *own, *pools, any_worker, *admin]
 
 
 def _batcher(group: str, hosts: Sequence[Endpoint], max_requests: int) -> Json:
-    return {**_cluster(batcher_cluster(group), hosts, max_requests), "lb_policy": "LEAST_REQUEST"}
+    cluster = {**_cluster(batcher_cluster(group), hosts, max_requests), "lb_policy": "LEAST_REQUEST"}
+    # As long as one host is healthy, nothing goes to the shared group.
+    cluster["load_assignment"]["policy"] = {"overprovisioning_factor": _ONE_IS_ENOUGH}
+    return cluster
+
+
+def _own_batcher(group: str, max_requests: int) -> Json:
+    """A new group's pods may not be there yet, and those of one that was taken out are gone before routers know."""
+    names = [batcher_cluster(group), batcher_cluster(SHARED_BATCHER)]
+    # Envoy counts retries here, and all else where the hosts are.
+    breakers = {"thresholds": [{"max_retries": max_requests}]}
+    return {**_first_healthy(own_batcher_cluster(group), names), "circuit_breakers": breakers}
 
 
 def _pool(pool: str, hosts: Sequence[Endpoint]) -> Json:
@@ -66,7 +88,7 @@ def _pool(pool: str, hosts: Sequence[Endpoint]) -> Json:
             ]
         },
         # No panic mode: a stream to a worker that can't take it only comes back later than the refusal would.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "common_lb_config": {**_AT_ONCE, "healthy_panic_threshold": {"value": 0}},
         "health_checks": [_health_check()],
     }
 
@@ -102,13 +124,12 @@ def _outlier_detection() -> Json:
     }
 
 
-def _any_worker(pools: Sequence[str]) -> Json:
-    """The pools' clusters in order: the first with a healthy worker answers."""
+def _first_healthy(name: str, names: Sequence[str]) -> Json:
+    """Other clusters in order: the first with a healthy host answers."""
     kind = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
-    names = [pool_cluster(pool) for pool in pools]
     return typed(
         "envoy.config.cluster.v3.Cluster",
-        name=ANY_WORKER,
+        name=name,
         connect_timeout="1s",
         lb_policy="CLUSTER_PROVIDED",
         cluster_type=extension("envoy.clusters.aggregate", kind, clusters=names),
@@ -135,6 +156,7 @@ def _cluster(name: str, hosts: Sequence[Endpoint], max_requests: int, **http2_op
         load_assignment=_load_assignment(name, hosts),
         circuit_breakers={"thresholds": [_thresholds(max_requests)]},
         outlier_detection=_outlier_detection(),
+        common_lb_config=_AT_ONCE,
         typed_extension_protocol_options={
             options: typed(options, explicit_http_config={"http2_protocol_options": http2})
         },
@@ -150,14 +172,17 @@ def _load_assignment(name: str, hosts: Sequence[Endpoint]) -> Json:
 
 
 def _discovery(hosts: Sequence[Endpoint]) -> Json:
-    """A name may stand for many hosts, as a headless Kubernetes service does; it is asked for again as its TTL says."""
+    """A name may stand for many hosts, as a headless Kubernetes service does; it is asked for again every 5 s.
+
+    Its TTL counts for nothing: a cluster's DNS may have held the answer for that long already.
+    """
     if all(_is_address(host.host) for host in hosts):
         return {"type": "STATIC"}
     return {
         "type": "STRICT_DNS",
         "dns_lookup_family": "V4_PREFERRED",
         "dns_refresh_rate": "5s",
-        "respect_dns_ttl": True,
+        "respect_dns_ttl": False,
     }
 
 

@@ -42,6 +42,18 @@ PUBLIC_ROUTES = "rds-public.json"
 BALANCER_ROUTES = "rds-balancer.json"
 
 _REDACTED = "[redacted]"
+_CLUSTER_NAME: Json = {
+    "tag_name": "envoy.cluster_name",
+    "regex": (
+        r"^cluster\.(((?:pool|batcher|own)/.+?|[^./]+)\.)"
+        r"(?:circuit_breakers\.[^.]+\.|(?:health_check|http2|outlier_detection)\."
+        r"|(?:canary|external|internal)\.(?=upstream_rq_)|default\.(?=total_match_count$))?[^.]+$"
+    ),
+}
+"""A cluster's name in what it counts, whole: Envoy's own rule ends it at the first dot, which a pool or model may have.
+
+A name itself must not end like a group of statistics, such as ``.http2``.
+"""
 
 
 def render(
@@ -58,7 +70,7 @@ def render(
     """
     served = sorted(model for model in models if service.pool_of(model) is not None)
     public = public_listener(topology.public, service.router, str(folder / PUBLIC_ROUTES), str(folder / SECRETS))
-    balancer = balancer_listener(topology.balancer, str(folder / BALANCER_ROUTES))
+    balancer = balancer_listener(topology.balancer, service.router, str(folder / BALANCER_ROUTES))
     metrics = [metrics_listener(topology.metrics)] if topology.metrics else []
     secrets = [secret(certificate.Files.of(service.router.tls))] if service.router.tls else []
     return {
@@ -86,6 +98,7 @@ def _bootstrap(service: Service, topology: Topology, folder: Path) -> Json:
             "lds_config": config_file(str(folder / LISTENERS)),
             "cds_config": config_file(str(folder / CLUSTERS)),
         },
+        "stats_config": {"stats_tags": [_CLUSTER_NAME], "allow_default_tag_overrides": True},
         "overload_manager": {
             "resource_monitors": [
                 extension(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _CONNECTION_BUFFER_BYTES = 1024 * 1024
 _STREAMS_PER_CONNECTION = 100_000
+_AGE_JITTER_PERCENT = 20
+"""Clients that came together are asked to connect anew one after the other."""
 _NOWHERE: Json = {"address_prefix": "255.255.255.255", "prefix_len": 32}
 _STAYS: Json = {"ignore_global_conn_limit": True, "drain_type": "MODIFY_ONLY"}
 """A listener that clients can't crowd out, and that serves on while the public one leaves."""
@@ -37,6 +39,7 @@ def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secret
         PUBLIC,
         endpoint,
         rds=_rds(PUBLIC, routes_file),
+        common_http_protocol_options=_age(router),
         transport_socket=transport_socket(secrets_file) if router.tls else None,
         http_filters=[
             extension(API_KEY_AUTH, "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"),
@@ -58,10 +61,16 @@ def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secret
     return {**listener, "traffic_direction": "INBOUND"}  # it leaves before the balancer does
 
 
-def balancer_listener(endpoint: Endpoint, routes_file: str) -> Json:
+def balancer_listener(endpoint: Endpoint, router: Router, routes_file: str) -> Json:
     """Where batchers open batching streams. Parked streams are idle for as long as there is nothing to do."""
-    routes = _rds(BALANCER, routes_file)
-    listener = _listener(BALANCER, endpoint, rds=routes, http_filters=[_router_filter()], stream_idle_timeout="0s")
+    listener = _listener(
+        BALANCER,
+        endpoint,
+        rds=_rds(BALANCER, routes_file),
+        common_http_protocol_options=_age(router),
+        http_filters=[_router_filter()],
+        stream_idle_timeout="0s",
+    )
     return {**listener, **_STAYS}
 
 
@@ -69,6 +78,14 @@ def metrics_listener(endpoint: Endpoint) -> Json:
     """Where the admin address's metrics and readiness can be read, and nothing else of it reached."""
     listener = _listener(METRICS, endpoint, route_config=metrics_routes(), http_filters=[_router_filter()])
     return {**listener, **_STAYS}
+
+
+def _age(router: Router) -> Json:
+    """A connection stays with its router, so only a new one finds a router that was added. Streams keep theirs."""
+    return {
+        "max_connection_duration": seconds(router.max_connection_seconds),
+        "max_connection_duration_jitter": {"value": _AGE_JITTER_PERCENT},
+    }
 
 
 def _rds(name: str, routes_file: str) -> Json:

@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from shoal.errors import Code
-from shoal.router.clusters import ADMIN, ANY_WORKER, batcher_cluster, pool_cluster
+from shoal.router.clusters import ADMIN, ANY_WORKER, batcher_cluster, own_batcher_cluster, pool_cluster
 from shoal.router.resources import CLIENT_HEADER, KEY_HEADER, MODEL_HEADER, Json, header, seconds, typed
+from shoal.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,9 +101,10 @@ def _configuration(name: str, *, routes: list[Json], **fields: Json) -> Json:
 
 
 def _inference(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
+    cluster = batcher_cluster(batcher) if batcher == SHARED_BATCHER else own_batcher_cluster(batcher)
     return {
         "match": _match(_INFERENCE, model),
-        "route": _deadlined(router, batcher_cluster(batcher)),
+        "route": _deadlined(router, cluster),
         "typed_per_filter_config": _permissions(model, keys),
     }
 

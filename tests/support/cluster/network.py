@@ -22,8 +22,8 @@ NODE_ADDRESS = "10.244.0.1"
 DOMAIN = "cluster.local"
 _LONGEST_LINE = 16 * 2**20
 _TESTS = Path(__file__).resolve().parents[2]
-_TTL_SECONDS = 5
-"""As CoreDNS has it for services."""
+_TTL_SECONDS = 30
+"""As most clusters' CoreDNS has it for services."""
 
 
 def ip(*words: object) -> None:

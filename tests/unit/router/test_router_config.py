@@ -81,7 +81,9 @@ def test_every_route_leads_to_a_cluster_that_exists() -> None:
 def test_a_model_with_its_own_batchers_is_queued_there() -> None:
     where = topology(batchers={"shared": [("127.0.0.1", 4)], "yolo": [("127.0.0.1", 6), ("127.0.0.1", 7)]})
     files = render(ALICE, where=where)
-    assert by_model(files)["yolo"]["route"]["cluster"] == "batcher/yolo"
+    assert by_model(files)["yolo"]["route"]["cluster"] == "own/yolo"
+    names = cluster(files, "own/yolo")["cluster_type"]["typed_config"]["clusters"]
+    assert names == ["batcher/yolo", "batcher/shared"]
     assert by_model(files)["resnet-50"]["route"]["cluster"] == "batcher/shared"
     assert len(cluster(files, "batcher/yolo")["load_assignment"]["endpoints"][0]["lb_endpoints"]) == 2
 
@@ -180,6 +182,12 @@ def test_names_are_resolved_and_addresses_are_not() -> None:
     files = render(ALICE, where=where)
     assert cluster(files, "pool/default")["type"] == "STRICT_DNS"
     assert cluster(files, "batcher/shared")["type"] == "STATIC"
+
+
+def test_a_name_is_asked_for_again_however_long_its_answer_holds() -> None:
+    files = render(ALICE, where=topology(batchers={"shared": [("batcher.example", 4)]}))
+    found = cluster(files, "batcher/shared")
+    assert (found["dns_refresh_rate"], found["respect_dns_ttl"]) == ("5s", False)
 
 
 def test_redacting_leaves_no_secret() -> None:
