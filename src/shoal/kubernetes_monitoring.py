@@ -22,6 +22,9 @@ class Monitoring(Section):
     """Rules look at windows of a minute: four scrapes."""
     rules: bool = True
     """A PrometheusRule with the recorded signals, which dashboards and autoscaling need, and the alerts."""
+    runbook_base: HttpAddress | None = None
+    """URL of the folder that has ``docs/alerts.md``, for the alerts' annotation ``runbook_url``, such as
+    ``https://git.example/shoal/blob/main``. None: the annotation is the path alone."""
     dashboards: bool = True
     """A ConfigMap with Grafana's dashboards."""
     dashboard_labels: dict[str, str] = Field(default_factory=lambda: {"grafana_dashboard": "1"})

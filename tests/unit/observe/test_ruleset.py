@@ -89,6 +89,13 @@ def test_the_chapter_explains_no_alert_that_is_gone() -> None:
     assert set(re.findall(r"\(alerts.md#(shoal\w+)\)", (DOCS / "operate.md").read_text())) == anchors
 
 
+def test_a_runbook_is_an_address_where_its_base_is_known() -> None:
+    for base, start in (("", ""), ("https://git.example/a", "https://git.example/a/")):
+        groups = YAML(typ="safe").load(render(base))["groups"]
+        found = [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"] if "alert" in rule]
+        assert found == [f"{start}{alert.runbook}" for alert in ALERTS]
+
+
 def test_needs_follows_recorded_signals() -> None:
     assert needs("max(shoal:pool_gpu_utilization:ratio) / nv_inference_count") == {Origin.GPU, Origin.TRITON}
     assert not needs("shoal:pool_slot_demand:ratio")
