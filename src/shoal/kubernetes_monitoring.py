@@ -21,7 +21,11 @@ class Monitoring(Section):
     scrape_interval_seconds: int = Field(default=15, ge=1, le=60)
     """Rules look at windows of a minute: four scrapes."""
     rules: bool = True
-    """A PrometheusRule with the recorded signals, which dashboards and autoscaling need, and the alerts."""
+    """A PrometheusRule with the recorded signals, which dashboards and autoscaling need, and the alerts. Of several
+    releases under one Prometheus, one has it for all."""
+    runbook_base: HttpAddress | None = None
+    """URL of the folder that has ``docs/alerts.md``, for the alerts' annotation ``runbook_url``, such as
+    ``https://git.example/shoal/blob/main``. None: the annotation is the path alone."""
     dashboards: bool = True
     """A ConfigMap with Grafana's dashboards."""
     dashboard_labels: dict[str, str] = Field(default_factory=lambda: {"grafana_dashboard": "1"})

@@ -162,6 +162,12 @@ def test_the_rules_are_the_codes(rendered: Rendered) -> None:
     assert rule["spec"] == YAML(typ="safe").load(ruleset.render())
 
 
+def test_runbooks_are_found_under_a_base(values: Path) -> None:
+    base = "https://git.example/shoal"
+    (rule,) = render(values, settings={"kubernetes.monitoring.runbook_base": f"{base}/"}).of("PrometheusRule")
+    assert rule["spec"] == YAML(typ="safe").load(ruleset.render(base))
+
+
 def test_grafanas_sidecar_finds_the_dashboards(rendered: Rendered) -> None:
     (found,) = [each for each in rendered.of("ConfigMap") if each["metadata"]["name"] == "shoal-dashboards"]
     assert found["metadata"]["labels"]["grafana_dashboard"] == "1"

@@ -27,6 +27,7 @@ from shoal.home import Home
 from shoal.router.keeper import Keeper
 from shoal.router.process import serve
 from shoal.topology import Endpoint, Topology
+from support.metrics import sample
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -318,6 +319,9 @@ async def test_too_many_calls_in_flight_are_refused_at_once(tmp_path: Path, grou
 async def test_a_batcher_that_is_away_is_unavailable(rig: Rig) -> None:
     await rig.batcher.server.stop(None)
     assert await rig.call(rig.alice.key) == ("UNAVAILABLE", "the service is away; trying again may help")
+    failed = {"envoy_cluster_name": "batcher/shared", "envoy_response_code_class": "5"}
+    metrics = f"http://{rig.topology.admin}/stats/prometheus"
+    assert await sample(metrics, "envoy_cluster_upstream_rq_xx_total", **failed) == 1  # as the parser calls it
 
 
 @pytest.mark.parametrize("group", [free(), Endpoint("no-such-name.invalid", 1)])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import uuid
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 from PIL import Image
+from ruamel.yaml import YAML
 
 from observing.boards import Board, Panel, Target, boards
 from observing.load import callers
@@ -16,16 +19,20 @@ from observing.prometheus import Prometheus, watching
 from shoal.client import AsyncClient
 from shoal.errors import NotFound
 from shoal.kubernetes_monitoring import PoolScale
-from shoal.observe.ruleset import ALERTS, RECORDINGS, expand, needs
+from shoal.observe.ruleset import ALERTS, RECORDINGS, needs, to_yaml
 from shoal.observe.scrape import LOCAL
+from support.model_sync import model_sync
 from support.pictures import encode
-from support.stack import running_stack
-from support.tiny_models import BATCHING, add_slow_classifier
+from support.s3 import running_s3
+from support.stack import running_stack, shoal
+from support.tiny_models import BATCHING, add_slow_classifier, add_tiny_classifier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from shoal.observe.rules import Condition, Recording
+    from support.model_sync import Sync
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -67,7 +74,8 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
     with running_stack(folder / "home", models=add_slow_classifier, service=SERVICE) as stack:
         stack.shoal("render", "prometheus", "--output", folder, "--scrape-interval", 1)
         async with (
-            watching(folder / "prometheus.yml", folder / "data") as prometheus,
+            synced(folder) as sync,
+            watching(with_model_sync(folder / "prometheus.yml", sync), folder / "data") as prometheus,
             AsyncClient(stack.target, api_key=stack.api_key, timeout_seconds=60) as client,
         ):
             start = (await prometheus.now("time()"))[0].points[0][0]
@@ -83,12 +91,42 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
             yield Watched(prometheus, start, end)
 
 
+@asynccontextmanager
+async def synced(folder: Path) -> AsyncIterator[Sync]:
+    """A model-sync, which ``shoal up`` has none of, over a store with one published model."""
+    with running_s3(folder / "s3", "models") as server:
+        access = ("--endpoint", server.address, "--credentials-file", server.credentials_file)
+        add_tiny_classifier(folder / "local")
+        shoal(folder / "builder", "model", "push", "tiny", server.url, *access, "--store", folder / "local")
+        store = {
+            "path": str(folder / "volume" / "models"),
+            "url": server.url,
+            "endpoint": server.address,
+            "credentials_file": str(server.credentials_file),
+        }
+        file = folder / "model-sync.yaml"
+        file.write_text(json.dumps({"model_store": store}))
+        async with model_sync(file) as sync:
+            yield sync
+
+
+def with_model_sync(file: Path, sync: Sync) -> Path:
+    """Adds the target, with the labels that a PodMonitor gives it."""
+    made = YAML(typ="safe").load(file.read_text())
+    labels = {"service": LOCAL, "component": "model-sync", "pool": "default", "instance": "worker"}
+    target = {"targets": [str(sync.metrics)], "labels": labels}
+    made["scrape_configs"].append({"job_name": "model-sync", "static_configs": [target]})
+    file.write_text(to_yaml(made))
+    return file
+
+
 async def test_every_part_is_scraped(watched: Watched) -> None:
     found = await watched.prometheus.now(f'up{{service="{LOCAL}"}}')
     assert {(it.labels["component"], it.labels.get("pool", ""), it.labels.get("batcher", "")) for it in found} == {
         ("router", "", ""),
         ("batcher", "", "shared"),
         ("worker", "default", ""),
+        ("model-sync", "default", ""),
     }
     assert all(it.points[-1][1] == 1 for it in found)
 
@@ -116,7 +154,10 @@ async def test_what_every_alert_looks_at_has_data(watched: Watched, condition: C
 async def test_too_much_load_fires_the_alert_and_nothing_else_is_critical(watched: Watched) -> None:
     fired = await watched.prometheus.now('ALERTS{alertstate="firing", severity="critical"}')
     assert {it.labels["alertname"] for it in fired} >= {"ShoalOverloaded"}
-    assert not {it.labels["alertname"] for it in fired} & {"ShoalFailing", "ShoalPoolAway", "ShoalStoreFailing"}
+    assert not {it.labels["alertname"] for it in fired} & {
+        *("ShoalFailing", "ShoalRouterFailing", "ShoalStoreFailing"),
+        *("ShoalPoolAway", "ShoalBatcherAway", "ShoalRouterAway"),
+    }
 
 
 async def test_autoscaling_would_act_before_the_first_refusal(watched: Watched) -> None:
@@ -134,8 +175,6 @@ async def check(watched: Watched, expression: str) -> None:
     """Fails unless ``expression`` gave something in the run; skips what needs more than this machine has."""
     if missing := needs(expression):
         pytest.skip(f"needs {' and '.join(sorted(missing))}: see test_prometheus_triton")
-    if "shoal_model_sync" in expand(expression):
-        pytest.skip("model-sync runs in clusters alone; see test_metrics_exported")
     found = await watched.prometheus.over(expression, watched.start, watched.end, 1)
     assert any(series.points for series in found)
 

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 MODEL = 'service="s",model="m"'
 SERVED = f'{MODEL},pool="p",instance="w",component="worker"'
 POOL = 'service="s",pool="p"'
-CLUSTER = 'service="s",envoy_cluster_name="pool/p"'
+ROUTER = 'service="s",component="router"'
+CLUSTER = f'{ROUTER},envoy_cluster_name="pool/p"'
+BATCHERS = f'{ROUTER},envoy_cluster_name="batcher/shared"'
+GPU = f'{POOL},component="triton",gpu_uuid="g"'
 
 Series = dict[str, str]
 """Name and labels to values in promtool's notation: ``first+step x times``, one every 15 s."""
@@ -47,12 +50,19 @@ def away(labels: str, value: float) -> Series:
     return {f"up{{{labels}}}": f"{value}x960"}
 
 
+def ended(**classes: int) -> Series:
+    """So many calls a scrape for batchers, by class of status, as the router counts them."""
+    name = "envoy_cluster_upstream_rq_xx"
+    return {f'{name}{{{BATCHERS},envoy_response_code_class="{it}"}}': f"0+{rate}x960" for it, rate in classes.items()}
+
+
 FIRING: dict[str, Series] = {
     "ShoalOverloaded": requests(OK=900, RESOURCE_EXHAUSTED=100),
     "ShoalNearlyOverloaded": served(14.5),
     "ShoalQueueSlow": histogram("shoal_batcher_queue_seconds", MODEL, le_0_256=5, le_1_024=10, **{"le_+Inf": 10}),
     "ShoalBatchesSmall": served(14, batch=4),
     "ShoalFailing": requests(OK=900, UNAVAILABLE=50, INTERNAL=50),
+    "ShoalRouterFailing": ended(**{"2": 900, "5": 100}),
     "ShoalBudgetBurnsFast": requests(OK=900, UNAVAILABLE=100),
     "ShoalBudgetBurnsSlowly": requests(OK=990, DEADLINE_EXCEEDED=10),
     "ShoalDeadlinesMissed": requests(OK=900, DEADLINE_EXCEEDED=100),
@@ -62,15 +72,18 @@ FIRING: dict[str, Series] = {
         f'shoal_worker_fetches_total{{{SERVED},code="OK"}}': "0+90x960",
         f'shoal_worker_fetches_total{{{SERVED},code="UNAVAILABLE"}}': "0+10x960",
     },
-    "ShoalGpuIdle": {f'nv_gpu_utilization{{{POOL},gpu_uuid="g"}}': "0.01x960"},
-    "ShoalGpuStarved": {f'nv_gpu_utilization{{{POOL},gpu_uuid="g"}}': "0.3x960", **served(14.5)},
+    "ShoalGpuIdle": {f"nv_gpu_utilization{{{GPU}}}": "0.01x960"},
+    "ShoalGpuStarved": {f"nv_gpu_utilization{{{GPU}}}": "0.3x960", **served(14.5)},
     "ShoalPartAway": away('service="s",component="batcher",instance="b"', 0),
     "ShoalPoolAway": {f"envoy_cluster_membership_healthy{{{CLUSTER}}}": "0x960"},
-    "ShoalRouterFull": {
-        'envoy_cluster_upstream_rq_pending_overflow{service="s",envoy_cluster_name="batcher/shared"}': "0+1x960"
-    },
+    "ShoalBatcherAway": {f"envoy_cluster_membership_healthy{{{BATCHERS}}}": "0x960"},
+    "ShoalRouterAway": away('service="s",component="batcher",instance="b"', 1),
+    "ShoalRouterFull": {f"envoy_cluster_upstream_rq_pending_overflow{{{BATCHERS}}}": "0+1x960"},
     "ShoalModelRefused": {f'shoal_model_sync_models{{{POOL},state="refused"}}': "1x960"},
-    "ShoalModelsStale": {f"shoal_model_sync_success_timestamp_seconds{{{POOL}}}": "0x960"},
+    "ShoalModelsStale": {
+        f'shoal_model_sync_success_timestamp_seconds{{{POOL},instance="stuck"}}': "1x960",
+        f'shoal_model_sync_success_timestamp_seconds{{{POOL},instance="well"}}': "0+15x960",
+    },
 }
 """Each alert, and series that bring it about."""
 
@@ -80,6 +93,7 @@ QUIET: dict[str, Series] = {
     "ShoalQueueSlow": histogram("shoal_batcher_queue_seconds", MODEL, le_0_256=10, le_1_024=10, **{"le_+Inf": 10}),
     "ShoalBatchesSmall": served(5, batch=4),
     "ShoalFailing": requests(OK=900, INVALID_ARGUMENT=500, NOT_FOUND=500, CANCELLED=500),
+    "ShoalRouterFailing": ended(**{"2": 1000, "4": 500, "5": 1}),
     "ShoalBudgetBurnsFast": requests(OK=1000, UNAVAILABLE=1),
     "ShoalBudgetBurnsSlowly": requests(OK=10000, DEADLINE_EXCEEDED=10),
     "ShoalDeadlinesMissed": requests(OK=1000, DEADLINE_EXCEEDED=10),
@@ -89,17 +103,38 @@ QUIET: dict[str, Series] = {
         f'shoal_worker_fetches_total{{{SERVED},code="OK"}}': "0+90x960",
         f'shoal_worker_fetches_total{{{SERVED},code="NOT_FOUND"}}': "0+10x960",
     },
-    "ShoalGpuIdle": {f'nv_gpu_utilization{{{POOL},gpu_uuid="g"}}': "0.5x960"},
-    "ShoalGpuStarved": {f'nv_gpu_utilization{{{POOL},gpu_uuid="g"}}': "0.9x960", **served(14.5)},
+    "ShoalGpuIdle": {f"nv_gpu_utilization{{{GPU}}}": "0.5x960"},
+    "ShoalGpuStarved": {f"nv_gpu_utilization{{{GPU}}}": "0.9x960", **served(14.5)},
     "ShoalPartAway": away('service="s",component="batcher",instance="b"', 1),
     "ShoalPoolAway": {f"envoy_cluster_membership_healthy{{{CLUSTER}}}": "1x960"},
-    "ShoalRouterFull": {
-        'envoy_cluster_upstream_rq_pending_overflow{service="s",envoy_cluster_name="batcher/shared"}': "7x960"
+    "ShoalBatcherAway": {f"envoy_cluster_membership_healthy{{{BATCHERS}}}": "1x960"},
+    "ShoalRouterAway": {
+        **away('service="s",component="batcher",instance="b"', 1),
+        **away(f'{ROUTER},instance="a"', 0),
+        **away(f'{ROUTER},instance="b"', 1),
     },
+    "ShoalRouterFull": {f"envoy_cluster_upstream_rq_pending_overflow{{{BATCHERS}}}": "7x960"},
     "ShoalModelRefused": {f'shoal_model_sync_models{{{POOL},state="refused"}}': "0x960"},
-    "ShoalModelsStale": {f"shoal_model_sync_success_timestamp_seconds{{{POOL}}}": "0+15x960"},
+    "ShoalModelsStale": {
+        f'shoal_model_sync_success_timestamp_seconds{{{POOL},instance="starting"}}': "0x960",
+        f'shoal_model_sync_success_timestamp_seconds{{{POOL},instance="well"}}': "0+15x960",
+    },
 }
 """The same things as they are on a good day."""
+
+
+_SIDECAR = 'service="s",component="sidecar",instance="x",pool="p"'
+FOREIGN: Series = {
+    **away('service="s",component="sidecar",instance="x"', 0),
+    f'envoy_cluster_membership_healthy{{{_SIDECAR},envoy_cluster_name="pool/p"}}': "0x960",
+    f'envoy_cluster_membership_healthy{{{_SIDECAR},envoy_cluster_name="batcher/shared"}}': "0x960",
+    f'envoy_cluster_upstream_rq_pending_overflow{{{_SIDECAR},envoy_cluster_name="inbound"}}': "0+1x960",
+    f'envoy_cluster_upstream_rq_xx{{{_SIDECAR},envoy_cluster_name="batcher/shared",envoy_response_code_class="5"}}': (
+        "0+9x960"
+    ),
+    f'nv_gpu_utilization{{{_SIDECAR},gpu_uuid="x"}}': "0x960",
+}
+"""Of a mesh's Envoy and of somebody else's Triton, whose targets have a label ``service``, too."""
 
 
 def promtool(*arguments: object) -> None:
@@ -142,6 +177,16 @@ def test_it_fires_when_it_should(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", QUIET)
 def test_it_is_quiet_on_a_good_day(tmp_path: Path, name: str) -> None:
     expect(tmp_path, QUIET[name], firing(name, wanted=False))
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_it_is_quiet_whatever_others_do(tmp_path: Path, name: str) -> None:
+    expect(tmp_path, {**QUIET[name], **FOREIGN}, firing(name, wanted=False))
+
+
+def test_the_series_of_others_are_recorded_nowhere(tmp_path: Path) -> None:
+    none = {"expr": '{__name__=~"shoal:.+"}', "eval_time": "1h", "exp_samples": []}
+    expect(tmp_path, FOREIGN, none)
 
 
 def test_a_pool_is_asked_for_what_is_in_use_and_what_its_queue_would_take(tmp_path: Path) -> None:

@@ -39,14 +39,21 @@ def prometheus(
 
 def rules(
     output: Annotated[Path | None, typer.Option(help="A file to write to, instead of printing.")] = None,
+    runbook_base: Annotated[
+        str,
+        typer.Option(metavar="URL", help="Of the folder that has docs/alerts.md, for the annotation runbook_url."),
+    ] = "",
 ) -> None:
     """Print the rules, or write them to a file for Prometheus' rule_files."""
     from shoal.observe import ruleset  # noqa: PLC0415
 
+    if runbook_base and not runbook_base.startswith(("http://", "https://")):
+        raise ConfigurationError(f"--runbook-base {runbook_base}: must start with http:// or https://")
+    text = ruleset.render(runbook_base)
     if output is None:
-        typer.echo(ruleset.render(), nl=False)
+        typer.echo(text, nl=False)
     else:
-        _write(output.parent, {output.name: ruleset.render()})
+        _write(output.parent, {output.name: text})
 
 
 def dashboards(

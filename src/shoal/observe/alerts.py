@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from shoal.observe.foreign import PARTS as EVERY_PART
+from shoal.observe.foreign import ROUTER
 from shoal.observe.recording import OBJECTIVE
 from shoal.observe.rules import Alert, Condition
 
 _MODEL = "model {{ $labels.model }} of {{ $labels.service }}"
 _POOL = "pool {{ $labels.pool }} of {{ $labels.service }}"
+_BATCHERS = "batchers {{ $labels.batcher }} of {{ $labels.service }}"
 _SHARE = "{{ $value | humanizePercentage }}"
 _SECONDS = "{{ $value | humanizeDuration }}"
 
@@ -69,6 +72,14 @@ ERRORS = (
         severity="critical",
         summary=f"{_MODEL} fails {_SHARE} of its requests by a fault of the service",
         action="Which code and which part: the model's dashboard, then 'shoal explain UUID' and the part's log.",
+    ),
+    Alert(
+        name="ShoalRouterFailing",
+        conditions=(Condition("shoal:router_failed:ratio_rate5m", ">", 0.01),),
+        lasts="2m",
+        severity="critical",
+        summary=f"the router itself fails {_SHARE} of the calls for {_BATCHERS}: no batcher takes them",
+        action="See whether batchers run, are ready and can be reached from the router: 'kubectl get pods', the logs.",
     ),
     Alert(
         name="ShoalBudgetBurnsFast",
@@ -153,7 +164,7 @@ GPU = (
 PARTS = (
     Alert(
         name="ShoalPartAway",
-        conditions=(Condition('up{service!="", component!=""}', "==", 0),),
+        conditions=(Condition(f'up{{service!="",{EVERY_PART}}}', "==", 0),),
         lasts="2m",
         severity="warning",
         summary="{{ $labels.component }} {{ $labels.instance }} of {{ $labels.service }} doesn't answer Prometheus",
@@ -168,8 +179,26 @@ PARTS = (
         action="See why the workers aren't ready: the model store, Triton, the GPU, the log.",
     ),
     Alert(
+        name="ShoalBatcherAway",
+        conditions=(Condition("shoal:batchers_healthy:count", "==", 0),),
+        lasts="1m",
+        severity="critical",
+        summary=f"the router has none of the {_BATCHERS}: calls of their models answer UNAVAILABLE",
+        action="See why the batchers aren't there or aren't ready: 'kubectl get pods' or 'shoal status', the log.",
+    ),
+    Alert(
+        name="ShoalRouterAway",
+        conditions=(Condition("shoal:routers_up:count", "==", 0),),
+        lasts="1m",
+        severity="critical",
+        summary="no router of {{ $labels.service }} answers Prometheus: callers reach nothing",
+        action="See why none runs: 'kubectl get pods' or 'shoal status', the log; then whether Prometheus may ask it.",
+    ),
+    Alert(
         name="ShoalRouterFull",
-        conditions=(Condition("sum by (service) (rate(envoy_cluster_upstream_rq_pending_overflow[5m]))", ">", 0),),
+        conditions=(
+            Condition(f"sum by (service) (rate(envoy_cluster_upstream_rq_pending_overflow{{{ROUTER}}}[5m]))", ">", 0),
+        ),
         lasts="2m",
         severity="critical",
         summary="the router of {{ $labels.service }} refuses calls: router.max_requests are in flight",
@@ -186,11 +215,16 @@ PARTS = (
     Alert(
         name="ShoalModelsStale",
         conditions=(
-            Condition("time() - max by (service, pool) (shoal_model_sync_success_timestamp_seconds)", ">", 900),
+            Condition(
+                # 0: it wasn't yet; its pod isn't ready before.
+                "time() - max by (service, pool, instance) (shoal_model_sync_success_timestamp_seconds > 0)",
+                ">",
+                900,
+            ),
         ),
         lasts="5m",
         severity="warning",
-        summary=f"{_POOL} was last in line with the published models {_SECONDS} ago",
+        summary="{{ $labels.instance }} in " + f"{_POOL} was last in line with the published models {_SECONDS} ago",
         action="The log of model-sync: the store is away, its credentials are refused, or the disk is full.",
     ),
 )

@@ -32,6 +32,11 @@ class Foreign(NamedTuple):
     text: str
 
 
+ROUTER = 'component="router"'
+TRITON = 'component="triton"'
+PARTS = 'component=~"router|batcher|worker|triton|model-sync"'
+"""Which targets a metric is read of: other services under the same Prometheus have an Envoy and a Triton, too."""
+
 _MANAGER = ("envoy_http_conn_manager_prefix",)
 _CLUSTER = ("envoy_cluster_name",)
 _MODEL = ("model", "version")
@@ -60,6 +65,13 @@ FOREIGN = {
     "envoy_cluster_membership_total": Foreign(Origin.ENVOY, "gauge", _CLUSTER, "Hosts known, now."),
     "envoy_cluster_upstream_rq_pending_overflow": Foreign(
         Origin.ENVOY, "counter", _CLUSTER, "Calls refused because `router.max_requests` are in flight."
+    ),
+    "envoy_cluster_upstream_rq_xx": Foreign(
+        Origin.ENVOY,
+        "counter",
+        (*_CLUSTER, "envoy_response_code_class"),
+        "Calls that ended, by class of HTTP status; `5`: the router itself answered, with UNAVAILABLE since no batcher "
+        "took the call, or because it is full.",
     ),
     "nv_inference_count": Foreign(Origin.TRITON, "counter", _MODEL, "Pictures inferred."),
     "nv_inference_exec_count": Foreign(Origin.TRITON, "counter", _MODEL, "Batches executed."),

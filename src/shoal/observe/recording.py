@@ -6,6 +6,7 @@ for what alerts. What would be 0/0 has no value.
 
 from __future__ import annotations
 
+from shoal.observe.foreign import ROUTER, TRITON
 from shoal.observe.rules import Recording
 
 REFUSED = "RESOURCE_EXHAUSTED"
@@ -22,6 +23,8 @@ _REQUESTS = "shoal_batcher_requests_total"
 _MODEL = "(service, model)"
 _SERVED = "(service, pool, model)"
 _POOL = "(service, pool)"
+_BATCHERS = "(service, batcher)"
+_PUBLIC = f'{ROUTER},envoy_http_conn_manager_prefix="public"'
 
 
 def _share(codes: str, window: str) -> str:
@@ -42,10 +45,21 @@ def _quantile(share: float, histogram: str, window: str, labels: str) -> str:
     return f"histogram_quantile({share:g}, {rates}) >= 0"
 
 
-def _pool_hosts(metric: str) -> str:
-    """A pool's workers as the router sees them; of several routers the one that sees fewest."""
-    hosts = f'{metric}{{envoy_cluster_name=~"pool/.+"}}'
-    return f'min by {_POOL} (label_replace({hosts}, "pool", "$1", "envoy_cluster_name", "pool/(.+)"))'
+def _named(kind: str, series: str) -> str:
+    """Series of Envoy's clusters of pools or of batchers, with the label ``pool`` or ``batcher``."""
+    return f'label_replace({series}, "{kind}", "$1", "envoy_cluster_name", "{kind}/(.+)")'
+
+
+def _hosts(kind: str, metric: str) -> str:
+    """A pool's workers or a group's batchers as the router sees them; of several routers the one that sees fewest."""
+    hosts = f'{metric}{{{ROUTER},envoy_cluster_name=~"{kind}/.+"}}'
+    return f"min by (service, {kind}) ({_named(kind, hosts)})"
+
+
+def _router_ended(matchers: str = "") -> str:
+    """A second's calls for a group of batchers that ended, in five minutes."""
+    ended = f'rate(envoy_cluster_upstream_rq_xx{{{ROUTER},envoy_cluster_name=~"batcher/.+"{matchers}}}[5m])'
+    return f"sum by {_BATCHERS} ({_named('batcher', ended)})"
 
 
 _QUEUED_SLOTS = (
@@ -107,11 +121,8 @@ LOAD = (
         )
         + f" / on {_SERVED} max by {_SERVED} (shoal_worker_batch_limit > 0)",
     ),
-    Recording("shoal:batchers_requests:rate1m", f"sum by (service, batcher) (rate({_REQUESTS}[1m]))"),
-    Recording(
-        "shoal:router_calls:rate1m",
-        'sum by (service) (rate(envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix="public"}[1m]))',
-    ),
+    Recording("shoal:batchers_requests:rate1m", f"sum by {_BATCHERS} (rate({_REQUESTS}[1m]))"),
+    Recording("shoal:router_calls:rate1m", f"sum by (service) (rate(envoy_http_downstream_rq_total{{{_PUBLIC}}}[1m]))"),
 )
 
 PARTS = (
@@ -123,7 +134,20 @@ PARTS = (
             f"sum by {_POOL} (rate(shoal_worker_fetches_total[5m]))",
         ),
     ),
-    Recording("shoal:pool_workers_healthy:count", _pool_hosts("envoy_cluster_membership_healthy")),
-    Recording("shoal:pool_workers_known:count", _pool_hosts("envoy_cluster_membership_total")),
-    Recording("shoal:pool_gpu_utilization:ratio", f"avg by {_POOL} (nv_gpu_utilization)"),
+    Recording("shoal:pool_workers_healthy:count", _hosts("pool", "envoy_cluster_membership_healthy")),
+    Recording("shoal:pool_workers_known:count", _hosts("pool", "envoy_cluster_membership_total")),
+    Recording("shoal:batchers_healthy:count", _hosts("batcher", "envoy_cluster_membership_healthy")),
+    Recording(
+        "shoal:routers_up:count",
+        f'sum by (service) (up{{{ROUTER}}}) or on (service) 0 * group by (service) (up{{component=~"batcher|worker"}})',
+    ),
+    Recording(
+        "shoal:router_failed:ratio_rate5m",
+        # Envoy has no series of a class before the first call that ended so.
+        _ratio(
+            f"""({_router_ended(',envoy_response_code_class="5"')} or on {_BATCHERS} 0 * {_router_ended()})""",
+            _router_ended(),
+        ),
+    ),
+    Recording("shoal:pool_gpu_utilization:ratio", f"avg by {_POOL} (nv_gpu_utilization{{{TRITON}}})"),
 )

@@ -67,17 +67,25 @@ class Alert:
         """Where it is explained, in this repository."""
         return f"docs/alerts.md#{self.name.lower()}"
 
-    def document(self) -> dict[str, Any]:
-        """Prometheus' form."""
+    def document(self, runbook_base: str = "") -> dict[str, Any]:
+        """Prometheus' form; the runbook's path is relative where its base isn't known."""
         return {
             "alert": self.name,
             "expr": self.expr,
             "for": self.lasts,
             "labels": {"severity": self.severity},
-            "annotations": {"summary": self.summary, "action": self.action, "runbook": self.runbook},
+            "annotations": {
+                "summary": self.summary,
+                "action": self.action,
+                "runbook_url": f"{runbook_base.rstrip('/')}/{self.runbook}".lstrip("/"),
+            },
         }
 
 
-def document(groups: Mapping[str, Sequence[Recording | Alert]]) -> dict[str, Any]:
+def document(groups: Mapping[str, Sequence[Recording | Alert]], runbook_base: str = "") -> dict[str, Any]:
     """A rule file. A group's rules are evaluated in their order, so that one may read what the one before it wrote."""
-    return {"groups": [{"name": name, "rules": [rule.document() for rule in rules]} for name, rules in groups.items()]}
+
+    def form(rule: Recording | Alert) -> dict[str, Any]:
+        return rule.document(runbook_base) if isinstance(rule, Alert) else rule.document()
+
+    return {"groups": [{"name": name, "rules": [form(rule) for rule in rules]} for name, rules in groups.items()]}

@@ -31,9 +31,9 @@ _GROUPS: Mapping[str, Sequence[Recording | Alert]] = {
 _RECORDED = re.compile(r"shoal:[a-z0-9_:]+")
 
 
-def render() -> str:
-    """A rule file of Prometheus."""
-    return to_yaml(document(_GROUPS))
+def render(runbook_base: str = "") -> str:
+    """A rule file of Prometheus; ``runbook_base`` is the URL of the folder that has ``docs``."""
+    return to_yaml(document(_GROUPS, runbook_base))
 
 
 def to_yaml(tree: Mapping[str, Any]) -> str:

@@ -35,6 +35,13 @@ def test_rules_are_printed_or_written(capsys: pytest.CaptureFixture[str], tmp_pa
     assert (tmp_path / "new" / "rules.yml").read_text() == ruleset.render()
 
 
+def test_runbooks_are_found_under_a_base(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shoal("rules", "--runbook-base", "https://git.example/shoal/") == 0
+    assert "runbook_url: https://git.example/shoal/docs/alerts.md#shoaloverloaded\n" in capsys.readouterr().out
+    assert shoal("rules", "--runbook-base", "git.example") == 2
+    assert "--runbook-base git.example: must start with http:// or https://" in capsys.readouterr().err
+
+
 def test_dashboards_are_a_file_each(tmp_path: Path) -> None:
     assert shoal("dashboards", "--output", tmp_path / "boards") == 0
     assert {path.name: path.read_text() for path in (tmp_path / "boards").iterdir()} == dashboards.render()

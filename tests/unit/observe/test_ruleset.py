@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from shoal.observe.ruleset import ALERTS, RECORDINGS, expand, needs, render
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 OURS = {exported_name(metric) for registry in COMPONENTS.values() for metric in declared(registry)}
 RECORDED = {rule.record for rule in RECORDINGS}
-METRIC = re.compile(r"\b(?:shoal_|nv_|envoy_(?!cluster_name|http_conn)|process_)[a-z0-9_]+")
+METRIC = re.compile(r"\b(?:shoal_|nv_|envoy_(?!cluster_name|http_conn|response_code)|process_)[a-z0-9_]+")
 
 
 def known(name: str) -> bool:
@@ -34,6 +35,26 @@ def test_dashboards_read_what_is_exported(name: str) -> None:
     assert set(re.findall(r"shoal:[a-z0-9_:]+", text)) <= RECORDED
     found = [metric for metric in METRIC.findall(text) if not metric.startswith("envoy_http_conn_manager")]
     assert [metric for metric in found if not known(metric)] == []
+
+
+def selectors(text: str) -> list[str]:
+    """Of what others may export, too: name and matchers."""
+    return re.findall(
+        r"\b(?:envoy_(?:cluster_(?!name)|http_(?!conn_manager_prefix))\w+|nv_\w+|up)\b(?:\{[^}]*\})?", text
+    )
+
+
+@pytest.mark.parametrize("expression", [rule.expr for rule in (*RECORDINGS, *ALERTS)])
+def test_rules_read_our_own_parts_alone(expression: str) -> None:
+    assert [it for it in selectors(expression) if "component=" not in it] == []
+
+
+@pytest.mark.parametrize("name", dashboards.render())
+def test_dashboards_read_our_own_parts_alone(name: str) -> None:
+    panels = json.loads(dashboards.render()[name])["panels"]
+    expressions = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    assert expressions
+    assert [it for text in expressions for it in selectors(text) if "component=" not in it] == []
 
 
 def test_a_recorded_signal_is_evaluated_after_what_it_reads() -> None:
@@ -66,6 +87,13 @@ def test_the_chapter_explains_no_alert_that_is_gone() -> None:
     anchors = {alert.name.lower() for alert in ALERTS}
     assert set(re.findall(r"\(#(shoal\w+)\)", text)) <= anchors
     assert set(re.findall(r"\(alerts.md#(shoal\w+)\)", (DOCS / "operate.md").read_text())) == anchors
+
+
+def test_a_runbook_is_an_address_where_its_base_is_known() -> None:
+    for base, start in (("", ""), ("https://git.example/a", "https://git.example/a/")):
+        groups = YAML(typ="safe").load(render(base))["groups"]
+        found = [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"] if "alert" in rule]
+        assert found == [f"{start}{alert.runbook}" for alert in ALERTS]
 
 
 def test_needs_follows_recorded_signals() -> None:

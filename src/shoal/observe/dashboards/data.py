@@ -8,6 +8,7 @@ from shoal.observe.dashboards.panels import (
     BYTES,
     BYTES_PER_SECOND,
     COUNT,
+    OF_ROUTER,
     OF_SERVICE,
     PER_SECOND,
     RATE,
@@ -90,7 +91,7 @@ def _sizes() -> list[AnyPanel]:
 
 
 def _rates() -> list[AnyPanel]:
-    public = f'{OF_SERVICE}, envoy_http_conn_manager_prefix="public"'
+    public = f'{OF_ROUTER}, envoy_http_conn_manager_prefix="public"'
     return [
         lines(
             "References and answers",

@@ -19,6 +19,7 @@ from shoal.observe.dashboards.panels import (
     figure,
     lines,
 )
+from shoal.observe.foreign import TRITON
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
@@ -188,8 +189,8 @@ def _stages() -> list[AnyPanel]:
             SECONDS,
             *(
                 Query(
-                    f"sum(rate(nv_inference_{stage}_duration_us{{{OF_MODEL}}}[{RATE}])) / 1e6 "
-                    f"/ sum(rate(nv_inference_exec_count{{{OF_MODEL}}}[{RATE}]))",
+                    f"sum(rate(nv_inference_{stage}_duration_us{{{OF_MODEL}, {TRITON}}}[{RATE}])) / 1e6 "
+                    f"/ sum(rate(nv_inference_exec_count{{{OF_MODEL}, {TRITON}}}[{RATE}]))",
                     stage.replace("_", " "),
                 )
                 for stage in ("queue", "compute_input", "compute_infer", "compute_output")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from shoal.observe.dashboards.panels import (
     COUNT,
+    OF_ROUTER,
     OF_SERVICE,
     PER_SECOND,
     RATE,
@@ -18,6 +19,7 @@ from shoal.observe.dashboards.panels import (
     figure,
     lines,
 )
+from shoal.observe.foreign import PARTS
 from shoal.observe.recording import BAD, OBJECTIVE
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from shoal.observe.dashboards.panels import AnyPanel
 
 _REQUESTS = f"shoal_batcher_requests_total{{{OF_SERVICE}"
-_PUBLIC = f'{OF_SERVICE}, envoy_http_conn_manager_prefix="public"'
+_PUBLIC = f'{OF_ROUTER}, envoy_http_conn_manager_prefix="public"'
 _STAGES = {
     "wait for a worker": "shoal_batcher_queue_seconds",
     "fetch": "shoal_worker_fetch_seconds",
@@ -95,7 +97,7 @@ def _well() -> list[AnyPanel]:
         figure(
             "Parts away",
             COUNT,
-            Query(f"count(up{{{OF_SERVICE}}} == 0) or vector(0)", "away"),
+            Query(f"count(up{{{OF_SERVICE}, {PARTS}}} == 0) or vector(0)", "away"),
             text="Parts that don't answer Prometheus.",
             limits=Limits(1, 2),
         ),
@@ -124,7 +126,9 @@ def _requests() -> list[AnyPanel]:
             Query(f"shoal:model_refused:ratio_rate1m{{{OF_SERVICE}}}", "refused {{model}}"),
             Query(f"shoal:model_late:ratio_rate5m{{{OF_SERVICE}}}", "late {{model}}"),
             Query(f"shoal:model_failed:ratio_rate5m{{{OF_SERVICE}}}", "failed {{model}}"),
-            text="Shares of a model's requests. Refused: overload. Late: the deadline passed. Failed: our fault.",
+            Query(f"shoal:router_failed:ratio_rate5m{{{OF_SERVICE}}}", "failed at the router, for {{batcher}}"),
+            text="Shares of a model's requests. Refused: overload. Late: the deadline passed. Failed: our fault. "
+            "At the router: of the calls for a group of batchers, when none takes them.",
         ),
     ]
 
@@ -195,7 +199,10 @@ def _parts() -> list[AnyPanel]:
         lines(
             "CPU by part",
             COUNT,
-            Query(f"sum by (component) (rate(process_cpu_seconds_total{{{OF_SERVICE}}}[{RATE}]))", "{{component}}"),
+            Query(
+                f"sum by (component) (rate(process_cpu_seconds_total{{{OF_SERVICE}, {PARTS}}}[{RATE}]))",
+                "{{component}}",
+            ),
             text="Cores in use by Shoal's own processes; the router is Envoy and doesn't say.",
             width=6,
         ),

@@ -24,6 +24,8 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
+from shoal.observe.foreign import ROUTER, TRITON
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,8 +36,10 @@ if TYPE_CHECKING:
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 OF_SERVICE = 'service=~"$service"'
+OF_ROUTER = f"{OF_SERVICE}, {ROUTER}"
 OF_MODEL = f'{OF_SERVICE}, model=~"$model"'
 OF_POOL = f'{OF_SERVICE}, pool=~"$pool"'
+OF_TRITON = f"{OF_POOL}, {TRITON}"
 RATE = "$__rate_interval"
 
 COUNT = "short"
