@@ -410,8 +410,8 @@ async def test_statistics_name_a_pool_and_a_batcher_with_dots(tmp_path: Path) ->
         async with aiohttp.ClientSession() as session, session.get(address) as answer:
             families = list(text_string_to_metric_families(await answer.text()))
     named = defaultdict(set)
-    for sample in chain.from_iterable(family.samples for family in families):
-        named[sample.labels.get("envoy_cluster_name")].add(sample.name)
+    for line in chain.from_iterable(family.samples for family in families):
+        named[line.labels.get("envoy_cluster_name")].add(line.name)
     assert named.keys() - {None} == {
         f"pool/{pool}",
         f"batcher/{group}",
