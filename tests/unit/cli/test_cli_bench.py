@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SHORT = ("--duration", "0.1", "--warm-up", "0.05", "--concurrency", "2")
+SHORT = ("--duration", "0.4", "--warm-up", "0.05", "--concurrency", "2")
 
 
 @pytest.fixture
