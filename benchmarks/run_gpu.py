@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import shutil
 import sys
 import tempfile
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as v2
 
 from gpu.raw import ANSWERED, BATCH, NETWORK, batch
+from python_models import add_model
 from shoal.plan.machine import this_machine
 from shoal.plan.measure import Stream, load_together
 from shoal.plan.observer import Pace
@@ -67,19 +67,9 @@ class Setup:
         """A model repository: model to its networks and lanes."""
         root = self._scratch / name
         for model, (networks, lanes) in models.items():
-            folder = root / model / "1"
-            folder.mkdir(parents=True)
-            for file in (HERE / "lanes" / "model.py", self.lanes / "lane.py"):
-                shutil.copy(file, folder)
-            config = (HERE / "lanes" / "config.pbtxt").read_text(encoding="utf-8")
+            files = (HERE / "lanes" / "model.py", self.lanes / "lane.py")
             parameters = {"networks": networks, "lanes": lanes, "awake": self.awake}
-            lines = [
-                f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
-                for key, value in parameters.items()
-            ]
-            (root / model / "config.pbtxt").write_text(
-                "\n".join([f'name: "{model}"', config, *lines, ""]), encoding="utf-8"
-            )
+            add_model(root, model, HERE / "lanes" / "config.pbtxt", files, parameters)
         return root
 
     @asynccontextmanager

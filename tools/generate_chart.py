@@ -5,16 +5,14 @@ values.schema.json, values.yaml and defaults.json of the chart, and the tables o
 
 from __future__ import annotations
 
-import argparse
 import ast
 import inspect
 import json
 import re
-import sys
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from generated import ROOT, checking, keep
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
@@ -27,8 +25,8 @@ from shoal.spec import Pool, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "deploy" / "helm" / "shoal"
 CHAPTER = ROOT / "docs" / "deploy.md"
 BEGIN, END = "<!-- make chart writes these tables -->", "<!-- until here -->"
@@ -42,16 +40,7 @@ _KEYWORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file is stale")
-    files = generate(CHAPTER.read_text(encoding="utf-8"))
-    if not parser.parse_args().check:
-        for path, text in files.items():
-            path.write_text(text, encoding="utf-8")
-        return
-    stale = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    if stale:
-        sys.exit(f"stale: {', '.join(str(path.relative_to(ROOT)) for path in stale)}; run 'make chart'")
+    keep(generate(CHAPTER.read_text(encoding="utf-8")), "chart", check=checking(__doc__))
 
 
 def generate(chapter: str) -> dict[Path, str]:

@@ -5,13 +5,12 @@ The chart's dashboards and rules, and the tables of docs/metrics.md and docs/ale
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from generated import ROOT, checking, keep
 from prometheus_client import Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -20,12 +19,12 @@ from shoal.observe import dashboards, foreign, metrics, ruleset, scrape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from prometheus_client import CollectorRegistry
 
     from shoal.observe.rules import Alert
 
-ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "deploy" / "helm" / "shoal"
 COMPONENTS = {"batcher": metrics.BATCHER, "worker": metrics.WORKER, "model-sync": metrics.MODEL_SYNC}
 _UNITS = ("seconds", "bytes")
@@ -115,20 +114,9 @@ def _chapter(name: str, tables: dict[str, str]) -> dict[Path, str]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file is stale")
     wanted = files()
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    foreign_files = [path for path in (CHART / "dashboards").glob("*") if path not in wanted]
-    if not parser.parse_args().check:
-        for path in stale:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(wanted[path], encoding="utf-8")
-        for path in foreign_files:
-            path.unlink()
-    elif stale or foreign_files:
-        names = ", ".join(str(path.relative_to(ROOT)) for path in (*stale, *foreign_files))
-        sys.exit(f"stale: {names}; run 'make observability'")
+    unwanted = [path for path in (CHART / "dashboards").glob("*") if path not in wanted]
+    keep(wanted, "observability", check=checking(__doc__), unwanted=unwanted)
 
 
 if __name__ == "__main__":

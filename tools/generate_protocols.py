@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import filecmp
 import sys
 import tempfile
@@ -10,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc_tools
+from generated import ROOT, checking, tell_stale
 from grpc_tools import protoc
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,11 @@ def stale(protocols: Protocols) -> list[Path]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a module is stale")
-    if not parser.parse_args().check:
-        for protocols in ALL:
-            generate(protocols, protocols.output)
+    if checking(__doc__):
+        tell_stale((path for protocols in ALL for path in stale(protocols)), "proto")
         return
-    if paths := [path for protocols in ALL for path in stale(protocols)]:
-        sys.exit(f"stale: {', '.join(map(str, paths))}; run 'make proto'")
+    for protocols in ALL:
+        generate(protocols, protocols.output)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from python_models import add_model
 from shoal.home import Home
 from transport.ways import IN_FLIGHT, NETWORK, TAKE
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 HERE = Path(__file__).parent
 MODELS = (TAKE, NETWORK)
@@ -45,22 +41,11 @@ def make_repository(root: Path, served: Served) -> Path:
         "decoder": served.decoder,
         "path": ":".join(str(Path(entry).absolute()) for entry in sys.path if Path(entry).is_dir()),
     }
+    files = [HERE / "model.py", HERE / "decoding.py", *([served.lanes / "lane.py"] if served.on_gpu else [])]
     repository = root / "repository"
     for name, own in zip(MODELS, ({"network": "take"}, network), strict=True):
-        folder = repository / name
-        (folder / "1").mkdir(parents=True)
-        for file in ("model.py", "decoding.py"):
-            shutil.copy(HERE / file, folder / "1")
-        if served.on_gpu:
-            shutil.copy(served.lanes / "lane.py", folder / "1")
-        (folder / "config.pbtxt").write_text(config(name, shared | own), encoding="utf-8")
+        add_model(repository, name, HERE / "config.pbtxt", files, shared | own)
     return repository
-
-
-def config(name: str, parameters: Mapping[str, str]) -> str:
-    """A config.pbtxt."""
-    lines = [f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters.items()]
-    return "\n".join([f'name: "{name}"', (HERE / "config.pbtxt").read_text(encoding="utf-8"), *lines, ""])
 
 
 def _weights(root: Path) -> Path:

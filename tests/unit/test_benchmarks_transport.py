@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from python_models import with_parameters
 from report import replace_block
 from report_transport import BLOCKS, NONE, block, plot, read, speed, traffic
 from support.pictures import encode, quadrants
 from transport import decoding
-from transport.server import config
+from transport.server import HERE
 from transport.ways import (
     BATCH,
     JPEG,
@@ -77,7 +78,7 @@ def test_opencv_sees_what_the_workers_decoder_sees() -> None:
 
 
 def test_a_config_names_its_model_and_parameters() -> None:
-    text = config("take", {"jobs": "4"})
+    text = with_parameters("take", HERE / "config.pbtxt", {"jobs": "4"})
     assert text.startswith('name: "take"\n')
     assert 'parameters { key: "jobs" value { string_value: "4" } }' in text
 

@@ -18,6 +18,7 @@ from shoal.observe.dashboards.panels import (
     board,
     figure,
     lines,
+    quantiles,
 )
 
 if TYPE_CHECKING:
@@ -118,13 +119,11 @@ def _rates() -> list[AnyPanel]:
 
 
 def _fetching() -> list[AnyPanel]:
-    fetch = f"sum by (le) (rate(shoal_worker_fetch_seconds_bucket{{{OF_SERVICE}}}[{RATE}]))"
-    size = f"sum by (le) (rate(shoal_worker_fetch_bytes_bucket{{{OF_SERVICE}}}[{RATE}]))"
     return [
         lines(
             "Fetch time",
             SECONDS,
-            *(Query(f"histogram_quantile({share}, {fetch})", f"p{share * 100:.0f}") for share in (0.5, 0.9, 0.99)),
+            *quantiles("shoal_worker_fetch_seconds", OF_SERVICE, 0.5, 0.9, 0.99),
             text="One picture; the wait for a turn and retries included.",
             width=6,
         ),
@@ -146,7 +145,7 @@ def _fetching() -> list[AnyPanel]:
         lines(
             "Picture size",
             BYTES,
-            *(Query(f"histogram_quantile({share}, {size})", f"p{share * 100:.0f}") for share in (0.5, 0.9, 0.99)),
+            *quantiles("shoal_worker_fetch_bytes", OF_SERVICE, 0.5, 0.9, 0.99),
             text="JPEG bytes; max_image_bytes bounds them.",
             width=6,
         ),

@@ -18,6 +18,7 @@ from shoal.observe.dashboards.panels import (
     board,
     figure,
     lines,
+    quantiles,
 )
 from shoal.observe.foreign import TRITON
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
 
     from shoal.observe.dashboards.panels import AnyPanel
-
-_QUANTILES = (0.5, 0.9, 0.99)
 
 
 def model() -> Dashboard:
@@ -46,8 +45,7 @@ def model() -> Dashboard:
 
 
 def _quantiles(histogram: str) -> list[Query]:
-    rates = f"sum by (le) (rate({histogram}_bucket{{{OF_MODEL}}}[{RATE}]))"
-    return [Query(f"histogram_quantile({share}, {rates})", f"p{share * 100:.0f}") for share in _QUANTILES]
+    return quantiles(histogram, OF_MODEL, 0.5, 0.9, 0.99)
 
 
 def _mean(histogram: str) -> str:

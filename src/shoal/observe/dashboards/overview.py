@@ -18,6 +18,7 @@ from shoal.observe.dashboards.panels import (
     board,
     figure,
     lines,
+    quantiles,
 )
 from shoal.observe.foreign import PARTS
 from shoal.observe.recording import BAD, OBJECTIVE
@@ -105,7 +106,6 @@ def _well() -> list[AnyPanel]:
 
 
 def _requests() -> list[AnyPanel]:
-    latency = f"sum by (le) (rate(shoal_batcher_request_seconds_bucket{{{OF_SERVICE}}}[{RATE}]))"
     return [
         lines(
             "Requests by status",
@@ -117,7 +117,7 @@ def _requests() -> list[AnyPanel]:
         lines(
             "Latency of answers",
             SECONDS,
-            *(Query(f"histogram_quantile({share}, {latency})", f"p{share * 100:.0f}") for share in (0.5, 0.9, 0.99)),
+            *quantiles("shoal_batcher_request_seconds", OF_SERVICE, 0.5, 0.9, 0.99),
             text="From arrival in the batcher to the answer, of all models.",
         ),
         lines(
@@ -172,7 +172,6 @@ def _saturation() -> list[AnyPanel]:
 
 
 def _parts() -> list[AnyPanel]:
-    outside = f"sum by (le) (rate(envoy_http_downstream_rq_time_bucket{{{_PUBLIC}}}[{RATE}]))"
     return [
         lines(
             "Where the time goes, mean",
@@ -192,7 +191,7 @@ def _parts() -> list[AnyPanel]:
         lines(
             "Seen at the router",
             SECONDS,
-            *(Query(f"histogram_quantile({share}, {outside}) / 1000", f"p{share * 100:.0f}") for share in (0.5, 0.99)),
+            *quantiles("envoy_http_downstream_rq_time", _PUBLIC, 0.5, 0.99, scale=" / 1000"),
             text="A call's first byte to its last, uploads included. Far over the batcher's: the router lacks CPU.",
             width=6,
         ),

@@ -62,6 +62,12 @@ class Query(NamedTuple):
     legend: str
 
 
+def quantiles(histogram: str, of: str, *shares: float, scale: str = "") -> list[Query]:
+    """Quantiles of a histogram over the series ``of``: ``p50``, ``p90`` and so on. ``scale`` follows each."""
+    rates = f"sum by (le) (rate({histogram}_bucket{{{of}}}[{RATE}]))"
+    return [Query(f"histogram_quantile({share}, {rates}){scale}", f"p{share * 100:.0f}") for share in shares]
+
+
 class Limits(NamedTuple):
     """Where green ends and where red begins; of what is better when it is high, the other way round."""
 
