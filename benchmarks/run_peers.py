@@ -37,7 +37,6 @@ from peers.settings import CALLERS, CELLS, CHOICES, LOAD, LONGER, OBJECTS, RESUL
 from peers.summary import summarise
 from peers.target import Job, of_peer, of_shoal
 from service import temporary_home
-from shoal.engine.openvino import multiplies_bf16
 from shoal.errors import ConfigurationError, ShoalError
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def _arguments() -> argparse.Namespace:
 def _job(home: Home, model: ModelConfig, say: Any) -> Job:  # noqa: ANN401 - a function
     say("making the pictures")
     made = {size: pictures.make(size, SAMPLES) for size in pictures.Size}
-    precision = "bf16" if multiplies_bf16() else "f32"
+    precision = "f32"  # as Shoal has it unless told otherwise
     references = {
         (size, decoder): _reference(home, model, precision, decoder, of)
         for size, of in made.items()

@@ -12,8 +12,7 @@ import queue
 import time
 import weakref
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import openvino
@@ -26,6 +25,7 @@ from shoal.threads import make_pool, usable_cores
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from concurrent.futures import Future
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -33,19 +33,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-Precision = Literal["auto", "f32", "bf16"]
+Precision = Literal["f32", "bf16"]
 """Of the arithmetic inside the model.
 
-``bf16`` moved the probabilities of our sample pictures by up to 0.01. ``auto`` picks it where the CPU multiplies bf16
-matrices (AMX); one that only has AVX-512 BF16 is slower with it than with ``f32`` (EfficientNet-Lite0: 14 ms of CPU a
-picture against 10).
+``bf16`` is faster where the CPU multiplies bf16 matrices (AMX), and moves probabilities by up to 0.02: so answers would
+depend on the machine if it weren't asked for. A CPU that only has AVX-512 BF16 is slower with it.
 """
 
 
 class OpenVinoEngine:
     """Implements ``shoal.engine.Engine``."""
 
-    def __init__(self, *, cache: Path | None = None, threads: int | None = None, precision: Precision = "auto") -> None:
+    def __init__(self, *, cache: Path | None = None, threads: int | None = None, precision: Precision = "f32") -> None:
         """Prepares; the first ``load`` starts OpenVINO.
 
         Args:
@@ -108,11 +107,10 @@ class OpenVinoEngine:
             ) from error
 
     def _properties(self, config: ModelConfig) -> dict[str, Any]:
-        native = self._precision == "auto" and multiplies_bf16()
         return {
             "NUM_STREAMS": str(min(config.batching.instance_count, self._threads)),
             "INFERENCE_NUM_THREADS": str(self._threads),
-            "INFERENCE_PRECISION_HINT": "bf16" if native or self._precision == "bf16" else "f32",
+            "INFERENCE_PRECISION_HINT": self._precision,
             # Decoding runs on the same cores: a pinned thread would wait for it while another core idles.
             "ENABLE_CPU_PINNING": False,
         }
@@ -231,17 +229,6 @@ def _check_ports(config: ModelConfig, model: openvino.Model) -> None:
 
 def _names(names: Mapping[str, object] | set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
-
-
-def multiplies_bf16() -> bool:
-    """Whether the CPU has AMX for bf16."""
-    try:
-        return "amx_bf16" in _CPU_INFO.read_text()
-    except OSError:
-        return False
-
-
-_CPU_INFO: Final = Path("/proc/cpuinfo")
 
 
 def _reason(error: RuntimeError) -> str:

@@ -45,7 +45,8 @@ def choose(service: Service, pool: str, store: Path, cache: Path, own_triton: st
     if settings.engine == "openvino":
         from shoal.engine.openvino import OpenVinoEngine  # noqa: PLC0415 - each engine's library is large
 
-        return Backing(OpenVinoEngine(cache=cache / "openvino"), from_store)
+        engine_here = OpenVinoEngine(cache=cache / "openvino", precision=settings.inference_precision)
+        return Backing(engine_here, from_store)
     from shoal.engine.triton import TritonEngine  # noqa: PLC0415
     from shoal.triton.client import TritonClient  # noqa: PLC0415
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import openvino
 import pytest
 from onnx import helper, numpy_helper, save
 
@@ -73,6 +74,15 @@ async def test_the_cache_is_made_and_used(tmp_path: Path) -> None:
         assert await colours(await engine.load(config), RED) == [0]
         await engine.close()
     assert list((tmp_path / "cache").iterdir())
+
+
+async def test_the_arithmetic_is_f32_on_every_machine_unless_told_otherwise(tmp_path: Path) -> None:
+    config = add_tiny_classifier(tmp_path)
+    engine = OpenVinoEngine(threads=1)
+    compiled = engine._compile(openvino.Core(), config)
+    assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    assert OpenVinoEngine(threads=1, precision="bf16")._properties(config)["INFERENCE_PRECISION_HINT"] == "bf16"
+    await engine.close()
 
 
 async def test_what_can_not_be_loaded_is_named(engine: OpenVinoEngine, tmp_path: Path) -> None:
