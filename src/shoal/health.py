@@ -44,6 +44,7 @@ class HealthServer:
         if listen is None:
             yield
             return
+        rpc.keep_queue()
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         rpc.listen(server, listen)

@@ -163,13 +163,13 @@ async def running(
     topology.save(tmp_path / "topology.json")
     batcher = Server("batcher", topology.batchers["shared"][0])
     servers = [Server(f"worker-{number}", host) for number, host in enumerate(hosts)]
-    for server in (batcher, *servers):
-        await server.set_serving(serving=True)
-        await server.server.start()
     stop = asyncio.Event()
     keeper = Keeper(service_file=tmp_path / "shoal.yaml", topology_file=tmp_path / "topology.json", home=home)
     router = asyncio.create_task(serve(keeper, stop))
     try:
+        for server in (batcher, *servers):
+            await server.set_serving(serving=True)
+            await server.server.start()
         async with (
             grpc.aio.insecure_channel(str(topology.public), options=OPTIONS) as channel,
             grpc.aio.insecure_channel(str(topology.balancer), options=OPTIONS) as balancer,
@@ -180,9 +180,10 @@ async def running(
             yield Rig(home, topology, alice, batcher, servers, channel, balancer, stop, router)
     finally:
         stop.set()
-        await router
+        await asyncio.wait({router})
         for server in (batcher, *servers):
             await server.server.stop(None)
+        router.result()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import grpc
 
+from shoal import rpc
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.request import explain
 from shoal.errors import RETRY_PUSHBACK, Code, InvalidRequest, NotFound, Overloaded, ShoalError, Unavailable, to_status
@@ -125,6 +126,7 @@ def make_batcher() -> Batcher:
 
 def open_channel(target: str, *, workers: bool = False) -> grpc.aio.Channel:
     """The channel to the load balancer, or to all ``workers`` of ``target``, for streams that may idle for long."""
+    rpc.keep_queue()
     return grpc.aio.insecure_channel(
         target,
         options=[

@@ -73,6 +73,7 @@ class Host:
         ]
         if math.isfinite(self._connection_seconds):
             options.append(("grpc.max_connection_age_ms", int(self._connection_seconds * 1000)))
+        rpc.keep_queue()
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((self._batching.rpc_handler(), *self._handlers))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

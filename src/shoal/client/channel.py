@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import grpc
 import grpc.aio
 
+from shoal import rpc
 from shoal.errors import (
     RETRY_PUSHBACK,
     Cancelled,
@@ -18,7 +19,6 @@ from shoal.errors import (
     Unavailable,
     from_status,
 )
-from shoal.rpc import MAX_REPLY_BYTES
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 10_000),
     # Requests are about 100 bytes and the router refuses more than this; replies with masks are the large ones.
     ("grpc.max_send_message_length", 64 * 1024),
-    ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
+    ("grpc.max_receive_message_length", rpc.MAX_REPLY_BYTES),
     # gRPC's own 1 s to 120 s would leave a service that is back unused for minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -52,6 +52,7 @@ def open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> gr
         ConfigurationError: ``target`` is not ``HOST:PORT``, an ``http(s)://`` or ``grpc(s)://`` URL or a gRPC name.
     """
     address, tls = parse_target(target)
+    rpc.keep_queue()
     if credentials is None and not tls:
         return grpc.aio.insecure_channel(address, OPTIONS)
     return grpc.aio.secure_channel(address, credentials or grpc.ssl_channel_credentials(), OPTIONS)

@@ -59,6 +59,9 @@ async def _serving(endpoint: Endpoint) -> bool:
     import grpc.aio  # noqa: PLC0415 - 50 ms that overlap the start of the parts
     from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse  # noqa: PLC0415
 
+    from shoal import rpc  # noqa: PLC0415
+
+    rpc.keep_queue()
     async with grpc.aio.insecure_channel(str(endpoint), options=[("grpc.enable_http_proxy", 0)]) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",

@@ -19,6 +19,7 @@ import grpc
 from tritonclient.grpc import service_pb2 as v2
 from tritonclient.grpc import service_pb2_grpc
 
+from shoal import rpc
 from shoal.errors import ConfigurationError, NotFound, Unavailable
 from shoal.modelstore import pbtxt
 
@@ -84,6 +85,7 @@ class TritonClient:
     def __init__(self, url: str) -> None:
         """``url``: ``HOST:PORT``."""
         self.url = url
+        rpc.keep_queue()
         self._channel = grpc.aio.insecure_channel(url, options=_OPTIONS)
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
