@@ -68,6 +68,8 @@ class ImageHeader:
     """As stored: 1 grey, 3 colour, 4 CMYK (JPEG) or colour and alpha."""
     scans: int = 1
     """Passes over the picture; above 1 in progressive JPEGs only. Data after the picture may be counted in."""
+    coding: int = 0
+    """A JPEG's frame marker, 0xC0 to 0xCF: how it is coded (ITU-T T.81, table B.1)."""
 
     @property
     def transposed(self) -> bool:
@@ -142,7 +144,9 @@ def _read_jpeg(view: memoryview, max_scans: int) -> ImageHeader:
             if frame is None:
                 raise InvalidRequest("the JPEG is damaged: it has no frame header")
             scans = _count_scans(view, start, max_scans) if _has_many_scans(view, frame, start) else 1
-            return ImageHeader(ImageFormat.JPEG, frame.width, frame.height, orientation, frame.channels, scans)
+            return ImageHeader(
+                ImageFormat.JPEG, frame.width, frame.height, orientation, frame.channels, scans, frame.marker
+            )
     raise InvalidRequest("the JPEG is damaged: too many segments before its first scan")
 
 
