@@ -60,6 +60,11 @@ class Threads:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a thread."""
+        return len(self._jobs)
+
     async def run(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         """The result of ``function``, which a thread calls; raises what it raises. Nobody's: an owner of its own."""
         return await self.run_for("", function, *args, **kwargs)

@@ -90,7 +90,7 @@ class Decoder:
         """Raises InvalidRequest: see ``shoal.worker.header.read_header``."""
         return read_header(data, max_pixels=self._max_pixels, max_scans=self._max_scans)
 
-    def decode_if_quick(self, data: Buffer, make_out: Callable[[], NDArray[Any]]) -> ImageSize | None:
+    def decode_if_quick(self, data: Buffer, make_out: Callable[[], NDArray[Any]]) -> tuple[ImageSize, bool]:
         """``decode``, of a picture that harms nobody in this process: see ``shoal.worker.danger``.
 
         Args:
@@ -98,16 +98,16 @@ class Decoder:
             make_out: Answers the row to decode into; called once, right before that.
 
         Returns:
-            The upright picture's size; None, if the picture is one to decode in a process of its own.
+            The upright picture's size; and whether it was decoded, rather than being one for a process of its own.
 
         Raises:
             InvalidRequest: as ``decode``.
         """
         header = self.read_header(data)
         if not is_quick(header, memoryview(data).nbytes):
-            return None
+            return header.upright, False
         self._decode(data, header, make_out())
-        return header.upright
+        return header.upright, True
 
     def _decode(self, data: Buffer, header: ImageHeader, out: NDArray[Any]) -> None:
         placement = place(self._config, header.upright)

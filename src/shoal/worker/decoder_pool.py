@@ -14,7 +14,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -73,8 +73,6 @@ class _Run:
 
     turn: Turn[_Job]
     report: asyncio.Future[Report]
-    overdue: bool = False
-    """It was killed because it had no CPU time for too long."""
 
 
 class _Gone(Exception):  # noqa: N818 - as the rest of the tree
@@ -110,11 +108,11 @@ class DecoderPool:
             await starter.close()
             self._abort()
 
-    async def decode(self, owner: str, decoder: Decoder, data: Buffer) -> NDArray[Any]:
+    async def decode(self, owner: str, decoder: Decoder, data: Buffer) -> tuple[NDArray[Any], float]:
         """Decodes a picture; one that was not begun when its caller leaves never is, and one that was is killed.
 
         Returns:
-            The row for ``decoder.input``.
+            The row for ``decoder.input``, and the seconds that it took from when it was begun.
 
         Raises:
             InvalidRequest: as ``Decoder.decode``; or it crashed the decoder, or took more than the limits allow.
@@ -123,8 +121,9 @@ class DecoderPool:
         """
         for _ in range(2):
             turn = await self._take_turn(owner)
+            began = perf_counter()
             try:
-                return await self._decode(turn, decoder, data)
+                return await self._decode(turn, decoder, data), perf_counter() - began
             except _Gone:
                 continue  # as soon as it is there again
         raise Unavailable("the picture's decoder died; try again")
@@ -178,6 +177,10 @@ class DecoderPool:
         except BaseException:
             self._finish(turn, 0.0)
             raise
+        if self._starter is None:  # it died meanwhile
+            os.close(given)
+            self._finish(turn, 0.0)
+            raise _Gone
         number, run = next(self._numbers), _Run(turn, loop.create_future())
         self._running[number] = run
         request = Request(
@@ -185,21 +188,16 @@ class DecoderPool:
         )
         self._send(request, (given, output))
         os.close(given)
-        overdue = loop.call_later(_PATIENCE * self._limits.cpu_seconds, self._kill_overdue, number, run)
+        kill = Request(decoder_process.KILL, number)
+        overdue = loop.call_later(_PATIENCE * self._limits.cpu_seconds, self._send, kill)
         try:
             return await asyncio.shield(run.report)
         except asyncio.CancelledError:
-            self._send(Request(decoder_process.KILL, number))
+            self._send(kill)
+            _count("left")
             raise
         finally:
             overdue.cancel()
-            if run.overdue:
-                _count("killed")
-                raise Unavailable("the picture's decoder got no CPU time; try again")  # noqa: B012 - rather than how it ended
-
-    def _kill_overdue(self, number: int, run: _Run) -> None:
-        run.overdue = True
-        self._send(Request(decoder_process.KILL, number))
 
     def _send(self, request: Request, descriptors: Sequence[int] = ()) -> None:
         if self._starter is not None:
@@ -225,7 +223,7 @@ class DecoderPool:
             )
         if code == -signal.SIGKILL:
             _count("killed")
-            raise Unavailable("the picture's decoder was killed; try again")
+            raise Unavailable("the picture's decoder was killed, or got no CPU time; try again")
         _count("crashed")
         if code < 0:
             raise InvalidRequest(f"the picture is damaged: its decoder crashed ({signal.Signals(-code).name})")
