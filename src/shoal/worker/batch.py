@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STRAGGLER_SECONDS = 0.1
-"""How long a closed batch waits for fetches, and for slow decoding, since it last made progress."""
+"""How long a closed batch waits for fetches, and for slow decoding, since it last made progress; or in all, once somebody
+has all its pictures ready."""
 OTHERS_SECONDS: Final = 0.03
 """How long whoever has all its pictures ready waits for those of others that are decoded apart, since they are slow."""
 QUEUED_SECONDS: Final = 0.5
@@ -167,7 +168,7 @@ class PictureBatch:
         complete = bool(owners.difference(picture.item.owner for picture in self._preparing.values()))
         others_apart = complete and since_close >= OTHERS_SECONDS
         others_queued = complete and since_close >= QUEUED_SECONDS and not self._model.decoding.is_crowded
-        hang = since_progress >= STRAGGLER_SECONDS
+        hang = (since_close if complete else since_progress) >= STRAGGLER_SECONDS
         left = {At.FETCH: hang, At.SLOT: False, At.QUEUE: others_queued, At.APART: others_apart or hang}
         return any(picture.is_written or not left[picture.at] for picture in self._preparing.values())
 
