@@ -91,15 +91,17 @@ class PictureBatch:
         A batch whose pictures all hang answers at once that it has nothing: it holds up nobody.
         """
         self._note_close()
-        await self._settle(or_hang=True)
+        await self._settle()
         if self._preparing and not self._ready:
             yield self._take_results()
-            await self._settle(or_hang=False)
-        self._leave()
+            while self._preparing and not self._ready and self._slot is None:
+                await self._settle()
+        while not self._leave():
+            await self._settle()
         if pictures := self._take_ready():
             slot = await self._own_slot()
             await self._execute(slot, _compact(slot, pictures))
-        self._give_back()  # what is left behind takes a slot of its own, once it is here
+        self._give_back()  # what is left behind takes another one, once it is here
         for group in _messages(self._take_results()):
             yield group
         while self._preparing or self._ready or self._results:
@@ -149,7 +151,7 @@ class PictureBatch:
         for picture in (*self._preparing.values(), *self._ready):
             picture.stages.closed = now
 
-    async def _settle(self, *, or_hang: bool) -> None:
+    async def _settle(self) -> None:
         """Waits until each picture is ready, has failed, or may be left behind; or until nothing moves at all."""
         closed = progress = monotonic()
         pending = len(self._preparing)
@@ -159,7 +161,7 @@ class PictureBatch:
             now = monotonic()
             if len(self._preparing) < pending:
                 pending, progress = len(self._preparing), now
-            if (self._ready or or_hang) and not self._is_worth_waiting(now - closed, now - progress):
+            if not self._is_worth_waiting(now - closed, now - progress):
                 return
 
     def _is_worth_waiting(self, since_close: float, since_progress: float) -> bool:
@@ -170,13 +172,15 @@ class PictureBatch:
         others_queued = complete and since_close >= QUEUED_SECONDS and not self._model.decoding.is_crowded
         hang = (since_close if complete else since_progress) >= STRAGGLER_SECONDS
         left = {At.FETCH: hang, At.SLOT: False, At.QUEUE: others_queued, At.APART: others_apart or hang}
-        return any(picture.is_written or not left[picture.at] for picture in self._preparing.values())
+        pictures = (picture for picture in self._preparing.values() if not picture.stages.left_behind)
+        return any(picture.is_written or not left[picture.at] for picture in pictures)
 
-    def _leave(self) -> None:
-        """From here on, what isn't ready goes its own way."""
+    def _leave(self) -> bool:
+        """From here on, what isn't ready goes its own way; False, if a thread has just begun to write to the slot."""
         for picture in self._preparing.values():
-            picture.place.leave()
-            picture.stages.left_behind = True
+            if not picture.stages.left_behind:
+                picture.stages.left_behind = picture.place.leave() or not picture.is_written
+        return all(picture.stages.left_behind for picture in self._preparing.values())
 
     async def _wait_for_stragglers(self) -> None:
         if self._preparing and not self._ready and not self._results:
@@ -192,11 +196,8 @@ class PictureBatch:
                 self._drop(picture, error)
             return
         try:
-            pictures = self._take_ready()
-            for row, picture in enumerate(pictures):
-                slot.input[row], picture.row, picture.pixels = picture.pixels, row, None
-            if pictures:
-                await self._execute(slot, pictures)
+            if pictures := self._take_ready():
+                await self._execute(slot, _compact(slot, pictures))
         finally:
             self._model.loaded.release(slot)
 
@@ -237,8 +238,8 @@ class PictureBatch:
         return fetched
 
     async def _decode(self, picture: Picture, fetched: Fetched) -> None:
-        """Into the batch's slot, or into memory of its own once the batch went without it."""
-        if not picture.stages.left_behind:
+        """Into the batch's slot, or into memory of its own if it takes long or the batch went without it."""
+        if not picture.stages.left_behind and self._model.decoding.needs_row(fetched.data):
             picture.at = At.SLOT
             slot = await asyncio.shield(self._own_slot())
             if not picture.stages.left_behind:
@@ -358,9 +359,14 @@ def _messages(results: Sequence[batching_pb2.BatchItemResult]) -> Iterator[Seque
 
 
 def _compact(slot: Slot, ready: list[Picture]) -> list[Picture]:
-    """Closes the gaps that failed pictures left, and returns the pictures in the order of their rows."""
+    """Puts the pictures into the slot's first rows, without the gaps that failed ones left; returns them in that order.
+
+    Rows only move to the front, so none is written over before it was moved.
+    """
     ready.sort(key=lambda picture: picture.row)
     for row, picture in enumerate(ready):
-        if picture.row != row:
+        if picture.pixels is not None:
+            slot.input[row], picture.pixels = picture.pixels, None
+        elif picture.row != row:
             slot.input[row] = slot.input[picture.row]
     return ready

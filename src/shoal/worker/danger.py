@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from shoal.worker.header import ImageFormat
+from shoal.worker.header import JPEG, ImageFormat
 
 if TYPE_CHECKING:
     from shoal.worker.header import ImageHeader
@@ -26,6 +26,11 @@ _PIXEL_SECONDS: Final = 12e-9
 _SCAN_PIXEL_SECONDS: Final = 6e-9
 """And this for each of several scans."""
 _BYTE_SECONDS: Final = 10e-9
+
+
+def may_be_quick(start: bytes) -> bool:
+    """What can be told from a file's first bytes: False, if ``is_quick`` will be."""
+    return start.startswith(JPEG)
 
 
 def is_quick(header: ImageHeader, file_bytes: int) -> bool:

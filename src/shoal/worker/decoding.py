@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from shoal.worker.danger import may_be_quick
 from shoal.worker.picture import At
 
 if TYPE_CHECKING:
@@ -39,8 +40,12 @@ class Decoding:
         """Whether so many pictures wait for threads that batches had better wait for theirs, which holds back others."""
         return self.threads.waiting > MAX_LEFT
 
+    def needs_row(self, data: Buffer) -> bool:
+        """Whether ``data`` may be decoded into the picture's place, so that it is worth having one."""
+        return may_be_quick(bytes(memoryview(data)[:8]))
+
     async def decode(self, picture: Picture, decoder: Decoder, data: Buffer) -> None:
-        """Decodes ``data`` into the picture's place, or into ``picture.pixels`` if that was left.
+        """Decodes ``data`` into the picture's place if it is quick and that wasn't left, else into ``picture.pixels``.
 
         Cancelling it ends the work, unless a thread has begun with it: then it ends when that has.
 
@@ -49,17 +54,20 @@ class Decoding:
             DeadlineExceeded: the caller's deadline passed before it was begun.
             Overloaded, Unavailable: as ``DecoderPool.decode``.
         """
-        picture.at = At.QUEUE
         owner = picture.item.owner
-        picture.size, picture.decode_seconds, done = await self.threads.run_for(owner, _decode, picture, decoder, data)
-        if done:
-            return
-        picture.at = At.APART
-        pixels, picture.decode_seconds = await self._pool.decode(owner, decoder, data)
-        if (row := picture.place.take()) is None:
-            picture.pixels = pixels
+        if self.needs_row(data):
+            picture.at = At.QUEUE
+            picture.size, picture.decode_seconds, done = await self.threads.run_for(
+                owner, _decode, picture, decoder, data
+            )
+            if done:
+                return
+            picture.place.leave()
+            picture.at = At.APART
         else:
-            np.copyto(row, pixels)
+            picture.at = At.APART
+            picture.size = await self.threads.run_for(owner, _measure, picture, decoder, data)
+        picture.pixels, picture.decode_seconds = await self._pool.decode(owner, decoder, data)
 
 
 def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> tuple[ImageSize, float, bool]:
@@ -75,3 +83,8 @@ def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> tuple[ImageSize
 
     size, done = decoder.decode_if_quick(data, row)
     return size, perf_counter() - started, done
+
+
+def _measure(picture: Picture, decoder: Decoder, data: Buffer) -> ImageSize:
+    picture.remaining(monotonic())
+    return decoder.read_header(data).upright

@@ -28,7 +28,8 @@ _MAX_PASSES: Final = 12
 _TRANSPOSED: Final = 5
 """From this EXIF orientation on, rows are columns."""
 
-_JPEG: Final = b"\xff\xd8\xff"
+JPEG: Final = b"\xff\xd8\xff"
+"""What every file of the format starts with."""
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _SOS: Final = 0xDA
 _EOI: Final = 0xD9
@@ -100,7 +101,7 @@ def read_header(data: Buffer, *, max_pixels: int, max_scans: int) -> ImageHeader
 
 def _reader(view: memoryview) -> Callable[[memoryview, int], ImageHeader]:
     start = bytes(view[:16])
-    if start.startswith(_JPEG):
+    if start.startswith(JPEG):
         return _read_jpeg
     if start.startswith(_PNG):
         return _read_png
