@@ -93,6 +93,8 @@ class DecoderPool:
         self._starter: _Starter | None = None
         self._next_start = -math.inf
         self._closed = False
+        self.latest: Report | None = None
+        """Of the child that ended last."""
 
     def start(self) -> None:
         """Starts the process that starts decoders; it needs a quarter of a second until it has them all loaded."""
@@ -231,7 +233,7 @@ class DecoderPool:
 
     def _end(self, report: Report) -> None:
         """A child is gone."""
-        run = self._running.pop(report.job)
+        run, self.latest = self._running.pop(report.job), report
         self._finish(run.turn, report.cpu_seconds)
         if not run.report.done():
             run.report.set_result(report)
