@@ -176,7 +176,16 @@ class Pool(Section):
     inference_precision: Literal["f32", "bf16"] = "f32"
     """Of the arithmetic inside ``openvino``: ``bf16`` is faster on CPUs with AMX, and moves probabilities a little."""
     decode_threads: int | None = Field(default=None, ge=1)
-    """Pictures that one worker decodes at once. None: one a core."""
+    """Pictures that one worker decodes at once in its own process. None: one a core."""
+    decode_processes: int | None = Field(default=None, ge=1)
+    """Pictures that are decoded at once in processes of their own: all but quick JPEGs. None: as decode_threads, 4 at
+    most, since each may take max_decode_memory_bytes."""
+    max_decode_memory_bytes: int = Field(default=384 * 2**20, ge=16 * 2**20)
+    """A picture in a process of its own whose decoding takes more memory is refused."""
+    max_decode_cpu_seconds: Seconds = 1.5
+    """A picture in a process of its own whose decoding takes more CPU time is refused."""
+    max_fetched_bytes: int = Field(default=256 * 2**20, ge=2**20)
+    """Of pictures that one worker is fetching or has not decoded yet; more wait. A picture that is larger is refused."""
     fetch_concurrency: int = Field(default=64, ge=1)
     """Pictures being fetched at once by one worker; more wait."""
     max_image_pixels: int = Field(default=100_000_000, ge=1)

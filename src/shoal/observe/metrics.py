@@ -128,6 +128,17 @@ WORKER_DECODE = Histogram(
 WORKER_DECODE_THREADS = Gauge(
     "shoal_worker_decode_threads", "Pictures that the worker can decode at once.", registry=WORKER
 )
+WORKER_DECODERS = Counter(
+    "shoal_worker_decoders",
+    "Pictures that had a process of their own, by its end: decoded, refused (damaged), memory or cpu (over the limit), "
+    "crashed, killed (from outside, or it had no CPU time), left (no caller waited any more).",
+    ["end"],
+    registry=WORKER,
+)
+WORKER_FETCHED_BYTES = Gauge(
+    "shoal_worker_fetched_bytes", "Bytes of pictures that are being fetched or wait to be decoded, now.",
+    registry=WORKER,
+)  # fmt: skip
 WORKER_TENSOR_BYTES = Counter(
     "shoal_worker_tensor_bytes", "Bytes of decoded pictures written into batches.", ["model"], registry=WORKER
 )

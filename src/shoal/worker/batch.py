@@ -1,7 +1,7 @@
 """A batch of pictures: each is fetched and decoded into the slot while the batch still fills, then all run together.
 
-An item's failure is its own. A picture whose fetch hangs is left behind when the others are ready, and runs alone
-later.
+An item's failure is its own. A picture whose fetch hangs or whose decoding takes long is left behind when others are
+ready, and runs later, together with others of its batch that are ready by then.
 """
 
 from __future__ import annotations
@@ -9,23 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from time import monotonic, perf_counter
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Final
 
 from shoal.batching.results import failure
 from shoal.batching.v1 import batching_pb2
-from shoal.errors import Code, DeadlineExceeded, Internal, ShoalError, Unavailable
+from shoal.errors import Cancelled, Code, DeadlineExceeded, Internal, ShoalError, Unavailable
+from shoal.worker.picture import At, Place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-    from typing_extensions import Buffer
-
     from shoal.engine import Inference, Slot
     from shoal.v1 import inference_pb2
-    from shoal.worker.header import ImageSize
+    from shoal.worker.fetch import Fetched
     from shoal.worker.model import PictureModel
     from shoal.worker.picture import Picture
     from shoal.worker.stages import Stages
@@ -33,7 +30,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STRAGGLER_SECONDS = 0.1
-"""How long a closed batch with at least one ready picture waits for fetches that are still under way."""
+"""How long a closed batch waits for fetches, and for slow decoding, since it last made progress; or in all, once somebody
+has all its pictures ready."""
+OTHERS_SECONDS: Final = 0.03
+"""How long whoever has all its pictures ready waits for those of others that are decoded apart, since they are slow."""
+QUEUED_SECONDS: Final = 0.5
+"""And for those of others that are to be quick, but whose turn doesn't come."""
+_STEP_SECONDS: Final = 0.02
+"""A picture passes from one stage to the next, with another patience, without a word."""
 
 MAX_GROUP_BYTES = 32 * 2**20
 """Of the answers in one message; masks can take several. Batchers take messages of 64 MiB, and one answer is of 16 at
@@ -48,8 +52,6 @@ class PictureBatch:
         self._loop = asyncio.get_running_loop()
         self._slot: asyncio.Task[Slot] | None = None
         self._preparing: dict[asyncio.Task[None], Picture] = {}
-        self._fetching: set[Picture] = set()
-        self._left_behind: set[Picture] = set()
         self._ready: list[Picture] = []
         self._results: list[batching_pb2.BatchItemResult] = []
         self._answered: list[Stages] = []
@@ -70,25 +72,42 @@ class PictureBatch:
         self._rows += 1
         self._preparing[self._loop.create_task(self._prepare(picture))] = picture
 
-    async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
-        """Runs the pictures that are ready together, then each straggler alone.
+    def withdraw(self, index: int) -> None:
+        """The item's caller has left: ends what is done for it. Does nothing if it is unknown, executed or answered."""
+        for task, picture in self._preparing.items():
+            if picture.item.index == index and not picture.withdrawn and not task.done():
+                self._withdraw(picture)
+                task.cancel()
+                return
+        for picture in self._ready:
+            if picture.item.index == index:
+                self._ready.remove(picture)
+                self._withdraw(picture)
+                return
 
-        A batch whose fetches all hang answers at once that it has nothing: it holds up nobody.
+    async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
+        """Runs the pictures that are ready together, and then the stragglers, as they come.
+
+        A batch whose pictures all hang answers at once that it has nothing: it holds up nobody.
         """
         self._note_close()
-        await self._wait()
-        if self._all_hang():
-            yield self._take_results()
         await self._settle()
-        if pictures := self._in_time(self._ready):
+        if self._preparing and not self._ready:
+            yield self._take_results()
+            while self._preparing and not self._ready and self._slot is None:
+                await self._settle()
+        while not self._leave():
+            await self._settle()
+        if pictures := self._take_ready():
             slot = await self._own_slot()
-            self._results += await self._execute(slot, _compact(slot, pictures))
-        self._give_back()  # what is left behind takes a slot of its own, once it is here
+            await self._execute(slot, _compact(slot, pictures))
+        self._give_back()  # what is left behind takes another one, once it is here
         for group in _messages(self._take_results()):
             yield group
-        while self._preparing:
-            await asyncio.wait(self._preparing, return_when=asyncio.FIRST_COMPLETED)
-            self._forget_done()
+        while self._preparing or self._ready or self._results:
+            await self._wait_for_stragglers()
+            if self._ready:
+                await self._run_stragglers()
             if self._results:
                 for group in _messages(self._take_results()):
                     yield group
@@ -100,10 +119,16 @@ class PictureBatch:
                 self._note_end(picture, Code.CANCELLED, "the batch's stream ended")
         self._take_results()
         for task in self._preparing:
+            self._model.own(task)
             task.cancel()
-        if self._preparing:  # a picture that is being decoded is written to its end
-            asyncio.ensure_future(asyncio.wait(self._preparing)).add_done_callback(lambda _: self._give_back())
-        else:
+            task.add_done_callback(self._abandoned)
+        if not self._preparing:
+            self._give_back()
+
+    def _abandoned(self, task: asyncio.Task[None]) -> None:
+        """A picture that is being decoded is written to its end; only then is the slot free."""
+        self._preparing.pop(task, None)
+        if not self._preparing:
             self._give_back()
 
     def _own_slot(self) -> asyncio.Task[Slot]:
@@ -127,95 +152,121 @@ class PictureBatch:
             picture.stages.closed = now
 
     async def _settle(self) -> None:
-        """Waits until each picture is ready, has failed, or is left behind."""
-        while self._preparing and not self._may_leave():
-            await asyncio.wait(self._preparing, return_when=asyncio.FIRST_COMPLETED)
-            await self._wait()
-        self._left_behind = set(self._fetching)
-        for picture in self._left_behind:
-            picture.stages.left_behind = True
-
-    async def _wait(self) -> None:
-        """Gives what isn't ready a little more time."""
-        if self._preparing:
-            await asyncio.wait(self._preparing, timeout=STRAGGLER_SECONDS)
+        """Waits until each picture is ready, has failed, or may be left behind; or until nothing moves at all."""
+        closed = progress = monotonic()
+        pending = len(self._preparing)
+        while self._preparing:
+            await asyncio.wait(self._preparing, timeout=min(_STEP_SECONDS, STRAGGLER_SECONDS))
             self._forget_done()
+            now = monotonic()
+            if len(self._preparing) < pending:
+                pending, progress = len(self._preparing), now
+            if not self._is_worth_waiting(now - closed, now - progress):
+                return
 
-    def _all_hang(self) -> bool:
-        return bool(self._preparing) and not self._ready and len(self._fetching) == len(self._preparing)
+    def _is_worth_waiting(self, since_close: float, since_progress: float) -> bool:
+        """Whether there is a picture that should go with the others."""
+        owners = {picture.item.owner for picture in self._ready}
+        complete = bool(owners.difference(picture.item.owner for picture in self._preparing.values()))
+        others_apart = complete and since_close >= OTHERS_SECONDS
+        others_queued = complete and since_close >= QUEUED_SECONDS and not self._model.decoding.is_crowded
+        hang = (since_close if complete else since_progress) >= STRAGGLER_SECONDS
+        left = {At.FETCH: hang, At.SLOT: False, At.QUEUE: others_queued, At.APART: others_apart or hang}
+        pictures = (picture for picture in self._preparing.values() if not picture.stages.left_behind)
+        return any(picture.is_written or not left[picture.at] for picture in pictures)
 
-    def _may_leave(self) -> bool:
-        """Something is ready, and what isn't is still being fetched: nobody writes into the slot."""
-        return bool(self._ready) and len(self._fetching) == len(self._preparing)
+    def _leave(self) -> bool:
+        """From here on, what isn't ready goes its own way; False, if a thread has just begun to write to the slot."""
+        for picture in self._preparing.values():
+            if not picture.stages.left_behind:
+                picture.stages.left_behind = picture.place.leave() or not picture.is_written
+        return all(picture.stages.left_behind for picture in self._preparing.values())
+
+    async def _wait_for_stragglers(self) -> None:
+        if self._preparing and not self._ready and not self._results:
+            await asyncio.wait(self._preparing, return_when=asyncio.FIRST_COMPLETED)
+        self._forget_done()
+
+    async def _run_stragglers(self) -> None:
+        """Runs those that are ready, or will be once there is a slot."""
+        try:
+            slot = await self._model.loaded.acquire()
+        except ShoalError as error:
+            for picture in self._take_ready():
+                self._drop(picture, error)
+            return
+        try:
+            if pictures := self._take_ready():
+                await self._execute(slot, _compact(slot, pictures))
+        finally:
+            self._model.loaded.release(slot)
 
     def _forget_done(self) -> None:
         self._preparing = {task: picture for task, picture in self._preparing.items() if not task.done()}
 
-    def _in_time(self, pictures: Sequence[Picture]) -> list[Picture]:
+    def _take_ready(self) -> list[Picture]:
+        """Those that are in time; the others are dropped."""
         now = monotonic()
-        for picture in pictures:
+        ready, self._ready = self._ready, []
+        for picture in ready:
             if picture.deadline <= now:
                 self._drop(picture, DeadlineExceeded("the deadline passed before the batch was ready"))
-        return [picture for picture in pictures if picture.deadline > now]
+        return [picture for picture in ready if picture.deadline > now]
 
     async def _prepare(self, picture: Picture) -> None:
         try:
-            data = await self._fetch(picture)
-            if picture in self._left_behind:
-                await self._run_alone(picture, data)
-            else:
-                await self._decode(picture, data, await asyncio.shield(self._own_slot()))
-                self._ready.append(picture)
+            with await self._fetch(picture) as fetched:
+                async with asyncio.timeout(picture.seconds_left(monotonic())):
+                    await self._decode(picture, fetched)
+            self._ready.append(picture)
+        except TimeoutError:
+            self._drop(picture, DeadlineExceeded("the deadline passed before the picture was decoded"))
         except Exception as error:
             self._drop(picture, error)
 
-    async def _fetch(self, picture: Picture) -> Buffer:
-        self._fetching.add(picture)
+    async def _fetch(self, picture: Picture) -> Fetched:
         started = monotonic()
+        fetcher = self._model.fetcher
         try:
-            data = await self._model.fetcher.fetch(picture.key, picture.remaining(started))
+            fetched = await fetcher.fetch(picture.key, picture.seconds_left(started), picture.item.owner)
         except ShoalError as error:
             self._model.meter.not_fetched(error.code)
             raise
-        finally:
-            self._fetching.discard(picture)
         picture.stages.fetched = monotonic()
         picture.fetch_seconds = picture.stages.fetched - started
-        self._model.meter.fetched(picture.fetch_seconds, len(memoryview(data)))
-        return data
+        self._model.meter.fetched(picture.fetch_seconds, memoryview(fetched.data).nbytes)
+        return fetched
 
-    async def _decode(self, picture: Picture, data: Buffer, slot: Slot) -> None:
-        picture.remaining(monotonic())
-        row = slot.input[picture.row]
-        picture.size, picture.decode_seconds = await self._model.threads.run(_timed_decode, self._model, data, row)
+    async def _decode(self, picture: Picture, fetched: Fetched) -> None:
+        """Into the batch's slot, or into memory of its own if it takes long or the batch went without it."""
+        if not picture.stages.left_behind and self._model.decoding.needs_row(fetched.data):
+            picture.at = At.SLOT
+            slot = await asyncio.shield(self._own_slot())
+            if not picture.stages.left_behind:
+                picture.place = Place(slot.input[picture.row])
+        await self._model.decoding.decode(picture, self._model.decoder, fetched.data)
         picture.stages.decoded = monotonic()
         picture.stages.decoding = picture.stages.decoded - picture.decode_seconds
-        self._model.meter.decoded(picture.decode_seconds, row.nbytes)
+        self._model.meter.decoded(picture.decode_seconds, self._model.row_bytes)
 
-    async def _run_alone(self, picture: Picture, data: Buffer) -> None:
-        slot = await self._model.loaded.acquire()
-        try:
-            picture.row = 0
-            await self._decode(picture, data, slot)
-            self._results += await self._execute(slot, [picture])
-        finally:
-            self._model.loaded.release(slot)
+    async def _execute(self, slot: Slot, pictures: Sequence[Picture]) -> None:
+        """Runs ``pictures``, which fill the slot's first rows, and adds their results.
 
-    async def _execute(self, slot: Slot, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
-        """Runs ``pictures``, which fill the slot's first rows; a batch that the engine refuses runs one by one."""
+        A batch that the engine refuses runs one by one.
+        """
         try:
-            return await self._run(slot, pictures)
+            results = await self._run(slot, pictures)
         except Internal as error:
-            if len(pictures) == 1:
-                return [self._dropped(pictures[0], error)]
-            log.warning("model %s: a batch of %d failed; running it one by one", self._model.name, len(pictures))
+            if len(pictures) > 1:
+                log.warning("model %s: a batch of %d failed; running it one by one", self._model.name, len(pictures))
+                for row, picture in enumerate(pictures):
+                    slot.input[0] = slot.input[row]
+                    await self._execute(slot, [picture])
+                return
+            results = [self._dropped(picture, error) for picture in pictures]
         except ShoalError as error:
-            return [self._dropped(picture, error) for picture in pictures]
-        results = []
-        for row, picture in enumerate(pictures):
-            slot.input[0] = slot.input[row]
-            results += await self._execute(slot, [picture])
-        return results
+            results = [self._dropped(picture, error) for picture in pictures]
+        self._results.extend(results)  # what is there by now: a wait in this very line would extend what went out before
 
     async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
         asked = monotonic()
@@ -232,7 +283,7 @@ class PictureBatch:
             uuids = " ".join(picture.request.image_uuid for picture in pictures)
             log.debug("model %s: executed %s", self._model.name, uuids)
         if self._model.head.slow:
-            return await self._model.threads.run(self._replies, inference, started, pictures)
+            return await self._model.decoding.threads.run(self._replies, inference, started, pictures)
         return self._replies(inference, started, pictures)
 
     def _replies(
@@ -261,8 +312,14 @@ class PictureBatch:
         except Exception as error:
             return self._dropped(picture, error)
 
+    def _withdraw(self, picture: Picture) -> None:
+        self._drop(picture, Cancelled("the caller left"))
+        picture.withdrawn = True
+
     def _drop(self, picture: Picture, error: BaseException) -> None:
-        self._results.append(self._dropped(picture, error))
+        """Answers with ``error``, unless there is an answer."""
+        if not picture.withdrawn:
+            self._results.append(self._dropped(picture, error))
 
     def _dropped(self, picture: Picture, error: BaseException) -> batching_pb2.BatchItemResult:
         result = self._failure(picture.item.index, error)
@@ -302,15 +359,14 @@ def _messages(results: Sequence[batching_pb2.BatchItemResult]) -> Iterator[Seque
 
 
 def _compact(slot: Slot, ready: list[Picture]) -> list[Picture]:
-    """Closes the gaps that failed pictures left, and returns the pictures in the order of their rows."""
+    """Puts the pictures into the slot's first rows, without the gaps that failed ones left; returns them in that order.
+
+    Rows only move to the front, so none is written over before it was moved.
+    """
     ready.sort(key=lambda picture: picture.row)
     for row, picture in enumerate(ready):
-        if picture.row != row:
+        if picture.pixels is not None:
+            slot.input[row], picture.pixels = picture.pixels, None
+        elif picture.row != row:
             slot.input[row] = slot.input[picture.row]
     return ready
-
-
-def _timed_decode(model: PictureModel, data: Buffer, out: NDArray[np.generic]) -> tuple[ImageSize, float]:
-    started = perf_counter()
-    size = model.decoder.decode(data, out)
-    return size, perf_counter() - started

@@ -7,6 +7,7 @@ is dropped and the colours stay as stored: what Pillow's ``convert("RGB")`` does
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -14,6 +15,8 @@ import numpy as np
 import simplejpeg
 
 from shoal.errors import ConfigurationError, InvalidRequest
+from shoal.worker import pillow
+from shoal.worker.danger import is_quick
 from shoal.worker.geometry import place
 from shoal.worker.header import ImageFormat, ImageSize, read_header
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelstore.config import ModelConfig, Tensor
     from shoal.worker.geometry import Placement
     from shoal.worker.header import ImageHeader
 
@@ -49,7 +52,7 @@ class Decoder:
             ConfigurationError: the input is no RGB picture of a fixed size.
         """
         _check_input(config)
-        self._config = config
+        self._config = dataclasses.replace(config, labels=())  # which no decoder reads, and pickling would copy
         self._max_pixels = max_pixels
         self._max_scans = max_scans
         self._direct = config.input.dtype == "uint8" and config.channels_last
@@ -59,6 +62,11 @@ class Decoder:
         cv2.setNumThreads(1)
         # A caller's broken picture is the caller's to hear of, not the log's.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+    @property
+    def input(self) -> Tensor:
+        """Shape and dtype of a row."""
+        return self._config.input
 
     def decode(self, data: Buffer, out: NDArray[Any]) -> ImageSize:
         """Decodes one picture into ``out``. Releases the GIL in all heavy parts.
@@ -74,7 +82,34 @@ class Decoder:
         Raises:
             InvalidRequest: not a picture, damaged, truncated or too large.
         """
-        header = read_header(data, max_pixels=self._max_pixels, max_scans=self._max_scans)
+        header = self.read_header(data)
+        self._decode(data, header, out)
+        return header.upright
+
+    def read_header(self, data: Buffer) -> ImageHeader:
+        """Raises InvalidRequest: see ``shoal.worker.header.read_header``."""
+        return read_header(data, max_pixels=self._max_pixels, max_scans=self._max_scans)
+
+    def decode_if_quick(self, data: Buffer, make_out: Callable[[], NDArray[Any]]) -> tuple[ImageSize, bool]:
+        """``decode``, of a picture that harms nobody in this process: see ``shoal.worker.danger``.
+
+        Args:
+            data: The bytes of a JPEG, PNG or WebP file.
+            make_out: Answers the row to decode into; called once, right before that.
+
+        Returns:
+            The upright picture's size; and whether it was decoded, rather than being one for a process of its own.
+
+        Raises:
+            InvalidRequest: as ``decode``.
+        """
+        header = self.read_header(data)
+        if not is_quick(header, memoryview(data).nbytes):
+            return header.upright, False
+        self._decode(data, header, make_out())
+        return header.upright, True
+
+    def _decode(self, data: Buffer, header: ImageHeader, out: NDArray[Any]) -> None:
         placement = place(self._config, header.upright)
         picture = _read(data, header, placement)
         if self._direct:
@@ -83,7 +118,6 @@ class Decoder:
             pixels = np.empty((self._config.height, self._config.width, 3), np.uint8)
             _fill(picture, header, placement, pixels)
             self._convert(pixels, out)
-        return header.upright
 
     def _convert(self, pixels: Pixels, out: NDArray[Any]) -> None:
         """Normalises, where the graph does not, and changes the layout."""
@@ -108,14 +142,7 @@ def _read(data: Buffer, header: ImageHeader, placement: Placement) -> Pixels:
     """The stored picture in RGB, ``(h, w, 3)``, possibly reduced, never below what the placement needs."""
     if header.format is ImageFormat.JPEG:
         return _read_jpeg(data, header, placement)
-    try:
-        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-        picture = cv2.imdecode(np.frombuffer(memoryview(data), np.uint8), flags)
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise InvalidRequest(f"the {header.format} is truncated or damaged")
-    return _as_pixels(picture)
+    return pillow.read(data, header)
 
 
 def _read_jpeg(data: Buffer, header: ImageHeader, placement: Placement) -> Pixels:

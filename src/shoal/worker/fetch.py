@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
 from shoal.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound, Unavailable
 from shoal.observe import metrics
+from shoal.worker.budget import Budget
+from shoal.worker.store_faults import FaultLog
 
 if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
     from obstore import ObjectMeta
     from typing_extensions import Buffer
 
+    from shoal.worker.budget import Share
+
 _FIRST_BACKOFF_SECONDS: Final = 0.05
 _LONGEST_BACKOFF_SECONDS: Final = 2.0
+_MAX_WAITING: Final = 1000
+"""Pictures of one owner that wait to be fetched."""
 
 
 class Result(Protocol):
@@ -40,77 +50,152 @@ class Store(Protocol):
         ...
 
 
+class Fetched:
+    """A picture's bytes, which count against the fetcher's budget until they are released; a context manager."""
+
+    def __init__(self, data: Buffer, share: Share) -> None:
+        self.data = data
+        self._share = share
+
+    def release(self) -> None:
+        """Lets the bytes go."""
+        self.data = b""
+        self._share.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """What kept a fetch from ending."""
+
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f" ({self.reason})" if self.reason else ""
+
+
 class Fetcher:
-    """Fetches pictures from one store for one event loop.
+    """Fetches pictures from one store for one event loop. Owners take turns.
 
     A fetch that fails because the store is away is tried again, with growing, random pauses, until its time is over.
+    A body is read only once the budget has room for it; who waits for room holds neither a turn nor a connection.
     """
 
-    def __init__(self, store: Store, *, concurrency: int, max_bytes: int, timeout_seconds: float) -> None:
+    def __init__(
+        self, store: Store, *, concurrency: int, max_bytes: int, budget_bytes: int, timeout_seconds: float
+    ) -> None:
         """Prepares; nothing is connected yet.
 
         Args:
             store: Where the pictures are.
-            concurrency: How many are fetched at once; more wait in order.
+            concurrency: How many are fetched at once; more wait, owners in turn.
             max_bytes: A larger object is refused before its body is read.
-            timeout_seconds: One fetch, retries included but not the wait for its turn, takes no longer.
+            budget_bytes: Of pictures that are being read or weren't released yet; more wait, owners in turn.
+            timeout_seconds: One fetch, retries included but not the waits for its turn and for room, takes no longer.
         """
         self._store = store
-        self._turns = asyncio.Semaphore(concurrency)
+        self._turns = Budget(concurrency, max_waiting=_MAX_WAITING)
         self._max_bytes = max_bytes
+        self._budget = Budget(budget_bytes, max_waiting=_MAX_WAITING, leaves_room=True)
         self._timeout_seconds = timeout_seconds
+        self._faults = FaultLog()
 
-    async def fetch(self, key: str, timeout_seconds: float | None = None) -> Buffer:
+    @property
+    def held_bytes(self) -> int:
+        """Of the budget."""
+        return self._budget.used
+
+    async def fetch(self, key: str, timeout_seconds: float | None = None, owner: str = "") -> Fetched:
         """The bytes of the object ``key``, without a copy. Cancelling it stops the transfer.
 
         Args:
             key: ``<prefix><uuid>.jpg``; errors name the uuid only.
             timeout_seconds: What the caller's deadline leaves. None: no deadline.
+            owner: On whose behalf.
 
         Raises:
             NotFound: no such object.
-            InvalidRequest: it is empty or larger than ``max_bytes``.
+            InvalidRequest: it is empty, or larger than ``max_bytes`` or the whole budget.
+            Overloaded: too many pictures of this owner wait already.
             Unavailable: the store is away, or slower than the fetcher's own time-out.
             DeadlineExceeded: the caller's time passed first.
             Internal: the store refuses our credentials.
         """
-        now = asyncio.get_running_loop().time
-        deadline = None if timeout_seconds is None else now() + timeout_seconds
+        trouble = _Trouble()
         try:
-            async with asyncio.timeout_at(deadline) as limit, self._turns:
-                own = now() + self._timeout_seconds
-                limit.reschedule(own if deadline is None else min(own, deadline))
-                return await self._keep_trying(key)
+            async with asyncio.timeout(timeout_seconds):
+                found: Fetched | int = await self._take_turn(key, owner, None, trouble)
+                while isinstance(found, int):
+                    share = await self._budget.acquire(owner, found)
+                    found = await self._take_turn(key, owner, share, trouble)
+                return found
         except TimeoutError:
-            if deadline is not None and now() >= deadline:
-                raise DeadlineExceeded(f"the deadline passed while image {_image(key)} was fetched") from None
-            raise Unavailable(
-                f"the object store did not deliver image {_image(key)} within {self._timeout_seconds:g} s; try again"
-            ) from None
+            raise DeadlineExceeded(f"the deadline passed while image {_image(key)} was fetched{trouble}") from None
 
-    async def _keep_trying(self, key: str) -> Buffer:
+    async def _take_turn(self, key: str, owner: str, share: Share | None, trouble: _Trouble) -> Fetched | int:
+        """The picture, which takes ``share`` over; or its size in bytes, for which there is no room now."""
+        try:
+            with await self._turns.acquire(owner, 1):
+                async with asyncio.timeout(self._timeout_seconds):
+                    found = await self._keep_trying(key, owner, share, trouble)
+        except BaseException as error:
+            if share is not None:
+                share.release()
+            if isinstance(error, TimeoutError):
+                within = f"within {self._timeout_seconds:g} s{trouble}"
+                raise Unavailable(f"the object store did not deliver image {_image(key)} {within}; try again") from None
+            raise
+        return found
+
+    async def _keep_trying(self, key: str, owner: str, share: Share | None, trouble: _Trouble) -> Fetched | int:
         pause = _FIRST_BACKOFF_SECONDS
         while True:
             try:
-                return await self._get(key)
+                return await self._get(key, owner, share)
             except FileNotFoundError:
                 raise NotFound(f"no image {_image(key)}") from None
             except (PermissionDeniedError, UnauthenticatedError) as error:
                 raise Internal("the object store refuses the worker's credentials") from error
-            except (BaseError, OSError):
+            except (BaseError, OSError) as error:
+                trouble.reason = self._faults.add(error)
                 metrics.WORKER_FETCH_RETRIES.inc()
                 # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
                 await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - not a secret
                 pause = min(2 * pause, _LONGEST_BACKOFF_SECONDS)
 
-    async def _get(self, key: str) -> Buffer:
+    async def _get(self, key: str, owner: str, share: Share | None) -> Fetched | int:
         result = await self._store.get_async(key)
         size = result.meta["size"]
+        self._check_size(key, size)
+        if share is not None and share.amount != size:  # it was replaced meanwhile
+            share.release()
+        if share is None or not share.held:
+            share = self._budget.take(owner, size)
+        if share is None:
+            return size
+        try:
+            return Fetched(await result.bytes_async(), share)
+        except BaseException:
+            share.release()
+            raise
+
+    def _check_size(self, key: str, size: int) -> None:
         if size == 0:
             raise InvalidRequest(f"image {_image(key)} is empty")
         if size > self._max_bytes:
             raise InvalidRequest(f"image {_image(key)} has {size:,} bytes; the limit is {self._max_bytes:,}")
-        return await result.bytes_async()
+        if size > self._budget.limit:
+            raise InvalidRequest(
+                f"image {_image(key)} has {size:,} bytes; a worker holds {self._budget.limit:,} in all "
+                "(max_fetched_bytes of its pool)"
+            )
 
 
 def _image(key: str) -> str:

@@ -28,7 +28,8 @@ _MAX_PASSES: Final = 12
 _TRANSPOSED: Final = 5
 """From this EXIF orientation on, rows are columns."""
 
-_JPEG: Final = b"\xff\xd8\xff"
+JPEG: Final = b"\xff\xd8\xff"
+"""What every file of the format starts with."""
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _SOS: Final = 0xDA
 _EOI: Final = 0xD9
@@ -68,6 +69,8 @@ class ImageHeader:
     """As stored: 1 grey, 3 colour, 4 CMYK (JPEG) or colour and alpha."""
     scans: int = 1
     """Passes over the picture; above 1 in progressive JPEGs only. Data after the picture may be counted in."""
+    coding: int = 0
+    """A JPEG's frame marker, 0xC0 to 0xCF: how it is coded (ITU-T T.81, table B.1)."""
 
     @property
     def transposed(self) -> bool:
@@ -98,7 +101,7 @@ def read_header(data: Buffer, *, max_pixels: int, max_scans: int) -> ImageHeader
 
 def _reader(view: memoryview) -> Callable[[memoryview, int], ImageHeader]:
     start = bytes(view[:16])
-    if start.startswith(_JPEG):
+    if start.startswith(JPEG):
         return _read_jpeg
     if start.startswith(_PNG):
         return _read_png
@@ -142,7 +145,9 @@ def _read_jpeg(view: memoryview, max_scans: int) -> ImageHeader:
             if frame is None:
                 raise InvalidRequest("the JPEG is damaged: it has no frame header")
             scans = _count_scans(view, start, max_scans) if _has_many_scans(view, frame, start) else 1
-            return ImageHeader(ImageFormat.JPEG, frame.width, frame.height, orientation, frame.channels, scans)
+            return ImageHeader(
+                ImageFormat.JPEG, frame.width, frame.height, orientation, frame.channels, scans, frame.marker
+            )
     raise InvalidRequest("the JPEG is damaged: too many segments before its first scan")
 
 

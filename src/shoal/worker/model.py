@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from shoal.batching.meter import BatchMeter
@@ -18,13 +20,15 @@ from shoal.worker.picture import Picture
 from shoal.worker.stages import Stages
 
 if TYPE_CHECKING:
+    import asyncio
+
     from shoal.batching.settings import BatchingSettings
     from shoal.batching.v1 import batching_pb2
     from shoal.engine import LoadedModel
     from shoal.explain.recent import Recent
-    from shoal.threads import Threads
     from shoal.worker.access import Access
     from shoal.worker.decode import Decoder
+    from shoal.worker.decoding import Decoding
     from shoal.worker.fetch import Fetcher
     from shoal.worker.heads import Head
 
@@ -67,11 +71,22 @@ class PictureModel:
     head: Head
     fetcher: Fetcher
     access: Access
-    threads: Threads
+    decoding: Decoding
     """Where pictures are decoded."""
     meter: Meter
     recent: Recent[Stages]
     """Where what became of pictures is kept for a while."""
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False, repr=False)
+
+    def own(self, task: asyncio.Task[None]) -> None:
+        """Keeps a task whose batch was abandoned until it has ended: an event loop holds its tasks weakly."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one picture in a slot."""
+        return math.prod(self.decoder.input.shape) * np.dtype(self.decoder.input.dtype).itemsize
 
     @property
     def name(self) -> str:

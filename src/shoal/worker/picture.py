@@ -3,15 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from enum import Enum
+from math import isinf
+from typing import TYPE_CHECKING, Any
 
 from shoal.errors import DeadlineExceeded
 from shoal.v1 import inference_pb2
 from shoal.worker.header import ImageSize
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from shoal.batching.v1 import batching_pb2
     from shoal.worker.stages import Stages
+
+
+class At(Enum):
+    """Where a picture is that isn't ready."""
+
+    FETCH = 0
+    SLOT = 1
+    """It is here, and waits for the batch's slot."""
+    QUEUE = 2
+    """For a thread, unless its place is taken: then one decodes it."""
+    APART = 3
+    """In a process of its own, or waits for one."""
+
+
+class Place:
+    """The row of its batch's slot that a picture is decoded into, for as long as the batch waits for it.
+
+    A thread that begins and a batch that leaves without the picture may come at once: one of them gets the row.
+    """
+
+    def __init__(self, *rows: NDArray[Any]) -> None:
+        """Of one row; without any, it was left from the beginning."""
+        self._rows = list(rows)  # taking from a list is atomic
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was neither taken nor left."""
+        return bool(self._rows)
+
+    def take(self) -> NDArray[Any] | None:
+        """The row, to be written to from now on; None if it was left. Once."""
+        try:
+            return self._rows.pop()
+        except IndexError:
+            return None
+
+    def leave(self) -> bool:
+        """Nobody will write to the row; False if somebody has it."""
+        return self.take() is not None
 
 
 @dataclass(eq=False, slots=True)
@@ -27,10 +70,25 @@ class Picture:
     stages: Stages
     row: int = 0
     """Its row of the slot."""
+    at: At = At.FETCH
+    place: Place = field(default_factory=Place)
+    pixels: NDArray[Any] | None = None
+    """A row of its own, where its batch went without it."""
+    withdrawn: bool = False
+    """Its caller has left; it has its answer."""
     size: ImageSize = field(default_factory=lambda: ImageSize(0, 0))
     """Of the upright picture, once decoded."""
     fetch_seconds: float = 0.0
     decode_seconds: float = 0.0
+
+    @property
+    def is_written(self) -> bool:
+        """Whether a thread may be writing to its batch's slot: only to be asked of one that isn't ready or left."""
+        return self.at is At.QUEUE and not self.place.is_open
+
+    def seconds_left(self, now: float) -> float | None:
+        """As ``asyncio.timeout`` takes it."""
+        return None if isinf(self.deadline) else self.deadline - now
 
     def remaining(self, now: float) -> float:
         """Seconds left of the caller's deadline.

@@ -21,6 +21,8 @@ from shoal.worker.access import Access
 from shoal.worker.backing import choose
 from shoal.worker.catalog import Catalog
 from shoal.worker.decode import Decoder
+from shoal.worker.decoder_pool import DecoderPool, Limits
+from shoal.worker.decoding import Decoding
 from shoal.worker.fetch import Fetcher
 from shoal.worker.heads import make_head
 from shoal.worker.model import Meter, PictureModel
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_PROCESSES = 4
+"""Pictures that are decoded in processes of their own at once, where the service file has no number: each may take
+``max_decode_memory_bytes``."""
 AWAY_SECONDS = 1.0
 """Until an engine that is away is asked again to load models."""
 _SERVICES = tuple(service.full_name for service in inference_pb2.DESCRIPTOR.services_by_name.values())
@@ -71,6 +76,11 @@ class Worker:
         decode_threads = self._settings.decode_threads or usable_cores()
         metrics.WORKER_DECODE_THREADS.set(decode_threads)
         self._threads = Threads(decode_threads, "decode")
+        self._pool = DecoderPool(
+            self._settings.decode_processes or min(decode_threads, MOST_PROCESSES),
+            Limits(self._settings.max_decode_cpu_seconds, self._settings.max_decode_memory_bytes),
+        )
+        self._decoding = Decoding(self._threads, self._pool)
         self._backing = choose(
             options.service,
             options.pool,
@@ -82,8 +92,10 @@ class Worker:
             store,
             concurrency=self._settings.fetch_concurrency,
             max_bytes=options.service.object_store.max_image_bytes,
+            budget_bytes=self._settings.max_fetched_bytes,
             timeout_seconds=options.service.object_store.fetch_timeout_seconds,
         )
+        metrics.WORKER_FETCHED_BYTES.set_function(lambda: self._fetcher.held_bytes)
         self._batching = BatchingService()
         self._catalog = Catalog(
             self._backing.source,
@@ -97,6 +109,7 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until ``stop`` is set, then drains."""
+        self._pool.start()
         await self._host.start(self._options.listen)
         async with asyncio.TaskGroup() as group:
             following = [group.create_task(work) for work in (self._follow_keys(), self._begin())]
@@ -106,6 +119,7 @@ class Worker:
         await self._host.drain()
         await self._backing.engine.close()
         self._threads.close()
+        await self._pool.close()
 
     def _prepare(self, config: ModelConfig) -> Callable[[LoadedModel[Any]], PictureModel]:
         """What a model's batches need beside the loaded model itself; see ``Catalog``."""
@@ -116,7 +130,7 @@ class Worker:
             head=make_head(config),
             fetcher=self._fetcher,
             access=self._access,
-            threads=self._threads,
+            decoding=self._decoding,
             meter=Meter(config.name),
             recent=self._recent,
         )

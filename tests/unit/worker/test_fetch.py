@@ -55,15 +55,23 @@ async def forever() -> Body:
     raise AssertionError
 
 
-def fetcher(store: Any, concurrency: int = 4, max_bytes: int = 1000, timeout_seconds: float = 30) -> Fetcher:
-    return Fetcher(store, concurrency=concurrency, max_bytes=max_bytes, timeout_seconds=timeout_seconds)
+def fetcher(
+    store: Any, concurrency: int = 4, max_bytes: int = 1000, timeout_seconds: float = 30, budget_bytes: int = 10**6
+) -> Fetcher:
+    return Fetcher(
+        store,
+        concurrency=concurrency,
+        max_bytes=max_bytes,
+        budget_bytes=budget_bytes,
+        timeout_seconds=timeout_seconds,
+    )
 
 
 async def test_answers_the_bytes_of_a_real_store() -> None:
     store = MemoryStore()
     store.put(KEY, b"a picture")
-    assert bytes(await fetcher(store).fetch(KEY)) == b"a picture"
-    assert bytes(await fetcher(store).fetch(KEY, 5)) == b"a picture"
+    assert bytes((await fetcher(store).fetch(KEY)).data) == b"a picture"
+    assert bytes((await fetcher(store).fetch(KEY, 5)).data) == b"a picture"
 
 
 async def test_a_missing_image_is_named_without_its_prefix() -> None:
@@ -83,7 +91,7 @@ async def test_a_wrong_size_is_refused_before_the_body_is_read(size: int, messag
 async def test_tries_again_while_the_store_is_away() -> None:
     broken = Body(b"", 4, GenericError("connection reset"))
     store = ScriptedStore(GenericError("503"), OSError("refused"), broken, Body(b"data"))
-    assert await fetcher(store).fetch(KEY) == b"data"
+    assert (await fetcher(store).fetch(KEY)).data == b"data"
     assert store.paths == [KEY] * 4
 
 
@@ -136,7 +144,7 @@ async def test_cancelling_frees_the_turn() -> None:
     waiting = asyncio.create_task(one.fetch(KEY))
     await asyncio.sleep(0)
     stuck.cancel()
-    assert await waiting == b"x"
+    assert (await waiting).data == b"x"
     with pytest.raises(asyncio.CancelledError):
         await stuck
 

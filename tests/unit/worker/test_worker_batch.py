@@ -6,8 +6,9 @@ import threading
 import uuid
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -21,7 +22,10 @@ from shoal.v1 import inference_pb2
 from shoal.worker import batch as batch_module
 from shoal.worker.access import Access
 from shoal.worker.batch import PictureBatch
+from shoal.worker.budget import Budget
 from shoal.worker.decode import Decoder
+from shoal.worker.decoding import Decoding
+from shoal.worker.fetch import Fetched
 from shoal.worker.header import ImageSize
 from shoal.worker.heads import make_head
 from shoal.worker.model import Meter, PictureModel
@@ -30,7 +34,7 @@ from support.pictures import encode
 from support.scripted_engine import ScriptedModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from shoal.explain.views import WorkerVisit
 
@@ -50,7 +54,13 @@ class FakeFetcher:
         self.pictures[f"me/{name}.jpg"] = picture
         return name
 
-    async def fetch(self, key: str, timeout_seconds: float | None = None) -> bytes:
+    budget: Budget = field(default_factory=lambda: Budget(10**9, max_waiting=1))
+
+    async def fetch(self, key: str, timeout_seconds: float | None = None, owner: str = "") -> Fetched:
+        data = await self._bytes(key, timeout_seconds)
+        return Fetched(data, self.budget.take(owner, len(data)))  # type: ignore[arg-type]
+
+    async def _bytes(self, key: str, timeout_seconds: float | None) -> bytes:
         self.fetched.append(key)
         picture = self.pictures.get(key, NotFound("no image"))
         if isinstance(picture, asyncio.Event):
@@ -67,8 +77,34 @@ def engine() -> ScriptedModel:
     return ScriptedModel()
 
 
+class FakePool:
+    """Decodes apart once it may; the real one has its own tests."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.go.set()
+        self.begun: list[str] = []
+        self.left: list[str] = []
+
+    async def decode(self, owner: str, decoder: Decoder, data: Any) -> tuple[np.ndarray, float]:
+        self.begun.append(owner)
+        row = np.empty(decoder.input.shape, decoder.input.dtype)
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.left.append(owner)
+            raise
+        decoder.decode(data, row)
+        return row, 0.001
+
+
 @pytest.fixture
-def model(engine: ScriptedModel) -> Iterator[PictureModel]:
+def pool() -> FakePool:
+    return FakePool()
+
+
+@pytest.fixture
+def model(engine: ScriptedModel, pool: FakePool) -> Iterator[PictureModel]:
     with closing(Threads(1, "decode")) as threads:
         yield PictureModel(
             loaded=engine,
@@ -76,7 +112,7 @@ def model(engine: ScriptedModel) -> Iterator[PictureModel]:
             head=make_head(engine.config),
             fetcher=FakeFetcher(),  # type: ignore[arg-type]
             access=Access(KeyRing([Key(id="k", key=SECRET, owner="me"), Key(id="other", key="o" * 24, owner="you")])),
-            threads=threads,
+            decoding=Decoding(threads, pool),  # type: ignore[arg-type]
             meter=Meter("colour"),
             recent=Recent(100),
         )
@@ -284,28 +320,20 @@ async def test_an_abandoned_batch_gives_its_slot_back(model: PictureModel, engin
     assert engine.in_use == 0
 
 
-@pytest.mark.parametrize("alone", [False, True])
 async def test_a_slot_that_a_thread_writes_to_is_kept_until_it_has(
-    model: PictureModel, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch, alone: bool
+    model: PictureModel, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def decode(*_: object) -> tuple[ImageSize, float]:
+    def decode(_: object, make_out: Callable[[], object]) -> tuple[ImageSize, bool]:
+        make_out()
         begun.set()
         go_on.wait()
-        return ImageSize(16, 16), 0.0
+        return ImageSize(16, 16), True
 
     batch = PictureBatch(model)
-    hangs = asyncio.Event()
-    if alone:
-        monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
-        batch.add(item(0, model.fetcher.put(RED)))
-        batch.add(item(1, model.fetcher.put(hangs)))
-        await anext(batch.finish())
-        hangs.set()
-    else:
-        batch.add(item(0, model.fetcher.put(RED)))
-    monkeypatch.setattr(batch_module, "_timed_decode", decode)
+    batch.add(item(0, model.fetcher.put(RED)))
+    monkeypatch.setattr(model.decoder, "decode_if_quick", decode)
     await asyncio.to_thread(begun.wait)
     given_back = asyncio.Event()
     engine.release = lambda _: given_back.set()  # type: ignore[method-assign]

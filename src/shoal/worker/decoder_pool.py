@@ -1,0 +1,354 @@
+"""Decoders in processes of their own, one a picture, with limits on memory and CPU time; owners share them equally."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from shoal.errors import Internal, InvalidRequest, Overloaded, Unavailable
+from shoal.observe import metrics
+from shoal.shares import Shares
+from shoal.worker import decoder_process
+from shoal.worker.decoder_process import Report, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+    from typing_extensions import Buffer
+
+    from shoal.shares import Turn
+    from shoal.worker.decode import Decoder
+
+log = logging.getLogger(__name__)
+
+_MAX_WAITING: Final = 1000
+"""Pictures of one owner."""
+_AGAIN_SECONDS: Final = 1.0
+"""Between two starts of the process that starts decoders."""
+_PATIENCE: Final = 10
+"""A decoder that has had no CPU time to be killed for is killed after so many times its CPU seconds."""
+_ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+"""What a decoder may know; no credentials."""
+_ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""What forks had better have no others."""
+_LARGE_BYTES: Final = 2**20
+"""Copied in a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one picture."""
+
+    cpu_seconds: float
+    memory_bytes: int
+    """What decoding may add to what the process has."""
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """One picture that waits."""
+
+    begun: asyncio.Future[Turn[_Job]]
+
+
+@dataclass(eq=False, slots=True)
+class _Run:
+    """One picture that is being decoded."""
+
+    turn: Turn[_Job]
+    report: asyncio.Future[Report]
+
+
+class _Gone(Exception):  # noqa: N818 - as the rest of the tree
+    """The process that starts decoders died; no fault of the picture."""
+
+
+class DecoderPool:
+    """Belongs to one event loop. ``start`` it, and ``close`` it."""
+
+    def __init__(self, processes: int, limits: Limits) -> None:
+        """Prepares; ``processes`` pictures are decoded at once."""
+        self._limits = limits
+        self._free = processes
+        self._jobs: Shares[_Job] = Shares()
+        self._numbers = itertools.count(1)
+        self._running: dict[int, _Run] = {}
+        self._pickled: WeakKeyDictionary[Decoder, bytes] = WeakKeyDictionary()
+        self._starter: _Starter | None = None
+        self._next_start = -math.inf
+        self._closed = False
+        self.latest: Report | None = None
+        """Of the child that ended last."""
+
+    def start(self) -> None:
+        """Starts the process that starts decoders; it needs a quarter of a second until it has them all loaded."""
+        self._next_start = monotonic() + _AGAIN_SECONDS
+        self._starter = _Starter(self._end, self._lose)
+        self._serve()
+
+    async def close(self) -> None:
+        """Ends all decoders; what they had fails with Unavailable."""
+        self._closed = True
+        starter, self._starter = self._starter, None
+        if starter is not None:
+            await starter.close()
+            self._abort()
+
+    async def decode(self, owner: str, decoder: Decoder, data: Buffer) -> tuple[NDArray[Any], float]:
+        """Decodes a picture; one that was not begun when its caller leaves never is, and one that was is killed.
+
+        Returns:
+            The row for ``decoder.input``, and the seconds that it took from when it was begun.
+
+        Raises:
+            InvalidRequest: as ``Decoder.decode``; or it crashed the decoder, or took more than the limits allow.
+            Overloaded: too many pictures of this owner wait.
+            Unavailable: the pool is closed, or had no CPU time for it.
+        """
+        for _ in range(2):
+            turn = await self._take_turn(owner)
+            began = perf_counter()
+            try:
+                return await self._decode(turn, decoder, data), perf_counter() - began
+            except _Gone:
+                continue  # as soon as it is there again
+        raise Unavailable("the picture's decoder died; try again")
+
+    async def _take_turn(self, owner: str) -> Turn[_Job]:
+        if self._closed:
+            raise Unavailable("the worker is stopping")
+        if self._jobs.waiting(owner) >= _MAX_WAITING:
+            raise Overloaded("too many of your pictures wait for a decoder; try again later")
+        job = _Job(asyncio.get_running_loop().create_future())
+        self._jobs.put(owner, job)
+        self._serve()
+        try:
+            return await job.begun
+        except asyncio.CancelledError:
+            if not self._jobs.discard(owner, job) and not job.begun.cancelled():
+                self._finish(job.begun.result(), 0.0)
+            raise
+
+    def _serve(self) -> None:
+        """Gives free places to those whose turn it is."""
+        while self._free and self._starter is not None and (turn := self._jobs.take()) is not None:
+            self._free -= 1
+            if turn.item.begun.cancelled():
+                self._finish(turn, 0.0)
+            else:
+                turn.item.begun.set_result(turn)
+
+    async def _decode(self, turn: Turn[_Job], decoder: Decoder, data: Buffer) -> NDArray[Any]:
+        row = np.empty(decoder.input.shape, decoder.input.dtype)
+        try:
+            output = _memory(row.nbytes)
+        except OSError as error:
+            self._finish(turn, 0.0)
+            raise Unavailable(f"there is no memory for a picture: {error.strerror}; try again") from error
+        try:
+            report = await self._run(turn, decoder, data, output, row.nbytes)
+            self._judge(report)
+            if os.preadv(output, [row.reshape(-1).view(np.uint8)], 0) != row.nbytes:
+                raise Internal("a decoder's picture is incomplete")
+        finally:
+            os.close(output)
+        return row
+
+    async def _run(self, turn: Turn[_Job], decoder: Decoder, data: Buffer, output: int, out_bytes: int) -> Report:
+        """The end of the child that has decoded ``data`` into ``output``. Raises _Gone, or Unavailable."""
+        loop = asyncio.get_running_loop()
+        code = self._pickled.get(decoder) or self._pickled.setdefault(decoder, pickle.dumps(decoder))
+        try:
+            given = await _lay_out(code, data)
+        except BaseException:
+            self._finish(turn, 0.0)
+            raise
+        if self._starter is None:  # it died meanwhile
+            os.close(given)
+            self._finish(turn, 0.0)
+            raise _Gone
+        number, run = next(self._numbers), _Run(turn, loop.create_future())
+        self._running[number] = run
+        request = Request(
+            decoder_process.DECODE, number, self._limits.cpu_seconds, self._limits.memory_bytes, len(code), out_bytes
+        )
+        self._send(request, (given, output))
+        os.close(given)
+        kill = Request(decoder_process.KILL, number)
+        overdue = loop.call_later(_PATIENCE * self._limits.cpu_seconds, self._send, kill)
+        try:
+            return await asyncio.shield(run.report)
+        except asyncio.CancelledError:
+            self._send(kill)
+            _count("left")
+            raise
+        finally:
+            overdue.cancel()
+
+    def _send(self, request: Request, descriptors: Sequence[int] = ()) -> None:
+        if self._starter is not None:
+            self._starter.send(request, descriptors)
+
+    def _judge(self, report: Report) -> None:
+        """Raises what became of a picture, unless it is there."""
+        limits, code = self._limits, os.waitstatus_to_exitcode(report.status)
+        if report.said == decoder_process.DONE:
+            return _count("decoded")
+        if report.said == decoder_process.REFUSED:
+            _count("refused")
+            raise InvalidRequest(report.text)
+        if report.said == decoder_process.NO_MEMORY:
+            _count("memory")
+            raise InvalidRequest(
+                f"decoding the picture takes more than {limits.memory_bytes:,} bytes of memory, which is the limit"
+            )
+        if code in {-signal.SIGPROF, -signal.SIGXCPU}:
+            _count("cpu")
+            raise InvalidRequest(
+                f"decoding the picture takes more than {limits.cpu_seconds:g} s of CPU time, which is the limit"
+            )
+        if code == -signal.SIGKILL:
+            _count("killed")
+            raise Unavailable("the picture's decoder was killed, or got no CPU time; try again")
+        _count("crashed")
+        if code < 0:
+            raise InvalidRequest(f"the picture is damaged: its decoder crashed ({signal.Signals(-code).name})")
+        raise Internal(f"a picture's decoder failed: {report.text or code}")
+
+    def _end(self, report: Report) -> None:
+        """A child is gone."""
+        run, self.latest = self._running.pop(report.job), report
+        self._finish(run.turn, report.cpu_seconds)
+        if not run.report.done():
+            run.report.set_result(report)
+
+    def _finish(self, turn: Turn[_Job], seconds: float) -> None:
+        self._jobs.ended(turn, seconds)
+        self._free += 1
+        self._serve()
+
+    def _lose(self) -> None:
+        """The process that starts decoders is gone, and all of them with it."""
+        self._starter = None
+        self._abort()
+        log.warning("the process that starts decoders died; starting it again")
+        wait = max(0.0, self._next_start - monotonic())
+        asyncio.get_running_loop().call_later(wait, self._start_again)
+
+    def _start_again(self) -> None:
+        if not self._closed:
+            self.start()
+
+    def _abort(self) -> None:
+        for run in list(self._running.values()):
+            if not run.report.done():
+                run.report.set_exception(_Gone())
+                run.report.exception()  # a waiter that was cancelled never looks at it
+            self._finish(run.turn, 0.0)
+        self._running.clear()
+
+
+class _Starter:
+    """``decoder_process``, as its pool sees it."""
+
+    def __init__(self, report: Callable[[Report], object], lost: Callable[[], object]) -> None:
+        """Starts it. ``report`` is told of each child that is gone; ``lost`` is called once, if all of it is."""
+        self._report = report
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", decoder_process.__name__, str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _ONE_THREAD,
+                start_new_session=True,  # Ctrl-C is for the worker, which drains
+            )
+        self._loop.add_reader(self._socket, self._read)
+
+    def send(self, request: Request, descriptors: Sequence[int]) -> None:
+        """Asks for something; if it can't be, ``lost`` is called soon."""
+        with suppress(OSError):
+            socket.send_fds(self._socket, [request.pack()], descriptors)
+
+    async def close(self) -> None:
+        """Ends it and all its children."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._process.kill()
+        await asyncio.to_thread(self._process.wait)
+
+    def _read(self) -> None:
+        try:
+            message = self._socket.recv(decoder_process.MAX_REPORT_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if message:
+            self._report(Report.unpack(message))
+            return
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+        self._lost()
+
+
+async def _lay_out(code: bytes, data: Buffer) -> int:
+    """A descriptor of memory with ``code`` and ``data``. Raises Unavailable."""
+    view = memoryview(data).cast("B")
+    try:
+        if len(view) < _LARGE_BYTES:
+            return _written(code, view)
+        writing = asyncio.get_running_loop().run_in_executor(None, _written, code, view)
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            writing.add_done_callback(lambda done: done.exception() or os.close(done.result()))
+            raise
+    except OSError as error:
+        raise Unavailable(f"there is no memory for a picture: {error.strerror}; try again") from error
+
+
+def _written(*parts: Buffer) -> int:
+    descriptor = _memory(0)
+    try:
+        for part in parts:
+            view = memoryview(part)
+            while view:
+                view = view[os.write(descriptor, view) :]
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _memory(size: int) -> int:
+    """A descriptor of ``size`` bytes of memory, which nobody has to clean up."""
+    descriptor = os.memfd_create("shoal-picture", os.MFD_CLOEXEC)
+    os.ftruncate(descriptor, size)
+    return descriptor
+
+
+def _count(end: str) -> None:
+    metrics.WORKER_DECODERS.labels(end).inc()

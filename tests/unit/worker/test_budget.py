@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shoal.errors import Overloaded
+from shoal.worker.budget import Budget, Share
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_what_is_released_goes_to_who_waits() -> None:
+    budget = Budget(10, max_waiting=10)
+    first = await budget.acquire("a", 7)
+    waiting = asyncio.create_task(budget.acquire("b", 7))
+    await settle()
+    assert not waiting.done()
+    first.release()
+    first.release()
+    share = await waiting
+    assert (share.held, first.held, budget.used) == (True, False, 7)
+
+
+async def test_one_owner_leaves_room_and_a_newcomer_finds_it() -> None:
+    budget = Budget(100, max_waiting=100, leaves_room=True)
+    held = [budget.take("greedy", 10) for _ in range(10)]
+    assert sum(share is not None for share in held) == 5
+    assert budget.take("newcomer", 10) is not None
+
+
+async def test_the_whole_budget_is_granted_to_one_that_is_so_large() -> None:
+    budget = Budget(100, max_waiting=10, leaves_room=True)
+    small = await budget.acquire("a", 10)
+    large = asyncio.create_task(budget.acquire("b", 100))
+    await settle()
+    assert budget.take("c", 1) is None, "nobody overtakes it"
+    small.release()
+    assert (await large).amount == 100
+
+
+async def test_who_waits_for_its_own_shares_holds_up_nobody() -> None:
+    budget = Budget(100, max_waiting=10, leaves_room=True)
+    held = await budget.acquire("greedy", 60)
+    more = asyncio.create_task(budget.acquire("greedy", 60))
+    await settle()
+    other = await asyncio.wait_for(budget.acquire("other", 30), 10)
+    assert not more.done()
+    held.release()
+    await more
+    other.release()
+
+
+async def test_owners_take_turns() -> None:
+    budget = Budget(1, max_waiting=100)
+    order: list[str] = []
+    first = await budget.acquire("x", 1)
+
+    async def one(owner: str) -> None:
+        with await budget.acquire(owner, 1):
+            order.append(owner)
+
+    tasks = [asyncio.create_task(one(owner)) for owner in ("a", "a", "a", "b", "a", "c")]
+    await settle()
+    first.release()
+    await asyncio.gather(*tasks)
+    assert order[:3] == ["a", "b", "c"]
+
+
+async def test_too_many_of_one_owner_are_turned_away() -> None:
+    budget = Budget(1, max_waiting=1)
+    first = await budget.acquire("a", 1)
+    waiting = asyncio.create_task(budget.acquire("a", 1))
+    await settle()
+    with pytest.raises(Overloaded):
+        await budget.acquire("a", 1)
+    other = asyncio.create_task(budget.acquire("b", 1))
+    first.release()
+    (await waiting).release()
+    (await other).release()
+
+
+@pytest.mark.parametrize("granted", [False, True])
+async def test_a_cancelled_wait_takes_nothing(granted: bool) -> None:
+    budget = Budget(1, max_waiting=10)
+    first = await budget.acquire("a", 1)
+    waiting = asyncio.create_task(budget.acquire("b", 1))
+    await settle()
+    if granted:
+        first.release()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    first.release()
+    assert budget.used == 0
+    assert budget.take("c", 1) is not None
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 20), st.booleans()), max_size=40),
+    st.booleans(),
+)
+def test_it_is_never_exceeded_and_everybody_is_served(steps: list[tuple[str, int, bool]], leaves_room: bool) -> None:
+    async def run() -> None:
+        budget = Budget(20, max_waiting=1000, leaves_room=leaves_room)
+        held: list[Share] = []
+        served: Counter[str] = Counter()
+
+        async def one(owner: str, amount: int) -> None:
+            share = await budget.acquire(owner, amount)
+            assert budget.used <= 20
+            held.append(share)
+            served[owner] += 1
+
+        tasks = []
+        for owner, amount, release in steps:
+            tasks.append(asyncio.create_task(one(owner, amount)))
+            await settle()
+            if release and held:
+                held.pop(0).release()
+        while not all(task.done() for task in tasks):
+            await settle()
+            if held:
+                held.pop(0).release()
+        await asyncio.gather(*tasks)
+        assert served == Counter(owner for owner, _, _ in steps)
+        while held:
+            held.pop().release()
+        assert budget.used == 0
+
+    asyncio.run(asyncio.wait_for(run(), 20))
