@@ -19,9 +19,9 @@ Options = dict[str, Any]
 """Option to value, as ``shoal model add`` got them; None where one wasn't given."""
 
 SETTINGS = (
-    "labels", "resize", "resize_shorter_side", "resize_filter", "head", "head_parameter", "max_batch_size", "preferred_batch_size",
-    "max_queue_delay_microseconds", "max_queue_size", "instances", "instance_kind", "gpus", "version_policy", "warmup",
-    "warmup_batch_size", "warmup_count", "runner",
+    "labels", "resize", "resize_shorter_side", "resize_filter", "head", "head_parameter", "max_batch_size",
+    "preferred_batch_size", "max_queue_delay_microseconds", "max_queue_size", "instances", "instance_kind", "gpus",
+    "version_policy", "warmup", "warmup_batch_size", "warmup_count", "runner",
 )  # fmt: skip
 """Options that config.pbtxt keeps: a new version changes nothing of it."""
 

@@ -92,7 +92,7 @@ def place(config: ModelConfig, picture: ImageSize) -> Placement:
 
 
 def _crop(config: ModelConfig, picture: ImageSize, frame: ImageSize) -> Placement:
-    """torchvision's ``Resize`` and ``CenterCrop``: the longer side is rounded down, the crop's corner to the nearest.
+    """As torchvision's ``Resize`` and ``CenterCrop``: the longer side is rounded down, the crop's corner is rounded.
 
     A crop can't be larger than the resized picture, so its shorter side is the least.
     """

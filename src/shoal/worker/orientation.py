@@ -25,10 +25,10 @@ _RATIONALS: Final = {5: "II", 10: "ii"}
 
 
 def orientation(exif: bytes, xmp: bytes) -> int:
-    """1 to 8, from EXIF, or from XMP where EXIF has none; 1 where neither says anything that makes sense.
+    r"""1 to 8, from EXIF, or from XMP where EXIF has none; 1 where neither says anything that makes sense.
 
     Args:
-        exif: A TIFF file, with or without ``Exif\\0\\0`` before it; empty if there is none.
+        exif: A TIFF file, with or without ``Exif\0\0`` before it; empty if there is none.
         xmp: An XMP packet; empty if there is none.
     """
     found = _exif_orientation(_PREAMBLES.sub(b"", exif, 1) if exif.startswith(b"Exif") else exif)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
-_TRIED_PILLOWS: Final = ("12", "13")
+_TRIED_PILLOWS: Final = ("13",)
 HAS_VECTORS: Final = vectors is not None and PIL.__version__.partition(".")[0] in _TRIED_PILLOWS
 _FOUR_CHANNELS: Final = "CMYK"
 """A mode whose four bytes a pixel are all the same to either resizer: it neither knows nor multiplies an alpha."""
@@ -114,9 +114,7 @@ def _needed(picture: Pixels | Image.Image, job: Job) -> tuple[Image.Image, Box]:
     rows = _reached(box.upper, box.lower, job.size[1], height, reach)
     if not job.rows_first:
         columns = slice(0, width)  # the first pass reads only what it needs of each row
-    moved = Box(
-        box.left - columns.start, box.upper - rows.start, box.right - columns.start, box.lower - rows.start
-    )
+    moved = Box(box.left - columns.start, box.upper - rows.start, box.right - columns.start, box.lower - rows.start)
     if isinstance(picture, Image.Image):
         whole = (columns, rows) == (slice(0, width), slice(0, height))
         cut = picture if whole else picture.crop((columns.start, rows.start, columns.stop, rows.stop))
@@ -138,7 +136,9 @@ def as_image(pixels: Pixels) -> Image.Image:
     return Image.frombuffer(_FOUR_CHANNELS, (width, height), flat, "raw", _FOUR_CHANNELS, 0, 1)
 
 
-def _change(image: Image.Image, box: Box, size: tuple[int, int], filter_: ResizeFilter, vectorised: bool) -> Image.Image:
+def _change(
+    image: Image.Image, box: Box, size: tuple[int, int], filter_: ResizeFilter, vectorised: bool
+) -> Image.Image:
     """One pass: of ``size`` and ``box`` one side is the image's own."""
     if image.size == size and box == (0, 0, *size):
         return image

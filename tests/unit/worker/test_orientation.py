@@ -12,8 +12,8 @@ from PIL import Image
 from shoal.worker.orientation import orientation
 
 FORMATS = {
-    1: "B", 2: "c", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I", 16: "Q",
-    0: "H", 99: "H",
+    1: "B", 2: "c", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I",
+    16: "Q", 0: "H", 99: "H",
 }  # fmt: skip
 """TIFF's types, and two that there aren't."""
 XMP = (b"", b'<x tiff:Orientation="6"/>', b"<tiff:Orientation>8</tiff:Orientation>", b'tiff:Orientation="0"', b"junk")
