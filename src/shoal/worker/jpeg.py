@@ -18,6 +18,8 @@ from shoal.errors import InvalidRequest
 from shoal.worker.header import without_metadata
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _CMYK: Final = 4
 _END: Final = b"\xff\xd9"
+_BETWEEN_SCANS: Final = (b"\xff\xc4", b"\xff\xda")
 _TURBOJPEG_LACKS: Final = ("subsampling level", "Unsupported color conversion")
 """In its errors about what is no fault of the file."""
 _PILLOW_RAISES: Final = (
@@ -73,16 +76,27 @@ def _through_pillow(
     data: Buffer, header: ImageHeader, scale: int, strictness: JpegStrictness, fault: str
 ) -> Image.Image:
     plain = without_metadata(data)
-    if strictness == "lenient":
-        plain += _END
-    try:
-        image = JpegImageFile(io.BytesIO(plain))
-        if scale > 1:
-            image.draft(None, (header.width // scale, header.height // scale))
-        image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")
-    except _PILLOW_RAISES as error:
-        raise InvalidRequest(_reason(header, str(error), fault)) from error
+    ends = _made_whole(plain) if strictness == "lenient" else iter([plain])
+    reason = ""
+    for whole in ends:
+        try:
+            image = JpegImageFile(io.BytesIO(whole))
+            if scale > 1:
+                image.draft(None, (header.width // scale, header.height // scale))
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
+        except _PILLOW_RAISES as error:
+            reason = str(error)
+    raise InvalidRequest(_reason(header, reason, fault))
+
+
+def _made_whole(data: bytes) -> Iterator[bytes]:
+    """With an end, for which libjpeg shows what came before; then without the segment that the cut may be in.
+
+    (TurboJPEG would do as much, but after an error in the middle it hands out memory that it never wrote to.)
+    """
+    yield data + _END
+    yield data[: max(data.rfind(marker) for marker in _BETWEEN_SCANS)] + _END
 
 
 def _reason(header: ImageHeader, pillow: str, turbojpeg: str) -> str:
