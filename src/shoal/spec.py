@@ -160,6 +160,12 @@ class Auth(Section):
     """JSON of mode 0600, written by ``shoal keys``. None: ``keys.json`` in Shoal's home."""
 
 
+JpegStrictness = Literal["strict", "normal", "lenient"]
+"""What becomes of a JPEG that isn't quite one."""
+Decoding = Literal["exact", "fast"]
+"""How near to Pillow's pixels a picture has to come."""
+
+
 class Pool(Section):
     """A group of identical workers, each with one engine, that serve the same models."""
 
@@ -192,6 +198,11 @@ class Pool(Section):
     """Read from the picture's header: a larger one is refused before anything is decoded."""
     max_image_scans: int = Field(default=64, ge=1)
     """A progressive JPEG with more scans is refused: each scan costs a pass over the whole picture."""
+    jpeg_strictness: JpegStrictness = "normal"
+    """``normal`` shows what Pillow shows. ``strict`` refuses whatever libjpeg warns about. ``lenient`` shows truncated
+    files, too; what is missing is grey."""
+    decoding: Decoding = "exact"
+    """``exact`` resizes within one level of Pillow. ``fast`` decodes large JPEGs smaller: see docs/pictures.md."""
 
     @field_validator("triton_url")
     @classmethod

@@ -6,7 +6,7 @@
 - Triton: https://github.com/triton-inference-server/python_backend/tree/main/examples/preprocessing
 
 Each opens the bytes with ``Image.open``, resizes the shorter side, crops the centre and normalises. torchvision resizes
-a Pillow image with Pillow's bilinear filter, so that torch isn't needed here; the normalisation is inside the model.
+a Pillow image with Pillow's own filters, so that torch isn't needed here; the normalisation is inside the model.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class ShownDecoder:
         """Prepares for a model that crops and takes uint8 ``(H, W, 3)``."""
         self._shorter = config.resize_shorter_side
         self._size = (config.width, config.height)
+        self._filter = Image.Resampling[config.resize_filter.name]
 
     def decode(self, data: bytes, out: NDArray[Any]) -> None:
         """Decodes one picture into ``out``, uint8 ``(H, W, 3)``."""
@@ -39,5 +40,5 @@ class ShownDecoder:
         # torchvision: the longer side is rounded down, the crop's corner to the nearest.
         whole = tuple(self._shorter if side == min(picture.size) else int(side * scale) for side in picture.size)
         left, top = (round((side - kept) / 2) for side, kept in zip(whole, self._size, strict=True))
-        small = picture.resize((whole[0], whole[1]), Image.Resampling.BILINEAR)
+        small = picture.resize((whole[0], whole[1]), self._filter)
         np.copyto(out, np.asarray(small.crop((left, top, left + self._size[0], top + self._size[1]))))

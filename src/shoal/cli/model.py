@@ -18,7 +18,7 @@ from shoal.home import Home
 from shoal.modelstore import build, foreign, formats, repository
 from shoal.modelstore.check import check as check_model
 from shoal.modelstore.compare import compare
-from shoal.modelstore.config import ModelConfig, Resize, Task
+from shoal.modelstore.config import ModelConfig, Resize, ResizeFilter, Task
 from shoal.modelstore.fault import Fault, Severity
 from shoal.modelstore.published import PUBLISHED
 from shoal.modelstore.recipe import Recipe
@@ -47,6 +47,7 @@ def add(
     size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH, where the model leaves it open.")] = None,
     resize: Annotated[Resize | None, typer.Option(help="How pictures come to that size. Default stretch.")] = None,
     resize_shorter_side: Annotated[int | None, typer.Option(help="Pixels before the crop. Default size x 8/7.")] = None,
+    resize_filter: Annotated[ResizeFilter | None, typer.Option(help="As trained. Default bilinear.")] = None,
     head: Annotated[str | None, typer.Option(help="How its outputs are read. Default: the task's.")] = None,
     head_parameter: Annotated[list[str] | None, typer.Option(help="NAME=NUMBER, any number of times.")] = None,
     labels: Annotated[Path | None, typer.Option(help="A file with one label a line, in the output's order.")] = None,

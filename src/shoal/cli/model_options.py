@@ -19,9 +19,9 @@ Options = dict[str, Any]
 """Option to value, as ``shoal model add`` got them; None where one wasn't given."""
 
 SETTINGS = (
-    "labels", "resize", "resize_shorter_side", "head", "head_parameter", "max_batch_size", "preferred_batch_size",
-    "max_queue_delay_microseconds", "max_queue_size", "instances", "instance_kind", "gpus", "version_policy", "warmup",
-    "warmup_batch_size", "warmup_count", "runner",
+    "labels", "resize", "resize_shorter_side", "resize_filter", "head", "head_parameter", "max_batch_size",
+    "preferred_batch_size", "max_queue_delay_microseconds", "max_queue_size", "instances", "instance_kind", "gpus",
+    "version_policy", "warmup", "warmup_batch_size", "warmup_count", "runner",
 )  # fmt: skip
 """Options that config.pbtxt keeps: a new version changes nothing of it."""
 
@@ -54,6 +54,7 @@ def recipe_fields(options: Options) -> dict[str, Any]:
         size=size(options["size"]),
         resize=options["resize"],
         resize_shorter_side=options["resize_shorter_side"],
+        resize_filter=options["resize_filter"],
         head=options["head"],
         head_parameters=head_parameters(options["head_parameter"]),
         labels=labels(options["labels"]),

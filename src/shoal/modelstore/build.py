@@ -127,6 +127,7 @@ def configuration(
         labels=recipe.labels,
         resize=recipe.resize,
         resize_shorter_side=(recipe.resize_shorter_side or round(max(sides, default=1) * 8 / 7)) if crop else 0,
+        resize_filter=recipe.resize_filter,
         mean=recipe.mean,
         std=recipe.std,
         head=recipe.head or keys.DEFAULT_HEAD[recipe.task],

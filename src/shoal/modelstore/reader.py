@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.batching.settings import BatchingSettings
 from shoal.modelstore import keys, pbtxt
-from shoal.modelstore.config import ModelConfig, Resize, Task, Tensor
+from shoal.modelstore.config import ModelConfig, Resize, ResizeFilter, Task, Tensor
 from shoal.modelstore.formats import default_filename
 from shoal.modelstore.versions import served
 
@@ -100,6 +100,7 @@ class _Reader:
             labels=self._labels(),
             resize=resize,
             resize_shorter_side=self._shorter_side(resize, input_),
+            resize_filter=self._resize_filter(),
             mean=self._triple(keys.MEAN, _NO_MEAN),
             std=self._std(),
             head=head,
@@ -225,6 +226,10 @@ class _Reader:
 
     def _resize(self) -> Resize:
         return Resize(self._choice(keys.RESIZE, [resize.value for resize in Resize], Resize.STRETCH.value))
+
+    def _resize_filter(self) -> ResizeFilter:
+        choices = [resize_filter.value for resize_filter in ResizeFilter]
+        return ResizeFilter(self._choice(keys.RESIZE_FILTER, choices, ResizeFilter.BILINEAR.value))
 
     def _head(self, task: Task) -> str:
         choices = [head for head, its_task in keys.HEADS.items() if its_task is task]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError
-from shoal.modelstore.config import Resize
+from shoal.modelstore.config import Resize, ResizeFilter
 from shoal.modelstore.settings import TritonSettings
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Recipe:
     resize: Resize = Resize.STRETCH
     resize_shorter_side: int = 0
     """For ``Resize.CROP``; 0: the input's longer side times 8 / 7, as 256 is to 224."""
+    resize_filter: ResizeFilter = ResizeFilter.BILINEAR
+    """What the model was trained with: EfficientNets and vision transformers mostly with bicubic."""
     head: str = ""
     """Empty: the task's usual one."""
     head_parameters: dict[str, float] = field(default_factory=dict)

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from shoal.modelstore import keys, pbtxt
-from shoal.modelstore.config import Resize
+from shoal.modelstore.config import Resize, ResizeFilter
 from shoal.modelstore.formats import RUNNER, RUNTIMES, Format, Runtime
 from shoal.modelstore.settings import TritonSettings
 from shoal.modelstore.warmup import name_of
@@ -145,6 +145,8 @@ def _parameters(model: ModelConfig) -> str:
     values = {keys.TASK: model.task.value, keys.RESIZE: model.resize.value}
     if model.resize is Resize.CROP:
         values[keys.RESIZE_SHORTER_SIDE] = str(model.resize_shorter_side)
+    if model.resize_filter is not ResizeFilter.BILINEAR:
+        values[keys.RESIZE_FILTER] = model.resize_filter.value
     if model.input.dtype != "uint8":
         values[keys.MEAN] = " ".join(map(repr, model.mean))
         values[keys.STD] = " ".join(map(repr, model.std))

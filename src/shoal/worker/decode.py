@@ -1,8 +1,9 @@
 """Decoding: from a file's bytes straight into one row of a batch's slot.
 
-A JPEG is decoded at a DCT scale of 1/2, 1/4 or 1/8 where that is still at least as large as the model needs (other
-scales have no SIMD code and cost more than full size). Orientation is applied last, to the small picture. Transparency
-is dropped and the colours stay as stored: what Pillow's ``convert("RGB")`` does, and so what models were trained with.
+The pixels are those of Pillow's ``convert("RGB")`` and ``resize``, which models were trained with: transparency is
+dropped and the colours stay as stored. A JPEG is decoded at a DCT scale of 1/2, 1/4 or 1/8 where that is still several
+times as large as the model needs (other scales have no SIMD code and cost more than full size). Orientation is applied
+last, to the small picture.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
-import simplejpeg
+from PIL import Image
 
 from shoal.errors import ConfigurationError, InvalidRequest
 from shoal.worker import pillow
 from shoal.worker.danger import is_quick
 from shoal.worker.geometry import place
 from shoal.worker.header import ImageFormat, ImageSize, read_header
+from shoal.worker.jpeg import read_jpeg
+from shoal.worker.resample import Box, Job, resample, rows_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,26 +30,42 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from shoal.modelstore.config import ModelConfig, Tensor
+    from shoal.spec import Decoding, JpegStrictness
     from shoal.worker.geometry import Placement
     from shoal.worker.header import ImageHeader
 
     Pixels = NDArray[np.uint8]
 
 _DCT_SCALES: Final = (8, 4, 2)
-_AREA_FROM: Final = 2
-"""From this reduction on, an area average is as fast as it is exact."""
+_MARGINS: Final[dict[Decoding, int]] = {"exact": 4, "fast": 1}
+"""How much larger than what the model takes a JPEG decoded at a DCT scale is at least. At 4, photographs come out
+within 4 levels, 0.35 in the mean: see docs/pictures.md."""
+_TRANSPOSED: Final = 5
+_FROM_RIGHT: Final = frozenset({2, 3, 6, 7})
+_FROM_BELOW: Final = frozenset({3, 4, 7, 8})
+"""EXIF orientations whose stored columns, or rows, run against the upright picture's x, or y."""
 
 
 class Decoder:
     """Decodes pictures for one model; any number of threads may use it at once."""
 
-    def __init__(self, config: ModelConfig, *, max_pixels: int, max_scans: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        max_pixels: int,
+        max_scans: int,
+        decoding: Decoding = "exact",
+        jpeg_strictness: JpegStrictness = "normal",
+    ) -> None:
         """Prepares for the model's input.
 
         Args:
             config: What the model takes.
             max_pixels: A larger picture is refused, from its header alone.
             max_scans: A progressive JPEG with more scans is refused likewise.
+            decoding: ``fast`` gives up some likeness to Pillow.
+            jpeg_strictness: What becomes of JPEGs that aren't quite.
 
         Raises:
             ConfigurationError: the input is no RGB picture of a fixed size.
@@ -55,6 +74,8 @@ class Decoder:
         self._config = dataclasses.replace(config, labels=())  # which no decoder reads, and pickling would copy
         self._max_pixels = max_pixels
         self._max_scans = max_scans
+        self._decoding: Decoding = decoding
+        self._strictness: JpegStrictness = jpeg_strictness
         self._direct = config.input.dtype == "uint8" and config.channels_last
         self._mean = np.array(config.mean, np.float32)
         self._scale = 1 / np.array(config.std, np.float32)
@@ -111,12 +132,13 @@ class Decoder:
 
     def _decode(self, data: Buffer, header: ImageHeader, out: NDArray[Any]) -> None:
         placement = place(self._config, header.upright)
-        picture = _read(data, header, placement)
+        picture = _read(data, header, placement, self._decoding, self._strictness)
+        fast = self._decoding == "fast"
         if self._direct:
-            _fill(picture, header, placement, out)
+            _fill(picture, header, placement, out, fast=fast)
         else:
             pixels = np.empty((self._config.height, self._config.width, 3), np.uint8)
-            _fill(picture, header, placement, pixels)
+            _fill(picture, header, placement, pixels, fast=fast)
             self._convert(pixels, out)
 
     def _convert(self, pixels: Pixels, out: NDArray[Any]) -> None:
@@ -138,69 +160,61 @@ def _check_input(config: ModelConfig) -> None:
         )
 
 
-def _read(data: Buffer, header: ImageHeader, placement: Placement) -> Pixels:
-    """The stored picture in RGB, ``(h, w, 3)``, possibly reduced, never below what the placement needs."""
+def _read(
+    data: Buffer, header: ImageHeader, placement: Placement, decoding: Decoding, strictness: JpegStrictness
+) -> Pixels | Image.Image:
+    """The stored picture in RGB, see ``resample``; possibly reduced, never below what the placement needs."""
     if header.format is ImageFormat.JPEG:
-        return _read_jpeg(data, header, placement)
+        return read_jpeg(data, header, _dct_scale(placement, _MARGINS[decoding]), strictness)
     return pillow.read(data, header)
 
 
-def _read_jpeg(data: Buffer, header: ImageHeader, placement: Placement) -> Pixels:
-    # simplejpeg takes the smallest scale that keeps these; with 1 / scale exactly, that is the one we chose.
-    scale = _dct_scale(placement)
-    least = {"min_width": -(-header.width // scale), "min_height": -(-header.height // scale)} if scale > 1 else {}
-    try:
-        picture: Pixels = simplejpeg.decode_jpeg(data, "RGB", **least)
-    except (ValueError, OverflowError) as error:
-        raise InvalidRequest(f"the JPEG is truncated or damaged: {error}") from error
-    return picture
-
-
-def _dct_scale(placement: Placement) -> int:
-    """The largest reduction that leaves the window no smaller than the content it becomes."""
+def _dct_scale(placement: Placement, margin: int) -> int:
+    """The largest reduction that leaves the window ``margin`` times as large as the content it becomes."""
     reductions = (seen / needed for seen, needed in zip(placement.window, placement.content, strict=True))
-    most = min(reductions)
+    most = min(reductions) / margin
     return next((scale for scale in _DCT_SCALES if scale <= most), 1)
 
 
-def _fill(picture: Pixels, header: ImageHeader, placement: Placement, out: Pixels) -> None:
-    """Cuts the window, resizes it to the content's size, and turns it upright into ``out``; the rest is zero."""
+def _fill(
+    picture: Pixels | Image.Image, header: ImageHeader, placement: Placement, out: Pixels, *, fast: bool = False
+) -> None:
+    """Resizes the window to the content's size and turns it upright into ``out``; the rest is zero."""
     width, height = placement.content
-    target = out[:height, :width]
     out[height:] = 0
     out[:height, width:] = 0
-    window = _cut(picture, header, placement)
-    if header.orientation == 1:
-        _resize(window, target)
-        return
-    small = np.empty((width, height, 3) if header.transposed else (height, width, 3), np.uint8)
-    _resize(window, small)
-    _UPRIGHT[header.orientation](small, target)
+    small = resample(picture, _job(picture, header, placement, fast=fast))
+    if small.shape[2] != 3:  # noqa: PLR2004 - RGB
+        small = _as_pixels(cv2.cvtColor(small, cv2.COLOR_RGBA2RGB))
+    _UPRIGHT[header.orientation](small, out[:height, :width])
 
 
-def _cut(picture: Pixels, header: ImageHeader, placement: Placement) -> Pixels:
-    """The placement's window in the stored picture. It is centred, so only a transposition moves it."""
-    window = placement.window[::-1] if header.transposed else placement.window
-    rows = _centre(picture.shape[0], window[1] / header.height)
-    columns = _centre(picture.shape[1], window[0] / header.width)
-    return picture[rows, columns]
+def _job(picture: Pixels | Image.Image, header: ImageHeader, placement: Placement, *, fast: bool) -> Job:
+    """The placement in the pixels of the stored, and maybe reduced, picture."""
+    height, width = (picture.height, picture.width) if isinstance(picture, Image.Image) else picture.shape[:2]
+    sizes = {(-(-header.width // scale), -(-header.height // scale)): scale for scale in (*_DCT_SCALES, 1)}
+    if (width, height) not in sizes:
+        raise InvalidRequest(f"the {header.format} is damaged: it has pixels of {width} x {height}, and says otherwise")
+    scale = sizes[width, height]
+    stored = _stored(placement, header.orientation)
+    # A reduced side is rounded up: its last pixel stands for less than the others, and a window may end within it.
+    most = width, height, width, height
+    box = Box(*(min(edge / scale, end) for edge, end in zip(stored, most, strict=True)))
+    size = placement.content[::-1] if header.transposed else placement.content
+    upright_first = rows_first(placement.picture, placement.resized)
+    return Job(box, size, placement.filter, upright_first != header.transposed, fast)
 
 
-def _centre(length: int, share: float) -> slice:
-    size = min(length, max(1, round(length * share)))
-    start = (length - size) // 2
-    return slice(start, start + size)
-
-
-def _resize(source: Pixels, target: Pixels) -> None:
-    """Resizes with as much averaging as the reduction asks for, like Pillow's antialiased bilinear filter."""
-    height, width = target.shape[:2]
-    reduction = max(source.shape[0] / height, source.shape[1] / width)
-    if 1 < reduction < _AREA_FROM:
-        # Twice as many samples, then the mean of each 2 x 2: half the cost of an area average by a fraction.
-        source = _as_pixels(cv2.resize(source, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR))
-    method = cv2.INTER_AREA if reduction > 1 else cv2.INTER_LINEAR
-    cv2.resize(source, (width, height), dst=target, interpolation=method)
+def _stored(placement: Placement, orientation: int) -> Box:
+    """The placement's window in the picture as it is stored; Exif 2.32, tag 274."""
+    width, height = placement.picture
+    left, upper = placement.corner
+    right, lower = left + placement.window[0], upper + placement.window[1]
+    if orientation in _FROM_RIGHT:
+        left, right = width - right, width - left
+    if orientation in _FROM_BELOW:
+        upper, lower = height - lower, height - upper
+    return Box(upper, left, lower, right) if orientation >= _TRANSPOSED else Box(left, upper, right, lower)
 
 
 def _as_pixels(picture: NDArray[Any]) -> Pixels:
@@ -212,6 +226,7 @@ def _transverse(source: Pixels, target: Pixels) -> None:
 
 
 _UPRIGHT: Final[dict[int, Callable[[Pixels, Pixels], object]]] = {
+    1: lambda source, target: np.copyto(target, source),
     2: lambda source, target: cv2.flip(source, 1, dst=target),
     3: lambda source, target: cv2.rotate(source, cv2.ROTATE_180, dst=target),
     4: lambda source, target: cv2.flip(source, 0, dst=target),

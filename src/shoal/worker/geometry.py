@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shoal.modelstore.config import Resize
+from shoal.modelstore.config import Resize, ResizeFilter
 from shoal.worker.header import ImageSize
 
 if TYPE_CHECKING:
@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The centred ``window`` of the upright ``picture`` fills ``content`` at the upper left of the ``frame``."""
+    """The ``window`` of the upright ``picture`` fills ``content`` at the upper left of the ``frame``."""
 
     picture: ImageSize
+    corner: tuple[float, float]
+    """The window's left and upper edge, in the upright picture's pixels."""
     window: tuple[float, float]
     """Width and height, in the upright picture's pixels."""
     content: ImageSize
     frame: ImageSize
     """The model's input."""
+    resized: ImageSize
+    """What the whole picture becomes at the content's scale; larger than the content where the rest is cut off."""
+    filter: ResizeFilter = ResizeFilter.BILINEAR
 
     def to_picture(self, boxes: NDArray[np.floating]) -> NDArray[np.floating]:
         """Maps boxes from the frame to the upright picture and clips them there.
@@ -40,8 +45,7 @@ class Placement:
         corners[:, 2:] += corners[:, :2]
         for axis in (0, 1):
             scale = self.frame[axis] / self.content[axis] * self.window[axis] / self.picture[axis]
-            margin = (1 - self.window[axis] / self.picture[axis]) / 2
-            corners[:, axis::2] = corners[:, axis::2] * scale + margin
+            corners[:, axis::2] = corners[:, axis::2] * scale + self.corner[axis] / self.picture[axis]
         corners.clip(0, 1, out=corners)
         corners[:, 2:] -= corners[:, :2]
         return corners
@@ -72,7 +76,7 @@ class Placement:
             ``(count,)``: numbers of cells; -1 where the model did not see the part.
         """
         centres = (np.arange(count) + 0.5) / count * self.picture[axis]
-        inside = (centres - (self.picture[axis] - self.window[axis]) / 2) / self.window[axis]
+        inside = (centres - self.corner[axis]) / self.window[axis]
         found = np.floor(inside * self.content[axis] * cells / self.frame[axis]).astype(np.intp)
         return np.where((inside >= 0) & (inside < 1), found.clip(0, cells - 1), -1)
 
@@ -81,15 +85,23 @@ def place(config: ModelConfig, picture: ImageSize) -> Placement:
     """Applies the model's resize rule to an upright picture's size."""
     frame = ImageSize(config.width, config.height)
     if config.resize is Resize.CROP:
-        return Placement(picture, _window(config, picture, frame), frame, frame)
+        return _crop(config, picture, frame)
     content = _fit(picture, frame) if config.resize is Resize.LETTERBOX else frame
-    return Placement(picture, (float(picture.width), float(picture.height)), content, frame)
+    whole = float(picture.width), float(picture.height)
+    return Placement(picture, (0.0, 0.0), whole, content, frame, content, config.resize_filter)
 
 
-def _window(config: ModelConfig, picture: ImageSize, frame: ImageSize) -> tuple[float, float]:
-    """What the crop shows. A crop can't be larger than the resized picture, so its shorter side is the least."""
-    scale = max(config.resize_shorter_side, *frame) / min(picture)
-    return frame.width / scale, frame.height / scale
+def _crop(config: ModelConfig, picture: ImageSize, frame: ImageSize) -> Placement:
+    """As torchvision's ``Resize`` and ``CenterCrop``: the longer side is rounded down, the crop's corner is rounded.
+
+    A crop can't be larger than the resized picture, so its shorter side is the least.
+    """
+    shorter = max(config.resize_shorter_side, *frame)
+    resized = ImageSize(*(int(shorter * side / min(picture)) for side in picture))
+    scale = [side / after for side, after in zip(picture, resized, strict=True)]
+    left, upper = (round((after - kept) / 2) * by for after, kept, by in zip(resized, frame, scale, strict=True))
+    window = frame.width * scale[0], frame.height * scale[1]
+    return Placement(picture, (left, upper), window, frame, frame, resized, config.resize_filter)
 
 
 def _sides(length: int, own: float, finest: float) -> int:

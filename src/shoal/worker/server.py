@@ -126,7 +126,13 @@ class Worker:
         limits = self._settings
         return partial(
             PictureModel,
-            decoder=Decoder(config, max_pixels=limits.max_image_pixels, max_scans=limits.max_image_scans),
+            decoder=Decoder(
+                config,
+                max_pixels=limits.max_image_pixels,
+                max_scans=limits.max_image_scans,
+                decoding=limits.decoding,
+                jpeg_strictness=limits.jpeg_strictness,
+            ),
             head=make_head(config),
             fetcher=self._fetcher,
             access=self._access,

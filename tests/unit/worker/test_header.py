@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import struct
+import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from shoal.errors import InvalidRequest
-from shoal.worker.header import ImageFormat, ImageHeader, ImageSize, read_header
+from shoal.worker.header import ImageFormat, ImageHeader, ImageSize, read_header, without_metadata
 from support.pictures import encode, many_scans, quadrants, resized_header
 
 LIMITS = {"max_pixels": 1_000_000, "max_scans": 64}
@@ -75,7 +78,7 @@ def test_scans_behind_the_picture_do_not_count_against_it() -> None:
     (encode(quadrants(), "PNG")[:20], "truncated"),
     (encode(quadrants(), "WEBP")[:20], "truncated"),
     (b"\xff\xd8\xff\xd9", "ends before"),
-    (b"\xff\xd8\xff\xe0\x00\x02garbage", "marker is missing"),
+    (b"\xff\xd8\xff\xe0\x00\x02garbage", "truncated"),
     (b"\xff\xd8" + b"\xff\xd0" * 10_000, "too many segments"),
     (b"\xff\xd8\xff\xda\x00\x08", "no frame header"),
     (b"\x89PNG\r\n\x1a\n" + bytes(40), "no header"),
@@ -118,3 +121,106 @@ def test_any_bytes_answer_or_are_refused(data: bytes, start: bytes) -> None:
         return
     assert 0 < header.width * header.height <= LIMITS["max_pixels"]
     assert 1 <= header.orientation <= 8
+
+
+def tiff(order: str, value: int, kind: int = 3) -> bytes:
+    """A directory with an orientation, SHORT or LONG."""
+    number = struct.pack(order + {3: "HH", 4: "I"}[kind], *[value, 0][: 2 if kind == 3 else 1])
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    return magic + struct.pack(order + "IHHHI", 8, 1, 0x0112, kind, 1) + number + bytes(4)
+
+
+def segment(payload: bytes) -> bytes:
+    return b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def raw_profile(data: bytes) -> bytes:
+    """ImageMagick's text of an EXIF file."""
+    digits = data.hex().encode()
+    lines = b"\n".join(digits[at : at + 72] for at in range(0, len(digits), 72))
+    return b"\nexif\n%8d\n%s\n" % (len(data), lines)
+
+
+def jpeg_with(*segments: bytes) -> bytes:
+    data = encode(quadrants())
+    return data[:2] + b"".join(segments) + data[2:]
+
+
+def png_with(*chunks: bytes, last: bool = False) -> bytes:
+    data = encode(quadrants(), "PNG")
+    place = len(data) - 12 if last else 33
+    return data[:place] + b"".join(chunks) + data[place:]
+
+
+def webp_with(exif: bytes = b"", xmp: bytes = b"") -> bytes:
+    return encode(quadrants(), "WEBP", **{key: value for key, value in (("exif", exif), ("xmp", xmp)) if value})
+
+
+SIX, EIGHT, NONE = tiff(">", 6), tiff("<", 8), b"II*\0\x08\0\0\0\0\0" + bytes(4)
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6"/></x:xmpmeta>'
+ADOBE = b"http://ns.adobe.com/xap/1.0/\0"
+PROFILE = b"Raw profile type exif\0"
+ITXT = b"XML:com.adobe.xmp\0%s\0\0\0%s"
+
+
+@pytest.mark.parametrize("data", [
+    *(jpeg_with(segment(b"Exif\0\0" + tiff(order, 6, kind))) for order in "<>" for kind in (3, 4)),
+    jpeg_with(segment(b"Exif\0\0" + SIX), segment(b"Exif\0\0" + EIGHT)),
+    jpeg_with(segment(b"Exif\0\0" + SIX), segment(b"Exif\0\0" + NONE)),
+    jpeg_with(segment(b"Exif\0\0" + NONE), segment(b"Exif\0\0" + SIX)),
+    jpeg_with(segment(b"Exif\0\0Exif\0\0" + SIX)),
+    jpeg_with(segment(ADOBE + XMP)),
+    jpeg_with(segment(ADOBE + XMP), segment(b"Exif\0\0" + EIGHT)),
+    jpeg_with(segment(b"Exif\0\0" + NONE), segment(ADOBE + XMP)),
+    jpeg_with(segment(b"Exif\0\0" + NONE), segment(ADOBE + XMP), segment(ADOBE + b"no more")),
+    png_with(chunk(b"eXIf", SIX)),
+    png_with(chunk(b"eXIf", SIX), last=True),
+    png_with(chunk(b"eXIf", b"Exif\0\0" + SIX)),
+    png_with(chunk(b"eXIf", SIX), chunk(b"eXIf", EIGHT)),
+    png_with(chunk(b"tEXt", PROFILE + raw_profile(b"Exif\0\0" + SIX))),
+    png_with(chunk(b"tEXt", PROFILE + raw_profile(SIX)), last=True),
+    png_with(chunk(b"tEXt", PROFILE + b"\nexif\n 6\nnot hexadecimal")),
+    png_with(chunk(b"zTXt", PROFILE + b"\0" + zlib.compress(raw_profile(b"Exif\0\0" + tiff("<", 6, 4))))),
+    png_with(chunk(b"zTXt", PROFILE + b"\0broken")),
+    png_with(chunk(b"iTXt", PROFILE + b"\0\0en\0\0" + raw_profile(SIX))),
+    png_with(chunk(b"iTXt", PROFILE + b"\1\0\0\0" + zlib.compress(raw_profile(SIX)))),
+    png_with(chunk(b"tEXt", b"exif\0" + SIX)),
+    png_with(chunk(b"tEXt", PROFILE + raw_profile(EIGHT)), chunk(b"eXIf", SIX)),
+    png_with(chunk(b"iTXt", ITXT % (b"\0\0", XMP))),
+    png_with(chunk(b"iTXt", ITXT % (b"\1\0", zlib.compress(XMP)))),
+    png_with(chunk(b"iTXt", ITXT % (b"\0\0", XMP)), chunk(b"eXIf", EIGHT)),
+    webp_with(SIX), webp_with(b"Exif\0\0" + EIGHT), webp_with(tiff("<", 6, 4)), webp_with(xmp=XMP),
+    webp_with(NONE, XMP), webp_with(EIGHT, XMP),
+])  # fmt: skip
+def test_whoever_tells_the_orientation_pillow_is_followed(data: bytes) -> None:
+    image = Image.open(io.BytesIO(data))
+    with contextlib.suppress(ValueError, SyntaxError):  # Pillow fails on what it can't read; here that is upright
+        turned = ImageOps.exif_transpose(image)
+        assert read(data).upright == turned.size
+        assert read(data).orientation == image.getexif().get(0x0112, 1)
+        return
+    assert read(data).orientation == 1
+
+
+def test_compressed_text_has_a_bound() -> None:
+    bomb = zlib.compress(raw_profile(SIX) + bytes(2**26), 9)
+    assert read(png_with(chunk(b"zTXt", PROFILE + b"\0" + bomb))).orientation == 1
+
+
+def test_a_png_of_chunks_alone_is_not_walked_to_its_end() -> None:
+    flood = chunk(b"tEXt", b"a\0b") * 30_000
+    assert read(png_with(flood, chunk(b"eXIf", SIX))).orientation == 1
+    assert read(png_with(chunk(b"eXIf", SIX), flood)).orientation == 6
+
+
+def test_metadata_are_cut_out_and_nothing_else() -> None:
+    plain = encode(quadrants())
+    told = plain[:2] + segment(b"Exif\0\0" + SIX) + b"\xff\xfe\0\x05abc" + segment(ADOBE + XMP) + plain[2:]
+    assert without_metadata(told) == plain
+    assert without_metadata(plain) == plain
+    cmyk = encode(quadrants().convert("CMYK"))  # whose inks Adobe's segment tells the meaning of
+    assert without_metadata(cmyk) == cmyk

@@ -163,7 +163,10 @@ def test_placement_maps_the_seen_window_to_the_whole_content(
     content = [0, 0, placed.content.width / frame_width, placed.content.height / frame_height]
     x, y, w, h = placed.to_picture(np.array([content]))[0]
     assert (w * width, h * height) == pytest.approx(placed.window, rel=1e-6)
-    assert (x + w / 2, y + h / 2) == pytest.approx((0.5, 0.5))
+    assert (x * width, y * height) == pytest.approx(placed.corner, rel=1e-6, abs=1e-6)
+    # The crop is in the middle, as far as whole pixels of the resized picture allow.
+    assert abs(x + w / 2 - 0.5) * placed.resized.width <= 0.5 + 1e-6
+    assert abs(y + h / 2 - 0.5) * placed.resized.height <= 0.5 + 1e-6
 
 
 Rectangle = tuple[tuple[float, float], tuple[float, float], float]
