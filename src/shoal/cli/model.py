@@ -116,12 +116,15 @@ def check(
     triton: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Compare with what this Triton serves, over gRPC.")
     ] = None,
+    run: Annotated[
+        bool, typer.Option(help="Load each model and run a few pictures, as a worker does. --triton implies --no-run.")
+    ] = True,
     store: Store = None,
 ) -> None:
     """Name every fault of a model, file and field; exit 1 if one can't be served, or is served otherwise."""
     place = _store(store)
     names = repository.names(place) if name is None else [name]
-    faults = {model: check_model(place, model) for model in names}
+    faults = {model: check_model(place, model, run=run and triton is None) for model in names}
     if triton is not None:
         asyncio.run(_compare(place, Endpoint.parse(triton), faults))
     broken = False
