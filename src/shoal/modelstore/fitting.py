@@ -27,7 +27,7 @@ SLACK: Final = 0.005
 PADDING: Final = -1
 """The score, or class, of a box that some models have for none."""
 _SUM_SLACK: Final = 0.01
-_END_TO_END: Final = "rows of x1, y1, x2, y2, score, class are read by head end_to_end"
+_END_TO_END: Final = "Rows of x1, y1, x2, y2, score, class are read by head end_to_end"
 _PIXELS: Final = 4.0
 """No box of a picture is so many times as wide as it: such numbers are pixels."""
 _MANY: Final = 16
