@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LOOK_SECONDS: Final = 1.0
-"""How often the server is asked for its models."""
-_RARELY_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 1.0
+"""How often a server is asked for its models: the protocol has no way to be told."""
+RARELY_SECONDS: Final = 30.0
 """Likewise one that doesn't tell, in the end."""
 _MISSES: Final = 2
 """So many answers missing in a row: it is away."""
@@ -61,7 +61,13 @@ class TritonEngine:
     """Implements ``shoal.engine.Engine``; its ``load`` also raises Unavailable, where the server is away."""
 
     def __init__(
-        self, client: TritonClient, describe: Describe, *, owned: bool = False, shares_memory: bool = True
+        self,
+        client: TritonClient,
+        describe: Describe,
+        *,
+        owned: bool = False,
+        shares_memory: bool = True,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         """Prepares; nothing is called yet.
 
@@ -70,11 +76,13 @@ class TritonEngine:
             describe: Gives the ``inference.ModelConfig`` message from which a ``ModelConfig`` was read.
             owned: Whether the server is ours alone: models that we close are unloaded.
             shares_memory: Whether to try; False sends all tensors in messages.
+            look_seconds: How often the server is asked for its models.
         """
         self.client = client
         self._describe = describe
         self._owned = owned
         self._shares = shares_memory
+        self._look_seconds = look_seconds
         self._models: weakref.WeakSet[TritonModel] = weakref.WeakSet()
         self._forgetting: set[asyncio.Task[None]] = set()
         """What makes the server let go of memory."""
@@ -113,19 +121,19 @@ class TritonEngine:
 
         A server that answers otherwise than with its models is there: batches will tell whether it works.
         """
-        misses, present, told, pause = 0, True, "", _LOOK_SECONDS
+        misses, present, told, pause = 0, True, "", self._look_seconds
         while True:
             await asyncio.sleep(pause)
             try:
                 versions = await self.client.versions()
             except Unavailable:
-                misses, pause = misses + 1, _LOOK_SECONDS
+                misses, pause = misses + 1, self._look_seconds
             except ShoalError as error:
                 if told != str(error):
                     _log.warning("%s; it is asked again, ever more rarely", error)
-                misses, told, pause = 0, str(error), min(2 * pause, _RARELY_SECONDS)
+                misses, told, pause = 0, str(error), min(2 * pause, RARELY_SECONDS)
             else:
-                misses, told, pause = 0, "", _LOOK_SECONDS
+                misses, told, pause = 0, "", self._look_seconds
                 await self._revive(
                     [model for model in self._models if model.trouble or versions.get(model.config.name) == 0]
                 )
@@ -223,7 +231,7 @@ class TritonModel:
         self._made: list[TritonSlot] = []
         self._running: set[asyncio.Task[Inference]] = set()
         self._reviving = asyncio.Lock()
-        self._retry_at, self._pause = 0.0, _LOOK_SECONDS
+        self._retry_at, self._pause = 0.0, LOOK_SECONDS
         self._closed = False
         self.trouble = ""
         """See ``LoadedModel``."""
@@ -289,13 +297,13 @@ class TritonModel:
                     _log.error("model %s: %s", self._config.name, error)
                 self.trouble = str(error)
                 self._retry_at = monotonic() + self._pause
-                self._pause = min(2 * self._pause, _RARELY_SECONDS)
+                self._pause = min(2 * self._pause, RARELY_SECONDS)
                 raise Unavailable(_CANT_LOAD) from error
             self._recovered()
             _log.info("model %s is loaded at Triton again", self._config.name)
 
     def _recovered(self) -> None:
-        self.trouble, self._retry_at, self._pause = "", 0.0, _LOOK_SECONDS
+        self.trouble, self._retry_at, self._pause = "", 0.0, LOOK_SECONDS
 
     async def close(self) -> None:
         """Turns new work away and waits for what runs."""

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 1.0
 """How often a Triton is asked for its models: the protocol has no way to be told."""
-_RARELY_SECONDS: Final = 30.0
+RARELY_SECONDS: Final = 30.0
 """Likewise one that doesn't tell, in the end."""
 
 
@@ -64,7 +64,7 @@ class Refusals(dict[str, str]):
     def note(self, name: str, reason: str) -> None:
         """``name`` can't be served."""
         if self.get(name) != reason:
-            log.warning("model %s is not served: %s", name, reason)
+            log.warning("model %s is not served: %s", name if name.isprintable() else repr(name), reason)
         self[name] = reason
 
     def keep(self, names: Collection[str]) -> None:
@@ -123,7 +123,9 @@ class StoreSource:
 class TritonSource:
     """What a Triton has ready, or loads when it is asked to."""
 
-    def __init__(self, client: TritonClient, service: Service, pool: str) -> None:
+    def __init__(self, client: TritonClient, service: Service, pool: str, look_seconds: float = LOOK_SECONDS) -> None:
+        """``look_seconds``: how often the server is asked for its models."""
+        self._look_seconds = look_seconds
         self._client = client
         self._service = service
         self._pool = pool
@@ -157,15 +159,15 @@ class TritonSource:
     async def changes(self) -> AsyncGenerator[None]:
         """See ``Source``."""
         seen: Mapping[str, int] | None = None
-        pause = _LOOK_SECONDS
+        pause = self._look_seconds
         while True:
             try:
                 versions = await self._versions()
-                pause = _LOOK_SECONDS
+                pause = self._look_seconds
             except Unavailable:  # the engine says so, and brings its models back
-                versions, pause = seen or {}, _LOOK_SECONDS
+                versions, pause = seen or {}, self._look_seconds
             except ShoalError:  # likewise
-                versions, pause = seen or {}, min(2 * pause, _RARELY_SECONDS)
+                versions, pause = seen or {}, min(2 * pause, RARELY_SECONDS)
             if versions != seen:
                 seen = versions
                 yield

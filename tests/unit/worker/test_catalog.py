@@ -66,6 +66,12 @@ def prepare(config: ModelConfig) -> Callable[[Any], Any]:
     return lambda loaded: ServedModel(loaded.config.batching)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets others run until it holds."""
+    while not condition():  # noqa: ASYNC110 - what happens in the store's thread sets no event
+        await asyncio.sleep(0)
+
+
 @pytest.fixture
 def engine() -> ScriptedEngine:
     return ScriptedEngine()
@@ -177,14 +183,11 @@ async def test_what_failed_is_tried_again_by_itself(store: Path, engine: Scripte
     await served.refresh()
     async with asyncio.TaskGroup() as group:
         trying = group.create_task(served.keep_trying(first_pause=0))
-        while engine.tried.count("one") < 3:
-            await asyncio.sleep(0)
+        await until(lambda: engine.tried.count("one") == 3)
         engine.broken["one"] = CANT_READ
-        while served.failed["one"] != "it can't be read":
-            await asyncio.sleep(0)
+        await until(lambda: served.failed["one"] == "it can't be read")
         engine.broken.clear()
-        while served.failed:
-            await asyncio.sleep(0)
+        await until(lambda: not served.failed)
         trying.cancel()
     assert sorted(served.names) == ["one", "two"]
 
