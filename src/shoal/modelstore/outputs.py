@@ -26,8 +26,8 @@ END_TO_END: Final = 6
 """And its score and class."""
 _MATRIX: Final = 2
 _MAP: Final = 3  # two sides, and channels before or behind them
-_LOPSIDED: Final = 8
-"""There are more candidates than fields; so many times more fields, and the one is the other."""
+_MANY_FIELDS: Final = 1000
+"""So many, and more of them than candidates: the one is the other."""
 
 
 class BoxOutputs(NamedTuple):
@@ -221,7 +221,7 @@ def _are_candidates(axis: int, least: int) -> Fits:
         if shape is None or not _floats(model):
             return False
         fields, count = shape[axis], shape[1 - axis]
-        return fields == VARIES or (fields > least and (count == VARIES or fields < _LOPSIDED * count))
+        return fields == VARIES or (fields > least and (fields < _MANY_FIELDS or count == VARIES or fields <= count))
 
     return fits
 

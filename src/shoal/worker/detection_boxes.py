@@ -105,7 +105,8 @@ class YoloReader:
         fields = candidates.T if self._axis else candidates  # (fields, n)
         scores = fields[self._skipped :]
         if self._axis:
-            scores = scores * fields[BOX]
+            with np.errstate(invalid="ignore", over="ignore"):  # the head reports what isn't finite
+                scores = scores * fields[BOX]
         best = scores.max(axis=0)
         kept = np.flatnonzero(~(best < threshold))  # a NaN is kept, for the head to report
         boxes = from_centres(fields[:BOX, kept].T / self._unit)
