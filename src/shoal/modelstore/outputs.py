@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from shoal.modelstore import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from shoal.modelstore.config import ModelConfig
 
@@ -79,6 +79,20 @@ def query_outputs(names: Iterable[str]) -> tuple[str, str] | None:
 def _first(wanted: Iterable[str], names: Iterable[str]) -> str | None:
     known = set(names)
     return next((name for name in wanted if name in known), None)
+
+
+def needed(head: str, names: Sequence[str]) -> set[str]:
+    """Those of a model's outputs that ``head`` reads; all of them where names don't tell."""
+    if head == "boxes_scores" and (boxes := box_outputs(names)):
+        return {name for name in (boxes.boxes, boxes.scores, boxes.classes) if name}
+    if head == "detr" and (queries := query_outputs(names)):
+        return set(queries)
+    if head in _NAMED and (name := _first(_NAMED[head], names)):
+        return {name}
+    return set(names)
+
+
+_NAMED: Final = {"softmax": _LOGITS, "probabilities": ("probabilities", "probs")}
 
 
 class _Wanted(NamedTuple):

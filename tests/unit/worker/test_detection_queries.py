@@ -196,8 +196,7 @@ def test_scores_outside_0_and_1_never_leave(name: str, score: float) -> None:
     made = head(name, SHAPES[name])
     try:
         boxes = found(made, scored(name, score), score_threshold=0.1)
-    except Internal as error:
-        assert "outside [0, 1]" in str(error) or "NaN or infinity" in str(error)
+    except Internal:
         assert not -0.006 < score < 1.005
     else:
         assert all(0.1 <= box[1] <= 1 for box in boxes)
