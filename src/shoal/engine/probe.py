@@ -120,14 +120,16 @@ def _scene(seed: int, height: int, width: int) -> NDArray[np.uint8]:
     for centre_y, centre_x, radius in random.uniform((0.2, 0.2, 0.1), (0.8, 0.8, 0.3), (5, 3)):
         inside = (y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2
         scene[inside] = random.uniform(0, 255, 3)
-    return (scene + random.normal(0, 6, scene.shape)).clip(0, 255).astype(np.uint8)
+    grainy: NDArray[np.uint8] = (scene + random.normal(0, 6, scene.shape)).clip(0, 255).astype(np.uint8)
+    return grainy
 
 
 def _as_input(pixels: NDArray[np.uint8], config: ModelConfig) -> Array:
     """As a worker feeds it."""
     if config.channels_last:
         return pixels
-    return ((pixels - np.array(config.mean)) / np.array(config.std)).transpose(2, 0, 1).astype(config.input.dtype)
+    normal: Floats = (pixels - np.array(config.mean)) / np.array(config.std)
+    return normal.transpose(2, 0, 1).astype(config.input.dtype)
 
 
 async def _run(model: LoadedModel[Any], rows: Sequence[Array]) -> Mapping[str, Array]:
@@ -247,7 +249,8 @@ def _thinned(values: Array) -> Array:
 def _distance(one: Array, other: Array) -> Floats:
     """Of each value; of those that are no measure, such as indices of classes, 0 or 1."""
     if one.dtype.kind != "f":
-        return (one != other).astype(np.float64)
+        differ: Floats = np.not_equal(one, other).astype(np.float64)
+        return differ
     with np.errstate(invalid="ignore", over="ignore"):
         distance = np.abs(one.astype(np.float64) - other.astype(np.float64))
     distance[(one == other) | (np.isnan(one) & np.isnan(other))] = 0

@@ -103,6 +103,13 @@ class TritonEngine:
             _log.warning("model %s: its own queue settings hold at Triton too: %s", config.name, error)
         except NotFound as error:
             raise ConfigurationError(str(error)) from error
+        model = await self.adopt(config, steering)
+        self._models.add(model)
+        _log.info("model %s version %d is warm after %.2f s", config.name, config.version, monotonic() - started)
+        return model
+
+    async def adopt(self, config: ModelConfig, steering: str) -> TritonModel:
+        """A model that the server has ready; ``steering``: what to load it with once it is lost. Raises as ``load``."""
         model = TritonModel(self, config, steering)
         try:
             await model.warm()
@@ -112,8 +119,6 @@ class TritonEngine:
         except Unavailable:
             await model.close()
             raise
-        self._models.add(model)
-        _log.info("model %s version %d is warm after %.2f s", config.name, config.version, monotonic() - started)
         return model
 
     async def availability(self) -> AsyncIterator[bool]:
@@ -215,6 +220,21 @@ class TritonEngine:
         if self._shares:
             _log.warning("no shared memory with Triton, so tensors go in the messages: %s", reason)
         self._shares = False
+
+
+class RunningTriton:
+    """Implements ``shoal.engine.Engine`` for models that a server runs already: nothing is loaded or unloaded."""
+
+    def __init__(self, client: TritonClient) -> None:
+        """Prepares; who made the client closes it."""
+        self._engine = TritonEngine(client, lambda config: config)
+
+    async def load(self, config: ModelConfig) -> TritonModel:
+        """See ``Engine``."""
+        return await self._engine.adopt(config, "")
+
+    async def close(self) -> None:
+        """See ``Engine``."""
 
 
 class TritonModel:

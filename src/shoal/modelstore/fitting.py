@@ -145,8 +145,8 @@ def _is_end_to_end(fields: Array) -> bool:
     if fields.shape[1] != outputs.END_TO_END or fields.shape[2] < _MANY:
         return False
     boxes, scores, classes = fields[:, : outputs.BOX], fields[:, outputs.BOX], fields[:, outputs.BOX + 1]
-    real = boxes.any(axis=1)
-    ordered = (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
+    real = np.any(boxes != 0, axis=1)
+    ordered = np.all(boxes[:, 2:] >= boxes[:, :2], axis=1)
     sorted_ = (np.diff(scores, axis=1) <= 0).all()
     return bool(real.sum() >= _MANY and ordered[real].all() and sorted_ and not (classes % 1).any())
 

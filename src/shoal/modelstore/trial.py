@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from shoal.errors import ConfigurationError, ShoalError
+from shoal.errors import ConfigurationError, ShoalError, Unavailable
 from shoal.modelstore import fitting, repository
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from shoal.engine import Engine
     from shoal.modelstore.config import ModelConfig
     from shoal.modelstore.fault import Report
+    from shoal.triton.client import TritonClient
 
 
 class Outcome(NamedTuple):
@@ -52,13 +53,15 @@ def try_out(config: ModelConfig) -> Outcome:
 
 
 async def judge(engine: Engine, config: ModelConfig) -> Outcome:
-    """Tries a model on ``engine``."""
+    """Tries a model on ``engine``. Raises Unavailable where that is away."""
     from shoal.engine import Unsupported, probe  # noqa: PLC0415 - numpy, which `shoal --help` needn't wait for
 
     try:
         loaded, samples, alone_because = await probe.load(engine, config)
     except Unsupported as error:
         return Outcome(unsupported=str(error))
+    except Unavailable:
+        raise
     except (ShoalError, MemoryError) as error:
         return Outcome(broken=str(error) or "its memory can't be had")
     try:
@@ -67,10 +70,25 @@ async def judge(engine: Engine, config: ModelConfig) -> Outcome:
         await loaded.close()
 
 
+async def through(server: TritonClient, folder: Path, report: Report) -> None:
+    """Tries the model in ``folder``, which has no fault so far, at a Triton that runs it, and reports what came of it.
+
+    Raises:
+        Unavailable: the server is away.
+    """
+    from shoal.engine.triton import RunningTriton  # noqa: PLC0415 - tritonclient takes 0.3 s to import
+
+    config = repository.read_model(folder.parent, folder.name)
+    _tell(report, config, await judge(RunningTriton(server), config))
+
+
 def add_to(report: Report, folder: Path) -> None:
     """Tries the model in ``folder``, which has no fault so far, and reports what came of it."""
     config = repository.read_model(folder.parent, folder.name)
-    outcome = try_out(config)
+    _tell(report, config, try_out(config))
+
+
+def _tell(report: Report, config: ModelConfig, outcome: Outcome) -> None:
     if outcome.untried:
         report.note(config.path, "", f"not tried: {outcome.untried}")
     if outcome.unsupported:
