@@ -55,6 +55,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Unset: inferences wait for it."""
     troubles: deque[tuple[grpc.StatusCode, str]] = field(default_factory=deque)
     """What the next inferences end with, one each."""
+    index_troubles: deque[tuple[grpc.StatusCode, str]] = field(default_factory=deque)
+    """What the next questions for the models end with, one each."""
+    foreign: dict[str, Any] = field(default_factory=dict)
+    """Models of somebody else, which are ready and aren't in the repository: name to configuration, or None."""
     answers: bool = True
     """False: outputs come back with nothing in them."""
     requests: list[Any] = field(default_factory=list)
@@ -98,7 +102,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "built without statistics")
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:
+        if self.index_troubles:
+            await context.abort(*self.index_troubles.popleft())
         answer = v2.RepositoryIndexResponse()
+        for name in self.foreign:
+            answer.models.add(name=name, version="1", state="READY")
         for folder in self.repository.iterdir():
             if reason := self.failed.get(folder.name):
                 answer.models.add(name=folder.name, version="1", state="UNAVAILABLE", reason=reason)
@@ -124,6 +132,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return v2.RepositoryModelUnloadResponse()
 
     async def ModelConfig(self, request: Any, context: Any) -> Any:
+        if name := next((name for name in self.foreign if name == request.name), None):
+            if self.foreign[name] is None:
+                await context.abort(grpc.StatusCode.UNKNOWN, "\N{SNOWMAN}")
+            return v2.ModelConfigResponse(config=self.foreign[name])
         return v2.ModelConfigResponse(config=(await self._find(request.name, context)).config)
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:

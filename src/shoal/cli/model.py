@@ -15,7 +15,7 @@ from shoal.cli import model_options as options
 from shoal.cli.model_transfer import pull, push
 from shoal.errors import ConfigurationError
 from shoal.home import Home
-from shoal.modelstore import build, foreign, formats, repository
+from shoal.modelstore import build, foreign, formats, repository, trial
 from shoal.modelstore.check import check as check_model
 from shoal.modelstore.compare import compare
 from shoal.modelstore.config import ModelConfig, Resize, ResizeFilter, Task
@@ -117,14 +117,15 @@ def check(
     triton: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Compare with what this Triton serves, over gRPC.")
     ] = None,
+    run: Annotated[bool, typer.Option(help="Run a few pictures, as a worker does: here, or at that Triton.")] = True,
     store: Store = None,
 ) -> None:
     """Name every fault of a model, file and field; exit 1 if one can't be served, or is served otherwise."""
     place = _store(store)
     names = repository.names(place) if name is None else [name]
-    faults = {model: check_model(place, model) for model in names}
+    faults = {model: check_model(place, model, run=run and triton is None) for model in names}
     if triton is not None:
-        asyncio.run(_compare(place, Endpoint.parse(triton), faults))
+        asyncio.run(_compare(place, Endpoint.parse(triton), faults, run=run))
     broken = False
     for model, found in faults.items():
         for fault in found:
@@ -136,13 +137,16 @@ def check(
         raise typer.Exit(1)
 
 
-async def _compare(place: Path, endpoint: Endpoint, faults: dict[str, list[Fault]]) -> None:
-    """Adds what differs."""
+async def _compare(place: Path, endpoint: Endpoint, faults: dict[str, list[Fault]], *, run: bool) -> None:
+    """Adds what differs, and with ``run`` what comes of trying what doesn't."""
     from shoal.triton.client import TritonClient  # noqa: PLC0415 - tritonclient takes 0.3 s to import
 
     async with TritonClient(str(endpoint)) as server:
         for model, found in faults.items():
-            found.extend((await compare(place / model, server)).faults)
+            report = await compare(place / model, server)
+            if run and not report.errors and all(fault.severity is not Severity.ERROR for fault in found):
+                await trial.through(server, place / model, report)
+            found.extend(report.faults)
 
 
 def _store(path: Path | None) -> Path:

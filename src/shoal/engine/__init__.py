@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from shoal.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -12,6 +14,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.modelstore.config import ModelConfig
+
+
+class NotBatchable(ConfigurationError):
+    """A model works with one picture, but not with several: what it answers depends on what else is in the batch."""
+
+
+class Unsupported(ConfigurationError):
+    """This engine can't run the model's graph; another may."""
 
 
 class Slot(Protocol):
@@ -46,6 +56,11 @@ class LoadedModel(Protocol[SlotType]):
         """As loaded."""
         ...
 
+    @property
+    def trouble(self) -> str:
+        """Why it can't answer at present although it was loaded; empty: it can."""
+        ...
+
     async def acquire(self) -> SlotType:
         """A free slot; waits while ``instance_count`` + 1 (+ a bounded overshoot) are in use."""
         ...
@@ -78,6 +93,8 @@ class Engine(Protocol):
         """Loads and warms a model; another version of it may be loaded already.
 
         Raises:
+            NotBatchable: not for batches of such a size; perhaps for batches of 1.
+            Unsupported: this engine can't run such a graph.
             ConfigurationError: it can't be loaded; names file and reason.
         """
         ...

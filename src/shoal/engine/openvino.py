@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import openvino
 
-from shoal.engine import Inference
+from shoal.engine import Inference, NotBatchable, Unsupported
+from shoal.engine.limits import check_size
 from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
 from shoal.threads import make_pool, usable_cores
@@ -61,6 +62,7 @@ class OpenVinoEngine:
 
     async def load(self, config: ModelConfig) -> OpenVinoModel:
         """See ``Engine``."""
+        check_size(config)
         loop = asyncio.get_running_loop()
         if self._core is None:
             self._core = await loop.run_in_executor(self._loader, self._start)
@@ -94,7 +96,7 @@ class OpenVinoEngine:
         try:
             model = core.read_model(config.path)
         except RuntimeError as error:
-            raise ConfigurationError(f"{config.path}: not a model that OpenVINO can read: {_reason(error)}") from error
+            raise Unsupported(f"{config.path}: not a model that OpenVINO can read: {_reason(error)}") from error
         _check_ports(config, model)
         most = config.batching.max_batch_size
         batch = openvino.Dimension(1, most) if most > 1 else openvino.Dimension(1)
@@ -102,9 +104,8 @@ class OpenVinoEngine:
             model.reshape({0: openvino.PartialShape([batch, *map(openvino.Dimension, config.input.shape)])})
             return core.compile_model(model, "CPU", self._properties(config))
         except RuntimeError as error:
-            raise ConfigurationError(
-                f"{config.path}: can't run with batches of 1 to {most}: {_reason(error)}"
-            ) from error
+            kind = NotBatchable if most > 1 else Unsupported
+            raise kind(f"{config.path}: can't run with batches of 1 to {most}: {_reason(error)}") from error
 
     def _properties(self, config: ModelConfig) -> dict[str, Any]:
         return {
@@ -135,6 +136,11 @@ class OpenVinoModel:
         """See ``LoadedModel``."""
         return self._config
 
+    @property
+    def trouble(self) -> str:
+        """See ``LoadedModel``: what runs in this process is never away."""
+        return ""
+
     async def acquire(self) -> OpenVinoSlot:
         """See ``LoadedModel``."""
         return await self._slots.acquire()
@@ -159,15 +165,13 @@ class OpenVinoModel:
             raise DeadlineExceeded("the deadline passed while the model executed, or before it could") from None
 
     async def warm(self) -> None:
-        """Runs one picture on every instance, which compiles its kernels, and then the largest batch, to see it work.
+        """Runs one picture on every instance, which compiles its kernels.
 
         Other sizes need no warming: what they add on first use is not measurable.
         """
-        batching = self._config.batching
-        rows = self._make_slot().input
+        row = np.zeros((1, *self._config.input.shape), self._config.input.dtype)
         # A request goes to the end of the queue after its run, so each gets one.
-        alone = [self._threads.submit(self._run, rows[:1]) for _ in range(batching.instance_count)]
-        for run in (*alone, self._threads.submit(self._run, rows)):
+        for run in [self._threads.submit(self._run, row) for _ in range(self._config.batching.instance_count)]:
             await asyncio.wrap_future(run)
 
     async def close(self) -> None:

@@ -19,11 +19,12 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as v2
 
 from shoal.engine import Inference
+from shoal.engine.limits import check_size, row_bytes
 from shoal.engine.shared_memory import Region, is_removed, sweep
 from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
-from shoal.engine.triton_slot import TritonSlot, place, row_bytes
+from shoal.engine.triton_slot import TritonSlot, place
 from shoal.engine.turns import Turns
-from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
+from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, NotFound, ShoalError, Unavailable
 from shoal.modelstore.pbtxt import DTYPES
 from shoal.triton.client import AWAY, Away, NotSteered
 from shoal.triton.steer import steered
@@ -40,10 +41,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LOOK_SECONDS: Final = 1.0
-"""How often the server is asked for its models."""
+LOOK_SECONDS: Final = 1.0
+"""How often a server is asked for its models: the protocol has no way to be told."""
+RARELY_SECONDS: Final = 30.0
+"""Likewise one that doesn't tell, in the end."""
 _MISSES: Final = 2
 """So many answers missing in a row: it is away."""
+_CANT_LOAD: Final = "the inference server can't load the model; try again"
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 _PATIENCE_SECONDS: Final = 60.0
@@ -57,7 +61,13 @@ class TritonEngine:
     """Implements ``shoal.engine.Engine``; its ``load`` also raises Unavailable, where the server is away."""
 
     def __init__(
-        self, client: TritonClient, describe: Describe, *, owned: bool = False, shares_memory: bool = True
+        self,
+        client: TritonClient,
+        describe: Describe,
+        *,
+        owned: bool = False,
+        shares_memory: bool = True,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         """Prepares; nothing is called yet.
 
@@ -66,26 +76,40 @@ class TritonEngine:
             describe: Gives the ``inference.ModelConfig`` message from which a ``ModelConfig`` was read.
             owned: Whether the server is ours alone: models that we close are unloaded.
             shares_memory: Whether to try; False sends all tensors in messages.
+            look_seconds: How often the server is asked for its models.
         """
         self.client = client
         self._describe = describe
         self._owned = owned
         self._shares = shares_memory
+        self._look_seconds = look_seconds
         self._models: weakref.WeakSet[TritonModel] = weakref.WeakSet()
         self._forgetting: set[asyncio.Task[None]] = set()
         """What makes the server let go of memory."""
         self._has_shared = False
+        self._short = False
+        """Shared memory that we asked for couldn't be had, and that was said."""
         if removed := sweep():
             _log.info("removed %d regions of shared memory that dead workers left", removed)
 
     async def load(self, config: ModelConfig) -> TritonModel:
         """See ``Engine``."""
+        check_size(config)
         started = monotonic()
         steering = steered(self._describe(config), config.batching)
         try:
             await self.client.load(config.name, steering)
         except NotSteered as error:
             _log.warning("model %s: its own queue settings hold at Triton too: %s", config.name, error)
+        except NotFound as error:
+            raise ConfigurationError(str(error)) from error
+        model = await self.adopt(config, steering)
+        self._models.add(model)
+        _log.info("model %s version %d is warm after %.2f s", config.name, config.version, monotonic() - started)
+        return model
+
+    async def adopt(self, config: ModelConfig, steering: str) -> TritonModel:
+        """A model that the server has ready; ``steering``: what to load it with once it is lost. Raises as ``load``."""
         model = TritonModel(self, config, steering)
         try:
             await model.warm()
@@ -95,27 +119,39 @@ class TritonEngine:
         except Unavailable:
             await model.close()
             raise
-        self._models.add(model)
-        _log.info("model %s version %d is warm after %.2f s", config.name, config.version, monotonic() - started)
         return model
 
     async def availability(self) -> AsyncIterator[bool]:
-        """False once the server is gone, True once it is back with all its models, and so on. Runs until cancelled."""
-        misses, present = 0, True
+        """False once the server is gone, True once it is back with its models, and so on. Runs until cancelled.
+
+        A server that answers otherwise than with its models is there: batches will tell whether it works.
+        """
+        misses, present, told, pause = 0, True, "", self._look_seconds
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(pause)
             try:
                 versions = await self.client.versions()
-                lost = [model for model in self._models if versions.get(model.config.name) == 0]
-                await asyncio.gather(*(model.revive() for model in lost))
             except Unavailable:
-                misses += 1
+                misses, pause = misses + 1, self._look_seconds
+            except ShoalError as error:
+                if told != str(error):
+                    _log.warning("%s; it is asked again, ever more rarely", error)
+                misses, told, pause = 0, str(error), min(2 * pause, RARELY_SECONDS)
             else:
-                misses = 0
+                misses, told, pause = 0, "", self._look_seconds
+                await self._revive(
+                    [model for model in self._models if model.trouble or versions.get(model.config.name) == 0]
+                )
             if present is (misses >= _MISSES):
                 present = not present
                 _log.warning("Triton at %s is %s", self.client.url, "back" if present else "away")
                 yield present
+
+    async def _revive(self, lost: Collection[TritonModel]) -> None:
+        """Brings models back; what becomes of each is seen at it."""
+        for outcome in await asyncio.gather(*(model.revive() for model in lost), return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, ShoalError):
+                raise outcome
 
     async def close(self) -> None:
         """See ``Engine``. The server keeps its models."""
@@ -139,8 +175,14 @@ class TritonEngine:
             return None
         try:
             return Region(size)
-        except OSError as error:
-            self.stop_sharing(f"{size} bytes of /dev/shm can't be had: {error.strerror}")
+        except OSError as error:  # less may be had by another model
+            if not self._short:
+                _log.warning(
+                    "no shared memory for batches that need %s bytes of it, so those go in the messages: %s",
+                    f"{size:,}",
+                    error.strerror,
+                )
+            self._short = True
             return None
 
     def drop(self, regions: Collection[Region]) -> None:
@@ -180,6 +222,21 @@ class TritonEngine:
         self._shares = False
 
 
+class RunningTriton:
+    """Implements ``shoal.engine.Engine`` for models that a server runs already: nothing is loaded or unloaded."""
+
+    def __init__(self, client: TritonClient) -> None:
+        """Prepares; who made the client closes it."""
+        self._engine = TritonEngine(client, lambda config: config)
+
+    async def load(self, config: ModelConfig) -> TritonModel:
+        """See ``Engine``."""
+        return await self._engine.adopt(config, "")
+
+    async def close(self) -> None:
+        """See ``Engine``."""
+
+
 class TritonModel:
     """Implements ``shoal.engine.LoadedModel``."""
 
@@ -194,7 +251,10 @@ class TritonModel:
         self._made: list[TritonSlot] = []
         self._running: set[asyncio.Task[Inference]] = set()
         self._reviving = asyncio.Lock()
+        self._retry_at, self._pause = 0.0, LOOK_SECONDS
         self._closed = False
+        self.trouble = ""
+        """See ``LoadedModel``."""
 
     @property
     def config(self) -> ModelConfig:
@@ -230,27 +290,40 @@ class TritonModel:
         raise DeadlineExceeded("the deadline passed while the model executed, or before it could")
 
     async def warm(self) -> None:
-        """Runs the smallest and the largest batch, to see them work."""
+        """Runs one picture, to see it work."""
         slot = await self.acquire()
         try:
-            for size in sorted({1, self._config.batching.max_batch_size}):
-                await self.infer(slot, size)
+            await self.infer(slot, 1)
         finally:
             self.release(slot)
 
     async def revive(self) -> None:
-        """Loads the model at a server that was started again. Raises Unavailable if that is away."""
+        """Loads the model at a server that was started again. Raises Unavailable where that can't be now.
+
+        One that can't be loaded is tried again, but with growing pauses: a load may take the server a while.
+        """
         async with self._reviving:
-            if (await self._client.versions()).get(self._config.name):
-                return  # another batch has seen to it
             try:
+                if (await self._client.versions()).get(self._config.name):
+                    self._recovered()
+                    return  # another batch has seen to it
+                if monotonic() < self._retry_at:
+                    raise Unavailable(_CANT_LOAD)
                 await self._client.load(self._config.name, self._steering)
             except NotSteered as error:
                 raise Unavailable("the inference server has not loaded the model yet; try again") from error
-            except ConfigurationError as error:
-                _log.error("%s", error)
-                raise Unavailable("the inference server can't load the model; try again") from error
+            except (ConfigurationError, NotFound) as error:
+                if self.trouble != str(error):
+                    _log.error("model %s: %s", self._config.name, error)
+                self.trouble = str(error)
+                self._retry_at = monotonic() + self._pause
+                self._pause = min(2 * self._pause, RARELY_SECONDS)
+                raise Unavailable(_CANT_LOAD) from error
+            self._recovered()
             _log.info("model %s is loaded at Triton again", self._config.name)
+
+    def _recovered(self) -> None:
+        self.trouble, self._retry_at, self._pause = "", 0.0, LOOK_SECONDS
 
     async def close(self) -> None:
         """Turns new work away and waits for what runs."""

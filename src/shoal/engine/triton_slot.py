@@ -7,11 +7,11 @@ slot is reused only when the server has answered: until then it may read and wri
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from shoal.engine.limits import row_bytes
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shoal.engine import Inference
     from shoal.engine.shared_memory import Region
     from shoal.engine.triton import TritonEngine
-    from shoal.modelstore.config import ModelConfig, Tensor
+    from shoal.modelstore.config import ModelConfig
 
 _LARGE_BYTES: Final = 2**16
 """An output of this size, over the largest batch, is worth a region; below, a message is as good."""
@@ -84,11 +84,6 @@ class TritonSlot:
             self.results.clear()
             self.region = None
         self.shared = False
-
-
-def row_bytes(tensor: Tensor) -> int:
-    """Of one row of a batch; 0 where its shape varies."""
-    return math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize if min(tensor.shape, default=1) > 0 else 0
 
 
 def place(tensor: Any, region: Region, size: int) -> None:  # noqa: ANN401 - a protobuf message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,7 +13,7 @@ from google.protobuf.message import DecodeError
 from pydantic import TypeAdapter, ValidationError
 
 from shoal.errors import ConfigurationError
-from shoal.modelstore import keys, repository, warmup
+from shoal.modelstore import keys, repository, trial, warmup
 from shoal.modelstore.check import check_folder
 from shoal.modelstore.config import ModelConfig, Resize
 from shoal.modelstore.formats import RUNNER, RUNTIMES, Format
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from shoal.modelstore.config import Tensor
     from shoal.modelstore.formats import Runtime
     from shoal.modelstore.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 _RUNNER_SOURCE = Path(__file__).with_name("runner.py")
 
@@ -181,6 +184,16 @@ def _verify(folder: Path) -> None:
         raise ConfigurationError(
             "; ".join(f"{fault.field or fault.file.name}: {fault.message}" for fault in report.errors)
         )
+    try:
+        if remark := trial.refuse(folder):
+            log.warning("model %s needs a pool with engine: triton: %s", folder.name, _plain(remark, folder))
+    except ConfigurationError as error:
+        raise ConfigurationError(_plain(str(error), folder)) from error
+
+
+def _plain(text: str, folder: Path) -> str:
+    """Without the scratch folder's path."""
+    return text.replace(f"{folder.parent}/", "")
 
 
 def _move(folder: Path, target: Path, version: int, *, force: bool) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import onnx
 from google.protobuf.message import DecodeError
 
+from shoal.engine.limits import excess
 from shoal.errors import ConfigurationError, NotFound
-from shoal.modelstore import keys, outputs, pbtxt, reader, repository
+from shoal.modelstore import ending, keys, outputs, pbtxt, reader, repository, trial
 from shoal.modelstore.check_settings import check_settings
 from shoal.modelstore.fault import Fault, Report
 from shoal.modelstore.pbtxt import FILE
@@ -21,15 +22,23 @@ if TYPE_CHECKING:
     from shoal.modelstore.config import ModelConfig, Tensor
 
 
-def check(store: Path, name: str) -> list[Fault]:
+def check(store: Path, name: str, *, run: bool = False) -> list[Fault]:
     """Every fault of a model, and notes on what it costs to serve as it is.
+
+    Args:
+        store: The model store.
+        name: The model.
+        run: Whether to try a model without faults as a worker does: see ``trial``.
 
     Raises:
         NotFound: no such model.
     """
     if name not in repository.names(store):
         raise NotFound(f"model {name!r} is not in {store}; `shoal model list` shows what is")
-    return check_folder(store / name).faults
+    report = check_folder(store / name)
+    if run and not report.errors:
+        trial.add_to(report, store / name)
+    return report.faults
 
 
 def check_folder(folder: Path) -> Report:
@@ -42,6 +51,8 @@ def check_folder(folder: Path) -> Report:
     else:
         sound = not report.errors
         check_settings(folder, config, report)
+        if found := excess(model):
+            report.error(folder / FILE, *found)
         for version in model.versions:
             _check_graph(folder, replace(model, path=folder / str(version) / model.path.name), report)
         if sound:
@@ -60,8 +71,8 @@ def _check_strays(folder: Path, report: Report) -> None:
 def _load(path: Path, report: Report) -> tuple[onnx.ModelProto, onnx.ValueInfoProto] | None:
     """The graph at ``path`` and its picture."""
     try:
-        proto = onnx.load(path)
-        onnx.checker.check_model(proto)
+        proto = onnx.load(path, load_external_data=False)
+        onnx.checker.check_model(str(path))  # by its path: a model may be larger than a message can be
         return proto, picture_input(proto)
     except (OSError, DecodeError, onnx.checker.ValidationError, ConfigurationError) as error:
         report.error(path, "", f"not a model that can be loaded: {str(error).strip() or 'empty'}")
@@ -84,6 +95,8 @@ def _check_graph(folder: Path, model: ModelConfig, report: Report) -> None:
         graph = {value.name: value for value in proto.graph.output}
         for tensor in model.outputs:
             _compare(folder, "output", tensor, graph, report)
+        if message := ending.misfit(model, proto):
+            report.error(folder / FILE, f'parameters["{keys.HEAD}"]', message)
     batch = shape_of(picture)[:1]
     largest = model.batching.max_batch_size
     if batch and batch[0] not in (-1, largest):
@@ -101,6 +114,9 @@ def _compare(folder: Path, kind: str, tensor: Tensor, graph: dict[str, onnx.Valu
         report.error(
             file, f"{kind}.name", f"{tensor.name!r} is not in the graph; {keys.suggestion(tensor.name, [*graph])}"
         )
+        return
+    if not value.type.HasField("tensor_type"):
+        report.error(file, f"{kind}.name", f"{tensor.name!r} is no tensor in the graph, and can't be read")
         return
     if dtype_of(value) != tensor.dtype:
         report.error(

@@ -13,7 +13,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from shoal.errors import ConfigurationError
+from shoal.modelstore import keys, size_inputs
 from shoal.modelstore.config import Tensor
+from shoal.modelstore.outputs import needed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +51,8 @@ def wrap(model: onnx.ModelProto, recipe: Recipe) -> Wrapped:
     """
     wrapped = onnx.ModelProto()
     wrapped.CopyFrom(model)
+    size_inputs.fill(wrapped)
+    _keep_outputs(wrapped, recipe)
     picture = picture_input(wrapped)
     channels_first = _channels_first(picture)
     height, width = _size(picture, recipe, channels_first=channels_first)
@@ -56,6 +60,7 @@ def wrap(model: onnx.ModelProto, recipe: Recipe) -> Wrapped:
     if picture.type.tensor_type.elem_type != TensorProto.UINT8 or channels_first or recipe.channel_order == "bgr":
         _prepend(wrapped, picture, recipe, channels_first=channels_first)
     wrapped = _with_inferred_shapes(wrapped)
+    _drop_counts(wrapped)
     outputs = tuple(_output(value, recipe.batching.max_batch_size) for value in wrapped.graph.output)
     return Wrapped(wrapped, Tensor(picture_input(wrapped).name, "uint8", (height, width, _CHANNELS)), outputs)
 
@@ -70,7 +75,10 @@ def picture_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1:
         found = ", ".join(value.name for value in inputs) or "none"
-        raise ConfigurationError(f"the model's inputs are {found}; Shoal feeds exactly one, the picture")
+        raise ConfigurationError(
+            f"the model's inputs are {found}; Shoal feeds exactly one, the picture, and knows what to say of "
+            f"{', '.join(size_inputs.KNOWN)}"
+        )
     return inputs[0]
 
 
@@ -188,6 +196,28 @@ def _with_inferred_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         value.type.tensor_type.elem_type = declared[value.name]
     del inferred.graph.value_info[:]
     return inferred
+
+
+def _keep_outputs(model: onnx.ModelProto, recipe: Recipe) -> None:
+    """Leaves out what the head doesn't read, such as hidden states: it would be computed, and carried, for nobody."""
+    head = recipe.head or keys.DEFAULT_HEAD[recipe.task]
+    kept = needed(head, [value.name for value in model.graph.output])
+    _remove_outputs(model, [value for value in model.graph.output if value.name not in kept])
+
+
+def _drop_counts(model: onnx.ModelProto) -> None:
+    """Leaves out single numbers, such as TensorFlow's num_detections.
+
+    No head reads them, and no config.pbtxt can name a tensor without dimensions.
+    """
+    counts = [value for value in model.graph.output if len(shape_of(value)) == 1]
+    if len(counts) < len(model.graph.output):
+        _remove_outputs(model, counts)
+
+
+def _remove_outputs(model: onnx.ModelProto, values: list[onnx.ValueInfoProto]) -> None:
+    for value in values:
+        model.graph.output.remove(value)
 
 
 def _output(value: onnx.ValueInfoProto, max_batch_size: int) -> Tensor:

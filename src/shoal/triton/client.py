@@ -111,7 +111,8 @@ class TritonClient:
         answer = await self._ask(self._stub.RepositoryIndex, v2.RepositoryIndexRequest(), "list its models")
         models: dict[str, list[Loaded]] = {}
         for row in answer.models:
-            models.setdefault(row.name, []).append(Loaded(int(row.version or 0), row.state, row.reason))
+            version = int(row.version) if row.version.isdecimal() else 0
+            models.setdefault(row.name, []).append(Loaded(version, row.state, row.reason))
         return models
 
     async def versions(self) -> Mapping[str, int]:
@@ -156,9 +157,14 @@ class TritonClient:
 
         Label files don't come with a configuration, but a server that is asked for classes answers with their labels
         (the classification extension): so this runs one black picture and asks for every class.
+
+        Raises:
+            ConfigurationError: the server doesn't tell them.
         """
         output = next((each for each in config.output if each.label_filename), None)
-        if output is None or min(output.dims) < 1 or math.prod(output.dims) > _MOST_LABELS:
+        if output is None or len(config.input) != 1:
+            return ()
+        if min(output.dims, default=0) < 1 or math.prod(output.dims) > _MOST_LABELS:
             return ()
         (picture,) = config.input
         batch = [1] if config.max_batch_size else []
@@ -167,7 +173,10 @@ class TritonClient:
         request.raw_input_contents.append(bytes(pbtxt.bytes_of(picture)))
         request.outputs.add(name=output.name).parameters["classification"].int64_param = math.prod(output.dims)
         answer = await self._ask(self._stub.ModelInfer, request, f"run {model}", _LOAD_SECONDS)
-        return _labels(answer.raw_output_contents[0])
+        try:
+            return _labels(answer.raw_output_contents[0])
+        except (IndexError, ValueError, struct.error) as error:
+            raise ConfigurationError(f"the labels of {model} at the Triton at {self.url} make no sense") from error
 
     async def version(self) -> str:
         """Of the server."""
@@ -180,8 +189,10 @@ class TritonClient:
             ConfigurationError: the server doesn't count.
         """
         request = v2.ModelStatisticsRequest(name=model, version=str(version))
-        (row,) = (await self._ask(self._stub.ModelStatistics, request, f"count what {model} does")).model_stats
-        return row.execution_count, row.inference_count
+        rows = (await self._ask(self._stub.ModelStatistics, request, f"count what {model} does")).model_stats
+        if len(rows) != 1:
+            raise ConfigurationError(f"the Triton at {self.url} has {len(rows)} counts of {model} version {version}")
+        return rows[0].execution_count, rows[0].inference_count
 
     async def infer(self, request: Any) -> Any:  # noqa: ANN401 - protobuf messages
         """Sends a ``ModelInferRequest``. Raises grpc's own error: only the caller knows what is to be done."""

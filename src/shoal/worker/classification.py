@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
-from shoal.errors import ConfigurationError, Internal
+from shoal.errors import Internal
+from shoal.modelstore.fitting import SLACK
 from shoal.v1.inference_pb2 import ClassifyReply
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ DEFAULT_TOP_K: Final = 5
 
 
 class ClassificationHead:
-    """Reads the model's only output, ``(classes,)``."""
+    """Reads the model's only output, ``(classes,)``; dimensions of 1 around it say nothing."""
 
     slow = False
 
@@ -33,14 +34,7 @@ class ClassificationHead:
         Args:
             config: With one output; ``labels`` may be shorter than it, the rest have none.
             logits: Whether a softmax makes probabilities of the output, or it holds them already.
-
-        Raises:
-            ConfigurationError: not one output.
         """
-        if len(config.outputs) != 1:
-            raise ConfigurationError(
-                f"model {config.name!r}: head {config.head!r} reads one output; it has {len(config.outputs)}"
-            )
         self._model = config.name
         self._output = config.outputs[0].name
         self._labels = config.labels
@@ -61,6 +55,8 @@ class ClassificationHead:
         best = _best(values, request.top_k or DEFAULT_TOP_K)
         if not math.isfinite(values[best[0]]):  # NaN sorts above all numbers
             raise Internal(f"model {self._model!r} answered NaN or infinity")
+        if not self._logits and not -SLACK <= values.min() <= values.max() <= 1 + SLACK:
+            raise Internal(f"model {self._model!r} answered a probability outside [0, 1]")
         reply = ClassifyReply()
         for index, probability in zip(best.tolist(), self._probabilities(values, best), strict=True):
             label = self._labels[index] if index < len(self._labels) else ""
@@ -69,7 +65,7 @@ class ClassificationHead:
 
     def _probabilities(self, values: NDArray[np.floating], best: NDArray[np.intp]) -> list[float]:
         if not self._logits:
-            return cast("list[float]", values[best].tolist())
+            return cast("list[float]", values[best].clip(0, 1).tolist())
         # Relative to the largest logit, so that nothing overflows.
         exponentials = np.exp(values - values[best[0]], dtype=np.float32)
         return cast("list[float]", (exponentials[best] / exponentials.sum()).tolist())

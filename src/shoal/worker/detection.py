@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from shoal.errors import Internal, InvalidRequest
+from shoal.modelstore.fitting import SLACK
 from shoal.v1.inference_pb2 import DetectReply
 from shoal.worker.geometry import place
 
@@ -82,6 +83,9 @@ class DetectionHead:
         found = self._reader.read(outputs, row, placement, threshold)
         if not (np.isfinite(found.scores).all() and np.isfinite(found.boxes).all()):
             raise Internal(f"model {self._config.name!r} answered NaN or infinity")
+        if found.scores.size and not -SLACK <= found.scores.min() <= found.scores.max() <= 1 + SLACK:
+            raise Internal(f"model {self._config.name!r} answered a score outside [0, 1]")
+        found = found._replace(scores=found.scores.clip(0, 1))
         best = found.pick(np.argsort(-found.scores, kind="stable")[:MAX_BOXES])
         if self._reader.iou_threshold < 1:
             best = best.pick(_suppress(best, self._reader.iou_threshold))

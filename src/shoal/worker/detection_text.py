@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, cast
 import cv2
 import numpy as np
 
-from shoal.errors import ConfigurationError, Internal
+from shoal.errors import Internal
+from shoal.modelstore.fitting import SLACK
 from shoal.worker.detection import MAX_BOXES, Found
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ class TextMapReader:
     iou_threshold = 1.0
 
     def __init__(self, config: ModelConfig) -> None:
-        """Raises ConfigurationError if there is not exactly one output."""
-        if len(config.outputs) != 1:
-            raise ConfigurationError(f"model {config.name!r}: head 'db' reads one output; it has {len(config.outputs)}")
+        """Prepares for a model that ``modelstore.outputs.misfit`` finds fit."""
         self._model = config.name
         self._output = config.outputs[0].name
         parameters = config.head_parameters
@@ -57,6 +56,8 @@ class TextMapReader:
         whole = cast("Floats", outputs[self._output][row])
         if not np.isfinite(whole).all():
             raise Internal(f"model {self._model!r} answered NaN or infinity")
+        if not -SLACK <= whole.min() <= whole.max() <= 1 + SLACK:
+            raise Internal(f"model {self._model!r} answered a probability outside [0, 1]")
         height, width = whole.shape[-2:]
         # Outside of the picture there is no text.
         rows = round(height * placement.content.height / placement.frame.height)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from shoal.errors import ConfigurationError
+from shoal.modelstore import outputs
 from shoal.worker.classification import ClassificationHead
 from shoal.worker.detection import DetectionHead
 from shoal.worker.detection_boxes import BoxesScoresReader, YoloReader
+from shoal.worker.detection_queries import EndToEndReader, QueryReader
 from shoal.worker.detection_text import TextMapReader
 from shoal.worker.segmentation import ArgmaxReader, ClassMapReader, ForegroundReader, SegmentationHead
 
@@ -46,7 +48,7 @@ class Head(Protocol):
             image_size: Of the upright picture: width, height.
 
         Raises:
-            Internal: the outputs make no sense.
+            Internal: the outputs make no sense: NaN, infinity, a score outside [0, 1], a class that is none.
             InvalidRequest: the answer would be too large.
         """
         ...
@@ -56,12 +58,11 @@ def make_head(config: ModelConfig) -> Head:
     """The head that the model's configuration names.
 
     Raises:
-        ConfigurationError: there is none of this name, or the model lacks an output that it reads.
+        ConfigurationError: there is none of this name, or the model lacks what it reads.
     """
-    make = _HEADS.get(config.head)
-    if make is None:
-        raise ConfigurationError(f"model {config.name!r}: no head {config.head!r}; known: {', '.join(_HEADS)}")
-    return make(config)
+    if reason := outputs.misfit(config):
+        raise ConfigurationError(f"model {config.name!r}: {reason}")
+    return _HEADS[config.head](config)
 
 
 _HEADS: dict[str, Callable[[ModelConfig], Head]] = {
@@ -69,6 +70,8 @@ _HEADS: dict[str, Callable[[ModelConfig], Head]] = {
     "probabilities": lambda config: ClassificationHead(config, logits=False),
     "db": lambda config: DetectionHead(config, TextMapReader(config)),
     "boxes_scores": lambda config: DetectionHead(config, BoxesScoresReader(config)),
+    "end_to_end": lambda config: DetectionHead(config, EndToEndReader(config)),
+    "detr": lambda config: DetectionHead(config, QueryReader(config)),
     "yolov5": lambda config: DetectionHead(config, YoloReader(config, objectness=True)),
     "yolov8": lambda config: DetectionHead(config, YoloReader(config, objectness=False)),
     "argmax": lambda config: SegmentationHead(config, ArgmaxReader(config)),

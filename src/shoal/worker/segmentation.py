@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import numpy as np
 
-from shoal.errors import ConfigurationError, Internal, InvalidRequest
+from shoal.errors import Internal, InvalidRequest
 from shoal.mask import MAX_PIXELS, unseen
+from shoal.modelstore.fitting import SLACK
 from shoal.v1.inference_pb2 import MaskForm, MaskSize, SegmentReply
 from shoal.worker.detection import check_score_threshold
 from shoal.worker.geometry import place
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     Indices = NDArray[np.uint8] | NDArray[np.uint16]
 
 _PLANE: Final = 2
-_PLANES: Final = 3
 
 
 class MapReader(Protocol):
@@ -88,15 +88,10 @@ class ArgmaxReader:
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        """Raises ConfigurationError unless there is one output with three dimensions and two classes or more."""
+        """Prepares for a model that ``modelstore.outputs.misfit`` finds fit."""
         self._model = config.name
-        self._output = _only_output(config, {_PLANES})
+        self._output = config.outputs[0].name
         self._axis = -1 if config.head_parameters.get("channels_last") else 0
-        if config.outputs[0].shape[self._axis] == 1:
-            raise ConfigurationError(
-                f"model {config.name!r}: head 'argmax' reads a score for each class, and output {self._output!r} has "
-                "one; heads 'sigmoid' (logits) and 'foreground' (probabilities) read those"
-            )
 
     def read(self, outputs: Outputs, row: int, threshold: float | None) -> Indices:  # noqa: ARG002 - of one class
         """See ``MapReader``."""
@@ -109,14 +104,16 @@ class ClassMapReader:
     """Reads the model's only output, class indices ``(h, w)``, ``(1, h, w)`` or ``(h, w, 1)`` of any dtype."""
 
     def __init__(self, config: ModelConfig) -> None:
-        """Raises ConfigurationError unless there is one output, a plane."""
+        """Prepares for a model that ``modelstore.outputs.misfit`` finds fit."""
         self._model = config.name
-        self._output = _plane(config)
+        self._output = config.outputs[0].name
 
     def read(self, outputs: Outputs, row: int, threshold: float | None) -> Indices:  # noqa: ARG002 - no scores
         """See ``MapReader``."""
         values = _finite(_flat(outputs[self._output][row]), self._model)
         least, most = values.min(), values.max()
+        if values.dtype.kind == "f" and (values != np.floor(values)).any():
+            raise Internal(f"model {self._model!r} answered a number that isn't whole: no index of a class")
         if not 0 <= least <= most < unseen(2):
             raise Internal(f"model {self._model!r} answered class {least if least < 0 else most}: no index of a class")
         return cast("Indices", values.astype(np.uint8 if most < unseen(1) else np.uint16))
@@ -134,18 +131,17 @@ class ForegroundReader:
         Args:
             config: With one output, a plane.
             logits: Whether a sigmoid makes probabilities of the output, or it holds them already.
-
-        Raises:
-            ConfigurationError: it has others.
         """
         self._model = config.name
-        self._output = _plane(config)
+        self._output = config.outputs[0].name
         self._logits = logits
         self._threshold = config.head_parameters.get("threshold", 0.5)
 
     def read(self, outputs: Outputs, row: int, threshold: float | None) -> Indices:
         """See ``MapReader``."""
         values = _finite(_flat(outputs[self._output][row]), self._model)
+        if not self._logits and not -SLACK <= values.min() <= values.max() <= 1 + SLACK:
+            raise Internal(f"model {self._model!r} answered a probability outside [0, 1]")
         least = self._threshold if threshold is None else threshold
         return (values >= (_logit(least) if self._logits else least)).astype(np.uint8)
 
@@ -167,28 +163,6 @@ def _lay(classes: Indices, placement: Placement, size: MaskSize) -> Mask:
             "ask for mask_size MASK_SIZE_MODEL, or send a smaller picture"
         )
     return Mask(classes, placement.cells(1, height, wanted.height), placement.cells(0, width, wanted.width))
-
-
-def _only_output(config: ModelConfig, ranks: set[int]) -> str:
-    outputs = config.outputs
-    if len(outputs) != 1 or len(outputs[0].shape) not in ranks:
-        found = ", ".join(f"{output.name} {list(output.shape)}" for output in outputs)
-        rank = " or ".join(map(str, sorted(ranks)))
-        raise ConfigurationError(
-            f"model {config.name!r}: head {config.head!r} reads one output with {rank} dimensions; it has {found}"
-        )
-    return outputs[0].name
-
-
-def _plane(config: ModelConfig) -> str:
-    """The only output, with one value a cell."""
-    name = _only_output(config, {_PLANE, _PLANES})
-    shape = config.outputs[0].shape
-    if len(shape) == _PLANES and 1 not in (shape[0], shape[-1]):
-        raise ConfigurationError(
-            f"model {config.name!r}: head {config.head!r} reads one value a pixel; output {name!r} is {list(shape)}"
-        )
-    return name
 
 
 def _flat(values: NDArray[np.generic]) -> NDArray[np.generic]:

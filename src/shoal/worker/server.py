@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.batching.host import Host
 from shoal.batching.service import BatchingService
-from shoal.errors import Unavailable
+from shoal.errors import ShoalError
 from shoal.keys import load_keys, watch_keys
 from shoal.objectstore import open_configured
 from shoal.observe import metrics
@@ -156,6 +156,7 @@ class Worker:
             log.info("pool %s serves %s on %s", self._options.pool, served, self._options.listen)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_engine())
+                group.create_task(self._catalog.keep_trying())
                 async for _ in moments:
                     await self._refresh()
 
@@ -163,7 +164,7 @@ class Worker:
         while True:
             try:
                 return await self._catalog.refresh()
-            except Unavailable as error:
+            except ShoalError as error:
                 log.warning("models can't be loaded now: %s", error)
                 await asyncio.sleep(AWAY_SECONDS)
 

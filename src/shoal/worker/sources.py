@@ -7,14 +7,14 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from shoal.errors import ConfigurationError, NotFound, Unavailable
+from shoal.errors import ConfigurationError, ShoalError, Unavailable
 from shoal.modelstore import pbtxt, reader, repository
 from shoal.modelstore.fault import Report
 from shoal.triton.steer import original
 from shoal.watch import changes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Collection, Mapping
     from pathlib import Path
 
     from shoal.modelstore.config import ModelConfig
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 1.0
 """How often a Triton is asked for its models: the protocol has no way to be told."""
+RARELY_SECONDS: Final = 30.0
+"""Likewise one that doesn't tell, in the end."""
 
 
 class Offer(NamedTuple):
@@ -38,13 +40,37 @@ class Offer(NamedTuple):
 class Source(Protocol):
     """Models for one pool."""
 
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Those that can't be served, as of the last ``offers``: name to reason."""
+        ...
+
     async def offers(self) -> Mapping[str, Offer]:
-        """Those that can be served, by name; faults of the others are logged. Raises Unavailable."""
+        """Those that can be served, by name; faults of the others are logged, each once.
+
+        Raises:
+            ShoalError: where they come from can't be read now.
+        """
         ...
 
     def changes(self) -> AsyncGenerator[None]:
         """Yields now and whenever there may be something new."""
         ...
+
+
+class Refusals(dict[str, str]):
+    """Models that can't be served, and why; each reason is logged once, however often it is found."""
+
+    def note(self, name: str, reason: str) -> None:
+        """``name`` can't be served."""
+        if self.get(name) != reason:
+            log.warning("model %s is not served: %s", name if name.isprintable() else repr(name), reason)
+        self[name] = reason
+
+    def keep(self, names: Collection[str]) -> None:
+        """The others are gone, or are served by now."""
+        for name in self.keys() - set(names):
+            del self[name]
 
 
 class StoreSource:
@@ -54,6 +80,10 @@ class StoreSource:
         self._store = store
         self._service = service
         self._pool = pool
+        self._told: set[str] = set()
+        """Faults that were logged."""
+        self.refused = Refusals()
+        """See ``Source``."""
 
     async def offers(self) -> Mapping[str, Offer]:
         """See ``Source``."""
@@ -75,8 +105,17 @@ class StoreSource:
 
     def _scan(self) -> Mapping[str, Offer]:
         models, faults = repository.scan(self._store)
+        reasons: dict[str, list[str]] = {}
         for fault in faults:
-            log.warning("%s", fault)
+            if fault.model not in models:
+                reasons.setdefault(fault.model, []).append(str(fault))
+            elif str(fault) not in self._told:
+                log.warning("%s", fault)
+        self._told = {str(fault) for fault in faults}
+        broken = self._service.models_of(self._pool, reasons)
+        for name in broken:
+            self.refused.note(name, "; ".join(reasons[name]))
+        self.refused.keep(broken)
         names = self._service.models_of(self._pool, models)
         return {name: Offer(models[name], _identity(models[name].path)) for name in names}
 
@@ -84,37 +123,55 @@ class StoreSource:
 class TritonSource:
     """What a Triton has ready, or loads when it is asked to."""
 
-    def __init__(self, client: TritonClient, service: Service, pool: str) -> None:
+    def __init__(self, client: TritonClient, service: Service, pool: str, look_seconds: float = LOOK_SECONDS) -> None:
+        """``look_seconds``: how often the server is asked for its models."""
+        self._look_seconds = look_seconds
         self._client = client
         self._service = service
         self._pool = pool
         self._messages: dict[str, Any] = {}
         self._offers: dict[str, Offer] = {}
-        self._refused: dict[str, str] = {}
+        self._unlabelled: dict[str, str] = {}
+        """Models whose labels the server doesn't tell, and why."""
+        self.refused = Refusals()
+        """See ``Source``."""
 
     async def offers(self) -> Mapping[str, Offer]:
         """See ``Source``."""
         versions = await self._versions()
+        refused = []
         for name, version in versions.items():
             try:
                 await self._look(name, version)
-            except (ConfigurationError, NotFound) as error:
-                self._refuse(name, str(error))
+            except Unavailable:
+                raise
+            except ShoalError as error:
+                refused.append(name)
+                self.refused.note(name, str(error))
+            except Exception as error:  # whatever somebody else's server says of somebody else's model
+                log.debug("model %s", name, exc_info=True)
+                refused.append(name)
+                self.refused.note(name, f"what the server says of it makes no sense: {error!r}")
+        self.refused.keep(refused)
         self._offers = {name: offer for name, offer in self._offers.items() if name in versions}
         return self._offers
 
     async def changes(self) -> AsyncGenerator[None]:
         """See ``Source``."""
         seen: Mapping[str, int] | None = None
+        pause = self._look_seconds
         while True:
             try:
                 versions = await self._versions()
+                pause = self._look_seconds
             except Unavailable:  # the engine says so, and brings its models back
-                versions = seen or {}
+                versions, pause = seen or {}, self._look_seconds
+            except ShoalError:  # likewise
+                versions, pause = seen or {}, min(2 * pause, RARELY_SECONDS)
             if versions != seen:
                 seen = versions
                 yield
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(pause)
 
     def describe(self, config: ModelConfig) -> Any:  # noqa: ANN401 - a protobuf message
         """The configuration from which ``config`` was read."""
@@ -136,19 +193,26 @@ class TritonSource:
         if known and known.config.version == version and self._messages[name] == message:
             return
         report = Report(name)
-        labels = await self._client.labels(name, message)
-        config = reader.from_server(message, version, labels, report)
+        # Somebody else's model is asked for nothing before it is known to be one for Shoal.
+        if reader.from_server(message, version, (), report) is None:
+            raise ConfigurationError("; ".join(map(str, report.errors)))
+        config = reader.from_server(message, version, await self._labels(name, message), report)
         if config is None:
             raise ConfigurationError("; ".join(map(str, report.errors)))
         self._messages[name] = message
         self._offers[name] = Offer(config)
-        self._refused.pop(name, None)
 
-    def _refuse(self, name: str, reason: str) -> None:
-        """Logs a reason once, however often it is found."""
-        if self._refused.get(name) != reason:
-            log.warning("model %s is not served: %s", name, reason)
-        self._refused[name] = reason
+    async def _labels(self, name: str, message: Any) -> tuple[str, ...]:  # noqa: ANN401 - a protobuf message
+        """None where the server doesn't tell: the model is served without."""
+        try:
+            return await self._client.labels(name, message)
+        except Unavailable:
+            raise
+        except ShoalError as error:
+            if self._unlabelled.get(name) != str(error):
+                log.warning("model %s is served without labels: %s", name, error)
+            self._unlabelled[name] = str(error)
+            return ()
 
 
 def _identity(file: Path) -> tuple[int, ...]:

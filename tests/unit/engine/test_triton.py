@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import errno
+import os
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -12,14 +14,14 @@ from shoal.engine.shared_memory import DEVICE, Region
 from shoal.engine.triton import TritonEngine
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
 from shoal.spec import Service
-from shoal.triton.client import TritonClient
+from shoal.triton.client import AWAY, TritonClient
 from shoal.worker.sources import StoreSource
 from support.engine_contract import ALONE, BLUE, GREEN, RED, EngineContract, colours
 from support.fake_triton import FakeTriton, fake_triton
 from support.tiny_models import add_tiny_classifier
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from shoal.engine.triton import TritonModel
@@ -244,3 +246,73 @@ async def test_a_server_that_can_not_be_steered_serves_what_it_has(
     fake.steered = False
     assert await colours(await engine.load(config), BLUE) == [2]
     assert "its own queue settings hold at Triton too" in caplog.text
+
+
+async def test_no_status_of_the_index_ends_the_look_or_means_away(
+    fake: FakeTriton, served: tuple[FakeTriton, str], store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    describe = StoreSource(store, Service(), "default").describe
+    engine = TritonEngine(TritonClient(served[1]), describe, look_seconds=0)
+    loaded = await load(engine, store)
+    odd = [code for code in grpc.StatusCode if code not in {grpc.StatusCode.OK, *AWAY}]
+    fake.index_troubles.extend((code, "odd") for code in odd)
+    fake.index_troubles.extend([(AWAY[0], "away")] * 2)
+    changes = engine.availability()
+    assert await anext(changes) is False
+    assert not fake.index_troubles, "those before said nothing of it"
+    assert await anext(changes) is True
+    assert await colours(loaded, GREEN) == [1]
+    assert caplog.text.count("it is asked again, ever more rarely") == 1
+    await changes.aclose()
+    await engine.close()
+
+
+async def test_a_model_that_the_server_lost_and_can_not_load_again_is_told_and_leaves_the_others_alone(
+    fake: FakeTriton, served: tuple[FakeTriton, str], store: Path
+) -> None:
+    describe = StoreSource(store, Service(), "default").describe
+    engine = TritonEngine(TritonClient(served[1]), describe, look_seconds=0)
+    loaded = await load(engine, store)
+    other = await engine.load(add_tiny_classifier(store, "other", batching=ALONE))
+    good = loaded.config.path.read_bytes()
+    loaded.config.path.write_bytes(b"half a mod")
+    fake.forget()
+    changes = engine.availability()
+    looking = asyncio.ensure_future(anext(changes))
+    await until(lambda: bool(loaded.trouble))
+    assert "can't load tiny: failed to load 'tiny'" in loaded.trouble
+    assert other.trouble == ""
+    assert await colours(other, GREEN) == [1]
+    assert not looking.done(), "the server is there"
+    loaded.config.path.write_bytes(good)
+    fake.load("tiny")
+    await until(lambda: not loaded.trouble)
+    assert await colours(loaded, BLUE) == [2]
+    looking.cancel()
+    await engine.close()
+
+
+async def test_memory_that_one_model_can_not_have_is_another_s(
+    engine: TritonEngine, fake: FakeTriton, store: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+) -> None:
+    """As on a /dev/shm that is nearly full."""
+    real = os.posix_fallocate
+
+    def allocate(file: int, offset: int, size: int) -> None:
+        if size > 100_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(file, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
+    large = await engine.load(add_tiny_classifier(store, "large", size=256, batching=ALONE))
+    small = await load(engine, store)
+    assert await colours(large, GREEN) == [1]
+    assert await colours(small, BLUE) == [2]
+    assert caplog.text.count("no shared memory for batches that need 196,608 bytes of it") == 1
+    assert [len(request.raw_input_contents) for request in fake.requests[-2:]] == [1, 0]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets others run until it holds."""
+    while not condition():  # noqa: ASYNC110 - what happens at the server sets no event
+        await asyncio.sleep(0)

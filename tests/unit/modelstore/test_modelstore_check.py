@@ -148,7 +148,7 @@ def test_a_head_must_find_its_outputs(tmp_path: Path) -> None:
         ("tiny-yolo", '"yolov8"', '"boxes_scores"', "head boxes_scores reads outputs boxes [n, 4] and scores [n]"),
         ("tiny-yolo", '"yolov8"', '"yolov5"', "names 3 labels for 27 classes"),
         ("tiny-detector", '"boxes_scores"', '"yolov5"', "head yolov5 reads one output [n, 5 + classes]"),
-        ("last", '"1.0"', '"0"', "names 4 labels for 32 classes"),
+        ("last", '"1.0"', '"0"', "It takes --head-parameter channels_last=1"),
     ],
 )
 def test_outputs_that_a_head_does_not_read(tmp_path: Path, name: str, old: str, new: str, expected: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -8,13 +9,15 @@ import pytest
 
 from shoal.batching.service import BatchingService
 from shoal.batching.settings import BatchingSettings
-from shoal.errors import ConfigurationError
+from shoal.engine import NotBatchable
+from shoal.engine.openvino import OpenVinoEngine
+from shoal.errors import ConfigurationError, Internal, Unavailable
 from shoal.spec import ModelOverride, parse
 from shoal.worker.catalog import Catalog, overridden
 from shoal.worker.heads import make_head
 from shoal.worker.sources import StoreSource
 from support.scripted_engine import CONFIG, ScriptedModel
-from support.tiny_models import add_tiny_classifier, add_tiny_detector
+from support.tiny_models import add_tiny_classifier, add_tiny_detector, add_tiny_yolo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,18 +26,30 @@ if TYPE_CHECKING:
     from shoal.modelstore.config import ModelConfig
 
 
+CANT_READ = ConfigurationError("it can't be read")
+
+
 @dataclass
 class ScriptedEngine:
     """Loads anything but what it is told not to."""
 
-    broken: set[str] = field(default_factory=set)
+    broken: dict[str, Exception] = field(default_factory=dict)
+    """Models, and what their load ends with."""
+    mixing: set[str] = field(default_factory=set)
+    """Models that take batches of 1 alone."""
+    tried: list[str] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
+    models: dict[str, ScriptedModel] = field(default_factory=dict)
 
     async def load(self, config: ModelConfig) -> ScriptedModel:
-        if config.name in self.broken:
-            raise ConfigurationError("it can't be read")
+        self.tried.append(config.name)
+        if error := self.broken.get(config.name):
+            raise error
+        if config.name in self.mixing and config.batching.max_batch_size > 1:
+            raise NotBatchable("its pictures mix")
         self.loaded.append(config.name)
-        return ScriptedModel(config)
+        self.models[config.name] = ScriptedModel(config)
+        return self.models[config.name]
 
     async def close(self) -> None: ...
 
@@ -49,6 +64,12 @@ class ServedModel:
 def prepare(config: ModelConfig) -> Callable[[Any], Any]:
     make_head(config)
     return lambda loaded: ServedModel(loaded.config.batching)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets others run until it holds."""
+    while not condition():  # noqa: ASYNC110 - what happens in the store's thread sets no event
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -86,12 +107,17 @@ async def test_a_model_that_no_head_reads_leaves_the_others_alone(
     await served.refresh()
     assert list(served.names) == ["one"]
     assert "model two is not served" in caplog.text
+    assert list(served.failed) == ["two"]
+    assert "head boxes_scores reads" in served.failed["two"]
+    await served.refresh()
+    assert caplog.text.count("model two is not served") == 1
+    assert engine.tried == ["one"], "what no head reads isn't loaded for it to be seen again"
 
 
 async def test_a_replacement_that_cant_be_loaded_leaves_the_old_one(store: Path, engine: ScriptedEngine) -> None:
     served = catalog(store, engine)
     await served.refresh()
-    engine.broken.add("one")
+    engine.broken["one"] = CANT_READ
     (store / "one" / "1" / "model.onnx").write_bytes(b"half a mod")
     await served.refresh()
     assert sorted(served.names) == ["one", "two"]
@@ -120,6 +146,98 @@ async def test_a_pool_serves_its_own_models(store: Path, engine: ScriptedEngine)
     served = catalog(store, engine, "pools: {default: {models: [one]}, other: {models: ['*']}}")
     await served.refresh()
     assert list(served.names) == ["one"]
+
+
+@pytest.mark.parametrize(
+    "error", [CANT_READ, Internal("odd"), MemoryError(), OSError(28, "No space left"), KeyError("x")]
+)
+async def test_a_model_that_cant_be_loaded_leaves_the_others_alone_and_is_tried_again(
+    store: Path, engine: ScriptedEngine, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    engine.broken["one"] = error
+    served = catalog(store, engine)
+    for _ in range(3):
+        await served.refresh()
+        assert (list(served.names), list(served.failed)) == (["two"], ["one"])
+    assert engine.tried.count("one") == 3
+    assert caplog.text.count("model one is not served") == 1, "a reason is told once"
+    engine.broken.clear()
+    await served.refresh()
+    assert (sorted(served.names), dict(served.failed)) == (["one", "two"], {})
+
+
+async def test_one_that_meets_an_engine_that_is_away_leaves_the_others_alone(
+    store: Path, engine: ScriptedEngine
+) -> None:
+    engine.broken["one"] = Unavailable("away for this one")
+    served = catalog(store, engine)
+    await served.refresh()
+    assert (list(served.names), dict(served.failed)) == (["two"], {"one": "away for this one"})
+    with pytest.raises(Unavailable):  # all that is left to load
+        await served.refresh()
+
+
+async def test_what_failed_is_tried_again_by_itself(store: Path, engine: ScriptedEngine) -> None:
+    engine.broken["one"] = Unavailable("not yet")
+    served = catalog(store, engine)
+    await served.refresh()
+    async with asyncio.TaskGroup() as group:
+        trying = group.create_task(served.keep_trying(first_pause=0))
+        await until(lambda: engine.tried.count("one") == 3)
+        engine.broken["one"] = CANT_READ
+        await until(lambda: served.failed["one"] == "it can't be read")
+        engine.broken.clear()
+        await until(lambda: not served.failed)
+        trying.cancel()
+    assert sorted(served.names) == ["one", "two"]
+
+
+async def test_a_model_that_mixes_pictures_is_served_with_batches_of_1_and_that_is_told(
+    store: Path, engine: ScriptedEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.mixing.add("one")
+    served = catalog(store, engine)
+    await served.refresh()
+    assert sorted(served.names) == ["one", "two"]
+    assert dict(served.failed) == {}
+    assert dict(served.alone) == {"one": "its pictures mix"}
+    assert engine.models["one"].config.batching.max_batch_size == 1
+    assert "model one is served with batches of 1: its pictures mix" in caplog.text
+    await served.refresh()
+    assert engine.loaded == ["one", "two"], "it is as it was offered"
+
+
+async def test_a_model_whose_answers_dont_fit_its_head_is_not_served(store: Path, engine: ScriptedEngine) -> None:
+    config = store / "one" / "config.pbtxt"  # the scripted model's logits reach 15.9
+    config.write_text(config.read_text().replace('"softmax"', '"probabilities"'))
+    served = catalog(store, engine)
+    await served.refresh()
+    assert list(served.names) == ["two"]
+    assert "outside [0, 1], so these are no probabilities; head softmax reads logits" in served.failed["one"]
+
+
+async def test_a_model_that_its_engine_lost_is_told(store: Path, engine: ScriptedEngine) -> None:
+    served = catalog(store, engine)
+    await served.refresh()
+    engine.models["two"].trouble = "it was deleted there"
+    assert dict(served.failed) == {"two": "it was deleted there"}
+    assert sorted(served.names) == ["one", "two"]
+
+
+async def test_a_model_that_asks_for_too_much_is_named(store: Path) -> None:
+    """Of a real engine: a million pictures fit no slot."""
+    real = OpenVinoEngine(threads=1)
+    config = store / "one" / "config.pbtxt"
+    config.write_text(config.read_text().replace("max_batch_size: 4", "max_batch_size: 2147483647"))
+    read = parse("models: {two: {max_batch_size: 1000000}}", "s")
+    add_tiny_yolo(store, "three")
+    source = StoreSource(store, read, "default")
+    served = Catalog(source, read, engine=real, batching=BatchingService(), prepare=prepare)
+    await served.refresh()
+    assert list(served.names) == ["three"]
+    assert "is 2,147,483,647, and one picture takes 3,072 bytes" in served.failed["one"]
+    assert "so 349,525 is the most" in served.failed["two"]
+    await real.close()
 
 
 def test_what_the_service_file_says_comes_before_the_models_own_settings() -> None:

@@ -144,9 +144,9 @@ def test_a_letterbox_is_undone_exactly() -> None:
 
 
 @pytest.mark.parametrize(("name", "shapes", "found"), [
-    ("yolov5", [(10, 5)], r"one output \[n, 5 \+ classes\]; it has out0 \[10, 5\]"),
-    ("yolov8", [(4, 10)], r"one output \[4 \+ classes, n\]; it has out0 \[4, 10\]"),
-    ("yolov8", [(80,)], r"out0 \[80\]"),
+    ("yolov5", [(10, 5)], r"one output \[n, 5 \+ classes\] of floats; here: out0 float32 \[10, 5\]"),
+    ("yolov8", [(4, 10)], r"one output \[4 \+ classes, n\] of floats; here: out0 float32 \[4, 10\]"),
+    ("yolov8", [(80,)], r"out0 float32 \[80\]"),
     ("yolov8", [(84, 10), (32, 8, 8)], "out1"),
 ])  # fmt: skip
 def test_yolo_heads_that_do_not_fit(name: str, shapes: list[tuple[int, ...]], found: str) -> None:

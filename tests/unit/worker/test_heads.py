@@ -25,7 +25,9 @@ SIZE = ImageSize(64, 64)
 
 
 def head(name: str, outputs: tuple[str, ...] = ("out",), **changes: Any) -> Head:
-    return make_head(config(head=name, outputs=tuple(Tensor(o, "float32", (-1,)) for o in outputs), **changes))
+    shapes = {"boxes": (-1, 4), "out": (1, -1, -1) if name == "db" else (-1,)}
+    tensors = tuple(Tensor(output, "float32", shapes.get(output, (-1,))) for output in outputs)
+    return make_head(config(head=name, outputs=tensors, **changes))
 
 
 def classify(values: Any, name: str = "softmax", top_k: int = 0, **changes: Any) -> list[tuple[int, str, float]]:
@@ -223,10 +225,10 @@ def test_a_broken_text_map_is_a_fault_of_ours() -> None:
 
 
 @pytest.mark.parametrize(("name", "outputs", "message"), [
-    ("soft", ("out",), "no head 'soft'; known: softmax"),
-    ("softmax", ("a", "b"), "reads one output; it has 2"),
-    ("db", ("a", "b"), "reads one output; it has 2"),
-    ("boxes_scores", ("boxes", "other"), "reads the outputs boxes and scores; it has boxes, other"),
+    ("soft", ("out",), "no head 'soft'; did you mean 'softmax'"),
+    ("softmax", ("a", "b"), "softmax reads one output .*; here: a float32 .*, b float32"),
+    ("db", ("a", "b"), "db reads one output .*; here: a float32 .*, b float32"),
+    ("boxes_scores", ("boxes", "other"), "reads outputs boxes .* and scores .*; here: boxes float32 .*, other float32"),
 ])  # fmt: skip
 def test_heads_that_do_not_fit_the_model(name: str, outputs: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):

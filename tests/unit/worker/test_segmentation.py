@@ -257,11 +257,11 @@ def test_senseless_outputs_are_a_fault_of_ours(name: str, bad: float) -> None:
 
 
 @pytest.mark.parametrize(("name", "shapes", "message"), [
-    ("argmax", [(3, 4)], r"head 'argmax' reads one output with 3 dimensions; it has out0 \[3, 4\]"),
-    ("argmax", [(3, 4, 4), (1,)], r"it has out0 \[3, 4, 4\], out1 \[1\]"),
-    ("argmax", [(1, 4, 4)], "heads 'sigmoid' .* and 'foreground'"),
-    ("class_map", [(4,)], "reads one output with 2 or 3 dimensions"),
-    ("sigmoid", [(3, 4, 4)], r"reads one value a pixel; output 'out0' is \[3, 4, 4\]"),
+    ("argmax", [(3, 4)], r"head argmax reads one output \[classes, height, width\].*here: out0 float32 \[3, 4\]"),
+    ("argmax", [(3, 4, 4), (1,)], r"here: out0 float32 \[3, 4, 4\], out1 float32 \[1\]"),
+    ("argmax", [(1, 4, 4)], r"One class is read by sigmoid \(logits\) or foreground"),
+    ("class_map", [(4,)], r"reads one output \[height, width\]"),
+    ("sigmoid", [(3, 4, 4)], r"here: out0 float32 \[3, 4, 4\]. Such outputs are read by argmax"),
     ("foreground", [(4, 4), (4, 4)], "reads one output"),
 ])  # fmt: skip
 def test_heads_that_do_not_fit_the_model(name: str, shapes: list[tuple[int, ...]], message: str) -> None:

@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 
 from shoal.errors import Unavailable
+from shoal.modelstore import pbtxt
 from shoal.spec import Service, parse
 from shoal.triton.client import TritonClient
 from shoal.triton.steer import steered
@@ -106,6 +108,95 @@ async def test_the_first_change_is_the_present(served: tuple[FakeTriton, TritonC
     moments = TritonSource(served[1], Service(), "default").changes()
     await anext(moments)
     await moments.aclose()
+
+
+CONFIG = """
+max_batch_size: 8 backend: "onnxruntime"
+input { name: "image" data_type: TYPE_UINT8 dims: [32, 32, 3] }
+output { name: "logits" data_type: TYPE_FP32 dims: [4] label_filename: "labels.txt" }
+parameters { key: "shoal.task" value { string_value: "classification" } }
+"""
+SECOND_INPUT = 'input { name: "size" data_type: TYPE_INT64 dims: [2] }'
+FOREIGN = {
+    "two inputs": CONFIG + SECOND_INPUT,
+    "no input": CONFIG[CONFIG.index("output") :],
+    "no output": CONFIG[: CONFIG.index("output")],
+    "texts": CONFIG.replace("TYPE_UINT8", "TYPE_STRING"),
+    "texts as answers": CONFIG.replace("TYPE_FP32", "TYPE_STRING"),
+    "no data type": CONFIG.replace("data_type: TYPE_UINT8 ", ""),
+    "no dims": CONFIG.replace("dims: [4]", ""),
+    "open dims": CONFIG.replace("dims: [32, 32, 3]", "dims: [-1, -1, 3]"),
+    "dims of nothing": CONFIG.replace("dims: [32, 32, 3]", "dims: [0, 0, 3]"),
+    "negative dims": CONFIG.replace("dims: [4]", "dims: [-7]"),
+    "no batches": CONFIG.replace("max_batch_size: 8", "max_batch_size: 0"),
+    "nothing at all": "",
+    "not for Shoal": CONFIG[: CONFIG.index("parameters")],
+    "an ensemble": 'platform: "ensemble" ensemble_scheduling { step { model_name: "a" } }',
+    "a nonsense number": CONFIG + 'parameters { key: "shoal.std" value { string_value: "nan" } }',
+    "steered by somebody": CONFIG + 'parameters { key: "shoal.steered_from" value { string_value: "{" } }',
+    "Strange Näme\n/../x": CONFIG + SECOND_INPUT,
+    "": CONFIG + SECOND_INPUT,
+    "no configuration": None,
+}
+
+
+async def test_models_of_somebody_else_are_skipped_and_told_once(
+    served: tuple[FakeTriton, TritonClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    fake, client = served
+    for name, text in FOREIGN.items():
+        fake.foreign[name] = None if text is None else pbtxt.parse(text)
+    source = TritonSource(client, Service(), "default")
+    for _ in range(3):
+        # One whose answer has a negative size is found out when it is run.
+        assert (await source.offers()).keys() - {"negative dims"} == {"one", "two"}
+    assert source.refused.keys() >= FOREIGN.keys() - {"negative dims"}
+    assert caplog.text.count("is not served") == len(source.refused)
+    assert not any(request.model_name in FOREIGN for request in fake.requests), "nobody's model is run to look at it"
+    fake.foreign.clear()
+    await source.offers()
+    assert source.refused == {}
+
+
+async def test_labels_that_a_server_doesnt_tell_are_done_without(
+    served: tuple[FakeTriton, TritonClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    fake, client = served
+    for _ in range(2):
+        fake.troubles.append((grpc.StatusCode.INVALID_ARGUMENT, "no classification here"))
+    offers = await TritonSource(client, Service(), "default").offers()
+    assert {name: offer.config.labels for name, offer in offers.items()} == {"one": (), "two": ()}
+    assert "model one is served without labels: the Triton at" in caplog.text
+
+
+ODD = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
+
+
+async def test_no_status_of_the_index_ends_the_look(served: tuple[FakeTriton, TritonClient]) -> None:
+    fake, client = served
+    moments = TritonSource(client, Service(), "default", look_seconds=0).changes()
+    await anext(moments)
+    fake.index_troubles.extend((code, "odd") for code in ODD)
+    for name in ("one", "two"):
+        fake.load(name)
+    await anext(moments)
+    assert not fake.index_troubles, "it was asked until it told"
+    await moments.aclose()
+
+
+async def test_a_load_that_fails_is_tried_again_when_asked(
+    served: tuple[FakeTriton, TritonClient], store: Path
+) -> None:
+    _, client = served
+    file = store / "two" / "1" / "model.onnx"
+    good = file.read_bytes()
+    file.write_bytes(b"half a mod")
+    source = TritonSource(client, Service(), "default")
+    assert (await source.offers()).keys() == source.refused.keys() ^ {"one", "two"} == {"one"}
+    assert "can't load two: failed to load 'two'" in source.refused["two"]
+    file.write_bytes(good)
+    assert (await source.offers()).keys() == {"one", "two"}
+    assert source.refused == {}
 
 
 async def test_without_a_server_there_are_no_offers() -> None:
