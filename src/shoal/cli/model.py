@@ -13,6 +13,7 @@ import typer
 from shoal.batching.settings import BatchingSettings
 from shoal.cli import model_options as options
 from shoal.cli.model_transfer import pull, push
+from shoal.cli.terminal import shown
 from shoal.errors import ConfigurationError
 from shoal.home import Home
 from shoal.modelstore import build, foreign, formats, repository
@@ -105,7 +106,7 @@ def list_models(store: Store = None) -> None:
     for model in models.values():
         typer.echo(_line(model))
     for fault in faults:
-        typer.echo(f"broken: {fault}", err=True)
+        typer.echo(shown(f"broken: {fault}"), err=True)
     if not models and not faults:
         typer.echo(f"{_store(store)} holds no models; `shoal model add {next(iter(PUBLISHED))}` adds one", err=True)
 
@@ -127,7 +128,7 @@ def check(
     broken = False
     for model, found in faults.items():
         for fault in found:
-            typer.echo(f"{fault.severity}: {fault}")
+            typer.echo(shown(f"{fault.severity}: {fault}"))
         wrong = any(fault.severity is Severity.ERROR for fault in found)
         typer.echo(f"{model}: {'broken' if wrong else 'good'}")
         broken |= wrong

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from shoal import intake
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Connection:
         if self.ca_file is None:
             return None
         try:
-            authorities = self.ca_file.read_bytes()
+            authorities = intake.read(self.ca_file, intake.LIST_BYTES)
         except OSError as error:
             raise ConfigurationError(f"{self.ca_file}: can't be read: {error.strerror}") from error
         if b"-----BEGIN CERTIFICATE-----" not in authorities:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf import text_format
 
+from shoal import intake
 from shoal.errors import ConfigurationError
 from shoal.modelstore import build, pbtxt
 from shoal.modelstore.formats import RUNTIMES, default_filename
@@ -83,10 +84,12 @@ def add_configured(
         ConfigurationError: a file is wrong, or the place; the store is as before.
     """
     try:
-        text = config.read_text(encoding="utf-8")
+        text = intake.read_text(config)
         message = pbtxt.parse(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{config}: can't be read: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{config}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{config}: {intake.not_utf8(error)}") from error
     except text_format.ParseError as error:
         raise ConfigurationError(f"{config}: {error}") from None
     if not (chosen := name or message.name):

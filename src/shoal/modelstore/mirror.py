@@ -13,13 +13,13 @@ ConfigMaps like that). The sets lie beside the repository, for Triton takes ever
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
+from shoal import intake
 from shoal.errors import ConfigurationError
 from shoal.modelstore.manifest import Entry
 
@@ -144,6 +144,6 @@ class Mirror:
 
 def _entries(index: Path) -> dict[str, Entry]:
     try:
-        return _ENTRIES.validate_python(json.loads(index.read_bytes()))
-    except (OSError, ValueError, ValidationError):
+        return _ENTRIES.validate_json(intake.read(index, intake.LIST_BYTES))
+    except (OSError, ValidationError):
         return {}
