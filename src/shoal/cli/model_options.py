@@ -53,6 +53,7 @@ def recipe_fields(options: Options) -> dict[str, Any]:
         std=triple("--std", options["std"]),
         channel_order=options["channel_order"],
         size=size(options["size"]),
+        layout=options["layout"],
         resize=options["resize"],
         resize_shorter_side=options["resize_shorter_side"],
         head=options["head"],

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import onnx
-from google.protobuf.message import DecodeError
-
 from shoal.errors import ConfigurationError, NotFound
-from shoal.modelstore import keys, outputs, pbtxt, reader, repository
+from shoal.modelstore import graph, keys, outputs, pbtxt, reader, repository
 from shoal.modelstore.check_settings import check_settings
 from shoal.modelstore.fault import Fault, Report
 from shoal.modelstore.pbtxt import FILE
-from shoal.modelstore.wrap import dtype_of, picture_input, shape_of
+from shoal.modelstore.values import dtype_of, shape_of
+from shoal.modelstore.wrap import picture_input
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import onnx
 
     from shoal.modelstore.config import ModelConfig, Tensor
 
@@ -60,11 +60,10 @@ def _check_strays(folder: Path, report: Report) -> None:
 def _load(path: Path, report: Report) -> tuple[onnx.ModelProto, onnx.ValueInfoProto] | None:
     """The graph at ``path`` and its picture."""
     try:
-        proto = onnx.load(path)
-        onnx.checker.check_model(proto)
+        proto = graph.read(path)
         return proto, picture_input(proto)
-    except (OSError, DecodeError, onnx.checker.ValidationError, ConfigurationError) as error:
-        report.error(path, "", f"not a model that can be loaded: {str(error).strip() or 'empty'}")
+    except ConfigurationError as error:
+        report.error(path, "", f"not a model that can be loaded: {error}")
         return None
 
 
@@ -81,9 +80,9 @@ def _check_graph(folder: Path, model: ModelConfig, report: Report) -> None:
     if "input" not in wrong:
         _compare(folder, "input", model.input, {picture.name: picture}, report)
     if "output" not in wrong:
-        graph = {value.name: value for value in proto.graph.output}
+        given = {value.name: value for value in proto.graph.output}
         for tensor in model.outputs:
-            _compare(folder, "output", tensor, graph, report)
+            _compare(folder, "output", tensor, given, report)
     batch = shape_of(picture)[:1]
     largest = model.batching.max_batch_size
     if batch and batch[0] not in (-1, largest):
