@@ -99,9 +99,32 @@ def require_regular(status: os.stat_result, path: Path) -> None:
     raise OSError(number, f"{kind}, not a file", str(path))
 
 
-def parse_json(content: bytes | str) -> Any:  # noqa: ANN401 - JSON is any tree
-    """The tree that ``content`` says; one that is nested too deep to be read is a ValueError as well."""
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether ``path``, its links followed, is in ``folder``; one that leads round in a circle is nowhere."""
+    real, root = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([real, root]) == root and not os.path.islink(real)  # noqa: PTH114 - it is a text
+
+
+def parse_json(content: bytes | str, *, unique: bool = False) -> Any:  # noqa: ANN401 - JSON is any tree
+    """The tree that ``content`` says.
+
+    Args:
+        content: In UTF-8.
+        unique: Refuse a name that an object has twice, of which each reader may take another.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deep to be read.
+    """
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_without_twins if unique else None)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"{twice[:100]!r} is there twice")
+    return found

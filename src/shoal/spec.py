@@ -82,6 +82,8 @@ class ModelStore(Section):
     """JSON with ``access_key_id`` and ``secret_access_key``, mode 0600. None: the cloud's usual chain."""
     poll_seconds: Seconds = 30.0
     """How often model-sync looks for something new, unless it is notified."""
+    max_model_bytes: int = Field(default=64 * 2**30, ge=1)
+    """A published model whose files have more in all is refused by model-sync; the others are served."""
 
     @property
     def bucket(self) -> ObjectStore | None:

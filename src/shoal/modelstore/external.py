@@ -108,7 +108,7 @@ def _file(location: str, folder: Path) -> Path:
             "plain name"
         )
     file = folder / location
-    if not file.resolve().is_relative_to(folder.resolve()):
+    if not intake.is_inside(file, folder):
         raise ConfigurationError(
             f"its weights are in {location!r}, a link that leads out of {folder.absolute()}; put the file itself there "
             "(`cp -L`)"

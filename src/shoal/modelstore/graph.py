@@ -94,9 +94,12 @@ def _parse(file: Path) -> onnx.ModelProto:
     except OSError as error:
         raise ConfigurationError(TOO_LARGE if error.errno == EFBIG else f"can't be read: {error.strerror}") from error
     try:
-        return onnx.ModelProto.FromString(content)
+        model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
         raise ConfigurationError("can't be read as ONNX: it isn't, or is cut off") from error
+    if not all(isinstance(name, str) for name in _names(model)):  # protobuf gives what isn't UTF-8 as bytes
+        raise ConfigurationError("can't be read as ONNX: names in it aren't UTF-8; it isn't ONNX, or was damaged")
+    return model
 
 
 def _require_known(model: onnx.ModelProto) -> None:
@@ -158,6 +161,18 @@ def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     yield from _with_subgraphs(model.graph.node)
     for function in model.functions:
         yield from _with_subgraphs(function.node)
+
+
+def _names(model: onnx.ModelProto) -> Iterator[str]:
+    graph = model.graph
+    yield from (entry.domain for entry in model.opset_import)
+    for value in (*graph.input, *graph.output):
+        yield value.name
+        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+    yield from (weight.name for weight in graph.initializer)
+    for node in _nodes(model):
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
 
 
 def _with_subgraphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal import intake
 from shoal.batching.settings import BatchingSettings
 from shoal.modelstore import keys, labels, pbtxt
 from shoal.modelstore.config import ModelConfig, Resize, Task, Tensor
@@ -202,7 +203,7 @@ class _Reader:
         if not name:
             return ()
         path = self._folder / name
-        if "\0" in name or not path.resolve().is_relative_to(self._folder.resolve()):
+        if "\0" in name or not intake.is_inside(path, self._folder):
             self._error("output.label_filename", f"{name!r} leaves the model's folder")
             return ()
         try:

@@ -28,6 +28,6 @@ def dtype_of(value: onnx.ValueInfoProto) -> str:
     if kind != "tensor_type":
         return _NO_TENSORS.get(kind, "untyped")
     number = value.type.tensor_type.elem_type
-    if number in _NO_NUMBERS:
-        return _NO_NUMBERS[number]
+    if number in _NO_NUMBERS or number not in TensorProto.DataType.values():
+        return _NO_NUMBERS.get(number, f"of data type {number}, which onnx doesn't know,")
     return str(helper.tensor_dtype_to_np_dtype(number))
