@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 
-from shoal import intake
+from shoal import intake, trust
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -50,7 +49,8 @@ def find_connection(target: str | None, api_key: str | None, home: Home, ca_file
     The local service's key goes to the local service only, never to another target.
 
     Raises:
-        ConfigurationError: one is missing and there is nothing to complete it from.
+        ConfigurationError: one is missing and there is nothing to complete it from, or somebody else may have written
+            that.
     """
     if target and api_key:
         return Connection(target, api_key, ca_file)
@@ -67,7 +67,9 @@ def find_connection(target: str | None, api_key: str | None, home: Home, ca_file
 def _local(home: Home) -> Connection | None:
     path = home.client
     try:
-        found = json.loads(path.read_bytes())
+        content = intake.read(path)
+        trust.require_ours(path)
+        found = intake.parse_json(content)
         ca_file = Path(found["ca_file"]) if found.get("ca_file") else None
         return Connection(str(found["target"]), str(found["api_key"]), ca_file)
     except FileNotFoundError:
