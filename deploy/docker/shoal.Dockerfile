@@ -5,9 +5,13 @@ FROM python:3.13-slim-trixie AS build
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
-RUN python -m venv --without-pip /opt/shoal \
- && python -m pip --python /opt/shoal/bin/python install --no-cache-dir --constraint constraints.txt \
-    '.[router,batcher,worker,model-sync]'
+ARG WANTED='.[router,batcher,worker,model-sync]'
+# pip checks the hash of all that it installs once one requirement has a hash: so Shoal itself comes as a wheel with its own.
+RUN PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+    python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheel . \
+ && echo "shoal${WANTED#.} @ file://$(echo /wheel/*.whl) --hash=sha256:$(sha256sum /wheel/*.whl | cut -c -64)" > shoal.txt \
+ && python -m venv --without-pip /opt/shoal \
+ && python -m pip --python /opt/shoal/bin/python install --no-cache-dir --constraint constraints.txt --requirement shoal.txt
 
 # The same base: it has the shared libpython that the batcher's fast front needs.
 FROM python:3.13-slim-trixie
