@@ -6,10 +6,11 @@ WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 ARG WANTED='.[router,batcher,worker,model-sync]'
-# pip checks the hash of all that it installs once one requirement has a hash: so Shoal itself comes as a wheel with its own.
-RUN PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-    python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheel . \
- && echo "shoal${WANTED#.} @ file://$(echo /wheel/*.whl) --hash=sha256:$(sha256sum /wheel/*.whl | cut -c -64)" > shoal.txt \
+# Where one requirement has a hash, pip wants one for each: so Shoal itself comes as a wheel, with its own.
+RUN python -m pip install --no-cache-dir --constraint constraints.txt setuptools \
+ && python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel . \
+ && sum="$(sha256sum /wheel/*.whl)" \
+ && echo "shoal${WANTED#.} @ file://${sum#*  } --hash=sha256:${sum%% *}" > shoal.txt \
  && python -m venv --without-pip /opt/shoal \
  && python -m pip --python /opt/shoal/bin/python install --no-cache-dir --constraint constraints.txt --requirement shoal.txt
 

@@ -93,6 +93,8 @@ def _parse(file: Path) -> onnx.ModelProto:
         raise ConfigurationError("no such file") from error
     except OSError as error:
         raise ConfigurationError(TOO_LARGE if error.errno == EFBIG else f"can't be read: {error.strerror}") from error
+    if not content:
+        raise ConfigurationError("is empty")
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
