@@ -11,11 +11,12 @@ DEBIAN_TOOLS := $(and $(shell command -v promtool),$(shell command -v dnsmasq),$
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-setup: $(SETUP) ## Make .venv with everything in it, at the versions of constraints.txt
+setup: $(SETUP) ## Make .venv with everything in it, at the versions and with the hashes of constraints.txt
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 triton: $(SETUP) ## Fetch a real tritonserver into .triton, unless it is there (55 MB)
@@ -77,7 +78,7 @@ observability: $(SETUP) ## Write dashboards, rules and the tables of docs/metric
 chart: $(SETUP) ## Write the chart's values, their schema and the chapter's tables from the service file's models
 	$(BIN)/python tools/generate_chart.py
 
-constraints: $(SETUP) ## Write constraints.txt from what is installed
+constraints: $(SETUP) ## Write constraints.txt from what is installed, with the hashes that the index has
 	$(BIN)/python tools/write_constraints.py
 
 clean: ## Remove what the targets above made, the local service's state included

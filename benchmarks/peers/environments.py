@@ -92,8 +92,9 @@ class Environment:
 
 
 def _pinned(constraints: str) -> list[str]:
-    lines = [line.strip() for line in constraints.splitlines()]
-    return [line for line in lines if _name(line) in _SHARED]
+    """Without the hashes: what else goes into these environments has none."""
+    pins = [line.split()[0] for line in constraints.splitlines() if re.match(r"[a-z0-9]", line)]
+    return [pin for pin in pins if _name(pin) in _SHARED]
 
 
 def _name(requirement: str) -> str:

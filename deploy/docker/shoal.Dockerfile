@@ -5,9 +5,14 @@ FROM python:3.13-slim-trixie AS build
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
-RUN python -m venv --without-pip /opt/shoal \
- && python -m pip --python /opt/shoal/bin/python install --no-cache-dir --constraint constraints.txt \
-    '.[router,batcher,worker,model-sync]'
+ARG WANTED='.[router,batcher,worker,model-sync]'
+# Where one requirement has a hash, pip wants one for each: so Shoal itself comes as a wheel, with its own.
+RUN python -m pip install --no-cache-dir --constraint constraints.txt setuptools \
+ && python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel . \
+ && sum="$(sha256sum /wheel/*.whl)" \
+ && echo "shoal${WANTED#.} @ file://${sum#*  } --hash=sha256:${sum%% *}" > shoal.txt \
+ && python -m venv --without-pip /opt/shoal \
+ && python -m pip --python /opt/shoal/bin/python install --no-cache-dir --constraint constraints.txt --requirement shoal.txt
 
 # The same base: it has the shared libpython that the batcher's fast front needs.
 FROM python:3.13-slim-trixie

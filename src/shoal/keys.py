@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from shoal import private
+from shoal import intake, private
 from shoal.errors import ConfigurationError
 from shoal.watch import changes
 
@@ -129,13 +129,13 @@ def load_keys(path: Path) -> KeyRing:
         ConfigurationError: it can't be read, others may read it, or it is not valid. No secret is in the text.
     """
     try:
-        text = private.read(path)
+        text = private.read(path, intake.LIST_BYTES)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path}: no such keys file; 'shoal keys create --owner NAME' makes one") from error
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
     try:
-        return KeyRing(Key.model_validate(entry) for entry in _entries(json.loads(text)))
+        return KeyRing(Key.model_validate(entry) for entry in _entries(intake.parse_json(text)))
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {_describe(error)}") from None
     except ValueError:  # its text may quote a secret

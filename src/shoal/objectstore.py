@@ -18,7 +18,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import MemoryStore, from_url
 
-from shoal import private
+from shoal import intake, private
 from shoal.errors import ConfigurationError, InvalidRequest, Unavailable
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def load_credentials(path: Path) -> Credentials:
         ConfigurationError: unreadable, open to others, or not such a file.
     """
     try:
-        found = json.loads(private.read(path))
+        found = intake.parse_json(private.read(path))
         credentials = Credentials(found["access_key_id"], found["secret_access_key"])
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error

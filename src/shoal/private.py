@@ -7,14 +7,15 @@ import stat
 import tempfile
 from pathlib import Path
 
+from shoal import intake
 from shoal.errors import ConfigurationError
 
 _NOT_OURS = 0o077  # the permission bits of group and others
 _BEYOND_GROUP_READ = 0o037
 
 
-def read(path: Path) -> bytes:
-    """The content of ``path``.
+def read(path: Path, most: int = intake.TEXT_BYTES) -> bytes:
+    """The content of ``path``, of ``most`` bytes at most.
 
     Kubernetes hands a Secret to a pod in two ways that are private enough. With an ``fsGroup`` its files are another
     user's, and we read them through our group alone. Without, they have the modes that the kubelet sets, and are known
@@ -22,14 +23,14 @@ def read(path: Path) -> bytes:
 
     Raises:
         ConfigurationError: group or others may open it.
-        OSError: it can't be read.
+        OSError: it can't be read, is no regular file, or is larger.
     """
-    with path.open("rb") as file:
+    with intake.opened(path) as file:
         status = os.fstat(file.fileno())
         if status.st_mode & _NOT_OURS and not _is_lent(status) and not _is_kubernetes_secret(path):
             mode = stat.S_IMODE(status.st_mode)
             raise ConfigurationError(f"{path}: mode {mode:04o} lets others read it; run: chmod 600 {path}")
-        return file.read()
+        return intake.read_opened(file, path, most)
 
 
 def replace(path: Path, text: str) -> None:

@@ -12,10 +12,9 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from shoal import intake, yaml_tree
 from shoal.errors import ConfigurationError
 from shoal.kubernetes import Kubernetes
 from shoal.section import HttpAddress, Name, Port, Seconds, Section, StoreUrl
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _WILDCARDS = re.compile(r"[*?]|\[[^]]*\]")
+_MOST_FAULTS = 50
 
 RECENT_REQUESTS = 10_000
 """Remembered by each batcher and worker, where the file names no number."""
@@ -82,6 +82,8 @@ class ModelStore(Section):
     """JSON with ``access_key_id`` and ``secret_access_key``, mode 0600. None: the cloud's usual chain."""
     poll_seconds: Seconds = 30.0
     """How often model-sync looks for something new, unless it is notified."""
+    max_model_bytes: int = Field(default=64 * 2**30, ge=1)
+    """A published model whose files have more in all is refused by model-sync; the others are served."""
 
     @property
     def bucket(self) -> ObjectStore | None:
@@ -364,34 +366,30 @@ def load(path: Path | None) -> Service:
     if path is None:
         return Service()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = intake.read_text(path)
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: not UTF-8") from error
+        raise ConfigurationError(f"{path}: {intake.not_utf8(error)}") from error
     return parse(text, str(path))
 
 
 def parse(text: str, source: str) -> Service:
-    """Reads a service file from ``text``; ``source`` names it in errors."""
-    try:
-        tree = YAML(typ="rt").load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{source}:{mark.line + 1}" if mark else source
-        raise ConfigurationError(f"{where}: {(error.problem or 'not YAML').splitlines()[0]}") from error
-    except YAMLError as error:
-        raise ConfigurationError(f"{source}: not YAML: {error}") from error
-    except ValueError as error:  # a scalar that is no date or number after all, such as 2026-13-01
-        raise ConfigurationError(f"{source}: a value can't be read: {error}") from error
+    """Reads a service file from ``text``; ``source`` names it in errors.
+
+    Raises:
+        ConfigurationError: as ``load``.
+    """
+    tree = yaml_tree.load(text, source)
     if tree is None:
         return Service()
-    if not isinstance(tree, CommentedMap):
-        raise ConfigurationError(f"{source}:1: a service file is a mapping of sections such as pools: and router:")
     try:
         return Service.model_validate(_plain(tree))
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_describe(tree, fault, source) for fault in error.errors())) from error
+        faults = error.errors()
+        told = [_describe(tree, fault, source) for fault in faults[:_MOST_FAULTS]]
+        more = len(faults) - len(told)
+        raise ConfigurationError("\n".join(told + [f"{source}: and {more:,} more"] * bool(more))) from error
 
 
 def _plain(node: Any) -> Any:  # noqa: ANN401 - YAML is any tree of scalars

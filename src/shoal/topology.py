@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from shoal import intake
 from shoal.errors import ConfigurationError
 
 SHARED_BATCHER = "shared"
@@ -62,7 +63,7 @@ class Topology(BaseModel):
     def load(cls, path: Path) -> Topology:
         """Reads a topology that ``save`` wrote."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(intake.read(path))
         except (OSError, ValidationError) as error:
             raise ConfigurationError(f"{path}: not a topology: {error}") from error
 

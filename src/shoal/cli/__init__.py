@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from shoal.cli.terminal import shown
 from shoal.errors import ConfigurationError, ShoalError
 
 if TYPE_CHECKING:
@@ -105,11 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(words)
     except ShoalError as error:
-        typer.echo(f"shoal: {error}", err=True)
+        typer.echo(shown(f"shoal: {error}"), err=True)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
     except OSError as error:  # a folder that can't be written, a full disk
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        typer.echo(f"shoal: {reason}", err=True)
+        typer.echo(shown(f"shoal: {reason}"), err=True)
         sys.exit(1)
     except ModuleNotFoundError as error:
         if not (hint := _missing_extra(words, error)):

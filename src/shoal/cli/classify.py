@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -11,6 +10,7 @@ import typer
 from rich.console import Console
 
 from shoal.cli.report import record, table
+from shoal.cli.terminal import shown_json
 from shoal.client import Client, Outcome
 from shoal.client.connection import START, find_connection
 from shoal.errors import ConfigurationError, Unavailable
@@ -170,7 +170,7 @@ def report(outcomes: Iterator[Outcome], as_json: bool) -> None:
     if as_json:
         for outcome in outcomes:
             failed |= outcome.error is not None
-            typer.echo(json.dumps(record(outcome), ensure_ascii=False))
+            typer.echo(shown_json(record(outcome)))
     else:
         done = list(outcomes)
         failed = any(outcome.error for outcome in done)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from shoal import keys, spec
+from shoal import keys, spec, trust
 from shoal.home import Home
 
 if TYPE_CHECKING:
@@ -62,7 +62,13 @@ def revoke(
 
 
 def _path(file: Path | None, service: Path | None) -> Path:
-    return file or Home.default().keys_file(spec.load(service))
+    if file is not None:
+        return file
+    home = Home.default()
+    found = home.keys_file(spec.load(service))
+    if found == home.keys:
+        trust.require_ours(found)
+    return found
 
 
 def _row(key: Key) -> tuple[str, ...]:

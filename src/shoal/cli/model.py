@@ -13,9 +13,10 @@ import typer
 from shoal.batching.settings import BatchingSettings
 from shoal.cli import model_options as options
 from shoal.cli.model_transfer import pull, push
+from shoal.cli.terminal import shown
 from shoal.errors import ConfigurationError
 from shoal.home import Home
-from shoal.modelstore import build, foreign, formats, repository, trial
+from shoal.modelstore import build, foreign, formats, preprocessor, repository, trial
 from shoal.modelstore.check import check as check_model
 from shoal.modelstore.compare import compare
 from shoal.modelstore.config import ModelConfig, Resize, ResizeFilter, Task
@@ -45,6 +46,9 @@ def add(
     std: Annotated[str | None, typer.Option(help="The graph gets (x - mean) / std. Default 255.")] = None,
     channel_order: Annotated[Literal["rgb", "bgr"] | None, typer.Option(help="As trained. Default rgb.")] = None,
     size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH, where the model leaves it open.")] = None,
+    layout: Annotated[
+        Literal["nchw", "nhwc"] | None, typer.Option(help="Where its channels are, where nothing tells.")
+    ] = None,
     resize: Annotated[Resize | None, typer.Option(help="How pictures come to that size. Default stretch.")] = None,
     resize_shorter_side: Annotated[int | None, typer.Option(help="Pixels before the crop. Default size x 8/7.")] = None,
     resize_filter: Annotated[ResizeFilter | None, typer.Option(help="As trained. Default bilinear.")] = None,
@@ -75,7 +79,9 @@ def add(
     input: Annotated[  # noqa: A002 - the option's name
         str | None, typer.Option(help="NAME:DTYPE:DIMS of a file that isn't ONNX, such as INPUT__0:uint8:224x224x3.")
     ] = None,
-    output: Annotated[list[str] | None, typer.Option(help="NAME:DTYPE:DIMS likewise. Repeatable.")] = None,
+    output: Annotated[
+        list[str] | None, typer.Option(help="NAME:DTYPE:DIMS likewise; of ONNX a NAME: leave others out. Repeatable.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A config.pbtxt to use as it is, instead of options.")] = None,
     runner: Annotated[
         Literal["python"] | None, typer.Option(help="Run it in Triton's Python backend. Default: in ONNX Runtime's.")
@@ -106,7 +112,7 @@ def list_models(store: Store = None) -> None:
     for model in models.values():
         typer.echo(_line(model))
     for fault in faults:
-        typer.echo(f"broken: {fault}", err=True)
+        typer.echo(shown(f"broken: {fault}"), err=True)
     if not models and not faults:
         typer.echo(f"{_store(store)} holds no models; `shoal model add {next(iter(PUBLISHED))}` adds one", err=True)
 
@@ -129,7 +135,7 @@ def check(
     broken = False
     for model, found in faults.items():
         for fault in found:
-            typer.echo(f"{fault.severity}: {fault}")
+            typer.echo(shown(f"{fault.severity}: {fault}"))
         wrong = any(fault.severity is Severity.ERROR for fault in found)
         typer.echo(f"{model}: {'broken' if wrong else 'good'}")
         broken |= wrong
@@ -165,22 +171,43 @@ def _add_file(source: str, given: options.Options) -> ModelConfig:
     missing = [f"--{key}" for key in ("name", "task") if given[key] is None]
     if missing:
         raise ConfigurationError(f"{source}: a model file doesn't say it: add {' and '.join(missing)}")
-    recipe = _recipe(given, Recipe(name=given["name"], task=given["task"], batching=_FILE_BATCHING))
     kind = formats.detect(file)
+    base = Recipe(name=given["name"], task=given["task"], batching=_FILE_BATCHING)
     place, how = _place(given)
     if kind is formats.Format.ONNX:
-        if wrong := options.names_given(given, ("input", "output")):
+        if wrong := options.names_given(given, ("input",)):
             raise ConfigurationError(f"{wrong}: an ONNX file says it itself")
+        recipe = replace(_recipe(given, _preprocessed(file, given, base)), outputs=tuple(given["output"] or ()))
         return build.add_onnx(place, file, recipe, **how)
+    recipe = _recipe(given, base)
     if not given["input"] or not given["output"]:
         raise ConfigurationError(f"{source} is {kind}, whose tensors can't be read here: add --input and --output")
     input_ = options.tensor("--input", given["input"])
-    normalises = ("runner", "size", "channel_order", *(("mean", "std") if input_.dtype == "uint8" else ()))
+    normalises = ("runner", "size", "layout", "channel_order", *(("mean", "std") if input_.dtype == "uint8" else ()))
     if wrong := options.names_given(given, normalises):
         raise ConfigurationError(f"{wrong}: {kind} goes in as it is, and takes its {input_.dtype} input as it comes")
     outputs = tuple(options.tensor("--output", text) for text in given["output"])
     typer.echo(f"{source} is {kind}: whether it loads, and has these tensors, was not checked", err=True)
     return foreign.add_described(place, file, kind, recipe, input_, outputs, **how)
+
+
+def _preprocessed(file: Path, given: options.Options, base: Recipe) -> Recipe:
+    """``base`` with what the export's preprocessor_config.json says and no option does, which is told."""
+    found = preprocessor.find(file)
+    if found is None:
+        return base
+    other_size = options.size(given["size"]) not in {None, found.fields.get("size")}
+    decided = {"resize", "resize_shorter_side"} if given["resize"] or other_size else set()
+    fields = {key: value for key, value in found.fields.items() if given[key] is None and key not in decided}
+    told = ", ".join(f"{key.replace('_', ' ')} {_shown(value)}" for key, value in fields.items())
+    typer.echo(f"from {found.file}: {told or 'nothing'}", err=True)
+    for what in found.left_out:
+        typer.echo(f"{found.file} wants something that Shoal doesn't do the same: {what}", err=True)
+    return replace(base, **fields)
+
+
+def _shown(value: object) -> str:
+    return ",".join(f"{number:g}" for number in value) if isinstance(value, tuple) else str(value)
 
 
 def _add_configured(source: str, given: options.Options) -> ModelConfig:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ConfigurationError
+from shoal.modelstore import labels as label_file
 from shoal.modelstore import pbtxt
 from shoal.modelstore.config import Tensor
 from shoal.modelstore.settings import InstanceKind, TritonSettings, VersionPolicy, Warmup
@@ -52,6 +53,7 @@ def recipe_fields(options: Options) -> dict[str, Any]:
         std=triple("--std", options["std"]),
         channel_order=options["channel_order"],
         size=size(options["size"]),
+        layout=options["layout"],
         resize=options["resize"],
         resize_shorter_side=options["resize_shorter_side"],
         resize_filter=options["resize_filter"],
@@ -195,6 +197,8 @@ def labels(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--labels {path}: can't be read: {error}") from error
+        return label_file.read(path)
+    except OSError as error:
+        raise ConfigurationError(f"--labels {path}: can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"--labels {path}: {error}") from error

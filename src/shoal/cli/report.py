@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from shoal.cli.terminal import shown
 from shoal.client import Classification, Detection, Segmentation
 
 if TYPE_CHECKING:
@@ -39,26 +40,26 @@ def record(outcome: Outcome) -> dict[str, Any]:
 
 def table(outcomes: Iterable[Outcome]) -> Table:
     """A row a class, box or region; a picture's name, batch size and times (milliseconds) stand in its first row."""
-    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="times in ms; compute is the whole batch's")
-    shown.add_column("image", overflow="fold")
-    shown.add_column("found", overflow="fold")
+    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="times in ms; compute is the whole batch's")
+    made.add_column("image", overflow="fold")
+    made.add_column("found", overflow="fold")
     for name in ("score", "batch", *_SHOWN_STAGES):
-        shown.add_column(name, justify="right", no_wrap=True)
+        made.add_column(name, justify="right", no_wrap=True)
     for outcome in outcomes:
-        _add_rows(shown, outcome)
-    return shown
+        _add_rows(made, outcome)
+    return made
 
 
-def _add_rows(shown: Table, outcome: Outcome) -> None:
-    name = Text(outcome.image.name if isinstance(outcome.image, Path) else str(outcome.image))
+def _add_rows(made: Table, outcome: Outcome) -> None:
+    name = Text(shown(outcome.image.name if isinstance(outcome.image, Path) else str(outcome.image)))
     if outcome.error is not None:
-        shown.add_row(name, Text(f"{outcome.error.code.name}: {outcome.error}", style="red"))
+        made.add_row(name, Text(shown(f"{outcome.error.code.name}: {outcome.error}"), style="red"))
         return
     result = outcome.unwrap()
     found = _found(result)
     for number, (label, score) in enumerate(found or [("nothing", "")]):
         times = [] if number else _times(result.timing)
-        shown.add_row("" if number else name, Text(label), score, *times)
+        made.add_row("" if number else name, Text(shown(label)), score, *times)
 
 
 def _times(timing: Timing) -> list[str]:

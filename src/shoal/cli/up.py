@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import typer
 
-from shoal import spec
+from shoal import spec, trust
 from shoal.home import Home
 from shoal.local import ports, setup, state
 from shoal.local import service as local_service
@@ -37,6 +37,7 @@ def up(
 ) -> None:
     """Run the whole service on this machine, until Ctrl-C: it then finishes what is in flight and stops."""
     home = Home.default()
+    trust.require_ours(home.run)
     wanted = spec.load(service)
     if state.owner(home) is not None:
         raise state.already_running(home)

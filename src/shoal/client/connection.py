@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 
+from shoal import intake, trust
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Connection:
         if self.ca_file is None:
             return None
         try:
-            authorities = self.ca_file.read_bytes()
+            authorities = intake.read(self.ca_file, intake.LIST_BYTES)
         except OSError as error:
             raise ConfigurationError(f"{self.ca_file}: can't be read: {error.strerror}") from error
         if b"-----BEGIN CERTIFICATE-----" not in authorities:
@@ -49,7 +49,8 @@ def find_connection(target: str | None, api_key: str | None, home: Home, ca_file
     The local service's key goes to the local service only, never to another target.
 
     Raises:
-        ConfigurationError: one is missing and there is nothing to complete it from.
+        ConfigurationError: one is missing and there is nothing to complete it from, or somebody else may have written
+            that.
     """
     if target and api_key:
         return Connection(target, api_key, ca_file)
@@ -66,7 +67,9 @@ def find_connection(target: str | None, api_key: str | None, home: Home, ca_file
 def _local(home: Home) -> Connection | None:
     path = home.client
     try:
-        found = json.loads(path.read_bytes())
+        content = intake.read(path)
+        trust.require_ours(path)
+        found = intake.parse_json(content)
         ca_file = Path(found["ca_file"]) if found.get("ca_file") else None
         return Connection(str(found["target"]), str(found["api_key"]), ca_file)
     except FileNotFoundError:

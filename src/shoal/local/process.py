@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shoal import tether
 from shoal.errors import ConfigurationError, ShoalError, Unavailable
+from shoal.local import turnover
 from shoal.local.probe import until_ready
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ READY_SECONDS = 120.0
 DRAIN_SECONDS = 35.0
 """What a part may take to end before it is killed; a little more than the parts give to what they have in flight."""
 
-_LARGEST_LOG = 16 * 2**20
+_LARGEST_LOG = turnover.LARGEST_BYTES
 _TAIL_LINES = 15
 _USAGE = 2
 
@@ -132,11 +133,11 @@ class LocalProcess:
 
 
 def rotate(log: Path) -> None:
-    """Makes room for a log: the folder exists, and a large file becomes ``<name>.1``."""
+    """Makes room for a log that nobody writes to yet: the folder exists, and a large file becomes ``<name>.1``."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
         if log.stat().st_size > _LARGEST_LOG:
-            log.replace(log.with_name(f"{log.name}.1"))
+            turnover.age(log, log)
 
 
 def tail(log: Path, lines: int = _TAIL_LINES) -> str:

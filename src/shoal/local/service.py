@@ -14,6 +14,7 @@ from shoal.local.plan import Files, Part, Plan, plan
 from shoal.local.process import LocalProcess
 from shoal.local.store import keep_retention, store_part
 from shoal.local.supervisor import Supervisor
+from shoal.local.turnover import keep_small
 from shoal.router import certificate
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ async def run(
     )
     stop = asyncio.Event()
     _on_signals(stop, supervisor, say)
+    logs = asyncio.create_task(keep_small(home.logs), name="logs")
     try:
         if await _unless(stop, supervisor.start()):
             _publish(service, home, layout)
@@ -57,6 +59,7 @@ async def run(
                 await stop.wait()
     finally:
         await supervisor.stop()
+        await _cancelled(logs)
 
 
 def _lay_out(service: Service, home: Home) -> Plan:
@@ -117,9 +120,13 @@ async def _retention(service: Service, home: Home, layout: Plan) -> AsyncGenerat
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await _cancelled(task)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _snapshot(service: Service, home: Home, layout: Plan, supervisor: Supervisor) -> state.ServiceState:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shoal import private
+from shoal import intake, private, trust
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -72,19 +72,25 @@ def running(home: Home) -> ServiceState | None:
     if owner(home) is None:
         return None
     with suppress(OSError, ValidationError):
-        return ServiceState.model_validate_json(_state_file(home).read_bytes())
+        return ServiceState.model_validate_json(intake.read(_state_file(home)))
     return None
 
 
 def owner(home: Home) -> int | None:
-    """The supervisor's process if one runs in ``home``, or None."""
+    """The supervisor's process if one runs in ``home``, or None.
+
+    Raises:
+        ConfigurationError: somebody else may say so: a signal to that process could reach any of ours.
+    """
     try:
-        with _lock_file(home).open("r") as file:
+        with intake.opened(_lock_file(home)) as file:
+            trust.require_ours(_lock_file(home))
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return None
     except BlockingIOError:
-        return int(_lock_file(home).read_text() or 0) or None
+        said = intake.read(_lock_file(home)).strip()
+        return int(said) or None if said.isdigit() else None
     return None
 
 
@@ -93,8 +99,9 @@ def exclusive(home: Home) -> Iterator[None]:
     """Makes this process the home's supervisor; the kernel gives the lock up with the process, however it ends.
 
     Raises:
-        ConfigurationError: another one runs there.
+        ConfigurationError: another one runs there, or somebody else can write to it.
     """
+    trust.require_ours(home.run)
     home.run.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _lock_file(home).open("a+") as file:
         try:

@@ -8,12 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx
-from google.protobuf.message import DecodeError
 from pydantic import TypeAdapter, ValidationError
 
 from shoal.errors import ConfigurationError
-from shoal.modelstore import keys, repository, trial, warmup
+from shoal.modelstore import external, graph, keys, repository, trial, warmup
 from shoal.modelstore.check import check_folder
 from shoal.modelstore.config import ModelConfig, Resize
 from shoal.modelstore.formats import RUNNER, RUNTIMES, Format
@@ -24,6 +22,8 @@ from shoal.section import Name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import onnx
 
     from shoal.modelstore.config import Tensor
     from shoal.modelstore.formats import Runtime
@@ -39,19 +39,19 @@ def add_onnx(
 ) -> ModelConfig:
     """Adds the ONNX model in ``file``; see ``add_model``."""
     try:
-        model = onnx.load(file)
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{file}: no such file") from error
-    except (OSError, DecodeError) as error:
-        raise ConfigurationError(f"{file}: can't be read as ONNX: {error}") from error
-    try:
-        return add_model(store, model, recipe, version=version, force=force)
+        return add_model(store, graph.load(file), recipe, version=version, force=force, weights=file.parent)
     except ConfigurationError as error:
         raise ConfigurationError(f"{file}: {error}") from error
 
 
 def add_model(
-    store: Path, model: onnx.ModelProto, recipe: Recipe, *, version: int | None = None, force: bool = False
+    store: Path,
+    model: onnx.ModelProto,
+    recipe: Recipe,
+    *,
+    version: int | None = None,
+    force: bool = False,
+    weights: Path | None = None,
 ) -> ModelConfig:
     """Adds ``model``, wrapped to take uint8 NHWC pictures, and returns it as the store now serves it.
 
@@ -61,6 +61,7 @@ def add_model(
         recipe: How it is fed and read.
         version: None: 1. A new number adds a version to a model that is there; its config.pbtxt and labels stay.
         force: Replace the model, all its versions, if it is there already.
+        weights: The folder of files that hold weights, where ``model`` has some elsewhere.
 
     Raises:
         ConfigurationError: the model, the recipe or the place is wrong; the store is as before.
@@ -71,12 +72,21 @@ def add_model(
     config = configuration(store, recipe, wrapped.input, wrapped.outputs, version or 1, runtime.filename)
 
     def write(folder: Path) -> None:
-        (folder / str(config.version) / runtime.filename).write_bytes(wrapped.model.SerializeToString())
+        _write_model(wrapped.model, folder / str(config.version) / runtime.filename, weights)
         if runtime is RUNNER:
             shutil.copyfile(_RUNNER_SOURCE, folder / str(config.version) / RUNNER_FILE)
         write_settings(folder, config, recipe, runtime)
 
     return install(store, config.name, config.version, write, force=force)
+
+
+def _write_model(model: onnx.ModelProto, file: Path, weights: Path | None) -> None:
+    if weights is not None and external.tensors(model):
+        external.save(model, weights, file.with_name(external.FILE))
+    try:
+        file.write_bytes(model.SerializeToString())
+    except ValueError as error:
+        raise ConfigurationError(f"the model {graph.TOO_LARGE}") from error
 
 
 def _runs_in_python(store: Path, recipe: Recipe, *, force: bool) -> bool:

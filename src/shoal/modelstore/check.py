@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import onnx
-from google.protobuf.message import DecodeError
-
 from shoal.engine.limits import excess
 from shoal.errors import ConfigurationError, NotFound
-from shoal.modelstore import ending, keys, outputs, pbtxt, reader, repository, trial
+from shoal.modelstore import ending, graph, keys, outputs, pbtxt, reader, repository, trial
 from shoal.modelstore.check_settings import check_settings
 from shoal.modelstore.fault import Fault, Report
 from shoal.modelstore.pbtxt import FILE
-from shoal.modelstore.wrap import dtype_of, picture_input, shape_of
+from shoal.modelstore.values import dtype_of, shape_of
+from shoal.modelstore.wrap import picture_input
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import onnx
 
     from shoal.modelstore.config import ModelConfig, Tensor
 
@@ -71,11 +71,10 @@ def _check_strays(folder: Path, report: Report) -> None:
 def _load(path: Path, report: Report) -> tuple[onnx.ModelProto, onnx.ValueInfoProto] | None:
     """The graph at ``path`` and its picture."""
     try:
-        proto = onnx.load(path, load_external_data=False)
-        onnx.checker.check_model(str(path))  # by its path: a model may be larger than a message can be
+        proto = graph.read(path)
         return proto, picture_input(proto)
-    except (OSError, DecodeError, onnx.checker.ValidationError, ConfigurationError) as error:
-        report.error(path, "", f"not a model that can be loaded: {str(error).strip() or 'empty'}")
+    except ConfigurationError as error:
+        report.error(path, "", f"not a model that can be loaded: {error}")
         return None
 
 
@@ -92,9 +91,9 @@ def _check_graph(folder: Path, model: ModelConfig, report: Report) -> None:
     if "input" not in wrong:
         _compare(folder, "input", model.input, {picture.name: picture}, report)
     if "output" not in wrong:
-        graph = {value.name: value for value in proto.graph.output}
+        given = {value.name: value for value in proto.graph.output}
         for tensor in model.outputs:
-            _compare(folder, "output", tensor, graph, report)
+            _compare(folder, "output", tensor, given, report)
         if message := ending.misfit(model, proto):
             report.error(folder / FILE, f'parameters["{keys.HEAD}"]', message)
     batch = shape_of(picture)[:1]

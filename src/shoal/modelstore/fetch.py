@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from google.protobuf import text_format
 
 from shoal.errors import ConfigurationError
 from shoal.modelstore import pbtxt, versions
+from shoal.modelstore.formats import RUNTIMES
+from shoal.modelstore.manifest import version_of
 from shoal.modelstore.remote import NoSpace, several
 from shoal.modelstore.snapshot import entry_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from pathlib import Path
 
     from shoal.modelstore.manifest import Entry
     from shoal.modelstore.remote import Progress, Remote
 
+_MODELS = frozenset(Path(runtime.filename).suffix for runtime in RUNTIMES.values())
 _MAX_CONFIG_BYTES = 2**20
 _RESERVE_BYTES = 2**24
 """Of the disk, left free."""
@@ -72,6 +76,7 @@ async def fetch(
     *,
     known: Mapping[str, Path],
     progress: Progress,
+    most: int | None = None,
 ) -> None:
     """Makes ``folder`` hold exactly ``files``, each with its checksum.
 
@@ -82,14 +87,17 @@ async def fetch(
         model: Whose files.
         files: Path to entry.
         folder: Made if missing. After an error it holds what came until then.
-        known: sha256 to a local file with that content, which is linked rather than fetched.
+        known: sha256 to a local file with that content, which is linked or copied rather than fetched.
         progress: Told of the bytes.
+        most: The bytes that all of them may have; None: as the disk has room for.
 
     Raises:
-        ConfigurationError: a content is damaged.
+        ConfigurationError: a content is damaged, or they are too large.
         NotFound: a content is missing.
         Unavailable: the store is away; ``NoSpace``: the disk is full.
     """
+    if most is not None and (size := sum(entry.size for entry in files.values())) > most:
+        raise ConfigurationError(f"{model} has {size:,} bytes; model_store.max_model_bytes is {most:,}")
     try:
         missing = await asyncio.to_thread(_prepare, folder, files, known)
     except OSError as error:
@@ -112,18 +120,24 @@ def _prepare(folder: Path, files: Mapping[str, Entry], known: Mapping[str, Path]
             continue
         target.unlink(missing_ok=True)
         if (source := known.get(entry.sha256)) and source.is_file():
-            _link(source, target)
+            _take(source, target, path)
         else:
             missing[path] = entry
     _check_space(folder, sum(entry.size for entry in missing.values()))
     return missing
 
 
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
+def _take(source: Path, target: Path, path: str) -> None:
+    """Links ``target`` to ``source``, or copies what may hold a model's weights beside it.
+
+    ONNX's own reader refuses such a file where it has another link. It is in the folder of a version, and no model by
+    itself.
+    """
+    if version_of(path) is None or target.suffix in _MODELS:
+        with suppress(OSError):  # another file system, or one without links
+            os.link(source.resolve(), target)
+            return
+    shutil.copyfile(source, target)
 
 
 def _check_space(folder: Path, needed: int) -> None:

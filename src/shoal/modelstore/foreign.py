@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from google.protobuf import text_format
 
+from shoal import intake
 from shoal.errors import ConfigurationError
-from shoal.modelstore import build, pbtxt
+from shoal.modelstore import build, graph, pbtxt
 from shoal.modelstore.formats import RUNTIMES, default_filename
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def add_described(
     config = build.configuration(store, recipe, input_, outputs, version or 1, runtime.filename)
 
     def write(folder: Path) -> None:
-        shutil.copyfile(file, folder / str(config.version) / runtime.filename)
+        _copy(file, folder / str(config.version) / runtime.filename)
         build.write_settings(folder, config, recipe, runtime)
 
     return build.install(store, config.name, config.version, write, force=force)
@@ -83,10 +84,12 @@ def add_configured(
         ConfigurationError: a file is wrong, or the place; the store is as before.
     """
     try:
-        text = config.read_text(encoding="utf-8")
+        text = intake.read_text(config)
         message = pbtxt.parse(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{config}: can't be read: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{config}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{config}: {intake.not_utf8(error)}") from error
     except text_format.ParseError as error:
         raise ConfigurationError(f"{config}: {error}") from None
     if not (chosen := name or message.name):
@@ -97,12 +100,35 @@ def add_configured(
         raise ConfigurationError(f"{config}: default_model_filename: {filename!r} leaves the model's folder")
 
     def write(folder: Path) -> None:
-        shutil.copyfile(file, folder / str(version or 1) / filename)
+        _copy_model(file, folder / str(version or 1) / filename)
         (folder / pbtxt.FILE).write_text(text, encoding="utf-8")
         if labels is not None:
-            shutil.copyfile(labels, folder / _label_filename(config, message))
+            _copy(labels, folder / _label_filename(config, message))
 
     return build.install(store, chosen, version or 1, write, force=force)
+
+
+def _copy_model(file: Path, target: Path) -> None:
+    """With the files beside it that an ONNX model has its weights in."""
+    _copy(file, target)
+    if target.suffix != ".onnx":
+        return
+    try:
+        beside = graph.files_beside(file)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{file}: {error}") from error
+    for each in beside:
+        place = target.parent / each.relative_to(file.parent)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _copy(each, place)
+
+
+def _copy(file: Path, target: Path) -> None:
+    try:
+        with intake.opened(file) as source, target.open("wb") as out:
+            shutil.copyfileobj(source, out, 2**20)
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename or target}: {error.strerror}") from error
 
 
 def _label_filename(config: Path, message: pbtxt.Message) -> str:

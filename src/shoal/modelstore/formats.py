@@ -5,15 +5,52 @@ Neither PyTorch nor TensorRT is imported: a file's tensors can't be read, so who
 
 from __future__ import annotations
 
+import re
 import zipfile
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from shoal import intake
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+_HEAD_BYTES = 4096
+_ONNX = b"\x08"  # the tag of ir_version, which every exporter writes first
+_MAGIC = (
+    (
+        0,
+        b"\x89HDF\r\n",
+        "is HDF5, as Keras saves models; `model.export(…, format='onnx')` makes it ONNX",
+    ),
+    (4, b"TFL3", "is a TensorFlow Lite model; make it ONNX with tf2onnx"),
+    (4, b"ORTM", "is a model in ONNX Runtime's own format; add the .onnx that it was made from"),
+    (8, b'{"', "is safetensors: weights without a graph; export the model to ONNX"),
+    (0, b"GGUF", "is GGUF, a language model's weights"),
+    (0, b"\x80\x02", "is a pickle, as PyTorch once saved weights; export the model to ONNX"),
+    (0, b"\x80\x04", "is a pickle; of scikit-learn, make it ONNX with skl2onnx"),
+    (0, b"\x1f\x8b", "is packed with gzip; unpack it first"),
+    (0, b"BZh", "is packed with bzip2; unpack it first"),
+    (0, b"\xfd7zXZ", "is packed with xz; unpack it first"),
+    (0, b"\x28\xb5\x2f\xfd", "is packed with zstd; unpack it first"),
+    (0, b"7z\xbc\xaf", "is a 7z archive; unpack it first"),
+    (257, b"ustar", "is a tar archive; unpack it first"),
+    (0, b"Salted__", "is encrypted by openssl; decrypt it first"),
+    (0, b"-----BEGIN ", "is PEM or PGP, perhaps encrypted; decrypt it first"),
+    (0, b"\x85\x02", "is encrypted by GnuPG; decrypt it first"),
+    (0, b"%PDF", "is a PDF"),
+)
+"""Offset, what is there, and what it says."""
+_TEXTS = (
+    (
+        (b"<!doctype html", b"<html"),
+        "is a page of HTML, as a site may answer in place of a file; download it again, from its raw address",
+    ),
+    ((b"<?xml",), "is XML; of OpenVINO's IR, add the ONNX model that it was made from"),
+    ((b'{"', b"{\n", b"{\r", b"[{"), "is JSON: a store's error, or a model's settings"),
+)
+"""What it begins with behind white space, in lower case, and what that says."""
 _PLAN_SUFFIXES = frozenset({".plan", ".engine", ".trt"})
 
 
@@ -57,23 +94,55 @@ def default_filename(backend: str, platform: str) -> str:
 
 
 def detect(file: Path) -> Format:
-    """The format of ``file``; what is nothing else is taken for ONNX, which its reader then finds right or wrong.
+    """The format of ``file``; what is nothing that we know is taken for ONNX, which its reader finds right or wrong.
 
     A TensorRT plan has no documented signature, so it goes by its suffix.
 
     Raises:
-        ConfigurationError: it can't be read, or is a file of PyTorch that Triton can't run.
+        ConfigurationError: it can't be read, or is something that Triton can't run.
     """
     try:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                return _torch(file, archive.namelist())
-        with file.open("rb"):
-            return Format.TENSORRT if file.suffix in _PLAN_SUFFIXES else Format.ONNX
+        with intake.opened(file) as opened:
+            if zipfile.is_zipfile(opened):
+                with zipfile.ZipFile(opened) as archive:
+                    return _torch(file, archive.namelist())
+            opened.seek(0)
+            head = opened.read(_HEAD_BYTES)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{file}: no such file") from error
-    except (OSError, zipfile.BadZipFile) as error:
+    except IsADirectoryError as error:
+        raise ConfigurationError(f"{file}: {_folder(file)}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{file}: can't be read: {error.strerror}") from error
+    except zipfile.BadZipFile as error:
         raise ConfigurationError(f"{file}: can't be read: {error}") from error
+    if file.suffix in _PLAN_SUFFIXES:
+        return Format.TENSORRT
+    if what := _known_otherwise(head):
+        raise ConfigurationError(f"{file}: {what}")
+    return Format.ONNX
+
+
+def _known_otherwise(head: bytes) -> str:
+    """What a file that begins with ``head`` is, in words, where it is something that isn't ONNX."""
+    if not head:
+        return "is empty"
+    if head.startswith(_ONNX):
+        return ""
+    if head.startswith(b"version https://git-lfs"):
+        size = re.search(rb"^size (\d+)$", head, re.MULTILINE)
+        of = f" of {int(size[1]):,} bytes" if size else ""
+        return f"is a Git LFS pointer to the model{of}, not the model; `git lfs pull` fetches it"
+    start = head.lstrip().lower()
+    texts = (text for prefixes, text in _TEXTS if start.startswith(prefixes))
+    return next(texts, "") or next((text for offset, magic, text in _MAGIC if head[offset:].startswith(magic)), "")
+
+
+def _folder(folder: Path) -> str:
+    if (folder / "saved_model.pb").exists():
+        return "is a TensorFlow SavedModel; make it ONNX with tf2onnx"
+    found = sorted(folder.glob("*.onnx")) or sorted(folder.glob("onnx/*.onnx"))
+    return "is a folder" + (f"; name the file, such as {found[0]}" if found else " without an .onnx file")
 
 
 def _torch(file: Path, members: list[str]) -> Format:
@@ -88,6 +157,10 @@ def _torch(file: Path, members: list[str]) -> Format:
             f"{file}: an exported program, which Triton can't run as it is; compile it with "
             "torch._inductor.aoti_compile_and_package, or export the model to ONNX"
         )
+    if "model.weights.h5" in inner:
+        raise ConfigurationError(f"{file}: a Keras model, which Triton can't run; `model.export(…, format='onnx')`")
+    if any(member.endswith(".onnx") for member in members):
+        raise ConfigurationError(f"{file}: a ZIP archive with an ONNX model in it; unpack it first")
     if "data.pkl" in inner:
         raise ConfigurationError(
             f"{file}: weights without a graph; save the model with torch.jit.save, or export it to ONNX"

@@ -14,10 +14,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from shoal import intake
 from shoal.errors import ConfigurationError
 from shoal.modelstore.pbtxt import FILE
 from shoal.section import Name
@@ -28,14 +31,38 @@ if TYPE_CHECKING:
 MANIFESTS = "manifests/"
 MAX_MANIFEST_BYTES = 2**20
 _MANIFEST_KEY = re.compile(rf"{MANIFESTS}(?P<model>[^/]+)/(?P<version>[1-9]\d{{0,8}})\.json")
+_LARGEST_BYTES = 2**50
+_SHOWN = 100
+"""Characters of a name, in a message."""
 _VERSION = re.compile(r"[1-9]\d*")
+
+
+_LONGEST_PART_BYTES = 200
+_LONGEST_PATH_BYTES = 1000
+"""Less than the 255 and 4,095 that Linux takes: what is on its way has a longer name, and lies deeper."""
 
 
 def _plain_path(path: str) -> str:
     parts = path.split("/")
     if any(part.startswith(".") or not part.isprintable() for part in parts) or not all(parts) or "\\" in path:
         raise ValueError("must be a relative path without hidden parts")
+    if len(path.encode()) > _LONGEST_PATH_BYTES or any(len(part.encode()) > _LONGEST_PART_BYTES for part in parts):
+        raise ValueError(f"is too long: {_LONGEST_PART_BYTES} bytes a name and {_LONGEST_PATH_BYTES} in all at most")
     return path
+
+
+def _distinct(files: dict[str, Entry]) -> dict[str, Entry]:
+    """Raises ValueError where two paths can't both be files of one folder, on some system or other."""
+    folded: dict[str, str] = {}
+    for path in files:
+        other = folded.setdefault(unicodedata.normalize("NFC", path).casefold(), path)
+        if other != path:
+            raise ValueError(f"{other!r} and {path!r} are the same name where upper and lower case are one")
+    for path in files:
+        for parent in PurePosixPath(path).parents:
+            if unicodedata.normalize("NFC", str(parent)).casefold() in folded:
+                raise ValueError(f"names {path} in the folder {parent}, which is a file")
+    return files
 
 
 FilePath = Annotated[str, AfterValidator(_plain_path)]
@@ -47,7 +74,7 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, le=_LARGEST_BYTES)
     """Bytes."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
@@ -62,7 +89,12 @@ class Manifest(BaseModel):
     version: int = Field(ge=1)
     published: str
     """When, in UTC, ISO 8601; for people, and so that a second push of the same files is seen as one."""
-    files: dict[FilePath, Entry]
+    files: Annotated[dict[FilePath, Entry], AfterValidator(_distinct)]
+
+    @property
+    def content(self) -> bytes:
+        """As it is published."""
+        return self.model_dump_json(indent=1).encode()
 
     @property
     def shared(self) -> dict[str, Entry]:
@@ -112,15 +144,16 @@ def parse(content: bytes, model: str, version: int) -> Manifest:
     """
     key = manifest_key(model, version)
     try:
-        manifest = Manifest.model_validate_json(content)
+        manifest = Manifest.model_validate(intake.parse_json(content, unique=True))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        place = ".".join(map(_short, first["loc"]))
         raise ConfigurationError(f"{key}: not a manifest: {place + ': ' if place else ''}{first['msg']}") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{key}: not a manifest: {error}") from None
     if (manifest.model, manifest.version) != (model, version):
         raise ConfigurationError(f"{key}: is the manifest of {manifest.model} version {manifest.version}")
     strays = [path for path in manifest.files if version_of(path) not in {None, version}]
-    strays += [path for path in manifest.files if any(path.startswith(f"{other}/") for other in manifest.files)]
     if strays or FILE not in manifest.files or not manifest.own:
         reason = f"names {strays[0]}" if strays else f"lacks {FILE}, or a file of the version"
         raise ConfigurationError(f"{key}: {reason}")
@@ -131,6 +164,11 @@ def digest(files: Mapping[str, Entry]) -> str:
     """Names a set of files: the same for the same paths and contents, 16 hexadecimal digits."""
     listed = sorted((path, entry.sha256) for path, entry in files.items())
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
+
+
+def _short(part: object) -> str:
+    text = str(part)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _is_name(text: str) -> bool:

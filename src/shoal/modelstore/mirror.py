@@ -13,19 +13,19 @@ ConfigMaps like that). The sets lie beside the repository, for Triton takes ever
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
+from shoal import intake
 from shoal.errors import ConfigurationError
 from shoal.modelstore.manifest import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 _INDEX = "index.json"
 _ENTRIES = TypeAdapter(dict[str, Entry])
@@ -71,8 +71,8 @@ class Mirror:
         link = self.repository / model
         if not link.is_symlink():
             return None
-        target = link.resolve().parent
-        return target.name if target.parent == (self.sets / model).resolve() else None
+        target = Path(os.path.realpath(link)).parent
+        return target.name if target.parent == Path(os.path.realpath(self.sets / model)) else None
 
     def staging(self, model: str, digest: str) -> Path:
         """Where the files of a set are gathered; after a restart what came until then is there."""
@@ -144,6 +144,6 @@ class Mirror:
 
 def _entries(index: Path) -> dict[str, Entry]:
     try:
-        return _ENTRIES.validate_python(json.loads(index.read_bytes()))
-    except (OSError, ValueError, ValidationError):
+        return _ENTRIES.validate_json(intake.read(index, intake.LIST_BYTES))
+    except (OSError, ValidationError):
         return {}

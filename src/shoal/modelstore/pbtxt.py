@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf import json_format, text_format
 
+from shoal import intake
 from shoal.modelstore import pbtxt_faults
 
 if TYPE_CHECKING:
@@ -42,12 +43,15 @@ def load(path: Path, report: Report) -> Message | None:
     Fields that only a newer Triton may know are noted and left out.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = intake.read_text(path)
     except FileNotFoundError:
         report.error(path, "", "missing; `shoal model add` writes one, and any Triton model repository has it")
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        report.error(path, "", f"can't be read: {error}")
+    except OSError as error:
+        report.error(path, "", f"can't be read: {error.strerror}")
+        return None
+    except UnicodeDecodeError as error:
+        report.error(path, "", intake.not_utf8(error))
         return None
     faults, rest = pbtxt_faults.find(text, parse)
     for fault in faults:

@@ -99,8 +99,8 @@ def _offset(text: str, error: text_format.ParseError) -> int | None:
     line, column = error.GetLine(), error.GetColumn()
     if not line or not column:
         return None
-    lines = text.splitlines(keepends=True)
-    return sum(map(len, lines[: line - 1])) + column - 1 if line <= len(lines) else None
+    lines = text.split("\n")  # as protobuf counts them
+    return sum(len(before) + 1 for before in lines[: line - 1]) + column - 1 if line <= len(lines) else None
 
 
 def _end_of_field(text: str, start: int) -> int:

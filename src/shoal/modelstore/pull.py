@@ -54,7 +54,7 @@ async def pull(
     files = await wanted(remote, model, published, every=every)
     target, scratch = store / model, store / f".{model}.pull"
     with alone(store / f".{model}.lock", "another pull"):
-        present = await asyncio.to_thread(snapshot, target) if target.is_dir() else {}
+        present = await asyncio.to_thread(_present, target, force=force)
         final = files if force else _merged(target, present, files)
         if final == present:
             return False
@@ -63,6 +63,16 @@ async def pull(
         await asyncio.to_thread(_install, scratch / model, target)
         shutil.rmtree(scratch)
     return True
+
+
+def _present(target: Path, *, force: bool) -> dict[str, Entry]:
+    """What is here already; with ``force``, nothing where that can't be told: it is replaced anyway."""
+    try:
+        return snapshot(target) if target.is_dir() else {}
+    except ConfigurationError:
+        if force:
+            return {}
+        raise
 
 
 def _merged(target: Path, present: Mapping[str, Entry], files: Mapping[str, Entry]) -> dict[str, Entry]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from shoal.errors import ConfigurationError, NotFound
 from shoal.modelstore import repository
 from shoal.modelstore.check import check_folder
-from shoal.modelstore.manifest import Manifest, version_of
+from shoal.modelstore.manifest import MAX_MANIFEST_BYTES, Manifest, version_of
 from shoal.modelstore.remote import several
 from shoal.modelstore.snapshot import snapshot
 
@@ -55,6 +55,11 @@ async def push(store: Path, model: str, remote: Remote, progress: Progress, *, a
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: can't be read: {error.strerror}") from error
     made = manifests(model, files)
+    if too_long := [one for one in made if len(one.content) > MAX_MANIFEST_BYTES]:
+        raise ConfigurationError(
+            f"{model}: version {too_long[0].version} has {len(too_long[0].files):,} files, whose list is over "
+            f"{MAX_MANIFEST_BYTES:,} bytes; pack them"
+        )
     await _upload(folder, model, files, remote, progress, again=again)
     return [one.version for one in made if await _publish(one, remote, again=again)]
 
@@ -80,7 +85,9 @@ def manifests(model: str, files: Mapping[str, Entry]) -> list[Manifest]:
         ]
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigurationError(f"{model}: {first['loc'][-2]}: {first['msg']}; rename it") from None
+        place = first["loc"][1:2]  # behind "files": the path, where one alone is meant
+        told = ": ".join([model, *map(str, place), first["msg"].removeprefix("Value error, ")])
+        raise ConfigurationError(f"{told}; rename it") from None
 
 
 async def _upload(

@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal import intake
 from shoal.batching.settings import BatchingSettings
-from shoal.modelstore import keys, pbtxt
+from shoal.modelstore import keys, labels, pbtxt
 from shoal.modelstore.config import ModelConfig, Resize, ResizeFilter, Task, Tensor
 from shoal.modelstore.formats import default_filename
 from shoal.modelstore.versions import served
@@ -203,18 +204,18 @@ class _Reader:
         if not name:
             return ()
         path = self._folder / name
-        if not path.resolve().is_relative_to(self._folder.resolve()):
+        if "\0" in name or not intake.is_inside(path, self._folder):
             self._error("output.label_filename", f"{name!r} leaves the model's folder")
             return ()
         try:
-            labels = tuple(path.read_text(encoding="utf-8").splitlines())
-        except (OSError, UnicodeDecodeError) as error:
-            reason = "missing" if isinstance(error, FileNotFoundError) else f"can't be read: {error}"
+            found = labels.read(path)
+        except (OSError, ValueError) as error:
+            reason = "missing" if isinstance(error, FileNotFoundError) else f"can't be read: {_reason(error)}"
             self._report.error(path, "", f"{reason}; output.label_filename of {pbtxt.FILE} names it")
             return ()
-        if not labels:
+        if not found:
             self._report.error(path, "", "empty; write one label a line, in the order of the output")
-        return labels
+        return found
 
     # Shoal's own parameters.
 
@@ -315,6 +316,10 @@ def versions(folder: Path, filename: str) -> list[int]:
         for path in folder.iterdir()
         if path.name.isdecimal() and path.name[0] != "0" and (path / filename).is_file()
     )
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return str(error.strerror if isinstance(error, OSError) else error)
 
 
 def _number(text: str) -> float:

@@ -29,6 +29,10 @@ class Recipe:
     """What the model was trained on; Shoal's pictures are RGB, and the graph turns them round."""
     size: tuple[int, int] | None = None
     """Height and width, where the model's own input leaves them open."""
+    layout: Literal["nchw", "nhwc"] | None = None
+    """Where the channels are, for an input that leaves that open, too. None: as the graph tells."""
+    outputs: tuple[str, ...] = ()
+    """Of the graph's, those to serve; empty: all of them."""
     resize: Resize = Resize.STRETCH
     resize_shorter_side: int = 0
     """For ``Resize.CROP``; 0: the input's longer side times 8 / 7, as 256 is to 224."""

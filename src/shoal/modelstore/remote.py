@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
+from shoal import intake
 from shoal.errors import ConfigurationError, NotFound, ShoalError, Unavailable
 from shoal.modelstore import manifest
 from shoal.objectstore import load_credentials, open_store
@@ -132,10 +133,9 @@ class Remote:
 
     async def publish(self, made: Manifest) -> None:
         """Writes a manifest, in one PUT. Raises as ``published``."""
-        content = made.model_dump_json(indent=1).encode()
         with self._told("write"):
             await obstore.put_async(
-                self._store, manifest.manifest_key(made.model, made.version), content, use_multipart=False
+                self._store, manifest.manifest_key(made.model, made.version), made.content, use_multipart=False
             )
 
     async def read(self, model: str, entry: Entry, most: int) -> bytes:
@@ -181,6 +181,8 @@ class Remote:
                 async for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
                     checksum.update(chunk)
                     size += len(chunk)
+                    if size > entry.size:
+                        break
                     await asyncio.to_thread(out.write, chunk)
                     progress.advance(len(chunk))
         try:
@@ -239,7 +241,7 @@ def _mark(meta: ObjectMeta) -> Mark:
 
 async def _chunks(file: Path) -> AsyncIterator[bytes]:
     try:
-        with file.open("rb") as content:
+        with intake.opened(file) as content:
             while chunk := await asyncio.to_thread(content.read, CHUNK_BYTES):
                 yield chunk
     except OSError as error:

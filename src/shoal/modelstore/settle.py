@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shoal import intake
 from shoal.errors import ConfigurationError
 from shoal.modelstore.build import refuse_link
 from shoal.modelstore.check import check_folder
@@ -32,7 +33,7 @@ def settle(folder: Path, *, instances: int, batch: int) -> str:
     """
     refuse(folder)
     path = folder / FILE
-    before = path.read_text(encoding="utf-8")
+    before = intake.read(path).decode()
     known = set(map(str, check_folder(folder).errors))
     try:
         after = with_batching(before, instances=instances, batch=batch)

@@ -55,6 +55,7 @@ class Synchronizer:
         selects: Of the names of models, those to keep here.
         control: A Triton in explicit mode; None: whoever reads the repository watches it.
         remove: Whether a model that is no longer published, or selected, is removed here.
+        most: The bytes that the files of one model may have; None: as the disk has room for.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Synchronizer:
         selects: Callable[[Iterable[str]], Iterable[str]],
         control: Control | None = None,
         remove: bool = False,
+        most: int | None = None,
     ) -> None:
         self._remote = remote
         self._mirror = mirror
         self._selects = selects
         self._control = control
         self._remove = remove
+        self._most = most
         self._seen: dict[str, Mapping[int, Mark]] = {}
         """What was published of a model when we were last done with it, well or badly."""
         self._refused: set[str] = set()
@@ -82,26 +85,20 @@ class Synchronizer:
         """Looks once, and does what is to do. A model that can't be had leaves the others alone.
 
         Raises:
-            Unavailable: the store, the disk or the Triton is away; what is here stays.
+            Unavailable: the store or the Triton is away; what is here stays.
             NotFound, ConfigurationError: the store as a whole can't be used: no bucket, no permission.
         """
         async with self._turn:
             published = await self._remote.published()
             chosen = set(self._selects(published))
-            full: NoSpace | None = None
             for model in sorted(chosen):
-                try:
-                    if self._seen.get(model) != published[model]:
-                        await self._renew(model, published[model])
-                except NoSpace as error:
-                    full = error
+                if self._seen.get(model) != published[model]:
+                    await self._renew(model, published[model])
             if self._remove:
                 for model in sorted(set(self._mirror.models()) - chosen):
                     await self._withdraw(model)
             self._forget(chosen)
             await self._load_missing()
-            if full is not None:
-                raise full
             self._mirror.completed()
             metrics.SYNC_SUCCESS.set_to_current_time()
 
@@ -122,8 +119,18 @@ class Synchronizer:
     async def _renew(self, model: str, marks: Mapping[int, Mark]) -> None:
         try:
             changed = await self._fetch(model, marks)
+        except NoSpace as error:
+            if model not in self._refused:  # told once, and tried again at each look: there may be room by then
+                self._refuse(model, str(error))
+            return
+        except Unavailable:
+            raise
         except (ConfigurationError, NotFound) as error:
             self._refuse(model, str(error))
+        except Exception as error:
+            # Whatever somebody's publication brings about, the other models are served.
+            log.exception("model %s as published brings about a fault of ours", model)
+            self._refuse(model, f"{type(error).__name__}: {error}")
         else:
             self._refused.discard(model)
             if changed:
@@ -140,7 +147,7 @@ class Synchronizer:
         if not self._mirror.has(model, digest):
             known = await asyncio.to_thread(self._mirror.known, model)
             folder = self._mirror.staging(model, digest)
-            await fetch(self._remote, model, files, folder, known=known, progress=_Metered())
+            await fetch(self._remote, model, files, folder, known=known, progress=_Metered(), most=self._most)
             await asyncio.to_thread(self._accept, model, digest, files)
         self._mirror.switch(model, digest)
         await self._load(model, before)

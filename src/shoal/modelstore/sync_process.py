@@ -105,7 +105,12 @@ class ModelSync:
         async with contextlib.AsyncExitStack() as stack:
             control = await stack.enter_async_context(_client(options.triton)) if options.triton else None
             yield Synchronizer(
-                self._remote, self._mirror, selects=self._selected, control=control, remove=options.remove
+                self._remote,
+                self._mirror,
+                selects=self._selected,
+                control=control,
+                remove=options.remove,
+                most=options.service.model_store.max_model_bytes,
             )
 
     def _selected(self, models: Iterable[str]) -> Iterable[str]:

@@ -13,9 +13,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from shoal.errors import ConfigurationError
-from shoal.modelstore import keys, size_inputs
+from shoal.modelstore import keys, pbtxt, size_inputs
 from shoal.modelstore.config import Tensor
+from shoal.modelstore.graph import names_read, opset_of, require_valid
+from shoal.modelstore.layout import CHANNELS, FLOATS, is_channels_first
 from shoal.modelstore.outputs import needed
+from shoal.modelstore.values import VARIES, dtype_of, shape_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,9 +28,6 @@ if TYPE_CHECKING:
 BATCH = "batch"
 """The name of the batch dimension."""
 
-_CHANNELS = 3
-_RANK = 4
-_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE}
 _OLDEST_OPSET = 7  # the first with numpy's broadcasting
 
 
@@ -52,17 +52,19 @@ def wrap(model: onnx.ModelProto, recipe: Recipe) -> Wrapped:
     wrapped = onnx.ModelProto()
     wrapped.CopyFrom(model)
     size_inputs.fill(wrapped)
-    _keep_outputs(wrapped, recipe)
+    if kept := recipe.outputs or _read_by_head(wrapped.graph, recipe):
+        _keep_outputs(wrapped.graph, kept)
     picture = picture_input(wrapped)
-    channels_first = _channels_first(picture)
+    channels_first = is_channels_first(wrapped.graph, picture, recipe.layout)
+    was_open = VARIES in shape_of(picture)[1:]
     height, width = _size(picture, recipe, channels_first=channels_first)
-    _set_shape(picture, (_CHANNELS, height, width) if channels_first else (height, width, _CHANNELS))
+    _set_shape(picture, (CHANNELS, height, width) if channels_first else (height, width, CHANNELS))
     if picture.type.tensor_type.elem_type != TensorProto.UINT8 or channels_first or recipe.channel_order == "bgr":
         _prepend(wrapped, picture, recipe, channels_first=channels_first)
-    wrapped = _with_inferred_shapes(wrapped)
+    wrapped = _with_inferred_shapes(wrapped, was_open=was_open)
     _drop_counts(wrapped)
     outputs = tuple(_output(value, recipe.batching.max_batch_size) for value in wrapped.graph.output)
-    return Wrapped(wrapped, Tensor(picture_input(wrapped).name, "uint8", (height, width, _CHANNELS)), outputs)
+    return Wrapped(wrapped, Tensor(picture_input(wrapped).name, "uint8", (height, width, CHANNELS)), outputs)
 
 
 def picture_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
@@ -82,37 +84,24 @@ def picture_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     return inputs[0]
 
 
-def shape_of(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """The declared shape, batch dimension included; -1 where it varies."""
-    dims = value.type.tensor_type.shape.dim
-    return tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else -1 for dim in dims)
-
-
-def dtype_of(value: onnx.ValueInfoProto) -> str:
-    """The data type, by numpy's name."""
-    return str(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
-
-
-def _channels_first(picture: onnx.ValueInfoProto) -> bool:
-    shape = shape_of(picture)
-    kind = picture.type.tensor_type.elem_type
-    if len(shape) != _RANK or _CHANNELS not in (shape[1], shape[3]) or kind not in {*_FLOATS, TensorProto.UINT8}:
-        raise ConfigurationError(
-            f"input {picture.name!r} is {dtype_of(picture)} {list(shape)}; expected a float or uint8 picture, "
-            "[batch, 3, height, width] or [batch, height, width, 3]"
-        )
-    return shape[1] == _CHANNELS
-
-
 def _size(picture: onnx.ValueInfoProto, recipe: Recipe, *, channels_first: bool) -> tuple[int, int]:
     shape = shape_of(picture)
+    channels = shape[1 if channels_first else 3]
+    if channels not in (VARIES, CHANNELS):
+        raise ConfigurationError(
+            f"input {picture.name!r} has {channels} channels, {list(shape)}; Shoal's pictures have three, RGB"
+        )
     own = shape[2:] if channels_first else shape[1:3]
     if recipe.size is None and -1 in own:
-        raise ConfigurationError(f"input {picture.name!r} leaves its size open, {list(shape)}; choose one with --size")
+        raise ConfigurationError(
+            f"input {picture.name!r} leaves its size open, {list(shape)}; choose one with --size HEIGHTxWIDTH, or put "
+            "the preprocessor_config.json of the model beside it"
+        )
     height, width = recipe.size or own
     if any(side not in (-1, wanted) for side, wanted in zip(own, (height, width), strict=True)):
         raise ConfigurationError(
-            f"input {picture.name!r} is fixed at {list(shape)}; --size {height}x{width} can't change it"
+            f"input {picture.name!r} is fixed at {list(shape)}; --size {height}x{width}, or the size of a "
+            "preprocessor_config.json beside it, can't change that"
         )
     return height, width
 
@@ -124,20 +113,20 @@ def _set_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> None:
 
 def _prepend(model: onnx.ModelProto, picture: onnx.ValueInfoProto, recipe: Recipe, *, channels_first: bool) -> None:
     """Puts the way from the uint8 picture to the model's own input, now an inner tensor, before the graph."""
-    opset = next((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), 0)
+    opset = opset_of(model)
     if opset < _OLDEST_OPSET:
         raise ConfigurationError(f"the model is of opset {opset}; export it again with {_OLDEST_OPSET} or later")
     shape = shape_of(picture)
     height, width = shape[2:] if channels_first else shape[1:3]
-    image = helper.make_tensor_value_info(_free_name(model), TensorProto.UINT8, [BATCH, height, width, _CHANNELS])
+    image = helper.make_tensor_value_info(_free_name(model), TensorProto.UINT8, [BATCH, height, width, CHANNELS])
     chain = _Chain(image.name)
     if recipe.channel_order == "bgr":
         chain.add("Gather", chain.constant("bgr", np.array([2, 1, 0], np.int64)), axis=3)
     if channels_first:
         # On bytes, before the cast: OpenVINO spends 7 % less on EfficientNet-Lite0 than with the transpose last.
         chain.add("Transpose", perm=[0, 3, 1, 2])
-    if picture.type.tensor_type.elem_type in _FLOATS:
-        per_channel = (1, _CHANNELS, 1, 1) if channels_first else (_CHANNELS,)
+    if picture.type.tensor_type.elem_type in FLOATS:
+        per_channel = (1, CHANNELS, 1, 1) if channels_first else (CHANNELS,)
         chain.add("Cast", to=TensorProto.FLOAT)
         chain.add("Sub", chain.constant("mean", np.array(recipe.mean, np.float32).reshape(per_channel)))
         chain.add("Div", chain.constant("std", np.array(recipe.std, np.float32).reshape(per_channel)))
@@ -181,50 +170,100 @@ def _free_name(model: onnx.ModelProto) -> str:
     return next(name for name in ("image", "shoal/image") if name not in taken)
 
 
-def _with_inferred_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its outputs' shapes for the new input; shapes that the file declared were for the old one."""
-    declared = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
+def _with_inferred_shapes(model: onnx.ModelProto, *, was_open: bool) -> onnx.ModelProto:
+    """The model with its outputs' shapes for the new input; shapes that the file declared were for the old one.
+
+    Behind an operator that isn't ONNX's own nothing can be inferred, and what the file declared stays. Where its input
+    left no side open, also a single side that can't be inferred is as declared.
+    """
+    declared = [onnx.TypeProto.FromString(value.type.SerializeToString()) for value in model.graph.output]
     del model.graph.value_info[:]
     for value in model.graph.output:
-        value.type.tensor_type.ClearField("shape")
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-        onnx.checker.check_model(inferred)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    except (onnx.shape_inference.InferenceError, ValueError) as error:
         raise ConfigurationError(f"not a valid ONNX model: {error}") from error
-    for value in inferred.graph.output:
-        value.type.tensor_type.elem_type = declared[value.name]
+    for value, before in zip(inferred.graph.output, declared, strict=True):
+        _complete(value, before, was_open=was_open)
     del inferred.graph.value_info[:]
+    require_valid(inferred)
     return inferred
 
 
-def _keep_outputs(model: onnx.ModelProto, recipe: Recipe) -> None:
-    """Leaves out what the head doesn't read, such as hidden states: it would be computed, and carried, for nobody."""
-    head = recipe.head or keys.DEFAULT_HEAD[recipe.task]
-    kept = needed(head, [value.name for value in model.graph.output])
-    _remove_outputs(model, [value for value in model.graph.output if value.name not in kept])
+def _read_by_head(graph: onnx.GraphProto, recipe: Recipe) -> tuple[str, ...]:
+    """Those that the head reads, if there are others: hidden states would be computed, and carried, for nobody."""
+    names = [value.name for value in graph.output]
+    kept = needed(recipe.head or keys.DEFAULT_HEAD[recipe.task], names)
+    return tuple(name for name in names if name in kept) if len(kept) < len(names) else ()
 
 
 def _drop_counts(model: onnx.ModelProto) -> None:
-    """Leaves out single numbers, such as TensorFlow's num_detections.
+    """Leaves out single values, such as TensorFlow's num_detections or the best class's name.
 
     No head reads them, and no config.pbtxt can name a tensor without dimensions.
     """
     counts = [value for value in model.graph.output if len(shape_of(value)) == 1]
     if len(counts) < len(model.graph.output):
-        _remove_outputs(model, counts)
+        for value in counts:
+            model.graph.output.remove(value)
 
 
-def _remove_outputs(model: onnx.ModelProto, values: list[onnx.ValueInfoProto]) -> None:
-    for value in values:
-        model.graph.output.remove(value)
+def _complete(value: onnx.ValueInfoProto, declared: onnx.TypeProto, *, was_open: bool) -> None:
+    """Gives an output what was ``declared`` of it and couldn't be inferred."""
+    if not value.type.HasField("tensor_type") or not declared.HasField("tensor_type"):
+        return
+    found, before = value.type.tensor_type, declared.tensor_type
+    found.elem_type = before.elem_type
+    if not before.HasField("shape"):
+        return
+    if not found.HasField("shape"):
+        found.shape.CopyFrom(before.shape)
+    elif not was_open and len(found.shape.dim) == len(before.shape.dim):
+        for dim, old in list(zip(found.shape.dim, before.shape.dim, strict=True))[1:]:
+            if not dim.HasField("dim_value"):
+                dim.CopyFrom(old)
+    if found.shape.dim and not found.shape.dim[0].HasField("dim_value"):
+        found.shape.dim[0].dim_param = BATCH
 
 
 def _output(value: onnx.ValueInfoProto, max_batch_size: int) -> Tensor:
-    batch, *shape = shape_of(value) or (-1,)
+    dtype = dtype_of(value)
+    if dtype not in pbtxt.DTYPES.values():
+        raise _unfit(value, f"is {dtype}, not numbers that can be served")
+    if not value.type.tensor_type.HasField("shape"):
+        raise _unfit(value, "has no shape in the file, and none can be inferred; export it with one")
+    batch, *shape = shape_of(value) or (1,)
+    if not shape:
+        raise _unfit(value, "is one number" + (" for the whole batch" if not shape_of(value) else " a picture"))
     if batch > 0 and max_batch_size > 1:
         raise ConfigurationError(
             f"output {value.name!r} has a batch of {batch} whatever the input's; export the model with a dynamic batch "
             "axis, or set the largest batch to 1"
         )
-    return Tensor(value.name, dtype_of(value), tuple(shape))
+    return Tensor(value.name, dtype, tuple(shape))
+
+
+def _unfit(value: onnx.ValueInfoProto, what: str) -> ConfigurationError:
+    return ConfigurationError(f"output {value.name!r} {what}; or leave it out: name those to serve with --output NAME")
+
+
+def _keep_outputs(graph: onnx.GraphProto, wanted: tuple[str, ...]) -> None:
+    """Leaves the ``wanted`` outputs alone, and of the nodes those that they need."""
+    there = {value.name: value for value in graph.output}
+    if missing := [name for name in wanted if name not in there]:
+        raise ConfigurationError(f"--output {missing[0]}: the graph has no such output, but {', '.join(there)}")
+    kept = [onnx.ValueInfoProto.FromString(there[name].SerializeToString()) for name in dict.fromkeys(wanted)]
+    del graph.output[:]
+    graph.output.extend(kept)
+    reads = set(wanted)
+    for index in reversed(range(len(graph.node))):  # they are sorted: a node comes after those that it reads from
+        if reads.isdisjoint(graph.node[index].output):
+            del graph.node[index]
+        else:
+            reads |= names_read(graph.node[index])
+    for unread in (graph.input, graph.initializer):
+        for index in reversed(range(len(unread))):
+            if unread[index].name not in reads:
+                del unread[index]

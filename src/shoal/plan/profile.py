@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from shoal import intake
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def read(path: Path) -> Profile | None:
         ConfigurationError: it isn't a profile, or one of another format.
     """
     try:
-        return Profile.model_validate_json(path.read_text(encoding="utf-8"))
+        return Profile.model_validate_json(intake.read_text(path, intake.LIST_BYTES))
     except FileNotFoundError:
         return None
     except (ValidationError, UnicodeDecodeError) as error:

@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from shoal import private
+from shoal import intake, private
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def check(tls: Tls | None) -> None:
     files = Files.of(tls)
     try:
         private.read(files.key)
-        files.certificate.read_bytes()
+        intake.read(files.certificate)
     except OSError as error:
         raise ConfigurationError(f"router.tls: {error.filename}: can't be read: {error.strerror}") from error
     try:

@@ -251,3 +251,48 @@ def test_check_against_a_triton_that_is_away(store: Path) -> None:
     add_tiny_classifier(store)
     with pytest.raises(Unavailable, match="is away"):
         run("check", "--triton", "127.0.0.1:1")
+
+
+def test_an_export_with_every_axis_open_is_fed_as_its_preprocessor_says(store: Path, tmp_path: Path) -> None:
+    model = classifier(None)
+    for dim, name in zip(model.graph.input[0].type.tensor_type.shape.dim, ("b", "channels", "h", "w"), strict=True):
+        dim.dim_param = name
+    file = tmp_path / "model.onnx"
+    onnx.save(model, file)
+    arguments = ("add", file, "--task", "classification", "--name")
+    with pytest.raises(ConfigurationError, match=r"leaves its size open.*--size"):
+        run(*arguments, "asked")
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"size": {"shortest_edge": 40}, "do_center_crop": true, "crop_size": 32, "image_mean": [0, 0, 0], '
+        '"image_std": [1, 1, 1]}'
+    )
+    result = run(*arguments, "told")
+    assert "from " in result.output
+    assert "size 32,32, resize crop, resize shorter side 40, mean 0,0,0, std 255,255,255" in result.output
+    told = read_model(store, "told")
+    assert (told.input.shape, told.resize.value, told.resize_shorter_side) == ((32, 32, 3), "crop", 40)
+    run(*arguments, "overruled", "--size", "16x24")
+    overruled = read_model(store, "overruled")
+    assert (overruled.input.shape, overruled.resize.value) == ((16, 24, 3), "stretch")
+    run(*arguments, "agreed", "--size", "32x32")
+    assert read_model(store, "agreed").resize.value == "crop"
+
+
+def test_of_an_onnx_model_an_output_is_named_alone(store: Path, tmp_path: Path) -> None:
+    onnx.save(classifier(), tmp_path / "model.onnx")
+    name = classifier().graph.output[0].name
+    arguments = ("add", tmp_path / "model.onnx", "--task", "classification", "--name", "c", "--output")
+    with pytest.raises(ConfigurationError, match="has no such output"):
+        run(*arguments, f"{name}:float32:4")
+    run(*arguments, name)
+    assert [output.name for output in read_model(store, "c").outputs] == [name]
+
+
+def test_a_label_file_from_windows_is_read(store: Path, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "names").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(COLOURS).encode() + b"\r\n")
+    arguments = ("--task", "classification", "--size", "8x8", "--labels", tmp_path / "names")
+    run("add", file, "--name", "c", *arguments)
+    assert read_model(store, "c").labels == COLOURS
+    (tmp_path / "names").write_bytes("Grün\n".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"names: not UTF-8 from byte 2 \(line 1\)"):
+        run("add", file, "--name", "d", *arguments)

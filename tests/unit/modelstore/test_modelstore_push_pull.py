@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import obstore
@@ -215,3 +216,58 @@ def test_the_digest_is_of_paths_and_contents(bucket: Bucket, tmp_path: Path) -> 
     (tmp_path / "a").rename(tmp_path / "b")
     assert digest(one) != digest(snapshot(tmp_path))
     assert onnx_with_doc(b"", "x") != onnx_with_doc(b"", "y")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda model: (model / "1" / "notes.txt").symlink_to("/etc/hostname"), "leads out of the model's folder"),
+        (lambda model: (model / "extra").symlink_to("/etc"), "leads out of the model's folder"),
+        (lambda model: (model / "up").symlink_to("../secret.txt"), "leads out of the model's folder"),
+        (lambda model: (model / "2").symlink_to("1"), "is a link to a folder"),
+        (lambda model: (model / "gone").symlink_to("nothing"), "is a link to nothing"),
+        (lambda model: (model / "loop").symlink_to("loop"), "leads out"),
+        (lambda model: os.mkfifo(model / "1" / "pipe"), "is a pipe"),
+        (lambda model: (model / "1" / ("n" * 210)).touch(), "is too long.*rename it"),
+        (lambda model: (model / "LABELS.txt").touch(), "are the same name.*rename it"),
+    ],
+)
+async def test_what_is_not_the_models_own_is_not_pushed(
+    bucket: Bucket, make: Callable[[Path], None], reason: str
+) -> None:
+    await bucket.publish()
+    before = bucket.keys()
+    (bucket.local / "secret.txt").write_text("secret")
+    make(bucket.local / "tiny")
+    with pytest.raises(ConfigurationError, match=reason):
+        await bucket.push(again=True)
+    assert bucket.keys() == before
+
+
+async def test_a_link_to_another_file_of_the_model_is_that_file(bucket: Bucket, store: Path) -> None:
+    await bucket.publish()
+    (bucket.local / "tiny" / "names.txt").symlink_to("labels.txt")
+    await bucket.push()
+    await pulled(bucket, store)
+    assert not (store / "tiny" / "names.txt").is_symlink()
+    assert (store / "tiny" / "names.txt").read_bytes() == (bucket.local / "tiny" / "labels.txt").read_bytes()
+
+
+async def test_a_model_whose_list_of_files_nobody_could_read_is_not_pushed(bucket: Bucket) -> None:
+    await bucket.publish()
+    before = bucket.keys()
+    for number in range(8000):
+        (bucket.local / "tiny" / f"{number}-{'n' * 60}").touch()
+    with pytest.raises(ConfigurationError, match=r"has 8,003 files, whose list is over 1,048,576 bytes"):
+        await bucket.push()
+    assert bucket.keys() == before
+
+
+async def test_a_pull_by_force_replaces_what_cannot_be_told(bucket: Bucket, store: Path) -> None:
+    await bucket.publish()
+    await pulled(bucket, store)
+    (store / "tiny" / "link").symlink_to("/etc/hostname")
+    with pytest.raises(ConfigurationError, match="leads out"):
+        await pulled(bucket, store)
+    await pulled(bucket, store, force=True)
+    assert snapshot(store / "tiny") == snapshot(bucket.local / "tiny")

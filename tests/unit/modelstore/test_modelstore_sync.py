@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import obstore
+import onnx
 import pytest
 
 from shoal.errors import ConfigurationError, Unavailable
-from shoal.modelstore import repository
+from shoal.modelstore import fetch, repository
 from shoal.modelstore.mirror import Mirror
 from shoal.modelstore.pull import pull
 from shoal.modelstore.remote import Remote
@@ -285,3 +287,110 @@ async def test_what_model_sync_keeps_is_not_edited_in_place(
         add_tiny_classifier(mirror.repository, version=2)
     with pytest.raises(ConfigurationError, match="is a link"):
         await pull(bucket.remote, "tiny", [1], mirror.repository, Silent())
+
+
+def _manifest(**files: object) -> dict[str, object]:
+    entry = {"size": 1, "sha256": "0" * 64}
+    listed = {"config.pbtxt": entry, "1/model.onnx": entry, **files}
+    return {"format": 1, "model": "odd", "version": 1, "published": "now", "files": listed}
+
+
+ENTRY = {"size": 1, "sha256": "0" * 64}
+ODD: dict[str, object] = {
+    "a name over the file system's": _manifest(**{f"1/{'n' * 250}": ENTRY}),
+    "a long name in a script of three bytes": _manifest(**{f"1/{'猫' * 80}": ENTRY}),
+    "a path over the file system's": _manifest(**{"1/" + "d/" * 1000 + "x": ENTRY}),
+    "a parent folder": _manifest(**{"../x": ENTRY}),
+    "an absolute path": _manifest(**{"/tmp/x": ENTRY}),
+    "a NUL": _manifest(**{"1/a\0b": ENTRY}),
+    "a line feed": _manifest(**{"1/a\nb": ENTRY}),
+    "the same name in upper case": _manifest(**{"1/MODEL.onnx": ENTRY}),
+    "a folder that is a file": _manifest(**{"1/model.onnx/x": ENTRY}),
+    "a size beyond any disk": _manifest(**{"1/big": {**ENTRY, "size": 2**49}}),
+    "a size beyond numbers": json.dumps(_manifest(**{"1/big": {**ENTRY, "size": 0}})).replace(" 0,", f" {'9' * 5000},"),
+    "a negative size": _manifest(**{"1/big": {**ENTRY, "size": -1}}),
+    "nested deep": "[" * 100_000 + "]" * 100_000,
+    "a name twice": '{"format": 1, "format": 1}',
+    "too large": " " * (2**20 + 1),
+    "no text": b"\xff\xfe\0",
+    "contents that are not there": _manifest(),
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
+async def test_an_odd_publication_is_refused_and_a_new_pod_serves_the_others(
+    bucket: Bucket, mirror: Mirror, sync: Synchronizer, odd: object
+) -> None:
+    content = odd if isinstance(odd, bytes) else (odd if isinstance(odd, str) else json.dumps(odd)).encode()
+    await bucket.publish()
+    await obstore.put_async(bucket.objects, "manifests/odd/1.json", content)
+    await sync.synchronize()
+    assert served(mirror) == {"tiny": 1}
+    assert mirror.complete
+    assert sync.refused == {"odd"}
+    assert not (mirror.repository / "odd").exists()
+
+
+async def test_a_model_over_the_limit_is_refused_and_named(
+    bucket: Bucket, mirror: Mirror, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bucket.publish()
+    sync = Synchronizer(bucket.remote, mirror, selects=everything, most=100)
+    await sync.synchronize()
+    assert (sync.refused, mirror.complete) == ({"tiny"}, True)
+    assert "model_store.max_model_bytes is 100" in caplog.text
+
+
+async def test_what_there_is_no_room_for_comes_once_there_is(
+    bucket: Bucket,
+    mirror: Mirror,
+    sync: Synchronizer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await bucket.publish()
+    with monkeypatch.context() as full:
+        full.setattr(fetch, "_RESERVE_BYTES", 2**60)
+        await sync.synchronize()
+        await sync.synchronize()
+        assert (served(mirror), sync.refused, mirror.complete) == ({}, {"tiny"}, True)
+    assert caplog.text.count("are free") == 1
+    await sync.synchronize()
+    assert (served(mirror), sync.refused) == ({"tiny": 1}, set())
+
+
+async def test_a_fault_of_ours_with_one_model_leaves_the_others_alone(
+    bucket: Bucket, mirror: Mirror, sync: Synchronizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bucket.publish()
+    await bucket.publish(model="other")
+    accept = mirror.accept
+
+    def broken(model: str, digest: str, files: Any) -> None:
+        if model == "other":
+            raise RecursionError("too deep")
+        accept(model, digest, files)
+
+    monkeypatch.setattr(mirror, "accept", broken)
+    await sync.synchronize()
+    assert (served(mirror), sync.refused) == ({"tiny": 1}, {"other"})
+
+
+async def test_weights_beside_a_model_that_did_not_change_come_again_as_a_file_of_their_own(
+    bucket: Bucket, mirror: Mirror, sync: Synchronizer
+) -> None:
+    """ONNX's reader refuses them where they have another link."""
+    await bucket.publish()
+    file = bucket.local / "tiny" / "1" / "model.onnx"
+    onnx.save(onnx.load(file), file, save_as_external_data=True, location="w.bin", size_threshold=0)
+    await bucket.push(again=True)
+    await sync.synchronize()
+    (bucket.local / "tiny" / "labels.txt").write_text("a\nb\nc\nd\n")
+    await bucket.push(again=True)
+    await sync.synchronize()
+    here = mirror.repository / "tiny"
+    assert (here / "labels.txt").read_text() == "a\nb\nc\nd\n"
+    assert (here / "1" / "w.bin").stat().st_nlink == 1
+    assert (here / "1" / "model.onnx").stat().st_nlink == 2
+    onnx.load(here / "1" / "model.onnx")
+    assert not sync.refused
