@@ -6,6 +6,11 @@
 {{- include "shoal.checkModels" . -}}
 {{- include "shoal.checkLabels" . -}}
 {{- include "shoal.checkGrace" . -}}
+{{- include "shoal.checkExtras" . -}}
+{{- include "shoal.checkNetwork" . -}}
+{{- include "shoal.checkTest" . -}}
+{{- include "shoal.checkOperators" . -}}
+{{- include "shoal.checkNamespace" . -}}
 {{- if regexMatch "^[0-9]" .Release.Name -}}
 {{- fail (printf "release %q: Services are named after it, and their names begin with a letter" .Release.Name) -}}
 {{- end -}}
@@ -31,15 +36,160 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The settings of all pods by what they are called in the values, as JSON. */}}
+{{- define "shoal.podSettings" -}}
+{{- $parts := pick .Values.kubernetes "router" "batcher" "worker" "image_retention" "test" -}}
+{{- range $name, $pods := .Values.kubernetes.pools | default dict -}}{{- $_ := set $parts (printf "pools.%s" $name) ($pods | default dict) -}}{{- end -}}
+{{- toJson $parts -}}
+{{- end -}}
+
 {{- define "shoal.checkLabels" -}}
-{{- $parts := pick .Values.kubernetes "router" "batcher" "worker" "image_retention" -}}
-{{- range $name, $pods := .Values.kubernetes.pools | default dict -}}{{- $_ := set $parts (printf "pools.%s" $name) $pods -}}{{- end -}}
-{{- $taken := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "shoal.dev/pool" "shoal.dev/batcher" -}}
-{{- range $part, $pods := $parts -}}
-{{- range $label, $_ := ($pods | default dict).labels | default dict -}}
+{{- $taken := (.Files.Get "defaults.json" | fromJson).own.labels -}}
+{{- range $part, $pods := include "shoal.podSettings" . | fromJson -}}
+{{- range $label, $_ := $pods.labels | default dict -}}
 {{- if has $label $taken -}}
 {{- fail (printf "kubernetes.%s.labels: %s: pods are selected by it, so the chart alone sets it" $part $label) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A name that is there twice is refused by the API, in the middle of an upgrade. */}}
+{{- define "shoal.checkExtras" -}}
+{{- $own := (.Files.Get "defaults.json" | fromJson).own -}}
+{{- $variables := $own.variables -}}
+{{- $secrets := .Values.kubernetes.secrets -}}
+{{- if or $secrets.object_store_environment $secrets.model_store_environment -}}
+{{- $variables = concat $variables (list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY") -}}
+{{- end -}}
+{{- range $part, $pods := include "shoal.podSettings" . | fromJson -}}
+{{- include "shoal.checkNames" (dict "where" (printf "kubernetes.%s.extra_env" $part) "items" $pods.extra_env "taken" $variables) -}}
+{{- include "shoal.checkNames" (dict "where" (printf "kubernetes.%s.extra_volumes" $part) "items" $pods.extra_volumes "taken" $own.volumes) -}}
+{{- $there := list -}}
+{{- range $pods.extra_volumes -}}{{- $there = append $there .name -}}{{- end -}}
+{{- $paths := list -}}
+{{- range $pods.extra_volume_mounts -}}
+{{- $path := clean .mountPath -}}
+{{- if not (has .name $there) -}}
+{{- fail (printf "kubernetes.%s.extra_volume_mounts: %s: extra_volumes has no such volume" $part .name) -}}
+{{- end -}}
+{{- $taken := has $path $own.folders -}}
+{{- range $own.trees -}}
+{{- if or (eq $path .) (hasPrefix (printf "%s/" .) $path) -}}{{- $taken = true -}}{{- end -}}
+{{- end -}}
+{{- if $taken -}}{{- fail (printf "kubernetes.%s.extra_volume_mounts: %s is the chart's own" $part $path) -}}{{- end -}}
+{{- if has $path $paths -}}{{- fail (printf "kubernetes.%s.extra_volume_mounts: %s is there twice" $part $path) -}}{{- end -}}
+{{- $paths = append $paths $path -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* where, items: each with a name, taken: names that the chart has itself. */}}
+{{- define "shoal.checkNames" -}}
+{{- $names := list -}}
+{{- range .items | default list -}}
+{{- if has .name $.taken -}}{{- fail (printf "%s: %s is the chart's own" $.where .name) -}}{{- end -}}
+{{- if has .name $names -}}{{- fail (printf "%s: %s is there twice" $.where .name) -}}{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "shoal.checkNetwork" -}}
+{{- $policies := .Values.kubernetes.network_policies -}}
+{{- if and $policies.egress.enabled (not $policies.enabled) -}}
+{{- fail "kubernetes.network_policies: egress.enabled goes with enabled: true" -}}
+{{- end -}}
+{{- $gateway := .Values.kubernetes.gateway -}}
+{{- if and $gateway.enabled (not $gateway.parent_refs) -}}
+{{- fail "kubernetes.gateway: parent_refs is missing: a route belongs to a Gateway" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "shoal.checkTest" -}}
+{{- $test := .Values.kubernetes.test -}}
+{{- if ne (empty $test.key_secret) (empty $test.model) -}}
+{{- fail "kubernetes.test: key_secret and model go together: a picture needs both, health neither" -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Kinds that an operator brings: without it the API refuses them when half of the release is there already. Only a real
+cluster says what it has; what renders without one (helm template, helm lint) knows Kubernetes' own kinds alone, and lacks
+those of the API's aggregation, which every cluster has.
+*/}}
+{{- define "shoal.checkOperators" -}}
+{{- $cluster := .Values.kubernetes -}}
+{{- $monitoring := $cluster.monitoring -}}
+{{- $scaling := $cluster.autoscaling -}}
+{{- $wanted := list -}}
+{{- if $monitoring.enabled -}}
+{{- $wanted = append $wanted (list "monitoring.coreos.com/v1" "PodMonitor" "the Prometheus operator" "kubernetes.monitoring.enabled: false") -}}
+{{- if $monitoring.rules -}}
+{{- $wanted = append $wanted (list "monitoring.coreos.com/v1" "PrometheusRule" "the Prometheus operator" "kubernetes.monitoring.rules: false") -}}
+{{- end -}}
+{{- end -}}
+{{- if or $scaling.pools $scaling.batchers $scaling.router -}}
+{{- $wanted = append $wanted (list "keda.sh/v1alpha1" "ScaledObject" "KEDA" "nothing in kubernetes.autoscaling.pools, .batchers and .router") -}}
+{{- end -}}
+{{- if $cluster.gateway.enabled -}}
+{{- $wanted = append $wanted (list "gateway.networking.k8s.io/v1" $cluster.gateway.kind "the Gateway API" "kubernetes.gateway.enabled: false") -}}
+{{- end -}}
+{{- $versions := .Capabilities.APIVersions -}}
+{{- if $versions.Has "apiregistration.k8s.io/v1" -}}
+{{- $kinds := $versions.Has "apiregistration.k8s.io/v1/APIService" -}}
+{{- range $wanted -}}
+{{- $has := $versions.Has (index . 0) -}}
+{{- if $kinds -}}{{- $has = $versions.Has (printf "%s/%s" (index . 0) (index . 1)) -}}{{- end -}}
+{{- if not $has -}}
+{{- fail (printf "this cluster has no %s (%s), which %s brings: install that first, or set %s" (index . 1) (index . 0) (index . 2) (index . 3)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Pods that ask for more than Pod Security's `restricted` allows, as JSON: each by its name, with the level that they need
+(baseline or privileged) and the volumes for which. All else of a pod is the chart's, and within `restricted`.
+*/}}
+{{- define "shoal.podSecurity" -}}
+{{- $way := include "shoal.way" . -}}
+{{- $models := include "shoal.modelsVolume" . | fromYamlArray -}}
+{{- $pods := dict -}}
+{{- range $name, $settings := pick .Values.kubernetes "router" "batcher" "image_retention" "test" -}}
+{{- $volumes := $settings.extra_volumes | default list -}}
+{{- if and (eq $name "router") (eq $way "volume") -}}{{- $volumes = concat $volumes $models -}}{{- end -}}
+{{- if not (and (has $name (list "image_retention" "test")) (not $settings.enabled)) -}}{{- $_ := set $pods (replace "_" "-" $name) $volumes -}}{{- end -}}
+{{- end -}}
+{{- range $pool, $pooled := include "shoal.pools" . | fromJson -}}
+{{- $_ := set $pods (printf "worker-%s" $pool) (concat ($pooled.pods.extra_volumes | default list) $models) -}}
+{{- end -}}
+{{- $found := dict -}}
+{{- range $pod, $volumes := $pods -}}
+{{- $kinds := list -}}
+{{- range $volumes -}}{{- $kinds = concat $kinds (omit . "name" | keys) -}}{{- end -}}
+{{- $more := without ($kinds | uniq | sortAlpha) "configMap" "csi" "downwardAPI" "emptyDir" "ephemeral" "persistentVolumeClaim" "projected" "secret" -}}
+{{- if $more -}}
+{{- $_ := set $found $pod (dict "level" (ternary "privileged" "baseline" (has "hostPath" $more)) "volumes" $more) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
+{{/* What the namespace's label refuses would else be told by events of ReplicaSets alone. Asks only where it may matter. */}}
+{{- define "shoal.checkNamespace" -}}
+{{- $pods := include "shoal.podSecurity" . | fromJson -}}
+{{- if and $pods .Values.kubernetes.namespace.look_up -}}
+{{- $label := "pod-security.kubernetes.io/enforce" -}}
+{{- $enforced := dig "metadata" "labels" dict (lookup "v1" "Namespace" "" .Release.Namespace) -}}
+{{- $enforced = get ($enforced | default dict) $label -}}
+{{- $refused := list -}}
+{{- range $pod, $needs := $pods -}}
+{{- if or (eq $enforced "restricted") (and (eq $enforced "baseline") (eq $needs.level "privileged")) -}}
+{{- $refused = append $refused (printf "%s (%s)" $pod (join ", " $needs.volumes)) -}}
+{{- end -}}
+{{- end -}}
+{{- if $refused -}}
+{{- fail (printf "namespace %s has the label %s=%s, which refuses the volumes of %s: give models by kubernetes.model_store.volume.persistent_volume_claim or sync, leave such extra_volumes out, or have the namespace's owner lower the label" .Release.Namespace $label $enforced (join ", " $refused)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
