@@ -12,7 +12,7 @@ import pytest
 
 from support import server_side_apply as ssa
 from support.api_server import OPERATORS, Cluster, api_server
-from support.chart import CHART, HELM, SCENARIOS, helm
+from support.chart import CHART, HELM, ROOT, SCENARIOS, helm
 from support.rendered import Rendered
 from support.server_side_apply import Conflict, Manager
 
@@ -173,6 +173,28 @@ def test_a_number_is_handed_over_before_it_is_left_out(release: Release, more: s
     release.cluster.scale(WORKER, 9, HPA)
     release.do("upgrade")
     assert release.pods() == 9
+
+
+def test_the_chapters_way_to_hand_over(release: Release) -> None:
+    (lines,) = re.findall(r"```sh\n(name=.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
+    release.do("install")
+    release.shell(lines)
+    assert (release.pods(), release.pods(ROUTER)) == (6, 2)
+    release.do("upgrade", "--set", "kubernetes.pools.default.scaled_elsewhere=true")
+    assert release.pods() == 6
+    release.do(
+        "upgrade", "--set", "kubernetes.pools.default.scaled_elsewhere=true", "--set", "pools.default.replicas=2"
+    )
+    assert release.pods() == 6
+
+
+def test_a_number_in_the_values_that_is_there_already_is_no_conflict(release: Release) -> None:
+    release.do("install")
+    release.cluster.scale(WORKER, 8, "kubectl")
+    release.do("upgrade", "--set", "pools.default.replicas=8")
+    assert ".spec.replicas" in release.refused("upgrade", "--set", "pools.default.replicas=7")
+    release.do("upgrade", "--set", "pools.default.replicas=7", "--force-conflicts")
+    assert release.pods() == 7
 
 
 def test_nothing_is_changed_by_an_upgrade_that_would_give_a_number_up(release: Release) -> None:
