@@ -105,7 +105,7 @@ extra_env:
   - {name: HTTPS_PROXY, value: "http://proxy:3128"}
   - {name: FROM_A_SECRET, valueFrom: {secretKeyRef: {name: shoal-keys, key: keys.json}}}
 extra_volumes:
-  - {name: authorities, configMap: {name: shoal-service}}
+  - {name: authorities, secret: {secretName: shoal-keys}}
   - {name: cache, emptyDir: {sizeLimit: 1Gi}}
 extra_volume_mounts:
   - {name: authorities, mountPath: /etc/ssl/own, readOnly: true}

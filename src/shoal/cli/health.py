@@ -57,4 +57,4 @@ async def _status(check: Method[HealthCheckRequest, HealthCheckResponse], servic
         answer = await check(HealthCheckRequest(service=service), timeout_seconds, ())
     except ShoalError as error:
         return str(error)
-    return HealthCheckResponse.ServingStatus.Name(answer.status)
+    return str(HealthCheckResponse.ServingStatus.Name(answer.status))
