@@ -156,7 +156,7 @@ async def test_pictures_go_through_every_pod(running: Running) -> None:
 
 
 async def test_helm_test_has_a_picture_answered(running: Running) -> None:
-    assert EMBEDDED in await running.cluster.run_pod("shoal-test")
+    assert "compute is the whole batch" in await running.cluster.run_pod("shoal-test")
 
 
 async def test_containers_have_no_rights(running: Running) -> None:
