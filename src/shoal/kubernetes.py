@@ -6,11 +6,11 @@ given as Kubernetes knows it, and Kubernetes checks it.
 
 from __future__ import annotations
 
-from posixpath import normpath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from shoal.kubernetes_extras import ExtraMounts, ExtraVariables, ExtraVolumes  # noqa: TC001 - pydantic reads them
 from shoal.kubernetes_monitoring import Autoscaling, Monitoring
 from shoal.kubernetes_network import Gateway, NetworkPolicies
 from shoal.section import HttpAddress, Name, ObjectName, Port, Quantity, Raw, Section, StoreUrl
@@ -34,71 +34,6 @@ def _no_selector(labels: dict[str, str]) -> dict[str, str]:
     if taken := sorted(SELECTOR_LABELS & labels.keys()):
         raise ValueError(f"{', '.join(taken)}: pods are selected by it, so the chart alone sets it")
     return labels
-
-
-OWN_VARIABLES = frozenset({"HOME", "POD_NAME"})
-"""Environment variables that the chart sets in every pod that needs them."""
-
-OWN_VOLUMES = frozenset(
-    {"service", "home", "tmp", "keys", "shm", "models", "run", "tls", "object-store", "model-store", "test"}
-)
-"""Names of the chart's volumes."""
-
-OWN_FOLDERS = frozenset({"/tmp", "/dev/shm", "/models"})  # noqa: S108 - of pods
-"""Where the chart mounts volumes of its own; below them there is room for others."""
-
-OWN_TREES = frozenset({"/etc/shoal", "/var/lib/shoal"})
-"""The same, and below them there is none."""
-
-Named = Annotated[Raw, Field(json_schema_extra={"required": ["name"]})]
-"""An object of Kubernetes' own that has a ``name``."""
-
-Mount = Annotated[Raw, Field(json_schema_extra={"required": ["name", "mountPath"]})]
-"""A ``VolumeMount`` of Kubernetes."""
-
-
-def _names(items: list[Raw], own: frozenset[str]) -> set[str]:
-    """The items' names.
-
-    Raises:
-        ValueError: an item has none, two share one, or it is among ``own``.
-    """
-    names: set[str] = set()
-    for item in items:
-        name = item.get("name")
-        if not isinstance(name, str) or not name:
-            raise ValueError("each needs a name")
-        if name in names:
-            raise ValueError(f"{name} is there twice")
-        if name in own:
-            raise ValueError(f"{name} is the chart's own")
-        names.add(name)
-    return names
-
-
-def _free_variables(items: list[Raw]) -> list[Raw]:
-    _names(items, OWN_VARIABLES)
-    return items
-
-
-def _free_volumes(items: list[Raw]) -> list[Raw]:
-    _names(items, OWN_VOLUMES)
-    return items
-
-
-def _free_paths(items: list[Raw]) -> list[Raw]:
-    seen: set[str] = set()
-    for item in items:
-        path = item.get("mountPath")
-        if not isinstance(path, str) or not path.startswith("/"):
-            raise ValueError("each needs a mountPath")
-        path = normpath(path)
-        if path in seen:
-            raise ValueError(f"{path} is there twice")
-        if path in OWN_FOLDERS or any(path == tree or path.startswith(f"{tree}/") for tree in OWN_TREES):
-            raise ValueError(f"{path} is the chart's own")
-        seen.add(path)
-    return items
 
 
 PodLabels = Annotated[dict[str, str], AfterValidator(_no_selector)]
@@ -286,11 +221,11 @@ class Pods(Section):
     """Of the pods, beside the chart's own, such as ``azure.workload.identity/use: "true"``."""
     annotations: dict[str, str] = Field(default_factory=dict)
     """Of the pods."""
-    extra_env: Annotated[list[Named], AfterValidator(_free_variables)] = Field(default_factory=list)
+    extra_env: ExtraVariables = Field(default_factory=list)
     """Kubernetes' ``EnvVar`` objects, for every container: a proxy, a certificate's path. Secrets by ``valueFrom``."""
-    extra_volumes: Annotated[list[Named], AfterValidator(_free_volumes)] = Field(default_factory=list)
+    extra_volumes: ExtraVolumes = Field(default_factory=list)
     """Kubernetes' ``Volume`` objects."""
-    extra_volume_mounts: Annotated[list[Mount], AfterValidator(_free_paths)] = Field(default_factory=list)
+    extra_volume_mounts: ExtraMounts = Field(default_factory=list)
     """Kubernetes' ``VolumeMount`` objects of these volumes, for every container."""
     scratch_size: Quantity = "256Mi"
     """What a pod may write to ``/tmp``, and again to Shoal's home; one that writes more is evicted."""

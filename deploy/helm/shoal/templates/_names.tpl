@@ -82,25 +82,6 @@ replicas: {{ .replicas | int }}
 {{- end -}}
 {{- end -}}
 
-{{/*
-Before the number of a Deployment that is there is left to somebody else: the API sets a field that its only owner gives up
-to its default, one pod. An owner beside the one who deploys (who owns the selector, too) keeps it. As shoal.replicas.
-*/}}
-{{- define "shoal.checkHandOver" -}}
-{{- $name := include "shoal.name" . -}}
-{{- $live := lookup "apps/v1" "Deployment" .root.Release.Namespace $name -}}
-{{- $replicas := dig "spec" "replicas" 0 $live | int -}}
-{{- $held := list -}}
-{{- range dig "metadata" "managedFields" list $live -}}
-{{- $fields := dig "fieldsV1" "f:spec" dict . -}}
-{{- if hasKey $fields "f:replicas" -}}{{- $held = append $held (ternary "deployer" "other" (hasKey $fields "f:selector")) -}}{{- end -}}
-{{- end -}}
-{{- if and (gt $replicas 1) $held (not (has "other" $held)) -}}
-{{- $object := dict "apiVersion" "apps/v1" "kind" "Deployment" "metadata" (dict "name" $name "namespace" .root.Release.Namespace) "spec" (dict "replicas" $replicas) -}}
-{{- fail (printf "Deployment %s has %d pods, and only this release's manifest says so: without `replicas` in it the API would make it 1 at once. Have another owner hold the number first (docs/deploy.md, \"Who scales\"), then upgrade:\n  echo '%s' | kubectl apply --server-side --field-manager=shoal-scaling --validate=false -f -" $name $replicas (toJson $object)) -}}
-{{- end -}}
-{{- end -}}
-
 {{/* Not empty where an autoscaler has the say about a Deployment's replicas. root: $, component, name: pool or batcher. */}}
 {{- define "shoal.autoscaled" -}}
 {{- $scaling := .root.Values.kubernetes.autoscaling -}}
