@@ -1,6 +1,6 @@
 """Writes what chart and chapter take from the service file's models, or with --check says whether that is current.
 
-values.schema.json, values.yaml and defaults.json of the chart, and the tables of docs/deploy.md.
+values.schema.json, values.yaml, defaults.json and README.md of the chart, and the tables of docs/deploy.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pydantic_core import PydanticUndefined
 
 from shoal.batcher import process as batcher
 from shoal.batching import host as worker
-from shoal.kubernetes import Kubernetes, ModelSync
+from shoal.kubernetes import SELECTOR_LABELS, Kubernetes, ModelSync
+from shoal.kubernetes_extras import OWN_FOLDERS, OWN_TREES, OWN_VARIABLES, OWN_VOLUMES
 from shoal.router.drain import HAND_OVER_SECONDS, Departure
 from shoal.section import Section
 from shoal.spec import Pool, Service
@@ -34,6 +35,7 @@ TABLES = ("pools", "models")
 """Sections whose keys are names of the user's: the chart must not give any, for Helm would add them to the user's."""
 
 _WIDTH = 116
+_AS_WORKER = "Keys: those of `kubernetes.worker` but `service_account`."
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9/._-]*")
 _KEYWORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
@@ -49,6 +51,7 @@ def generate(chapter: str) -> dict[Path, str]:
         CHART / "values.schema.json": _json(schema()),
         CHART / "values.yaml": values(),
         CHART / "defaults.json": _json(defaults()),
+        CHART / "README.md": readme(),
         CHAPTER: with_tables(chapter),
     }
 
@@ -193,6 +196,13 @@ def defaults() -> dict[str, Any]:
     return {
         "pool": Pool().model_dump(exclude_none=True),
         "sync": ModelSync().model_dump(exclude_none=True),
+        "own": {
+            "labels": sorted(SELECTOR_LABELS),
+            "variables": sorted(OWN_VARIABLES),
+            "volumes": sorted(OWN_VOLUMES),
+            "folders": sorted(OWN_FOLDERS),
+            "trees": sorted(OWN_TREES),
+        },
         "drain_seconds": {
             "envoy": int(router.drain_seconds),
             "router": int(router.drain_seconds + HAND_OVER_SECONDS),
@@ -204,6 +214,45 @@ def defaults() -> dict[str, Any]:
 
 def _json(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2) + "\n"
+
+
+# README.md
+
+_ABOUT = """\
+# Shoal
+
+Image inference that batches references before the load balancer and decodes each picture once, beside the model.
+
+```sh
+helm install shoal oci://registry.example/charts/shoal --version {version} --namespace vision -f shoal.yaml --wait
+helm test shoal --namespace vision --logs
+```
+
+The values are Shoal's service file: `shoal up -f shoal.yaml` takes the same on one machine. What has no default is a
+comment in `values.yaml`. Unknown keys, values out of range and contradictions end the installation before anything is
+made. A Secret with API keys (`shoal keys create`) has to be there; its name is `kubernetes.secrets.keys`. How the parts
+work together, upgrades, scaling and networks: the chapter "Deploy" of Shoal's documentation, `docs/deploy.md`.
+
+Written by `make chart`.
+"""
+
+
+def readme() -> str:
+    """A table for each section of the values; nested keys by their path, a user's names as ``<name>``."""
+    texts = documentation(Service)
+    parts = [_ABOUT.replace("{version}", _version())]
+    for key, field in Service.model_fields.items():
+        (kind,) = _models_in(field.annotation)
+        section = None if key in TABLES else getattr(Service(), key)
+        rows = _rows(kind, section, f"{key}.<name>." if section is None else f"{key}.")
+        parts.append(f"## {key}\n\n{texts[key]}\n\n| key | default | consequence |\n|---|---|---|\n" + "\n".join(rows))
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _version() -> str:
+    """The chart's, without asking for a YAML reader."""
+    (found,) = re.findall(r"^version: (\S+)$", (CHART / "Chart.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+    return str(found)
 
 
 # docs/deploy.md
@@ -223,7 +272,7 @@ def tables() -> str:
         (kind,) = _models_in(field.annotation)
         text = documentation(Kubernetes)[key]
         if key in TABLES:
-            parts.append(f"### kubernetes.{key}\n\n{text} Keys: those of `kubernetes.worker` but `service_account`.\n")
+            parts.append(f"### kubernetes.{key}\n\n{text} {_AS_WORKER}\n")
             continue
         rows = "\n".join(_rows(kind, kind(), ""))
         parts.append(f"### kubernetes.{key}\n\n{text}\n\n| key | default | consequence |\n|---|---|---|\n{rows}\n")
@@ -236,12 +285,15 @@ def _rows(kind: type[BaseModel], section: BaseModel | None, prefix: str) -> Iter
     for key, field in kind.model_fields.items():
         value = field.get_default(call_default_factory=True) if section is None else getattr(section, key)
         inner = _models_in(field.annotation)
-        if inner and isinstance(value, dict):  # names of the user's
+        text = texts.get(key, "").replace("|", chr(92) + "|")
+        if kind is Kubernetes and key in TABLES:
+            yield f"| `{prefix}{key}.<name>` | none | {text} {_AS_WORKER} |"
+        elif inner and isinstance(value, dict):  # names of the user's
             yield from _rows(inner[0], None, f"{prefix}{key}.<name>.")
         elif inner:
             yield from _rows(inner[0], value if isinstance(value, BaseModel) else None, f"{prefix}{key}.")
         else:
-            yield f"| `{prefix}{key}` | {_default(value)} | {texts[key].replace('|', chr(92) + '|')} |"
+            yield f"| `{prefix}{key}` | {_default(value)} | {text} |"
 
 
 def _default(value: Any) -> str:  # noqa: ANN401 - any JSON value

@@ -1,7 +1,11 @@
 # Shoal itself: everything that `shoal serve …` runs in a cluster. From the repository's root:
 #   docker build --file deploy/docker/shoal.Dockerfile --tag shoal:0.1.0 .
 
-FROM python:3.13-slim-trixie AS build
+# The same bytes at every build, for every platform that the tag has. Of a newer one, the digest is what this says:
+#   docker buildx imagetools inspect python:3.13-slim-trixie --format '{{json .Manifest.Digest}}'
+ARG PYTHON=python:3.13-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285
+
+FROM ${PYTHON} AS build
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
@@ -15,7 +19,7 @@ RUN python -m pip install --no-cache-dir --constraint constraints.txt setuptools
  && python -m pip --python /opt/shoal/bin/python install --no-cache-dir --constraint constraints.txt --requirement shoal.txt
 
 # The same base: it has the shared libpython that the batcher's fast front needs.
-FROM python:3.13-slim-trixie
+FROM ${PYTHON}
 LABEL org.opencontainers.image.title="Shoal" \
       org.opencontainers.image.description="Image inference that batches references before the load balancer." \
       org.opencontainers.image.licenses="Apache-2.0"

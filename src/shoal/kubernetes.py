@@ -6,21 +6,14 @@ given as Kubernetes knows it, and Kubernetes checks it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from shoal.kubernetes_extras import ExtraMounts, ExtraVariables, ExtraVolumes  # noqa: TC001 - pydantic reads them
 from shoal.kubernetes_monitoring import Autoscaling, Monitoring
-from shoal.section import HttpAddress, Name, Port, Section, StoreUrl
-
-Raw: TypeAlias = dict[str, Any]
-"""An object of Kubernetes' own, passed on as it is."""
-
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$")]
-"""Of Kubernetes: ``500m``, ``2Gi``."""
-
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
-"""Of a Kubernetes object."""
+from shoal.kubernetes_network import Gateway, NetworkPolicies
+from shoal.section import HttpAddress, Name, ObjectName, Port, Quantity, Raw, Section, StoreUrl
 
 CountOrPercent = Annotated[str, Field(pattern=r"^[0-9]+%$")] | Annotated[int, Field(ge=0)]
 """Pods: ``1``, ``25%``."""
@@ -63,6 +56,8 @@ class Image(Section):
     """The name within the registry."""
     tag: str | None = None
     """None: the chart's ``appVersion``."""
+    digest: str | None = Field(default=None, pattern="^sha256:[0-9a-f]{64}$")
+    """What the tag has to lead to, ``sha256:…``. None: whatever it leads to when a node pulls it."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """As Kubernetes' ``imagePullPolicy``."""
 
@@ -210,7 +205,7 @@ class ServiceAccount(Section):
 
 
 class Pods(Section):
-    """Where the pods of a part run, and how many may be away."""
+    """Where the pods of a part run, and what they have beside the chart's own."""
 
     node_selector: dict[str, str] = Field(default_factory=dict)
     """Labels of nodes."""
@@ -218,16 +213,41 @@ class Pods(Section):
     """Kubernetes' own objects."""
     affinity: Raw = Field(default_factory=dict)
     """Kubernetes' own object."""
-    topology_spread: list[Raw] | None = None
-    """Kubernetes' ``topologySpreadConstraints``; the chart adds the selector. None: over nodes, as far as that goes."""
     priority_class: ObjectName | None = None
     """A PriorityClass."""
+    runtime_class: ObjectName | None = None
+    """A RuntimeClass, such as ``nvidia`` where it isn't the nodes' default."""
     labels: PodLabels = Field(default_factory=dict)
     """Of the pods, beside the chart's own, such as ``azure.workload.identity/use: "true"``."""
     annotations: dict[str, str] = Field(default_factory=dict)
     """Of the pods."""
+    extra_env: ExtraVariables = Field(default_factory=list)
+    """Kubernetes' ``EnvVar`` objects, for every container: a proxy, a certificate's path. Secrets by ``valueFrom``."""
+    extra_volumes: ExtraVolumes = Field(default_factory=list)
+    """Kubernetes' ``Volume`` objects."""
+    extra_volume_mounts: ExtraMounts = Field(default_factory=list)
+    """Kubernetes' ``VolumeMount`` objects of these volumes, for every container."""
+    scratch_size: Quantity = "256Mi"
+    """What a pod may write to ``/tmp``, and again to Shoal's home; one that writes more is evicted."""
+
+    @model_validator(mode="after")
+    def _mounted_volumes_are_there(self) -> Pods:
+        there = {volume["name"] for volume in self.extra_volumes}
+        if unknown := {str(mount.get("name")) for mount in self.extra_volume_mounts} - there:
+            raise ValueError(f"extra_volume_mounts: {', '.join(sorted(unknown))}: extra_volumes has no such volume")
+        return self
+
+
+class ReplicatedPods(Pods):
+    """Those of a Deployment: how many there are, and how many may be away."""
+
+    topology_spread: list[Raw] | None = None
+    """Kubernetes' ``topologySpreadConstraints``; the chart adds the selector. None: over nodes, as far as that goes."""
     max_unavailable: CountOrPercent = 1
     """Pods that the draining of nodes may take away at once (PodDisruptionBudget)."""
+    scaled_elsewhere: bool = False
+    """Whether somebody else says how many there are, such as an autoscaler of yours: the chart then leaves ``replicas``
+    out, and a new Deployment begins with 1. What ``autoscaling`` names is so by itself."""
 
 
 class RouterService(Section):
@@ -241,7 +261,7 @@ class RouterService(Section):
     """For the cloud's load balancer."""
 
 
-class RouterPods(Pods):
+class RouterPods(ReplicatedPods):
     """Envoy, and beside it what keeps its configuration current."""
 
     replicas: int = Field(default=2, ge=1, le=1000)
@@ -261,7 +281,7 @@ class RouterPods(Pods):
     service_account: ServiceAccount = ServiceAccount()
 
 
-class BatcherPods(Pods):
+class BatcherPods(ReplicatedPods):
     """The shared batcher, and those of models with ``batchers``."""
 
     replicas: int = Field(default=1, ge=1, le=64)
@@ -276,15 +296,14 @@ class BatcherPods(Pods):
     service_account: ServiceAccount = ServiceAccount()
 
 
-class PoolPods(Pods):
+class PoolPods(ReplicatedPods):
     """A pool's pods: a worker each, with ``engine: triton`` beside its own Triton."""
 
     gpus: int | None = Field(default=None, ge=0, le=64)
     """Of each pod. None: 1 with a Triton in the pod, else 0."""
     gpu_resource: str = Field(default="nvidia.com/gpu", pattern="^[a-z0-9.-]+/[A-Za-z0-9._-]+$")
-    """What the device plugin calls them, such as ``nvidia.com/mig-1g.10gb``."""
-    runtime_class: ObjectName | None = None
-    """A RuntimeClass, such as ``nvidia`` where it isn't the nodes' default."""
+    """What the device plugin calls them: a slice, such as ``nvidia.com/mig-1g.10gb``, or a turn on a GPU, such as
+    ``nvidia.com/gpu.shared``."""
     shared_memory: Quantity = "1Gi"
     """The size of ``/dev/shm``, which worker and Triton share. Counts as their memory."""
     allow_client_shared_memory: bool | None = None
@@ -304,6 +323,9 @@ class PoolPods(Pods):
     GPU may not be there."""
     termination_grace_seconds: GraceSeconds = 75
     """1 s to be left alone, 30 s for batches in flight, 30 s for Triton's own end, and some to spare."""
+    scratch_size: Quantity = "4Gi"
+    """What a pod may write to ``/tmp``, where Triton unpacks Python environments, and again to Shoal's home, where
+    OpenVINO keeps compiled models; one that writes more is evicted."""
 
 
 class WorkerPods(PoolPods):
@@ -312,33 +334,53 @@ class WorkerPods(PoolPods):
     service_account: ServiceAccount = ServiceAccount()
 
 
-class ImageRetention(Section):
+class ImageRetention(Pods):
     """A CronJob that deletes pictures older than ``object_store.retention_hours``."""
 
     enabled: bool = False
     """Off, since the bucket may hold more than Shoal's pictures, and its own lifecycle rules cost nothing."""
     schedule: str = "17 * * * *"
     """When, as cron has it."""
-    labels: PodLabels = Field(default_factory=dict)
-    """Of its pod, beside the chart's own."""
     resources: Raw = Field(default_factory=lambda: _resources("50m", "128Mi", "512Mi"))
     """Of its pod."""
     service_account: ServiceAccount = ServiceAccount()
 
 
-def _monitoring_namespace() -> list[Raw]:
-    return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
-
-
-class NetworkPolicies(Section):
-    """Who may open connections to pods; what they open themselves isn't limited."""
+class HelmTest(Pods):
+    """What ``helm test`` runs: a pod that asks the router for its health, and has a picture answered."""
 
     enabled: bool = True
-    """Needs a network that follows NetworkPolicies; another ignores them."""
-    clients: list[Raw] = Field(default_factory=list)
-    """Kubernetes' ``NetworkPolicyPeer`` objects: who may call the router. Empty: everybody."""
-    monitoring: list[Raw] = Field(default_factory=_monitoring_namespace)
-    """Who may read metrics. Empty: nobody."""
+    """Whether the release has it. Nothing runs before ``helm test``."""
+    key_secret: ObjectName | None = None
+    """A Secret with an API key under ``api_key``. None: health alone is asked."""
+    model: Name | None = None
+    """A model that the key may ask. Goes with ``key_secret``."""
+    task: Literal["classify", "detect", "segment"] = "classify"
+    """The model's."""
+    target: str | None = None
+    """``HOST:PORT``, or ``https://HOST[:PORT]``. None: the router's Service, which with TLS its certificate has to
+    name."""
+    ca_secret: ObjectName | None = None
+    """With TLS: a Secret with ``ca.crt``, whom to trust, such as the one that cert-manager keeps the certificate in.
+    None: the public authorities."""
+    timeout_seconds: int = Field(default=60, ge=1, le=3600)
+    """For health, which may have to come yet, and again for the picture."""
+    resources: Raw = Field(default_factory=lambda: _resources("50m", "128Mi", "512Mi"))
+    """Of its containers."""
+
+    @model_validator(mode="after")
+    def _key_and_model(self) -> HelmTest:
+        if (self.key_secret is None) != (self.model is None):
+            raise ValueError("key_secret and model go together: a picture needs both, health neither")
+        return self
+
+
+class Namespace(Section):
+    """The release's namespace."""
+
+    look_up: bool = True
+    """Whether the chart reads the namespace's Pod Security label where pods ask for more than ``restricted`` allows, to
+    say so before anything is made. It takes the right to ``get`` that Namespace."""
 
 
 class Kubernetes(Section):
@@ -355,5 +397,8 @@ class Kubernetes(Section):
     """A pool's name, and what its pods have otherwise than ``worker`` says."""
     image_retention: ImageRetention = ImageRetention()
     network_policies: NetworkPolicies = NetworkPolicies()
+    gateway: Gateway = Gateway()
+    namespace: Namespace = Namespace()
+    test: HelmTest = HelmTest()
     monitoring: Monitoring = Monitoring()
     autoscaling: Autoscaling = Autoscaling()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from shoal.section import HttpAddress, Name, Section
-
-_ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+from shoal.section import HttpAddress, Name, ObjectName, Section
 
 
 class Monitoring(Section):
@@ -80,7 +78,7 @@ class Autoscaling(Section):
     prometheus_url: HttpAddress | None = None
     """Of the Prometheus that has the recorded signals (``monitoring.rules``), such as
     ``http://prometheus-operated.monitoring.svc:9090``."""
-    authentication: _ObjectName | None = None
+    authentication: ObjectName | None = None
     """A TriggerAuthentication of KEDA's, where that Prometheus asks for one."""
     authentication_modes: list[Literal["basic", "bearer", "custom", "tls"]] = Field(default_factory=list)
     """What it holds, such as ``[bearer]``; KEDA takes nothing else of it (``authModes``)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -51,6 +51,15 @@ HttpAddress = Annotated[
     str, AfterValidator(_http_address), AfterValidator(_nobody), Field(json_schema_extra={"pattern": "^https?://"})
 ]
 """``http://…`` or ``https://…``."""
+
+Raw: TypeAlias = dict[str, Any]
+"""An object of Kubernetes' own, passed on as it is."""
+
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$")]
+"""Of Kubernetes: ``500m``, ``2Gi``."""
+
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+"""Of a Kubernetes object."""
 
 
 class Section(BaseModel):

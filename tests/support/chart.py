@@ -26,7 +26,7 @@ _ENVIRONMENT = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})
 
 def helm(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Runs helm, whatever it answers."""
-    return subprocess.run([str(HELM), *map(str, arguments)], capture_output=True, text=True, check=False)
+    return subprocess.run([str(HELM), *map(str, arguments)], capture_output=True, text=True, check=False, timeout=100)
 
 
 def render(
@@ -73,6 +73,8 @@ def there(service: Service) -> dict[str, Any]:
         named.model_store: _FILE,
         named.object_store_environment: _ENVIRONMENT,
         named.model_store_environment: _ENVIRONMENT,
+        cluster.test.key_secret: frozenset({"api_key"}),
+        cluster.test.ca_secret: frozenset({"ca.crt"}),
     }
     parts = (cluster.router, cluster.batcher, cluster.worker, cluster.image_retention)
     accounts = frozenset(part.service_account.name for part in parts if part.service_account.name)

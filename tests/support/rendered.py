@@ -55,7 +55,7 @@ class Container:
 
 @dataclass(frozen=True)
 class Pod:
-    """The pod template of a Deployment or a CronJob."""
+    """The pod template of a Deployment or a CronJob, or a Pod itself."""
 
     owner: Object
     template: Object
@@ -126,7 +126,7 @@ class Rendered:
     def pods(self) -> list[Pod]:
         deployed = [Pod(each, each["spec"]["template"]) for each in self.of("Deployment")]
         scheduled = [Pod(each, each["spec"]["jobTemplate"]["spec"]["template"]) for each in self.of("CronJob")]
-        return deployed + scheduled
+        return deployed + scheduled + [Pod(each, each) for each in self.of("Pod")]
 
     def pod(self, name: str) -> Pod:
         return next(pod for pod in self.pods if pod.name == name)
@@ -135,8 +135,8 @@ class Rendered:
         return [pod for pod in self.pods if labels.items() <= pod.labels.items()]
 
     def data(self) -> dict[str, str]:
-        """The one ConfigMap's."""
-        (found,) = self.of("ConfigMap")
+        """Of the ConfigMap that pods read."""
+        (found,) = (each for each in self.of("ConfigMap") if "service.yaml" in each.get("data", {}))
         return dict(found["data"])
 
 
@@ -153,6 +153,7 @@ def faults(rendered: Rendered) -> list[str]:
         _security,
         _secrets,
         _mounted_paths,
+        _scratch,
     )
     return [fault for check in checks for fault in check(rendered)]
 
@@ -250,10 +251,15 @@ def _probes(rendered: Rendered) -> Iterator[str]:
 
 def _references(rendered: Rendered) -> Iterator[str]:
     """What is named is there, with the keys that are wanted of it."""
-    maps = {each["metadata"]["name"]: set(each["data"]) for each in rendered.of("ConfigMap")}
-    accounts = {each["metadata"]["name"] for each in rendered.of("ServiceAccount")} | rendered.service_accounts
+    maps = {
+        each["metadata"]["name"]: {*each.get("data", {}), *each.get("binaryData", {})}
+        for each in rendered.of("ConfigMap")
+    }
+    accounts = (
+        {each["metadata"]["name"] for each in rendered.of("ServiceAccount")} | rendered.service_accounts | {"default"}
+    )
     for pod in rendered.pods:
-        if pod.spec["serviceAccountName"] not in accounts:
+        if pod.spec.get("serviceAccountName", "default") not in accounts:
             yield f"{_title(pod.owner)}: no ServiceAccount {pod.spec['serviceAccountName']}"
         for volume in pod.volumes.values():
             source = volume.get("configMap", {}).get("name") or volume.get("secret", {}).get("secretName")
@@ -311,7 +317,9 @@ def _secrets(rendered: Rendered) -> Iterator[str]:
     )
     for each in rendered.of("ConfigMap"):
         yield from (
-            f"{_title(each)}: {key} holds a secret" for key, text in each["data"].items() if telling.search(text)
+            f"{_title(each)}: {key} holds a secret"
+            for key, text in each.get("data", {}).items()
+            if telling.search(text)
         )
     for pod in rendered.pods:
         for container in pod.containers:
@@ -329,9 +337,20 @@ def _mounted_paths(rendered: Rendered) -> Iterator[str]:
                     yield f"{_title(pod.owner)}: {container.name} reads {word}, which isn't mounted"
 
 
+def _scratch(rendered: Rendered) -> Iterator[str]:
+    """No pod may fill its node's disk or memory."""
+    for pod in rendered.pods:
+        for name, volume in pod.volumes.items():
+            if "emptyDir" in volume and "sizeLimit" not in (volume["emptyDir"] or {}):
+                yield f"{_title(pod.owner)}: volume {name} may grow without an end"
+
+
 def mounted_files(rendered: Rendered, pod: Pod, container: Container) -> set[str]:
     """The files of ConfigMaps and Secrets in a container."""
-    maps = {each["metadata"]["name"]: set(each["data"]) for each in rendered.of("ConfigMap")}
+    maps = {
+        each["metadata"]["name"]: {*each.get("data", {}), *each.get("binaryData", {})}
+        for each in rendered.of("ConfigMap")
+    }
     return {
         f"{path}/{key}"
         for path, mount in container.mounts.items()

@@ -49,6 +49,7 @@ kubernetes:
   model_store: {{volume: {{nfs: {{server: nfs.example, path: /exports/models}}}}}}
   router: {{replicas: 2, concurrency: 1}}
   image_retention: {{enabled: true}}
+  test: {{key_secret: shoal-test, ca_secret: shoal-test, model: {EMBEDDED}, target: "https://{ROUTER}:8080"}}
   # The Triton that stands in for the image is older than the flag. No DNS here holds an answer back, so that routers
   # know a new worker after 5 s; the batcher leaves as slowly as in a cluster.
   worker: {{allow_client_shared_memory: false, min_ready_seconds: 10}}
@@ -120,6 +121,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
             "shoal-keys": {"keys.json": (folder / "keys.json").read_bytes()},
             "shoal-object-store": {"credentials.json": credentials()},
             "shoal-tls": {"tls.crt": certificate.certificate, "tls.key": certificate.key},
+            "shoal-test": {"api_key": key.key, "ca.crt": certificate.certificate},
         },
         {"/exports/models": models},
     )
@@ -151,6 +153,10 @@ async def test_pictures_go_through_every_pod(running: Running) -> None:
         await sent.more(24)
     assert_all_answered(sent)
     await running.cluster.check_alive()
+
+
+async def test_helm_test_has_a_picture_answered(running: Running) -> None:
+    assert "compute is the whole batch" in await running.cluster.run_pod("shoal-test")
 
 
 async def test_containers_have_no_rights(running: Running) -> None:

@@ -14,7 +14,7 @@ from shoal.cli.serve import COMMANDS
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "deploy" / "docker").glob("*.Dockerfile"))
 SHOAL = ROOT / "deploy" / "docker" / "shoal.Dockerfile"
-_TAG = re.compile(r"[\w./-]+:[\w.-]*\d[\w.-]*")
+_TAG = re.compile(r"[\w./-]+:[\w.-]*\d[\w.-]*(@sha256:[0-9a-f]{64})?")
 
 
 def instructions(file: Path) -> list[tuple[str, str]]:
@@ -22,6 +22,14 @@ def instructions(file: Path) -> list[tuple[str, str]]:
     lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     return [(keyword, rest) for line in joined.splitlines() if line for keyword, rest in [line.split(maxsplit=1)]]
+
+
+def bases(file: Path) -> list[str]:
+    """What stages begin with, by their arguments' defaults."""
+    found = instructions(file)
+    defaults = dict(rest.split("=", 1) for keyword, rest in found if keyword == "ARG")
+    words = [rest.split()[0] for keyword, rest in found if keyword == "FROM"]
+    return [re.sub(r"\$\{(\w+)\}", lambda name: defaults[name[1]], word) for word in words]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -33,9 +41,13 @@ def test_hadolint_finds_nothing(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_bases_are_pinned_by_a_tag_with_a_version(file: Path) -> None:
-    bases = [rest.split()[0] for keyword, rest in instructions(file) if keyword == "FROM"]
-    assert bases
-    assert all(_TAG.fullmatch(base) for base in bases), bases
+    assert bases(file)
+    assert all(_TAG.fullmatch(base) for base in bases(file)), bases(file)
+
+
+def test_what_is_fetched_for_our_own_image_is_pinned_by_its_digest() -> None:
+    assert len(set(bases(SHOAL))) == 1, "both stages have the same Python"
+    assert all("@sha256:" in base for base in bases(SHOAL))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

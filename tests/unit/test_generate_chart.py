@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from generate_chart import BEGIN, END, defaults, documentation, schema, sections, values, with_tables
+from generate_chart import BEGIN, CHART, END, TABLES, defaults, documentation, schema, sections, values, with_tables
 from ruamel.yaml import YAML
 
 from shoal.kubernetes import RouterPods, TritonImage
@@ -51,3 +52,25 @@ def test_tables_stand_between_their_marks() -> None:
     assert "| `volume.nfs.server` | required |" in once
     assert "stale rows" not in once
     assert with_tables(once) == once
+
+
+def leaves(tree: Any, known: set[str], path: str = "") -> dict[str, Any]:
+    """Every value of a document that is a row of its own, by its path."""
+    if path in known or not isinstance(tree, dict) or not tree:
+        return {path: tree}
+    return {k: v for key, inner in tree.items() for k, v in leaves(inner, known, f"{path}.{key}".lstrip(".")).items()}
+
+
+def test_the_readme_has_every_value_with_its_default() -> None:
+    text = (CHART / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([\w.<>]+)` \| `?(.*?)`? \| ", text, re.MULTILINE))
+    reader = YAML(typ="safe")
+    there = leaves(reader.load((CHART / "values.yaml").read_text(encoding="utf-8")), set(rows))
+    sections_alone = {path for path, value in there.items() if value == {} and path not in rows}
+    for path in there.keys() - sections_alone:
+        assert reader.load(rows[path]) == there[path], path
+    # Nothing by default, or a name of the user's within: values.yaml has a comment at most.
+    assert {path for path in rows.keys() - there.keys() if rows[path] != "none" and "<name>" not in path} <= {
+        path for path in rows if any(path.startswith(f"kubernetes.model_store.{way}.") for way in ("volume", "sync"))
+    } | {path for path in rows if path.startswith(("router.tls.", "kubernetes.autoscaling.router."))}
+    assert all(f"\n## {section}\n" in text for section in (*TABLES, "object_store", "kubernetes", "observe"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from shoal.errors import ConfigurationError
@@ -65,3 +67,52 @@ def test_errors_name_the_key(text: str, expected: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         parse(text, "s")
     assert expected in str(raised.value)
+
+
+@pytest.mark.parametrize("part", ["router", "batcher", "worker", "image_retention", "test", "pools"])
+@pytest.mark.parametrize(
+    ("key", "items", "expected"),
+    [
+        ("extra_env", "[{name: HOME, value: /}]", "HOME is the chart's own"),
+        ("extra_env", "[{value: x}]", "each needs a name"),
+        ("extra_env", "[{name: A}, {name: A}]", "A is there twice"),
+        ("extra_volumes", "[{name: models}]", "models is the chart's own"),
+        ("extra_volume_mounts", "[{name: a, mountPath: /a}]", "a: extra_volumes has no such volume"),
+        ("extra_volume_mounts", "[{name: a}]", "each needs a mountPath"),
+        ("extra_volume_mounts", "[{name: a, mountPath: relative}]", "each needs a mountPath"),
+        ("extra_volume_mounts", "[{name: a, mountPath: /dev/shm/}]", "/dev/shm is the chart's own"),
+        ("extra_volume_mounts", "[{name: a, mountPath: /x/../etc/shoal/keys}]", "/etc/shoal/keys is the chart's own"),
+        ("extra_volume_mounts", "[{name: a, mountPath: /a}, {name: a, mountPath: /a/}]", "/a is there twice"),
+    ],
+)
+def test_what_pods_have_of_their_own_stays_theirs(part: str, key: str, items: str, expected: str) -> None:
+    where = "pools: {default: {%s: %s}}" if part == "pools" else part + ": {%s: %s}"
+    with pytest.raises(ConfigurationError, match=re.escape(expected)):
+        parse(f"kubernetes: {{{where % (key, items)}}}", "s")
+
+
+def test_what_is_added_is_passed_on() -> None:
+    text = (
+        "kubernetes: {batcher: {extra_env: [{name: A, value: b}], extra_volumes: [{name: v, emptyDir: {}}], "
+        "extra_volume_mounts: [{name: v, mountPath: /tmp/v}]}}"
+    )
+    batcher = parse(text, "s").kubernetes.batcher
+    assert batcher.extra_env == [{"name": "A", "value": "b"}]
+    assert batcher.extra_volume_mounts == [{"name": "v", "mountPath": "/tmp/v"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("gateway: {enabled: true}", "parent_refs is missing"),
+        ("gateway: {kind: TCPRoute}", "'GRPCRoute' or 'HTTPRoute'"),
+        ("network_policies: {enabled: false, egress: {enabled: true}}", "egress.enabled goes with enabled: true"),
+        ("test: {key_secret: a}", "key_secret and model go together"),
+        ("test: {model: a}", "key_secret and model go together"),
+        ("images: {envoy: {digest: latest}}", "should match pattern"),
+        ("worker: {scratch_size: much}", "should match pattern"),
+    ],
+)
+def test_a_cluster_is_told_what_goes_together(text: str, expected: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(expected)):
+        parse(f"kubernetes: {{{text}}}", "s")

@@ -32,6 +32,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "up": Command("shoal.cli.up:up", "local", "Run the whole service on this machine."),
     "status": Command("shoal.cli.status:status", "local", "Say what is running here, and where."),
+    "health": Command("shoal.cli.health:health", "router", "Ask a service, here or elsewhere, whether it serves."),
     "down": Command("shoal.cli.status:down", "local", "Drain the service and stop it."),
     "classify": Command("shoal.cli.classify:classify", "", "Label pictures."),
     "detect": Command("shoal.cli.classify:detect", "", "Find boxes in pictures."),

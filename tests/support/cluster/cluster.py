@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
+from base64 import b64decode
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,20 +34,20 @@ class Cluster:
         self._objects = objects
         self._folder = folder
         self._leaving: set[asyncio.Task[None]] = set()
-        self._config_maps = {each["metadata"]["name"]: dict(each["data"]) for each in self._of("ConfigMap")}
+        self._config_maps = {each["metadata"]["name"]: _files(each) for each in self._of("ConfigMap")}
 
     async def start(self) -> None:
         """Returns once every Deployment is there."""
         async with asyncio.TaskGroup() as starting:
             for deployment in self._of("Deployment"):
-                for _ in range(deployment["spec"]["replicas"]):
+                for _ in range(deployment["spec"].get("replicas", 1)):
                     starting.create_task(self._add(deployment))
 
     async def roll(self, name: str) -> None:
         """Replaces a Deployment's pods as its strategy says; returns once no old one is left."""
         deployment = next(each for each in self._of("Deployment") if each["metadata"]["name"] == name)
         update = deployment["spec"]["strategy"]["rollingUpdate"]
-        replicas = deployment["spec"]["replicas"]
+        replicas = deployment["spec"].get("replicas", 1)
         surge = _pods(update["maxSurge"], replicas, math.ceil)
         for old in list(self.pods[name]):
             if not surge:
@@ -66,7 +67,14 @@ class Cluster:
     async def run_job(self, name: str) -> str:
         """Runs a CronJob's pod once, and answers what its container said."""
         job = next(each for each in self._of("CronJob") if each["metadata"]["name"] == name)
-        pod = self._make(name, job["spec"]["jobTemplate"]["spec"]["template"])
+        return await self._run_once(name, job["spec"]["jobTemplate"]["spec"]["template"])
+
+    async def run_pod(self, name: str) -> str:
+        """Runs a Pod that ends by itself, as `helm test` does, and answers what its last containers said."""
+        return await self._run_once(name, next(each for each in self._of("Pod") if each["metadata"]["name"] == name))
+
+    async def _run_once(self, name: str, template: dict[str, Any]) -> str:
+        pod = self._make(name, template)
         try:
             await pod.start()
             await pod.finish()
@@ -145,6 +153,11 @@ class Cluster:
 
     def _of(self, kind: str) -> Iterator[dict[str, Any]]:
         return (each for each in self._objects if each["kind"] == kind)
+
+
+def _files(config_map: dict[str, Any]) -> dict[str, str | bytes]:
+    binary = config_map.get("binaryData", {})
+    return {**config_map.get("data", {}), **{name: b64decode(content) for name, content in binary.items()}}
 
 
 @asynccontextmanager

@@ -6,6 +6,11 @@
 {{- include "shoal.checkModels" . -}}
 {{- include "shoal.checkLabels" . -}}
 {{- include "shoal.checkGrace" . -}}
+{{- include "shoal.checkExtras" . -}}
+{{- include "shoal.checkNetwork" . -}}
+{{- include "shoal.checkTest" . -}}
+{{- include "shoal.checkOperators" . -}}
+{{- include "shoal.checkNamespace" . -}}
 {{- if regexMatch "^[0-9]" .Release.Name -}}
 {{- fail (printf "release %q: Services are named after it, and their names begin with a letter" .Release.Name) -}}
 {{- end -}}
@@ -31,16 +36,79 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The settings of all pods by what they are called in the values, as JSON. */}}
+{{- define "shoal.podSettings" -}}
+{{- $parts := pick .Values.kubernetes "router" "batcher" "worker" "image_retention" "test" -}}
+{{- range $name, $pods := .Values.kubernetes.pools | default dict -}}{{- $_ := set $parts (printf "pools.%s" $name) ($pods | default dict) -}}{{- end -}}
+{{- toJson $parts -}}
+{{- end -}}
+
 {{- define "shoal.checkLabels" -}}
-{{- $parts := pick .Values.kubernetes "router" "batcher" "worker" "image_retention" -}}
-{{- range $name, $pods := .Values.kubernetes.pools | default dict -}}{{- $_ := set $parts (printf "pools.%s" $name) $pods -}}{{- end -}}
-{{- $taken := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "shoal.dev/pool" "shoal.dev/batcher" -}}
-{{- range $part, $pods := $parts -}}
-{{- range $label, $_ := ($pods | default dict).labels | default dict -}}
+{{- $taken := (.Files.Get "defaults.json" | fromJson).own.labels -}}
+{{- range $part, $pods := include "shoal.podSettings" . | fromJson -}}
+{{- range $label, $_ := $pods.labels | default dict -}}
 {{- if has $label $taken -}}
 {{- fail (printf "kubernetes.%s.labels: %s: pods are selected by it, so the chart alone sets it" $part $label) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A name that is there twice is refused by the API, in the middle of an upgrade. */}}
+{{- define "shoal.checkExtras" -}}
+{{- $own := (.Files.Get "defaults.json" | fromJson).own -}}
+{{- $variables := $own.variables -}}
+{{- $secrets := .Values.kubernetes.secrets -}}
+{{- if or $secrets.object_store_environment $secrets.model_store_environment -}}
+{{- $variables = concat $variables (list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY") -}}
+{{- end -}}
+{{- range $part, $pods := include "shoal.podSettings" . | fromJson -}}
+{{- include "shoal.checkNames" (dict "where" (printf "kubernetes.%s.extra_env" $part) "items" $pods.extra_env "taken" $variables) -}}
+{{- include "shoal.checkNames" (dict "where" (printf "kubernetes.%s.extra_volumes" $part) "items" $pods.extra_volumes "taken" $own.volumes) -}}
+{{- $there := list -}}
+{{- range $pods.extra_volumes -}}{{- $there = append $there .name -}}{{- end -}}
+{{- $paths := list -}}
+{{- range $pods.extra_volume_mounts -}}
+{{- $path := clean .mountPath -}}
+{{- if not (has .name $there) -}}
+{{- fail (printf "kubernetes.%s.extra_volume_mounts: %s: extra_volumes has no such volume" $part .name) -}}
+{{- end -}}
+{{- $taken := has $path $own.folders -}}
+{{- range $own.trees -}}
+{{- if or (eq $path .) (hasPrefix (printf "%s/" .) $path) -}}{{- $taken = true -}}{{- end -}}
+{{- end -}}
+{{- if $taken -}}{{- fail (printf "kubernetes.%s.extra_volume_mounts: %s is the chart's own" $part $path) -}}{{- end -}}
+{{- if has $path $paths -}}{{- fail (printf "kubernetes.%s.extra_volume_mounts: %s is there twice" $part $path) -}}{{- end -}}
+{{- $paths = append $paths $path -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* where, items: each with a name, taken: names that the chart has itself. */}}
+{{- define "shoal.checkNames" -}}
+{{- $names := list -}}
+{{- range .items | default list -}}
+{{- if has .name $.taken -}}{{- fail (printf "%s: %s is the chart's own" $.where .name) -}}{{- end -}}
+{{- if has .name $names -}}{{- fail (printf "%s: %s is there twice" $.where .name) -}}{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "shoal.checkNetwork" -}}
+{{- $policies := .Values.kubernetes.network_policies -}}
+{{- if and $policies.egress.enabled (not $policies.enabled) -}}
+{{- fail "kubernetes.network_policies: egress.enabled goes with enabled: true" -}}
+{{- end -}}
+{{- $gateway := .Values.kubernetes.gateway -}}
+{{- if and $gateway.enabled (not $gateway.parent_refs) -}}
+{{- fail "kubernetes.gateway: parent_refs is missing: a route belongs to a Gateway" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "shoal.checkTest" -}}
+{{- $test := .Values.kubernetes.test -}}
+{{- if ne (empty $test.key_secret) (empty $test.model) -}}
+{{- fail "kubernetes.test: key_secret and model go together: a picture needs both, health neither" -}}
 {{- end -}}
 {{- end -}}
 

@@ -61,7 +61,7 @@ labels:
 {{/* root: $, image: a key of kubernetes.images. */}}
 {{- define "shoal.image" -}}
 {{- $image := get .root.Values.kubernetes.images .image -}}
-{{- with $image.registry }}{{ . }}/{{ end }}{{ $image.repository }}:{{ $image.tag | default .root.Chart.AppVersion }}
+{{- with $image.registry }}{{ . }}/{{ end }}{{ $image.repository }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ with $image.digest }}@{{ . }}{{ end }}
 {{- end -}}
 
 {{/* root: $, component: router, batcher, worker or image-retention. */}}
@@ -71,19 +71,14 @@ labels:
 {{- end -}}
 
 {{/*
-How many pods a Deployment is to have. Under an autoscaler: as many as it has now, for a key that is taken out of a
-Deployment is set to 1 by the API. As shoal.metadata, component, name: pool or batcher, replicas: without an autoscaler.
+A Deployment's `replicas`. Nothing where somebody else has the say, for who writes it into a manifest owns it: the API
+then refuses what the other wrote, or takes it back. As shoal.metadata, component, name: pool or batcher, replicas, settings.
 */}}
 {{- define "shoal.replicas" -}}
-{{- if include "shoal.autoscaled" . -}}
-{{- $live := (lookup "apps/v1" "Deployment" .root.Release.Namespace (include "shoal.name" .)).spec | default dict -}}
-{{- $scaling := .root.Values.kubernetes.autoscaling -}}
-{{- $defaults := get (.root.Files.Get "monitoring/scaling.json" | fromJson) (ternary "pool" .component (eq .component "worker")) -}}
-{{- $scale := $scaling.router -}}
-{{- if ne .component "router" -}}{{- $scale = get (ternary $scaling.batchers $scaling.pools (eq .component "batcher")) .name -}}{{- end -}}
-{{- $live.replicas | default $scale.min_replicas | default $defaults.min_replicas | int -}}
+{{- if or (include "shoal.autoscaled" .) .settings.scaled_elsewhere -}}
+{{- include "shoal.checkHandOver" . -}}
 {{- else -}}
-{{- .replicas | int -}}
+replicas: {{ .replicas | int }}
 {{- end -}}
 {{- end -}}
 

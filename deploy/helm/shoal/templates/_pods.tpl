@@ -1,6 +1,8 @@
 {{/* What the pods of every part have. root: $, component, settings: of its pods, and pool or batcher. */}}
 {{- define "shoal.pod" -}}
+{{- if ne .component "test" }}
 serviceAccountName: {{ include "shoal.serviceAccount" . }}
+{{- end }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .root.Values.kubernetes.images.pull_secrets }}
@@ -94,15 +96,25 @@ imagePullPolicy: {{ (get .root.Values.kubernetes.images .image).pull_policy }}
 {{- end -}}
 {{- end -}}
 
-{{/* The volumes of every pod that reads the service file. */}}
+{{/* What the user adds to a list, if anything, on lines of its own. Of the list [items, indentation]. */}}
+{{- define "shoal.extra" -}}
+{{- with index . 0 }}{{ toYaml . | nindent (index $ 1) }}{{ end -}}
+{{- end -}}
+
+{{/* A volume that a pod may write to. settings: of the pods, name. */}}
+{{- define "shoal.scratchVolume" -}}
+- name: {{ .name }}
+  emptyDir: {sizeLimit: {{ .settings.scratch_size | quote }}}
+{{- end -}}
+
+{{/* The volumes of every pod that reads the service file, and the user's. root: $, settings: of the pods. */}}
 {{- define "shoal.commonVolumes" -}}
 - name: service
   configMap:
-    name: {{ include "shoal.name" (dict "root" . "parts" (list "service")) }}
-- name: home
-  emptyDir: {}
-- name: tmp
-  emptyDir: {}
+    name: {{ include "shoal.name" (dict "root" .root "parts" (list "service")) }}
+{{ include "shoal.scratchVolume" (dict "settings" .settings "name" "home") }}
+{{ include "shoal.scratchVolume" (dict "settings" .settings "name" "tmp") }}
+{{- include "shoal.extra" (list .settings.extra_volumes 0) }}
 {{- end -}}
 
 {{- define "shoal.keysVolume" -}}
