@@ -52,7 +52,8 @@ def wrap(model: onnx.ModelProto, recipe: Recipe) -> Wrapped:
     wrapped = onnx.ModelProto()
     wrapped.CopyFrom(model)
     size_inputs.fill(wrapped)
-    _keep_outputs(wrapped, recipe)
+    head = recipe.head or keys.DEFAULT_HEAD[recipe.task]
+    _keep_outputs(wrapped.graph, needed(head, [value.name for value in wrapped.graph.output]))
     picture = picture_input(wrapped)
     channels_first = _channels_first(picture)
     height, width = _size(picture, recipe, channels_first=channels_first)
@@ -60,7 +61,6 @@ def wrap(model: onnx.ModelProto, recipe: Recipe) -> Wrapped:
     if picture.type.tensor_type.elem_type != TensorProto.UINT8 or channels_first or recipe.channel_order == "bgr":
         _prepend(wrapped, picture, recipe, channels_first=channels_first)
     wrapped = _with_inferred_shapes(wrapped)
-    _drop_counts(wrapped)
     outputs = tuple(_output(value, recipe.batching.max_batch_size) for value in wrapped.graph.output)
     return Wrapped(wrapped, Tensor(picture_input(wrapped).name, "uint8", (height, width, _CHANNELS)), outputs)
 
@@ -198,26 +198,10 @@ def _with_inferred_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     return inferred
 
 
-def _keep_outputs(model: onnx.ModelProto, recipe: Recipe) -> None:
-    """Leaves out what the head doesn't read, such as hidden states: it would be computed, and carried, for nobody."""
-    head = recipe.head or keys.DEFAULT_HEAD[recipe.task]
-    kept = needed(head, [value.name for value in model.graph.output])
-    _remove_outputs(model, [value for value in model.graph.output if value.name not in kept])
-
-
-def _drop_counts(model: onnx.ModelProto) -> None:
-    """Leaves out single numbers, such as TensorFlow's num_detections.
-
-    No head reads them, and no config.pbtxt can name a tensor without dimensions.
-    """
-    counts = [value for value in model.graph.output if len(shape_of(value)) == 1]
-    if len(counts) < len(model.graph.output):
-        _remove_outputs(model, counts)
-
-
-def _remove_outputs(model: onnx.ModelProto, values: list[onnx.ValueInfoProto]) -> None:
-    for value in values:
-        model.graph.output.remove(value)
+def _keep_outputs(graph: onnx.GraphProto, wanted: tuple[str, ...]) -> None:
+    """Leaves the others out: they would be computed, and carried, for nobody."""
+    for value in [value for value in graph.output if value.name not in wanted]:
+        graph.output.remove(value)
 
 
 def _output(value: onnx.ValueInfoProto, max_batch_size: int) -> Tensor:
