@@ -81,15 +81,15 @@ def _first(wanted: Iterable[str], names: Iterable[str]) -> str | None:
     return next((name for name in wanted if name in known), None)
 
 
-def needed(head: str, names: Sequence[str]) -> set[str]:
+def needed(head: str, names: Sequence[str]) -> tuple[str, ...]:
     """Those of a model's outputs that ``head`` reads; all of them where names don't tell."""
     if head == "boxes_scores" and (boxes := box_outputs(names)):
-        return {name for name in (boxes.boxes, boxes.scores, boxes.classes) if name}
+        return tuple(name for name in (boxes.boxes, boxes.scores, boxes.classes) if name)
     if head == "detr" and (queries := query_outputs(names)):
-        return set(queries)
+        return queries
     if head in _NAMED and (name := _first(_NAMED[head], names)):
-        return {name}
-    return set(names)
+        return (name,)
+    return tuple(names)
 
 
 _NAMED: Final = {"softmax": _LOGITS, "probabilities": ("probabilities", "probs")}

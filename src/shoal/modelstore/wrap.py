@@ -62,7 +62,6 @@ def wrap(model: onnx.ModelProto, recipe: Recipe) -> Wrapped:
     if picture.type.tensor_type.elem_type != TensorProto.UINT8 or channels_first or recipe.channel_order == "bgr":
         _prepend(wrapped, picture, recipe, channels_first=channels_first)
     wrapped = _with_inferred_shapes(wrapped, was_open=was_open)
-    _drop_counts(wrapped)
     outputs = tuple(_output(value, recipe.batching.max_batch_size) for value in wrapped.graph.output)
     return Wrapped(wrapped, Tensor(picture_input(wrapped).name, "uint8", (height, width, CHANNELS)), outputs)
 
@@ -196,18 +195,7 @@ def _read_by_head(graph: onnx.GraphProto, recipe: Recipe) -> tuple[str, ...]:
     """Those that the head reads, if there are others: hidden states would be computed, and carried, for nobody."""
     names = [value.name for value in graph.output]
     kept = needed(recipe.head or keys.DEFAULT_HEAD[recipe.task], names)
-    return tuple(name for name in names if name in kept) if len(kept) < len(names) else ()
-
-
-def _drop_counts(model: onnx.ModelProto) -> None:
-    """Leaves out single values, such as TensorFlow's num_detections or the best class's name.
-
-    No head reads them, and no config.pbtxt can name a tensor without dimensions.
-    """
-    counts = [value for value in model.graph.output if len(shape_of(value)) == 1]
-    if len(counts) < len(model.graph.output):
-        for value in counts:
-            model.graph.output.remove(value)
+    return kept if len(kept) < len(names) else ()
 
 
 def _complete(value: onnx.ValueInfoProto, declared: onnx.TypeProto, *, was_open: bool) -> None:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from shoal.errors import ConfigurationError, ShoalError, Unavailable
-from shoal.modelstore import pbtxt, reader, repository
+from shoal.modelstore import keys, pbtxt, reader, repository
 from shoal.modelstore.fault import Report
 from shoal.triton.steer import original
 from shoal.watch import changes
@@ -42,7 +42,7 @@ class Source(Protocol):
 
     @property
     def refused(self) -> Mapping[str, str]:
-        """Those that can't be served, as of the last ``offers``: name to reason."""
+        """Those that are meant to be served and can't be, as of the last ``offers``: name to reason."""
         ...
 
     async def offers(self) -> Mapping[str, Offer]:
@@ -120,6 +120,10 @@ class StoreSource:
         return {name: Offer(models[name], _identity(models[name].path)) for name in names}
 
 
+class _Foreign(ConfigurationError):
+    """A model that says nothing of Shoal, and that the service file doesn't name."""
+
+
 class TritonSource:
     """What a Triton has ready, or loads when it is asked to."""
 
@@ -133,18 +137,23 @@ class TritonSource:
         self._offers: dict[str, Offer] = {}
         self._unlabelled: dict[str, str] = {}
         """Models whose labels the server doesn't tell, and why."""
+        self._foreign = Refusals()
+        """Models that nobody means to be served here."""
         self.refused = Refusals()
         """See ``Source``."""
 
     async def offers(self) -> Mapping[str, Offer]:
         """See ``Source``."""
         versions = await self._versions()
-        refused = []
+        refused, foreign = [], []
         for name, version in versions.items():
             try:
                 await self._look(name, version)
             except Unavailable:
                 raise
+            except _Foreign as error:
+                foreign.append(name)
+                self._foreign.note(name, str(error))
             except ShoalError as error:
                 refused.append(name)
                 self.refused.note(name, str(error))
@@ -153,6 +162,7 @@ class TritonSource:
                 refused.append(name)
                 self.refused.note(name, f"what the server says of it makes no sense: {error!r}")
         self.refused.keep(refused)
+        self._foreign.keep(foreign)
         self._offers = {name: offer for name, offer in self._offers.items() if name in versions}
         return self._offers
 
@@ -195,7 +205,8 @@ class TritonSource:
         report = Report(name)
         # Somebody else's model is asked for nothing before it is known to be one for Shoal.
         if reader.from_server(message, version, (), report) is None:
-            raise ConfigurationError("; ".join(map(str, report.errors)))
+            means_us = keys.TASK in message.parameters or name in self._service.exact_models(self._pool)
+            raise (ConfigurationError if means_us else _Foreign)("; ".join(map(str, report.errors)))
         config = reader.from_server(message, version, await self._labels(name, message), report)
         if config is None:
             raise ConfigurationError("; ".join(map(str, report.errors)))
