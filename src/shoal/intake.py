@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
     from pathlib import Path
 
 TEXT_BYTES: Final = 2**20
@@ -67,7 +68,7 @@ def not_utf8(error: UnicodeDecodeError) -> str:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BufferedReader]:
     """``path`` for reading, if it is a regular file, or a link to one.
 
     Raises:

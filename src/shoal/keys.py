@@ -135,11 +135,11 @@ def load_keys(path: Path) -> KeyRing:
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
     try:
-        return KeyRing(Key.model_validate(entry) for entry in _entries(intake.parse_json(text)))
+        return KeyRing(Key.model_validate(entry) for entry in _entries(intake.parse_json(text, unique=True)))
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {_describe(error)}") from None
     except ValueError:  # its text may quote a secret
-        raise ConfigurationError(f"{path}: not JSON in UTF-8") from None
+        raise ConfigurationError(f"{path}: not JSON in UTF-8, nested too deep, or with a name twice") from None
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None
 

@@ -17,7 +17,7 @@ from shoal import intake
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import onnx
 
@@ -132,7 +132,7 @@ def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from _of_nodes(graph.node)
 
 
-def _of_nodes(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+def _of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
     for attribute in (attribute for node in nodes for attribute in node.attribute):
         if attribute.HasField("t"):
             yield attribute.t

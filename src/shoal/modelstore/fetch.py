@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from shoal.modelstore.remote import Progress, Remote
 
 _MODELS = frozenset(Path(runtime.filename).suffix for runtime in RUNTIMES.values())
-_MAX_CONFIG_BYTES = 2**20
 _RESERVE_BYTES = 2**24
 """Of the disk, left free."""
 
@@ -57,7 +56,7 @@ async def wanted(remote: Remote, model: str, published: Collection[int], *, ever
 
 
 async def _served(remote: Remote, model: str, published: Collection[int], entry: Entry) -> list[int]:
-    text = await remote.read(model, entry, _MAX_CONFIG_BYTES)
+    text = await remote.read(model, entry, pbtxt.LARGEST_BYTES)
     try:
         policy = pbtxt.parse(text.decode()).version_policy
     except (UnicodeDecodeError, text_format.ParseError) as error:

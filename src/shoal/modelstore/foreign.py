@@ -84,7 +84,7 @@ def add_configured(
         ConfigurationError: a file is wrong, or the place; the store is as before.
     """
     try:
-        text = intake.read_text(config)
+        text = intake.read_text(config, pbtxt.LARGEST_BYTES)
         message = pbtxt.parse(text)
     except OSError as error:
         raise ConfigurationError(f"{config}: can't be read: {error.strerror}") from error

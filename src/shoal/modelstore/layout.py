@@ -10,6 +10,8 @@ from shoal.errors import ConfigurationError
 from shoal.modelstore.values import dtype_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx
 
 CHANNELS: Final = 3
@@ -64,7 +66,7 @@ def _may_be(dim: onnx.TensorShapeProto.Dimension) -> bool:
     return dim.dim_value == CHANNELS or dim.dim_value <= 0
 
 
-def _by_name(dims: onnx.TensorShapeProto) -> bool | None:
+def _by_name(dims: Sequence[onnx.TensorShapeProto.Dimension]) -> bool | None:
     names = [dims[axis].dim_param.lower() for axis in (1, 3)]
     first, last = ("channel" in name or name in _NAMES for name in names)
     return None if first == last else first

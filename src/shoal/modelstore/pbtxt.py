@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf import json_format, text_format
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from shoal.modelstore.fault import Report
 
 FILE = "config.pbtxt"
+LARGEST_BYTES = 2**18
+"""Of the file; protobuf's parser takes seconds for a megabyte of some texts."""
 
 Message: TypeAlias = Any
 """A protobuf message; tritonclient ships no types."""
@@ -42,22 +45,35 @@ def load(path: Path, report: Report) -> Message | None:
 
     Fields that only a newer Triton may know are noted and left out.
     """
-    try:
-        text = intake.read_text(path)
-    except FileNotFoundError:
-        report.error(path, "", "missing; `shoal model add` writes one, and any Triton model repository has it")
-        return None
-    except OSError as error:
-        report.error(path, "", f"can't be read: {error.strerror}")
-        return None
-    except UnicodeDecodeError as error:
-        report.error(path, "", intake.not_utf8(error))
+    text = _text(path, report)
+    if text is None:
         return None
     faults, rest = pbtxt_faults.find(text, parse)
     for fault in faults:
         told = report.note if fault.unknown_field else report.error
         told(path, f"line {fault.line}" if fault.line else "", fault.message)
-    return parse(rest) if all(fault.unknown_field for fault in faults) else None
+    if not all(fault.unknown_field for fault in faults):
+        return None
+    try:
+        return parse(rest)
+    except text_format.ParseError:
+        report.error(path, "", f"{len(faults)} faults are named; there are more")
+        return None
+
+
+def _text(path: Path, report: Report) -> str | None:
+    try:
+        content = intake.read(path, LARGEST_BYTES)
+        if not content.startswith(BOM_UTF8):
+            return content.decode().replace("\r\n", "\n")
+        report.error(path, "line 1", "begins with a byte order mark, which Triton can't read; save it without one")
+    except FileNotFoundError:
+        report.error(path, "", "missing; `shoal model add` writes one, and any Triton model repository has it")
+    except OSError as error:
+        report.error(path, "", f"can't be read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        report.error(path, "", intake.not_utf8(error))
+    return None
 
 
 def parse(text: str) -> Message:

@@ -35,6 +35,22 @@ _LIMITS: ClientConfig = {"timeout": timedelta(hours=1), "read_timeout": timedelt
 """A large file takes its time; a connection on which nothing comes is given up."""
 _REFUSED = re.compile(r"\b40[13] |AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch")
 """In the text of a LIST's error, which has no kind of its own."""
+_WRONG = (
+    (re.compile("RequestTimeTooSkewed"), "this machine's clock and the store's differ by too much"),
+    (
+        re.compile("without LOCATION|PermanentRedirect|AuthorizationHeaderMalformed"),
+        "the bucket is in another region; --region, or model_store.region, names it",
+    ),
+)
+_ANSWER = re.compile(r"status code: (4\d\d) ")
+_PASSING = frozenset({"408", "425", "429"})
+_AWAY = (
+    (re.compile("dns error|failed to lookup"), "its name can't be found"),
+    (re.compile("[Cc]ertificate|UnknownIssuer"), "its certificate isn't trusted"),
+    (re.compile("InvalidContentType|corrupt message"), "it speaks no TLS"),
+    (re.compile("Connection refused"), "the connection is refused"),
+    (re.compile("timed out|TimedOut"), "it takes too long"),
+)
 
 
 class Progress(Protocol):
@@ -220,13 +236,18 @@ class Remote:
 
     def _fault(self, error: Exception, what: str) -> ShoalError:
         text = str(error)
+        if wrong := next((told for pattern, told in _WRONG if pattern.search(text)), ""):
+            return ConfigurationError(f"{self.name}: {wrong}")
         if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _REFUSED.search(text):
             return ConfigurationError(f"{self.name}: the store doesn't let these credentials {what}")
         if "NoSuchBucket" in text:
             return NotFound(f"{self.name}: no such bucket")
         if isinstance(error, FileNotFoundError):
             return NotFound(f"{self.name}: {_missing(error)} is missing there")
-        return Unavailable(f"{self.name}: the store is away ({type(error).__name__} at {what})")
+        if (answer := _ANSWER.search(text)) and answer[1] not in _PASSING:
+            return ConfigurationError(f"{self.name}: what answers there says {answer[1]} to {what}; is it an S3 API?")
+        why = next((told for pattern, told in _AWAY if pattern.search(text)), type(error).__name__)
+        return Unavailable(f"{self.name}: the store is away ({why}, at {what})")
 
 
 def _missing(error: Exception) -> str:

@@ -9,7 +9,7 @@ from shoal.errors import ConfigurationError
 from shoal.modelstore.build import refuse_link
 from shoal.modelstore.check import check_folder
 from shoal.modelstore.edit import with_batching
-from shoal.modelstore.pbtxt import FILE
+from shoal.modelstore.pbtxt import FILE, LARGEST_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def settle(folder: Path, *, instances: int, batch: int) -> str:
     """
     refuse(folder)
     path = folder / FILE
-    before = intake.read(path).decode()
+    before = intake.read_text(path, LARGEST_BYTES)
     known = set(map(str, check_folder(folder).errors))
     try:
         after = with_batching(before, instances=instances, batch=batch)

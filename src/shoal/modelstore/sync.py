@@ -77,6 +77,8 @@ class Synchronizer:
         self._seen: dict[str, Mapping[int, Mark]] = {}
         """What was published of a model when we were last done with it, well or badly."""
         self._refused: set[str] = set()
+        self._short: set[str] = set()
+        """The models that the disk had no room for."""
         self._told: set[str] = set()
         """The models that the Triton was told to load since we, or it, started."""
         self._turn = asyncio.Lock()
@@ -100,7 +102,8 @@ class Synchronizer:
             self._forget(chosen)
             await self._load_missing()
             self._mirror.completed()
-            metrics.SYNC_SUCCESS.set_to_current_time()
+            if not self._short:
+                metrics.SYNC_SUCCESS.set_to_current_time()
 
     @property
     def refused(self) -> frozenset[str]:
@@ -120,8 +123,9 @@ class Synchronizer:
         try:
             changed = await self._fetch(model, marks)
         except NoSpace as error:
-            if model not in self._refused:  # told once, and tried again at each look: there may be room by then
+            if model not in self._short:  # told once, and tried again at each look: there may be room by then
                 self._refuse(model, str(error))
+            self._short.add(model)
             return
         except Unavailable:
             raise
@@ -137,6 +141,7 @@ class Synchronizer:
                 metrics.SYNC_SWITCHES.labels(model).inc()
                 log.info("model %s: versions %s", model, ", ".join(map(str, changed)))
         self._seen[model] = marks
+        self._short.discard(model)
 
     async def _fetch(self, model: str, marks: Mapping[int, Mark]) -> list[int]:
         """Answers the versions that are here now; empty where nothing changed."""
@@ -183,6 +188,7 @@ class Synchronizer:
         for model in self._seen.keys() - chosen:
             del self._seen[model]
         self._refused &= chosen
+        self._short &= chosen
         metrics.SYNC_MODELS.labels("refused").set(len(self._refused))
         metrics.SYNC_MODELS.labels("here").set(len(self._mirror.models()))
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import onnx
 
 VARIES: Final = -1
-_NO_NUMBERS: Final = {TensorProto.STRING: "text", TensorProto.UNDEFINED: "untyped"}
+_NO_NUMBERS: Final[dict[int, str]] = {TensorProto.STRING: "text", TensorProto.UNDEFINED: "untyped"}
 _NO_TENSORS: Final = {
     "sequence_type": "a sequence", "map_type": "a map", "optional_type": "optional", "sparse_tensor_type": "sparse",
 }  # fmt: skip

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from shoal.modelstore import pbtxt, pbtxt_faults
 from shoal.modelstore.check import check
+from shoal.modelstore.fault import Report
 from support.tiny_models import add_tiny_classifier
 
 if TYPE_CHECKING:
@@ -155,3 +156,28 @@ def test_a_missing_backend(tiny: Path) -> None:
     file = tiny / "config.pbtxt"
     file.write_text(file.read_text().replace('backend: "onnxruntime"\n', ""))
     assert "backend: missing" in faults(tiny)[0]
+
+
+def _load(tmp_path: Path, content: bytes) -> list[str]:
+    (tmp_path / pbtxt.FILE).write_bytes(content)
+    report = Report("m")
+    assert pbtxt.load(tmp_path / pbtxt.FILE, report) is None
+    return [str(fault) for fault in report.errors]
+
+
+def test_more_unknown_fields_than_are_named_are_a_fault(tmp_path: Path) -> None:
+    faults = _load(tmp_path, b"".join(b"field_%d: 1\n" % number for number in range(100)))
+    assert faults == [f"{tmp_path / pbtxt.FILE}: 20 faults are named; there are more"]
+
+
+def test_a_byte_order_mark_is_named_for_triton_reads_none(tmp_path: Path) -> None:
+    assert "byte order mark" in _load(tmp_path, b"\xef\xbb\xbfname: 'm'\n")[0]
+
+
+def test_other_line_ends_and_scripts_move_no_fault(tmp_path: Path) -> None:
+    faults = _load(tmp_path, "# \u2028 \x85 \x0c\r\nmax_batch_siz: 3\r\nname: TYPE_X\n".encode())
+    assert [": line 2: " in fault or ": line 3: " in fault for fault in faults] == [True] * len(faults)
+
+
+def test_a_config_over_the_limit_is_refused(tmp_path: Path) -> None:
+    assert "larger than 262,144 bytes" in _load(tmp_path, b"#" * 300_000)[0]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import obstore
 import pytest
+from obstore.exceptions import GenericError
 
 from shoal.errors import ConfigurationError, NotFound, Unavailable
 from shoal.modelstore import fetch, repository
@@ -271,3 +272,31 @@ async def test_a_pull_by_force_replaces_what_cannot_be_told(bucket: Bucket, stor
         await pulled(bucket, store)
     await pulled(bucket, store, force=True)
     assert snapshot(store / "tiny") == snapshot(bucket.local / "tiny")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "reason"),
+    [
+        ("403 Forbidden: <Code>RequestTimeTooSkewed</Code>", ConfigurationError, "clock"),
+        ("Received redirect without LOCATION", ConfigurationError, "another region"),
+        ("status code: 400 Bad Request: AuthorizationHeaderMalformed", ConfigurationError, "another region"),
+        ("status code: 403 Forbidden: <Code>AccessDenied</Code>", ConfigurationError, "let these credentials list"),
+        ("status code: 404 Not Found: <html>", ConfigurationError, "says 404 to list; is it an S3 API"),
+        ("status code: 404 Not Found: <Code>NoSuchBucket</Code>", NotFound, "no such bucket"),
+        ("status code: 429 Too Many Requests", Unavailable, "is away"),
+        ("error sending request: dns error: failed to lookup address", Unavailable, "name can't be found"),
+        ("invalid peer certificate: UnknownIssuer", Unavailable, "certificate isn't trusted"),
+        ("tcp connect error: Connection refused (os error 111) s3cr3t", Unavailable, "connection is refused"),
+        ("something else s3cr3t", Unavailable, "GenericError"),
+    ],
+)
+async def test_a_store_that_cannot_be_used_is_told_by_its_cause(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, text: str, kind: type[Exception], reason: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise GenericError(text)
+
+    monkeypatch.setattr(obstore, "list", fail)
+    with pytest.raises(kind, match=f"memory://models: .*{reason}") as error:
+        await bucket.remote.published()
+    assert "s3cr3t" not in str(error.value)
