@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from shoal.batcher.queue import Entry
 from shoal.errors import Code
@@ -40,6 +40,13 @@ class SentBatch:
         return told.model_copy(update=_limits(self.settings)) if self.settings else told
 
 
+class Carrier(Protocol):
+    """The stream that a request was sent on."""
+
+    def withdraw(self, index: int) -> None:
+        """The caller of the item ``index`` has left: the worker is told."""
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class Request(Entry):
     """One unary call. Its message is opaque. Times are 0 until they come."""
@@ -55,6 +62,10 @@ class Request(Entry):
     lost: float = 0.0
     """When a stream last broke under it."""
     sent: float = 0.0
+    carrier: Carrier | None = None
+    """While it is at a worker."""
+    index: int = 0
+    """Within its carrier's items."""
     batch: SentBatch | None = None
     ended: float = 0.0
     code: Code = Code.OK
@@ -66,9 +77,19 @@ class Request(Entry):
             self.text = text[:MAX_TEXT]
         self.code, self.ended = code, monotonic()
 
+    def withdraw(self) -> None:
+        """Its caller has left: a worker that has it needn't go on."""
+        if self.carrier is not None:
+            self.carrier.withdraw(self.index)
+
     def withdraw_from(self, now: float) -> None:
         """The stream that it was sent on broke."""
-        self.lost, self.sent, self.batch = now, 0.0, None
+        self.lost, self.sent, self.batch, self.carrier = now, 0.0, None, None
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of what is remembered of it, all whose length callers choose."""
+        return len(self.message) + len(self.owner) + len(self.traceparent) + len(self.called[0]) + len(self.called[1])
 
     @property
     def sent_as(self) -> tuple[int, int]:

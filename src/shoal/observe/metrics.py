@@ -73,7 +73,7 @@ BATCHER_BATCH_SIZE = Histogram(
 )
 BATCHER_CLOSED = Counter(
     "shoal_batcher_batches_closed",
-    "Batches, by what closed them: preferred (size), delay, deadline or drain.",
+    "Batches, by what closed them: preferred (size), delay, deadline, drain, or alone (a request whose stream broke).",
     ["model", "reason"],
     registry=BATCHER,
 )
@@ -92,6 +92,12 @@ BATCHER_STREAMS = Gauge(
 )
 BATCHER_RESENT = Counter(
     "shoal_batcher_resent", "Requests queued again because their stream broke.", ["model"], registry=BATCHER
+)
+BATCHER_GIVEN_UP = Counter(
+    "shoal_batcher_given_up",
+    "Requests answered UNAVAILABLE because a stream broke under them twice, the second time alone.",
+    ["model"],
+    registry=BATCHER,
 )
 
 WORKER_REQUESTS = Counter(
