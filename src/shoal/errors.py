@@ -127,8 +127,8 @@ INTERNAL_MESSAGE = "internal error; the service's log has the details"
 _BY_CODE: dict[int, type[ShoalError]] = {
     kind.code: kind
     for kind in (
-        InvalidRequest, NotFound, Unimplemented, Unauthenticated, PermissionDenied, Overloaded, DeadlineExceeded, Cancelled,
-        Unavailable, Internal,
+        InvalidRequest, NotFound, Unimplemented, Unauthenticated, PermissionDenied, Overloaded, DeadlineExceeded,
+        Cancelled, Unavailable, Internal,
     )
 }  # fmt: skip
 

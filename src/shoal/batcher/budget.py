@@ -29,7 +29,7 @@ class Budget:
         """
         size += REQUEST_BYTES
         held = self._held.get(owner, 0) + size
-        if held > self._free:
+        if held > self._free - size:
             raise Overloaded(f"requests of {held >> 20} MiB wait already; try again later")
         self._held[owner] = held
         self._free -= size
