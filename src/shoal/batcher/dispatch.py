@@ -26,7 +26,7 @@ MAX_QUEUES = 1024
 """Bounds what callers can make a batcher keep who invent methods while no worker is there to refuse them."""
 MAX_UNSERVED_OF_ONE = 128
 """Of these, those that one caller made and no worker has vouched for: the others have room."""
-_METHOD = re.compile(r"/[!-.0-~]{1,200}/[!-.0-~]{1,200}")
+_METHOD = re.compile(r"/[!-$&-.0-~]{1,200}/[!-$&-.0-~]{1,200}")
 _MODEL = re.compile(r"[!-~]{1,256}")
 
 
