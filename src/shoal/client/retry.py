@@ -35,7 +35,8 @@ class Retry:
         """Answers what ``attempt`` answers, given the seconds it has left.
 
         Raises:
-            DeadlineExceeded: ``deadline`` (on ``clock``) passed before the first attempt.
+            DeadlineExceeded: ``deadline`` (on ``clock``) passed before the first attempt, or during a later one; then
+                it names what the one before failed of.
             Unavailable: the last attempt's, if the next one could only start after the deadline.
             ShoalError: any other error of an attempt, at once.
         """
@@ -46,9 +47,16 @@ class Retry:
                 return await attempt(left)
             except Unavailable as error:
                 failure = error
+            except DeadlineExceeded as error:
+                raise _explained(error, failure) from None
             pause = self.uniform(0.0, ceiling)
             if self.clock() + pause >= deadline:
                 break
             await self.sleep(pause)
             ceiling = min(ceiling * 2, self.maximum_seconds)
         raise failure or DeadlineExceeded("the deadline passed before the call was sent")
+
+
+def _explained(error: DeadlineExceeded, failure: Unavailable | None) -> DeadlineExceeded:
+    """A deadline alone says nothing of why there were several attempts."""
+    return DeadlineExceeded(f"{error}; the attempt before it failed: {failure}") if failure else error
