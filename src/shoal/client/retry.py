@@ -42,21 +42,25 @@ class Retry:
         """
         ceiling = self.initial_seconds
         failure: Unavailable | None = None
-        while (left := deadline - self.clock()) > 0:
-            try:
-                return await attempt(left)
-            except Unavailable as error:
-                failure = error
-            except DeadlineExceeded as error:
-                raise _explained(error, failure) from None
-            pause = self.uniform(0.0, ceiling)
-            if self.clock() + pause >= deadline:
-                break
-            await self.sleep(pause)
-            ceiling = min(ceiling * 2, self.maximum_seconds)
+        try:
+            while (left := deadline - self.clock()) > 0:
+                try:
+                    return await attempt(left)
+                except Unavailable as error:
+                    failure = error
+                except DeadlineExceeded as error:
+                    raise DeadlineExceeded(f"{error}{told(failure)}") from None
+                pause = self.uniform(0.0, ceiling)
+                if self.clock() + pause >= deadline:
+                    break
+                await self.sleep(pause)
+                ceiling = min(ceiling * 2, self.maximum_seconds)
+        except asyncio.CancelledError as cancelled:
+            cancelled.__cause__ = failure  # for whoever set a time limit: ``told`` makes a text of it
+            raise
         raise failure or DeadlineExceeded("the deadline passed before the call was sent")
 
 
-def _explained(error: DeadlineExceeded, failure: Unavailable | None) -> DeadlineExceeded:
-    """A deadline alone says nothing of why there were several attempts."""
-    return DeadlineExceeded(f"{error}; the attempt before it failed: {failure}") if failure else error
+def told(failure: BaseException | None) -> str:
+    """What a deadline's error says besides: alone it tells nothing of why there were several attempts."""
+    return f"; the attempt before it failed: {failure}" if isinstance(failure, Unavailable) else ""
