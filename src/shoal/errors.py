@@ -3,6 +3,7 @@
 ShoalError
 ├── InvalidRequest          the caller's input is wrong: bad uuid, unreadable or too large picture
 ├── NotFound                no such image, or no such model
+├── Unimplemented           no such method, or a form of message that isn't taken
 ├── Unauthenticated         no key, an unknown key, or keys of two owners
 ├── PermissionDenied        a valid key, but not for this model
 ├── Overloaded              a queue is full, or a rate limit is reached
@@ -57,6 +58,12 @@ class NotFound(ShoalError):
     """No such image or model, or not one that this caller may know of."""
 
     code = Code.NOT_FOUND
+
+
+class Unimplemented(ShoalError):
+    """No such method, or a form of message that isn't taken."""
+
+    code = Code.UNIMPLEMENTED
 
 
 class Unauthenticated(ShoalError):
@@ -120,8 +127,8 @@ INTERNAL_MESSAGE = "internal error; the service's log has the details"
 _BY_CODE: dict[int, type[ShoalError]] = {
     kind.code: kind
     for kind in (
-        InvalidRequest, NotFound, Unauthenticated, PermissionDenied, Overloaded, DeadlineExceeded, Cancelled,
-        Unavailable, Internal,
+        InvalidRequest, NotFound, Unimplemented, Unauthenticated, PermissionDenied, Overloaded, DeadlineExceeded,
+        Cancelled, Unavailable, Internal,
     )
 }  # fmt: skip
 

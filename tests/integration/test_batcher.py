@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -13,7 +15,7 @@ import pytest
 from shoal.batching.settings import BatchingSettings
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
-from support.batcher_process import batcher
+from support.batcher_process import METADATA, batcher
 from support.scripted_batches import ScriptedHandler, scripted_worker
 
 if TYPE_CHECKING:
@@ -138,3 +140,40 @@ async def test_answers_are_counted(front: str) -> None:
     async with scripted_worker({"m": running()}) as worker, batcher(front, "--balancer", worker.target) as b:
         await b.ask(b"x")
         await wait_for_metric(b, 'shoal_batcher_requests_total{code="OK",model="m"} 1.0')
+
+
+@pytest.mark.parametrize("path", ["/any.Service/%ff", "/any.Service/%C3%A9", "/any.Service/%00", "/any", "/a/b/c"])
+async def test_a_path_that_is_no_method_is_unimplemented(front: str, path: str) -> None:
+    async with scripted_worker({"m": running()}) as worker, batcher(front, "--balancer", worker.target) as b:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await b.channel.unary_unary(path)(b"x", metadata=METADATA, timeout=10)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert await b.ask(b"x") == b"x"
+
+
+def children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+async def test_an_envoy_that_dies_while_it_drains_is_told() -> None:
+    handler = ScriptedHandler()
+    async with scripted_worker({"m": handler}) as worker, batcher("envoy", "--balancer", worker.target) as b:
+        call = asyncio.ensure_future(b.ask(b"x"))
+        await handler.arrived.get()
+        b.process.send_signal(signal.SIGTERM)
+        for pid in children(b.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert await asyncio.wait_for(b.process.wait(), 15) != 0
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call
+
+
+@pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+async def test_clients_may_compress(front: str, algorithm: grpc.Compression) -> None:
+    async with scripted_worker({"m": running()}) as worker, batcher(front, "--balancer", worker.target) as b:
+        message = b"a reference" * 100
+        assert await b.call(message, metadata=METADATA, timeout=10, compression=algorithm) == message
+        bomb = bytes(20 * 2**20)
+        with pytest.raises(grpc.aio.AioRpcError, match="larger than"):
+            await b.call(bomb, metadata=METADATA, timeout=10, compression=algorithm)
+        assert await b.ask(b"x") == b"x"

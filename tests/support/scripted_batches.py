@@ -39,6 +39,7 @@ class ScriptedHandler:
     batches: list[list[batching_pb2.BatchItem]] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     abandoned: int = 0
+    withdrawn: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
     refuses: str = ""
     """A method."""
 
@@ -68,6 +69,9 @@ class ScriptedBatch:
         if late:
             await self._handler.late_go.wait()
             yield [self._handler.answer(item) for item in late]
+
+    def withdraw(self, index: int) -> None:
+        self._handler.withdrawn.put_nowait(index)
 
     def abandon(self) -> None:
         self._handler.abandoned += 1

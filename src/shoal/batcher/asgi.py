@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import os
+import re
 import struct
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from shoal.batcher.server import HEALTH_CHECK, hints_of, make_batcher, status_of, too_large
-from shoal.errors import Code, InvalidRequest
+from shoal.batcher.compression import decompress
+from shoal.batcher.server import (
+    DEFAULT_TIMEOUT_SECONDS,
+    HEALTH_CHECK,
+    Orders,
+    hints_of,
+    make_batcher,
+    status_of,
+    too_large,
+)
+from shoal.errors import Code, DeadlineExceeded, InvalidRequest
 from shoal.observe import logs
 
 if TYPE_CHECKING:
@@ -26,6 +37,8 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+log = logs.Seldom(logging.getLogger(__name__))
+
 DRAIN_PATH = "/-/drain"
 IN_FLIGHT_PATH = "/-/in-flight"
 TOKEN_HEADER = "x-shoal-token"  # noqa: S105 - the name of a header
@@ -34,13 +47,20 @@ TOKEN_VARIABLE = "SHOAL_BATCHER_TOKEN"  # noqa: S105 - the name of a variable
 
 LOOK_SECONDS = 1.0
 """How long a caller may be gone unnoticed; its deadline counts all the same."""
+ASK_SECONDS = 1.0
+"""Asking one caller takes no time, or something is wrong with it."""
 MAX_LOOKS = 1000
 """Callers asked in one look, oldest first: bounds what it costs (about 0.1 ms each)."""
 
 _WANTED = frozenset(
-    {b"content-type", b"grpc-timeout", b"traceparent", b"x-client-id", b"x-model-name", TOKEN_HEADER.encode()}
+    name.encode()
+    for name in (
+        *("content-type", "grpc-encoding", "grpc-timeout", "traceparent", "x-client-id", "x-model-name"),
+        TOKEN_HEADER,
+    )
 )  # decoding all of them would cost more than the policy
 _PREFIX = struct.Struct(">BI")
+_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
@@ -90,8 +110,10 @@ class Application:
 
     async def _unary(self, path: str, headers: Headers, receive: Receive, send: Send) -> None:
         try:
-            message = await _read_message(receive, self.batcher.max_message_bytes)
-            answer = await self._watched(self.batcher.call(path, headers, message, _timeout(headers)), receive)
+            timeout, limit = _timeout(headers), self.batcher.max_message_bytes
+            body = await _read_body(receive, limit, DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
+            message = _unframe(body, headers.get("grpc-encoding", ""), limit)
+            answer = await self._watched(self.batcher.call(path, headers, message, timeout), receive)
         except asyncio.CancelledError:  # the caller has gone: there is nobody to answer
             return
         except Exception as error:
@@ -118,13 +140,26 @@ class Application:
         disconnect; asking for each one, always, would cost more than the call itself.
         """
         loop = asyncio.get_running_loop()
-        while self._callers:
-            await asyncio.sleep(self._look_seconds)
-            for call, (since, receive) in islice(list(self._callers.items()), MAX_LOOKS):
-                long = call in self._callers and loop.time() - since >= self._look_seconds
-                if long and (await receive())["type"] == "http.disconnect":
-                    call.cancel()
-        self._looking = None
+        try:
+            while self._callers:
+                await asyncio.sleep(self._look_seconds)
+                for call, (since, receive) in islice(list(self._callers.items()), MAX_LOOKS):
+                    long = call in self._callers and loop.time() - since >= self._look_seconds
+                    if long and await self._has_left(receive):
+                        call.cancel()
+        finally:
+            self._looking = None
+
+    async def _has_left(self, receive: Receive) -> bool:
+        """Whether the caller is gone. One that can't be asked counts as there: its deadline ends its call, too."""
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                return bool((await receive())["type"] == "http.disconnect")
+        except TimeoutError:
+            log.say("slow", "a caller couldn't be asked within %g s whether it is still there", ASK_SECONDS)
+        except Exception as error:
+            log.say(type(error), "a caller couldn't be asked whether it is still there", error=error)
+        return False
 
     def _operate(self, path: str, headers: Headers) -> tuple[int, bytes]:
         """What the parent process asks: the calls in flight, after a drain has begun or without."""
@@ -136,7 +171,7 @@ class Application:
 
 
 def _make() -> Batcher:
-    logs.configure("info")  # the Python inside Envoy starts without a log
+    logs.configure(Orders.read(os.environ).log_level)  # the Python inside Envoy starts without a log
     return make_batcher()
 
 
@@ -153,34 +188,55 @@ def _timeout(headers: Headers) -> float | None:
     text = headers.get("grpc-timeout", "")
     if not text:
         return None
-    if text[-1] not in _UNITS or not text[:-1].isdigit():
-        raise InvalidRequest(f"grpc-timeout {text[:16]!r} is malformed")
-    return int(text[:-1]) * _UNITS[text[-1]]
+    if not (found := _TIMEOUT.fullmatch(text)):
+        raise InvalidRequest(f"grpc-timeout {text[:16]!r} is malformed: expected up to 8 digits and one of HMSmun")
+    return int(found[1]) * _UNITS[found[2]]
 
 
-async def _read_message(receive: Receive, limit: int) -> bytes:
-    """The one message of a unary call, without its five-byte prefix."""
-    body = b""
-    while True:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise asyncio.CancelledError
-        body = body + event["body"] if body else bytes(event["body"])
+async def _read_body(receive: Receive, limit: int, timeout_seconds: float) -> bytes:
+    """All that a unary call carries; a message and its prefix, if it is right."""
+    event = await receive()
+    if event.get("more_body"):
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await _read_more(receive, bytearray(event["body"]), limit)
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the whole message was here") from None
+    body = _body_of(event)
+    if len(body) > limit + _PREFIX.size:
+        raise too_large(limit)
+    return bytes(body)
+
+
+async def _read_more(receive: Receive, body: bytearray, limit: int) -> bytes:
+    more = True
+    while more:
         if len(body) > limit + _PREFIX.size:
             raise too_large(limit)
-        if not event.get("more_body"):
-            return _unframe(body)
+        event = await receive()
+        body += _body_of(event)
+        more = bool(event.get("more_body"))
+    if len(body) > limit + _PREFIX.size:
+        raise too_large(limit)
+    return bytes(body)
 
 
-def _unframe(body: bytes) -> bytes:
+def _body_of(event: MutableMapping[str, Any]) -> bytes:
+    if event["type"] == "http.disconnect":
+        raise asyncio.CancelledError
+    body: bytes = event["body"]
+    return body
+
+
+def _unframe(body: bytes, encoding: str, limit: int) -> bytes:
+    """The message behind its five-byte prefix, decompressed."""
     if len(body) < _PREFIX.size:
         raise InvalidRequest("the call has no complete gRPC message")
     compressed, length = _PREFIX.unpack_from(body)
-    if compressed:
-        raise InvalidRequest("compressed messages are not taken: a reference has nothing to compress")
     if length != len(body) - _PREFIX.size:
         raise InvalidRequest("the call must carry exactly one gRPC message")
-    return body[_PREFIX.size :]
+    message = body[_PREFIX.size :]
+    return decompress(message, encoding, limit) if compressed else message
 
 
 _OK_HEADERS = [(b"content-type", b"application/grpc")]

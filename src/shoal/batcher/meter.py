@@ -51,6 +51,7 @@ class QueueMeter:
         self._request_bytes = metrics.BATCHER_REQUEST_BYTES.labels(model)
         self._answer_bytes = metrics.BATCHER_ANSWER_BYTES.labels(model)
         self.resent = metrics.BATCHER_RESENT.labels(model).inc
+        self.given_up = metrics.BATCHER_GIVEN_UP.labels(model).inc
         self._codes = {code: metrics.BATCHER_REQUESTS.labels(model, code.name) for code in Code}
         self._reasons = {r: metrics.BATCHER_CLOSED.labels(model, r) for r in get_args(CloseReason)}
 

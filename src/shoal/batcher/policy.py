@@ -6,6 +6,11 @@ permit: a batch exists only where a worker has said that it can take one, so wit
 and the next batch grows. And it minds deadlines: a batch goes early when its tightest deadline would otherwise be
 missed, and a request that can't be served in time is refused when it comes, not when it is too late.
 
+A request under which a stream broke is a *suspect*: nobody knows whether it or one of its mates broke the worker. It is
+sent once more, in a batch of its own, while no other suspect is at the same worker (``quarantine.py``): so whoever is
+innocent gets an answer, and whoever is guilty breaks its second stream alone and ends there. What the worker never
+began is no suspect, and goes to the head of the queue.
+
 The server and the simulator drive the same object: each event method takes the time and answers with decisions, in the
 order in which they have to be carried out; ``wake_at`` says when ``tick`` wants to be called next.
 """
@@ -17,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 from shoal.batcher.learning import BatchTimes
+from shoal.batcher.quarantine import Quarantine
 from shoal.batcher.queue import Entry, FairQueue
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 
@@ -27,12 +33,16 @@ if TYPE_CHECKING:
 
 Stream = TypeVar("Stream", bound="Hashable")
 Item = TypeVar("Item", bound=Entry)
-CloseReason = Literal["preferred", "delay", "deadline", "drain"]
+CloseReason = Literal["preferred", "delay", "deadline", "drain", "alone"]
 
 DEFAULT_MAX_QUEUE_SIZE = 10_000
 """Where the model names no ``max_queue_size``: a queue has a bound."""
-MAX_ATTEMPTS = 4
-"""Streams that may break under one request before it is answered UNAVAILABLE."""
+MAX_ATTEMPTS = 2
+"""Streams that may break under one request before it is answered UNAVAILABLE: one in company, one alone."""
+_GIVEN_UP = (
+    "a worker's stream broke under this request, and another one when it was tried again alone; if other requests are "
+    "answered, it may be this one that breaks them"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +87,25 @@ class _Batch(Generic[Stream]):
 class BatchingPolicy(Generic[Stream, Item]):
     """The policy of one queue. Times are seconds of any one clock; ``Stream`` is whatever names a stream.
 
-    An entry is in exactly one place: the queue, a stream it was sent on, or out by ``Reject`` or ``withdrawn``.
+    An entry is in exactly one place: the queue, the suspects, a stream it was sent on, or out by ``Reject`` or
+    ``withdrawn``.
     """
 
-    def __init__(self, settings: BatchingSettings) -> None:
+    def __init__(self, settings: BatchingSettings, quarantine: Quarantine | None = None) -> None:
+        """Starts empty.
+
+        Args:
+            settings: The worker's, or what holds before one is known.
+            quarantine: Shared by all policies whose streams lead to the same workers.
+        """
         self.wake_at: float = math.inf
         self._queue: FairQueue[Item] = FairQueue()
-        self._permits: dict[Stream, None] = {}
+        self._suspects: FairQueue[Item] = FairQueue()
+        self._quarantine = quarantine or Quarantine()
+        self._alone_last = False
+        """Whether the last batch that began was a suspect's: then it is the others' turn."""
+        self._permits: dict[Stream, str] = {}
+        """And the worker at the other end."""
         self._open: _Batch[Stream] | None = None
         self._closed: dict[Stream, _Batch[Stream]] = {}
         self._times = BatchTimes()
@@ -99,8 +121,13 @@ class BatchingPolicy(Generic[Stream, Item]):
 
     @property
     def queued(self) -> int:
-        """Entries that wait for a permit."""
-        return len(self._queue)
+        """Entries that wait for a permit, suspects included."""
+        return len(self._queue) + len(self._suspects)
+
+    @property
+    def suspects(self) -> int:
+        """Entries that wait to be sent alone."""
+        return len(self._suspects)
 
     @property
     def idle_permits(self) -> int:
@@ -117,7 +144,7 @@ class BatchingPolicy(Generic[Stream, Item]):
             decisions.append(Reject(entry, Overloaded(text, retry_after_seconds=wait)))
             return decisions
         limit = self.settings.max_queue_size or DEFAULT_MAX_QUEUE_SIZE
-        if len(self._queue) > limit:
+        if self._queue and self.queued > limit:
             victim = self._queue.pop_newest_of_longest(entry.owner)
             text = f"the queue is full ({limit} requests wait); try again later"
             decisions.append(Reject(victim, Overloaded(text, retry_after_seconds=wait or None)))
@@ -125,12 +152,17 @@ class BatchingPolicy(Generic[Stream, Item]):
 
     def withdrawn(self, now: float, entry: Item) -> list[Decision[Stream, Item]]:
         """The entry's caller is gone or its deadline has passed; nothing happens if it was sent already."""
-        self._queue.discard(entry)
+        self._home_of(entry).discard(entry)
         return self._advance(now)
 
-    def permitted(self, now: float, stream: Stream) -> list[Decision[Stream, Item]]:
-        """A worker can take a batch on ``stream``."""
-        self._permits[stream] = None
+    def permitted(self, now: float, stream: Stream, worker: str = "") -> list[Decision[Stream, Item]]:
+        """``worker`` can take a batch on ``stream``; those that don't say who they are count as one."""
+        self._permits[stream] = worker
+        return self._advance(now)
+
+    def settled(self, now: float, stream: Stream) -> list[Decision[Stream, Item]]:
+        """The suspect on ``stream`` has its answer: the next one may go."""
+        self._quarantine.leave(stream)
         return self._advance(now)
 
     def executed(self, now: float, stream: Stream) -> None:
@@ -142,20 +174,37 @@ class BatchingPolicy(Generic[Stream, Item]):
         """The batch on ``stream`` is all stragglers: it is no work ahead of others, and teaches nothing about them."""
         self._closed.pop(stream, None)
 
-    def lost(self, now: float, stream: Stream, unanswered: Sequence[Item]) -> list[Decision[Stream, Item]]:
-        """The stream ended, in whatever state: its unanswered entries go to the head of the queue again."""
+    def lost(
+        self, now: float, stream: Stream, unanswered: Sequence[Item], unbegun: Sequence[Item] = ()
+    ) -> list[Decision[Stream, Item]]:
+        """The stream ended, in whatever state.
+
+        Args:
+            now: The time.
+            stream: Which.
+            unanswered: The entries under which it broke. They are suspects from now on; those that were already are
+                given up.
+            unbegun: Entries that no worker has begun: they go to the head of their queue again.
+        """
         self._permits.pop(stream, None)
         self._closed.pop(stream, None)
+        self._quarantine.leave(stream)
         if self._open is not None and self._open.stream == stream:
             self._open = None
+        for entry in reversed(unbegun):
+            self._home_of(entry).push_back(entry)
         decisions: list[Decision[Stream, Item]] = []
-        for entry in reversed(unanswered):
+        for entry in unanswered:
             entry.attempts += 1
             if entry.attempts >= MAX_ATTEMPTS:
-                decisions.append(Reject(entry, Unavailable(f"{entry.attempts} workers went away; try again")))
+                decisions.append(Reject(entry, Unavailable(_GIVEN_UP)))
             else:
-                self._queue.push_back(entry)
+                self._suspects.append(entry)
         return decisions + self._advance(now)
+
+    def revoked(self, stream: Stream) -> None:
+        """The permit on ``stream``, which no batch uses, is given back."""
+        self._permits.pop(stream, None)
 
     def tick(self, now: float) -> list[Decision[Stream, Item]]:
         """Time has passed: call it at ``wake_at`` or later."""
@@ -168,16 +217,37 @@ class BatchingPolicy(Generic[Stream, Item]):
 
     def fail(self, error: ShoalError) -> list[Reject[Item]]:
         """Rejects all that is queued."""
-        return [Reject(entry, error) for entry in self._queue.take(len(self._queue))]
+        waiting = [*self._suspects.take(len(self._suspects)), *self._queue.take(len(self._queue))]
+        return [Reject(entry, error) for entry in waiting]
+
+    def _home_of(self, entry: Item) -> FairQueue[Item]:
+        """Where the entry waits, if it does."""
+        return self._suspects if entry.attempts else self._queue
 
     def _advance(self, now: float) -> list[Decision[Stream, Item]]:
         decisions: list[Decision[Stream, Item]] = []
-        while self._queue and self._grow(now, decisions):
+        while self._isolate(now, decisions) or (self._queue and self._grow(now, decisions)):
             pass
         if self._open is not None and (reason := self._due(now, self._open)):
             decisions.append(self._close(now, self._open, reason))
         self.wake_at = self._due_at(self._open) if self._open is not None else math.inf
         return decisions
+
+    def _isolate(self, now: float, decisions: list[Decision[Stream, Item]]) -> bool:
+        """Sends the next suspect as a batch of its own, in turn with the others' batches; whether to go on."""
+        if not self._suspects or (self._alone_last and self._queue):
+            return False
+        free = (stream for stream, worker in self._permits.items() if self._quarantine.is_free(worker))
+        if (stream := next(free, None)) is None:
+            return False
+        entries, expired = self._take(now, 1, self._suspects)
+        decisions.extend(expired)
+        for entry in entries:
+            self._quarantine.enter(stream, self._permits.pop(stream))
+            self._alone_last = True
+            self._closed[stream] = _Batch(stream, entry.arrived, entry.deadline, size=1, closed=now)
+            decisions += [Send(stream, entries), Close(stream, 1, "alone")]
+        return True
 
     def _grow(self, now: float, decisions: list[Decision[Stream, Item]]) -> bool:
         """Sends what fits into the open batch, opening one if a permit allows; whether to go on."""
@@ -185,7 +255,7 @@ class BatchingPolicy(Generic[Stream, Item]):
         if self._open is None and not self._permits:
             return False
         target = self._target(size + len(self._queue))
-        entries, expired = self._take(now, (target or size + len(self._queue)) - size)
+        entries, expired = self._take(now, (target or size + len(self._queue)) - size, self._queue)
         decisions.extend(expired)
         if not entries:
             return bool(expired)
@@ -213,9 +283,9 @@ class BatchingPolicy(Generic[Stream, Item]):
         """The largest preferred size that ``available`` entries fill; 0 if they fill none."""
         return max((size for size in self._sizes if size <= available), default=0)
 
-    def _take(self, now: float, count: int) -> tuple[list[Item], list[Reject[Item]]]:
+    def _take(self, now: float, count: int, queue: FairQueue[Item]) -> tuple[list[Item], list[Reject[Item]]]:
         """Up to ``count`` entries that are worth sending, and those whose deadline has passed."""
-        taken = self._queue.take(count)
+        taken = queue.take(count)
         live = [entry for entry in taken if entry.deadline > now]
         text = "the deadline passed while the request was waiting for a worker"
         return live, [Reject(entry, DeadlineExceeded(text)) for entry in taken if entry.deadline <= now]
@@ -223,6 +293,7 @@ class BatchingPolicy(Generic[Stream, Item]):
     def _begin(self, entries: Sequence[Item]) -> _Batch[Stream]:
         stream = next(iter(self._permits))
         del self._permits[stream]
+        self._alone_last = False
         return _Batch(stream, entries[0].arrived)
 
     def _due(self, now: float, batch: _Batch[Stream]) -> CloseReason | None:

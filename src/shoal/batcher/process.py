@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 DRAIN_SECONDS = 30.0
 """Calls in flight get this long to finish after SIGTERM."""
 _POLL_SECONDS = 0.05
+_GRPC_PATH = r"/[!-$&-.0-~]+/[!-$&-.0-~]+"
+"""Two names of printable ASCII, nothing escaped."""
 _OVERHEAD_BYTES = 2**16
 """A message that is a little too large gets our own answer; one that is far too large is grpcio's to refuse."""
 
@@ -82,7 +84,13 @@ async def _serve_in_envoy(options: BatcherOptions, stop: asyncio.Event) -> int:
         if envoy.ended.done():
             stopping.cancel()
             return envoy.exit_code
-        await _drain(options.listen, {TOKEN_HEADER: token})
+        draining = asyncio.create_task(_drain(options.listen, {TOKEN_HEADER: token}))
+        await asyncio.wait({draining, envoy.ended}, return_when=asyncio.FIRST_COMPLETED)
+        if envoy.ended.done():
+            draining.cancel()
+            log.error("Envoy ended with code %d while calls were still in flight; they are lost", envoy.exit_code)
+            return envoy.exit_code or 1
+        await draining
     return 0
 
 
@@ -100,7 +108,27 @@ def envoy_config(options: BatcherOptions) -> dict[str, Any]:
     )
     config: dict[str, Any] = server.get_envoy_config()
     config["admin"] = {"address": {"socket_address": {"address": options.admin.host, "port_value": options.admin.port}}}
+    _keep_odd_paths_out(config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"])
     return config
+
+
+def _keep_odd_paths_out(manager: dict[str, Any]) -> None:
+    """Answers UNIMPLEMENTED where a path isn't one of gRPC's: pyvoy never answers one that is no UTF-8.
+
+    Args:
+        manager: The configuration of the listener's HttpConnectionManager; its only filter is the batcher.
+    """
+    (application,) = manager["http_filters"]
+    application["typed_config"]["terminal_filter"] = False
+    router = {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}
+    manager["http_filters"].append({"name": "envoy.filters.http.router", "typed_config": router})
+    reply = {"status": 404, "body": {"inline_string": "no such method: expected /package.Service/Method"}}
+    off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    (host,) = manager["route_config"]["virtual_hosts"]
+    host["routes"] = [
+        {"match": {"safe_regex": {"regex": _GRPC_PATH}}, "direct_response": reply},  # never reached: the filter answers
+        {"match": {"prefix": "/"}, "direct_response": reply, "typed_per_filter_config": {application["name"]: off}},
+    ]
 
 
 async def _drain(listen: Endpoint, headers: dict[str, str]) -> None:

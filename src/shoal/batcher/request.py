@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from time import monotonic
-from typing import TYPE_CHECKING
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Protocol
 
 from shoal.batcher.queue import Entry
 from shoal.errors import Code
@@ -12,6 +12,7 @@ from shoal.explain.views import MAX_TEXT, Answer, BatcherVisit, BatchView, stage
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from shoal.batching.settings import BatchingSettings
     from shoal.explain.recent import Recent
@@ -40,6 +41,13 @@ class SentBatch:
         return told.model_copy(update=_limits(self.settings)) if self.settings else told
 
 
+class Carrier(Protocol):
+    """The stream that a request was sent on."""
+
+    def withdraw(self, index: int) -> None:
+        """The caller of the item ``index`` has left: the worker is told."""
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class Request(Entry):
     """One unary call. Its message is opaque. Times are 0 until they come."""
@@ -55,6 +63,10 @@ class Request(Entry):
     lost: float = 0.0
     """When a stream last broke under it."""
     sent: float = 0.0
+    carrier: Carrier | None = None
+    """While it is at a worker."""
+    index: int = 0
+    """Within its carrier's items."""
     batch: SentBatch | None = None
     ended: float = 0.0
     code: Code = Code.OK
@@ -66,9 +78,19 @@ class Request(Entry):
             self.text = text[:MAX_TEXT]
         self.code, self.ended = code, monotonic()
 
+    def withdraw(self) -> None:
+        """Its caller has left: a worker that has it needn't go on."""
+        if self.carrier is not None:
+            self.carrier.withdraw(self.index)
+
     def withdraw_from(self, now: float) -> None:
         """The stream that it was sent on broke."""
-        self.lost, self.sent, self.batch = now, 0.0, None
+        self.lost, self.sent, self.batch, self.carrier = now, 0.0, None, None
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of what is remembered of it, all whose length callers choose."""
+        return len(self.message) + len(self.owner) + len(self.traceparent) + len(self.called[0]) + len(self.called[1])
 
     @property
     def sent_as(self) -> tuple[int, int]:
@@ -98,10 +120,25 @@ class Request(Entry):
         )
 
 
-def explain(recent: Recent[Request], image_uuid: str) -> Answer:
+SLICE_BYTES = 65_536
+"""Looked through in one go, some 0.1 ms; between two of them the batcher, in the same interpreter, has its turn."""
+PAUSE_SECONDS = 0.0005
+_LOOK_BYTES = 256
+"""A message costs as much as so many more bytes."""
+
+
+def explain(recent: Recent[Request], image_uuid: str, sleep: Callable[[float], object] = sleep) -> Answer:
     """What is remembered of a uuid, in lower case: messages are opaque, so it is looked for anywhere in them."""
     now, wanted = monotonic(), image_uuid.encode()
-    found = [request for request in recent.newest_first() if wanted in request.message.lower()]
+    found: list[Request] = []
+    looked = 0
+    for request in recent.newest_first():
+        looked += len(request.message) + _LOOK_BYTES
+        if looked > SLICE_BYTES:
+            looked = 0
+            sleep(PAUSE_SECONDS)
+        if wanted in request.message.lower():
+            found.append(request)
     return Answer(memory=recent.memory(now), batcher=tuple(request.view(now) for request in found))
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Self
 import grpc
 
 from shoal import rpc
+from shoal.batcher.budget import MAX_HELD_BYTES
+from shoal.batcher.compression import ACCEPTED, UnknownEncoding
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.request import explain
 from shoal.errors import RETRY_PUSHBACK, Code, InvalidRequest, NotFound, Overloaded, ShoalError, Unavailable, to_status
@@ -32,6 +35,12 @@ VARIABLE = "SHOAL_BATCHER"
 DEFAULT_TIMEOUT_SECONDS = 30.0
 """For a call without a deadline; the router sets one on every call."""
 MAX_MESSAGE_BYTES = 65_536
+MAX_OWNER_LENGTH = 1024
+"""Of ``x-client-id``, which the router sets."""
+_HELD_MESSAGES = 512
+"""Of the largest size, if ``MAX_HELD_BYTES`` is less than that."""
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""https://www.w3.org/TR/trace-context/#traceparent-header; it says to ignore what isn't valid."""
 
 _WORKERS = {
     "loadBalancingConfig": [{"round_robin": {}}],
@@ -59,6 +68,8 @@ class Orders:
     """``HOST:PORT``; none if empty."""
     recent_requests: int = 0
     """Kept for ``shoal explain``."""
+    log_level: str = "info"
+    """``debug``, ``info``, ``warning`` or ``error``."""
 
     def write(self) -> dict[str, str]:
         """The environment for ``read``."""
@@ -93,14 +104,18 @@ class Batcher:
         if not model:
             raise InvalidRequest("the x-model-name metadata is missing")
         if self._models and model not in self._models:
-            raise NotFound(f"no model {model!r} is served here")
+            raise NotFound(f"no model {model[:100]!r} is served here")
+        owner = headers.get("x-client-id", "")
+        if len(owner) > MAX_OWNER_LENGTH:
+            raise InvalidRequest(f"the x-client-id metadata is longer than {MAX_OWNER_LENGTH} characters")
+        traceparent = headers.get("traceparent", "")
         return await self.dispatcher.submit(
             method,
             model,
-            headers.get("x-client-id", ""),
+            owner,
             message,
             DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds,
-            headers.get("traceparent", ""),
+            traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
         )
 
     @property
@@ -118,7 +133,8 @@ def make_batcher() -> Batcher:
     """The batcher that the environment describes, its metrics served; call it on the event loop that will serve."""
     orders = Orders.read(os.environ)
     channel = open_channel(orders.target, workers=orders.workers)
-    dispatcher = Dispatcher(channel, orders.name, orders.recent_requests)
+    held = max(MAX_HELD_BYTES, _HELD_MESSAGES * orders.max_message_bytes)
+    dispatcher = Dispatcher(channel, orders.name, orders.recent_requests, held)
     if orders.metrics:
         serve(Endpoint.parse(orders.metrics), BATCHER, partial(explain, dispatcher.recent))
     return Batcher(dispatcher, orders.models, orders.max_message_bytes)
@@ -156,6 +172,8 @@ def status_of(error: Exception) -> tuple[Code, str]:
 
 def hints_of(error: Exception) -> tuple[tuple[str, str], ...]:
     """What a caller is told besides the status, as trailers."""
+    if isinstance(error, UnknownEncoding):
+        return (("grpc-accept-encoding", ACCEPTED),)
     if not isinstance(error, Overloaded) or error.retry_after_seconds is None:
         return ()
     return ((RETRY_PUSHBACK, str(math.ceil(error.retry_after_seconds * 1000))),)

@@ -112,6 +112,7 @@ class FunctionBatch:
     def __init__(self, function: Function[Any, Any]) -> None:
         self._function = function
         self._entries: list[_Entry] = []
+        self._left: set[int] = set()
         self._results: list[batching_pb2.BatchItemResult] = []
 
     def add(self, item: batching_pb2.BatchItem) -> None:
@@ -134,6 +135,10 @@ class FunctionBatch:
         await self._execute(self._entries)
         for group in groups(self._results):
             yield group
+
+    def withdraw(self, index: int) -> None:
+        """The function doesn't see the item any more, unless it runs already."""
+        self._left.add(index)
 
     def abandon(self) -> None:
         """Nothing is held: what runs is cancelled, or let go, where ``finish`` is."""
@@ -165,11 +170,17 @@ class FunctionBatch:
                 await self._execute([entry])
 
     def _in_time(self, entries: Sequence[_Entry]) -> list[_Entry]:
+        """Those that somebody still waits for; the others fail."""
         now = monotonic()
+        live = []
         for entry in entries:
-            if entry.call.deadline <= now:
+            if entry.index in self._left:
+                self._fail(entry.index, Cancelled("the caller left before the batch was run"))
+            elif entry.call.deadline <= now:
                 self._fail(entry.index, DeadlineExceeded("the deadline passed before the batch was run"))
-        return [entry for entry in entries if entry.call.deadline > now]
+            else:
+                live.append(entry)
+        return live
 
     def _answer(self, index: int, result: object) -> None:
         if isinstance(result, BaseException):

@@ -70,6 +70,9 @@ class Host:
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
             ("grpc.http2.max_ping_strikes", 0),  # the load balancer pings to see whether we hang
+            ("grpc.keepalive_time_ms", 20_000),  # and we see whether it, or a batcher, does: its permits come back
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
         ]
         if math.isfinite(self._connection_seconds):
             options.append(("grpc.max_connection_age_ms", int(self._connection_seconds * 1000)))

@@ -17,7 +17,8 @@ from shoal.batching.meter import BatchMeter
 from shoal.batching.service import BatchingService
 from shoal.batching.settings import DEFAULT_MODEL, BatchingSettings
 from shoal.errors import ConfigurationError
-from shoal.observe.metrics import WORKER, serve_metrics
+from shoal.observe.metrics import WORKER
+from shoal.observe.operators import serve_metrics
 from shoal.signals import run_until_signal
 from shoal.topology import Endpoint
 

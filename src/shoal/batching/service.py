@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 
 from shoal import rpc
 from shoal.batching.permits import PermitGate
-from shoal.batching.stream import ServedStream
+from shoal.batching.settings import TAKEN
+from shoal.batching.stream import Hung, ServedStream
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import InvalidRequest, Unavailable
 from shoal.observe import metrics
@@ -33,6 +35,7 @@ class BatchingService:
     """Serves batching streams for any number of models."""
 
     def __init__(self) -> None:
+        self._name = secrets.token_hex(8)
         self._served: dict[str, tuple[_Served, ...]] = {}
         self._streams = 0
         self._deserted = asyncio.Event()
@@ -95,14 +98,19 @@ class BatchingService:
             # Another worker may have it: what no worker has, the load balancer answers with NOT_FOUND.
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"this worker doesn't serve model {model!r}")
         method = told.get("x-shoal-method", "")
+        stream: ServedStream | None = None
         try:
             handler, gate = _of_method(self._served[model], method)
             # A batcher has a queue a method, and none of them may shut out another.
-            await ServedStream(context, handler, gate, method, f"{told.get('x-shoal-batcher', '')} {method}").serve()
+            asker = f"{told.get('x-shoal-batcher', '')} {method}"
+            stream = ServedStream(context, handler, gate, method, asker, self._name)
+            await stream.serve()
         except InvalidRequest as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except Unavailable as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            told_taken = stream is not None and not isinstance(error, Hung)
+            taken = ((TAKEN, str(stream.taken)),) if told_taken else ()
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error), taken)
 
 
 def _of_method(candidates: Sequence[_Served], method: str) -> _Served:

@@ -69,6 +69,7 @@ def serve_batcher(
         max_message_bytes=max_message_bytes or MAX_MESSAGE_BYTES,
         metrics=str(Endpoint.parse(metrics)) if metrics else "",
         recent_requests=recent_requests if metrics else 0,
+        log_level=log_level,
     )
     options = BatcherOptions(orders, door, Endpoint.parse(admin) if admin else FreePorts()())
     raise typer.Exit(run_until_signal(lambda stop: serve(options, stop), log_level))

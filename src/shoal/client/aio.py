@@ -25,7 +25,7 @@ from shoal.client.results import (
     detection,
     segmentation,
 )
-from shoal.client.retry import Retry
+from shoal.client.retry import Retry, told
 from shoal.client.upload import PresignedUploader, StoreUploader, Tickets, Uploader
 from shoal.errors import Cancelled, ConfigurationError, DeadlineExceeded, Internal, InvalidRequest, ShoalError
 from shoal.modelstore.config import Task
@@ -363,8 +363,9 @@ class AsyncClient:
         try:
             async with asyncio.timeout(deadline - self._retry.clock()):
                 return await self._open_uploader().upload(image, deadline)
-        except TimeoutError:
-            raise DeadlineExceeded("the upload took longer than the deadline") from None
+        except TimeoutError as error:
+            failure = error.__cause__ and error.__cause__.__cause__
+            raise DeadlineExceeded(f"the upload took longer than the deadline{told(failure)}") from None
 
     def _open_uploader(self) -> Uploader:
         if self._uploader is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 RequestT = TypeVar("RequestT", bound="Message")
 ReplyT = TypeVar("ReplyT", bound="Message")
 
+_MILLISECONDS = re.compile(r"[0-9]{1,10}")
 _TLS = {"https": True, "grpcs": True, "http": False, "grpc": False}
 _DEFAULT_PORT = {scheme: 443 if tls else 80 for scheme, tls in _TLS.items()}
 
@@ -143,6 +145,6 @@ def _translate(error: grpc.aio.AioRpcError) -> ShoalError:
 
 def _pushback(error: grpc.aio.AioRpcError) -> float | None:
     for name, value in error.trailing_metadata() or ():
-        if name == RETRY_PUSHBACK and str(value).isdigit():
+        if name == RETRY_PUSHBACK and _MILLISECONDS.fullmatch(str(value)):
             return int(value) / 1000
     return None

@@ -32,15 +32,22 @@ async def bounded_map(
         while True:
             for item in islice(iterator, concurrency - len(running)):
                 task = asyncio.create_task(call(item))
-                task.add_done_callback(finished.put_nowait)
+                if not ordered:  # who takes them in their order never looks there: it would keep all of them
+                    task.add_done_callback(finished.put_nowait)
                 running[task] = None
+                del item, task
             if not running:
                 return
-            task = next(iter(running)) if ordered else await finished.get()
-            answer = await task
-            del running[task]
-            yield answer
+            yield await _take(running, None if ordered else finished)  # nothing here keeps what was taken
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _take(running: dict[asyncio.Task[T], None], finished: asyncio.Queue[asyncio.Task[T]] | None) -> T:
+    """The next answer, whose call isn't running any more: the first to finish, or the first of the input."""
+    task = next(iter(running)) if finished is None else await finished.get()
+    answer = await task
+    del running[task]
+    return answer

@@ -35,20 +35,32 @@ class Retry:
         """Answers what ``attempt`` answers, given the seconds it has left.
 
         Raises:
-            DeadlineExceeded: ``deadline`` (on ``clock``) passed before the first attempt.
+            DeadlineExceeded: ``deadline`` (on ``clock``) passed before the first attempt, or during a later one; then
+                it names what the one before failed of.
             Unavailable: the last attempt's, if the next one could only start after the deadline.
             ShoalError: any other error of an attempt, at once.
         """
         ceiling = self.initial_seconds
         failure: Unavailable | None = None
-        while (left := deadline - self.clock()) > 0:
-            try:
-                return await attempt(left)
-            except Unavailable as error:
-                failure = error
-            pause = self.uniform(0.0, ceiling)
-            if self.clock() + pause >= deadline:
-                break
-            await self.sleep(pause)
-            ceiling = min(ceiling * 2, self.maximum_seconds)
+        try:
+            while (left := deadline - self.clock()) > 0:
+                try:
+                    return await attempt(left)
+                except Unavailable as error:
+                    failure = error
+                except DeadlineExceeded as error:
+                    raise DeadlineExceeded(f"{error}{told(failure)}") from None
+                pause = self.uniform(0.0, ceiling)
+                if self.clock() + pause >= deadline:
+                    break
+                await self.sleep(pause)
+                ceiling = min(ceiling * 2, self.maximum_seconds)
+        except asyncio.CancelledError as cancelled:
+            cancelled.__cause__ = failure  # for whoever set a time limit: ``told`` makes a text of it
+            raise
         raise failure or DeadlineExceeded("the deadline passed before the call was sent")
+
+
+def told(failure: BaseException | None) -> str:
+    """What a deadline's error says besides: alone it tells nothing of why there were several attempts."""
+    return f"; the attempt before it failed: {failure}" if isinstance(failure, Unavailable) else ""

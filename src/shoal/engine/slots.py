@@ -35,14 +35,16 @@ class SlotPool(Generic[S]):
 
         Raises:
             Unavailable: the pool was closed.
+            Exception: what making one raised; the next to ask tries again.
         """
         if self._closed:
             raise Unavailable("the model was unloaded; try again")
         if self._free:
             return self._free.pop()
         if self._unmade:
+            slot = self._make()
             self._unmade -= 1
-            return self._make()
+            return slot
         return await self._wait()
 
     async def _wait(self) -> S:
@@ -56,13 +58,14 @@ class SlotPool(Generic[S]):
             raise
 
     def release(self, slot: S) -> None:
-        """Gives ``slot`` to whoever waits longest, else keeps it."""
+        """Gives ``slot`` to whoever waits longest, else keeps it; a closed pool lets it go."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(slot)
                 return
-        self._free.append(slot)
+        if not self._closed:
+            self._free.append(slot)
 
     def close(self) -> None:
         """Turns away who waits and who comes. Slots in use stay valid."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from aiohttp import web
+
 from shoal.errors import InvalidRequest
 from shoal.explain.views import canonical_uuid
-from shoal.observe.metrics import serve_metrics
+from shoal.observe.operators import OperatorServer, metrics_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from wsgiref.simple_server import WSGIServer
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+    from collections.abc import Callable
 
     from prometheus_client import CollectorRegistry
 
@@ -23,43 +24,27 @@ if TYPE_CHECKING:
 PREFIX = "/requests/"
 
 
-def serve(listen: Endpoint, registry: CollectorRegistry, explain: Callable[[str], Answer]) -> WSGIServer:
-    """Serves in threads until the process ends, or ``shutdown`` and ``server_close``.
+def serve(listen: Endpoint, registry: CollectorRegistry, explain: Callable[[str], Answer]) -> OperatorServer:
+    """Serves in a thread until the process ends, or ``close``.
 
     Args:
         listen: The address; port 0 takes a free one.
         registry: The part's metrics.
-        explain: What the part remembers of a uuid; any thread may call it.
+        explain: What the part remembers of a uuid; called in a thread of its own.
 
     Raises:
         ConfigurationError: the port is taken.
     """
-    server = serve_metrics(listen, registry)
-    metrics = server.get_app()
-    assert metrics is not None
-    server.set_app(_application(metrics, explain))
-    return server
+    return OperatorServer(listen, {PREFIX: partial(_answer, explain), "/": metrics_of(registry)})
 
 
-def _application(metrics: WSGIApplication, explain: Callable[[str], Answer]) -> WSGIApplication:
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        path: str = environ["PATH_INFO"]
-        if not path.startswith(PREFIX):
-            return metrics(environ, start_response)
-        status, body = HTTPStatus.METHOD_NOT_ALLOWED, json.dumps({"error": "only GET"})
-        if environ["REQUEST_METHOD"] == "GET":
-            status, body = _answer(path.removeprefix(PREFIX), explain)
-        headers = [("content-type", "application/json"), ("cache-control", "no-store"), ("allow", "GET")]
-        start_response(f"{status.value} {status.phrase}", headers)
-        return [body.encode()]
-
-    return application
-
-
-def _answer(text: str, explain: Callable[[str], Answer]) -> tuple[HTTPStatus, str]:
+def _answer(explain: Callable[[str], Answer], request: web.BaseRequest) -> web.Response:
     try:
-        answer = explain(canonical_uuid(text))
+        answer = explain(canonical_uuid(request.path.removeprefix(PREFIX)))
     except InvalidRequest as error:
-        return HTTPStatus.BAD_REQUEST, json.dumps({"error": str(error)})
-    status = HTTPStatus.OK if answer.batcher or answer.worker else HTTPStatus.NOT_FOUND
-    return status, answer.model_dump_json()
+        text, status = json.dumps({"error": str(error)}), HTTPStatus.BAD_REQUEST
+    else:
+        text = answer.model_dump_json()
+        status = HTTPStatus.OK if answer.batcher or answer.worker else HTTPStatus.NOT_FOUND
+    no_store = {"cache-control": "no-store"}
+    return web.Response(text=text, status=status, headers=no_store, content_type="application/json")

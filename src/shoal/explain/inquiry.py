@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -30,6 +31,10 @@ class Told:
     """Why there is no answer."""
 
 
+class _BusyError(Exception):
+    """The part is asked too much."""
+
+
 async def ask(image_uuid: str, parts: Mapping[str, Endpoint], timeout_seconds: float = TIMEOUT_SECONDS) -> Told:
     """Asks each part, by name, at its metrics address.
 
@@ -48,6 +53,8 @@ async def ask(image_uuid: str, parts: Mapping[str, Endpoint], timeout_seconds: f
                 told.silent[part] = f"no answer within {timeout_seconds:g} s"
             except (aiohttp.ClientError, OSError) as error:
                 told.silent[part] = str(error)
+            except _BusyError:
+                told.silent[part] = "busy with other questions; ask again"
             except ValidationError:
                 told.silent[part] = f"{address} answers, but isn't the metrics address of a batcher or a worker"
 
@@ -57,6 +64,8 @@ async def ask(image_uuid: str, parts: Mapping[str, Endpoint], timeout_seconds: f
 
 async def _ask(session: aiohttp.ClientSession, url: str) -> Answer:
     async with session.get(url) as response:
+        if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            raise _BusyError
         return Answer.model_validate_json(await response.read())
 
 

@@ -8,7 +8,8 @@ from typing import Generic, Protocol, TypeVar
 from shoal.explain.views import Memory
 
 KEPT_BYTES = 16 * 2**20
-"""Of the messages that a batcher keeps; what a part keeps beside them is 0.5 to 0.7 kB a request."""
+"""Of all whose length callers choose: messages, owners, trace contexts, methods. What a part keeps beside them is
+0.5 to 0.7 kB a request, with an error's text up to 1 kB."""
 
 
 class Arrived(Protocol):

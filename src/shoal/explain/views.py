@@ -43,7 +43,7 @@ class BatchView(View):
     """Requests, so far if it is open."""
     open_seconds: float
     closed_because: str = ""
-    """``preferred``, ``delay``, ``deadline`` or ``drain``; empty while it is open."""
+    """``preferred``, ``delay``, ``deadline``, ``drain`` or ``alone``; empty while it is open."""
     max_batch_size: int = 0
     preferred_batch_size: tuple[int, ...] = ()
     max_queue_delay_microseconds: int = 0

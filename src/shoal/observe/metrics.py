@@ -6,8 +6,6 @@ stays bounded. The text of a measured time says the moments at which it starts a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -16,15 +14,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
-    start_http_server,
 )
-
-from shoal.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from wsgiref.simple_server import WSGIServer
-
-    from shoal.topology import Endpoint
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -73,7 +63,7 @@ BATCHER_BATCH_SIZE = Histogram(
 )
 BATCHER_CLOSED = Counter(
     "shoal_batcher_batches_closed",
-    "Batches, by what closed them: preferred (size), delay, deadline or drain.",
+    "Batches, by what closed them: preferred (size), delay, deadline, drain, or alone (a request whose stream broke).",
     ["model", "reason"],
     registry=BATCHER,
 )
@@ -92,6 +82,12 @@ BATCHER_STREAMS = Gauge(
 )
 BATCHER_RESENT = Counter(
     "shoal_batcher_resent", "Requests queued again because their stream broke.", ["model"], registry=BATCHER
+)
+BATCHER_GIVEN_UP = Counter(
+    "shoal_batcher_given_up",
+    "Requests answered UNAVAILABLE because a stream broke under them twice, the second time alone.",
+    ["model"],
+    registry=BATCHER,
 )
 
 WORKER_REQUESTS = Counter(
@@ -204,21 +200,3 @@ def text(registry: CollectorRegistry) -> bytes:
     """What ``/metrics`` answers, in Prometheus' text format."""
     disable_created_metrics()
     return generate_latest(registry)
-
-
-def serve_metrics(endpoint: Endpoint, registry: CollectorRegistry) -> WSGIServer:
-    """Serves ``/metrics`` from a thread for as long as the process lives, or until ``shutdown`` and ``server_close``.
-
-    Args:
-        endpoint: Where.
-        registry: Of the part that this process is.
-
-    Raises:
-        ConfigurationError: naming the port.
-    """
-    disable_created_metrics()  # else a second series beside each counter and histogram
-    try:
-        server, _ = start_http_server(endpoint.port, endpoint.host, registry)
-    except OSError as error:
-        raise ConfigurationError(f"can't serve metrics on {endpoint}: {error.strerror}") from error
-    return server

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import struct
-from typing import Any
+import zlib
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from shoal.batcher import asgi
 from shoal.batcher.asgi import Application
 from shoal.errors import Overloaded
+from support.until import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class FakeBatcher:
@@ -34,15 +40,30 @@ class FakeBatcher:
         self.draining = True
 
 
+def application(batcher: FakeBatcher) -> Application:
+    return Application(lambda: batcher, look_seconds=0.0)  # type: ignore[arg-type, return-value]
+
+
 class Exchange:
     """One HTTP exchange with an ASGI application."""
 
-    def __init__(self, batcher: FakeBatcher, path: str = "/s/M", body: bytes = b"", **headers: str) -> None:
+    def __init__(
+        self,
+        batcher: FakeBatcher,
+        path: str = "/s/M",
+        body: bytes = b"",
+        *,
+        app: Application | None = None,
+        complete: bool = True,
+        **headers: str,
+    ) -> None:
         self.sent: list[dict[str, Any]] = []
         self.gone = asyncio.Event()
-        self._app = Application(lambda: batcher, look_seconds=0.0)  # type: ignore[arg-type, return-value]
+        self.fault: Exception | None = None
+        self.hangs = False
+        self._app = app or application(batcher)
         self._events = [{"type": "http.request", "body": body[:3], "more_body": True}]
-        self._events.append({"type": "http.request", "body": body[3:], "more_body": False})
+        self._events.append({"type": "http.request", "body": body[3:], "more_body": not complete})
         named = {"content-type": "application/grpc", **{k.replace("_", "-"): v for k, v in headers.items()}}
         self._scope = {
             "type": "http",
@@ -53,6 +74,10 @@ class Exchange:
     async def receive(self) -> dict[str, Any]:
         if self._events:
             return self._events.pop(0)
+        if self.fault is not None:
+            raise self.fault
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.gone.is_set():
             return {"type": "http.disconnect"}
         return {"type": "http.request", "body": b"", "more_body": False}  # as pyvoy does
@@ -90,7 +115,6 @@ async def test_a_message_goes_in_and_its_answer_comes_out() -> None:
     [
         (b"", "no complete"),
         (b"\0\0", "no complete"),
-        (frame(b"x", compressed=1), "compressed"),
         (frame(b"x") + frame(b"y"), "exactly one"),
         (frame(b"x")[:-1], "exactly one"),
         (frame(bytes(70_000)), "larger than"),
@@ -102,7 +126,7 @@ async def test_a_malformed_body_is_an_invalid_argument(body: bytes, reason: str)
     assert reason in text
 
 
-@pytest.mark.parametrize("timeout", ["x", "5", "1.5S", "-1S", "5D"])
+@pytest.mark.parametrize("timeout", ["x", "5", "1.5S", "-1S", "5D", "²S", "٣S", "123456789S", "S", " 5S", "5S\n"])
 async def test_a_malformed_timeout_is_an_invalid_argument(timeout: str) -> None:
     code, text = (await Exchange(FakeBatcher(), body=frame(b""), grpc_timeout=timeout).run()).status
     assert code == "3"
@@ -142,6 +166,68 @@ async def test_a_caller_that_goes_away_cancels_its_call() -> None:
     await running
     assert batcher.answer.cancelled()
     assert exchange.sent == []
+
+
+@pytest.mark.parametrize("fault", ["raises", "hangs"])
+async def test_one_caller_that_can_not_be_asked_hides_no_other_that_leaves(
+    fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(asgi, "ASK_SECONDS", 0.01)
+    batcher = FakeBatcher()
+    batcher.answer = asyncio.get_running_loop().create_future()
+    app = application(batcher)
+    odd, leaves = Exchange(batcher, body=frame(b""), app=app), Exchange(batcher, body=frame(b""), app=app)
+    calls = [asyncio.ensure_future(exchange.run()) for exchange in (odd, leaves)]
+    await until(lambda: len(batcher.calls) == 2)
+    odd.fault = ValueError("not now") if fault == "raises" else None
+    odd.hangs = fault == "hangs"
+    leaves.gone.set()
+    await calls[1]
+    assert leaves.sent == []
+    assert not calls[0].done() or odd.sent == []
+    await asyncio.wait(calls)
+    assert [record.levelname for record in caplog.records] == ["ERROR" if fault == "raises" else "WARNING"]
+
+
+async def test_a_message_that_never_ends_is_given_up_at_its_deadline() -> None:
+    exchange = Exchange(FakeBatcher(), body=frame(b"xxxx"), complete=False, grpc_timeout="20m")
+    exchange.hangs = True
+    assert (await exchange.run()).status[0] == "4"
+
+
+async def test_a_message_in_many_pieces_is_one() -> None:
+    batcher = FakeBatcher()
+    exchange = Exchange(batcher)
+    message = frame(bytes(range(256)))
+    exchange._events = [{"type": "http.request", "body": message[n : n + 1], "more_body": True} for n in range(261)]
+    exchange._events.append({"type": "http.request", "body": b"", "more_body": False})
+    assert (await exchange.run()).status == ("0", "")
+    assert batcher.calls[0][2] == bytes(range(256))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("identity", None), ("snappy", None)],
+)
+async def test_a_message_may_be_compressed(encoding: str, compress: Callable[[bytes], bytes] | None) -> None:
+    batcher = FakeBatcher()
+    body = frame(compress(b"question"), compressed=1) if compress else frame(b"question")
+    exchange = await Exchange(batcher, body=body, grpc_encoding=encoding).run()
+    assert exchange.status == ("0", "")
+    assert batcher.calls[0][2] == b"question"
+
+
+async def test_a_compression_that_is_not_taken_is_unimplemented_and_says_which_are() -> None:
+    exchange = await Exchange(FakeBatcher(), body=frame(b"x", compressed=1), grpc_encoding="snappy").run()
+    assert exchange.status[0] == "12"
+    assert (b"grpc-accept-encoding", b"identity,deflate,gzip") in exchange.sent[0]["headers"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"grpc_encoding": "identity"}])
+async def test_a_message_flagged_as_compressed_without_an_encoding_is_internal(headers: dict[str, str]) -> None:
+    code, text = (await Exchange(FakeBatcher(), body=frame(b"x", compressed=1), **headers).run()).status
+    assert code == "13"
+    assert "flagged as compressed" in text
 
 
 async def test_health_needs_no_body() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.batcher.policy import MAX_ATTEMPTS, BatchingPolicy, Close, Reject, Send
+from shoal.batcher.quarantine import Quarantine
 from shoal.batcher.queue import Entry
 from shoal.batching.settings import BatchingSettings
 from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
@@ -28,6 +29,8 @@ class Bench:
     closed_at: dict[str, float] = field(default_factory=dict)
     rejected: list[Reject] = field(default_factory=list)
     withdrawn: set[int] = field(default_factory=set)
+    answered: list[Entry] = field(default_factory=list)
+    workers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.policy: BatchingPolicy[str, Entry] = BatchingPolicy(self.settings)
@@ -51,13 +54,20 @@ class Bench:
             self.do(self.policy.arrived(self.now, entry))
         return entries
 
-    def permit(self, stream: str) -> None:
-        self.do(self.policy.permitted(self.now, stream))
+    def permit(self, stream: str, worker: str = "") -> None:
+        self.do(self.policy.permitted(self.now, stream, worker))
 
-    def lose(self, stream: str) -> None:
+    def lose(self, stream: str, *, begun: bool = True) -> None:
         waiting = [entry for entry in self.batches.pop(stream, []) if id(entry) not in self.withdrawn]
-        self.do(self.policy.lost(self.now, stream, waiting))
         self.closed.pop(stream, None)
+        self.do(self.policy.lost(self.now, stream, *((waiting, []) if begun else ([], waiting))))
+
+    def settle(self, stream: str) -> None:
+        """Everything on the stream is answered."""
+        self.answered += self.batches.pop(stream)
+        self.closed.pop(stream)
+        self.policy.executed(self.now, stream)
+        self.do(self.policy.settled(self.now, stream))
 
     def withdraw(self, entry: Entry) -> None:
         self.withdrawn.add(id(entry))
@@ -158,25 +168,134 @@ def test_an_expired_entry_is_refused_before_it_costs_anything() -> None:
     assert len(bench.batches["s"]) == 1
 
 
-def test_a_lost_stream_gives_its_entries_back_in_order_and_they_go_first() -> None:
+def test_what_no_worker_began_goes_to_the_head_of_the_queue_and_travels_in_company() -> None:
     bench = Bench()
     first = bench.arrive(4)
     bench.permit("s")
     bench.arrive(4)
-    bench.lose("s")
+    bench.lose("s", begun=False)
     bench.permit("t")
     assert bench.batches["t"][:4] == first
-    assert all(entry.attempts == 1 for entry in first)
+    assert len(bench.batches["t"]) == 8
+    assert all(entry.attempts == 0 for entry in first)
 
 
-def test_an_entry_that_kills_its_streams_is_given_up() -> None:
-    bench = Bench(BatchingSettings())
-    entry, *_ = bench.arrive(1)
-    for attempt in range(MAX_ATTEMPTS):
-        bench.permit(f"s{attempt}")
-        bench.lose(f"s{attempt}")
-    assert [(r.entry, type(r.error)) for r in bench.rejected] == [(entry, Unavailable)]
+def test_mates_of_a_request_that_kills_workers_pay_once_and_it_alone_is_given_up() -> None:
+    bench = Bench()
+    bench.permit("s")
+    entries = bench.arrive(4)
+    poison = entries[2]
+    bench.lose("s")
+    for n in range(4):
+        bench.permit(f"alone{n}")
+        (entry,) = bench.batches[f"alone{n}"]
+        assert bench.closed[f"alone{n}"] == "alone"
+        (bench.lose if entry is poison else bench.settle)(f"alone{n}")
+    assert bench.answered == [entry for entry in entries if entry is not poison]
+    assert [(r.entry, type(r.error)) for r in bench.rejected] == [(poison, Unavailable)]
+    assert "tried again alone" in str(bench.rejected[0].error)
     assert bench.policy.queued == 0
+
+
+def test_one_suspect_a_worker_so_that_none_pays_for_another() -> None:
+    bench = Bench()
+    bench.permit("s", "one")
+    first, second, third, fourth = bench.arrive(4)
+    bench.lose("s")
+    for stream, worker in (("a", "one"), ("b", "one"), ("c", "two"), ("d", "two")):
+        bench.permit(stream, worker)
+    assert bench.batches == {"a": [first], "c": [second]}
+    bench.settle("a")
+    assert bench.batches == {"b": [third], "c": [second]}
+    bench.lose("c")
+    assert bench.batches == {"b": [third], "d": [fourth]}
+    assert [rejection.entry for rejection in bench.rejected] == [second]
+
+
+def test_queues_that_lead_to_the_same_workers_share_a_quarantine() -> None:
+    freed: list[None] = []
+    quarantine = Quarantine(lambda: freed.append(None))
+    one, other = Bench(), Bench()
+    one.policy, other.policy = (BatchingPolicy(SETTINGS, quarantine) for _ in range(2))
+    for bench, name in ((one, "one"), (other, "other")):
+        bench.permit(f"{name}-broken", "w")
+        bench.arrive(1)
+        bench.lose(f"{name}-broken")
+    one.permit("one-alone", "w")
+    other.permit("other-alone", "w")
+    assert (list(one.batches), list(other.batches)) == (["one-alone"], [])
+    freed.clear()
+    one.settle("one-alone")
+    assert len(freed) == 1
+    other.do(other.policy.tick(other.now))
+    assert list(other.batches) == ["other-alone"]
+
+
+def test_suspects_and_full_batches_take_turns_where_permits_are_scarce() -> None:
+    bench = Bench(BatchingSettings(max_batch_size=4))
+    bench.permit("s")
+    bench.arrive(1)
+    bench.arrive(3)
+    bench.permit("broken")
+    suspects = [*bench.batches["s"], *bench.batches["broken"]]
+    bench.lose("s")
+    bench.lose("broken")
+    bench.arrive(16)
+    sizes = []
+    for n in range(8):
+        bench.permit(f"t{n}")
+        sizes.append(len(bench.batches[f"t{n}"]))
+        bench.settle(f"t{n}")
+    assert sizes == [1, 4] * 4
+    assert [entry for entry in bench.answered if entry.attempts] == suspects
+
+
+def test_nobody_joins_a_suspect() -> None:
+    bench = Bench()
+    bench.permit("s")
+    bench.arrive(1)
+    bench.lose("s")
+    bench.permit("alone")
+    bench.arrive(3)
+    assert len(bench.batches["alone"]) == 1
+    assert bench.policy.queued == 3
+
+
+def test_a_suspect_whose_deadline_passes_or_whose_caller_leaves_is_not_sent_again() -> None:
+    bench = Bench()
+    bench.permit("s")
+    (late,), (gone,), (stays,) = (bench.arrive(1, timeout=timeout) for timeout in (0.005, 1, 1))
+    bench.lose("s")
+    bench.withdraw(gone)
+    bench.pass_time(0.006)
+    bench.permit("t")
+    assert bench.batches["t"] == [stays]
+    assert [(r.entry, type(r.error)) for r in bench.rejected] == [(late, DeadlineExceeded)]
+
+
+def test_owners_of_suspects_take_turns() -> None:
+    bench = Bench()
+    bench.arrive(7, owner="heavy")
+    bench.arrive(1, owner="light")
+    bench.permit("s")
+    bench.lose("s")
+    for n in range(2):
+        bench.permit(f"t{n}")
+        bench.settle(f"t{n}")
+    assert [entry.owner for entry in bench.answered] == ["heavy", "light"]
+
+
+def test_a_suspect_that_no_worker_began_is_tried_again() -> None:
+    bench = Bench()
+    bench.permit("s")
+    (entry,) = bench.arrive(1)
+    bench.lose("s")
+    for n in range(5):
+        bench.permit(f"t{n}")
+        bench.lose(f"t{n}", begun=False)
+    bench.permit("u")
+    assert bench.batches["u"] == [entry]
+    assert bench.rejected == []
 
 
 def test_losing_an_open_batch_opens_the_next_on_another_permit() -> None:
@@ -184,7 +303,7 @@ def test_losing_an_open_batch_opens_the_next_on_another_permit() -> None:
     bench.permit("s")
     bench.permit("t")
     entries = bench.arrive(2)
-    bench.lose("s")
+    bench.lose("s", begun=False)
     assert bench.batches == {"t": entries}
 
 
@@ -294,8 +413,8 @@ def test_an_idle_service_refuses_nothing_however_slow_it_was() -> None:
 EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("arrive"), st.sampled_from("abc"), st.one_of(st.just(math.inf), st.floats(0.001, 0.1))),
-        st.tuples(st.just("permit")),
-        st.tuples(st.just("lose"), st.integers(0, 5)),
+        st.tuples(st.just("permit"), st.sampled_from(["", "w1", "w2"])),
+        st.tuples(st.sampled_from(["lose", "refuse"]), st.integers(0, 5)),
         st.tuples(st.just("execute"), st.integers(0, 5)),
         st.tuples(st.just("withdraw"), st.integers(0, 5)),
         st.tuples(st.just("wait"), st.floats(0.0001, 0.02)),
@@ -312,13 +431,16 @@ def play(bench: Bench, events: list[tuple[Any, ...]]) -> tuple[list[Entry], int]
         match event:
             case ("arrive", owner, timeout):
                 entries += bench.arrive(1, owner, timeout)
-            case ("permit",):
-                bench.permit(f"s{streams}")
+            case ("permit", worker):
+                bench.workers[f"s{streams}"] = worker
+                bench.permit(f"s{streams}", worker)
                 streams += 1
+            case ("refuse", index) if index < streams:
+                bench.lose(f"s{streams - 1 - index}", begun=False)
             case ("lose", index) if index < streams:
                 bench.lose(f"s{streams - 1 - index}")
             case ("execute", index) if f"s{streams - 1 - index}" in bench.closed:
-                bench.execute(f"s{streams - 1 - index}")
+                bench.settle(f"s{streams - 1 - index}")
             case ("withdraw", index) if index < len(entries):
                 bench.withdraw(entries[index])
             case ("wait", seconds):
@@ -340,13 +462,32 @@ ANY_SETTINGS = st.builds(
 def test_no_entry_is_lost_or_doubled(events: list[tuple[Any, ...]], chosen: BatchingSettings) -> None:
     bench = Bench(chosen)
     entries, streams = play(bench, events)
-    sent = Counter(id(entry) for batch in bench.batches.values() for entry in batch)
+    sent = Counter(id(entry) for batch in (*bench.batches.values(), bench.answered) for entry in batch)
     rejected = Counter(id(rejection.entry) for rejection in bench.rejected)
     assert all(count == 1 for count in (sent + rejected).values())
     out = set(sent) | set(rejected) | bench.withdrawn
     assert sum(id(entry) not in out for entry in entries) == bench.policy.queued
     assert bench.policy.queued <= 20 + 8 * streams
-    assert not (bench.policy.idle_permits and bench.policy.queued)
+    assert not (bench.policy.idle_permits and bench.policy.queued > bench.policy.suspects)
+
+
+@given(EVENTS, ANY_SETTINGS)
+@settings(max_examples=150, deadline=None)
+def test_suspects_travel_alone_one_a_worker_and_break_no_third_stream(
+    events: list[tuple[Any, ...]], chosen: BatchingSettings
+) -> None:
+    bench = Bench(chosen)
+    entries, _ = play(bench, events)
+    at = Counter()
+    for stream, batch in bench.batches.items():
+        if any(entry.attempts for entry in batch):
+            assert len(batch) == 1
+            assert bench.closed[stream] == "alone"
+            at[bench.workers[stream]] += 1
+    assert all(count == 1 for count in at.values())
+    assert all(entry.attempts <= MAX_ATTEMPTS for entry in entries)
+    given_up = [r.entry for r in bench.rejected if isinstance(r.error, Unavailable)]
+    assert {id(entry) for entry in given_up} == {id(entry) for entry in entries if entry.attempts == MAX_ATTEMPTS}
 
 
 @given(EVENTS, ANY_SETTINGS)
@@ -357,6 +498,8 @@ def test_size_and_delay_hold_in_any_order_of_events(events: list[tuple[Any, ...]
     delay = chosen.max_queue_delay_microseconds / 1e6
     for stream, batch in bench.batches.items():
         assert 1 <= len(batch) <= 8
+        if bench.closed.get(stream) == "alone":
+            continue
         if stream not in bench.closed:
             assert bench.now < min(entry.arrived for entry in batch) + delay
         elif bench.closed[stream] == "preferred":

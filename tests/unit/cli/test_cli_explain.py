@@ -36,10 +36,9 @@ def worker(image_uuid: str) -> Answer:
 def parts() -> Iterator[tuple[str, str]]:
     """The metrics addresses of a batcher and a worker."""
     servers = [serve(Endpoint("127.0.0.1", 0), WORKER, role) for role in (batcher, worker)]
-    yield f"127.0.0.1:{servers[0].server_port}", f"127.0.0.1:{servers[1].server_port}"
+    yield f"127.0.0.1:{servers[0].endpoint.port}", f"127.0.0.1:{servers[1].endpoint.port}"
     for server in servers:
-        server.shutdown()
-        server.server_close()
+        server.close()
 
 
 @pytest.fixture

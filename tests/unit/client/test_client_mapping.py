@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from itertools import count
 
 import pytest
@@ -88,3 +89,40 @@ async def test_an_exception_ends_the_map() -> None:
 
     with pytest.raises(ValueError, match="0"):
         await anext(bounded_map(fail, range(5), concurrency=1))
+
+
+class Answer:
+    """As large as a picture and its result."""
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_what_was_taken_is_kept_by_nobody(ordered: bool) -> None:
+    kept: list[weakref.ref[Answer]] = []
+
+    async def make(_: Answer) -> Answer:
+        kept.extend([weakref.ref(_), weakref.ref(answer := Answer())])
+        return answer
+
+    answers = bounded_map(make, (Answer() for _ in range(100)), concurrency=4, ordered=ordered)
+    for taken in range(1, 61):
+        await anext(answers)
+        await asyncio.sleep(0)
+        alive = sum(reference() is not None for reference in kept)
+        assert alive <= 2 * 4, f"after {taken}"
+    await answers.aclose()
+
+
+async def test_an_ordered_map_reads_no_further_than_its_bound_behind_a_slow_first() -> None:
+    calls = Calls()
+    read: list[int] = []
+    answers = bounded_map(calls, (read.append(n) or n for n in count()), concurrency=5, ordered=True)
+    first = asyncio.ensure_future(anext(answers))
+    await calls.started(5)
+    for item in (1, 2, 3, 4):
+        calls.doors[item].set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert read == [0, 1, 2, 3, 4]
+    calls.doors[0].set()
+    assert await first == 0
+    await answers.aclose()

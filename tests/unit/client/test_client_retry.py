@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from shoal.client.retry import Retry
+from shoal.client.retry import Retry, told
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 
 
@@ -65,3 +67,34 @@ async def test_a_deadline_in_the_past_sends_nothing() -> None:
     with pytest.raises(DeadlineExceeded):
         await world.run(0)
     assert world.lefts == []
+
+
+async def test_a_deadline_in_a_later_attempt_names_what_the_one_before_failed_of() -> None:
+    world = World(Unavailable("no worker serves model 'm' now"), DeadlineExceeded("Deadline Exceeded"))
+    with pytest.raises(DeadlineExceeded, match="Deadline Exceeded; the attempt before it failed: no worker serves"):
+        await world.run(5)
+
+
+async def test_a_deadline_in_the_first_attempt_names_nothing_else() -> None:
+    with pytest.raises(DeadlineExceeded, match=r"^Deadline Exceeded$"):
+        await World(DeadlineExceeded("Deadline Exceeded")).run(5)
+
+
+@pytest.mark.parametrize("during", ["attempt", "pause"])
+async def test_a_time_limit_around_it_can_tell_the_failure_too(during: str) -> None:
+    async def attempt(_: float) -> None:
+        attempts.append(None)
+        if during == "pause" or len(attempts) == 1:
+            raise Unavailable("the store is away")
+        await asyncio.Event().wait()
+
+    async def sleep(_: float) -> None:
+        if during == "pause":
+            await asyncio.Event().wait()
+
+    attempts: list[None] = []
+    with pytest.raises(TimeoutError) as caught:
+        async with asyncio.timeout(0.01):
+            await Retry(sleep=sleep, uniform=lambda *_: 0.0, clock=lambda: 0.0).call(attempt, 60.0)
+    assert caught.value.__cause__ is not None
+    assert told(caught.value.__cause__.__cause__) == "; the attempt before it failed: the store is away"

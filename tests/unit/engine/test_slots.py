@@ -67,3 +67,36 @@ async def test_a_closed_pool_turns_everyone_away() -> None:
     slots.release(0)
     with pytest.raises(Unavailable):
         await slots.acquire()
+
+
+async def test_a_slot_that_could_not_be_made_is_made_for_the_next_who_asks() -> None:
+    faults = [MemoryError("no shared memory"), MemoryError("no shared memory")]
+
+    def make() -> int:
+        if faults:
+            raise faults.pop()
+        return 7
+
+    slots = SlotPool(make, 1)
+    for _ in range(2):
+        with pytest.raises(MemoryError, match="no shared memory"):
+            await slots.acquire()
+    assert await slots.acquire() == 7
+    waiting = asyncio.create_task(slots.acquire())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    slots.release(7)
+    assert await waiting == 7
+
+
+async def test_one_who_leaves_while_the_pool_closes_keeps_no_slot() -> None:
+    slots = pool(1)
+    await slots.acquire()
+    gone = asyncio.create_task(slots.acquire())
+    await asyncio.sleep(0)
+    slots.release(0)
+    gone.cancel()
+    slots.close()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert slots._free == []

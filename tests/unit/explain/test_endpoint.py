@@ -30,9 +30,8 @@ def remember(image_uuid: str) -> Answer:
 def part() -> Iterator[Endpoint]:
     """A part's metrics address."""
     server = serve(Endpoint("127.0.0.1", 0), WORKER, remember)
-    yield Endpoint("127.0.0.1", server.server_port)
-    server.shutdown()
-    server.server_close()
+    yield Endpoint("127.0.0.1", server.endpoint.port)
+    server.close()
 
 
 async def get(part: Endpoint, path: str, method: str = "GET") -> tuple[int, str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from generate_observability import COMPONENTS, declared, exported_name
 
-from shoal.observe import metrics
+from shoal.errors import ConfigurationError
+from shoal.observe import metrics, operators
 from shoal.observe.foreign import FOREIGN, used
 from shoal.topology import Endpoint
 
@@ -59,10 +60,9 @@ def test_every_metric_of_others_is_used_somewhere() -> None:
 
 
 def test_a_busy_port_is_named() -> None:
-    server = metrics.serve_metrics(Endpoint("127.0.0.1", 0), metrics.WORKER)
+    server = operators.serve_metrics(Endpoint("127.0.0.1", 0), metrics.WORKER)
     try:
-        with pytest.raises(metrics.ConfigurationError, match=f"127.0.0.1:{server.server_port}"):
-            metrics.serve_metrics(Endpoint("127.0.0.1", server.server_port), metrics.WORKER)
+        with pytest.raises(ConfigurationError, match=f"127.0.0.1:{server.endpoint.port}"):
+            operators.serve_metrics(Endpoint("127.0.0.1", server.endpoint.port), metrics.WORKER)
     finally:
-        server.shutdown()
-        server.server_close()
+        server.close()

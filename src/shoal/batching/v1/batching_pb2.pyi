@@ -7,12 +7,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class BatchChunk(_message.Message):
-    __slots__ = ("items", "last")
+    __slots__ = ("items", "last", "withdrawn")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[BatchItem]
     last: bool
-    def __init__(self, items: _Optional[_Iterable[_Union[BatchItem, _Mapping]]] = ..., last: _Optional[bool] = ...) -> None: ...
+    withdrawn: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, items: _Optional[_Iterable[_Union[BatchItem, _Mapping]]] = ..., last: _Optional[bool] = ..., withdrawn: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class BatchItem(_message.Message):
     __slots__ = ("index", "request", "owner", "timeout_us", "queued_us", "traceparent")

@@ -1,0 +1,45 @@
+"""Bytes of requests that a batcher holds at once, shared among owners."""
+
+from __future__ import annotations
+
+from shoal.errors import Overloaded
+
+MAX_HELD_BYTES = 256 * 2**20
+"""Of all requests that wait or are at a worker."""
+REQUEST_BYTES = 1024
+"""What a request takes beside its message."""
+
+
+class Budget:
+    """Nobody gets more than what is left free: one owner at most a half of all, each of two a third, and so on.
+
+    So room is left for whoever comes next, whatever the others do (Choudhury and Hahne, "Dynamic queue length
+    thresholds", 1998, with a factor of 1).
+    """
+
+    def __init__(self, limit: int = MAX_HELD_BYTES) -> None:
+        self._free = limit
+        self._held: dict[str, int] = {}
+
+    def take(self, owner: str, size: int) -> None:
+        """Counts a message of ``size`` bytes.
+
+        Raises:
+            Overloaded: the owner holds its share already.
+        """
+        size += REQUEST_BYTES
+        held = self._held.get(owner, 0) + size
+        if held > self._free - size:
+            raise Overloaded(f"requests of {held >> 20} MiB wait already; try again later")
+        self._held[owner] = held
+        self._free -= size
+
+    def give_back(self, owner: str, size: int) -> None:
+        """The message is answered."""
+        size += REQUEST_BYTES
+        self._free += size
+        held = self._held[owner] - size
+        if held:
+            self._held[owner] = held
+        else:
+            del self._held[owner]

@@ -1,0 +1,374 @@
+"""The queue of one model and method, and the streams that serve it: carries out what the policy decides."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from shoal.batcher.meter import count_stranger
+from shoal.batcher.policy import MAX_ATTEMPTS, BatchingPolicy, Close, Reject, Send
+from shoal.batcher.request import Request
+from shoal.batcher.stream import BatchStream
+from shoal.batcher.width import Width
+from shoal.batching.settings import BatchingSettings
+from shoal.errors import Code, ConfigurationError, DeadlineExceeded, ShoalError, Unavailable, from_status
+from shoal.observe.logs import Seldom
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoal.batcher.dispatch import Dispatcher
+    from shoal.batcher.meter import QueueMeter
+    from shoal.batcher.policy import Decision
+    from shoal.batcher.stream import End, StreamState
+    from shoal.batching.v1 import batching_pb2
+
+log = Seldom(logging.getLogger(__name__))
+
+NO_WORKER_SECONDS = 5.0
+"""After this long without any worker, waiting requests are answered UNAVAILABLE; the client may try again."""
+LOOK_SECONDS = 5.0
+"""Between two looks at whether a queue is used, and how many streams it needs."""
+IDLE_UNSERVED_SECONDS = 5.0
+"""A queue that nobody waits in and no worker serves ends after so long."""
+IDLE_SECONDS = 600.0
+"""One that a worker serves keeps its streams for longer: they make the next request fast."""
+_REFUSALS = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.UNIMPLEMENTED})
+"""Of a parked stream: no such model, or the model has no such method. No other stream would fare better."""
+_BACKOFF_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
+_STATUSES = frozenset(Code)
+
+
+class ModelQueue:
+    """The queue of one model and method: feeds events to its policy and carries out the decisions."""
+
+    def __init__(self, home: Dispatcher, called: tuple[str, str], founder: str) -> None:
+        """Opens its first streams.
+
+        Args:
+            home: Whose queue it is.
+            called: The method and the model.
+            founder: The owner of the request for which it is made.
+        """
+        self.failure: ShoalError | None = None
+        """Why this queue can't be used any more; make another."""
+        self.founder = founder
+        self.callers = 0
+        """Requests that wait for their answer."""
+        self._home = home
+        self._loop = asyncio.get_running_loop()
+        self._policy: BatchingPolicy[BatchStream, Request] = BatchingPolicy(BatchingSettings(), home.quarantine)
+        self._settings = ""
+        method, model = self.called = called
+        self._model = model
+        self._over: asyncio.Future[bytes] = self._loop.create_future()
+        self._over.cancel()
+        self._metadata = (("x-model-name", model), ("x-shoal-method", method), ("x-shoal-batcher", home.name))
+        self._streams: set[BatchStream] = set()
+        self._width = Width()
+        self._failures = 0
+        self._failure_text = ""
+        self._down_since: float | None = None
+        self._used = monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake_at = math.inf
+        self._retry: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._meter: QueueMeter | None = None
+        self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
+        self._maintain()
+
+    @property
+    def served(self) -> bool:
+        """Whether a worker ever vouched for it."""
+        return self._meter is not None
+
+    @property
+    def suspects(self) -> int:
+        """Requests that wait to be sent alone."""
+        return self._policy.suspects
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a permit."""
+        return self._policy.queued
+
+    @property
+    def in_flight(self) -> int:
+        """Requests at a worker."""
+        return sum(stream.in_flight for stream in tuple(self._streams))
+
+    def streams(self, state: StreamState) -> int:
+        """Streams in this state."""
+        return sum(stream.state == state for stream in tuple(self._streams))
+
+    async def submit(self, owner: str, message: bytes, timeout_seconds: float, traceparent: str = "") -> bytes:
+        """Answers one request with its response message, or raises the ShoalError of its status.
+
+        Cancelling the caller withdraws the request; its batch-mates never notice.
+        """
+        now = monotonic()
+        request = Request(
+            owner=owner,
+            arrived=now,
+            deadline=now + timeout_seconds,
+            message=message,
+            answer=self._loop.create_future(),
+            traceparent=traceparent,
+            called=self.called,
+            ahead=self._policy.queued,
+        )
+        self._home.recent.add(request, request.kept_bytes)
+        timer = self._loop.call_at(request.deadline, self._expire, request)
+        self._carry_out(self._policy.arrived(now, request))
+        self.callers += 1
+        try:
+            return await request.answer
+        finally:
+            self.callers -= 1
+            self._used = monotonic()
+            timer.cancel()
+            if request.answer.cancelled():
+                request.end(Code.CANCELLED, "the caller went away")
+                self._count(request)
+                self._withdraw(request)
+            request.answer = self._over  # it is remembered, its answer isn't
+
+    def drain(self) -> None:
+        """Nothing waits for company any more."""
+        self._carry_out(self._policy.drain(monotonic()))
+
+    def stop(self) -> None:
+        """Ends all streams; requests that are still here are answered UNAVAILABLE."""
+        self._stopping = True
+        self._home.meters.forget(self._model, self)
+        for handle in (self._timer, self._retry, self._looking):
+            if handle is not None:
+                handle.cancel()
+        self._carry_out(self._policy.fail(Unavailable("the batcher is stopping; try again")))
+        for stream in list(self._streams):
+            stream.abandon()
+
+    # What streams tell.
+
+    def permitted(self, stream: BatchStream, batching: str) -> None:
+        """A worker can take a batch."""
+        if self._meter is None:
+            self._meter = self._home.meters.of(self._model, self)
+        if batching and batching != self._settings:
+            self._configure(batching)
+        self._carry_out(self._policy.permitted(monotonic(), stream, stream.worker))
+        self._failures = 0
+        self._down_since = None
+        self._maintain()
+
+    def executed(self, stream: BatchStream) -> None:
+        """A batch's first answers are here."""
+        self._policy.executed(monotonic(), stream)
+
+    def set_aside(self, stream: BatchStream) -> None:
+        """A batch waits for something else than the engine."""
+        self._policy.set_aside(stream)
+
+    def answered(self, request: Request, result: batching_pb2.BatchItemResult) -> None:
+        """A worker answered one request."""
+        request.carrier, stream = None, request.carrier
+        if not request.answer.done():
+            request.end(Code(result.code) if result.code in _STATUSES else Code.INTERNAL, result.message)
+            self._count(request, result.response)
+            if result.code == Code.OK:
+                request.answer.set_result(result.response)
+            else:
+                request.answer.set_exception(from_status(result.code, result.message))
+        if request.attempts and isinstance(stream, BatchStream):
+            self._carry_out(self._policy.settled(monotonic(), stream))
+
+    def retiring(self, stream: BatchStream) -> None:  # noqa: ARG002 - any that retires makes room
+        """A stream takes no further batch."""
+        self._maintain()
+
+    def ended(self, stream: BatchStream, end: End) -> None:
+        """A stream is over, well or not."""
+        self._streams.discard(stream)
+        broken, unbegun = (self._take_back(requests) for requests in (end.broken, end.unbegun))
+        self._carry_out(self._policy.lost(monotonic(), stream, broken, unbegun))
+        if broken or unbegun:
+            self._tell_of_break(end, broken, unbegun)
+        if self._stopping:
+            self._carry_out(self._policy.fail(Unavailable("the batcher is stopping; try again")))
+        elif end.code in _REFUSALS and not stream.served:
+            self._fail(from_status(end.code, end.message or f"model {self._model!r} is not served here"))
+        else:
+            if not stream.useful and not stream.abandoned and end.code != Code.OK:
+                self._count_failure(end.message)
+            self._maintain()
+
+    # Inside.
+
+    def _take_back(self, requests: Sequence[Request]) -> list[Request]:
+        """Those of a stream that is over whose callers still wait."""
+        now = monotonic()
+        for request in requests:
+            request.withdraw_from(now)
+        return [request for request in requests if not request.answer.done()]
+
+    def _tell_of_break(self, end: End, broken: Sequence[Request], unbegun: Sequence[Request]) -> None:
+        given_up = sum(request.attempts >= MAX_ATTEMPTS for request in broken)
+        self._served_meter.given_up(given_up)
+        self._served_meter.resent(len(broken) + len(unbegun) - given_up)
+        text = "model %s: a stream broke under %d requests, %d of them given up: %s %s; it hadn't begun %d more"
+        log.say(self.called, text, self._model, len(broken), given_up, end.code.name, end.message, len(unbegun))
+
+    def _configure(self, batching: str) -> None:
+        """Takes a worker's settings; where they can't be read, the last good ones stay."""
+        self._settings = batching
+        try:
+            reading = BatchingSettings.read(batching)
+        except ConfigurationError as error:
+            text = "model %s: a worker's batching settings can't be read, so the last good ones stay: %s"
+            log.say(("unreadable", self._model), text, self._model, error)
+            return
+        if reading.unknown:
+            text = "model %s: a worker tells settings that this batcher, of another version, doesn't know: %s"
+            log.say(("unknown", self._model, reading.unknown), text, self._model, ", ".join(reading.unknown)[:200])
+        self._policy.configure(reading.settings)
+
+    def _fail(self, error: ShoalError) -> None:
+        self.failure = error
+        self._carry_out(self._policy.fail(error))
+        self.stop()
+        self._home.forget(self)
+
+    def end(self, error: ShoalError) -> None:
+        """Makes room: closes its streams, and answers who still waits with ``error``."""
+        if self.failure is None:
+            self._fail(error)
+
+    def wake(self) -> None:
+        """A worker is free for a suspect."""
+        if not self._stopping:
+            self._carry_out(self._policy.tick(monotonic()))
+
+    def _look(self) -> None:
+        """Ends a queue that nobody uses, and closes streams beyond those that are of use."""
+        idle = monotonic() - self._used
+        working = self._meter is not None and any(stream.served for stream in self._streams)
+        if not self.callers and idle >= (IDLE_SECONDS if working else IDLE_UNSERVED_SECONDS):
+            self.end(Unavailable("the queue was idle; try again"))
+            return
+        self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
+        self._width.turn(self._busy)
+        self._narrow()
+
+    def _narrow(self) -> None:
+        """Closes streams that carry nothing, down to the target: those without a permit first."""
+        surplus = self._staying - self._width.target
+        unused = [stream for stream in self._streams if stream.state != "in use" and not stream.in_flight]
+        for stream in sorted(unused, key=lambda stream: stream.state == "permitted")[: max(0, surplus)]:
+            if stream.state == "parked":
+                stream.abandon()
+            elif stream.state == "permitted":
+                self._policy.revoked(stream)
+                stream.retire()
+
+    def _count_failure(self, message: str) -> None:
+        now = monotonic()
+        self._failures += 1
+        self._failure_text = message
+        if any(stream.served for stream in self._streams):
+            return
+        self._down_since = self._down_since or now
+        if now - self._down_since >= NO_WORKER_SECONDS:
+            self._carry_out(self._policy.fail(Unavailable(f"no worker serves model {self._model!r} now: {message}")))
+
+    def _maintain(self) -> None:
+        """Opens streams up to the target, later if the last ones failed."""
+        if self._stopping or self._retry is not None:
+            return
+        delay = _BACKOFF_SECONDS[min(self._failures, len(_BACKOFF_SECONDS) - 1)]
+        if delay:
+            self._retry = self._loop.call_later(delay, self._reopen)
+        else:
+            self._fill(self._width.target)
+
+    def _reopen(self) -> None:
+        self._retry = None
+        self._fill(self._staying + 1)  # one probe, until a worker answers again
+
+    def _fill(self, count: int) -> None:
+        start = partial(self._home.open, metadata=self._metadata)
+        for _ in range(min(count, self._width.target) - self._staying):
+            self._streams.add(BatchStream(start, self, self._loop))
+
+    @property
+    def _staying(self) -> int:
+        """Streams that carry batches or wait for their turn. A retiring one may wait long for its stragglers."""
+        return sum(stream.state != "retiring" for stream in self._streams)
+
+    @property
+    def _busy(self) -> int:
+        return sum(stream.state == "in use" for stream in self._streams)
+
+    def _expire(self, request: Request) -> None:
+        if not request.answer.done():
+            self._answer_error(request, DeadlineExceeded("the deadline passed before an answer came" + self._excuse()))
+            self._withdraw(request)
+
+    def _excuse(self) -> str:
+        """Why nothing was answered, where that is known."""
+        if self._down_since is None or any(stream.served for stream in self._streams):
+            return ""
+        return f": no worker serves model {self._model!r} now: {self._failure_text}"
+
+    def _withdraw(self, request: Request) -> None:
+        request.withdraw()
+        self._carry_out(self._policy.withdrawn(monotonic(), request))
+
+    def _answer_error(self, request: Request, error: ShoalError) -> None:
+        if not request.answer.done():
+            request.end(error.code, str(error))
+            self._count(request)
+            request.answer.set_exception(error)
+
+    def _count(self, request: Request, response: bytes = b"") -> None:
+        if self._meter is None:
+            count_stranger(request.code)
+        else:
+            self._meter.answered(request, response)
+
+    @property
+    def _served_meter(self) -> QueueMeter:
+        """Once a permit was there."""
+        assert self._meter is not None
+        return self._meter
+
+    def _carry_out(self, decisions: Sequence[Decision[BatchStream, Request]]) -> None:
+        for decision in decisions:
+            match decision:
+                case Send(stream, entries):
+                    self._served_meter.sent(monotonic(), entries)
+                    stream.send(entries)
+                case Close(stream, size, reason):
+                    self._served_meter.closed(size, reason)
+                    stream.batch.close(reason, self._policy.settings)
+                    stream.close()
+                    self._width.busy(self._busy)
+                case Reject(entry, error):
+                    self._answer_error(entry, error)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._policy.wake_at == self._wake_at:
+            return
+        self._wake_at = self._policy.wake_at
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if math.isinf(self._wake_at) else self._loop.call_at(self._wake_at, self._tick)
+
+    def _tick(self) -> None:
+        self._wake_at = math.inf
+        self._carry_out(self._policy.tick(monotonic()))
