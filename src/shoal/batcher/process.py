@@ -19,6 +19,7 @@ from shoal.batcher.asgi import DRAIN_PATH, IN_FLIGHT_PATH, TOKEN_HEADER, TOKEN_V
 from shoal.batcher.handler import GenericHandler
 from shoal.batcher.server import make_batcher
 from shoal.envoy import EnvoyProcess, check_free
+from shoal.envoy_hops import runtime, trusted_http2
 
 if TYPE_CHECKING:
     from typing import Any
@@ -100,6 +101,11 @@ def envoy_config(options: BatcherOptions) -> dict[str, Any]:
     )
     config: dict[str, Any] = server.get_envoy_config()
     config["admin"] = {"address": {"socket_address": {"address": options.admin.host, "port_value": options.admin.port}}}
+    config["layered_runtime"] = runtime()
+    for listener in config["static_resources"]["listeners"]:
+        for chain in listener["filter_chains"]:
+            for manager in chain["filters"]:
+                manager["typed_config"]["http2_protocol_options"] = trusted_http2()
     return config
 
 

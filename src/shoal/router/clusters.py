@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
+from shoal.envoy_hops import trusted_http2
 from shoal.router.resources import Json, address, extension, typed
 from shoal.topology import SHARED_BATCHER
 
@@ -24,7 +25,6 @@ _UNBOUNDED = 1_000_000  # where the parts themselves bound: batching streams by 
 _ONE_IS_ENOUGH = 1_000_000  # percent
 _AT_ONCE: Json = {"update_merge_window": "0s"}
 """A host's second change within a second would count only after it: calls would go on to one that has just died."""
-_STREAMS_PER_CONNECTION = 100_000  # a batcher's and a worker's own limit is what binds
 
 
 def batcher_cluster(group: str) -> str:
@@ -148,7 +148,7 @@ def _admin(endpoint: Endpoint) -> Json:
 
 def _cluster(name: str, hosts: Sequence[Endpoint], max_requests: int, **http2_options: Json) -> Json:
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-    http2 = {"max_concurrent_streams": _STREAMS_PER_CONNECTION, **http2_options}
+    http2 = trusted_http2(**http2_options)
     return typed(
         "envoy.config.cluster.v3.Cluster",
         name=name,

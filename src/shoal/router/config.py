@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from shoal.envoy_hops import runtime
 from shoal.router import certificate
 from shoal.router.clusters import clusters
 from shoal.router.listeners import balancer_listener, metrics_listener, public_listener
@@ -98,6 +99,7 @@ def _bootstrap(service: Service, topology: Topology, folder: Path) -> Json:
             "lds_config": config_file(str(folder / LISTENERS)),
             "cds_config": config_file(str(folder / CLUSTERS)),
         },
+        "layered_runtime": runtime(),
         "stats_config": {"stats_tags": [_CLUSTER_NAME], "allow_default_tag_overrides": True},
         "overload_manager": {
             "resource_monitors": [

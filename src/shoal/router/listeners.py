@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shoal.envoy_hops import trusted_http2
 from shoal.errors import Code
 from shoal.router.resources import KEY_HEADER, Json, address, config_file, extension, header, seconds, typed
 from shoal.router.routes import (
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from shoal.topology import Endpoint
 
 _CONNECTION_BUFFER_BYTES = 1024 * 1024
-_STREAMS_PER_CONNECTION = 100_000
 _AGE_JITTER_PERCENT = 20
 """Clients that came together are asked to connect anew one after the other."""
 _NOWHERE: Json = {"address_prefix": "255.255.255.255", "prefix_len": 32}
@@ -97,7 +97,7 @@ def _listener(name: str, endpoint: Endpoint, *, transport_socket: Json | None = 
         _MANAGER,
         _MANAGER_TYPE,
         stat_prefix=name,
-        http2_protocol_options={"max_concurrent_streams": _STREAMS_PER_CONNECTION},
+        http2_protocol_options=trusted_http2(),
         # The caller's address is what the socket says, and its x-envoy-* headers steer nothing.
         use_remote_address=True,
         internal_address_config={"cidr_ranges": [_NOWHERE]},

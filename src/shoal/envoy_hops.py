@@ -1,0 +1,55 @@
+"""What Envoy allows on one connection: of a caller's own, and between Shoal's parts, which share theirs for all callers.
+
+Envoy's protections against floods count on a connection: resets, refused streams, frames that wait to be sent. Where a
+connection is one caller's, they harm nobody else. Between the router and a batcher one connection carries calls of
+everybody, so there a protection against one caller would end the others' calls. What one caller may do is limited
+before: calls in flight, a key's rate, the queue's length.
+https://www.envoyproxy.io/docs/envoy/latest/faq/configuration/flow_control
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shoal.router.resources import Json
+
+STREAMS = 100_000
+"""In flight on one connection, at most; the router's ``max_requests`` and the permits bind before."""
+_FRAMES = 10_000_000
+"""Frames that wait to be sent. A call is about five; what waits is bounded by the calls in flight."""
+_NEVER = 2**32 - 1
+_CALLS_A_TURN = 32
+"""Calls that are taken from one connection before the others have their turn."""
+
+
+def trusted_http2(**fields: object) -> Json:
+    """``Http2ProtocolOptions`` of a hop between own parts, at either end.
+
+    The other codec of Envoy's, nghttp2, ends a connection after 1,000 resets and 33 a second more, whatever is set
+    (https://github.com/envoyproxy/envoy/issues/30882).
+    """
+    return {
+        "max_concurrent_streams": STREAMS,
+        "max_outbound_frames": _FRAMES,
+        "max_outbound_control_frames": _FRAMES,
+        "max_consecutive_inbound_frames_with_empty_payload": _FRAMES,
+        "max_inbound_window_update_frames_per_data_frame_sent": _FRAMES,
+        "override_stream_error_on_invalid_http_message": True,
+        "use_oghttp2_codec": True,
+        **fields,
+    }
+
+
+def runtime() -> Json:
+    """``layered_runtime`` of an Envoy's bootstrap.
+
+    A call that its caller takes back, as a hedge or a deadline does, costs no more than one that is refused, and is
+    counted by the rate limit all the same; so a connection is not ended for how many there are. Taking turns keeps a
+    connection with very many calls from delaying the others.
+    """
+    settings = {
+        "overload.premature_reset_total_stream_count": _NEVER,
+        "http.max_requests_per_io_cycle": _CALLS_A_TURN,
+    }
+    return {"layers": [{"name": "shoal", "static_layer": settings}]}
