@@ -45,10 +45,8 @@ class Topology(BaseModel):
     """The router's listener for clients."""
     balancer: Endpoint
     """The router's listener for batching streams: the load balancer before the workers."""
-    admin: Endpoint
-    """Envoy's admin address, metrics among it; loopback only."""
     metrics: Endpoint | None = None
-    """Where Envoy's metrics and ``/ready`` alone are served, for those who may not reach ``admin``. None: nowhere."""
+    """Where the router's metrics, ``/ready`` and ``/alive`` are served. None: nowhere."""
     batchers: dict[str, list[Endpoint]]
     """Batcher group (``SHARED_BATCHER`` or a model's name) to its processes."""
     pools: dict[str, list[Endpoint]]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import stat
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
 from shoal import keys
-from shoal.envoy_admin import EnvoyAdmin
+from shoal.envoy_admin import EnvoyAdmin, admin_socket
 from shoal.errors import ConfigurationError
 from shoal.home import Home
 from shoal.router.keeper import Keeper
@@ -109,6 +110,10 @@ class Rig:
     stop: asyncio.Event
     router: asyncio.Task[int]
 
+    @property
+    def admin(self) -> Path:
+        return admin_socket(self.home.run / "router")
+
     async def call(
         self, key: str | None, model: str | None = "yolo", path: str = CLASSIFY, message: bytes = b"", **options: Any
     ) -> Any:
@@ -159,7 +164,7 @@ async def running(
     (tmp_path / "shoal.yaml").write_text(service)
     hosts = [free() for _ in range(workers)]
     batchers = {"shared": [free()], **{group: [endpoint] for group, endpoint in (groups or {}).items()}}
-    topology = Topology(public=free(), balancer=free(), admin=free(), batchers=batchers, pools={pool: hosts})
+    topology = Topology(public=free(), balancer=free(), metrics=free(), batchers=batchers, pools={pool: hosts})
     topology.save(tmp_path / "topology.json")
     batcher = Server("batcher", topology.batchers["shared"][0])
     servers = [Server(f"worker-{number}", host) for number, host in enumerate(hosts)]
@@ -320,7 +325,7 @@ async def test_a_batcher_that_is_away_is_unavailable(rig: Rig) -> None:
     await rig.batcher.server.stop(None)
     assert await rig.call(rig.alice.key) == ("UNAVAILABLE", "the service is away; trying again may help")
     failed = {"envoy_cluster_name": "batcher/shared", "envoy_response_code_class": "5"}
-    metrics = f"http://{rig.topology.admin}/stats/prometheus"
+    metrics = f"http://{rig.topology.metrics}/stats/prometheus"
     assert await sample(metrics, "envoy_cluster_upstream_rq_xx_total", **failed) == 1  # as the parser calls it
 
 
@@ -377,8 +382,9 @@ async def test_a_stream_for_an_unknown_model_is_not_found(rig: Rig) -> None:
 
 
 async def test_no_secret_is_in_envoys_dump_of_its_configuration(rig: Rig) -> None:
-    async with aiohttp.ClientSession(f"http://{rig.topology.admin}") as session, session.get("/config_dump") as answer:
+    async with asking(rig.admin) as session, session.get("/config_dump") as answer:
         text = await answer.text()
+    assert stat.S_IMODE(rig.admin.stat().st_mode) == 0o600
     assert "api_key_auth" in text
     assert rig.alice.key not in text
 
@@ -388,7 +394,7 @@ async def test_a_connection_that_grew_old_is_replaced_and_loses_nothing(tmp_path
         slow = asyncio.create_task(rig.code(rig.alice.key, message=b"wait"))
         await rig.batcher.echo.waiting.wait()
         _, parked = await rig.open_stream()
-        admin = EnvoyAdmin(rig.topology.admin)
+        admin = EnvoyAdmin(rig.admin)
         # A second each; the first ones are told for good that they are over after 5 s.
         for listener in ("public", "balancer"):
             while await admin.statistic(f"http.{listener}.downstream_cx_max_duration_reached") < 7:
@@ -406,7 +412,7 @@ async def test_statistics_name_a_pool_and_a_batcher_with_dots(tmp_path: Path) ->
     async with running(tmp_path, service=f"pools: {{{pool}: {{}}}}", pool=pool, groups={group: free()}) as rig:
         assert await rig.code(rig.alice.key) == "OK"
         await rig.open_stream()
-        address = f"http://{rig.topology.admin}/stats/prometheus"
+        address = f"http://{rig.topology.metrics}/stats/prometheus"
         async with aiohttp.ClientSession() as session, session.get(address) as answer:
             families = list(text_string_to_metric_families(await answer.text()))
     named = defaultdict(set)
@@ -418,6 +424,7 @@ async def test_statistics_name_a_pool_and_a_batcher_with_dots(tmp_path: Path) ->
         f"own/{group}",
         "batcher/shared",
         "workers",
+        "admin",
     }
     assert {"envoy_cluster_membership_healthy", "envoy_cluster_circuit_breakers_default_rq_open"} <= named[
         f"pool/{pool}"
@@ -462,24 +469,26 @@ async def test_a_busy_port_is_named(rig: Rig, tmp_path: Path) -> None:
 async def test_the_command_ends_with_envoy(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     keys.create(home.keys, "alice")
-    topology = Topology(
-        public=free(), balancer=free(), admin=free(), batchers={"shared": [free()]}, pools={"default": [free()]}
-    )
+    topology = Topology(public=free(), balancer=free(), batchers={"shared": [free()]}, pools={"default": [free()]})
     topology.save(tmp_path / "topology.json")
     arguments = ("serve", "router", "--topology", tmp_path / "topology.json", "--home", home.root)
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "shoal", *map(str, arguments))
-    await until_live(topology.admin)
-    async with aiohttp.ClientSession(f"http://{topology.admin}") as session, session.post("/quitquitquit"):
-        pass
+    admin = admin_socket(home.run / "router")
+    await until_live(admin)
+    await EnvoyAdmin(admin).quit()
     async with asyncio.timeout(PATIENCE):
         assert await process.wait() == 0
 
 
-async def until_live(admin: Endpoint) -> None:
+def asking(admin: Path) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession("http://admin", connector=aiohttp.UnixConnector(str(admin)))
+
+
+async def until_live(admin: Path) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
-                async with aiohttp.ClientSession(f"http://{admin}") as session, session.get("/ready"):
+                async with asking(admin) as session, session.get("/ready"):
                     return
             except aiohttp.ClientConnectionError:
                 await asyncio.sleep(0.05)

@@ -42,7 +42,6 @@ class BatcherOptions:
 
     orders: Orders
     listen: Endpoint
-    admin: Endpoint
 
 
 async def serve(options: BatcherOptions, stop: asyncio.Event) -> int:
@@ -70,13 +69,13 @@ def has_shared_libpython() -> bool:
 async def _serve_in_envoy(options: BatcherOptions, stop: asyncio.Event) -> int:
     from pyvoy._server import get_envoy_environ  # noqa: PLC0415 - no public name for what a foreign Envoy needs
 
-    check_free("batcher", (options.listen, options.admin))
+    check_free("batcher", (options.listen,))
     token = secrets.token_urlsafe(32)
     environment = {**os.environ, **get_envoy_environ(), TOKEN_VARIABLE: token}
     # main would warn of a missing limit on connections at each start; the router is the only one that connects.
     arguments = ["--config-yaml", json.dumps(envoy_config(options)), "--log-level", "warning"]
     arguments += ["--component-log-level", "main:error"]
-    async with EnvoyProcess(arguments, options.admin, concurrency=1, environment=environment) as envoy:
+    async with EnvoyProcess(arguments, concurrency=1, environment=environment) as envoy:
         log.info("batcher %s listens on %s, inside Envoy", options.orders.name, options.listen)
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, envoy.ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -100,7 +99,7 @@ def envoy_config(options: BatcherOptions) -> dict[str, Any]:
         loop="uvloop",
     )
     config: dict[str, Any] = server.get_envoy_config()
-    config["admin"] = {"address": {"socket_address": {"address": options.admin.host, "port_value": options.admin.port}}}
+    del config["admin"]  # nothing of ours asks there
     config["layered_runtime"] = runtime()
     for listener in config["static_resources"]["listeners"]:
         for chain in listener["filter_chains"]:

@@ -111,14 +111,14 @@ def plan(
     topology = Topology(
         public=Endpoint(service.router.host, service.router.port),
         balancer=free(),
-        admin=free(),
+        metrics=free(),
         batchers={group: [free() for _ in range(count)] for group, count in batcher_groups(service).items()},
         pools={name: [free() for _ in range(pool.replicas)] for name, pool in service.pools.items()},
     )
     stores = (store(free()),) if service.object_store.runs_locally else ()
     store_url = f"http://{stores[0].listen}" if stores else None
     batchers = tuple(
-        _batcher(group, number, listen, topology.balancer, free(), free(), service.observe)
+        _batcher(group, number, listen, topology.balancer, free(), service.observe)
         for group, endpoints in topology.batchers.items()
         for number, listen in enumerate(endpoints, 1)
     )
@@ -139,11 +139,11 @@ def _shoal(*arguments: object) -> tuple[str, ...]:
 
 
 def _batcher(
-    group: str, number: int, listen: Endpoint, balancer: Endpoint, admin: Endpoint, metrics: Endpoint, observe: Observe
+    group: str, number: int, listen: Endpoint, balancer: Endpoint, metrics: Endpoint, observe: Observe
 ) -> Part:
     name = f"batcher-{group}-{number}"
     command = _shoal(
-        "serve", "batcher", "--name", name, "--listen", listen, "--balancer", balancer, "--admin", admin,
+        "serve", "batcher", "--name", name, "--listen", listen, "--balancer", balancer,
         "--metrics", metrics, "--recent-requests", observe.recent_requests, "--log-level", observe.log_level,
     )  # fmt: skip
     return Part(name, Role.BATCHER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics", group)
@@ -188,7 +188,7 @@ def triton_part(name: str, options: Options, pool: str = "") -> Part:
 
 def _router(service: Service, topology: Topology, home: Home, files: Files) -> Part:
     command = _shoal("serve", "router", "--service", files.service, "--topology", files.topology, "--home", home.root)
-    metrics = f"http://{topology.admin}/stats/prometheus"
+    metrics = f"http://{topology.metrics}/stats/prometheus"
     ready = Protocol.TLS if service.router.tls else Protocol.GRPC
     return Part("router", Role.ROUTER, command, reachable(topology.public), ready, metrics)
 

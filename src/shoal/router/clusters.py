@@ -6,11 +6,12 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from shoal.envoy_hops import trusted_http2
-from shoal.router.resources import Json, address, extension, typed
+from shoal.router.resources import Json, address, extension, pipe, typed
 from shoal.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from shoal.spec import Service
     from shoal.topology import Endpoint, Topology
@@ -19,7 +20,7 @@ ANY_WORKER = "workers"
 """The cluster of all pools, for what any worker can answer: uploads, health, reflection."""
 
 ADMIN = "admin"
-"""The cluster of Envoy's own admin address, for those two paths of it that others may read."""
+"""The cluster of Envoy's own admin socket, for those two paths of it that others may read."""
 
 _UNBOUNDED = 1_000_000  # where the parts themselves bound: batching streams by permits, connections by requests
 _ONE_IS_ENOUGH = 1_000_000  # percent
@@ -42,14 +43,14 @@ def own_batcher_cluster(group: str) -> str:
     return f"own/{group}"
 
 
-def clusters(service: Service, topology: Topology) -> list[Json]:
+def clusters(service: Service, topology: Topology, admin: Path) -> list[Json]:
     """All clusters. They depend on addresses only, never on keys or models."""
     batchers = [_batcher(group, hosts, service.router.max_requests) for group, hosts in topology.batchers.items()]
     own = [_own_batcher(group, service.router.max_requests) for group in topology.batchers if group != SHARED_BATCHER]
     pools = [_pool(pool, hosts) for pool, hosts in topology.pools.items()]
     any_worker = _first_healthy(ANY_WORKER, [pool_cluster(pool) for pool in topology.pools])
-    admin = [_admin(topology.admin)] if topology.metrics else []
-    return [*batchers, *own, *pools, any_worker, *admin]
+    operators = [_admin(admin)] if topology.metrics else []
+    return [*batchers, *own, *pools, any_worker, *operators]
 
 
 def _batcher(group: str, hosts: Sequence[Endpoint], max_requests: int) -> Json:
@@ -136,13 +137,12 @@ def _first_healthy(name: str, names: Sequence[str]) -> Json:
     )
 
 
-def _admin(endpoint: Endpoint) -> Json:
+def _admin(socket: Path) -> Json:
     return typed(
         "envoy.config.cluster.v3.Cluster",
         name=ADMIN,
         connect_timeout="1s",
-        load_assignment=_load_assignment(ADMIN, [endpoint]),
-        **_discovery([endpoint]),
+        load_assignment=_load_assignment(ADMIN, [pipe(socket)]),
     )
 
 
@@ -153,7 +153,7 @@ def _cluster(name: str, hosts: Sequence[Endpoint], max_requests: int, **http2_op
         "envoy.config.cluster.v3.Cluster",
         name=name,
         connect_timeout="1s",
-        load_assignment=_load_assignment(name, hosts),
+        load_assignment=_load_assignment(name, [address(*host) for host in hosts]),
         circuit_breakers={"thresholds": [_thresholds(max_requests)]},
         outlier_detection=_outlier_detection(),
         common_lb_config=_AT_ONCE,
@@ -164,10 +164,10 @@ def _cluster(name: str, hosts: Sequence[Endpoint], max_requests: int, **http2_op
     )
 
 
-def _load_assignment(name: str, hosts: Sequence[Endpoint]) -> Json:
+def _load_assignment(name: str, addresses: Sequence[Json]) -> Json:
     return {
         "cluster_name": name,
-        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(*host)}} for host in hosts]}],
+        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": each}} for each in addresses]}],
     }
 
 

@@ -5,7 +5,7 @@ Each file holds what changes together, because Envoy reloads a file as a whole:
 =================  ==============================  =============================
 file               holds                           changes with
 =================  ==============================  =============================
-bootstrap.json     admin address, where to look    never
+bootstrap.json     admin socket, where to look     never
 cds.json           batchers' and workers' hosts    the topology
 lds.json           listeners and their filters     the service file's ``router``
 sds.json           where the certificate is        the service file's ``router.tls``
@@ -19,11 +19,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from shoal.envoy_admin import admin_socket
 from shoal.envoy_hops import runtime
 from shoal.router import certificate
 from shoal.router.clusters import clusters
 from shoal.router.listeners import balancer_listener, metrics_listener, public_listener
-from shoal.router.resources import Json, address, config_file, extension
+from shoal.router.resources import Json, config_file, extension, pipe
 from shoal.router.routes import balancer_routes, public_routes
 from shoal.router.tls import secret
 
@@ -47,7 +48,7 @@ _CLUSTER_NAME: Json = {
     "tag_name": "envoy.cluster_name",
     "regex": (
         r"^cluster\.(((?:pool|batcher|own)/.+?|[^./]+)\.)"
-        r"(?:circuit_breakers\.[^.]+\.|(?:health_check|http2|outlier_detection)\."
+        r"(?:circuit_breakers\.[^.]+\.|(?:health_check|http1|http2|outlier_detection)\."
         r"|(?:canary|external|internal)\.(?=upstream_rq_)|default\.(?=total_match_count$))?[^.]+$"
     ),
 }
@@ -75,8 +76,8 @@ def render(
     metrics = [metrics_listener(topology.metrics)] if topology.metrics else []
     secrets = [secret(certificate.Files.of(service.router.tls))] if service.router.tls else []
     return {
-        BOOTSTRAP: _text(_bootstrap(service, topology, folder)),
-        CLUSTERS: _resources(*clusters(service, topology)),
+        BOOTSTRAP: _text(_bootstrap(service, folder)),
+        CLUSTERS: _resources(*clusters(service, topology, admin_socket(folder))),
         LISTENERS: _resources(public, balancer, *metrics),
         SECRETS: _resources(*secrets),
         PUBLIC_ROUTES: _resources(public_routes(service, topology, keys, served)),
@@ -91,10 +92,10 @@ def redact(text: str, keys: KeyRing) -> str:
     return text
 
 
-def _bootstrap(service: Service, topology: Topology, folder: Path) -> Json:
+def _bootstrap(service: Service, folder: Path) -> Json:
     return {
         "node": {"id": "router", "cluster": "shoal"},
-        "admin": {"address": address(*topology.admin), "ignore_global_conn_limit": True},
+        "admin": {"address": pipe(admin_socket(folder), mode=0o600), "ignore_global_conn_limit": True},
         "dynamic_resources": {
             "lds_config": config_file(str(folder / LISTENERS)),
             "cds_config": config_file(str(folder / CLUSTERS)),

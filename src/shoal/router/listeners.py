@@ -75,7 +75,7 @@ def balancer_listener(endpoint: Endpoint, router: Router, routes_file: str) -> J
 
 
 def metrics_listener(endpoint: Endpoint) -> Json:
-    """Where the admin address's metrics and readiness can be read, and nothing else of it reached."""
+    """Where the admin socket's metrics and readiness can be read, and nothing else of it reached."""
     listener = _listener(METRICS, endpoint, route_config=metrics_routes(), http_filters=[_router_filter()])
     return {**listener, **_STAYS}
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from shoal.envoy import EnvoyProcess, check_free
+from shoal.envoy_admin import EnvoyAdmin
 from shoal.router.config import BOOTSTRAP
 from shoal.router.drain import drain
 
@@ -34,10 +35,10 @@ async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) ->
         ConfigurationError: a port is taken.
     """
     topology = keeper.topology.value
-    ours = (topology.public, topology.balancer, topology.admin, topology.metrics)
+    ours = (topology.public, topology.balancer, topology.metrics)
     check_free("router", [endpoint for endpoint in ours if endpoint])
     keeper.render()
-    async with EnvoyProcess(_arguments(keeper), topology.admin, concurrency=concurrency) as envoy:
+    async with EnvoyProcess(_arguments(keeper), concurrency=concurrency) as envoy:
         keeping = asyncio.create_task(keeper.run())
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -46,7 +47,7 @@ async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) ->
                 return envoy.exit_code
             if keeping.done():
                 keeping.result()  # it only ends by an error
-            await drain(envoy.admin, DRAIN_SECONDS)
+            await drain(EnvoyAdmin(keeper.admin), DRAIN_SECONDS)
             return 0
         finally:
             keeping.cancel()

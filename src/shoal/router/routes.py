@@ -80,14 +80,18 @@ def balancer_routes(service: Service, models: Sequence[str]) -> Json:
 
 
 def metrics_routes() -> Json:
-    """The route configuration of the metrics listener: two paths of the admin address, to read."""
+    """The route configuration of the metrics listener: two paths of the admin socket, to read, and a sign of life.
+
+    ``/ready`` fails while Envoy leaves; ``/alive`` doesn't, so that nobody takes a drain for a fault.
+    """
     reading = {"name": ":method", "string_match": {"exact": "GET"}}
     return _configuration(
         METRICS,
         routes=[
             {"match": {"path": path, "headers": [reading]}, "route": {"cluster": ADMIN, "timeout": "10s"}}
             for path in ("/stats/prometheus", "/ready")
-        ],
+        ]
+        + [{"match": {"path": "/alive"}, "direct_response": {"status": 200}}],
     )
 
 

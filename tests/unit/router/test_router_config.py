@@ -20,7 +20,6 @@ def topology(**changes: Any) -> Topology:
     fields: dict[str, Any] = {
         "public": ("127.0.0.1", 1),
         "balancer": ("127.0.0.1", 2),
-        "admin": ("127.0.0.1", 3),
         "batchers": {"shared": [("127.0.0.1", 4)]},
         "pools": {"default": [("127.0.0.1", 5)]},
     }
@@ -240,15 +239,17 @@ def test_a_certificate_and_a_key_of_two_folders_are_watched_each() -> None:
     assert "watched_directory" not in files[config.SECRETS]["resources"][0]["tls_certificate"]
 
 
-def test_the_metrics_listener_leads_to_two_paths_of_the_admin_address() -> None:
+def test_the_metrics_listener_leads_to_two_paths_of_the_admin_socket() -> None:
     files = render(ALICE, where=topology(metrics=("0.0.0.0", 9100)))
     listener = files[config.LISTENERS]["resources"][2]
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     (virtual_host,) = manager["route_config"]["virtual_hosts"]
-    assert [route["match"]["path"] for route in virtual_host["routes"]] == ["/stats/prometheus", "/ready"]
-    assert {route["route"]["cluster"] for route in virtual_host["routes"]} == {"admin"}
+    *led, alive = virtual_host["routes"]
+    assert [route["match"]["path"] for route in led] == ["/stats/prometheus", "/ready"]
+    assert {route["route"]["cluster"] for route in led} == {"admin"}
+    assert alive == {"match": {"path": "/alive"}, "direct_response": {"status": 200}}, "a drain is no fault"
     assert cluster(files, "admin")["load_assignment"]["endpoints"][0]["lb_endpoints"] == [
-        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 3}}}}
+        {"endpoint": {"address": {"pipe": {"path": "/etc/envoy/admin.sock"}}}}
     ]
 
 
