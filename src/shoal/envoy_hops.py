@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 STREAMS = 100_000
 """In flight on one connection, at most; the router's ``max_requests`` and the permits bind before."""
+_CALLERS_STREAMS = 10_000
+"""In flight on one caller's connection; more wait at the caller."""
 _FRAMES = 10_000_000
 """Frames that wait to be sent. A call is about five; what waits is bounded by the calls in flight."""
 _NEVER = 2**32 - 1
@@ -38,6 +40,21 @@ def trusted_http2(**fields: object) -> Json:
         "override_stream_error_on_invalid_http_message": True,
         "use_oghttp2_codec": True,
         **fields,
+    }
+
+
+def public_http2() -> Json:
+    """``Http2ProtocolOptions`` of the listener for callers: what a connection costs is bounded, and harms itself alone.
+
+    A ping that stays unanswered ends the connection of somebody who only keeps it.
+    """
+    return {
+        "max_concurrent_streams": _CALLERS_STREAMS,
+        "max_outbound_frames": 10 * _CALLERS_STREAMS,
+        "max_outbound_control_frames": 2 * _CALLERS_STREAMS,
+        "override_stream_error_on_invalid_http_message": True,
+        "connection_keepalive": {"interval": "5s", "timeout": "10s"},
+        "use_oghttp2_codec": True,
     }
 
 

@@ -351,7 +351,7 @@ async def test_a_models_own_batcher_answers_once_it_is_there(tmp_path: Path) -> 
 
 async def test_http_1_gets_plain_text(rig: Rig) -> None:
     async with aiohttp.ClientSession(f"http://{rig.topology.public}") as session:
-        for headers, status in (({}, 401), ({"x-api-key": rig.alice.key}, 404)):
+        for headers, status in (({}, 401), ({"x-api-key": rig.alice.key}, 415)):
             async with session.get("/", headers=headers) as answer:
                 assert (answer.status, answer.content_type) == (status, "text/plain")
 
@@ -424,6 +424,7 @@ async def test_statistics_name_a_pool_and_a_batcher_with_dots(tmp_path: Path) ->
         f"own/{group}",
         "batcher/shared",
         "workers",
+        "health",
         "admin",
     }
     assert {"envoy_cluster_membership_healthy", "envoy_cluster_circuit_breakers_default_rq_open"} <= named[

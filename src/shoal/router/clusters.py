@@ -6,6 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from shoal.envoy_hops import trusted_http2
+from shoal.router.health import HEALTH, health_socket
 from shoal.router.resources import Json, address, extension, pipe, typed
 from shoal.topology import SHARED_BATCHER
 
@@ -17,11 +18,17 @@ if TYPE_CHECKING:
     from shoal.topology import Endpoint, Topology
 
 ANY_WORKER = "workers"
-"""The cluster of all pools, for what any worker can answer: uploads, health, reflection."""
+"""The cluster of all pools' workers, for what any of them can answer: uploads, reflection, health's Watch."""
 
 ADMIN = "admin"
 """The cluster of Envoy's own admin socket, for those two paths of it that others may read."""
 
+MAX_WATCHES = 100
+"""Watches of health at a time, over all callers; more are answered RESOURCE_EXHAUSTED."""
+MAX_CHECKS = 1_000
+"""Checks of health at a time."""
+_CALLS_PER_CONNECTION = 1_000
+"""In flight on one connection to a batcher; more open another, so that fewer are lost with one."""
 _UNBOUNDED = 1_000_000  # where the parts themselves bound: batching streams by permits, connections by requests
 _ONE_IS_ENOUGH = 1_000_000  # percent
 _AT_ONCE: Json = {"update_merge_window": "0s"}
@@ -48,13 +55,30 @@ def clusters(service: Service, topology: Topology, admin: Path) -> list[Json]:
     batchers = [_batcher(group, hosts, service.router.max_requests) for group, hosts in topology.batchers.items()]
     own = [_own_batcher(group, service.router.max_requests) for group in topology.batchers if group != SHARED_BATCHER]
     pools = [_pool(pool, hosts) for pool, hosts in topology.pools.items()]
-    any_worker = _first_healthy(ANY_WORKER, [pool_cluster(pool) for pool in topology.pools])
+    any_worker = _any_worker([host for hosts in topology.pools.values() for host in hosts])
     operators = [_admin(admin)] if topology.metrics else []
-    return [*batchers, *own, *pools, any_worker, *operators]
+    return [*batchers, *own, *pools, any_worker, _health(health_socket(admin)), *operators]
 
 
 def _batcher(group: str, hosts: Sequence[Endpoint], max_requests: int) -> Json:
-    cluster = {**_cluster(batcher_cluster(group), hosts, max_requests), "lb_policy": "LEAST_REQUEST"}
+    """A group's batchers. One that hangs, or whose host vanished, is left within 2 s, and its calls end.
+
+    A ping is answered by its Envoy even while very many calls wait for Python, so it tells a hang from a load. Out it
+    stays until it answers a health check. Where none is healthy all are tried: a late answer is better than none.
+    """
+    cluster = {
+        **_cluster(
+            batcher_cluster(group),
+            hosts,
+            max_requests,
+            max_concurrent_streams=_CALLS_PER_CONNECTION,
+            connection_keepalive={"interval": "0.5s", "timeout": "1.5s"},
+        ),
+        "lb_policy": "LEAST_REQUEST",
+        "health_checks": [{**_health_check(), "interval": "0.5s", "no_traffic_interval": "0.5s", "timeout": "5s"}],
+        # Until the health check, which then follows within half a second, or for this long.
+        "outlier_detection": {**_outlier_detection(), "base_ejection_time": "10s", "max_ejection_time": "10s"},
+    }
     # As long as one host is healthy, nothing goes to the shared group.
     cluster["load_assignment"]["policy"] = {"overprovisioning_factor": _ONE_IS_ENOUGH}
     return cluster
@@ -92,6 +116,24 @@ def _pool(pool: str, hosts: Sequence[Endpoint]) -> Json:
         "common_lb_config": {**_AT_ONCE, "healthy_panic_threshold": {"value": 0}},
         "health_checks": [_health_check()],
     }
+
+
+def _any_worker(hosts: Sequence[Endpoint]) -> Json:
+    """Watches of health, which need no key, have a limit of their own: the thresholds of HIGH."""
+    cluster = _cluster(ANY_WORKER, hosts, _UNBOUNDED)
+    watches = {**_thresholds(MAX_WATCHES), "priority": "HIGH"}
+    return {
+        **cluster,
+        "common_lb_config": {**_AT_ONCE, "healthy_panic_threshold": {"value": 0}},
+        "circuit_breakers": {"thresholds": [*cluster["circuit_breakers"]["thresholds"], watches]},
+        "health_checks": [_health_check()],
+    }
+
+
+def _health(socket: Path) -> Json:
+    """Envoy itself, where it answers health checks."""
+    cluster = _cluster(HEALTH, [], MAX_CHECKS)
+    return {**cluster, "load_assignment": _load_assignment(HEALTH, [pipe(socket)])}
 
 
 def _health_check() -> Json:
@@ -172,7 +214,7 @@ def _load_assignment(name: str, addresses: Sequence[Json]) -> Json:
 
 
 def _discovery(hosts: Sequence[Endpoint]) -> Json:
-    """A name may stand for many hosts, as a headless Kubernetes service does; it is asked for again every 5 s.
+    """A name may stand for many hosts, as a headless Kubernetes service does; it is asked for again every second.
 
     Its TTL counts for nothing: a cluster's DNS may have held the answer for that long already.
     """
@@ -181,7 +223,7 @@ def _discovery(hosts: Sequence[Endpoint]) -> Json:
     return {
         "type": "STRICT_DNS",
         "dns_lookup_family": "V4_PREFERRED",
-        "dns_refresh_rate": "5s",
+        "dns_refresh_rate": "1s",
         "respect_dns_ttl": False,
     }
 

@@ -23,7 +23,8 @@ from shoal.envoy_admin import admin_socket
 from shoal.envoy_hops import runtime
 from shoal.router import certificate
 from shoal.router.clusters import clusters
-from shoal.router.listeners import balancer_listener, metrics_listener, public_listener
+from shoal.router.health import health_socket
+from shoal.router.listeners import balancer_listener, health_listener, metrics_listener, public_listener
 from shoal.router.resources import Json, config_file, extension, pipe
 from shoal.router.routes import balancer_routes, public_routes
 from shoal.router.tls import secret
@@ -73,12 +74,13 @@ def render(
     served = sorted(model for model in models if service.pool_of(model) is not None)
     public = public_listener(topology.public, service.router, str(folder / PUBLIC_ROUTES), str(folder / SECRETS))
     balancer = balancer_listener(topology.balancer, service.router, str(folder / BALANCER_ROUTES))
+    health = health_listener(health_socket(admin_socket(folder)))
     metrics = [metrics_listener(topology.metrics)] if topology.metrics else []
     secrets = [secret(certificate.Files.of(service.router.tls))] if service.router.tls else []
     return {
         BOOTSTRAP: _text(_bootstrap(service, folder)),
         CLUSTERS: _resources(*clusters(service, topology, admin_socket(folder))),
-        LISTENERS: _resources(public, balancer, *metrics),
+        LISTENERS: _resources(public, balancer, health, *metrics),
         SECRETS: _resources(*secrets),
         PUBLIC_ROUTES: _resources(public_routes(service, topology, keys, served)),
         BALANCER_ROUTES: _resources(balancer_routes(service, served)),
@@ -107,7 +109,7 @@ def _bootstrap(service: Service, folder: Path) -> Json:
                 extension(
                     "envoy.resource_monitors.global_downstream_max_connections",
                     "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                    max_active_downstream_connections=service.router.max_connections,
+                    max_active_downstream_connections=2 * service.router.max_connections,
                 )
             ]
         },
