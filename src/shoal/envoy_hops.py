@@ -9,10 +9,7 @@ https://www.envoyproxy.io/docs/envoy/latest/faq/configuration/flow_control
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from shoal.router.resources import Json
+from shoal.router.resources import Json  # noqa: TC001 - the type of a constant
 
 STREAMS = 100_000
 """In flight on one connection, at most; the router's ``max_requests`` and the permits bind before."""
@@ -20,6 +17,9 @@ _CALLERS_STREAMS = 10_000
 """In flight on one caller's connection; more wait at the caller."""
 _FRAMES = 10_000_000
 """Frames that wait to be sent. A call is about five; what waits is bounded by the calls in flight."""
+HANG: Json = {"interval": "0.5s", "timeout": "1.5s"}
+"""``connection_keepalive``: who leaves a ping unanswered for so long is as good as dead. Envoy and grpcio answer
+without Python, so a load alone is no hang."""
 _NEVER = 2**32 - 1
 _CALLS_A_TURN = 32
 """Calls that are taken from one connection before the others have their turn."""

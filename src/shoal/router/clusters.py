@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from shoal.envoy_hops import trusted_http2
+from shoal.envoy_hops import HANG, trusted_http2
 from shoal.router.health import HEALTH, health_socket
 from shoal.router.resources import Json, address, extension, pipe, typed
 from shoal.topology import SHARED_BATCHER
@@ -72,7 +72,7 @@ def _batcher(group: str, hosts: Sequence[Endpoint], max_requests: int) -> Json:
             hosts,
             max_requests,
             max_concurrent_streams=_CALLS_PER_CONNECTION,
-            connection_keepalive={"interval": "0.5s", "timeout": "1.5s"},
+            connection_keepalive=HANG,
         ),
         "lb_policy": "LEAST_REQUEST",
         "health_checks": [{**_health_check(), "interval": "0.5s", "no_traffic_interval": "0.5s", "timeout": "5s"}],
@@ -144,7 +144,8 @@ def _health_check() -> Json:
         "timeout": "1s",
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,
-        "grpc_health_check": {},
+        # Else it is the cluster's name, whose slash HTTP/2 refuses.
+        "grpc_health_check": {"authority": "shoal"},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.envoy_hops import public_http2, trusted_http2
+from shoal.envoy_hops import HANG, public_http2, trusted_http2
 from shoal.errors import Code
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.health import HEALTH, bridge_filter, check_filter, messages
@@ -88,6 +88,7 @@ def balancer_listener(endpoint: Endpoint, router: Router, routes_file: str) -> J
     listener = _listener(
         BALANCER,
         address(*endpoint),
+        http2=trusted_http2(connection_keepalive=HANG),  # a batcher that hangs would keep its workers' permits
         rds=_rds(BALANCER, routes_file),
         common_http_protocol_options=_age(router),
         http_filters=[_router_filter()],
