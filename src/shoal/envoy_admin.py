@@ -47,7 +47,9 @@ def prepare(folder: Path) -> None:
         socket.parent.mkdir(mode=0o700)
     status = socket.parent.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise ConfigurationError(f"{socket.parent}: others may look in, or it is theirs, so Envoy's admin socket can't be; remove it")
+        raise ConfigurationError(
+            f"{socket.parent}: others may look in, or it is theirs, so Envoy's admin socket can't be; remove it"
+        )
 
 
 class EnvoyAdmin:

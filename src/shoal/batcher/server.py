@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,9 +13,10 @@ import grpc
 
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.request import explain
-from shoal.errors import RETRY_PUSHBACK, Code, InvalidRequest, NotFound, Overloaded, ShoalError, Unavailable, to_status
+from shoal.errors import Code, InvalidRequest, NotFound, ShoalError, Unavailable, to_status
 from shoal.explain.endpoint import serve
 from shoal.observe.metrics import BATCHER
+from shoal.rpc import hints_of as hints_of
 from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
@@ -150,10 +150,3 @@ def status_of(error: Exception) -> tuple[Code, str]:
     if not isinstance(error, ShoalError):
         log.error("a call failed", exc_info=error)
     return to_status(error)
-
-
-def hints_of(error: Exception) -> tuple[tuple[str, str], ...]:
-    """What a caller is told besides the status, as trailers."""
-    if not isinstance(error, Overloaded) or error.retry_after_seconds is None:
-        return ()
-    return ((RETRY_PUSHBACK, str(math.ceil(error.retry_after_seconds * 1000))),)

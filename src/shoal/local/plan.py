@@ -108,14 +108,16 @@ def plan(
         free: gives an unused endpoint, another each time.
         store: makes the part that serves the managed object store at an endpoint.
     """
+    stores = (store(free()),) if service.object_store.runs_locally else ()
     topology = Topology(
         public=Endpoint(service.router.host, service.router.port),
         balancer=free(),
         metrics=free(),
+        store=stores[0].listen if stores else None,
+        uploads=free() if stores else None,
         batchers={group: [free() for _ in range(count)] for group, count in batcher_groups(service).items()},
         pools={name: [free() for _ in range(pool.replicas)] for name, pool in service.pools.items()},
     )
-    stores = (store(free()),) if service.object_store.runs_locally else ()
     store_url = f"http://{stores[0].listen}" if stores else None
     batchers = tuple(
         _batcher(group, number, listen, topology.balancer, free(), service.observe)
@@ -153,13 +155,14 @@ def _workers(
     service: Service, topology: Topology, home: Home, files: Files, free: Callable[[], Endpoint], store_url: str | None
 ) -> Iterator[Part]:
     """Each worker, behind the Triton of its own where its pool has them."""
+    uploads_url = f"http://{topology.uploads}" if topology.uploads else None
     for pool, endpoints in topology.pools.items():
         for number, listen in enumerate(endpoints, 1):
             triton = free() if service.pools[pool].starts_triton else None
             if triton:
                 options = Options(home.model_store(service), triton, free(), server=service.pools[pool].triton_server)
                 yield triton_part(f"triton-{pool}-{number}", options, pool)
-            yield _worker(f"worker-{pool}-{number}", pool, listen, free(), home, files, store_url, triton)
+            yield _worker(f"worker-{pool}-{number}", pool, listen, free(), home, files, store_url, uploads_url, triton)
 
 
 def _worker(
@@ -170,12 +173,13 @@ def _worker(
     home: Home,
     files: Files,
     store_url: str | None,
+    uploads_url: str | None,
     triton: Endpoint | None,
 ) -> Part:
     command = _shoal(
         "serve", "worker", "--service", files.service, "--home", home.root, "--pool", pool,
         "--listen", listen, "--metrics", metrics, *(("--store-endpoint", store_url) if store_url else ()),
-        *(("--triton", triton) if triton else ()),
+        *(("--upload-endpoint", uploads_url) if uploads_url else ()), *(("--triton", triton) if triton else ()),
     )  # fmt: skip
     return Part(name, Role.WORKER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics", pool)
 

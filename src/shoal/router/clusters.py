@@ -6,6 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from shoal.envoy_hops import HANG, trusted_http2
+from shoal.router import uploads
 from shoal.router.health import HEALTH, health_socket
 from shoal.router.resources import Json, address, extension, pipe, typed
 from shoal.topology import SHARED_BATCHER
@@ -57,7 +58,8 @@ def clusters(service: Service, topology: Topology, admin: Path) -> list[Json]:
     pools = [_pool(pool, hosts) for pool, hosts in topology.pools.items()]
     any_worker = _any_worker([host for hosts in topology.pools.values() for host in hosts])
     operators = [_admin(admin)] if topology.metrics else []
-    return [*batchers, *own, *pools, any_worker, _health(health_socket(admin)), *operators]
+    store = [uploads.cluster(_load_assignment(uploads.STORE, [address(*topology.store)]))] if topology.store else []
+    return [*batchers, *own, *pools, any_worker, _health(health_socket(admin)), *operators, *store]
 
 
 def _batcher(group: str, hosts: Sequence[Endpoint], max_requests: int) -> Json:

@@ -24,7 +24,13 @@ from shoal.envoy_hops import runtime
 from shoal.router import certificate
 from shoal.router.clusters import clusters
 from shoal.router.health import health_socket
-from shoal.router.listeners import balancer_listener, health_listener, metrics_listener, public_listener
+from shoal.router.listeners import (
+    balancer_listener,
+    health_listener,
+    metrics_listener,
+    public_listener,
+    uploads_listener,
+)
 from shoal.router.resources import Json, config_file, extension, pipe
 from shoal.router.routes import balancer_routes, public_routes
 from shoal.router.tls import secret
@@ -76,11 +82,12 @@ def render(
     balancer = balancer_listener(topology.balancer, service.router, str(folder / BALANCER_ROUTES))
     health = health_listener(health_socket(admin_socket(folder)))
     metrics = [metrics_listener(topology.metrics)] if topology.metrics else []
+    uploads = [uploads_listener(topology.uploads, service.object_store)] if topology.uploads and topology.store else []
     secrets = [secret(certificate.Files.of(service.router.tls))] if service.router.tls else []
     return {
         BOOTSTRAP: _text(_bootstrap(service, folder)),
         CLUSTERS: _resources(*clusters(service, topology, admin_socket(folder))),
-        LISTENERS: _resources(public, balancer, health, *metrics),
+        LISTENERS: _resources(public, balancer, health, *metrics, *uploads),
         SECRETS: _resources(*secrets),
         PUBLIC_ROUTES: _resources(public_routes(service, topology, keys, served)),
         BALANCER_ROUTES: _resources(balancer_routes(service, served)),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from shoal.envoy_hops import HANG, public_http2, trusted_http2
 from shoal.errors import Code
+from shoal.router import uploads
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.health import HEALTH, bridge_filter, check_filter, messages
 from shoal.router.resources import KEY_HEADER, Json, address, config_file, extension, header, pipe, seconds, typed
@@ -25,7 +26,7 @@ from shoal.router.tls import transport_socket
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.spec import Router
+    from shoal.spec import ObjectStore, Router
     from shoal.topology import Endpoint
 
 _CONNECTION_BUFFER_BYTES = 1024 * 1024
@@ -115,6 +116,20 @@ def health_listener(socket: Path) -> Json:
     return {**listener, **_STAYS}
 
 
+def uploads_listener(endpoint: Endpoint, store: ObjectStore) -> Json:
+    """Where pictures come in, on their way to the managed store."""
+    listener = _listener(
+        uploads.UPLOADS,
+        address(*endpoint),
+        http2=public_http2(),
+        route_config=uploads.routes(store),
+        http_filters=[_router_filter()],
+        common_http_protocol_options={"idle_timeout": seconds(_IDLE_SECONDS)},
+        request_headers_timeout="10s",
+    )
+    return {**listener, "traffic_direction": "INBOUND"}
+
+
 def _first_bytes(router: Router) -> Json:
     """A connection that says nothing is closed soon, and until then takes nobody's place."""
     inspector = "tls_inspector" if router.tls else "http_inspector"
@@ -188,7 +203,10 @@ def _listener(
         server_header_transformation="PASS_THROUGH",
         **manager,
     )
-    chain = {"filters": [*filters, connection_manager], **({"transport_socket": transport_socket} if transport_socket else {})}
+    chain = {
+        "filters": [*filters, connection_manager],
+        **({"transport_socket": transport_socket} if transport_socket else {}),
+    }
     return typed(
         "envoy.config.listener.v3.Listener",
         name=name,

@@ -35,7 +35,7 @@ async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) ->
         ConfigurationError: a port is taken.
     """
     topology = keeper.topology.value
-    ours = (topology.public, topology.balancer, topology.metrics)
+    ours = (topology.public, topology.balancer, topology.metrics, topology.uploads)
     check_free("router", [endpoint for endpoint in ours if endpoint])
     keeper.render()
     async with EnvoyProcess(_arguments(keeper), concurrency=concurrency) as envoy:

@@ -37,7 +37,9 @@ _CREATE = f"{_UPLOADS}Create"
 _BATCHING = "/shoal.batching.v1.Batching/"
 _COMPUTE = f"{_BATCHING}Compute"
 _HEALTH = "/grpc.health.v1.Health/"
-_REFLECTION = tuple(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha"))
+_REFLECTION = tuple(
+    f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")
+)
 _GRPC_TYPE = r"application/grpc(\+.*)?"
 _SPEAK_GRPC = (
     "this port speaks gRPC: POST over HTTP/2 with the content-type application/grpc; JSON, gRPC-Web and plain HTTP "

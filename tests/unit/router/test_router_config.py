@@ -47,7 +47,7 @@ def by_model(files: dict[str, Any], name: str = config.PUBLIC_ROUTES) -> dict[st
     found = {}
     for route in routes(files, name):
         for matcher in route["match"].get("headers", []):
-            if "string_match" in matcher:
+            if matcher["name"] == "x-model-name" and "string_match" in matcher:
                 found[matcher["string_match"]["exact"]] = route
     return found
 
@@ -55,6 +55,12 @@ def by_model(files: dict[str, Any], name: str = config.PUBLIC_ROUTES) -> dict[st
 def cluster(files: dict[str, Any], name: str) -> dict[str, Any]:
     found: dict[str, Any] = next(c for c in files[config.CLUSTERS]["resources"] if c["name"] == name)
     return found
+
+
+def endpoints(found: dict[str, Any]) -> list[int]:
+    """The ports of a cluster's hosts."""
+    hosts = found["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    return [host["endpoint"]["address"]["socket_address"]["port_value"] for host in hosts]
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
@@ -94,7 +100,7 @@ def test_a_model_goes_to_the_pool_that_names_it_and_one_without_a_pool_nowhere()
     balanced = by_model(files, config.BALANCER_ROUTES)
     assert {m: r["route"]["cluster"] for m, r in balanced.items()} == {"mask": "pool/b", "resnet-50": "pool/a"}
     assert set(by_model(files)) == {"mask", "resnet-50"}
-    assert cluster(files, "workers")["cluster_type"]["typed_config"]["clusters"] == ["pool/a", "pool/b"]
+    assert endpoints(cluster(files, "workers")) == [5, 6]
 
 
 def test_a_new_or_revoked_key_changes_the_public_routes_only() -> None:
@@ -131,14 +137,12 @@ def auth(route: dict[str, Any]) -> Any:
 
 
 def test_only_health_needs_no_key() -> None:
-    open_prefixes = {
-        route["match"]["prefix"]
+    open_paths = {
+        route["match"].get("path")
         for route in routes(render(ALICE))
         if (auth({"typed_per_filter_config": {}, **route}) or {}).get("disabled")
     }
-    assert open_prefixes == {
-        "/grpc.health.v1.Health/",
-    }
+    assert open_paths == {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"}
 
 
 def test_the_last_routes_refuse_what_no_other_takes() -> None:
@@ -186,7 +190,7 @@ def test_names_are_resolved_and_addresses_are_not() -> None:
 def test_a_name_is_asked_for_again_however_long_its_answer_holds() -> None:
     files = render(ALICE, where=topology(batchers={"shared": [("batcher.example", 4)]}))
     found = cluster(files, "batcher/shared")
-    assert (found["dns_refresh_rate"], found["respect_dns_ttl"]) == ("5s", False)
+    assert (found["dns_refresh_rate"], found["respect_dns_ttl"]) == ("1s", False)
 
 
 def test_redacting_leaves_no_secret() -> None:
@@ -209,7 +213,7 @@ def test_endpoints_become_addresses() -> None:
 
 def test_without_tls_and_metrics_there_is_nothing_of_either() -> None:
     files = render(ALICE)
-    assert [listener["name"] for listener in files[config.LISTENERS]["resources"]] == ["public", "balancer"]
+    assert [listener["name"] for listener in files[config.LISTENERS]["resources"]] == ["public", "balancer", "health"]
     assert "transport_socket" not in files[config.LISTENERS]["resources"][0]["filter_chains"][0]
     assert files[config.SECRETS] == {"resources": []}
     assert "admin" not in {c["name"] for c in files[config.CLUSTERS]["resources"]}
@@ -218,7 +222,7 @@ def test_without_tls_and_metrics_there_is_nothing_of_either() -> None:
 def test_tls_is_on_the_public_listener_alone_and_names_files() -> None:
     tls = Tls(certificate_file="/tls/tls.crt", key_file="/tls/tls.key")
     files = render(ALICE, service=Service(router=Router(tls=tls)))
-    public, balancer = (each["filter_chains"][0] for each in files[config.LISTENERS]["resources"])
+    public, balancer, _ = (each["filter_chains"][0] for each in files[config.LISTENERS]["resources"])
     assert "transport_socket" not in balancer
     context = public["transport_socket"]["typed_config"]["common_tls_context"]
     assert "h2" in context["alpn_protocols"]
@@ -241,7 +245,7 @@ def test_a_certificate_and_a_key_of_two_folders_are_watched_each() -> None:
 
 def test_the_metrics_listener_leads_to_two_paths_of_the_admin_socket() -> None:
     files = render(ALICE, where=topology(metrics=("0.0.0.0", 9100)))
-    listener = files[config.LISTENERS]["resources"][2]
+    listener = files[config.LISTENERS]["resources"][3]
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     (virtual_host,) = manager["route_config"]["virtual_hosts"]
     *led, alive = virtual_host["routes"]
@@ -257,6 +261,7 @@ def test_only_the_public_listener_leaves_when_envoy_is_to_leave() -> None:
     files = render(ALICE, where=topology(metrics=("0.0.0.0", 9100)))
     assert [each.get("drain_type") for each in files[config.LISTENERS]["resources"]] == [
         None,
+        "MODIFY_ONLY",
         "MODIFY_ONLY",
         "MODIFY_ONLY",
     ]
