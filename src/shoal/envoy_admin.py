@@ -48,7 +48,7 @@ def prepare(folder: Path) -> None:
     status = socket.parent.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise ConfigurationError(
-            f"{socket.parent}: others may look in, or it is theirs, so Envoy's admin socket can't be; remove it"
+            f"{socket.parent}: it isn't ours alone, so Envoy's admin socket can't be there; remove it"
         )
 
 

@@ -1,4 +1,4 @@
-"""What Envoy allows on one connection: of a caller's own, and between Shoal's parts, which share theirs for all callers.
+"""What Envoy allows on one connection: a caller's own, or one between Shoal's parts, which carries everybody's calls.
 
 Envoy's protections against floods count on a connection: resets, refused streams, frames that wait to be sent. Where a
 connection is one caller's, they harm nobody else. Between the router and a batcher one connection carries calls of

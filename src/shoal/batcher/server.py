@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Self
 
 import grpc
 
+from shoal import rpc
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.request import explain
 from shoal.errors import Code, InvalidRequest, NotFound, ShoalError, Unavailable, to_status
 from shoal.explain.endpoint import serve
 from shoal.observe.metrics import BATCHER
-from shoal.rpc import hints_of as hints_of
 from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
@@ -150,3 +150,7 @@ def status_of(error: Exception) -> tuple[Code, str]:
     if not isinstance(error, ShoalError):
         log.error("a call failed", exc_info=error)
     return to_status(error)
+
+
+hints_of = rpc.hints_of
+"""What a caller is told besides the status, as trailers."""

@@ -124,7 +124,7 @@ def plan(
         for group, endpoints in topology.batchers.items()
         for number, listen in enumerate(endpoints, 1)
     )
-    workers = _workers(service, topology, home, files, free, store_url)
+    workers = _workers(service, topology, home, files, free)
     router = _router(service, topology, home, files)
     return Plan((*stores, *workers, *batchers, router), topology, target(service, topology), store_url)
 
@@ -152,17 +152,16 @@ def _batcher(
 
 
 def _workers(
-    service: Service, topology: Topology, home: Home, files: Files, free: Callable[[], Endpoint], store_url: str | None
+    service: Service, topology: Topology, home: Home, files: Files, free: Callable[[], Endpoint]
 ) -> Iterator[Part]:
     """Each worker, behind the Triton of its own where its pool has them."""
-    uploads_url = f"http://{topology.uploads}" if topology.uploads else None
     for pool, endpoints in topology.pools.items():
         for number, listen in enumerate(endpoints, 1):
             triton = free() if service.pools[pool].starts_triton else None
             if triton:
                 options = Options(home.model_store(service), triton, free(), server=service.pools[pool].triton_server)
                 yield triton_part(f"triton-{pool}-{number}", options, pool)
-            yield _worker(f"worker-{pool}-{number}", pool, listen, free(), home, files, store_url, uploads_url, triton)
+            yield _worker(f"worker-{pool}-{number}", pool, listen, free(), home, files, topology, triton)
 
 
 def _worker(
@@ -172,16 +171,21 @@ def _worker(
     metrics: Endpoint,
     home: Home,
     files: Files,
-    store_url: str | None,
-    uploads_url: str | None,
+    topology: Topology,
     triton: Endpoint | None,
 ) -> Part:
     command = _shoal(
         "serve", "worker", "--service", files.service, "--home", home.root, "--pool", pool,
-        "--listen", listen, "--metrics", metrics, *(("--store-endpoint", store_url) if store_url else ()),
-        *(("--upload-endpoint", uploads_url) if uploads_url else ()), *(("--triton", triton) if triton else ()),
+        "--listen", listen, "--metrics", metrics, *_stores(topology), *(("--triton", triton) if triton else ()),
     )  # fmt: skip
     return Part(name, Role.WORKER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics", pool)
+
+
+def _stores(topology: Topology) -> tuple[str, ...]:
+    """Where a worker reads pictures, and where callers bring them."""
+    if not (topology.store and topology.uploads):
+        return ()
+    return "--store-endpoint", f"http://{topology.store}", "--upload-endpoint", f"http://{topology.uploads}"
 
 
 def triton_part(name: str, options: Options, pool: str = "") -> Part:

@@ -28,6 +28,8 @@ MAX_WATCHES = 100
 """Watches of health at a time, over all callers; more are answered RESOURCE_EXHAUSTED."""
 MAX_CHECKS = 1_000
 """Checks of health at a time."""
+_AUTHORITY = "shoal"
+"""Of health checks. Else it is the cluster's name, whose slash HTTP/2 refuses."""
 _CALLS_PER_CONNECTION = 1_000
 """In flight on one connection to a batcher; more open another, so that fewer are lost with one."""
 _UNBOUNDED = 1_000_000  # where the parts themselves bound: batching streams by permits, connections by requests
@@ -77,7 +79,15 @@ def _batcher(group: str, hosts: Sequence[Endpoint], max_requests: int) -> Json:
             connection_keepalive=HANG,
         ),
         "lb_policy": "LEAST_REQUEST",
-        "health_checks": [{**_health_check(), "interval": "0.5s", "no_traffic_interval": "0.5s", "timeout": "5s"}],
+        "health_checks": [
+            {
+                **_health_check(),
+                "interval": "0.5s",
+                "no_traffic_interval": "0.5s",
+                "timeout": "5s",
+                "grpc_health_check": {"authority": _AUTHORITY},
+            }
+        ],
         # Until the health check, which then follows within half a second, or for this long.
         "outlier_detection": {**_outlier_detection(), "base_ejection_time": "10s", "max_ejection_time": "10s"},
     }
@@ -146,8 +156,7 @@ def _health_check() -> Json:
         "timeout": "1s",
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,
-        # Else it is the cluster's name, whose slash HTTP/2 refuses.
-        "grpc_health_check": {"authority": "shoal"},
+        "grpc_health_check": {"authority": _AUTHORITY},
     }
 
 
@@ -191,7 +200,7 @@ def _admin(socket: Path) -> Json:
     )
 
 
-def _cluster(name: str, hosts: Sequence[Endpoint], max_requests: int, **http2_options: Json) -> Json:
+def _cluster(name: str, hosts: Sequence[Endpoint], max_requests: int, **http2_options: object) -> Json:
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     http2 = trusted_http2(**http2_options)
     return typed(

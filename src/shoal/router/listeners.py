@@ -203,10 +203,8 @@ def _listener(
         server_header_transformation="PASS_THROUGH",
         **manager,
     )
-    chain = {
-        "filters": [*filters, connection_manager],
-        **({"transport_socket": transport_socket} if transport_socket else {}),
-    }
+    tls = {"transport_socket": transport_socket} if transport_socket else {}
+    chain = {"filters": [*filters, connection_manager], **tls}
     return typed(
         "envoy.config.listener.v3.Listener",
         name=name,

@@ -124,12 +124,12 @@ def health_routes() -> Json:
     return _configuration(HEALTH, routes=[])
 
 
-def _resource(name: str, *, routes: list[Json], **fields: Json) -> Json:
+def _resource(name: str, *, routes: list[Json], **fields: object) -> Json:
     """A route configuration that Envoy finds in a file."""
     return typed("envoy.config.route.v3.RouteConfiguration", **_configuration(name, routes=routes, **fields))
 
 
-def _configuration(name: str, *, routes: list[Json], **fields: Json) -> Json:
+def _configuration(name: str, *, routes: list[Json], **fields: object) -> Json:
     return {"name": name, "virtual_hosts": [{"name": name, "domains": ["*"], "routes": routes, **fields}]}
 
 

@@ -72,7 +72,8 @@ class UploadsService:
         if request.count > MAX_UPLOADS:
             raise InvalidRequest(f"count {request.count} is over {MAX_UPLOADS}; ask several times")
         count = request.count or 1
-        self._allowances.take(key, count, time.monotonic())
+        caller = self._access.ring.by_id(client_id)
+        self._allowances.take(client_id, caller.requests_per_second if caller else 0, count, time.monotonic())
         uploads = [one for size in _turns(count) for one in await self._sign(key.prefix, size)]
         return inference_pb2.CreateUploadsReply(
             uploads=uploads,
