@@ -13,6 +13,8 @@ from shoal.router.resources import Json  # noqa: TC001 - the type of a constant
 
 STREAMS = 100_000
 """In flight on one connection, at most; the router's ``max_requests`` and the permits bind before."""
+TRUSTED_HEADERS, TRUSTED_HEADERS_BYTES = 200, 32 * 1024
+"""What a batcher takes of a call's metadata: what the router lets through, and what it adds."""
 _CALLERS_STREAMS = 10_000
 """In flight on one caller's connection; more wait at the caller."""
 _FRAMES = 10_000_000

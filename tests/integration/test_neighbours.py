@@ -224,6 +224,13 @@ async def test_a_method_that_there_is_not_is_told_those_that_there_are(callers: 
         assert "it has Classify, Detect, Segment" in await call.details()
 
 
+async def test_as_much_metadata_as_is_allowed_goes_all_the_way(callers: tuple[Caller, Caller]) -> None:
+    bad, _ = callers
+    async with bad.channels(1) as (channel,):
+        call = bad.start(channel, CLASSIFY, *[(f"x-{n}", "1" * 100) for n in range(98)])
+        assert await call.code() is grpc.StatusCode.OK, await call.details()
+
+
 @pytest.mark.parametrize("metadata", [[("x-note", "0" * 20_000)], [(f"x-{n}", "1") for n in range(200)]])
 async def test_too_much_metadata_is_told_so(callers: tuple[Caller, Caller], metadata: list[tuple[str, str]]) -> None:
     bad, _ = callers

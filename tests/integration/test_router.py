@@ -281,6 +281,67 @@ async def test_who_has_no_key_can_send_no_large_message_to_health(rig: Rig) -> N
     watch.cancel()
 
 
+async def test_health_says_whether_a_worker_is_there(rig: Rig) -> None:
+    async def until(status: int) -> None:
+        check = health_pb2_grpc.HealthStub(rig.channel).Check
+        async with asyncio.timeout(PATIENCE):
+            while (await check(health_pb2.HealthCheckRequest())).status != status:  # each a round trip
+                pass
+
+    await until(health_pb2.HealthCheckResponse.SERVING)
+    await rig.workers[0].set_serving(serving=False)
+    await until(health_pb2.HealthCheckResponse.NOT_SERVING)
+    await rig.workers[0].set_serving(serving=True)
+    await until(health_pb2.HealthCheckResponse.SERVING)
+
+
+async def test_while_it_leaves_it_is_not_ready_and_alive(rig: Rig) -> None:
+    async with aiohttp.ClientSession(f"http://{rig.topology.metrics}") as session, asyncio.timeout(PATIENCE):
+        for path, status in (("/ready", 200), ("/alive", 200)):
+            async with session.get(path) as answer:
+                assert answer.status == status
+        await EnvoyAdmin(rig.admin).fail_health()
+        for path, status in (("/ready", 503), ("/alive", 200), ("/config_dump", 404)):
+            async with session.get(path) as answer:
+                assert answer.status == status
+        answer = await health_pb2_grpc.HealthStub(rig.channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"PRI * HTTP/2.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])]
+)
+async def test_who_only_keeps_a_connection_loses_it(rig: Rig, said: bytes) -> None:
+    reader, writer = await asyncio.open_connection(*rig.topology.public)
+    writer.write(said)
+    async with asyncio.timeout(2 * PATIENCE):
+        with contextlib.suppress(ConnectionResetError):
+            while await reader.read(1024):  # settings and pings, until the end
+                pass
+    writer.close()
+
+
+async def test_a_long_traceparent_is_cut(rig: Rig) -> None:
+    seen = await rig.call(rig.alice.key, metadata=[("traceparent", "0" * 15_000)])
+    assert seen["traceparent"] == "0" * 55
+    assert "traceparent" not in await rig.call(rig.alice.key)
+    right = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    assert (await rig.call(rig.alice.key, metadata=[("traceparent", right)]))["traceparent"] == right
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/grpc-web", "application/grpc-web+proto", "text/html"]
+)
+async def test_who_speaks_no_grpc_is_told_what_is_spoken(rig: Rig, kind: str) -> None:
+    headers = {"x-api-key": rig.alice.key, "x-model-name": "yolo", "content-type": kind}
+    async with aiohttp.ClientSession(f"http://{rig.topology.public}", headers=headers) as session:
+        async with session.post(CLASSIFY, data=b"{}") as answer:
+            assert (answer.status, answer.content_type) == (415, "text/plain")
+            assert "this port speaks gRPC" in await answer.text()
+        async with session.get(CLASSIFY, headers={"content-type": "application/grpc"}) as answer:
+            assert answer.headers.get("grpc-status") or answer.status == 405
+
+
 async def test_uploads_go_to_a_worker(rig: Rig) -> None:
     seen = await rig.call(rig.alice.key, None, path="/shoal.v1.Uploads/Create")
     assert (seen["server"], seen["x-client-id"]) == ("worker-0", rig.alice.id)

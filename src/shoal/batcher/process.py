@@ -19,7 +19,7 @@ from shoal.batcher.asgi import DRAIN_PATH, IN_FLIGHT_PATH, TOKEN_HEADER, TOKEN_V
 from shoal.batcher.handler import GenericHandler
 from shoal.batcher.server import make_batcher
 from shoal.envoy import EnvoyProcess, check_free
-from shoal.envoy_hops import runtime, trusted_http2
+from shoal.envoy_hops import TRUSTED_HEADERS, TRUSTED_HEADERS_BYTES, runtime, trusted_http2
 
 if TYPE_CHECKING:
     from typing import Any
@@ -104,7 +104,10 @@ def envoy_config(options: BatcherOptions) -> dict[str, Any]:
     for listener in config["static_resources"]["listeners"]:
         for chain in listener["filter_chains"]:
             for manager in chain["filters"]:
-                manager["typed_config"]["http2_protocol_options"] = trusted_http2()
+                manager["typed_config"] |= {
+                    "http2_protocol_options": trusted_http2(),
+                    "common_http_protocol_options": {"max_headers_count": TRUSTED_HEADERS},
+                }
     return config
 
 
@@ -134,7 +137,12 @@ async def _ask(session: aiohttp.ClientSession, path: str) -> int:
 async def _serve_in_grpcio(options: BatcherOptions, stop: asyncio.Event) -> int:
     batcher = make_batcher()
     limit = options.orders.max_message_bytes + _OVERHEAD_BYTES
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", limit)])
+    options = [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", limit),
+        ("grpc.max_metadata_size", TRUSTED_HEADERS_BYTES),
+    ]
+    server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((GenericHandler(batcher),))
     rpc.listen(server, options.listen)
     await server.start()

@@ -24,8 +24,8 @@ BRIDGE = "envoy.filters.http.grpc_http1_reverse_bridge"
 
 MESSAGE = "application/x-protobuf"
 """The content type of the plain answer."""
-_SOME = 0.001
-"""Percent: one healthy worker is enough."""
+_SOME = 1
+"""Percent of the workers: of up to a hundred, one is enough. Envoy takes whole ones, and none for 0."""
 _SERVING, _NOT_SERVING = "\b\x01", "\b\x02"
 """grpc.health.v1.HealthCheckResponse: field 1, a varint, is 1 or 2."""
 

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from shoal.topology import Endpoint
 
 _CONNECTION_BUFFER_BYTES = 1024 * 1024
-_HEADERS, _HEADERS_BYTES = 100, 16 * 1024
-"""Of one call, Envoy's own among them; more is answered RESOURCE_EXHAUSTED."""
+_ENTRIES, _HEADERS_BYTES = 100, 16 * 1024
+"""Of one call's metadata; more is answered RESOURCE_EXHAUSTED."""
+_OTHERS = 20
+"""Headers of a call that are HTTP/2's, gRPC's or Envoy's own, at the most."""
 _MOST_HEADERS, _MOST_HEADERS_KB = 1000, 96
 """More is a reset: nobody keeps it for an answer."""
 _METADATA = "metadata"
@@ -154,7 +156,7 @@ def _metadata_limit() -> Json:
     too_much = {
         "permissions": [{"any": True}],
         "principals": [{"any": True}],
-        "condition": _call("_||_", _over(count, _HEADERS), _over(size, _HEADERS_BYTES)),
+        "condition": _call("_||_", _over(count, _ENTRIES + _OTHERS), _over(size, _HEADERS_BYTES)),
     }
     kind = "envoy.extensions.filters.http.rbac.v3.RBAC"
     rules = {"action": "DENY", "policies": {_METADATA: too_much}}
@@ -236,7 +238,7 @@ def _replies(router: Router) -> list[Json]:
         ),
         _reply(
             _detailed(f"rbac_access_denied_matched_policy[{_METADATA}]"),
-            f"the call's metadata is over {_HEADERS} entries or {_HEADERS_BYTES // 1024} KiB",
+            f"the call's metadata is over {_ENTRIES} entries or {_HEADERS_BYTES // 1024} KiB",
             Code.RESOURCE_EXHAUSTED,
         ),
         _reply(

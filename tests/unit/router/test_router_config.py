@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from shoal.keys import Key, KeyRing
 from shoal.router import config
-from shoal.spec import Pool, Router, Service, Tls
+from shoal.spec import ObjectStore, Pool, Router, Service, Tls
 from shoal.topology import Endpoint, Topology
 
 FOLDER = Path("/etc/envoy")
@@ -265,3 +266,68 @@ def test_only_the_public_listener_leaves_when_envoy_is_to_leave() -> None:
         "MODIFY_ONLY",
         "MODIFY_ONLY",
     ]
+
+
+def test_only_exact_methods_go_on() -> None:
+    files = render(ALICE)
+    (unknown,) = (r for r in routes(files) if r["match"].get("prefix") == "/shoal.v1.Inference/" and refuses(r) == "12")
+    path = re.compile(unknown["match"]["headers"][0]["string_match"]["safe_regex"]["regex"])
+    assert unknown["match"]["headers"][0]["invert_match"]
+    assert path.fullmatch("/shoal.v1.Inference/Classify")
+    for other in ("Clasify", "Classify/", "Classify?x", "%43lassify", "/Classify", "ClassifyStream", "Classify\n"):
+        assert not path.fullmatch(f"/shoal.v1.Inference/{other}")
+    order = routes(files)
+    assert order.index(unknown) < min(order.index(route) for route in by_model(files).values())
+
+
+def refuses(route: dict[str, Any]) -> Any:
+    """The gRPC status of a refusal."""
+    return next((each["header"]["value"] for each in route.get("response_headers_to_add", [])), None)
+
+
+def test_what_is_no_grpc_is_told_so_before_it_is_asked_for_a_model() -> None:
+    files = render(ALICE)
+    statuses = [route.get("direct_response", {}).get("status") for route in routes(files)]
+    assert statuses.index(415) < statuses.index(404)
+    assert max(statuses.index(415), statuses.index(405)) < routes(files).index(by_model(files)["yolo"])
+
+
+def test_a_batcher_is_asked_for_its_health_and_pinged() -> None:
+    found = cluster(render(ALICE), "batcher/shared")
+    (check,) = found["health_checks"]
+    assert check["grpc_health_check"]["authority"], "else it is the cluster's name, which is no authority"
+    assert (check["interval"], check["no_traffic_interval"]) == ("0.5s", "0.5s")
+    assert http2(found)["connection_keepalive"] == {"interval": "0.5s", "timeout": "1.5s"}
+    assert "healthy_panic_threshold" not in found["common_lb_config"], "the last one is tried whatever it says"
+
+
+def http2(found: dict[str, Any]) -> dict[str, Any]:
+    """A cluster's HTTP/2 options."""
+    (options,) = found["typed_extension_protocol_options"].values()
+    return dict(options["explicit_http_config"]["http2_protocol_options"])
+
+
+def test_what_is_everybodys_connection_is_not_ended_for_one_callers_frames() -> None:
+    files = render(ALICE)
+    for name in ("batcher/shared", "pool/default", "workers"):
+        options = http2(cluster(files, name))
+        assert options["use_oghttp2_codec"], "nghttp2 counts resets, and no setting says how many"
+        assert min(options["max_outbound_frames"], options["max_outbound_control_frames"]) >= 1_000_000
+    assert files[config.BOOTSTRAP]["layered_runtime"]["layers"]
+
+
+def test_the_admin_address_is_a_socket_of_ours_alone() -> None:
+    admin = render(ALICE)[config.BOOTSTRAP]["admin"]
+    assert admin["address"] == {"pipe": {"path": "/etc/envoy/admin.sock", "mode": 0o600}}
+
+
+def test_uploads_are_bounded_where_the_store_is_ours() -> None:
+    assert "store" not in {c["name"] for c in render(ALICE)[config.CLUSTERS]["resources"]}
+    service = Service(object_store=ObjectStore(max_image_bytes=1000))
+    files = render(ALICE, service=service, where=topology(store=("127.0.0.1", 7), uploads=("127.0.0.1", 8)))
+    assert endpoints(cluster(files, "store")) == [7]
+    door = files[config.LISTENERS]["resources"][-1]
+    assert door["address"]["socket_address"]["port_value"] == 8
+    (virtual_host,) = door["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+    (taken,) = (route for route in virtual_host["routes"] if "route" in route)
+    assert taken["match"]["headers"] == [{"name": "content-length", "range_match": {"start": 0, "end": 1001}}]
