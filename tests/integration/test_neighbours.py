@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2
 from PIL import Image
@@ -24,6 +25,7 @@ from support.tiny_models import add_tiny_classifier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
 
     Attack = Callable[["Caller"], Awaitable[None]]
 
@@ -252,3 +254,30 @@ async def test_health_is_answered_while_all_watches_are_taken(callers: tuple[Cal
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         for watch in watches:
             watch.cancel()
+
+
+async def test_a_batcher_that_hangs_is_left(tmp_path: Path) -> None:
+    with running_stack(tmp_path / "home", models=add_tiny_classifier, service="models: {tiny: {batchers: 2}}") as stack:
+        caller = _caller(stack, stack.api_key, encode(Image.new("RGB", (64, 64), (250, 0, 0))))
+        hung = _envoy(stack.part("batcher-tiny-1").pid)
+        async with caller.channels(1) as (channel,), asyncio.timeout(60):
+            await caller.all([caller.start(channel) for _ in range(20)])
+            assert caller.heard == {"OK": 20}
+            hung.suspend()
+            try:
+                # Those in its hands end, and far before their deadline.
+                caught = [caller.start(channel) for _ in range(10)]
+                codes = [(await call.code()).name for call in caught]
+                assert set(codes) <= {"OK", "UNAVAILABLE"}
+                assert "UNAVAILABLE" in codes
+                caller.heard.clear()
+                for _ in range(50):
+                    await caller.hear(caller.start(channel, timeout=5))
+                assert caller.heard == {"OK": 50}
+            finally:
+                hung.resume()
+
+
+def _envoy(pid: int | None) -> psutil.Process:
+    process = psutil.Process(pid)
+    return next((child for child in process.children() if child.name() == "envoy"), process)
