@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import resource
 from typing import TYPE_CHECKING
 
 from shoal.envoy import EnvoyProcess, check_free
 from shoal.envoy_admin import EnvoyAdmin
-from shoal.router.config import BOOTSTRAP
+from shoal.router.config import BOOTSTRAP, connections
 from shoal.router.drain import drain
 
 if TYPE_CHECKING:
@@ -18,6 +20,12 @@ DRAIN_SECONDS = 10.0
 
 # Never Envoy's own debug: it shows headers, and so keys.
 _ENVOY_LOG_LEVEL = {"debug": "info", "info": "warning", "warning": "warning", "error": "error"}
+
+
+_OTHER_FILES = 500
+"""Envoy's own, and its connections to batchers and workers."""
+
+_log = logging.getLogger(__name__)
 
 
 async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) -> int:
@@ -38,6 +46,7 @@ async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) ->
     ours = (topology.public, topology.balancer, topology.metrics, topology.uploads)
     check_free("router", [endpoint for endpoint in ours if endpoint])
     keeper.render()
+    _check_files(connections(keeper.service.value.router) + _OTHER_FILES)
     async with EnvoyProcess(_arguments(keeper), concurrency=concurrency) as envoy:
         keeping = asyncio.create_task(keeper.run())
         stopping = asyncio.create_task(stop.wait())
@@ -53,6 +62,17 @@ async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) ->
             keeping.cancel()
             stopping.cancel()
             await asyncio.gather(keeping, stopping, return_exceptions=True)
+
+
+def _check_files(needed: int) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < needed:
+        _log.warning(
+            "the system lets a process open %d files, and router.max_connections may take %d: raise the limit "
+            "(ulimit -Hn), or lower the setting",
+            most,
+            needed,
+        )
 
 
 def _arguments(keeper: Keeper) -> list[str]:
