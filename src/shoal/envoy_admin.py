@@ -1,25 +1,62 @@
-"""Envoy's admin address: what it is asked, and how it is told to leave.
+"""Envoy's admin socket: what it is asked, and how it is told to leave.
 
+Whoever reaches it can have Envoy log keys, so it is a Unix socket of ours alone, never a port.
 https://www.envoyproxy.io/docs/envoy/latest/operations/admin
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 import aiohttp
 
-if TYPE_CHECKING:
-    from shoal.topology import Endpoint
+from shoal.errors import ConfigurationError
 
 _ANSWER_SECONDS = 5.0
+_SOCKET = "admin.sock"
+_LONGEST_PATH = 107  # bytes; sockaddr_un.sun_path of Linux holds one more, for its end
+
+
+def admin_socket(folder: Path) -> Path:
+    """The admin socket of an Envoy whose files are in ``folder``: there too, unless its path is too long for a socket.
+
+    Then it is in a folder of the system's temporary one, known by the name of ``folder``.
+    """
+    path = folder / _SOCKET
+    if len(os.fsencode(path)) <= _LONGEST_PATH:
+        return path
+    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"shoal-{os.geteuid()}-{name}" / _SOCKET
+
+
+def prepare(folder: Path) -> None:
+    """Makes the folder of ``admin_socket(folder)`` for us alone, where that is not ``folder`` itself.
+
+    Raises:
+        ConfigurationError: it is there, and somebody else's or open to others.
+    """
+    socket = admin_socket(folder)
+    if socket.parent == folder:
+        return
+    with suppress(FileExistsError):
+        socket.parent.mkdir(mode=0o700)
+    status = socket.parent.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise ConfigurationError(
+            f"{socket.parent}: it isn't ours alone, so Envoy's admin socket can't be there; remove it"
+        )
 
 
 class EnvoyAdmin:
-    """Each method raises OSError or aiohttp.ClientError where the admin address is away or hangs."""
+    """Each method raises OSError or aiohttp.ClientError where the admin socket is away or hangs."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._url = f"http://{endpoint}"
+    def __init__(self, socket: Path) -> None:
+        self._socket = str(socket)
 
     async def fail_health(self) -> None:
         """Has ``/ready`` answer 503 and each answer ask for another connection (GOAWAY); calls are taken as before.
@@ -53,4 +90,8 @@ class EnvoyAdmin:
                     answer.raise_for_status()
 
     def _session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(self._url, timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS))
+        return aiohttp.ClientSession(
+            "http://admin",
+            connector=aiohttp.UnixConnector(self._socket),
+            timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS),
+        )

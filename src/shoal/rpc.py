@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from shoal.errors import ConfigurationError
+from shoal.errors import RETRY_PUSHBACK, ConfigurationError, Overloaded
 
 if TYPE_CHECKING:
     from shoal.topology import Endpoint
@@ -44,3 +45,10 @@ def listen(server: grpc.aio.Server, endpoint: Endpoint) -> Endpoint:
         return endpoint._replace(port=server.add_insecure_port(str(endpoint)))
     except RuntimeError as error:
         raise ConfigurationError(f"can't listen on {endpoint}: is the port in use?") from error
+
+
+def hints_of(error: Exception) -> tuple[tuple[str, str], ...]:
+    """What a caller is told besides the status, as trailers."""
+    if not isinstance(error, Overloaded) or error.retry_after_seconds is None:
+        return ()
+    return ((RETRY_PUSHBACK, str(math.ceil(error.retry_after_seconds * 1000))),)

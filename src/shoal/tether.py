@@ -5,8 +5,10 @@ A wrapper of its own rather than a ``preexec_fn``, which may deadlock in a proce
 without site packages, it costs about 15 ms.
 """
 
+import contextlib
 import ctypes
 import os
+import resource
 import signal
 import sys
 
@@ -14,8 +16,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Ties this process to its parent, then becomes the command."""
+    """Ties this process to its parent, then becomes the command, which may open as many files as anybody here."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems say more than they allow
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the tie
         sys.exit(1)

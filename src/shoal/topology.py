@@ -46,10 +46,12 @@ class Topology(BaseModel):
     """The router's listener for clients."""
     balancer: Endpoint
     """The router's listener for batching streams: the load balancer before the workers."""
-    admin: Endpoint
-    """Envoy's admin address, metrics among it; loopback only."""
     metrics: Endpoint | None = None
-    """Where Envoy's metrics and ``/ready`` alone are served, for those who may not reach ``admin``. None: nowhere."""
+    """Where the router's metrics, ``/ready`` and ``/alive`` are served. None: nowhere."""
+    store: Endpoint | None = None
+    """Where the managed object store listens. None: it is elsewhere."""
+    uploads: Endpoint | None = None
+    """The router's listener for uploads to that store, which bounds their size. None: there is none."""
     batchers: dict[str, list[Endpoint]]
     """Batcher group (``SHARED_BATCHER`` or a model's name) to its processes."""
     pools: dict[str, list[Endpoint]]

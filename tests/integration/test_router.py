@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import stat
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
 from shoal import keys
-from shoal.envoy_admin import EnvoyAdmin
+from shoal.envoy_admin import EnvoyAdmin, admin_socket
 from shoal.errors import ConfigurationError
 from shoal.home import Home
 from shoal.router.keeper import Keeper
@@ -109,6 +110,10 @@ class Rig:
     stop: asyncio.Event
     router: asyncio.Task[int]
 
+    @property
+    def admin(self) -> Path:
+        return admin_socket(self.home.run / "router")
+
     async def call(
         self, key: str | None, model: str | None = "yolo", path: str = CLASSIFY, message: bytes = b"", **options: Any
     ) -> Any:
@@ -159,7 +164,7 @@ async def running(
     (tmp_path / "shoal.yaml").write_text(service)
     hosts = [free() for _ in range(workers)]
     batchers = {"shared": [free()], **{group: [endpoint] for group, endpoint in (groups or {}).items()}}
-    topology = Topology(public=free(), balancer=free(), admin=free(), batchers=batchers, pools={pool: hosts})
+    topology = Topology(public=free(), balancer=free(), metrics=free(), batchers=batchers, pools={pool: hosts})
     topology.save(tmp_path / "topology.json")
     batcher = Server("batcher", topology.batchers["shared"][0])
     servers = [Server(f"worker-{number}", host) for number, host in enumerate(hosts)]
@@ -277,6 +282,67 @@ async def test_who_has_no_key_can_send_no_large_message_to_health(rig: Rig) -> N
     watch.cancel()
 
 
+async def test_health_says_whether_a_worker_is_there(rig: Rig) -> None:
+    async def until(status: int) -> None:
+        check = health_pb2_grpc.HealthStub(rig.channel).Check
+        async with asyncio.timeout(PATIENCE):
+            while (await check(health_pb2.HealthCheckRequest())).status != status:  # each a round trip
+                pass
+
+    await until(health_pb2.HealthCheckResponse.SERVING)
+    await rig.workers[0].set_serving(serving=False)
+    await until(health_pb2.HealthCheckResponse.NOT_SERVING)
+    await rig.workers[0].set_serving(serving=True)
+    await until(health_pb2.HealthCheckResponse.SERVING)
+
+
+async def test_while_it_leaves_it_is_not_ready_and_alive(rig: Rig) -> None:
+    async with aiohttp.ClientSession(f"http://{rig.topology.metrics}") as session, asyncio.timeout(PATIENCE):
+        for path, status in (("/ready", 200), ("/alive", 200)):
+            async with session.get(path) as answer:
+                assert answer.status == status
+        await EnvoyAdmin(rig.admin).fail_health()
+        for path, status in (("/ready", 503), ("/alive", 200), ("/config_dump", 404)):
+            async with session.get(path) as answer:
+                assert answer.status == status
+        answer = await health_pb2_grpc.HealthStub(rig.channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"PRI * HTTP/2.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])]
+)
+async def test_who_only_keeps_a_connection_loses_it(rig: Rig, said: bytes) -> None:
+    reader, writer = await asyncio.open_connection(*rig.topology.public)
+    writer.write(said)
+    async with asyncio.timeout(2 * PATIENCE):
+        with contextlib.suppress(ConnectionResetError):
+            while await reader.read(1024):  # settings and pings, until the end
+                pass
+    writer.close()
+
+
+async def test_a_long_traceparent_is_cut(rig: Rig) -> None:
+    seen = await rig.call(rig.alice.key, metadata=[("traceparent", "0" * 15_000)])
+    assert seen["traceparent"] == "0" * 55
+    assert "traceparent" not in await rig.call(rig.alice.key)
+    right = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    assert (await rig.call(rig.alice.key, metadata=[("traceparent", right)]))["traceparent"] == right
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/grpc-web", "application/grpc-web+proto", "text/html"]
+)
+async def test_who_speaks_no_grpc_is_told_what_is_spoken(rig: Rig, kind: str) -> None:
+    headers = {"x-api-key": rig.alice.key, "x-model-name": "yolo", "content-type": kind}
+    async with aiohttp.ClientSession(f"http://{rig.topology.public}", headers=headers) as session:
+        async with session.post(CLASSIFY, data=b"{}") as answer:
+            assert (answer.status, answer.content_type) == (415, "text/plain")
+            assert "this port speaks gRPC" in await answer.text()
+        async with session.get(CLASSIFY, headers={"content-type": "application/grpc"}) as answer:
+            assert answer.headers.get("grpc-status") or answer.status == 405
+
+
 async def test_uploads_go_to_a_worker(rig: Rig) -> None:
     seen = await rig.call(rig.alice.key, None, path="/shoal.v1.Uploads/Create")
     assert (seen["server"], seen["x-client-id"]) == ("worker-0", rig.alice.id)
@@ -321,7 +387,7 @@ async def test_a_batcher_that_is_away_is_unavailable(rig: Rig) -> None:
     await rig.batcher.server.stop(None)
     assert await rig.call(rig.alice.key) == ("UNAVAILABLE", "the service is away; trying again may help")
     failed = {"envoy_cluster_name": "batcher/shared", "envoy_response_code_class": "5"}
-    metrics = f"http://{rig.topology.admin}/stats/prometheus"
+    metrics = f"http://{rig.topology.metrics}/stats/prometheus"
     assert await sample(metrics, "envoy_cluster_upstream_rq_xx_total", **failed) == 1  # as the parser calls it
 
 
@@ -347,7 +413,7 @@ async def test_a_models_own_batcher_answers_once_it_is_there(tmp_path: Path) -> 
 
 async def test_http_1_gets_plain_text(rig: Rig) -> None:
     async with aiohttp.ClientSession(f"http://{rig.topology.public}") as session:
-        for headers, status in (({}, 401), ({"x-api-key": rig.alice.key}, 404)):
+        for headers, status in (({}, 401), ({"x-api-key": rig.alice.key}, 415)):
             async with session.get("/", headers=headers) as answer:
                 assert (answer.status, answer.content_type) == (status, "text/plain")
 
@@ -378,8 +444,9 @@ async def test_a_stream_for_an_unknown_model_is_not_found(rig: Rig) -> None:
 
 
 async def test_no_secret_is_in_envoys_dump_of_its_configuration(rig: Rig) -> None:
-    async with aiohttp.ClientSession(f"http://{rig.topology.admin}") as session, session.get("/config_dump") as answer:
+    async with asking(rig.admin) as session, session.get("/config_dump") as answer:
         text = await answer.text()
+    assert stat.S_IMODE(rig.admin.stat().st_mode) == 0o600
     assert "api_key_auth" in text
     assert rig.alice.key not in text
 
@@ -389,7 +456,7 @@ async def test_a_connection_that_grew_old_is_replaced_and_loses_nothing(tmp_path
         slow = asyncio.create_task(rig.code(rig.alice.key, message=b"wait"))
         await rig.batcher.echo.waiting.wait()
         _, parked = await rig.open_stream()
-        admin = EnvoyAdmin(rig.topology.admin)
+        admin = EnvoyAdmin(rig.admin)
         # A second each; the first ones are told for good that they are over after 5 s.
         for listener in ("public", "balancer"):
             while await admin.statistic(f"http.{listener}.downstream_cx_max_duration_reached") < 7:
@@ -407,7 +474,7 @@ async def test_statistics_name_a_pool_and_a_batcher_with_dots(tmp_path: Path) ->
     async with running(tmp_path, service=f"pools: {{{pool}: {{}}}}", pool=pool, groups={group: free()}) as rig:
         assert await rig.code(rig.alice.key) == "OK"
         await rig.open_stream()
-        address = f"http://{rig.topology.admin}/stats/prometheus"
+        address = f"http://{rig.topology.metrics}/stats/prometheus"
         async with aiohttp.ClientSession() as session, session.get(address) as answer:
             families = list(text_string_to_metric_families(await answer.text()))
     named = defaultdict(set)
@@ -419,6 +486,8 @@ async def test_statistics_name_a_pool_and_a_batcher_with_dots(tmp_path: Path) ->
         f"own/{group}",
         "batcher/shared",
         "workers",
+        "health",
+        "admin",
     }
     assert {"envoy_cluster_membership_healthy", "envoy_cluster_circuit_breakers_default_rq_open"} <= named[
         f"pool/{pool}"
@@ -463,24 +532,26 @@ async def test_a_busy_port_is_named(rig: Rig, tmp_path: Path) -> None:
 async def test_the_command_ends_with_envoy(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     keys.create(home.keys, "alice")
-    topology = Topology(
-        public=free(), balancer=free(), admin=free(), batchers={"shared": [free()]}, pools={"default": [free()]}
-    )
+    topology = Topology(public=free(), balancer=free(), batchers={"shared": [free()]}, pools={"default": [free()]})
     topology.save(tmp_path / "topology.json")
     arguments = ("serve", "router", "--topology", tmp_path / "topology.json", "--home", home.root)
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "shoal", *map(str, arguments))
-    await until_live(topology.admin)
-    async with aiohttp.ClientSession(f"http://{topology.admin}") as session, session.post("/quitquitquit"):
-        pass
+    admin = admin_socket(home.run / "router")
+    await until_live(admin)
+    await EnvoyAdmin(admin).quit()
     async with asyncio.timeout(PATIENCE):
         assert await process.wait() == 0
 
 
-async def until_live(admin: Endpoint) -> None:
+def asking(admin: Path) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession("http://admin", connector=aiohttp.UnixConnector(str(admin)))
+
+
+async def until_live(admin: Path) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
-                async with aiohttp.ClientSession(f"http://{admin}") as session, session.get("/ready"):
+                async with asking(admin) as session, session.get("/ready"):
                     return
             except aiohttp.ClientConnectionError:
                 await asyncio.sleep(0.05)

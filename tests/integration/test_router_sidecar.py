@@ -117,7 +117,6 @@ async def laid_out(
     topology = Topology(
         public=free(),
         balancer=free(),
-        admin=free(),
         metrics=free(),
         batchers={"shared": [free()]},
         pools={"default": [free()]},

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 TOPOLOGY = Topology(
     public=Endpoint("127.0.0.1", 8080),
     balancer=Endpoint("127.0.0.1", 1),
-    admin=Endpoint("127.0.0.1", 2),
     batchers={SHARED_BATCHER: [Endpoint("127.0.0.1", 3)], "hot": [Endpoint("127.0.0.1", 4)]},
     pools={"default": [Endpoint("127.0.0.1", 5)]},
 )

@@ -19,6 +19,7 @@ from shoal.batcher.asgi import DRAIN_PATH, IN_FLIGHT_PATH, TOKEN_HEADER, TOKEN_V
 from shoal.batcher.handler import GenericHandler
 from shoal.batcher.server import make_batcher
 from shoal.envoy import EnvoyProcess, check_free
+from shoal.envoy_hops import TRUSTED_HEADERS, TRUSTED_HEADERS_BYTES, runtime, trusted_http2
 
 if TYPE_CHECKING:
     from typing import Any
@@ -43,7 +44,6 @@ class BatcherOptions:
 
     orders: Orders
     listen: Endpoint
-    admin: Endpoint
 
 
 async def serve(options: BatcherOptions, stop: asyncio.Event) -> int:
@@ -71,13 +71,13 @@ def has_shared_libpython() -> bool:
 async def _serve_in_envoy(options: BatcherOptions, stop: asyncio.Event) -> int:
     from pyvoy._server import get_envoy_environ  # noqa: PLC0415 - no public name for what a foreign Envoy needs
 
-    check_free("batcher", (options.listen, options.admin))
+    check_free("batcher", (options.listen,))
     token = secrets.token_urlsafe(32)
     environment = {**os.environ, **get_envoy_environ(), TOKEN_VARIABLE: token}
     # main would warn of a missing limit on connections at each start; the router is the only one that connects.
     arguments = ["--config-yaml", json.dumps(envoy_config(options)), "--log-level", "warning"]
     arguments += ["--component-log-level", "main:error"]
-    async with EnvoyProcess(arguments, options.admin, concurrency=1, environment=environment) as envoy:
+    async with EnvoyProcess(arguments, concurrency=1, environment=environment) as envoy:
         log.info("batcher %s listens on %s, inside Envoy", options.orders.name, options.listen)
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, envoy.ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -107,8 +107,14 @@ def envoy_config(options: BatcherOptions) -> dict[str, Any]:
         loop="uvloop",
     )
     config: dict[str, Any] = server.get_envoy_config()
-    config["admin"] = {"address": {"socket_address": {"address": options.admin.host, "port_value": options.admin.port}}}
-    _keep_odd_paths_out(config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"])
+    del config["admin"]  # nothing of ours asks there
+    config["layered_runtime"] = runtime()
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager |= {
+        "http2_protocol_options": trusted_http2(),
+        "common_http_protocol_options": {"max_headers_count": TRUSTED_HEADERS},
+    }
+    _keep_odd_paths_out(manager)
     return config
 
 
@@ -157,7 +163,12 @@ async def _ask(session: aiohttp.ClientSession, path: str) -> int:
 async def _serve_in_grpcio(options: BatcherOptions, stop: asyncio.Event) -> int:
     batcher = make_batcher()
     limit = options.orders.max_message_bytes + _OVERHEAD_BYTES
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", limit)])
+    options = [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", limit),
+        ("grpc.max_metadata_size", TRUSTED_HEADERS_BYTES),
+    ]
+    server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((GenericHandler(batcher),))
     rpc.listen(server, options.listen)
     await server.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import re
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from shoal.batcher.budget import MAX_HELD_BYTES
 from shoal.batcher.compression import ACCEPTED, UnknownEncoding
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.request import explain
-from shoal.errors import RETRY_PUSHBACK, Code, InvalidRequest, NotFound, Overloaded, ShoalError, Unavailable, to_status
+from shoal.errors import Code, InvalidRequest, NotFound, ShoalError, Unavailable, to_status
 from shoal.explain.endpoint import serve
 from shoal.observe.metrics import BATCHER
 from shoal.topology import Endpoint
@@ -174,6 +173,4 @@ def hints_of(error: Exception) -> tuple[tuple[str, str], ...]:
     """What a caller is told besides the status, as trailers."""
     if isinstance(error, UnknownEncoding):
         return (("grpc-accept-encoding", ACCEPTED),)
-    if not isinstance(error, Overloaded) or error.retry_after_seconds is None:
-        return ()
-    return ((RETRY_PUSHBACK, str(math.ceil(error.retry_after_seconds * 1000))),)
+    return rpc.hints_of(error)

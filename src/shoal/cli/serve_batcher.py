@@ -34,10 +34,6 @@ def serve_batcher(
     name: Annotated[
         str | None, typer.Option(help="Names this process to workers and in logs. Default: host and port.")
     ] = None,
-    admin: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Envoy's admin address; keep it on loopback. Default: a free port."),
-    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(metavar="HOST:PORT", help="Where /metrics and /requests/UUID are served. Default: nowhere."),
@@ -55,7 +51,6 @@ def serve_batcher(
     from shoal.batcher.server import MAX_MESSAGE_BYTES, Orders  # noqa: PLC0415
     from shoal.batcher.target import target_of  # noqa: PLC0415
     from shoal.batching.settings import DEFAULT_MODEL  # noqa: PLC0415
-    from shoal.local.ports import FreePorts  # noqa: PLC0415
     from shoal.signals import run_until_signal  # noqa: PLC0415
 
     if (balancer is None) == (not worker):
@@ -71,5 +66,5 @@ def serve_batcher(
         recent_requests=recent_requests if metrics else 0,
         log_level=log_level,
     )
-    options = BatcherOptions(orders, door, Endpoint.parse(admin) if admin else FreePorts()())
+    options = BatcherOptions(orders, door)
     raise typer.Exit(run_until_signal(lambda stop: serve(options, stop), log_level))

@@ -20,6 +20,9 @@ def serve_worker(
     service: Annotated[Path | None, typer.Option(help="The service file. Default: the default service.")] = None,
     home: Annotated[Path | None, typer.Option(help="Shoal's home. Default: $SHOAL_HOME or .shoal.")] = None,
     store_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="Where a managed store listens.")] = None,
+    upload_endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where callers bring pictures to it. Default: the same.")
+    ] = None,
     triton: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The Triton started for this worker.")] = None,
 ) -> None:
     """Runs a worker until SIGTERM, then drains."""
@@ -35,7 +38,7 @@ def serve_worker(
     if pool not in read.pools:
         raise ConfigurationError(f"--pool {pool}: the service file has {', '.join(read.pools)}")
     place = Home(home) if home else Home.default()
-    options = WorkerOptions(read, place, pool, Endpoint.parse(listen), store_endpoint, triton)
+    options = WorkerOptions(read, place, pool, Endpoint.parse(listen), store_endpoint, upload_endpoint, triton)
     recent: Recent[Stages] = Recent(read.observe.recent_requests)
     serve(Endpoint.parse(metrics), WORKER, partial(explain, recent))
     run_until_signal(lambda stop: Worker(options, recent).run(stop), read.observe.log_level)

@@ -108,21 +108,23 @@ def plan(
         free: gives an unused endpoint, another each time.
         store: makes the part that serves the managed object store at an endpoint.
     """
+    stores = (store(free()),) if service.object_store.runs_locally else ()
     topology = Topology(
         public=Endpoint(service.router.host, service.router.port),
         balancer=free(),
-        admin=free(),
+        metrics=free(),
+        store=stores[0].listen if stores else None,
+        uploads=free() if stores else None,
         batchers={group: [free() for _ in range(count)] for group, count in batcher_groups(service).items()},
         pools={name: [free() for _ in range(pool.replicas)] for name, pool in service.pools.items()},
     )
-    stores = (store(free()),) if service.object_store.runs_locally else ()
     store_url = f"http://{stores[0].listen}" if stores else None
     batchers = tuple(
-        _batcher(group, number, listen, topology.balancer, free(), free(), service.observe)
+        _batcher(group, number, listen, topology.balancer, free(), service.observe)
         for group, endpoints in topology.batchers.items()
         for number, listen in enumerate(endpoints, 1)
     )
-    workers = _workers(service, topology, home, files, free, store_url)
+    workers = _workers(service, topology, home, files, free)
     router = _router(service, topology, home, files)
     return Plan((*stores, *workers, *batchers, router), topology, target(service, topology), store_url)
 
@@ -139,18 +141,18 @@ def _shoal(*arguments: object) -> tuple[str, ...]:
 
 
 def _batcher(
-    group: str, number: int, listen: Endpoint, balancer: Endpoint, admin: Endpoint, metrics: Endpoint, observe: Observe
+    group: str, number: int, listen: Endpoint, balancer: Endpoint, metrics: Endpoint, observe: Observe
 ) -> Part:
     name = f"batcher-{group}-{number}"
     command = _shoal(
-        "serve", "batcher", "--name", name, "--listen", listen, "--balancer", balancer, "--admin", admin,
+        "serve", "batcher", "--name", name, "--listen", listen, "--balancer", balancer,
         "--metrics", metrics, "--recent-requests", observe.recent_requests, "--log-level", observe.log_level,
     )  # fmt: skip
     return Part(name, Role.BATCHER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics", group)
 
 
 def _workers(
-    service: Service, topology: Topology, home: Home, files: Files, free: Callable[[], Endpoint], store_url: str | None
+    service: Service, topology: Topology, home: Home, files: Files, free: Callable[[], Endpoint]
 ) -> Iterator[Part]:
     """Each worker, behind the Triton of its own where its pool has them."""
     for pool, endpoints in topology.pools.items():
@@ -159,7 +161,7 @@ def _workers(
             if triton:
                 options = Options(home.model_store(service), triton, free(), server=service.pools[pool].triton_server)
                 yield triton_part(f"triton-{pool}-{number}", options, pool)
-            yield _worker(f"worker-{pool}-{number}", pool, listen, free(), home, files, store_url, triton)
+            yield _worker(f"worker-{pool}-{number}", pool, listen, free(), home, files, topology, triton)
 
 
 def _worker(
@@ -169,15 +171,21 @@ def _worker(
     metrics: Endpoint,
     home: Home,
     files: Files,
-    store_url: str | None,
+    topology: Topology,
     triton: Endpoint | None,
 ) -> Part:
     command = _shoal(
         "serve", "worker", "--service", files.service, "--home", home.root, "--pool", pool,
-        "--listen", listen, "--metrics", metrics, *(("--store-endpoint", store_url) if store_url else ()),
-        *(("--triton", triton) if triton else ()),
+        "--listen", listen, "--metrics", metrics, *_stores(topology), *(("--triton", triton) if triton else ()),
     )  # fmt: skip
     return Part(name, Role.WORKER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics", pool)
+
+
+def _stores(topology: Topology) -> tuple[str, ...]:
+    """Where a worker reads pictures, and where callers bring them."""
+    if not (topology.store and topology.uploads):
+        return ()
+    return "--store-endpoint", f"http://{topology.store}", "--upload-endpoint", f"http://{topology.uploads}"
 
 
 def triton_part(name: str, options: Options, pool: str = "") -> Part:
@@ -188,7 +196,7 @@ def triton_part(name: str, options: Options, pool: str = "") -> Part:
 
 def _router(service: Service, topology: Topology, home: Home, files: Files) -> Part:
     command = _shoal("serve", "router", "--service", files.service, "--topology", files.topology, "--home", home.root)
-    metrics = f"http://{topology.admin}/stats/prometheus"
+    metrics = f"http://{topology.metrics}/stats/prometheus"
     ready = Protocol.TLS if service.router.tls else Protocol.GRPC
     return Part("router", Role.ROUTER, command, reachable(topology.public), ready, metrics)
 

@@ -5,26 +5,37 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from shoal.router.resources import Json, address, extension, typed
+from shoal.envoy_hops import HANG, trusted_http2
+from shoal.router import uploads
+from shoal.router.health import HEALTH, health_socket
+from shoal.router.resources import Json, address, extension, pipe, typed
 from shoal.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from shoal.spec import Service
     from shoal.topology import Endpoint, Topology
 
 ANY_WORKER = "workers"
-"""The cluster of all pools, for what any worker can answer: uploads, health, reflection."""
+"""The cluster of all pools' workers, for what any of them can answer: uploads, reflection, health's Watch."""
 
 ADMIN = "admin"
-"""The cluster of Envoy's own admin address, for those two paths of it that others may read."""
+"""The cluster of Envoy's own admin socket, for those two paths of it that others may read."""
 
+MAX_WATCHES = 100
+"""Watches of health at a time, over all callers; more are answered RESOURCE_EXHAUSTED."""
+MAX_CHECKS = 1_000
+"""Checks of health at a time."""
+_AUTHORITY = "shoal"
+"""Of health checks. Else it is the cluster's name, whose slash HTTP/2 refuses."""
+_CALLS_PER_CONNECTION = 1_000
+"""In flight on one connection to a batcher; more open another, so that fewer are lost with one."""
 _UNBOUNDED = 1_000_000  # where the parts themselves bound: batching streams by permits, connections by requests
 _ONE_IS_ENOUGH = 1_000_000  # percent
 _AT_ONCE: Json = {"update_merge_window": "0s"}
 """A host's second change within a second would count only after it: calls would go on to one that has just died."""
-_STREAMS_PER_CONNECTION = 100_000  # a batcher's and a worker's own limit is what binds
 
 
 def batcher_cluster(group: str) -> str:
@@ -42,18 +53,44 @@ def own_batcher_cluster(group: str) -> str:
     return f"own/{group}"
 
 
-def clusters(service: Service, topology: Topology) -> list[Json]:
+def clusters(service: Service, topology: Topology, admin: Path) -> list[Json]:
     """All clusters. They depend on addresses only, never on keys or models."""
     batchers = [_batcher(group, hosts, service.router.max_requests) for group, hosts in topology.batchers.items()]
     own = [_own_batcher(group, service.router.max_requests) for group in topology.batchers if group != SHARED_BATCHER]
     pools = [_pool(pool, hosts) for pool, hosts in topology.pools.items()]
-    any_worker = _first_healthy(ANY_WORKER, [pool_cluster(pool) for pool in topology.pools])
-    admin = [_admin(topology.admin)] if topology.metrics else []
-    return [*batchers, *own, *pools, any_worker, *admin]
+    any_worker = _any_worker([host for hosts in topology.pools.values() for host in hosts])
+    operators = [_admin(admin)] if topology.metrics else []
+    store = [uploads.cluster(_load_assignment(uploads.STORE, [address(*topology.store)]))] if topology.store else []
+    return [*batchers, *own, *pools, any_worker, _health(health_socket(admin)), *operators, *store]
 
 
 def _batcher(group: str, hosts: Sequence[Endpoint], max_requests: int) -> Json:
-    cluster = {**_cluster(batcher_cluster(group), hosts, max_requests), "lb_policy": "LEAST_REQUEST"}
+    """A group's batchers. One that hangs, or whose host vanished, is left within 2 s, and its calls end.
+
+    A ping is answered by its Envoy even while very many calls wait for Python, so it tells a hang from a load. Out it
+    stays until it answers a health check. Where none is healthy all are tried: a late answer is better than none.
+    """
+    cluster = {
+        **_cluster(
+            batcher_cluster(group),
+            hosts,
+            max_requests,
+            max_concurrent_streams=_CALLS_PER_CONNECTION,
+            connection_keepalive=HANG,
+        ),
+        "lb_policy": "LEAST_REQUEST",
+        "health_checks": [
+            {
+                **_health_check(),
+                "interval": "0.5s",
+                "no_traffic_interval": "0.5s",
+                "timeout": "5s",
+                "grpc_health_check": {"authority": _AUTHORITY},
+            }
+        ],
+        # Until the health check, which then follows within half a second, or for this long.
+        "outlier_detection": {**_outlier_detection(), "base_ejection_time": "10s", "max_ejection_time": "10s"},
+    }
     # As long as one host is healthy, nothing goes to the shared group.
     cluster["load_assignment"]["policy"] = {"overprovisioning_factor": _ONE_IS_ENOUGH}
     return cluster
@@ -93,6 +130,24 @@ def _pool(pool: str, hosts: Sequence[Endpoint]) -> Json:
     }
 
 
+def _any_worker(hosts: Sequence[Endpoint]) -> Json:
+    """Watches of health, which need no key, have a limit of their own: the thresholds of HIGH."""
+    cluster = _cluster(ANY_WORKER, hosts, _UNBOUNDED)
+    watches = {**_thresholds(MAX_WATCHES), "priority": "HIGH"}
+    return {
+        **cluster,
+        "common_lb_config": {**_AT_ONCE, "healthy_panic_threshold": {"value": 0}},
+        "circuit_breakers": {"thresholds": [*cluster["circuit_breakers"]["thresholds"], watches]},
+        "health_checks": [_health_check()],
+    }
+
+
+def _health(socket: Path) -> Json:
+    """Envoy itself, where it answers health checks."""
+    cluster = _cluster(HEALTH, [], MAX_CHECKS)
+    return {**cluster, "load_assignment": _load_assignment(HEALTH, [pipe(socket)])}
+
+
 def _health_check() -> Json:
     """Two failures, 0.3 s apart, take a worker out; one success brings it back."""
     return {
@@ -101,7 +156,7 @@ def _health_check() -> Json:
         "timeout": "1s",
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,
-        "grpc_health_check": {},
+        "grpc_health_check": {"authority": _AUTHORITY},
     }
 
 
@@ -136,24 +191,23 @@ def _first_healthy(name: str, names: Sequence[str]) -> Json:
     )
 
 
-def _admin(endpoint: Endpoint) -> Json:
+def _admin(socket: Path) -> Json:
     return typed(
         "envoy.config.cluster.v3.Cluster",
         name=ADMIN,
         connect_timeout="1s",
-        load_assignment=_load_assignment(ADMIN, [endpoint]),
-        **_discovery([endpoint]),
+        load_assignment=_load_assignment(ADMIN, [pipe(socket)]),
     )
 
 
-def _cluster(name: str, hosts: Sequence[Endpoint], max_requests: int, **http2_options: Json) -> Json:
+def _cluster(name: str, hosts: Sequence[Endpoint], max_requests: int, **http2_options: object) -> Json:
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-    http2 = {"max_concurrent_streams": _STREAMS_PER_CONNECTION, **http2_options}
+    http2 = trusted_http2(**http2_options)
     return typed(
         "envoy.config.cluster.v3.Cluster",
         name=name,
         connect_timeout="1s",
-        load_assignment=_load_assignment(name, hosts),
+        load_assignment=_load_assignment(name, [address(*host) for host in hosts]),
         circuit_breakers={"thresholds": [_thresholds(max_requests)]},
         outlier_detection=_outlier_detection(),
         common_lb_config=_AT_ONCE,
@@ -164,15 +218,15 @@ def _cluster(name: str, hosts: Sequence[Endpoint], max_requests: int, **http2_op
     )
 
 
-def _load_assignment(name: str, hosts: Sequence[Endpoint]) -> Json:
+def _load_assignment(name: str, addresses: Sequence[Json]) -> Json:
     return {
         "cluster_name": name,
-        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(*host)}} for host in hosts]}],
+        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": each}} for each in addresses]}],
     }
 
 
 def _discovery(hosts: Sequence[Endpoint]) -> Json:
-    """A name may stand for many hosts, as a headless Kubernetes service does; it is asked for again every 5 s.
+    """A name may stand for many hosts, as a headless Kubernetes service does; it is asked for again every second.
 
     Its TTL counts for nothing: a cluster's DNS may have held the answer for that long already.
     """
@@ -181,7 +235,7 @@ def _discovery(hosts: Sequence[Endpoint]) -> Json:
     return {
         "type": "STRICT_DNS",
         "dns_lookup_family": "V4_PREFERRED",
-        "dns_refresh_rate": "5s",
+        "dns_refresh_rate": "1s",
         "respect_dns_ttl": False,
     }
 

@@ -5,7 +5,7 @@ Each file holds what changes together, because Envoy reloads a file as a whole:
 =================  ==============================  =============================
 file               holds                           changes with
 =================  ==============================  =============================
-bootstrap.json     admin address, where to look    never
+bootstrap.json     admin socket, where to look     never
 cds.json           batchers' and workers' hosts    the topology
 lds.json           listeners and their filters     the service file's ``router``
 sds.json           where the certificate is        the service file's ``router.tls``
@@ -19,10 +19,19 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from shoal.envoy_admin import admin_socket
+from shoal.envoy_hops import runtime
 from shoal.router import certificate
 from shoal.router.clusters import clusters
-from shoal.router.listeners import balancer_listener, metrics_listener, public_listener
-from shoal.router.resources import Json, address, config_file, extension
+from shoal.router.health import health_socket
+from shoal.router.listeners import (
+    balancer_listener,
+    health_listener,
+    metrics_listener,
+    public_listener,
+    uploads_listener,
+)
+from shoal.router.resources import Json, config_file, extension, pipe
 from shoal.router.routes import balancer_routes, public_routes
 from shoal.router.tls import secret
 
@@ -31,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.keys import KeyRing
-    from shoal.spec import Service
+    from shoal.spec import Router, Service
     from shoal.topology import Topology
 
 BOOTSTRAP = "bootstrap.json"
@@ -46,7 +55,7 @@ _CLUSTER_NAME: Json = {
     "tag_name": "envoy.cluster_name",
     "regex": (
         r"^cluster\.(((?:pool|batcher|own)/.+?|[^./]+)\.)"
-        r"(?:circuit_breakers\.[^.]+\.|(?:health_check|http2|outlier_detection)\."
+        r"(?:circuit_breakers\.[^.]+\.|(?:health_check|http1|http2|outlier_detection)\."
         r"|(?:canary|external|internal)\.(?=upstream_rq_)|default\.(?=total_match_count$))?[^.]+$"
     ),
 }
@@ -71,16 +80,23 @@ def render(
     served = sorted(model for model in models if service.pool_of(model) is not None)
     public = public_listener(topology.public, service.router, str(folder / PUBLIC_ROUTES), str(folder / SECRETS))
     balancer = balancer_listener(topology.balancer, service.router, str(folder / BALANCER_ROUTES))
+    health = health_listener(health_socket(admin_socket(folder)))
     metrics = [metrics_listener(topology.metrics)] if topology.metrics else []
+    uploads = [uploads_listener(topology.uploads, service.object_store)] if topology.uploads and topology.store else []
     secrets = [secret(certificate.Files.of(service.router.tls))] if service.router.tls else []
     return {
-        BOOTSTRAP: _text(_bootstrap(service, topology, folder)),
-        CLUSTERS: _resources(*clusters(service, topology)),
-        LISTENERS: _resources(public, balancer, *metrics),
+        BOOTSTRAP: _text(_bootstrap(service, folder)),
+        CLUSTERS: _resources(*clusters(service, topology, admin_socket(folder))),
+        LISTENERS: _resources(public, balancer, health, *metrics, *uploads),
         SECRETS: _resources(*secrets),
         PUBLIC_ROUTES: _resources(public_routes(service, topology, keys, served)),
         BALANCER_ROUTES: _resources(balancer_routes(service, served)),
     }
+
+
+def connections(router: Router) -> int:
+    """How many Envoy keeps open: beside those that have said something, four fifths as many that are silent yet."""
+    return router.max_connections * 9 // 5 + 1
 
 
 def redact(text: str, keys: KeyRing) -> str:
@@ -90,21 +106,22 @@ def redact(text: str, keys: KeyRing) -> str:
     return text
 
 
-def _bootstrap(service: Service, topology: Topology, folder: Path) -> Json:
+def _bootstrap(service: Service, folder: Path) -> Json:
     return {
         "node": {"id": "router", "cluster": "shoal"},
-        "admin": {"address": address(*topology.admin), "ignore_global_conn_limit": True},
+        "admin": {"address": pipe(admin_socket(folder), mode=0o600), "ignore_global_conn_limit": True},
         "dynamic_resources": {
             "lds_config": config_file(str(folder / LISTENERS)),
             "cds_config": config_file(str(folder / CLUSTERS)),
         },
+        "layered_runtime": runtime(),
         "stats_config": {"stats_tags": [_CLUSTER_NAME], "allow_default_tag_overrides": True},
         "overload_manager": {
             "resource_monitors": [
                 extension(
                     "envoy.resource_monitors.global_downstream_max_connections",
                     "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                    max_active_downstream_connections=service.router.max_connections,
+                    max_active_downstream_connections=connections(service.router),
                 )
             ]
         },

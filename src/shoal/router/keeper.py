@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from shoal import private, spec
+from shoal.envoy_admin import admin_socket, prepare
 from shoal.errors import ConfigurationError
 from shoal.keys import load_keys
 from shoal.router import certificate, config
@@ -68,6 +69,7 @@ class Keeper:
             ConfigurationError: an input is wrong.
         """
         self.folder = home.run.absolute() / "router"
+        self.admin = admin_socket(self.folder)
         self.service: Input[Service] = Input(lambda: spec.load(service_file))
         self.topology = Input(lambda: Topology.load(topology_file))
         keys_file = home.keys_file(self.service.value)
@@ -82,6 +84,7 @@ class Keeper:
 
     def render(self) -> list[str]:
         """Brings the files up to date and returns the names of those that changed."""
+        prepare(self.folder)
         return write(self.folder, self.files(self.folder))
 
     def files(self, folder: Path) -> dict[str, str]:

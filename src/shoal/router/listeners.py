@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shoal.envoy_hops import HANG, public_http2, trusted_http2
 from shoal.errors import Code
-from shoal.router.resources import KEY_HEADER, Json, address, config_file, extension, header, seconds, typed
+from shoal.router import uploads
+from shoal.router.clusters import ANY_WORKER
+from shoal.router.health import HEALTH, bridge_filter, check_filter, messages
+from shoal.router.resources import KEY_HEADER, Json, address, config_file, extension, header, pipe, seconds, typed
 from shoal.router.routes import (
     API_KEY_AUTH,
     BALANCER,
@@ -14,16 +18,29 @@ from shoal.router.routes import (
     PUBLIC,
     RATE_LIMIT,
     REQUESTED_MODEL,
+    health_routes,
     metrics_routes,
 )
 from shoal.router.tls import transport_socket
 
 if TYPE_CHECKING:
-    from shoal.spec import Router
+    from pathlib import Path
+
+    from shoal.spec import ObjectStore, Router
     from shoal.topology import Endpoint
 
 _CONNECTION_BUFFER_BYTES = 1024 * 1024
-_STREAMS_PER_CONNECTION = 100_000
+_ENTRIES, _HEADERS_BYTES = 100, 16 * 1024
+"""Of one call's metadata; more is answered RESOURCE_EXHAUSTED."""
+_OTHERS = 20
+"""Headers of a call that are HTTP/2's, gRPC's or Envoy's own, at the most."""
+_MOST_HEADERS, _MOST_HEADERS_KB = 1000, 96
+"""More is a reset: nobody keeps it for an answer."""
+_METADATA = "metadata"
+_IDLE_SECONDS = 60.0
+"""A connection without a call for so long is asked to leave."""
+_FIRST_BYTES_SECONDS = 3.0
+"""What a new connection gets until it says something."""
 _AGE_JITTER_PERCENT = 20
 """Clients that came together are asked to connect anew one after the other."""
 _NOWHERE: Json = {"address_prefix": "255.255.255.255", "prefix_len": 32}
@@ -37,35 +54,44 @@ def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secret
     """Where clients call: key, rate limit and size are checked in this order, then the route is taken."""
     listener = _listener(
         PUBLIC,
-        endpoint,
+        address(*endpoint),
+        _connection_limit(router.max_connections),
+        http2=public_http2(),
         rds=_rds(PUBLIC, routes_file),
-        common_http_protocol_options=_age(router),
+        common_http_protocol_options={
+            **_age(router),
+            "idle_timeout": seconds(_IDLE_SECONDS),
+            "max_headers_count": _MOST_HEADERS,
+        },
         transport_socket=transport_socket(secrets_file) if router.tls else None,
         http_filters=[
             extension(API_KEY_AUTH, "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"),
             extension(
                 RATE_LIMIT, "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", stat_prefix="keys"
             ),
+            _metadata_limit(),
             extension(
                 BODY_LIMIT, "envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=router.max_request_bytes
             ),
+            bridge_filter(),
             _router_filter(),
         ],
         # A slow or silent caller can't hold a connection's or a stream's memory for long.
         request_headers_timeout="10s",
         stream_idle_timeout=seconds(router.max_timeout_seconds + 1),
-        max_request_headers_kb=16,
+        max_request_headers_kb=_MOST_HEADERS_KB,
         local_reply_config={"mappers": _replies(router)},
         access_log=[_trouble_log()],
     )
-    return {**listener, "traffic_direction": "INBOUND"}  # it leaves before the balancer does
+    return {**listener, **_first_bytes(router), "traffic_direction": "INBOUND"}  # it leaves before the balancer does
 
 
 def balancer_listener(endpoint: Endpoint, router: Router, routes_file: str) -> Json:
     """Where batchers open batching streams. Parked streams are idle for as long as there is nothing to do."""
     listener = _listener(
         BALANCER,
-        endpoint,
+        address(*endpoint),
+        http2=trusted_http2(connection_keepalive=HANG),  # a batcher that hangs would keep its workers' permits
         rds=_rds(BALANCER, routes_file),
         common_http_protocol_options=_age(router),
         http_filters=[_router_filter()],
@@ -75,9 +101,75 @@ def balancer_listener(endpoint: Endpoint, router: Router, routes_file: str) -> J
 
 
 def metrics_listener(endpoint: Endpoint) -> Json:
-    """Where the admin address's metrics and readiness can be read, and nothing else of it reached."""
-    listener = _listener(METRICS, endpoint, route_config=metrics_routes(), http_filters=[_router_filter()])
+    """Where the admin socket's metrics and readiness can be read, and nothing else of it reached."""
+    listener = _listener(METRICS, address(*endpoint), route_config=metrics_routes(), http_filters=[_router_filter()])
     return {**listener, **_STAYS}
+
+
+def health_listener(socket: Path) -> Json:
+    """Where Envoy answers its own public listener's health checks."""
+    listener = _listener(
+        HEALTH,
+        pipe(socket, mode=0o600),
+        route_config=health_routes(),
+        http_filters=[check_filter(ANY_WORKER), _router_filter()],
+        local_reply_config={"mappers": messages()},
+    )
+    return {**listener, **_STAYS}
+
+
+def uploads_listener(endpoint: Endpoint, store: ObjectStore) -> Json:
+    """Where pictures come in, on their way to the managed store."""
+    listener = _listener(
+        uploads.UPLOADS,
+        address(*endpoint),
+        http2=public_http2(),
+        route_config=uploads.routes(store),
+        http_filters=[_router_filter()],
+        common_http_protocol_options={"idle_timeout": seconds(_IDLE_SECONDS)},
+        request_headers_timeout="10s",
+    )
+    return {**listener, "traffic_direction": "INBOUND"}
+
+
+def _first_bytes(router: Router) -> Json:
+    """A connection that says nothing is closed soon, and until then takes nobody's place."""
+    inspector = "tls_inspector" if router.tls else "http_inspector"
+    kind = f"envoy.extensions.filters.listener.{inspector}.v3.{'TlsInspector' if router.tls else 'HttpInspector'}"
+    return {
+        "listener_filters": [extension(f"envoy.filters.listener.{inspector}", kind)],
+        "listener_filters_timeout": seconds(_FIRST_BYTES_SECONDS),
+    }
+
+
+def _connection_limit(most: int) -> Json:
+    """Of connections that have said something. Those that haven't yet are bounded with them, by the bootstrap."""
+    kind = "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit"
+    return extension("envoy.filters.network.connection_limit", kind, stat_prefix=PUBLIC, max_connections=most)
+
+
+def _metadata_limit() -> Json:
+    """Refuses in words what HTTP/2 would only reset. It stands before the body, so all that came are headers."""
+    request = {"ident_expr": {"name": "request"}}
+    size = {"select_expr": {"operand": request, "field": "total_size"}}
+    count = _call("size", {"select_expr": {"operand": request, "field": "headers"}})
+    too_much = {
+        "permissions": [{"any": True}],
+        "principals": [{"any": True}],
+        "condition": _call("_||_", _over(count, _ENTRIES + _OTHERS), _over(size, _HEADERS_BYTES)),
+    }
+    kind = "envoy.extensions.filters.http.rbac.v3.RBAC"
+    rules = {"action": "DENY", "policies": {_METADATA: too_much}}
+    return extension("envoy.filters.http.rbac", kind, rules=rules)
+
+
+def _over(value: Json, most: int) -> Json:
+    return _call("_>_", value, {"const_expr": {"int64_value": most}})
+
+
+def _call(function: str, *arguments: Json) -> Json:
+    """A part of an expression in CEL, parsed (https://github.com/google/cel-spec)."""
+    return {"call_expr": {"function": function, "args": list(arguments)}}
 
 
 def _age(router: Router) -> Json:
@@ -92,12 +184,19 @@ def _rds(name: str, routes_file: str) -> Json:
     return {"route_config_name": name, "config_source": config_file(routes_file)}
 
 
-def _listener(name: str, endpoint: Endpoint, *, transport_socket: Json | None = None, **manager: object) -> Json:
+def _listener(
+    name: str,
+    where: Json,
+    *filters: Json,
+    http2: Json | None = None,
+    transport_socket: Json | None = None,
+    **manager: object,
+) -> Json:
     connection_manager = extension(
         _MANAGER,
         _MANAGER_TYPE,
         stat_prefix=name,
-        http2_protocol_options={"max_concurrent_streams": _STREAMS_PER_CONNECTION},
+        http2_protocol_options=http2 or trusted_http2(),
         # The caller's address is what the socket says, and its x-envoy-* headers steer nothing.
         use_remote_address=True,
         internal_address_config={"cidr_ranges": [_NOWHERE]},
@@ -106,11 +205,12 @@ def _listener(name: str, endpoint: Endpoint, *, transport_socket: Json | None = 
         server_header_transformation="PASS_THROUGH",
         **manager,
     )
-    chain = {"filters": [connection_manager], **({"transport_socket": transport_socket} if transport_socket else {})}
+    tls = {"transport_socket": transport_socket} if transport_socket else {}
+    chain = {"filters": [*filters, connection_manager], **tls}
     return typed(
         "envoy.config.listener.v3.Listener",
         name=name,
-        address=address(*endpoint),
+        address=where,
         # Two routers must not share a port unnoticed.
         enable_reuse_port=False,
         per_connection_buffer_limit_bytes=_CONNECTION_BUFFER_BYTES,
@@ -137,6 +237,11 @@ def _replies(router: Router) -> list[Json]:
             Code.UNAUTHENTICATED,
         ),
         _reply(
+            _detailed(f"rbac_access_denied_matched_policy[{_METADATA}]"),
+            f"the call's metadata is over {_ENTRIES} entries or {_HEADERS_BYTES // 1024} KiB",
+            Code.RESOURCE_EXHAUSTED,
+        ),
+        _reply(
             _status(403),
             f"this API key may not call model '{REQUESTED_MODEL}'; 'shoal keys list' shows which it may",
             Code.PERMISSION_DENIED,
@@ -155,6 +260,15 @@ def _reply(when: Json, text: str, code: Code) -> Json:
 
 def _flags(*flags: str) -> Json:
     return {"response_flag_filter": {"flags": list(flags)}}
+
+
+def _detailed(details: str) -> Json:
+    kind = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+    return {
+        "extension_filter": extension(
+            "envoy.access_loggers.extension_filters.cel", kind, expression=f"response.code_details == '{details}'"
+        )
+    }
 
 
 def _status(*codes: int) -> Json:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import resource
 from typing import TYPE_CHECKING
 
 from shoal.envoy import EnvoyProcess, check_free
-from shoal.router.config import BOOTSTRAP
+from shoal.envoy_admin import EnvoyAdmin
+from shoal.router.config import BOOTSTRAP, connections
 from shoal.router.drain import drain
 
 if TYPE_CHECKING:
@@ -17,6 +20,12 @@ DRAIN_SECONDS = 10.0
 
 # Never Envoy's own debug: it shows headers, and so keys.
 _ENVOY_LOG_LEVEL = {"debug": "info", "info": "warning", "warning": "warning", "error": "error"}
+
+
+_OTHER_FILES = 500
+"""Envoy's own, and its connections to batchers and workers."""
+
+_log = logging.getLogger(__name__)
 
 
 async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) -> int:
@@ -34,10 +43,11 @@ async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) ->
         ConfigurationError: a port is taken.
     """
     topology = keeper.topology.value
-    ours = (topology.public, topology.balancer, topology.admin, topology.metrics)
+    ours = (topology.public, topology.balancer, topology.metrics, topology.uploads)
     check_free("router", [endpoint for endpoint in ours if endpoint])
     keeper.render()
-    async with EnvoyProcess(_arguments(keeper), topology.admin, concurrency=concurrency) as envoy:
+    _check_files(connections(keeper.service.value.router) + _OTHER_FILES)
+    async with EnvoyProcess(_arguments(keeper), concurrency=concurrency) as envoy:
         keeping = asyncio.create_task(keeper.run())
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -46,12 +56,23 @@ async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) ->
                 return envoy.exit_code
             if keeping.done():
                 keeping.result()  # it only ends by an error
-            await drain(envoy.admin, DRAIN_SECONDS)
+            await drain(EnvoyAdmin(keeper.admin), DRAIN_SECONDS)
             return 0
         finally:
             keeping.cancel()
             stopping.cancel()
             await asyncio.gather(keeping, stopping, return_exceptions=True)
+
+
+def _check_files(needed: int) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < needed:
+        _log.warning(
+            "the system lets a process open %d files, and router.max_connections may take %d: raise the limit "
+            "(ulimit -Hn), or lower the setting",
+            most,
+            needed,
+        )
 
 
 def _arguments(keeper: Keeper) -> list[str]:

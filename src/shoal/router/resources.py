@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Json: TypeAlias = dict[str, Any]
 """A JSON object: Envoy's configuration is protobuf in its JSON form."""
@@ -30,6 +33,11 @@ def seconds(value: float) -> str:
 def address(host: str, port: int) -> Json:
     """A TCP address."""
     return {"socket_address": {"address": host, "port_value": port}}
+
+
+def pipe(path: Path, **fields: int) -> Json:
+    """A Unix socket's address."""
+    return {"pipe": {"path": str(path), **fields}}
 
 
 def header(name: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> Json:

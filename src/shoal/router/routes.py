@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from shoal.errors import Code
 from shoal.router.clusters import ADMIN, ANY_WORKER, batcher_cluster, own_batcher_cluster, pool_cluster
+from shoal.router.health import CHECK, HEALTH, MESSAGE, WATCH, bridged
 from shoal.router.resources import CLIENT_HEADER, KEY_HEADER, MODEL_HEADER, Json, header, seconds, typed
 from shoal.topology import SHARED_BATCHER
 
@@ -29,13 +31,29 @@ BALANCER = "balancer"
 METRICS = "metrics"
 
 _INFERENCE = "/shoal.v1.Inference/"
+_METHODS = ("Classify", "Detect", "Segment")
 _UPLOADS = "/shoal.v1.Uploads/"
+_CREATE = f"{_UPLOADS}Create"
 _BATCHING = "/shoal.batching.v1.Batching/"
+_COMPUTE = f"{_BATCHING}Compute"
 _HEALTH = "/grpc.health.v1.Health/"
-_REFLECTION = ("/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/")
+_REFLECTION = tuple(
+    f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")
+)
+_GRPC_TYPE = r"application/grpc(\+.*)?"
+_SPEAK_GRPC = (
+    "this port speaks gRPC: POST over HTTP/2 with the content-type application/grpc; JSON, gRPC-Web and plain HTTP "
+    "are not taken; see shoal.v1.Inference"
+)
+_TRACEPARENT_LENGTH = 55
+"""Of version 00 (https://www.w3.org/TR/trace-context/#traceparent-header); what is longer is cut."""
 
 _NOBODY = "-"  # no key has this id; an empty list would allow everybody
 _OFF = typed("envoy.config.route.v3.FilterConfig", disabled=True)
+_KEYLESS: Json = {
+    "request_headers_to_remove": [CLIENT_HEADER, KEY_HEADER],
+    "typed_per_filter_config": {API_KEY_AUTH: _OFF, RATE_LIMIT: _OFF},
+}
 _WATCH_SECONDS = 60.0
 """Of a health Watch, which anybody may open; clients open the next one by themselves."""
 _REFLECTION_SECONDS = 600.0
@@ -44,7 +62,7 @@ _SMALLEST_REFILL_SECONDS = 0.05  # Envoy refuses a shorter interval
 
 
 def public_routes(service: Service, topology: Topology, keys: KeyRing, models: Sequence[str]) -> Json:
-    """The route configuration of the public listener.
+    """The route configuration of the public listener: what is served, by its exact name, and refusals of the rest.
 
     The API key is checked on every route but health, the catch-all routes too, so that a caller without a key learns
     nothing.
@@ -52,13 +70,19 @@ def public_routes(service: Service, topology: Topology, keys: KeyRing, models: S
     return _resource(
         PUBLIC,
         routes=[
+            _check(),
+            _watch(),
+            *_not_grpc(),
+            _no_such_method(_INFERENCE, *_METHODS),
             *(_inference(service.router, topology.batcher_of(model), model, keys) for model in models),
             *_model_missing(_INFERENCE),
             _upload(service.router),
-            _health(),
-            *(_reflection(prefix) for prefix in _REFLECTION),
+            _no_such_method(_UPLOADS, "Create"),
+            _no_such_method(_HEALTH, "Check", "Watch"),
+            *(_reflection(path) for path in _REFLECTION),
             _refusal({"prefix": "/"}, Code.UNIMPLEMENTED, "no such service; see shoal.v1.Inference"),
         ],
+        request_headers_to_add=[_short_traceparent()],
         typed_per_filter_config={API_KEY_AUTH: _credentials(keys), **_rate_limits(keys)},
     )
 
@@ -70,7 +94,7 @@ def balancer_routes(service: Service, models: Sequence[str]) -> Json:
         BALANCER,
         routes=[
             *(
-                {"match": _match(_BATCHING, model), "route": {"cluster": pool_cluster(pool), "timeout": "0s"}}
+                {"match": _match(_COMPUTE, model), "route": {"cluster": pool_cluster(pool), "timeout": "0s"}}
                 for model, pool in pooled
             ),
             *_model_missing(_BATCHING),
@@ -80,23 +104,32 @@ def balancer_routes(service: Service, models: Sequence[str]) -> Json:
 
 
 def metrics_routes() -> Json:
-    """The route configuration of the metrics listener: two paths of the admin address, to read."""
+    """The route configuration of the metrics listener: two paths of the admin socket, to read, and a sign of life.
+
+    ``/ready`` fails while Envoy leaves; ``/alive`` doesn't, so that nobody takes a drain for a fault.
+    """
     reading = {"name": ":method", "string_match": {"exact": "GET"}}
     return _configuration(
         METRICS,
         routes=[
             {"match": {"path": path, "headers": [reading]}, "route": {"cluster": ADMIN, "timeout": "10s"}}
             for path in ("/stats/prometheus", "/ready")
-        ],
+        ]
+        + [{"match": {"path": "/alive"}, "direct_response": {"status": 200}}],
     )
 
 
-def _resource(name: str, *, routes: list[Json], **fields: Json) -> Json:
+def health_routes() -> Json:
+    """The route configuration of the listener for health checks, whose filter answers those."""
+    return _configuration(HEALTH, routes=[])
+
+
+def _resource(name: str, *, routes: list[Json], **fields: object) -> Json:
     """A route configuration that Envoy finds in a file."""
     return typed("envoy.config.route.v3.RouteConfiguration", **_configuration(name, routes=routes, **fields))
 
 
-def _configuration(name: str, *, routes: list[Json], **fields: Json) -> Json:
+def _configuration(name: str, *, routes: list[Json], **fields: object) -> Json:
     return {"name": name, "virtual_hosts": [{"name": name, "domains": ["*"], "routes": routes, **fields}]}
 
 
@@ -111,25 +144,65 @@ def _inference(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
 
 def _upload(router: Router) -> Json:
     return {
-        "match": {"prefix": _UPLOADS, "grpc": {}},
+        "match": {"path": _CREATE, "grpc": {}},
         "route": _deadlined(router, ANY_WORKER),
     }
 
 
-def _health() -> Json:
-    """Needs no key, and passes no identity on."""
+def _check() -> Json:
+    """Needs no key, and goes no further than Envoy. The bridge has the route chosen again, by its own type."""
+    types = {"safe_regex": {"regex": rf"{_GRPC_TYPE}|{re.escape(MESSAGE)}"}}
     return {
-        "match": {"prefix": _HEALTH, "grpc": {}},
-        "route": _conversation(_WATCH_SECONDS),
-        "request_headers_to_remove": [CLIENT_HEADER, KEY_HEADER],
-        "typed_per_filter_config": {API_KEY_AUTH: _OFF, RATE_LIMIT: _OFF},
+        "match": {"path": CHECK, "headers": [{"name": "content-type", "string_match": types}]},
+        "route": {"cluster": HEALTH, "timeout": "5s"},
+        **_KEYLESS,
+        "typed_per_filter_config": {API_KEY_AUTH: _OFF, RATE_LIMIT: _OFF, **bridged()},
     }
 
 
-def _reflection(prefix: str) -> Json:
+def _watch() -> Json:
+    """Needs no key, and passes no identity on. There is room for few."""
+    return {
+        "match": {"path": WATCH, "grpc": {}},
+        "route": {**_conversation(_WATCH_SECONDS), "priority": "HIGH"},
+        **_KEYLESS,
+    }
+
+
+def _not_grpc() -> list[Json]:
+    """Answers for those who speak something else, whatever they ask for."""
+    grpc_type = {"safe_regex": {"regex": _GRPC_TYPE}}
+    other = {"name": "content-type", "string_match": grpc_type, "invert_match": True}
+    return [
+        _plain_refusal({**other, "treat_missing_header_as_empty": True}, 415),
+        _plain_refusal({"name": ":method", "string_match": {"exact": "POST"}, "invert_match": True}, 405),
+    ]
+
+
+def _plain_refusal(header: Json, status: int) -> Json:
+    return {
+        "match": {"prefix": "/", "headers": [header]},
+        "direct_response": {"status": status, "body": {"inline_string": _SPEAK_GRPC}},
+    }
+
+
+def _no_such_method(service: str, *methods: str) -> Json:
+    """The path as it was sent is one of ``methods`` or refused; nothing that only looks like one goes on."""
+    served = {"safe_regex": {"regex": f"{re.escape(service)}({'|'.join(methods)})"}}
+    match = {"prefix": service, "headers": [{"name": ":path", "string_match": served, "invert_match": True}]}
+    text = f"{service.strip('/')} has no such method; it has {', '.join(methods)}"
+    return _refusal(match, Code.UNIMPLEMENTED, text)
+
+
+def _short_traceparent() -> Json:
+    """It is remembered of every call, so its length is bounded here."""
+    return header("traceparent", f"%REQ(traceparent):{_TRACEPARENT_LENGTH}%", "OVERWRITE_IF_EXISTS")
+
+
+def _reflection(path: str) -> Json:
     """A conversation, whose body has no end to bound: for those with a key alone."""
     return {
-        "match": {"prefix": prefix, "grpc": {}},
+        "match": {"path": path, "grpc": {}},
         "route": _conversation(_REFLECTION_SECONDS),
         "typed_per_filter_config": {BODY_LIMIT: _OFF},
     }
@@ -146,9 +219,10 @@ def _conversation(most_seconds: float) -> Json:
     }
 
 
-def _match(prefix: str, model: str) -> Json:
+def _match(path: str, model: str) -> Json:
+    """``path`` is a method's, or a service's: which methods that has was looked at before."""
     return {
-        "prefix": prefix,
+        ("prefix" if path.endswith("/") else "path"): path,
         "headers": [{"name": MODEL_HEADER, "string_match": {"exact": model}}],
         "grpc": {},
     }

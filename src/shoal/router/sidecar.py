@@ -54,7 +54,7 @@ async def keep(keeper: Keeper, stop: asyncio.Event, *, listen: Endpoint | None, 
             if keeping.done():
                 keeping.result()  # it only ends by an error
             await health.say(serving=False)
-            await depart(EnvoyAdmin(keeper.topology.value.admin), departure)
+            await depart(EnvoyAdmin(keeper.admin), departure)
         finally:
             keeping.cancel()
             stopping.cancel()

@@ -59,6 +59,8 @@ class WorkerOptions:
     listen: Endpoint
     store_endpoint: str | None = None
     """Where the managed object store listens."""
+    upload_endpoint: str | None = None
+    """Where callers bring pictures to it. None: there, too."""
     own_triton: str | None = None
     """``HOST:PORT`` of the Triton that was started for this worker."""
 
@@ -104,7 +106,8 @@ class Worker:
             batching=self._batching,
             prepare=self._prepare,
         )
-        uploads = UploadsService(store, options.service.object_store, self._access)
+        door = open_configured(options.service, options.home, options.upload_endpoint or options.store_endpoint)
+        uploads = UploadsService(door, options.service.object_store, self._access)
         self._host = Host(self._batching, _SERVICES, (uploads.rpc_handler(),))
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 import uuid
 from typing import TYPE_CHECKING
 
@@ -12,8 +14,11 @@ from shoal import rpc
 from shoal.errors import Code, InvalidRequest, to_status
 from shoal.objectstore import object_key, presign_puts
 from shoal.v1 import inference_pb2
+from shoal.worker.allowance import Allowances
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from obstore.store import ObjectStore
 
     from shoal.spec import ObjectStore as Settings
@@ -25,6 +30,8 @@ log = logging.getLogger(__name__)
 
 SERVICE = "shoal.v1.Uploads"
 MAX_UPLOADS = 1000
+_A_TURN = 32
+"""URLs that are signed before another call has its turn: about a millisecond."""
 
 
 class UploadsService:
@@ -34,6 +41,8 @@ class UploadsService:
         self._store = store
         self._settings = settings
         self._access = access
+        self._allowances = Allowances()
+        self._signing = asyncio.Lock()
 
     def rpc_handler(self) -> grpc.GenericRpcHandler:
         """What ``grpc.aio.Server.add_generic_rpc_handlers`` takes."""
@@ -54,7 +63,7 @@ class UploadsService:
             code, message = to_status(error)
             if code is Code.INTERNAL:
                 log.exception("Uploads/Create failed")
-            await context.abort(rpc.STATUS[code], message)
+            await context.abort(rpc.STATUS[code], message, rpc.hints_of(error))
 
     async def _create(
         self, request: inference_pb2.CreateUploadsRequest, client_id: str
@@ -62,11 +71,27 @@ class UploadsService:
         key = self._access.owner_key(client_id, request.api_key)
         if request.count > MAX_UPLOADS:
             raise InvalidRequest(f"count {request.count} is over {MAX_UPLOADS}; ask several times")
-        names = [str(uuid.uuid4()) for _ in range(request.count or 1)]
-        lifetime = self._settings.upload_url_lifetime_seconds
-        urls = await presign_puts(self._store, [object_key(key.prefix, name) for name in names], lifetime)
+        count = request.count or 1
+        caller = self._access.ring.by_id(client_id)
+        self._allowances.take(client_id, caller.requests_per_second if caller else 0, count, time.monotonic())
+        uploads = [one for size in _turns(count) for one in await self._sign(key.prefix, size)]
         return inference_pb2.CreateUploadsReply(
-            uploads=[inference_pb2.Upload(image_uuid=name, put_url=url) for name, url in zip(names, urls, strict=True)],
-            expires_in_seconds=lifetime,
+            uploads=uploads,
+            expires_in_seconds=self._settings.upload_url_lifetime_seconds,
             max_bytes=self._settings.max_image_bytes,
         )
+
+    async def _sign(self, prefix: str, count: int) -> list[inference_pb2.Upload]:
+        """A few at a time, one call after the other: signing thousands would hold up the batches of others."""
+        async with self._signing:
+            names = [str(uuid.uuid4()) for _ in range(count)]
+            lifetime = self._settings.upload_url_lifetime_seconds
+            urls = await presign_puts(self._store, [object_key(prefix, name) for name in names], lifetime)
+        return [inference_pb2.Upload(image_uuid=name, put_url=url) for name, url in zip(names, urls, strict=True)]
+
+
+def _turns(count: int) -> Iterator[int]:
+    """``count`` in parts of ``_A_TURN`` at most."""
+    while count > 0:
+        yield min(count, _A_TURN)
+        count -= _A_TURN

@@ -55,7 +55,7 @@ def test_every_part_listens_where_the_topology_says() -> None:
     assert layout.topology.batchers == {"shared": [batcher.listen]}
     assert str(layout.topology.balancer) in batcher.command
     taken = [word for part in layout.parts for word in part.command if word.startswith("127.0.0.1:")]
-    assert len(set(taken)) == 6, "listen and metrics of the worker; those, balancer and admin of the batcher"
+    assert len(set(taken)) == 5, "listen and metrics of the worker; those and the balancer of the batcher"
 
 
 def test_batchers_log_and_remember_what_the_file_says() -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from shoal.keys import Key, KeyRing
 from shoal.router import config
-from shoal.spec import Pool, Router, Service, Tls
+from shoal.spec import ObjectStore, Pool, Router, Service, Tls
 from shoal.topology import Endpoint, Topology
 
 FOLDER = Path("/etc/envoy")
@@ -20,7 +21,6 @@ def topology(**changes: Any) -> Topology:
     fields: dict[str, Any] = {
         "public": ("127.0.0.1", 1),
         "balancer": ("127.0.0.1", 2),
-        "admin": ("127.0.0.1", 3),
         "batchers": {"shared": [("127.0.0.1", 4)]},
         "pools": {"default": [("127.0.0.1", 5)]},
     }
@@ -48,7 +48,7 @@ def by_model(files: dict[str, Any], name: str = config.PUBLIC_ROUTES) -> dict[st
     found = {}
     for route in routes(files, name):
         for matcher in route["match"].get("headers", []):
-            if "string_match" in matcher:
+            if matcher["name"] == "x-model-name" and "string_match" in matcher:
                 found[matcher["string_match"]["exact"]] = route
     return found
 
@@ -56,6 +56,12 @@ def by_model(files: dict[str, Any], name: str = config.PUBLIC_ROUTES) -> dict[st
 def cluster(files: dict[str, Any], name: str) -> dict[str, Any]:
     found: dict[str, Any] = next(c for c in files[config.CLUSTERS]["resources"] if c["name"] == name)
     return found
+
+
+def endpoints(found: dict[str, Any]) -> list[int]:
+    """The ports of a cluster's hosts."""
+    hosts = found["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    return [host["endpoint"]["address"]["socket_address"]["port_value"] for host in hosts]
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
@@ -95,7 +101,7 @@ def test_a_model_goes_to_the_pool_that_names_it_and_one_without_a_pool_nowhere()
     balanced = by_model(files, config.BALANCER_ROUTES)
     assert {m: r["route"]["cluster"] for m, r in balanced.items()} == {"mask": "pool/b", "resnet-50": "pool/a"}
     assert set(by_model(files)) == {"mask", "resnet-50"}
-    assert cluster(files, "workers")["cluster_type"]["typed_config"]["clusters"] == ["pool/a", "pool/b"]
+    assert endpoints(cluster(files, "workers")) == [5, 6]
 
 
 def test_a_new_or_revoked_key_changes_the_public_routes_only() -> None:
@@ -132,14 +138,12 @@ def auth(route: dict[str, Any]) -> Any:
 
 
 def test_only_health_needs_no_key() -> None:
-    open_prefixes = {
-        route["match"]["prefix"]
+    open_paths = {
+        route["match"].get("path")
         for route in routes(render(ALICE))
         if (auth({"typed_per_filter_config": {}, **route}) or {}).get("disabled")
     }
-    assert open_prefixes == {
-        "/grpc.health.v1.Health/",
-    }
+    assert open_paths == {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"}
 
 
 def test_the_last_routes_refuse_what_no_other_takes() -> None:
@@ -187,7 +191,7 @@ def test_names_are_resolved_and_addresses_are_not() -> None:
 def test_a_name_is_asked_for_again_however_long_its_answer_holds() -> None:
     files = render(ALICE, where=topology(batchers={"shared": [("batcher.example", 4)]}))
     found = cluster(files, "batcher/shared")
-    assert (found["dns_refresh_rate"], found["respect_dns_ttl"]) == ("5s", False)
+    assert (found["dns_refresh_rate"], found["respect_dns_ttl"]) == ("1s", False)
 
 
 def test_redacting_leaves_no_secret() -> None:
@@ -210,7 +214,7 @@ def test_endpoints_become_addresses() -> None:
 
 def test_without_tls_and_metrics_there_is_nothing_of_either() -> None:
     files = render(ALICE)
-    assert [listener["name"] for listener in files[config.LISTENERS]["resources"]] == ["public", "balancer"]
+    assert [listener["name"] for listener in files[config.LISTENERS]["resources"]] == ["public", "balancer", "health"]
     assert "transport_socket" not in files[config.LISTENERS]["resources"][0]["filter_chains"][0]
     assert files[config.SECRETS] == {"resources": []}
     assert "admin" not in {c["name"] for c in files[config.CLUSTERS]["resources"]}
@@ -219,7 +223,7 @@ def test_without_tls_and_metrics_there_is_nothing_of_either() -> None:
 def test_tls_is_on_the_public_listener_alone_and_names_files() -> None:
     tls = Tls(certificate_file="/tls/tls.crt", key_file="/tls/tls.key")
     files = render(ALICE, service=Service(router=Router(tls=tls)))
-    public, balancer = (each["filter_chains"][0] for each in files[config.LISTENERS]["resources"])
+    public, balancer, _ = (each["filter_chains"][0] for each in files[config.LISTENERS]["resources"])
     assert "transport_socket" not in balancer
     context = public["transport_socket"]["typed_config"]["common_tls_context"]
     assert "h2" in context["alpn_protocols"]
@@ -240,15 +244,17 @@ def test_a_certificate_and_a_key_of_two_folders_are_watched_each() -> None:
     assert "watched_directory" not in files[config.SECRETS]["resources"][0]["tls_certificate"]
 
 
-def test_the_metrics_listener_leads_to_two_paths_of_the_admin_address() -> None:
+def test_the_metrics_listener_leads_to_two_paths_of_the_admin_socket() -> None:
     files = render(ALICE, where=topology(metrics=("0.0.0.0", 9100)))
-    listener = files[config.LISTENERS]["resources"][2]
+    listener = files[config.LISTENERS]["resources"][3]
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     (virtual_host,) = manager["route_config"]["virtual_hosts"]
-    assert [route["match"]["path"] for route in virtual_host["routes"]] == ["/stats/prometheus", "/ready"]
-    assert {route["route"]["cluster"] for route in virtual_host["routes"]} == {"admin"}
+    *led, alive = virtual_host["routes"]
+    assert [route["match"]["path"] for route in led] == ["/stats/prometheus", "/ready"]
+    assert {route["route"]["cluster"] for route in led} == {"admin"}
+    assert alive == {"match": {"path": "/alive"}, "direct_response": {"status": 200}}, "a drain is no fault"
     assert cluster(files, "admin")["load_assignment"]["endpoints"][0]["lb_endpoints"] == [
-        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 3}}}}
+        {"endpoint": {"address": {"pipe": {"path": "/etc/envoy/admin.sock"}}}}
     ]
 
 
@@ -258,4 +264,70 @@ def test_only_the_public_listener_leaves_when_envoy_is_to_leave() -> None:
         None,
         "MODIFY_ONLY",
         "MODIFY_ONLY",
+        "MODIFY_ONLY",
     ]
+
+
+def test_only_exact_methods_go_on() -> None:
+    files = render(ALICE)
+    (unknown,) = (r for r in routes(files) if r["match"].get("prefix") == "/shoal.v1.Inference/" and refuses(r) == "12")
+    path = re.compile(unknown["match"]["headers"][0]["string_match"]["safe_regex"]["regex"])
+    assert unknown["match"]["headers"][0]["invert_match"]
+    assert path.fullmatch("/shoal.v1.Inference/Classify")
+    for other in ("Clasify", "Classify/", "Classify?x", "%43lassify", "/Classify", "ClassifyStream", "Classify\n"):
+        assert not path.fullmatch(f"/shoal.v1.Inference/{other}")
+    order = routes(files)
+    assert order.index(unknown) < min(order.index(route) for route in by_model(files).values())
+
+
+def refuses(route: dict[str, Any]) -> Any:
+    """The gRPC status of a refusal."""
+    return next((each["header"]["value"] for each in route.get("response_headers_to_add", [])), None)
+
+
+def test_what_is_no_grpc_is_told_so_before_it_is_asked_for_a_model() -> None:
+    files = render(ALICE)
+    statuses = [route.get("direct_response", {}).get("status") for route in routes(files)]
+    assert statuses.index(415) < statuses.index(404)
+    assert max(statuses.index(415), statuses.index(405)) < routes(files).index(by_model(files)["yolo"])
+
+
+def test_a_batcher_is_asked_for_its_health_and_pinged() -> None:
+    found = cluster(render(ALICE), "batcher/shared")
+    (check,) = found["health_checks"]
+    assert check["grpc_health_check"]["authority"], "else it is the cluster's name, which is no authority"
+    assert (check["interval"], check["no_traffic_interval"]) == ("0.5s", "0.5s")
+    assert http2(found)["connection_keepalive"] == {"interval": "0.5s", "timeout": "1.5s"}
+    assert "healthy_panic_threshold" not in found["common_lb_config"], "the last one is tried whatever it says"
+
+
+def http2(found: dict[str, Any]) -> dict[str, Any]:
+    """A cluster's HTTP/2 options."""
+    (options,) = found["typed_extension_protocol_options"].values()
+    return dict(options["explicit_http_config"]["http2_protocol_options"])
+
+
+def test_what_is_everybodys_connection_is_not_ended_for_one_callers_frames() -> None:
+    files = render(ALICE)
+    for name in ("batcher/shared", "pool/default", "workers"):
+        options = http2(cluster(files, name))
+        assert options["use_oghttp2_codec"], "nghttp2 counts resets, and no setting says how many"
+        assert min(options["max_outbound_frames"], options["max_outbound_control_frames"]) >= 1_000_000
+    assert files[config.BOOTSTRAP]["layered_runtime"]["layers"]
+
+
+def test_the_admin_address_is_a_socket_of_ours_alone() -> None:
+    admin = render(ALICE)[config.BOOTSTRAP]["admin"]
+    assert admin["address"] == {"pipe": {"path": "/etc/envoy/admin.sock", "mode": 0o600}}
+
+
+def test_uploads_are_bounded_where_the_store_is_ours() -> None:
+    assert "store" not in {c["name"] for c in render(ALICE)[config.CLUSTERS]["resources"]}
+    service = Service(object_store=ObjectStore(max_image_bytes=1000))
+    files = render(ALICE, service=service, where=topology(store=("127.0.0.1", 7), uploads=("127.0.0.1", 8)))
+    assert endpoints(cluster(files, "store")) == [7]
+    door = files[config.LISTENERS]["resources"][-1]
+    assert door["address"]["socket_address"]["port_value"] == 8
+    (virtual_host,) = door["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+    (taken,) = (route for route in virtual_host["routes"] if "route" in route)
+    assert taken["match"]["headers"] == [{"name": "content-length", "range_match": {"start": 0, "end": 1001}}]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from shoal.envoy_admin import EnvoyAdmin
+from shoal.envoy_admin import EnvoyAdmin, admin_socket, prepare
 from shoal.router import drain as module
 from shoal.router.drain import Departure, depart, drain
-from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
 
     import pytest
 
@@ -43,46 +43,47 @@ class FakeEnvoy:
 
 
 @contextlib.asynccontextmanager
-async def running(envoy: FakeEnvoy) -> AsyncGenerator[EnvoyAdmin]:
+async def running(envoy: FakeEnvoy, folder: Path) -> AsyncGenerator[EnvoyAdmin]:
     app = web.Application()
     app.router.add_get("/stats", envoy.stats)
     app.router.add_post("/{path:.*}", envoy.post)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    prepare(folder)
+    site = web.UnixSite(runner, str(admin_socket(folder)))
     await site.start()
     try:
-        yield EnvoyAdmin(Endpoint(*runner.addresses[0]))
+        yield EnvoyAdmin(admin_socket(folder))
     finally:
         await runner.cleanup()
 
 
-async def test_draining_waits_for_the_last_call() -> None:
+async def test_draining_waits_for_the_last_call(tmp_path: Path) -> None:
     envoy = FakeEnvoy(calls=2)
-    async with running(envoy) as admin:
+    async with running(envoy, tmp_path) as admin:
         await drain(admin, 10)
     assert envoy.told == [*CLOSE, "2 in flight", "1 in flight", "0 in flight"]
 
 
-async def test_draining_has_a_limit(caplog: pytest.LogCaptureFixture) -> None:
+async def test_draining_has_a_limit(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     envoy = FakeEnvoy(calls=1)
     envoy.endless = True
-    async with running(envoy) as admin:
+    async with running(envoy, tmp_path) as admin:
         await drain(admin, 0.1)
     assert "still in flight" in caplog.text
 
 
-async def test_a_foreign_envoy_leaves_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_foreign_envoy_leaves_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "HAND_OVER_SECONDS", 0.0)
     envoy = FakeEnvoy(calls=1)
-    async with running(envoy) as admin:
+    async with running(envoy, tmp_path) as admin:
         await depart(admin, Departure(lame_duck_seconds=0, drain_seconds=10))
     assert envoy.told == [FAIL, *CLOSE, "1 in flight", "0 in flight", DISCOURAGE, QUIT]
 
 
-async def test_calls_are_taken_as_before_while_it_is_a_lame_duck() -> None:
+async def test_calls_are_taken_as_before_while_it_is_a_lame_duck(tmp_path: Path) -> None:
     envoy = FakeEnvoy()
-    async with running(envoy) as admin:
+    async with running(envoy, tmp_path) as admin:
         leaving = asyncio.create_task(depart(admin, Departure(lame_duck_seconds=3600)))
         async with asyncio.timeout(10):
             while not envoy.told:  # noqa: ASYNC110 - the fake tells nobody
@@ -92,8 +93,8 @@ async def test_calls_are_taken_as_before_while_it_is_a_lame_duck() -> None:
         await asyncio.gather(leaving, return_exceptions=True)
 
 
-async def test_an_envoy_that_is_gone_already_is_let_be(caplog: pytest.LogCaptureFixture) -> None:
-    async with running(FakeEnvoy()) as admin:
+async def test_an_envoy_that_is_gone_already_is_let_be(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    async with running(FakeEnvoy(), tmp_path) as admin:
         pass
     with caplog.at_level(logging.WARNING):
         await depart(admin, Departure(lame_duck_seconds=3600))

@@ -41,7 +41,6 @@ def home(tmp_path: Path) -> Home:
     Topology(
         public=Endpoint("127.0.0.1", 1),
         balancer=Endpoint("127.0.0.1", 2),
-        admin=Endpoint("127.0.0.1", 3),
         batchers={"shared": [Endpoint("127.0.0.1", 4)]},
         pools={"default": [Endpoint("127.0.0.1", 5)]},
     ).save(tmp_path / "topology.json")

@@ -17,7 +17,7 @@ from shoal.worker.uploads import UploadsService
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-SECRET = "s" * 24
+SECRET, SLOW = "s" * 24, "w" * 24
 SETTINGS = spec.ObjectStore(upload_url_lifetime_seconds=60, max_image_bytes=1000)
 
 
@@ -25,7 +25,8 @@ SETTINGS = spec.ObjectStore(upload_url_lifetime_seconds=60, max_image_bytes=1000
 async def serving(url: str = SETTINGS.url) -> AsyncIterator[grpc.aio.UnaryUnaryMultiCallable]:
     settings = SETTINGS.model_copy(update={"url": url})
     store = open_store(settings, Credentials("access" * 4, "secret" * 4), "http://127.0.0.1:1")
-    access = Access(KeyRing([Key(id="k", key=SECRET, owner="me"), Key(id="other", key="o" * 24, owner="you")]))
+    slow = Key(id="slow", key=SLOW, owner="me", requests_per_second=0.5)
+    access = Access(KeyRing([Key(id="k", key=SECRET, owner="me"), Key(id="other", key="o" * 24, owner="you"), slow]))
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((UploadsService(store, settings, access).rpc_handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -88,3 +89,24 @@ async def test_a_store_without_presigned_urls_is_named_in_the_log(caplog: pytest
         await ask(url="memory://")
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "presigned uploads need an s3://, gs:// or az:// store" in caplog.text
+
+
+async def test_each_upload_counts_against_the_keys_rate() -> None:
+    async with serving() as create:
+
+        async def answer(count: int) -> tuple[grpc.StatusCode, int]:
+            call = create(
+                inference_pb2.CreateUploadsRequest(api_key=SLOW, count=count), metadata=(("x-client-id", "slow"),)
+            )
+            code = await call.code()
+            return code, len((await call).uploads) if code is grpc.StatusCode.OK else 0
+
+        assert await answer(1000) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 0)
+        assert await answer(64) == (grpc.StatusCode.OK, 64)
+        assert await answer(1) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 0)
+
+
+async def test_many_are_answered_in_the_order_of_their_names() -> None:
+    reply = await ask(100)
+    assert len({upload.image_uuid for upload in reply.uploads}) == 100
+    assert all(f"/{upload.image_uuid}.jpg?" in upload.put_url for upload in reply.uploads)

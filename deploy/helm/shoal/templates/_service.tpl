@@ -104,7 +104,6 @@
 {{- dict
   "public" (list "0.0.0.0" 8080)
   "balancer" (list "0.0.0.0" 9001)
-  "admin" (list "127.0.0.1" 9901)
   "metrics" (list "0.0.0.0" 9100)
   "batchers" $batchers
   "pools" $pools
