@@ -402,3 +402,16 @@ class Kubernetes(Section):
     test: HelmTest = HelmTest()
     monitoring: Monitoring = Monitoring()
     autoscaling: Autoscaling = Autoscaling()
+
+    @model_validator(mode="after")
+    def _pools_mount_what_they_have(self) -> Kubernetes:
+        for name, pool in self.pools.items():
+            mounts = pool if "extra_volume_mounts" in pool.model_fields_set else self.worker
+            volumes = pool if "extra_volumes" in pool.model_fields_set else self.worker
+            there = {volume["name"] for volume in volumes.extra_volumes}
+            if lacking := {str(mount["name"]) for mount in mounts.extra_volume_mounts} - there:
+                raise ValueError(
+                    f"pools.{name}.extra_volumes: takes the place of the workers', "
+                    f"whose extra_volume_mounts then lacks {', '.join(sorted(lacking))}"
+                )
+        return self

@@ -156,6 +156,21 @@ def test_what_the_api_would_refuse_is_told_first(
     assert f"kubernetes.{part}.{key}: {fault}" in done.stderr
 
 
+def test_a_pools_volumes_are_those_that_are_mounted(values: Path) -> None:
+    workers = {
+        "kubernetes.worker.extra_volumes": [{"name": "own", "emptyDir": {"sizeLimit": "1Gi"}}],
+        "kubernetes.worker.extra_volume_mounts": [{"name": "own", "mountPath": "/own"}],
+    }
+    other = {"kubernetes.pools.a.extra_volumes": [{"name": "other", "emptyDir": {"sizeLimit": "1Gi"}}]}
+    done = template(values, settings=workers | other)
+    assert "kubernetes.pools.a.extra_volumes: takes the place of the workers'" in done.stderr
+    none = {"kubernetes.pools.a.extra_volumes": [], "kubernetes.pools.a.extra_volume_mounts": []}
+    rendered = render(values, settings=workers | none)
+    assert faults(rendered) == []
+    assert "own" not in rendered.pod("shoal-worker-a").volumes
+    assert "own" in rendered.pod("shoal-worker-b").volumes
+
+
 @pytest.mark.parametrize(
     ("path", "fault"),
     [

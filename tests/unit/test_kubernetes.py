@@ -69,6 +69,9 @@ def test_errors_name_the_key(text: str, expected: str) -> None:
     assert expected in str(raised.value)
 
 
+OTHER_VOLUMES = "pools: {default: {extra_volumes: [{name: b}]}}"
+
+
 @pytest.mark.parametrize("part", ["router", "batcher", "worker", "image_retention", "test", "pools"])
 @pytest.mark.parametrize(
     ("key", "items", "expected"),
@@ -110,6 +113,10 @@ def test_what_is_added_is_passed_on() -> None:
         ("test: {key_secret: a}", "key_secret and model go together"),
         ("test: {model: a}", "key_secret and model go together"),
         ("images: {envoy: {digest: latest}}", "should match pattern"),
+        (
+            "worker: {extra_volumes: [{name: a}], extra_volume_mounts: [{name: a, mountPath: /a}]}, " + OTHER_VOLUMES,
+            "pools.default.extra_volumes: takes the place of the workers', whose extra_volume_mounts then lacks a",
+        ),
         ("worker: {scratch_size: much}", "should match pattern"),
     ],
 )

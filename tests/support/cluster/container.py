@@ -118,8 +118,12 @@ class Container:
 
     def kill(self) -> None:
         """Ends every process of the container."""
+        # Process 1 takes its whole namespace along. unshare's --kill-child alone would not: who becomes another user no
+        # longer hears of its parent's death (PR_SET_PDEATHSIG in prctl(2)).
+        with suppress(ProcessLookupError, FileNotFoundError):
+            os.kill(self._first(), signal.SIGKILL)
         with suppress(ProcessLookupError):
-            self._process.kill()  # unshare takes its child along
+            self._process.kill()
 
     def status(self) -> dict[str, str]:
         """Of process 1, as proc(5) has it."""

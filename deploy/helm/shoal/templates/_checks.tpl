@@ -82,6 +82,15 @@
 {{- $paths = append $paths $path -}}
 {{- end -}}
 {{- end -}}
+{{- range $name, $pool := include "shoal.pools" . | fromJson -}}
+{{- $there := list -}}
+{{- range $pool.pods.extra_volumes -}}{{- $there = append $there .name -}}{{- end -}}
+{{- range $pool.pods.extra_volume_mounts -}}
+{{- if not (has .name $there) -}}
+{{- fail (printf "kubernetes.pools.%s.extra_volumes: takes the place of the workers', whose extra_volume_mounts then lacks %s" $name .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* where, items: each with a name, taken: names that the chart has itself. */}}

@@ -131,7 +131,7 @@ imagePullPolicy: {{ (get .root.Values.kubernetes.images .image).pull_policy }}
 {{- if eq $way "sync" -}}
 - name: models
   emptyDir:
-    sizeLimit: {{ (include "shoal.sync" . | fromJson).size_limit }}
+    sizeLimit: {{ (include "shoal.sync" . | fromJson).size_limit | quote }}
 {{- else if eq $way "volume" -}}
 {{- $volume := .Values.kubernetes.model_store.volume -}}
 - name: models
