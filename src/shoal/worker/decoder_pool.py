@@ -223,11 +223,11 @@ class DecoderPool:
             raise InvalidRequest(
                 f"decoding the picture takes more than {limits.cpu_seconds:g} s of CPU time, which is the limit"
             )
-        if code == -signal.SIGKILL:
+        if code == -signal.SIGKILL and not report.said:
             _count("killed")
             raise Unavailable("the picture's decoder was killed, or got no CPU time; try again")
         _count("crashed")
-        if code < 0:
+        if code < 0 and not report.said:
             raise InvalidRequest(f"the picture is damaged: its decoder crashed ({signal.Signals(-code).name})")
         raise Internal(f"a picture's decoder failed: {report.text or code}")
 

@@ -204,6 +204,7 @@ def _confine(request: Request, descriptors: tuple[int, int, int], libc: ctypes.C
                 os.close(each)
     with suppress(OSError):  # it, not the worker, when a container's memory is full
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    sys.dont_write_bytecode = True  # which the limit on files would cut short
     os.nice(_NICE)
     _limit(request)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -217,6 +218,7 @@ def _limit(request: Request) -> None:
     _set(resource.RLIMIT_DATA, pages[5] * page + request.memory_bytes)
     _set(resource.RLIMIT_AS, pages[0] * page + request.memory_bytes + inputs)
     _set(resource.RLIMIT_FSIZE, max(request.out_bytes, _MAX_TEXT_BYTES))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # which Python ignores
     _set(resource.RLIMIT_CORE, 0)
     _set(resource.RLIMIT_NOFILE, 16)
     _set(resource.RLIMIT_CPU, math.ceil(request.cpu_seconds) + 1)
