@@ -266,7 +266,9 @@ class PictureBatch:
             results = [self._dropped(picture, error) for picture in pictures]
         except ShoalError as error:
             results = [self._dropped(picture, error) for picture in pictures]
-        self._results.extend(results)  # what is there by now: a wait in this very line would extend what went out before
+        self._results.extend(
+            results
+        )  # what is there by now: a wait in this very line would extend what went out before
 
     async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
         asked = monotonic()

@@ -75,7 +75,7 @@ class _Run:
     report: asyncio.Future[Report]
 
 
-class _Gone(Exception):  # noqa: N818 - as the rest of the tree
+class _Gone(Exception):
     """The process that starts decoders died; no fault of the picture."""
 
 
