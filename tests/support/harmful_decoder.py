@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 from shoal.errors import InvalidRequest
@@ -34,7 +35,7 @@ def _write() -> None:
 
 
 def _look() -> None:
-    descriptors = len(os.listdir("/proc/self/fd")) - 1  # and the folder itself
+    descriptors = len(list(Path("/proc/self/fd").iterdir())) - 1  # and the folder itself
     raise InvalidRequest(f"{descriptors} {sorted(os.environ)}")
 
 

@@ -41,8 +41,6 @@ _MAX_WAITING: Final = 1000
 """Pictures of one owner."""
 _AGAIN_SECONDS: Final = 1.0
 """Between two starts of the process that starts decoders."""
-_PATIENCE: Final = 10
-"""A decoder that has had no CPU time to be killed for is killed after so many times its CPU seconds."""
 _ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 """What a decoder may know; no credentials."""
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -58,6 +56,8 @@ class Limits:
     cpu_seconds: float
     memory_bytes: int
     """What decoding may add to what the process has."""
+    wall_seconds: float = 60.0
+    """A decoder that has had no CPU time to be killed for is killed after this."""
 
 
 @dataclass(eq=False, slots=True)
@@ -164,7 +164,7 @@ class DecoderPool:
         try:
             report = await self._run(turn, decoder, data, output, row.nbytes)
             self._judge(report)
-            if os.preadv(output, [row.reshape(-1).view(np.uint8)], 0) != row.nbytes:
+            if os.preadv(output, [memoryview(row).cast("B")], 0) != row.nbytes:
                 raise Internal("a decoder's picture is incomplete")
         finally:
             os.close(output)
@@ -191,7 +191,7 @@ class DecoderPool:
         self._send(request, (given, output))
         os.close(given)
         kill = Request(decoder_process.KILL, number)
-        overdue = loop.call_later(_PATIENCE * self._limits.cpu_seconds, self._send, kill)
+        overdue = loop.call_later(self._limits.wall_seconds, self._send, kill)
         try:
             return await asyncio.shield(run.report)
         except asyncio.CancelledError:
@@ -324,10 +324,15 @@ async def _lay_out(code: bytes, data: Buffer) -> int:
         try:
             return await asyncio.shield(writing)
         except asyncio.CancelledError:
-            writing.add_done_callback(lambda done: done.exception() or os.close(done.result()))
+            writing.add_done_callback(_close)
             raise
     except OSError as error:
         raise Unavailable(f"there is no memory for a picture: {error.strerror}; try again") from error
+
+
+def _close(written: asyncio.Future[int]) -> None:
+    if written.exception() is None:
+        os.close(written.result())
 
 
 def _written(*parts: Buffer) -> int:

@@ -84,11 +84,13 @@ class FakePool:
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.go.set()
+        self.asked = asyncio.Event()
         self.begun: list[str] = []
         self.left: list[str] = []
 
     async def decode(self, owner: str, decoder: Decoder, data: Any) -> tuple[np.ndarray, float]:
         self.begun.append(owner)
+        self.asked.set()
         row = np.empty(decoder.input.shape, decoder.input.dtype)
         try:
             await self.go.wait()
@@ -480,8 +482,7 @@ async def test_an_answer_that_comes_while_the_first_batch_executes_is_sent_once(
     batch.add(item(1, model.fetcher.put(GREEN)))
     engine.go.clear()
     answers = asyncio.create_task(collected(batch))
-    while not engine.sizes:
-        await asyncio.sleep(0.001)
+    await engine.asked.wait()
     batch.withdraw(0)
     engine.go.set()
     assert sorted(await answers) == [0, 1]
@@ -561,8 +562,8 @@ async def test_a_withdrawn_item_is_not_executed_and_has_one_answer(
     batch.add(item(0, model.fetcher.put(pictures[stage])))
     batch.add(item(1, model.fetcher.put(GREEN)))
     await asyncio.wait([task for task, picture in batch._preparing.items() if picture.item.index == 1])
-    while stage == "apart" and not pool.begun:
-        await asyncio.sleep(0.001)
+    if stage == "apart":
+        await pool.asked.wait()
     for _ in range(2):
         batch.withdraw(7 if stage == "unknown" else 0)
     answered = [result async for group in batch.finish() for result in group]
