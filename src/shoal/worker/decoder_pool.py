@@ -155,20 +155,21 @@ class DecoderPool:
                 turn.item.begun.set_result(turn)
 
     async def _decode(self, turn: Turn[_Job], decoder: Decoder, data: Buffer) -> NDArray[Any]:
-        row = np.empty(decoder.input.shape, decoder.input.dtype)
+        dtype = np.dtype(decoder.input.dtype)
+        size = math.prod(decoder.input.shape) * dtype.itemsize
         try:
-            output = _memory(row.nbytes)
+            output = _memory(size)
         except OSError as error:
             self._finish(turn, 0.0)
             raise Unavailable(f"there is no memory for a picture: {error.strerror}; try again") from error
         try:
-            report = await self._run(turn, decoder, data, output, row.nbytes)
-            self._judge(report)
-            if os.preadv(output, [memoryview(row).cast("B")], 0) != row.nbytes:
-                raise Internal("a decoder's picture is incomplete")
+            self._judge(await self._run(turn, decoder, data, output, size))
+            pixels = os.pread(output, size, 0)  # a copy: mapped memory may be cut off under its reader
         finally:
             os.close(output)
-        return row
+        if len(pixels) != size:
+            raise Internal("a decoder's picture is incomplete")
+        return np.frombuffer(pixels, dtype).reshape(decoder.input.shape)
 
     async def _run(self, turn: Turn[_Job], decoder: Decoder, data: Buffer, output: int, out_bytes: int) -> Report:
         """The end of the child that has decoded ``data`` into ``output``. Raises _Gone, or Unavailable."""
