@@ -10,6 +10,7 @@ import io
 import random
 import struct
 import zlib
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -351,8 +352,13 @@ def _split_pixels(dice: random.Random, chunks: Chunks) -> None:
             return
 
 
+@cache
+def _bomb(size: int) -> bytes:
+    return zlib.compress(bytes(size), 9)
+
+
 def _add_chunk(dice: random.Random, chunks: Chunks) -> None:
-    bomb = zlib.compress(bytes(dice.choice((100, 10**6, 10**7))), 9)
+    bomb = _bomb(dice.choice((100, 10**6, 10**7)))
     chunks.insert(
         dice.randrange(1, len(chunks) + 1),
         dice.choice((
