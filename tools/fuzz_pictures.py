@@ -1,8 +1,11 @@
 """Fuzzes the worker's decoding: ``fuzz_pictures.py [--first N] [--count N] [--out FOLDER]``.
 
-What a worker decodes in its own process is decoded here in one process after the other, many pictures each, as there;
-the rest goes through the worker's own pool of decoders, with its default limits. Prints a table, and writes what broke
-something: an input that ended its decoder, an exception that isn't the caller's to hear, or over 2 s of CPU or 500 MB.
+What a worker decodes in its own process is decoded here in one process after the other, many pictures each, as there.
+Of the rest, which have a process each in a worker, every fifth picture goes through the worker's own pool of decoders;
+forks would be most of the time if all did, so the others share processes, too, under the same default limits.
+
+Prints a table, and writes what broke something: an input that ended its decoder, an exception that isn't the caller's
+to hear, or over 2 s of CPU or 500 MB.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import cv2
 import numpy as np
 from hostile_pictures import Maker
 
@@ -27,16 +31,30 @@ from shoal.errors import InvalidRequest
 from shoal.modelstore.config import ModelConfig, Resize, Task, Tensor
 from shoal.spec import Pool
 from shoal.worker import decoder_process
-from shoal.worker.danger import is_quick
+from shoal.worker.danger import is_quick, least_bytes
 from shoal.worker.decode import Decoder
 from shoal.worker.decoder_pool import DecoderPool, Limits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MOST_SECONDS: Final = 2.0
 MOST_BYTES: Final = 500_000_000
 _TOGETHER: Final = 200
 """Quick pictures that are decoded in one process."""
 _ONE: Final = struct.Struct("!dQc")
-_HANGS_SECONDS: Final = 30
+_APART_EVERY: Final = 5
+HERE: Final = "the worker's process"
+IN_A_ROW: Final = "decoders, in a row"
+APART: Final = "decoders, each its own"
+
+
+class Input(NamedTuple):
+    """A picture to try."""
+
+    seed: int
+    kind: str
+    data: bytes
 
 
 @dataclass(slots=True)
@@ -124,28 +142,31 @@ def decoders() -> list[Decoder]:
 async def fuzz(first: int, count: int, findings: Findings, pool: DecoderPool) -> None:
     """Pictures of the seeds from ``first`` on."""
     maker, ways = Maker(), decoders()
-    quick: list[tuple[int, str, bytes]] = []
+    waiting: dict[str, list[Input]] = {HERE: [], IN_A_ROW: []}
     for seed in range(first, first + count):
-        made = maker.make(seed)
+        made = Input(seed, *maker.make(seed))
         decoder = ways[seed % len(ways)]
         began = process_time()
         try:
             header = decoder.read_header(made.data)
-        except InvalidRequest:
-            findings.count((made.kind, "header"), seed, "refused", process_time() - began, 0)
-        except Exception:
-            findings.count((made.kind, "header"), seed, "faults", process_time() - began, 0)
+        except Exception as error:
+            outcome = "refused" if isinstance(error, InvalidRequest) else "faults"
+            findings.count((made.kind, "its header"), seed, outcome, process_time() - began, 0)
+            continue
+        if is_quick(header, len(made.data)):
+            waiting[HERE].append(made)
+        elif seed % _APART_EVERY:
+            waiting[IN_A_ROW].append(made)
         else:
-            if is_quick(header, len(made.data)):
-                quick.append((seed, made.kind, made.data))
-            else:
-                await _apart(findings, pool, decoder, (seed, made.kind, made.data))
-        if len(quick) == _TOGETHER or (quick and seed == first + count - 1):
-            _together(findings, ways, quick)
-            quick.clear()
+            await _apart(findings, pool, decoder, made)
+        for way, inputs in waiting.items():
+            if len(inputs) == _TOGETHER:
+                _together(findings, ways, way, inputs)
+    for way, inputs in waiting.items():
+        _together(findings, ways, way, inputs)
 
 
-async def _apart(findings: Findings, pool: DecoderPool, decoder: Decoder, made: tuple[int, str, bytes]) -> None:
+async def _apart(findings: Findings, pool: DecoderPool, decoder: Decoder, made: Input) -> None:
     seed, kind, data = made
     outcome = "decoded"
     try:
@@ -160,56 +181,75 @@ async def _apart(findings: Findings, pool: DecoderPool, decoder: Decoder, made: 
         outcome = next((name for name, fits in kinds if fits), "faults")
     report = pool.latest
     used = (report.cpu_seconds, report.memory_bytes) if report is not None else (0.0, 0)
-    findings.count((kind, "a process of its own"), seed, outcome, *used)
+    findings.count((kind, APART), seed, outcome, *used)
 
 
-def _together(findings: Findings, ways: list[Decoder], quick: list[tuple[int, str, bytes]]) -> None:
-    """In one process, or as many as it takes."""
-    done = 0
-    while done < len(quick):
-        done += _run(findings, ways, quick[done:])
+def _together(findings: Findings, ways: list[Decoder], way: str, inputs: list[Input]) -> None:
+    """Decodes and removes ``inputs``, in one process, or as many as it takes."""
+    while inputs:
+        done = _run(findings, ways, way, inputs)
+        del inputs[:done]
 
 
-def _run(findings: Findings, ways: list[Decoder], quick: list[tuple[int, str, bytes]]) -> int:
-    """How many of ``quick`` a process got through, including one that ended it."""
+def _run(findings: Findings, ways: list[Decoder], way: str, inputs: list[Input]) -> int:
+    """How many a process got through, including one that ended it."""
     read, write = os.pipe()
     if not (child := os.fork()):
         os.close(read)
-        _decode_all(ways, quick, write)
+        _decode_all(ways, way, inputs, write)
     os.close(write)
     done = 0
     with os.fdopen(read, "rb") as told:
         while len(message := told.read(_ONE.size)) == _ONE.size:
             seconds, memory, outcome = _ONE.unpack(message)
-            seed, kind, _ = quick[done]
-            name = {b"d": "decoded", b"r": "refused"}.get(outcome, "faults")
-            findings.count((kind, "the worker's process"), seed, name, seconds, memory)
+            name = {b"d": "decoded", b"r": "refused", b"m": "over"}.get(outcome, "faults")
+            findings.count((inputs[done].kind, way), inputs[done].seed, name, seconds, memory)
             done += 1
-    os.waitpid(child, 0)
-    if done < len(quick):
-        seed, kind, _ = quick[done]
-        findings.count((kind, "the worker's process"), seed, "crashes", 0.0, 0)
+    _, status, usage = os.wait4(child, 0)
+    if done < len(inputs):
+        over = os.waitstatus_to_exitcode(status) == -signal.SIGPROF
+        limit = Pool().max_decode_cpu_seconds if over else 0.0
+        name = "over" if over and way != HERE else "crashes"
+        findings.count((inputs[done].kind, way), inputs[done].seed, name, limit, usage.ru_maxrss * 1024)
         done += 1
     return done
 
 
-def _decode_all(ways: list[Decoder], quick: list[tuple[int, str, bytes]], write: int) -> None:
+def _decode_all(ways: list[Decoder], way: str, inputs: list[Input], write: int) -> None:
+    limits = Pool()
     try:
-        for seed, _, data in quick:
-            signal.alarm(_HANGS_SECONDS)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 2)
+        if way != HERE:
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+            most = pages * resource.getpagesize() + limits.max_decode_memory_bytes
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        for seed, _, data in inputs:
+            signal.setitimer(signal.ITIMER_PROF, limits.max_decode_cpu_seconds)
             decoder = ways[seed % len(ways)]
             row = np.zeros(decoder.input.shape, decoder.input.dtype)
             began, outcome = process_time(), b"d"
             try:
-                decoder.decode_if_quick(data, lambda row=row: row)  # type: ignore[misc]
+                _decode(decoder, way, data, row)
             except InvalidRequest:
                 outcome = b"r"
+            except (MemoryError, cv2.error):
+                outcome = b"m"
             except Exception:
                 outcome = b"f"
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             os.write(write, _ONE.pack(process_time() - began, memory, outcome))
     finally:
         os._exit(0)
+
+
+def _decode(decoder: Decoder, way: str, data: bytes, row: NDArray[Any]) -> None:
+    if way == HERE:
+        decoder.decode_if_quick(data, lambda: row)
+    elif least_bytes(decoder.read_header(data)) > Pool().max_decode_memory_bytes:
+        raise MemoryError
+    else:
+        decoder.decode(data, row)
 
 
 def pool_of_workers() -> DecoderPool:

@@ -193,7 +193,7 @@ class Pool(Section):
     max_decode_cpu_seconds: Seconds = 1.5
     """A picture in a process of its own whose decoding takes more CPU time is refused."""
     max_fetched_bytes: int = Field(default=256 * 2**20, ge=2**20)
-    """Of pictures that one worker is fetching or has not decoded yet; more wait. A picture that is larger is refused."""
+    """Of pictures that one worker is fetching or has not decoded yet; more wait. A larger picture is refused."""
     fetch_concurrency: int = Field(default=64, ge=1)
     """Pictures being fetched at once by one worker; more wait."""
     max_image_pixels: int = Field(default=100_000_000, ge=1)

@@ -39,6 +39,8 @@ class ScriptedModel:
     config: ModelConfig = CONFIG
     go: asyncio.Event = field(default_factory=asyncio.Event)
     """Unset: executions wait for it."""
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a batch is to be executed."""
     poison: int | None = None
     """A batch with a pixel of this value fails."""
     sizes: list[int] = field(default_factory=list)
@@ -59,6 +61,7 @@ class ScriptedModel:
 
     async def infer(self, slot: ScriptedSlot, size: int, timeout_microseconds: int = 0) -> Inference:
         self.sizes.append(size)
+        self.asked.set()
         await self.go.wait()
         rows = slot.input[:size]
         if self.poison is not None and (rows == self.poison).any():

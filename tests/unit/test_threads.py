@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
+import weakref
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -46,6 +48,45 @@ async def test_calls_are_made_in_the_order_of_asking(threads: Threads) -> None:
     made: list[int] = []
     await asyncio.gather(*(threads.run(made.append, number) for number in range(20)))
     assert made == list(range(20))
+
+
+async def test_owners_share_the_threads(threads: Threads) -> None:
+    """One owner's backlog of slow calls delays another's quick one by the call that runs and one more at most."""
+    begun, go_on, made = threading.Event(), threading.Event(), []
+
+    def slow(number: int) -> None:
+        begun.set()
+        go_on.wait()
+        made.append(number)
+
+    tasks = [asyncio.create_task(threads.run_for("slow", slow, number)) for number in range(20)]
+    await asyncio.to_thread(begun.wait)
+    quick = asyncio.create_task(threads.run_for("quick", made.append, -1))
+    await asyncio.sleep(0)
+    assert threads.waiting == 20
+    go_on.set()
+    await asyncio.gather(quick, *tasks)
+    assert made.index(-1) <= 2
+    assert [number for number in made if number >= 0] == list(range(20))
+
+
+async def test_a_cancelled_call_lets_go_of_what_it_was_given(threads: Threads) -> None:
+    class Held:
+        pass
+
+    go_on, held = threading.Event(), Held()
+    gone = weakref.ref(held)
+    first = asyncio.create_task(threads.run(go_on.wait))
+    second = asyncio.create_task(threads.run(id, held))
+    await asyncio.sleep(0)
+    del held
+    second.cancel()
+    await asyncio.wait([second])
+    del second
+    gc.collect()
+    assert gone() is None
+    go_on.set()
+    await first
 
 
 async def test_a_call_that_has_begun_ends_before_its_cancelled_waiter_does(threads: Threads) -> None:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STRAGGLER_SECONDS = 0.1
-"""How long a closed batch waits for fetches, and for slow decoding, since it last made progress; or in all, once somebody
-has all its pictures ready."""
+"""How long a closed batch waits for fetches, and for slow decoding, since it last made progress; or in all, once
+somebody has all its pictures ready."""
 OTHERS_SECONDS: Final = 0.03
 """How long whoever has all its pictures ready waits for those of others that are decoded apart, since they are slow."""
 QUEUED_SECONDS: Final = 0.5
@@ -266,7 +266,9 @@ class PictureBatch:
             results = [self._dropped(picture, error) for picture in pictures]
         except ShoalError as error:
             results = [self._dropped(picture, error) for picture in pictures]
-        self._results.extend(results)  # what is there by now: a wait in this very line would extend what went out before
+        self._results.extend(
+            results
+        )  # what is there by now: a wait in this very line would extend what went out before
 
     async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
         asked = monotonic()

@@ -78,8 +78,11 @@ class Budget:
         return self._used
 
     def take(self, owner: str, amount: int) -> Share | None:
-        """A share at once; None where it has to wait. Nobody who waits already is overtaken."""
-        return None if self._waiting or not self._fits(owner, amount) else self._grant(owner, amount)
+        """A share at once; None where it has to wait. Nobody is overtaken who waits for others."""
+        waits_for_others = any(not self._used_by[each] for each in self._waiting)
+        if waits_for_others or owner in self._waiting or not self._fits(owner, amount):
+            return None
+        return self._grant(owner, amount)
 
     async def acquire(self, owner: str, amount: int) -> Share:
         """Waits for a share; ``amount`` is at most the limit.
@@ -142,7 +145,7 @@ class Budget:
         return None
 
     def _take_out(self, waiter: _Waiter) -> None:
-        waiting = self._waiting.get(waiter.owner, {})
+        waiting: dict[_Waiter, None] = self._waiting.get(waiter.owner, OrderedDict())
         waiting.pop(waiter, None)
         if not waiting:
             self._waiting.pop(waiter.owner, None)

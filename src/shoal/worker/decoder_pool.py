@@ -41,8 +41,6 @@ _MAX_WAITING: Final = 1000
 """Pictures of one owner."""
 _AGAIN_SECONDS: Final = 1.0
 """Between two starts of the process that starts decoders."""
-_PATIENCE: Final = 10
-"""A decoder that has had no CPU time to be killed for is killed after so many times its CPU seconds."""
 _ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 """What a decoder may know; no credentials."""
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -58,6 +56,8 @@ class Limits:
     cpu_seconds: float
     memory_bytes: int
     """What decoding may add to what the process has."""
+    wall_seconds: float = 60.0
+    """A decoder that has had no CPU time to be killed for is killed after this."""
 
 
 @dataclass(eq=False, slots=True)
@@ -155,20 +155,21 @@ class DecoderPool:
                 turn.item.begun.set_result(turn)
 
     async def _decode(self, turn: Turn[_Job], decoder: Decoder, data: Buffer) -> NDArray[Any]:
-        row = np.empty(decoder.input.shape, decoder.input.dtype)
+        dtype = np.dtype(decoder.input.dtype)
+        size = math.prod(decoder.input.shape) * dtype.itemsize
         try:
-            output = _memory(row.nbytes)
+            output = _memory(size)
         except OSError as error:
             self._finish(turn, 0.0)
             raise Unavailable(f"there is no memory for a picture: {error.strerror}; try again") from error
         try:
-            report = await self._run(turn, decoder, data, output, row.nbytes)
-            self._judge(report)
-            if os.preadv(output, [row.reshape(-1).view(np.uint8)], 0) != row.nbytes:
-                raise Internal("a decoder's picture is incomplete")
+            self._judge(await self._run(turn, decoder, data, output, size))
+            pixels = os.pread(output, size, 0)  # a copy: mapped memory may be cut off under its reader
         finally:
             os.close(output)
-        return row
+        if len(pixels) != size:
+            raise Internal("a decoder's picture is incomplete")
+        return np.frombuffer(pixels, dtype).reshape(decoder.input.shape)
 
     async def _run(self, turn: Turn[_Job], decoder: Decoder, data: Buffer, output: int, out_bytes: int) -> Report:
         """The end of the child that has decoded ``data`` into ``output``. Raises _Gone, or Unavailable."""
@@ -191,7 +192,7 @@ class DecoderPool:
         self._send(request, (given, output))
         os.close(given)
         kill = Request(decoder_process.KILL, number)
-        overdue = loop.call_later(_PATIENCE * self._limits.cpu_seconds, self._send, kill)
+        overdue = loop.call_later(self._limits.wall_seconds, self._send, kill)
         try:
             return await asyncio.shield(run.report)
         except asyncio.CancelledError:
@@ -223,11 +224,11 @@ class DecoderPool:
             raise InvalidRequest(
                 f"decoding the picture takes more than {limits.cpu_seconds:g} s of CPU time, which is the limit"
             )
-        if code == -signal.SIGKILL:
+        if code == -signal.SIGKILL and not report.said:
             _count("killed")
             raise Unavailable("the picture's decoder was killed, or got no CPU time; try again")
         _count("crashed")
-        if code < 0:
+        if code < 0 and not report.said:
             raise InvalidRequest(f"the picture is damaged: its decoder crashed ({signal.Signals(-code).name})")
         raise Internal(f"a picture's decoder failed: {report.text or code}")
 
@@ -324,10 +325,15 @@ async def _lay_out(code: bytes, data: Buffer) -> int:
         try:
             return await asyncio.shield(writing)
         except asyncio.CancelledError:
-            writing.add_done_callback(lambda done: done.exception() or os.close(done.result()))
+            writing.add_done_callback(_close)
             raise
     except OSError as error:
         raise Unavailable(f"there is no memory for a picture: {error.strerror}; try again") from error
+
+
+def _close(written: asyncio.Future[int]) -> None:
+    if written.exception() is None:
+        os.close(written.result())
 
 
 def _written(*parts: Buffer) -> int:

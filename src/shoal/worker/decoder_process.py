@@ -56,7 +56,7 @@ _NO_MEMORY_TEXT: Final = "insufficient memory"
 """libjpeg's."""
 _INPUT, _OUTPUT, _ANSWER = 3, 4, 5
 """A child's descriptors; beside /dev/null it has no others."""
-_NICE: Final = 5
+_NICE: Final = 3
 """Pictures that are decoded here are slow or rare; those that aren't come first."""
 
 
@@ -104,7 +104,8 @@ class Report(NamedTuple):
     def unpack(cls, message: bytes) -> Report:
         """From what travelled."""
         said = message[_REPORT.size :]
-        return cls(*_REPORT.unpack_from(message), said[:1], said[1:].decode(errors="replace"))
+        job, status, cpu_seconds, memory_bytes = _REPORT.unpack_from(message)
+        return cls(job, status, cpu_seconds, memory_bytes, said[:1], said[1:].decode(errors="replace"))
 
 
 _REQUEST: Final = struct.Struct("!cQdQQQ")
@@ -154,7 +155,7 @@ class Starter:
         answer, say = os.pipe()
         pid = os.fork()
         if not pid:
-            _be_child(request, (*descriptors, say), self._libc)
+            _be_child(request, [*descriptors, say], self._libc)
         for descriptor in (*descriptors, say):
             os.close(descriptor)
         self._children[answer] = _Child(request.job, pid)
@@ -174,7 +175,7 @@ class Starter:
         self._pool.send(Report(child.job, status, used, usage.ru_maxrss * 1024, said[:1], text).pack())
 
 
-def _be_child(request: Request, descriptors: tuple[int, int, int], libc: ctypes.CDLL) -> NoReturn:
+def _be_child(request: Request, descriptors: list[int], libc: ctypes.CDLL) -> NoReturn:
     """Decodes one picture, answers, and is gone: nothing of Python's is torn down."""
     answer = FAILED
     try:
@@ -188,7 +189,7 @@ def _be_child(request: Request, descriptors: tuple[int, int, int], libc: ctypes.
         os._exit(0)
 
 
-def _confine(request: Request, descriptors: tuple[int, int, int], libc: ctypes.CDLL) -> None:
+def _confine(request: Request, descriptors: list[int], libc: ctypes.CDLL) -> None:
     """Takes away what decoding doesn't need, for ever."""
     parent = os.getppid()
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -198,12 +199,13 @@ def _confine(request: Request, descriptors: tuple[int, int, int], libc: ctypes.C
     moved = [os.dup2(os.dup(each), 32 + number) for number, each in enumerate(descriptors)]
     for number, each in enumerate(moved):
         os.dup2(each, _INPUT + number)
-    for each in map(int, os.listdir("/proc/self/fd")):
-        if each > _ANSWER:
+    for name in list(Path("/proc/self/fd").iterdir()):
+        if int(name.name) > _ANSWER:
             with suppress(OSError):  # what listed the folder
-                os.close(each)
+                os.close(int(name.name))
     with suppress(OSError):  # it, not the worker, when a container's memory is full
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    sys.dont_write_bytecode = True  # which the limit on files would cut short
     os.nice(_NICE)
     _limit(request)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -217,6 +219,7 @@ def _limit(request: Request) -> None:
     _set(resource.RLIMIT_DATA, pages[5] * page + request.memory_bytes)
     _set(resource.RLIMIT_AS, pages[0] * page + request.memory_bytes + inputs)
     _set(resource.RLIMIT_FSIZE, max(request.out_bytes, _MAX_TEXT_BYTES))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # which Python ignores
     _set(resource.RLIMIT_CORE, 0)
     _set(resource.RLIMIT_NOFILE, 16)
     _set(resource.RLIMIT_CPU, math.ceil(request.cpu_seconds) + 1)

@@ -37,7 +37,7 @@ class Decoding:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether so many pictures wait for threads that batches had better wait for theirs, which holds back others."""
+        """Whether so many pictures wait for threads that batches had better wait for theirs, and hold back others."""
         return self.threads.waiting > MAX_LEFT
 
     def needs_row(self, data: Buffer) -> bool:

@@ -47,14 +47,18 @@ def read(data: Buffer, header: ImageHeader) -> Pixels:
     """
     try:
         with _open(memoryview(data).cast("B"), header) as picture:
-            if picture.size != (header.width, header.height):
-                raise InvalidRequest(f"the {header.format} is damaged: it has two sizes")
+            _check_size(picture, header)
             picture.load()
             return _pixels(picture)
     except (InvalidRequest, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise nearly everything, on purpose or not
         raise InvalidRequest(f"the {header.format} is truncated or damaged: {_reason(error)}") from error
+
+
+def _check_size(picture: Image.Image, header: ImageHeader) -> None:
+    if picture.size != (header.width, header.height):
+        raise InvalidRequest(f"the {header.format} is damaged: it has two sizes")
 
 
 def _open(view: memoryview, header: ImageHeader) -> Image.Image:

@@ -158,3 +158,103 @@ async def test_waiting_for_a_turn_counts_against_the_caller_only() -> None:
         await one.fetch(KEY, 0.01)
     assert len(store.paths) == 1
     stuck.cancel()
+
+
+async def test_bytes_stay_within_the_budget_and_who_waits_holds_no_turn() -> None:
+    body = Body(bytes(400))
+    one = fetcher(ScriptedStore(body), concurrency=1, budget_bytes=1000)
+    first = await one.fetch(KEY, owner="greedy")
+    second = asyncio.create_task(one.fetch(KEY, owner="greedy"))
+    third = asyncio.create_task(one.fetch(KEY, owner="other"))
+    assert (await third).data == bytes(400), "half of it is left for others, and the only turn is free"
+    assert not second.done()
+    assert (one.held_bytes, body.reads) == (800, 2)
+    first.release()
+    (await third).release()
+    with await second:
+        assert one.held_bytes == 400
+    assert one.held_bytes == 0
+
+
+async def test_an_object_larger_than_the_whole_budget_is_refused() -> None:
+    body = Body(b"", 500)
+    with pytest.raises(InvalidRequest, match="has 500 bytes; a worker holds 400 in all"):
+        await fetcher(ScriptedStore(body), budget_bytes=400).fetch(KEY)
+    assert body.reads == 0
+
+
+async def test_an_object_that_is_replaced_while_it_waits_for_room_takes_what_it_is() -> None:
+    store = ScriptedStore(Body(bytes(600)), Body(bytes(600)), Body(bytes(300)))
+    one = fetcher(store, budget_bytes=1000)
+    first = await one.fetch(KEY)
+    waiting = asyncio.create_task(one.fetch(KEY))
+    await asyncio.sleep(0)
+    first.release()
+    assert len((await waiting).data) == 300
+    assert one.held_bytes == 300
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [Body(b"", 500, GenericError("lost"))],
+        [Body(bytes(600)), Body(b"", 600, GenericError("lost"))],
+        [Body(bytes(600)), FileNotFoundError()],
+        [Body(bytes(600)), Body(b"", 5000)],
+        [Body(bytes(600)), forever],
+    ],
+)
+async def test_what_fails_gives_its_room_back(steps: list[Any]) -> None:
+    one = fetcher(ScriptedStore(Body(bytes(600)), *steps), budget_bytes=1000, timeout_seconds=0.05)
+    first = await one.fetch(KEY)
+    waiting = asyncio.create_task(one.fetch(KEY))
+    await asyncio.sleep(0)
+    first.release()
+    with pytest.raises((Unavailable, NotFound, InvalidRequest)):
+        await waiting
+    assert one.held_bytes == 0
+
+
+async def test_a_deadline_or_a_cancel_while_waiting_for_room_leaves_nothing() -> None:
+    one = fetcher(ScriptedStore(Body(bytes(600))), budget_bytes=1000)
+    first = await one.fetch(KEY)
+    with pytest.raises(DeadlineExceeded):
+        await one.fetch(KEY, 0.01)
+    cancelled = asyncio.create_task(one.fetch(KEY))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    first.release()
+    assert one.held_bytes == 0
+    assert len((await one.fetch(KEY)).data) == 600
+
+
+async def test_owners_take_turns() -> None:
+    gate = asyncio.Event()
+
+    async def wait() -> Body:
+        await gate.wait()
+        return Body(b"x")
+
+    one = fetcher(ScriptedStore(wait), concurrency=1)
+    order: list[str] = []
+
+    async def get(owner: str) -> None:
+        (await one.fetch(KEY, owner=owner)).release()
+        order.append(owner)
+
+    tasks = [asyncio.create_task(get(owner)) for owner in ("a", "a", "a", "b")]
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*tasks)
+    assert order == ["a", "a", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OSError("Connection refused"), "connection refused"), (GenericError("status code: 503 Busy"), "503 Busy")],
+)
+@pytest.mark.parametrize("deadline", [None, 0.02])
+async def test_the_kind_of_failure_is_told(error: Exception, reason: str, deadline: float | None) -> None:
+    with pytest.raises((Unavailable, DeadlineExceeded), match=f"\\({reason}\\)"):
+        await fetcher(ScriptedStore(error), timeout_seconds=0.02 if deadline is None else 9).fetch(KEY, deadline)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import threading
 import uuid
@@ -34,7 +35,7 @@ from support.pictures import encode
 from support.scripted_engine import ScriptedModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from shoal.explain.views import WorkerVisit
 
@@ -49,9 +50,9 @@ class FakeFetcher:
     pictures: dict[str, bytes | Exception | asyncio.Event] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
 
-    def put(self, picture: bytes | Exception | asyncio.Event) -> str:
+    def put(self, picture: bytes | Exception | asyncio.Event, owner: str = "me") -> str:
         name = str(uuid.uuid4())
-        self.pictures[f"me/{name}.jpg"] = picture
+        self.pictures[f"{owner}/{name}.jpg"] = picture
         return name
 
     budget: Budget = field(default_factory=lambda: Budget(10**9, max_waiting=1))
@@ -83,11 +84,13 @@ class FakePool:
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.go.set()
+        self.asked = asyncio.Event()
         self.begun: list[str] = []
         self.left: list[str] = []
 
     async def decode(self, owner: str, decoder: Decoder, data: Any) -> tuple[np.ndarray, float]:
         self.begun.append(owner)
+        self.asked.set()
         row = np.empty(decoder.input.shape, decoder.input.dtype)
         try:
             await self.go.wait()
@@ -420,3 +423,224 @@ async def test_a_worker_forgets_too(model: PictureModel) -> None:
         batch.add(item(index, name))
     await results(batch)
     assert [len(explain(small.recent, name).worker) for name in names] == [0, 1, 1]
+
+
+SLOW = encode(Image.new("RGB", (16, 16), "red"), "PNG")
+"""Goes to a process of its own."""
+
+
+async def collected(batch: PictureBatch) -> list[int]:
+    """The indices of all answers, as often as they came."""
+    return [result.index async for group in batch.finish() for result in group]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("stragglers", range(4))
+@pytest.mark.parametrize("executing_first", [False, True])
+async def test_each_item_has_one_answer_whatever_hangs_and_in_whatever_order_it_ends(
+    model: PictureModel,
+    batch: PictureBatch,
+    engine: ScriptedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    order: tuple[int, ...],
+    stragglers: int,
+    executing_first: bool,
+) -> None:
+    """Answers that come while others are executed or sent are neither lost nor sent twice."""
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    executions = [asyncio.Event() for _ in range(4)]
+    numbers, infer = itertools.count(), engine.infer
+
+    async def infer_when_told(*given: Any) -> Any:
+        await executions[next(numbers)].wait()
+        return await infer(*given)
+
+    engine.infer = infer_when_told  # type: ignore[method-assign]
+    hang = [asyncio.Event() for _ in range(3)]
+    for index in range(3):
+        batch.add(item(index, model.fetcher.put(hang[index] if index < stragglers else GREEN)))
+    batch.add(item(3, model.fetcher.put(BLUE)))
+    answers = asyncio.create_task(collected(batch))
+    arrivals = [hang[index].set for index in order]
+    ends = [executions[index].set for index in (0, *(1 + each for each in order))]
+    for step in (*arrivals, *ends) if executing_first else (ends[0], *arrivals, *ends[1:]):
+        step()
+        await asyncio.wait([answers], timeout=0.03)
+    assert sorted(await answers) == [0, 1, 2, 3]
+
+
+async def collected_from(groups: AsyncIterator[Sequence[batching_pb2.BatchItemResult]]) -> list[int]:
+    return [result.index async for group in groups for result in group]
+
+
+async def test_an_answer_that_comes_while_the_first_batch_executes_is_sent_once(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    fails = asyncio.Event()
+    batch.add(item(0, model.fetcher.put(fails), timeout_us=60_000_000))
+    batch.add(item(1, model.fetcher.put(GREEN)))
+    engine.go.clear()
+    answers = asyncio.create_task(collected(batch))
+    await engine.asked.wait()
+    batch.withdraw(0)
+    engine.go.set()
+    assert sorted(await answers) == [0, 1]
+
+
+async def test_stragglers_that_are_ready_together_run_together(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    hangs = asyncio.Event()
+    batch.add(item(0, model.fetcher.put(GREEN)))
+    for index in range(1, 4):
+        batch.add(item(index, model.fetcher.put(hangs)))
+    groups = batch.finish()
+    await anext(groups)
+    assert engine.in_use == 0
+    engine.acquire = slowly(engine.acquire)  # type: ignore[method-assign]
+    hangs.set()
+    assert len(await collected_from(groups)) == 3
+    assert engine.sizes == [1, 3]
+
+
+def slowly(acquire: Callable[[], Any]) -> Callable[[], Any]:
+    async def acquired() -> Any:
+        await asyncio.sleep(0.05)
+        return await acquire()
+
+    return acquired
+
+
+async def test_a_slow_picture_of_another_owner_holds_up_nobody_and_no_slot(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel, pool: FakePool
+) -> None:
+    pool.go.clear()
+    batch.add(item(0, model.fetcher.put(SLOW, "you"), client="other", api_key="o" * 24))
+    batch.add(item(1, model.fetcher.put(GREEN)))
+    groups = batch.finish()
+    (quick,) = await anext(groups)
+    assert label(quick) == "green"
+    assert (pool.begun, engine.in_use) == (["other"], 0)
+    pool.go.set()
+    (slow,) = await anext(groups)
+    assert label(slow) == "red"
+
+
+async def test_slow_pictures_alone_say_so_and_hold_no_slot(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel, pool: FakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    pool.go.clear()
+    for index in range(2):
+        batch.add(item(index, model.fetcher.put(SLOW)))
+    groups = batch.finish()
+    assert await anext(groups) == []
+    assert engine.in_use == 0
+    pool.go.set()
+    assert sorted(await collected_from(groups)) == [0, 1]
+    assert engine.sizes == [2]
+
+
+async def test_pictures_decoded_apart_and_here_share_a_batch(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel
+) -> None:
+    for index, picture in enumerate((SLOW, b"broken", GREEN, SLOW, BLUE)):
+        batch.add(item(index, model.fetcher.put(picture)))
+    answered = await results(batch)
+    assert [label(answered[index]) for index in (0, 2, 3, 4)] == ["red", "green", "red", "blue"]
+    assert engine.sizes == [4]
+
+
+@pytest.mark.parametrize("stage", ["fetch", "apart", "ready", "unknown"])
+async def test_a_withdrawn_item_is_not_executed_and_has_one_answer(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel, pool: FakePool, stage: str
+) -> None:
+    pool.go.clear()
+    pictures = {"fetch": asyncio.Event(), "apart": SLOW, "ready": RED, "unknown": RED}
+    batch.add(item(0, model.fetcher.put(pictures[stage])))
+    batch.add(item(1, model.fetcher.put(GREEN)))
+    await asyncio.wait([task for task, picture in batch._preparing.items() if picture.item.index == 1])
+    if stage == "apart":
+        await pool.asked.wait()
+    for _ in range(2):
+        batch.withdraw(7 if stage == "unknown" else 0)
+    answered = [result async for group in batch.finish() for result in group]
+    codes = {result.index: result.code for result in answered}
+    assert len(answered) == 2
+    assert codes == {0: Code.OK if stage == "unknown" else Code.CANCELLED, 1: Code.OK}
+    assert engine.sizes == [2 if stage == "unknown" else 1]
+    assert pool.left == (["k"] if stage == "apart" else [])
+    batch.withdraw(1)
+
+
+async def test_one_that_is_being_written_to_the_slot_is_withdrawn_when_it_has(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    decode = model.decoder.decode_if_quick
+
+    def slow(data: Any, make_out: Callable[[], Any]) -> tuple[ImageSize, bool]:
+        row = make_out()
+        begun.set()
+        go_on.wait()
+        return decode(data, lambda: row)
+
+    monkeypatch.setattr(model.decoder, "decode_if_quick", slow)
+    batch.add(item(0, model.fetcher.put(RED)))
+    await asyncio.to_thread(begun.wait)
+    batch.withdraw(0)
+    answers = asyncio.create_task(results(batch))
+    await asyncio.wait([answers], timeout=0.05)
+    assert not answers.done()
+    go_on.set()
+    assert {index: result.code for index, result in (await answers).items()} == {0: Code.CANCELLED}
+    assert (engine.sizes, engine.in_use) == ([], 0)
+
+
+async def test_a_deadline_ends_decoding(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel, pool: FakePool
+) -> None:
+    pool.go.clear()
+    batch.add(item(0, model.fetcher.put(SLOW), timeout_us=50_000))
+    answered = await results(batch)
+    assert answered[0].code == Code.DEADLINE_EXCEEDED
+    assert pool.left == ["k"]
+
+
+async def test_fetched_bytes_are_let_go_when_they_are_decoded(model: PictureModel, batch: PictureBatch) -> None:
+    for index, picture in enumerate((RED, SLOW, b"broken", NotFound("no"))):
+        batch.add(item(index, model.fetcher.put(picture)))
+    await results(batch)
+    assert model.fetcher.budget.used == 0  # type: ignore[attr-defined]
+
+
+async def test_a_model_that_is_unloaded_answers_its_stragglers(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    hangs = asyncio.Event()
+    batch.add(item(0, model.fetcher.put(hangs)))
+    batch.add(item(1, model.fetcher.put(GREEN)))
+    groups = batch.finish()
+    await anext(groups)
+
+    async def refuse() -> None:
+        raise Unavailable("unloaded")
+
+    engine.acquire = refuse  # type: ignore[method-assign, assignment]
+    hangs.set()
+    (late,) = await anext(groups)
+    assert late.code == Code.UNAVAILABLE
+
+
+async def test_the_tasks_of_an_abandoned_batch_are_owned_until_they_end(model: PictureModel) -> None:
+    batch = PictureBatch(model)
+    batch.add(item(0, model.fetcher.put(asyncio.Event())))
+    await asyncio.sleep(0)
+    batch.abandon()
+    assert len(model._tasks) == 1
+    await asyncio.wait(model._tasks)
+    await asyncio.sleep(0)
+    assert not model._tasks

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hostile_pictures import png, png_chunks, raw_png
+from PIL import Image
+
+from shoal.errors import InvalidRequest, Unavailable
+from shoal.worker import decoder_pool, decoder_process
+from shoal.worker.decode import Decoder
+from shoal.worker.decoder_pool import DecoderPool, Limits
+from support.harmful_decoder import HarmfulDecoder
+from support.pictures import config, encode, quadrants
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+LIMITS = Limits(cpu_seconds=1.5, memory_bytes=256 * 2**20)
+PNG = encode(quadrants(), "PNG")
+
+
+@pytest.fixture(autouse=True)
+def path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoders find the harmful one."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+
+
+@pytest.fixture
+def harmful() -> HarmfulDecoder:
+    return HarmfulDecoder(config(), max_pixels=10**8, max_scans=64)
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[DecoderPool]:
+    made = DecoderPool(2, LIMITS)
+    made.start()
+    yield made
+    await made.close()
+
+
+async def decoded(pool: DecoderPool, decoder: Decoder, data: bytes, owner: str = "me") -> np.ndarray:
+    return (await pool.decode(owner, decoder, data))[0]
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+async def test_the_pixels_are_those_of_decoding_here(pool: DecoderPool, form: str, dtype: str) -> None:
+    settings = config(40, 56)
+    settings = replace(settings, input=replace(settings.input, dtype=dtype), labels=("x",) * 10_000)
+    decoder = Decoder(settings, max_pixels=10**8, max_scans=64)
+    data = encode(quadrants(300, 200), form, orientation=6)
+    here = np.zeros(settings.input.shape, dtype)
+    decoder.decode(data, here)
+    np.testing.assert_array_equal(await decoded(pool, decoder, data), here)
+
+
+async def test_a_large_file_is_handed_over_too(pool: DecoderPool) -> None:
+    decoder = Decoder(config(), max_pixels=10**8, max_scans=64)
+    small = encode(quadrants(), "PNG")
+    np.testing.assert_array_equal(
+        await decoded(pool, decoder, small + bytes(3 * 2**20)), await decoded(pool, decoder, small)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("crash", "its decoder crashed \\(SIGSEGV\\)"),
+        ("abort", "its decoder crashed \\(SIGABRT\\)"),
+        ("outgrow", "its decoder crashed \\(SIGXFSZ\\)"),
+        ("spin", "more than 0.2 s of CPU time"),
+        ("fill", "more than 268,435,456 bytes of memory"),
+    ],
+)
+async def test_what_a_picture_does_harms_it_alone(
+    harmful: HarmfulDecoder, capfd: pytest.CaptureFixture[str], name: str, message: str
+) -> None:
+    pool = DecoderPool(1, replace(LIMITS, cpu_seconds=0.2))
+    pool.start()
+    try:
+        with pytest.raises(InvalidRequest, match=message):
+            await pool.decode("me", harmful, name.encode())
+        decoder = Decoder(config(), max_pixels=10**8, max_scans=64)
+        await pool.decode("you", decoder, PNG)
+    finally:
+        await pool.close()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["fault", "exit"])
+async def test_a_fault_of_ours_is_not_the_callers(pool: DecoderPool, harmful: HarmfulDecoder, name: str) -> None:
+    with pytest.raises(decoder_pool.Internal):
+        await pool.decode("me", harmful, name.encode())
+
+
+async def test_a_decoder_that_stands_still_is_killed(harmful: HarmfulDecoder) -> None:
+    pool = DecoderPool(1, replace(LIMITS, wall_seconds=1))
+    pool.start()
+    try:
+        with pytest.raises(Unavailable, match="no CPU time"):
+            await pool.decode("me", harmful, b"stop")
+    finally:
+        await pool.close()
+
+
+async def test_a_picture_writes_to_no_log_and_sees_no_secret(
+    harmful: HarmfulDecoder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    pool = DecoderPool(1, LIMITS)
+    pool.start()
+    try:
+        with pytest.raises(InvalidRequest, match="written"):
+            await pool.decode("me", harmful, b"write")
+        with pytest.raises(InvalidRequest) as caught:
+            await pool.decode("me", harmful, b"look")
+    finally:
+        await pool.close()
+    assert capfd.readouterr() == ("", "")
+    assert "AWS" not in str(caught.value)
+    assert int(str(caught.value).split()[0]) == 7, "three of /dev/null, the picture twice, its pixels, the answer"
+
+
+async def test_a_picture_whose_caller_leaves_is_killed(pool: DecoderPool, harmful: HarmfulDecoder) -> None:
+    stuck = [asyncio.create_task(pool.decode("slow", harmful, b"spin")) for _ in range(2)]
+    await asyncio.wait(stuck, timeout=0.05)
+    for task in stuck:
+        task.cancel()
+    decoder = Decoder(config(), max_pixels=10**8, max_scans=64)
+    await pool.decode("quick", decoder, PNG)
+    assert pool.latest is not None
+    assert pool.latest.said == decoder_process.DONE
+    await asyncio.gather(*stuck, return_exceptions=True)
+
+
+async def test_one_that_was_not_begun_never_is(harmful: HarmfulDecoder) -> None:
+    pool = DecoderPool(1, LIMITS)  # not started: nothing is begun
+    waiting = asyncio.create_task(pool.decode("me", harmful, b"crash"))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    pool.start()
+    try:
+        await pool.decode("me", Decoder(config(), max_pixels=10**8, max_scans=64), PNG)
+        assert pool.latest is not None
+        assert pool.latest.job == 1
+    finally:
+        await pool.close()
+
+
+async def test_many_slow_pictures_of_one_owner_delay_another_by_one_at_most(harmful: HarmfulDecoder) -> None:
+    pool = DecoderPool(1, replace(LIMITS, cpu_seconds=0.1))
+    pool.start()
+    ends: list[str] = []
+    try:
+        slow = [asyncio.create_task(pool.decode("slow", harmful, b"spin")) for _ in range(6)]
+        for task in slow:
+            task.add_done_callback(lambda _: ends.append("slow"))
+        await asyncio.sleep(0)
+        await pool.decode("quick", Decoder(config(), max_pixels=10**8, max_scans=64), PNG)
+        assert ends.count("slow") <= 2
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+    finally:
+        await pool.close()
+
+
+async def test_a_starter_that_dies_is_started_again_and_its_picture_tried_again(
+    pool: DecoderPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    decoder = Decoder(config(), max_pixels=10**8, max_scans=64)
+    await pool.decode("me", decoder, PNG)
+    assert pool._starter is not None
+    pool._next_start = 0.0
+    first = asyncio.create_task(pool.decode("me", decoder, PNG))
+    await asyncio.sleep(0)
+    os.kill(pool._starter._process.pid, signal.SIGKILL)
+    await first
+    await pool.decode("me", decoder, PNG)
+    assert "starting it again" in caplog.text
+
+
+async def test_a_closed_pool_turns_away(harmful: HarmfulDecoder) -> None:
+    pool = DecoderPool(1, LIMITS)
+    pool.start()
+    assert pool._starter is not None
+    process = pool._starter._process
+    stuck = asyncio.create_task(pool.decode("me", harmful, b"spin"))
+    await asyncio.wait([stuck], timeout=0.3)
+    await pool.close()
+    with pytest.raises(Unavailable):
+        await stuck
+    with pytest.raises(Unavailable):
+        await pool.decode("me", harmful, PNG)
+    assert process.returncode is not None
+
+
+def with_sizes(data: bytes, width: int, height: int) -> bytes:
+    chunks = png_chunks(data)
+    chunks[0] = b"IHDR", struct.pack(">II", width, height) + chunks[0][1][8:]
+    return png(chunks)
+
+
+def two_headers() -> bytes:
+    chunks = png_chunks(PNG)
+    return png([chunks[0], (b"IHDR", struct.pack(">IIBBBBB", 9000, 9000, 16, 6, 0, 0, 0)), *chunks[1:]])
+
+
+def hollow_animation() -> bytes:
+    """A second frame that is larger than the picture, without the data of a first one."""
+    chunks = png_chunks(PNG)
+    frame = struct.pack(">IIIIIHHBB", 0, 9000, 9000, 0, 0, 1, 10, 0, 0)
+    return png([chunks[0], (b"acTL", struct.pack(">II", 2, 0)), (b"fcTL", frame), *chunks[1:]])
+
+
+def big_webp() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "WEBP", lossless=True)
+    bits = struct.unpack_from("<I", file.getvalue(), 21)[0]
+    size = 9999 | 9999 << 14 | (bits & 0xF0000000)
+    return file.getvalue()[:21] + struct.pack("<I", size) + file.getvalue()[25:]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (two_headers(), "two headers"),
+        (with_sizes(PNG, 4000, 4000), "too few for 4000 x 4000 pixels"),
+        (with_sizes(PNG, 121, 80), "damaged"),
+        (PNG[:8] + b"\xff\xff\xff\xf0" + PNG[12:], "no header"),
+        (PNG[: len(PNG) // 2], "truncated or damaged|too few"),
+        (raw_png(10_000, 10_000, (1, 0, 1), 0, None), "bytes of memory"),
+        (big_webp(), "bytes of memory"),
+    ],
+)
+async def test_hostile_pictures_are_refused_with_a_reason(pool: DecoderPool, data: bytes, message: str) -> None:
+    decoder = Decoder(config(), max_pixels=10**8, max_scans=64)
+    with pytest.raises(InvalidRequest, match=message):
+        await pool.decode("me", decoder, data)
+    assert pool.latest is None or pool.latest.memory_bytes < 500_000_000
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(0.05, 256 * 2**20), "more than 0.05 s of CPU time"),
+        (Limits(5, 16 * 2**20), "more than 16,777,216 bytes of memory"),
+    ],
+)
+async def test_what_a_legal_picture_costs_is_bounded(limits: Limits, message: str) -> None:
+    pool = DecoderPool(1, limits)
+    pool.start()
+    data = raw_png(2000, 1900, (16, 6, 4), 1, None)
+    try:
+        with pytest.raises(InvalidRequest, match=message):
+            await pool.decode("me", Decoder(config(), max_pixels=10**8, max_scans=64), data)
+    finally:
+        await pool.close()
+
+
+async def test_an_animation_is_its_first_picture(pool: DecoderPool) -> None:
+    decoder = Decoder(config(), max_pixels=10**8, max_scans=64)
+    np.testing.assert_array_equal(await decoded(pool, decoder, hollow_animation()), await decoded(pool, decoder, PNG))
