@@ -53,6 +53,7 @@ _MAX_BLOCKS: Final = 10
 """T.81 B.2.3: in the smallest unit of a scan of several components."""
 _PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_WITH_DCT: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 _NEXT_MARKER: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _MARKER_START: Final = re.compile(rb"\xff+[^\x00\xff]", re.DOTALL)
@@ -87,6 +88,8 @@ class ImageHeader:
     """As stored: 1 grey, 3 colour, 4 CMYK (JPEG) or colour and alpha."""
     scans: int = 1
     """Passes over the picture; above 1 in progressive JPEGs only. Data after the picture may be counted in."""
+    lossless: bool = False
+    """A JPEG without a DCT, which can't be decoded at another scale: TurboJPEG 3 writes past its memory if asked to."""
     doubt: str = ""
     """Why a JPEG of this kind may not be decodable, should it turn out so."""
 
@@ -182,7 +185,10 @@ def _read_jpeg(view: memoryview, max_scans: int) -> ImageHeader:
                 raise InvalidRequest("the JPEG is damaged: it has no frame header")
             scans = _count_scans(view, start, max_scans) if _has_many_scans(view, frame, start) else 1
             turned = orientation(b"".join(exif), xmp)
-            return ImageHeader(ImageFormat.JPEG, frame.width, frame.height, turned, frame.channels, scans, frame.doubt)
+            lossless = frame.marker not in _WITH_DCT
+            return ImageHeader(
+                ImageFormat.JPEG, frame.width, frame.height, turned, frame.channels, scans, lossless, frame.doubt
+            )
     raise InvalidRequest("the JPEG is damaged: too many segments before its first scan")
 
 

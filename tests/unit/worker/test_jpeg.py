@@ -14,11 +14,11 @@ from PIL import Image
 
 from shoal.errors import InvalidRequest
 from shoal.worker.decode import Decoder
-from support.jpegs import JFIF, Jpeg, adobe, segment, ycc
+from support.jpegs import JFIF, Jpeg, adobe, flat_lossless, segment, ycc
 from support.pictures import QUADRANT_COLOURS, config, encode, quadrants
 
 if TYPE_CHECKING:
-    from shoal.spec import JpegStrictness
+    from shoal.spec import Decoding, JpegStrictness
 
 Pixels = np.ndarray[Any, Any]
 SIZE = (64, 48)
@@ -169,6 +169,19 @@ def test_a_large_file_with_a_warning_is_reduced_as_well() -> None:
     decoder.decode(data, wanted)
     decoder.decode(data[:-2] + b"\x55" * 700 + b"\xff\xd9", out)
     assert np.array_equal(out, wanted)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("decoding", ["exact", "fast"])
+def test_a_lossless_file_is_never_reduced_in_the_decoder(channels: int, decoding: Decoding) -> None:
+    """TurboJPEG writes past its memory if asked to."""
+    data = flat_lossless(1600, 1200, channels)
+    wanted = as_pillow(data)[0, 0]
+    out = np.zeros((100, 100, 3), np.uint8)
+    for _ in range(3):
+        Decoder(config(100, 100), max_pixels=10**7, max_scans=64, decoding=decoding).decode(data, out)
+        assert (out == wanted).all()
+        assert wanted.tolist() == [128] * 3
 
 
 @pytest.mark.parametrize(("data", "cause"), [
