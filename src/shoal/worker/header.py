@@ -175,10 +175,10 @@ def _read_jpeg(view: memoryview, max_scans: int) -> ImageHeader:
     for marker, start, end in _segments(view):
         if marker in _FRAMES:
             frame = _read_frame(view, marker, start)
-        elif marker == _APP1 and view[start : start + 6] == b"Exif\0\0":
+        elif marker == _APP1 and bytes(view[start : start + 6]) == b"Exif\0\0":
             # One file in several segments, each with the preamble: Exif 2.32 knows one only, writers do not.
             exif.append(bytes(view[start + 6 : end]))
-        elif marker == _APP1 and view[start : start + len(_XMP)] == _XMP:
+        elif marker == _APP1 and bytes(view[start : start + len(_XMP)]) == _XMP:
             xmp = bytes(view[start + len(_XMP) : end])
         elif marker == _SOS:
             if frame is None:
