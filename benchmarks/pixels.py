@@ -4,8 +4,8 @@ python benchmarks/pixels.py --images FOLDER… [--store MODEL_STORE]
 
 Every picture is cut and scaled to several sizes and encoded as JPEG (quality 90, 4:2:0). Each way decodes each file for
 EfficientNet-Lite0's input; the reference is Pillow's full decode, its resize and torchvision's crop. `OpenCV` is what
-Shoal did before: the smallest DCT scale that is large enough, and an area average. All times are CPU time of one thread and
-come from one loop for each size, ways in turn: the best of five of each file, the median of the files.
+Shoal did before: the smallest DCT scale that is large enough, and an area average. All times are CPU time of one thread
+and come from one loop for each size, ways in turn: the best of five of each file, the median of the files.
 """
 
 from __future__ import annotations
