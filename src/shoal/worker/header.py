@@ -33,7 +33,8 @@ _MAX_PASSES: Final = 12
 _TRANSPOSED: Final = 5
 """From this EXIF orientation on, rows are columns."""
 
-_JPEG: Final = b"\xff\xd8\xff"
+JPEG: Final = b"\xff\xd8\xff"
+"""What every file of the format starts with."""
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _SOS: Final = 0xDA
 _EOI: Final = 0xD9
@@ -88,10 +89,15 @@ class ImageHeader:
     """As stored: 1 grey, 3 colour, 4 CMYK (JPEG) or colour and alpha."""
     scans: int = 1
     """Passes over the picture; above 1 in progressive JPEGs only. Data after the picture may be counted in."""
-    lossless: bool = False
-    """A JPEG without a DCT, which can't be decoded at another scale: TurboJPEG 3 writes past its memory if asked to."""
+    coding: int = 0
+    """A JPEG's frame marker, 0xC0 to 0xCF: how it is coded (ITU-T T.81, table B.1)."""
     doubt: str = ""
     """Why a JPEG of this kind may not be decodable, should it turn out so."""
+
+    @property
+    def has_dct(self) -> bool:
+        """Whether it is a JPEG that can be decoded at a smaller size; a lossless one can't."""
+        return self.coding in _WITH_DCT
 
     @property
     def transposed(self) -> bool:
@@ -122,7 +128,7 @@ def read_header(data: Buffer, *, max_pixels: int, max_scans: int) -> ImageHeader
 
 def _reader(view: memoryview) -> Callable[[memoryview, int], ImageHeader]:
     start = bytes(view[:16])
-    if start.startswith(_JPEG):
+    if start.startswith(JPEG):
         return _read_jpeg
     if start.startswith(_PNG):
         return _read_png
@@ -185,9 +191,8 @@ def _read_jpeg(view: memoryview, max_scans: int) -> ImageHeader:
                 raise InvalidRequest("the JPEG is damaged: it has no frame header")
             scans = _count_scans(view, start, max_scans) if _has_many_scans(view, frame, start) else 1
             turned = orientation(b"".join(exif), xmp)
-            lossless = frame.marker not in _WITH_DCT
             return ImageHeader(
-                ImageFormat.JPEG, frame.width, frame.height, turned, frame.channels, scans, lossless, frame.doubt
+                ImageFormat.JPEG, frame.width, frame.height, turned, frame.channels, scans, frame.marker, frame.doubt
             )
     raise InvalidRequest("the JPEG is damaged: too many segments before its first scan")
 

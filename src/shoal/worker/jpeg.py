@@ -59,8 +59,8 @@ def read_jpeg(
         InvalidRequest: it can't be decoded, or not as strictly as that.
     """
     fault = ""
-    scale = 1 if header.lossless else scale
-    if header.channels != _CMYK and not header.lossless:
+    scale = scale if header.has_dct else 1
+    if header.channels != _CMYK and header.has_dct:
         # simplejpeg takes the smallest scale that keeps these; with 1 / scale exactly, that is the one we chose.
         least = {"min_width": -(-header.width // scale), "min_height": -(-header.height // scale)} if scale > 1 else {}
         try:
