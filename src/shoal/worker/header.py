@@ -217,7 +217,7 @@ def _segments(view: memoryview) -> Iterator[tuple[int, int, int]]:
 def _read_frame(view: memoryview, marker: int, start: int) -> _Frame:
     bits, height, width, channels = struct.unpack_from(">BHHB", view, start)
     if bits != _BITS:
-        raise InvalidRequest(f"a JPEG of {bits} bits a sample can't be read, only one of 8; most are")
+        raise InvalidRequest(f"a JPEG of {bits} bits a sample can't be read; save it with 8")
     if height == 0 < width:
         raise InvalidRequest("a JPEG that tells its height after its first scan (DNL) can't be read")
     sampling = [divmod(view[start + 7 + 3 * channel], 16) for channel in range(channels)]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,6 +17,9 @@ from shoal.worker.decode import Decoder, _dct_scale
 from shoal.worker.geometry import place
 from shoal.worker.header import ImageSize
 from support.pictures import QUADRANT_COLOURS, config, encode, many_scans, quadrants, resized_header, stored
+
+if TYPE_CHECKING:
+    from shoal.spec import Decoding, JpegStrictness
 
 
 def decoder(**changes: Any) -> Decoder:
@@ -253,16 +256,24 @@ def test_refuses_inputs_that_are_no_pictures(shape: tuple[int, ...]) -> None:
 
 SAMPLES = [encode(smooth(48, 36), form, **options) for form, options in (
     ("JPEG", {}), ("JPEG", {"progressive": True}), ("JPEG", {"orientation": 6}), ("PNG", {}), ("WEBP", {}),
+    ("JPEG", {"restart_marker_blocks": 1}), ("JPEG", {"subsampling": 0}),
 )]  # fmt: skip
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    st.sampled_from(SAMPLES), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6), st.floats(0.3, 1)
+    st.sampled_from(SAMPLES),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
+    st.floats(0.3, 1),
+    st.sampled_from(["strict", "normal", "lenient"]),
+    st.sampled_from(["exact", "fast"]),
 )
-def test_damaged_pictures_decode_or_are_refused(data: bytes, damage: list[tuple[float, int]], keep: float) -> None:
+def test_damaged_pictures_decode_or_are_refused(
+    data: bytes, damage: list[tuple[float, int]], keep: float, strictness: JpegStrictness, decoding: Decoding
+) -> None:
     damaged = bytearray(data)
     for where, value in damage:
         damaged[int(where * (len(data) - 1))] = value
+    shared = Decoder(config(8, 8), max_pixels=10**6, max_scans=64, decoding=decoding, jpeg_strictness=strictness)
     with contextlib.suppress(InvalidRequest):
-        decode(bytes(damaged[: int(keep * len(data))]))
+        shared.decode(bytes(damaged[: int(keep * len(data))]), np.zeros((8, 8, 3), np.uint8))
