@@ -55,9 +55,12 @@ _MAX_BLOCKS: Final = 10
 _PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITH_DCT: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_SOI: Final = 0xD8
+_SEGMENT_START: Final = 4
+"""Bytes of a marker and its length."""
 _STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 _NEXT_MARKER: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
-_MARKER_START: Final = re.compile(rb"\xff+[^\x00\xff]", re.DOTALL)
+_ANY_MARKER: Final = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
 
 
 class ImageFormat(StrEnum):
@@ -154,16 +157,15 @@ def _check(header: ImageHeader, max_pixels: int, max_scans: int) -> None:
 
 
 def without_metadata(data: Buffer) -> bytes:
-    """A JPEG without the segments that don't change its pixels, so that nobody parses them."""
+    """A JPEG without the segments that don't change its pixels and the junk between them: less to walk for others."""
     view = memoryview(data).cast("B")
-    kept, done = [], 0
+    kept = [view[:2]]
     for marker, start, end in _segments(view):
-        if marker in _METADATA:
-            kept.append(view[done : start - 4])
-            done = end
-        elif marker == _SOS:
-            break
-    return b"".join([*kept, view[done:]])
+        if marker == _SOS:
+            return b"".join([*kept, view[start - _SEGMENT_START :]])
+        if marker not in _METADATA:
+            kept.append(view[start - _SEGMENT_START : max(start, end)])
+    raise InvalidRequest("the JPEG is damaged: too many segments before its first scan")
 
 
 class _Frame(NamedTuple):
@@ -201,13 +203,15 @@ def _segments(view: memoryview) -> Iterator[tuple[int, int, int]]:
     """Marker, start and end of the payload of each segment before the entropy-coded data, junk between them skipped."""
     position = 2
     for _ in range(_MAX_SEGMENTS):
-        found = _MARKER_START.search(view, position)
+        found = _ANY_MARKER.search(view, position)
         if found is None:
             raise InvalidRequest("the JPEG is truncated: it ends inside its header")
         position = found.end()
         marker = view[position - 1]
         if marker == _EOI:
             raise InvalidRequest("the JPEG is damaged: it ends before its first scan")
+        if marker == _SOI:
+            raise InvalidRequest("the JPEG is damaged: it begins twice")
         if marker not in _STANDALONE:
             (length,) = struct.unpack_from(">H", view, position)
             yield marker, position + 2, position + length
