@@ -4,8 +4,8 @@ python benchmarks/pixels.py --images FOLDER… [--store MODEL_STORE]
 
 Every picture is cut and scaled to several sizes and encoded as JPEG (quality 90, 4:2:0). Each way decodes each file for
 EfficientNet-Lite0's input; the reference is Pillow's full decode, its resize and torchvision's crop. `OpenCV` is what
-Shoal did before: the smallest DCT scale that is large enough, and an area average. All times of a size come from one
-loop, one core, ways in turn; the median.
+Shoal did before: the smallest DCT scale that is large enough, and an area average. All times are CPU time of one thread
+and come from one loop for each size, ways in turn: the best of five of each file, the median of the files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import thread_time
 from typing import TYPE_CHECKING
 
 import cv2
@@ -186,11 +186,14 @@ def _likeness(
 def _costs(filter_: ResizeFilter, width: int, named: dict[str, Way], files: Sequence[bytes]) -> str:
     times: dict[str, list[float]] = {name: [] for name in named}
     for data in files[:8]:
+        tried: dict[str, list[float]] = {name: [] for name in named}
         for _ in range(ROUNDS):
             for name, way in named.items():
-                started = perf_counter()
+                started = thread_time()
                 way(data)
-                times[name].append(perf_counter() - started)
+                tried[name].append(thread_time() - started)
+        for name, own in tried.items():
+            times[name].append(min(own))
     base = median(times["OpenCV"])
     cells = [f"{median(own) * 1000:.2f} ({median(own) / base:.2f})" for own in times.values()]
     return f"| {filter_}, {width} | " + " | ".join(cells) + " |"

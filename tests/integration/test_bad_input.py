@@ -44,7 +44,7 @@ PICTURES = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250), "grey
 
 BAD_PICTURES = {
     "empty": (b"", "is empty"),
-    "truncated": (JPEG[: len(JPEG) // 2], "truncated or damaged"),
+    "truncated": (JPEG[: len(JPEG) // 2], "the JPEG is truncated"),
     "cut in its header": (JPEG[:20], "ends inside its header"),
     "random bytes": (random.Random(0).randbytes(10_000), "expected a JPEG, PNG or WebP"),
     "a text": (b"Dear all,\nplease find the picture attached.\n", "expected a JPEG, PNG or WebP"),

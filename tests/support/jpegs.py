@@ -131,6 +131,16 @@ class Jpeg:
         return segment(0xDA, head) + bits.done()
 
 
+def flat_lossless(width: int, height: int, channels: int) -> bytes:
+    """Grey without a DCT, T.81 annex H: no sample differs from its left neighbour, which takes a bit each."""
+    components = [bytes([1 + index]) for index in range(channels)]
+    frame = struct.pack(">BHHB", 8, height, width, channels) + b"".join(own + b"\x11\0" for own in components)
+    scan = bytes([channels]) + b"".join(own + b"\0" for own in components) + b"\1\0\0"
+    table = bytes([0, 1, *[0] * 15, 0])
+    header = segment(0xC3, frame) + segment(0xC4, table) + segment(0xDA, scan)
+    return b"\xff\xd8" + header + bytes(width * height * channels // 8 + 1) + b"\xff\xd9"
+
+
 def _codes(table: tuple[bytes, bytes]) -> dict[int, tuple[int, int]]:
     found, code, symbols = {}, 0, iter(table[1])
     for length, count in enumerate(table[0], 1):

@@ -54,9 +54,13 @@ _MAX_BLOCKS: Final = 10
 """T.81 B.2.3: in the smallest unit of a scan of several components."""
 _PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_WITH_DCT: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_SOI: Final = 0xD8
+_SEGMENT_START: Final = 4
+"""Bytes of a marker and its length."""
 _STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 _NEXT_MARKER: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
-_MARKER_START: Final = re.compile(rb"\xff+[^\x00\xff]", re.DOTALL)
+_ANY_MARKER: Final = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
 
 
 class ImageFormat(StrEnum):
@@ -92,6 +96,11 @@ class ImageHeader:
     """A JPEG's frame marker, 0xC0 to 0xCF: how it is coded (ITU-T T.81, table B.1)."""
     doubt: str = ""
     """Why a JPEG of this kind may not be decodable, should it turn out so."""
+
+    @property
+    def has_dct(self) -> bool:
+        """Whether it is a JPEG that can be decoded at a smaller size; a lossless one can't."""
+        return self.coding in _WITH_DCT
 
     @property
     def transposed(self) -> bool:
@@ -148,16 +157,15 @@ def _check(header: ImageHeader, max_pixels: int, max_scans: int) -> None:
 
 
 def without_metadata(data: Buffer) -> bytes:
-    """A JPEG without the segments that don't change its pixels, so that nobody parses them."""
+    """A JPEG without the segments that don't change its pixels and the junk between them: less to walk for others."""
     view = memoryview(data).cast("B")
-    kept, done = [], 0
+    kept = [view[:2]]
     for marker, start, end in _segments(view):
-        if marker in _METADATA:
-            kept.append(view[done : start - 4])
-            done = end
-        elif marker == _SOS:
-            break
-    return b"".join([*kept, view[done:]])
+        if marker == _SOS:
+            return b"".join([*kept, view[start - _SEGMENT_START :]])
+        if marker not in _METADATA:
+            kept.append(view[start - _SEGMENT_START : max(start, end)])
+    raise InvalidRequest("the JPEG is damaged: too many segments before its first scan")
 
 
 class _Frame(NamedTuple):
@@ -175,10 +183,10 @@ def _read_jpeg(view: memoryview, max_scans: int) -> ImageHeader:
     for marker, start, end in _segments(view):
         if marker in _FRAMES:
             frame = _read_frame(view, marker, start)
-        elif marker == _APP1 and view[start : start + 6] == b"Exif\0\0":
+        elif marker == _APP1 and bytes(view[start : start + 6]) == b"Exif\0\0":
             # One file in several segments, each with the preamble: Exif 2.32 knows one only, writers do not.
             exif.append(bytes(view[start + 6 : end]))
-        elif marker == _APP1 and view[start : start + len(_XMP)] == _XMP:
+        elif marker == _APP1 and bytes(view[start : start + len(_XMP)]) == _XMP:
             xmp = bytes(view[start + len(_XMP) : end])
         elif marker == _SOS:
             if frame is None:
@@ -195,13 +203,15 @@ def _segments(view: memoryview) -> Iterator[tuple[int, int, int]]:
     """Marker, start and end of the payload of each segment before the entropy-coded data, junk between them skipped."""
     position = 2
     for _ in range(_MAX_SEGMENTS):
-        found = _MARKER_START.search(view, position)
+        found = _ANY_MARKER.search(view, position)
         if found is None:
             raise InvalidRequest("the JPEG is truncated: it ends inside its header")
         position = found.end()
         marker = view[position - 1]
         if marker == _EOI:
             raise InvalidRequest("the JPEG is damaged: it ends before its first scan")
+        if marker == _SOI:
+            raise InvalidRequest("the JPEG is damaged: it begins twice")
         if marker not in _STANDALONE:
             (length,) = struct.unpack_from(">H", view, position)
             yield marker, position + 2, position + length
@@ -211,7 +221,7 @@ def _segments(view: memoryview) -> Iterator[tuple[int, int, int]]:
 def _read_frame(view: memoryview, marker: int, start: int) -> _Frame:
     bits, height, width, channels = struct.unpack_from(">BHHB", view, start)
     if bits != _BITS:
-        raise InvalidRequest(f"a JPEG of {bits} bits a sample can't be read, only one of 8; most are")
+        raise InvalidRequest(f"a JPEG of {bits} bits a sample can't be read; save it with 8")
     if height == 0 < width:
         raise InvalidRequest("a JPEG that tells its height after its first scan (DNL) can't be read")
     sampling = [divmod(view[start + 7 + 3 * channel], 16) for channel in range(channels)]

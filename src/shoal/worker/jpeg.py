@@ -1,8 +1,9 @@
 """From a JPEG's bytes to its pixels: what Pillow shows, as fast as libjpeg-turbo can.
 
 TurboJPEG, through simplejpeg, decodes nearly all files straight into an array. It has no names for some sampling
-factors, converts CMYK in its own way, and can't tell which of libjpeg's warnings came: in such cases the same
-libjpeg-turbo is asked through Pillow, which has an opinion on each and prints nothing.
+factors, converts CMYK in its own way, writes past its memory when a lossless file is to become smaller, and can't tell
+which of libjpeg's warnings came: in such cases the same libjpeg-turbo is asked through Pillow, which has an opinion on
+each and prints nothing.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def read_jpeg(
         InvalidRequest: it can't be decoded, or not as strictly as that.
     """
     fault = ""
-    if header.channels != _CMYK:
+    scale = scale if header.has_dct else 1
+    if header.channels != _CMYK and header.has_dct:
         # simplejpeg takes the smallest scale that keeps these; with 1 / scale exactly, that is the one we chose.
         least = {"min_width": -(-header.width // scale), "min_height": -(-header.height // scale)} if scale > 1 else {}
         try:

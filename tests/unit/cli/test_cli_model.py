@@ -45,12 +45,13 @@ def test_add_a_file_with_all_it_needs(store: Path, file: Path) -> None:
         "add", file, "--name", "colours", "--task", "classification", "--size", "24x32",
         "--mean", "1,2,3", "--std", "4", "--resize", "crop", "--labels", file.with_name("names"),
         "--max-batch-size", "16", "--instances", "3",
-        "--max-queue-delay-microseconds", "0",
+        "--max-queue-delay-microseconds", "0", "--resize-filter", "bicubic",
     )  # fmt: skip
     assert result.exit_code == 0
     assert result.output.startswith("added colours version 1: classification, uint8 24x32x3, 4 labels, batches of 16")
     model = read_model(store, "colours")
     assert (model.height, model.width, model.labels, model.resize_shorter_side) == (24, 32, COLOURS, 37)
+    assert model.resize_filter == "bicubic"
     assert (model.batching.max_queue_delay_microseconds, model.batching.instance_count) == (0, 3)
 
 

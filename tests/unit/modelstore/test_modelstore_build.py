@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError
 from shoal.modelstore.build import add_model, add_onnx
-from shoal.modelstore.config import ModelConfig, Resize, Task, Tensor
+from shoal.modelstore.config import ModelConfig, Resize, ResizeFilter, Task, Tensor
 from shoal.modelstore.fault import Report
 from shoal.modelstore.reader import inspect
 from shoal.modelstore.recipe import Recipe
@@ -158,6 +158,7 @@ CONFIGS = st.builds(
     labels=st.lists(LABEL, max_size=3).map(tuple),
     resize=st.just(Resize.CROP),
     resize_shorter_side=st.integers(48, 500),
+    resize_filter=st.sampled_from(ResizeFilter),
     head=st.just("db"),
     head_parameters=st.fixed_dictionaries({}, optional={"box_threshold": st.floats(0, 1), "unclip_ratio": NUMBER}),
 )

@@ -6,7 +6,7 @@ import pytest
 
 from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError, NotFound
-from shoal.modelstore.config import Resize, Task, Tensor
+from shoal.modelstore.config import Resize, ResizeFilter, Task, Tensor
 from shoal.modelstore.repository import names, read_model, scan
 from support.tiny_models import BATCHING, add_tiny_classifier, add_tiny_detector
 
@@ -57,7 +57,7 @@ def test_a_plain_triton_repository_with_all_settings(tmp_path: Path) -> None:
     )
     for key, value in {
         "shoal.resize": "crop", "shoal.resize_shorter_side": "36", "shoal.mean": "1, 2, 3", "shoal.std": "4",
-        "shoal.head": "probabilities",
+        "shoal.head": "probabilities", "shoal.resize_filter": "bicubic",
     }.items():  # fmt: skip
         text += parameter(key, value)
     write(tmp_path, text)
@@ -65,6 +65,7 @@ def test_a_plain_triton_repository_with_all_settings(tmp_path: Path) -> None:
     assert model.batching == BatchingSettings(8, (4, 8), 100, 64, 5000, 3)
     assert (model.task, model.head) == (Task.CLASSIFICATION, "probabilities")
     assert (model.resize, model.resize_shorter_side) == (Resize.CROP, 36)
+    assert model.resize_filter is ResizeFilter.BICUBIC
     assert (model.mean, model.std) == ((1.0, 2.0, 3.0), (4.0, 4.0, 4.0))
     assert (model.height, model.width, model.channels_last) == (24, 32, False)
 
@@ -73,6 +74,7 @@ def test_defaults(tmp_path: Path) -> None:
     write(tmp_path, MINIMAL)
     model = read_model(tmp_path, "m")
     assert (model.head, model.resize, model.batching) == ("softmax", Resize.STRETCH, BatchingSettings(8))
+    assert model.resize_filter is ResizeFilter.BILINEAR
 
 
 @pytest.mark.parametrize("head", ["argmax", "class_map", "sigmoid", "foreground"])
@@ -166,6 +168,7 @@ def test_each_fault_names_file_and_field(tmp_path: Path, change: tuple[str, str]
         (parameter("shoal.resize", "crop"), "resize_shorter_side.* missing"),
         (parameter("shoal.resize", "crop") + parameter("shoal.resize_shorter_side", "31"), "is 31; .* 32 or more"),
         (parameter("shoal.resize", "zoom"), "'zoom' is unknown; known: crop, stretch, letterbox"),
+        (parameter("shoal.resize_filter", "cubic"), "'cubic' is unknown; did you mean 'bicubic'"),
         (parameter("shoal.mean", "1 2"), "expected one number, or three"),
         (parameter("shoal.std", "1 0 1"), "must be positive"),
         (parameter("shoal.head", "db"), "'db' is unknown"),

@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from shoal.modelstore import efficientnet, ppocr
-from shoal.modelstore.config import Resize
+from shoal.modelstore.config import Resize, ResizeFilter
 from shoal.modelstore.published import PUBLISHED
 from shoal.modelstore.wrap import wrap
 
@@ -75,7 +75,7 @@ def test_efficientnets_recipe() -> None:
     recipe = efficientnet.recipe()
     assert len(recipe.labels) == len(set(recipe.labels)) == 1000
     assert (recipe.labels[285], recipe.labels[967]) == ("Egyptian cat", "espresso")
-    assert (recipe.resize, recipe.resize_shorter_side) == (Resize.CROP, 256)
+    assert (recipe.resize, recipe.resize_shorter_side, recipe.resize_filter) == (Resize.CROP, 256, ResizeFilter.BICUBIC)
     white = (255 - recipe.mean[0]) / recipe.std[0]
     assert white == pytest.approx((1 - 0.498) / 0.502)
 

@@ -217,10 +217,22 @@ def test_a_png_of_chunks_alone_is_not_walked_to_its_end() -> None:
     assert read(png_with(chunk(b"eXIf", SIX), flood)).orientation == 6
 
 
+@pytest.mark.parametrize("junk", [b"\xff", b"\0", b"\xff\0", b"\xff\xff\0"])
+def test_junk_between_segments_is_passed_in_one_go(junk: bytes) -> None:
+    data = encode(quadrants())
+    long = junk * (2**21 // len(junk))
+    assert read(data[:20] + long + data[20:]) == read(data)
+    with pytest.raises(InvalidRequest, match="truncated"):
+        read(data[:20] + long)
+
+
 def test_metadata_are_cut_out_and_nothing_else() -> None:
     plain = encode(quadrants())
     told = plain[:2] + segment(b"Exif\0\0" + SIX) + b"\xff\xfe\0\x05abc" + segment(ADOBE + XMP) + plain[2:]
     assert without_metadata(told) == plain
     assert without_metadata(plain) == plain
+    assert without_metadata(plain[:20] + bytes(2**20) + b"\xff\xff" + plain[20:]) == plain
+    empty = plain[:20] + b"\xff\xe5\0\0\xff\xdd\0\0" + plain[20:]  # lengths that count not even themselves
+    assert without_metadata(empty) == plain[:20] + b"\xff\xdd\0\0" + plain[20:]
     cmyk = encode(quadrants().convert("CMYK"))  # whose inks Adobe's segment tells the meaning of
     assert without_metadata(cmyk) == cmyk

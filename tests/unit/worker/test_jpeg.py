@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import re
@@ -13,11 +14,11 @@ from PIL import Image
 
 from shoal.errors import InvalidRequest
 from shoal.worker.decode import Decoder
-from support.jpegs import JFIF, Jpeg, adobe, segment, ycc
+from support.jpegs import JFIF, Jpeg, adobe, flat_lossless, segment, ycc
 from support.pictures import QUADRANT_COLOURS, config, encode, quadrants
 
 if TYPE_CHECKING:
-    from shoal.spec import JpegStrictness
+    from shoal.spec import Decoding, JpegStrictness
 
 Pixels = np.ndarray[Any, Any]
 SIZE = (64, 48)
@@ -55,7 +56,31 @@ RESTARTS = file(restart=1)
 PROGRESSIVE = encode(quadrants(*SIZE), progressive=True)
 SCANS = re.split(rb"(?=\xff\xda)", PROGRESSIVE)
 
+SMALL = {
+    "arithmetic coding": (
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAA0JCgsKCA0LCgsODg0PEyAVExISEyccHhcgLikxMC4pLSwzOko+MzZGNywtQFdBRkxOUlNSMj5a"
+        "YVpQYEpRUk//2wBDAQ4ODhMREyYVFSZPNS01T09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT0//yQAR"
+        "CAAQABADAREAAhEBAxEB/8wACgAQEAUBEBEF/9oADAMBAAIRAxEAPwD/ACHiUuia5EbfJ9oBdn5wOzuRrubA/9k="
+    ),
+    "arithmetic coding, progressive": (
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAA0JCgsKCA0LCgsODg0PEyAVExISEyccHhcgLikxMC4pLSwzOko+MzZGNywtQFdBRkxOUlNSMj5a"
+        "YVpQYEpRUk//2wBDAQ4ODhMREyYVFSZPNS01T09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT0//ygAR"
+        "CAAQABADAREAAhEBAxEB/8wABgAQARD/2gAMAwEAAhADEAAAAf5LvlXJbu+1y1cBMk1Ru/YrSP/MAAQQBf/aAAgBAQABBQLA/8wABBEF/9oA"
+        "CAEDAQE/AcD/zAAEEQX/2gAIAQIBAT8BwP/MAAQQBf/aAAgBAQAGPwLA/8wABBAF/9oACAEBAAE/IcD/2gAMAwEAAgADAAAAEBJA/8wABBEF"
+        "/9oACAEDAQE/EMD/zAAEEQX/2gAIAQIBAT8QwP/MAAQQBf/aAAgBAQABPxDA/9k="
+    ),
+    "lossless": (
+        "/9j/7gAOQWRvYmUAZAAAAAAA/8MAEQgACAAIA1IRAEcRAEIRAP/EABYAAQEBAAAAAAAAAAAAAAAAAAAIB//aAAwDUgBHAEIAAQAA3+f5/AEA"
+        "X+AAAEAX+AAAEAX+AAAEAX+AEAL/AABf9/wAAAAL/v8AgAAAAX/f8AAAAC/7/gAAf//Z"
+    ),
+    "lossless, grey": (
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/wwALCAAIAAgBAREA/8QAFgABAQEAAAAAAAAAAAAAAAAAAAgH/9oACAEBAAEAAN/EAAIAAQAAgAQAL/AX"
+        "+Av8Bf4//9k="
+    ),
+}
+"""``quadrants`` of 16 and of 8 pixels, written with libjpeg-turbo's ``arith_code`` and ``jpeg_enable_lossless``."""
 VALID = {
+    **{name: base64.b64decode(text) for name, text in SMALL.items()},
     "4:1:1": file(sampling=[(4, 1), (1, 1), (1, 1)]),
     "4:1:0": file(sampling=[(4, 2), (1, 1), (1, 1)]),
     "4:4:0": file(sampling=[(1, 2), (1, 1), (1, 1)]),
@@ -107,9 +132,11 @@ def test_valid_files_are_shown_as_pillow_shows_them(name: str, strictness: JpegS
     assert np.array_equal(decode(VALID[name], strictness), as_pillow(VALID[name]))
 
 
-@pytest.mark.parametrize("name", [name for name in VALID if not name.startswith(("CMYK w", "grey"))])
+@pytest.mark.parametrize("name", [name for name in VALID if not re.search("CMYK w|grey", name)])
 def test_the_encoder_of_these_tests_writes_what_it_means(name: str) -> None:
-    middles = as_pillow(VALID[name])[12::24, 16::32].reshape(-1, 3)
+    shown = as_pillow(VALID[name])
+    height, width = shown.shape[:2]
+    middles = shown[height // 4 :: height // 2, width // 4 :: width // 2].reshape(-1, 3)
     np.testing.assert_allclose(middles, QUADRANT_COLOURS, atol=12)
 
 
@@ -142,6 +169,19 @@ def test_a_large_file_with_a_warning_is_reduced_as_well() -> None:
     decoder.decode(data, wanted)
     decoder.decode(data[:-2] + b"\x55" * 700 + b"\xff\xd9", out)
     assert np.array_equal(out, wanted)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("decoding", ["exact", "fast"])
+def test_a_lossless_file_is_never_reduced_in_the_decoder(channels: int, decoding: Decoding) -> None:
+    """TurboJPEG writes past its memory if asked to."""
+    data = flat_lossless(1600, 1200, channels)
+    wanted = as_pillow(data)[0, 0]
+    out = np.zeros((100, 100, 3), np.uint8)
+    for _ in range(3):
+        Decoder(config(100, 100), max_pixels=10**7, max_scans=64, decoding=decoding).decode(data, out)
+        assert (out == wanted).all()
+        assert wanted.tolist() == [128] * 3
 
 
 @pytest.mark.parametrize(("data", "cause"), [
