@@ -141,7 +141,7 @@ async def _serve_in_grpcio(options: BatcherOptions, stop: asyncio.Event) -> int:
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_metadata_size", TRUSTED_HEADERS_BYTES),
-        ("grpc.http2.max_ping_strikes", 0),  # the router pings to see whether we hang
+        *rpc.BEHIND_THE_ROUTER,
     ]
     server = grpc.aio.server(options=settings)
     server.add_generic_rpc_handlers((GenericHandler(batcher),))

@@ -69,7 +69,7 @@ class Host:
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
-            ("grpc.http2.max_ping_strikes", 0),  # the load balancer pings to see whether we hang
+            *rpc.BEHIND_THE_ROUTER,
         ]
         if math.isfinite(self._connection_seconds):
             options.append(("grpc.max_connection_age_ms", int(self._connection_seconds * 1000)))
