@@ -290,7 +290,7 @@ class BatcherPods(ReplicatedPods):
     """Of each pod."""
     leave_seconds: GraceSeconds = 40
     """How long a pod that is to end still takes calls: until every router knows that it leaves. The cluster's DNS may
-    hold the old answer for 30 s, and routers ask every 5 s."""
+    hold the old answer for 30 s, and routers ask every second."""
     termination_grace_seconds: GraceSeconds = 75
     """``leave_seconds``, 30 s for calls in flight, and some to spare."""
     service_account: ServiceAccount = ServiceAccount()

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 MAX_REPLY_BYTES = 16 * 2**20
 """Of one answer: what clients take. Only a mask can come near it."""
+BEHIND_THE_ROUTER = (
+    ("grpc.http2.max_ping_strikes", 0),  # Envoy pings to see whether we hang
+    # Over a thousand calls that Python hasn't seen yet are ended by chance, whoever's they are: what bounds callers is
+    # before.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 100_000),
+)
+"""Options of a server whose connections are all callers'."""
 STATUS = {status.value[0]: status for status in grpc.StatusCode}
 """grpcio's status for a ``shoal.errors.Code``."""
 

@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
 from shoal import keys
+from shoal.batching.v1 import batching_pb2
 from shoal.envoy_admin import EnvoyAdmin, admin_socket
 from shoal.errors import ConfigurationError
 from shoal.home import Home
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 CLASSIFY = "/shoal.v1.Inference/Classify"
 COMPUTE = "/shoal.batching.v1.Batching/Compute"
+SERVED = "/shoal.batching.v1.Batching/Served"
 PATIENCE = 15.0  # seconds after which a test has failed
 OPTIONS = [
     ("grpc.enable_http_proxy", 0),
@@ -59,8 +61,15 @@ class Echo(grpc.GenericRpcHandler):
     name: str
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
+    serves: list[str] | None = None
+    """What it says to those who ask a worker. None: it is older than the question."""
+
+    async def served(self, *_: object) -> bytes:
+        return batching_pb2.ServedReply(ready=True, models=self.serves).SerializeToString()
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
+        if details.method == SERVED and self.serves is not None:
+            return grpc.unary_unary_rpc_method_handler(self.served)
         if details.method == COMPUTE:
             return grpc.stream_stream_rpc_method_handler(self.stream)
         if details.method.startswith("/shoal.v1.") or "Reflection" in details.method:
@@ -247,6 +256,20 @@ async def test_a_new_model_is_routed_without_a_restart(rig: Rig) -> None:
     await rig.until("OK", rig.alice.key, "resnet-50")
     async with asyncio.timeout(PATIENCE):
         assert (await rig.open_stream("resnet-50"))[0] == "worker-0"
+
+
+async def test_a_model_that_no_worker_serves_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shoal.router.served.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("shoal.router.keeper.POLL_SECONDS", 0.05)
+    async with running(tmp_path) as rig:
+        assert await rig.code(rig.alice.key) == "OK"  # nobody knows
+        rig.workers[0].echo.serves = ["resnet"]
+        await rig.until("UNAVAILABLE", rig.alice.key)
+        assert (await rig.call(rig.alice.key))[1].startswith("no worker serves model 'yolo', though it is there")
+        rig.workers[0].echo.serves = ["resnet", "yolo"]
+        await rig.until("OK", rig.alice.key)
 
 
 async def test_a_key_has_its_own_rate_limit(rig: Rig) -> None:

@@ -163,12 +163,13 @@ async def _ask(session: aiohttp.ClientSession, path: str) -> int:
 async def _serve_in_grpcio(options: BatcherOptions, stop: asyncio.Event) -> int:
     batcher = make_batcher()
     limit = options.orders.max_message_bytes + _OVERHEAD_BYTES
-    options = [
+    settings = [
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_metadata_size", TRUSTED_HEADERS_BYTES),
+        *rpc.BEHIND_THE_ROUTER,
     ]
-    server = grpc.aio.server(options=options)
+    server = grpc.aio.server(options=settings)
     server.add_generic_rpc_handlers((GenericHandler(batcher),))
     rpc.listen(server, options.listen)
     await server.start()

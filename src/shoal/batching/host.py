@@ -69,8 +69,8 @@ class Host:
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
-            ("grpc.http2.max_ping_strikes", 0),  # the load balancer pings to see whether we hang
-            ("grpc.keepalive_time_ms", 20_000),  # and we see whether it, or a batcher, does: its permits come back
+            *rpc.BEHIND_THE_ROUTER,
+            ("grpc.keepalive_time_ms", 20_000),  # we see whether the load balancer, or a batcher, hangs: its permits come back
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
         ]

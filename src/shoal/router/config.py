@@ -37,6 +37,7 @@ from shoal.router.tls import secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from shoal.keys import KeyRing
@@ -66,7 +67,13 @@ A name itself must not end like a group of statistics, such as ``.http2``.
 
 
 def render(
-    service: Service, topology: Topology, keys: KeyRing, models: Iterable[str], *, folder: Path
+    service: Service,
+    topology: Topology,
+    keys: KeyRing,
+    models: Iterable[str],
+    *,
+    folder: Path,
+    unserved: AbstractSet[str] = frozenset(),
 ) -> dict[str, str]:
     """The configuration's files: name to text.
 
@@ -76,6 +83,7 @@ def render(
         keys: Who may call. Their secrets are in ``rds-public.json``.
         models: The names in the model store; those that no pool serves are left out.
         folder: Where the files will lie; an absolute path.
+        unserved: Those of the models that no worker serves, so that calls for them are refused.
     """
     served = sorted(model for model in models if service.pool_of(model) is not None)
     public = public_listener(topology.public, service.router, str(folder / PUBLIC_ROUTES), str(folder / SECRETS))
@@ -89,7 +97,7 @@ def render(
         CLUSTERS: _resources(*clusters(service, topology, admin_socket(folder))),
         LISTENERS: _resources(public, balancer, health, *metrics, *uploads),
         SECRETS: _resources(*secrets),
-        PUBLIC_ROUTES: _resources(public_routes(service, topology, keys, served)),
+        PUBLIC_ROUTES: _resources(public_routes(service, topology, keys, served, unserved)),
         BALANCER_ROUTES: _resources(balancer_routes(service, served)),
     }
 

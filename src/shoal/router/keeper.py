@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from shoal import private, spec
@@ -13,8 +14,10 @@ from shoal.errors import ConfigurationError
 from shoal.keys import load_keys
 from shoal.router import certificate, config
 from shoal.router.models import Folder
+from shoal.router.served import POLL_SECONDS, Unserved, served
 from shoal.topology import Topology
 from shoal.watch import changes
+from shoal.worker.peers import proven
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,6 +80,7 @@ class Keeper:
         tls = self.service.value.router.tls
         self.certificate = Input(lambda: certificate.check(self.service.value.router.tls))
         store = self.service.value.model_store
+        self._unserved = Unserved()
         self._names = models or Folder(home.model_store(self.service.value), store.poll_seconds)
         self.models = Input(lambda: sorted(self._names.names(self.service.value) | self.service.value.elsewhere))
         files = [service_file, topology_file, keys_file, *(certificate.Files.of(tls) if tls else ())]
@@ -89,7 +93,8 @@ class Keeper:
 
     def files(self, folder: Path) -> dict[str, str]:
         """What the files should be if they lie in ``folder``: name to text."""
-        return config.render(self.service.value, self.topology.value, self.keys.value, self.models.value, folder=folder)
+        inputs = (self.service.value, self.topology.value, self.keys.value, self.models.value)
+        return config.render(*inputs, folder=folder, unserved=self._unserved.names(monotonic()))
 
     async def run(self) -> None:
         """Renders after every change, until it is cancelled."""
@@ -97,10 +102,25 @@ class Keeper:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_notify(changed, self._folders))
             tasks.create_task(self._names.follow(changed.set))
+            tasks.create_task(self._follow_workers(changed.set))
             while True:
                 await changed.wait()
                 changed.clear()
                 self._refresh()
+
+    async def _follow_workers(self, changed: Callable[[], None]) -> None:
+        """Asks workers now and then what they serve."""
+        known: frozenset[str] = frozenset()
+        while True:
+            answers = await served(self.topology.value.pools, proven)
+            now = monotonic()
+            self._unserved.update(self.service.value, self.models.value, answers, now)
+            if (names := self._unserved.names(now)) != known:
+                if new := names - known:
+                    _log.warning("no worker serves %s: calls are refused until one does", ", ".join(sorted(new)))
+                known = names
+                changed()
+            await asyncio.sleep(POLL_SECONDS)
 
     def _refresh(self) -> None:
         for source in (self.service, self.topology, self.keys, self.certificate, self.models):

@@ -14,6 +14,7 @@ from shoal.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
     from shoal.keys import Key, KeyRing
     from shoal.spec import Router, Service
@@ -61,7 +62,9 @@ _NO_LIMIT: Json = {"max_tokens": 2**32 - 1, "tokens_per_fill": 2**32 - 1, "fill_
 _SMALLEST_REFILL_SECONDS = 0.05  # Envoy refuses a shorter interval
 
 
-def public_routes(service: Service, topology: Topology, keys: KeyRing, models: Sequence[str]) -> Json:
+def public_routes(
+    service: Service, topology: Topology, keys: KeyRing, models: Sequence[str], unserved: AbstractSet[str] = frozenset()
+) -> Json:
     """The route configuration of the public listener: what is served, by its exact name, and refusals of the rest.
 
     The API key is checked on every route but health, the catch-all routes too, so that a caller without a key learns
@@ -74,7 +77,12 @@ def public_routes(service: Service, topology: Topology, keys: KeyRing, models: S
             _watch(),
             *_not_grpc(),
             _no_such_method(_INFERENCE, *_METHODS),
-            *(_inference(service.router, topology.batcher_of(model), model, keys) for model in models),
+            *(_unserved(model, keys) for model in models if model in unserved),
+            *(
+                _inference(service.router, topology.batcher_of(model), model, keys)
+                for model in models
+                if model not in unserved
+            ),
             *_model_missing(_INFERENCE),
             _upload(service.router),
             _no_such_method(_UPLOADS, "Create"),
@@ -138,6 +146,15 @@ def _inference(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
     return {
         "match": _match(_INFERENCE, model),
         "route": _deadlined(router, cluster),
+        "typed_per_filter_config": _permissions(model, keys),
+    }
+
+
+def _unserved(model: str, keys: KeyRing) -> Json:
+    """Nobody answers, so nobody has to wait. It may be served soon: trying again may help."""
+    text = f"no worker serves model '{REQUESTED_MODEL}', though it is there: 'shoal status' and workers' logs say why"
+    return {
+        **_refusal(_match(_INFERENCE, model), Code.UNAVAILABLE, text),
         "typed_per_filter_config": _permissions(model, keys),
     }
 

@@ -331,3 +331,17 @@ def test_uploads_are_bounded_where_the_store_is_ours() -> None:
     (virtual_host,) = door["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
     (taken,) = (route for route in virtual_host["routes"] if "route" in route)
     assert taken["match"]["headers"] == [{"name": "content-length", "range_match": {"start": 0, "end": 1001}}]
+
+
+def test_a_model_that_no_worker_serves_is_refused_and_still_balanced() -> None:
+    files = {
+        name: json.loads(text)
+        for name, text in config.render(
+            Service(), topology(), KeyRing([ALICE, BOB]), MODELS, folder=FOLDER, unserved=frozenset({"yolo", "gone"})
+        ).items()
+    }
+    refused = by_model(files)["yolo"]
+    assert refuses(refused) == "14"
+    assert auth(refused)["allowed_clients"] == ["alice-1"], "who may not call it learns no more than that"
+    assert by_model(files)["resnet-50"]["route"]["cluster"] == "batcher/shared"
+    assert "yolo" in by_model(files, config.BALANCER_ROUTES)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from shoal.router.served import PATIENCE_SECONDS, Unserved, served
+from shoal.spec import Pool, Service
+from shoal.topology import Endpoint
+
+SERVICE = Service(pools={"a": Pool(models=["yolo*"]), "b": Pool(models=["*"])})
+MODELS = ("yolo-1", "yolo-2", "resnet")
+HERE, THERE = Endpoint("127.0.0.1", 1), Endpoint("127.0.0.1", 2)
+
+
+def after(*answers: dict[str, frozenset[str] | None], step: float = PATIENCE_SECONDS) -> frozenset[str]:
+    """What is refused at the last of some answers, ``step`` apart."""
+    unserved = Unserved()
+    for number, answer in enumerate(answers):
+        unserved.update(SERVICE, MODELS, answer, now=number * step)
+    return unserved.names((len(answers) - 1) * step)
+
+
+def test_what_no_ready_worker_of_its_pool_serves_is_refused_after_a_while() -> None:
+    answer = {"a": frozenset({"yolo-1"}), "b": frozenset({"yolo-2", "resnet"})}
+    assert after(answer) == frozenset()
+    assert after(answer, answer, step=PATIENCE_SECONDS / 2) == frozenset()
+    assert after(answer, answer) == {"yolo-2"}, "another pool's workers don't count"
+
+
+def test_what_nobody_knows_is_routed() -> None:
+    assert after({"a": None, "b": None}, {"a": None, "b": None}) == frozenset()
+    assert after({}, {}) == frozenset()
+
+
+def test_once_served_the_patience_begins_anew() -> None:
+    without, having = {"a": frozenset({"yolo-1"})}, {"a": frozenset({"yolo-1", "yolo-2"})}
+    assert after(without, without, having) == frozenset()
+    assert after(without, without, having, without) == frozenset()
+    assert after(without, without, {"a": None}, without) == frozenset()
+
+
+async def test_one_worker_of_a_pool_that_serves_it_is_enough() -> None:
+    replies = {HERE: frozenset({"yolo-1"}), THERE: frozenset({"yolo-2"})}
+
+    async def ask(host: Endpoint) -> frozenset[str] | None:
+        return replies.get(host)
+
+    elsewhere = Endpoint("127.0.0.1", 3)
+    answers = await served({"a": [HERE, THERE, elsewhere], "b": [elsewhere], "c": []}, ask)
+    assert answers == {"a": {"yolo-1", "yolo-2"}, "b": None, "c": None}
