@@ -158,7 +158,7 @@ class Application:
         except TimeoutError:
             log.say("slow", "a caller couldn't be asked within %g s whether it is still there", ASK_SECONDS)
         except Exception as error:
-            log.say(type(error), "a caller couldn't be asked whether it is still there", error=error)
+            log.say(type(error).__name__, "a caller couldn't be asked whether it is still there", error=error)
         return False
 
     def _operate(self, path: str, headers: Headers) -> tuple[int, bytes]:

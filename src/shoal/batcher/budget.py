@@ -11,10 +11,10 @@ REQUEST_BYTES = 1024
 
 
 class Budget:
-    """Nobody gets more than what is left free: one owner at most a half of all, each of two a third, and so on.
+    """Nobody gets more than what is left free afterwards: one alone has at most a half, each of two in turn a third.
 
-    So room is left for whoever comes next, whatever the others do (Choudhury and Hahne, "Dynamic queue length
-    thresholds", 1998, with a factor of 1).
+    So half of what is left is there for whoever comes next, whatever the others do (Choudhury and Hahne, "Dynamic queue
+    length thresholds", 1998, with a factor of 1).
     """
 
     def __init__(self, limit: int = MAX_HELD_BYTES) -> None:

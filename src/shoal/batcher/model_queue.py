@@ -195,6 +195,8 @@ class ModelQueue:
         """A stream is over, well or not."""
         self._streams.discard(stream)
         broken, unbegun = (self._take_back(requests) for requests in (end.broken, end.unbegun))
+        if end.broken:
+            self._leave(stream.worker)
         self._carry_out(self._policy.lost(monotonic(), stream, broken, unbegun))
         if broken or unbegun:
             self._tell_of_break(end, broken, unbegun)
@@ -208,6 +210,16 @@ class ModelQueue:
             self._maintain()
 
     # Inside.
+
+    def _leave(self, worker: str) -> None:
+        """A stream broke there: the worker may be dead, and its other permits worth nothing.
+
+        Streams that hold one and carry nothing are opened anew, so that no suspect, which has one more try, goes there.
+        """
+        for stream in self._streams:
+            if stream.state == "permitted" and stream.worker == worker:
+                self._policy.revoked(stream)
+                stream.abandon()
 
     def _take_back(self, requests: Sequence[Request]) -> list[Request]:
         """Those of a stream that is over whose callers still wait."""

@@ -189,7 +189,7 @@ class BatchStream:
             code, message, taken = await _status(call)
         except Exception as error:
             code, message, taken = Code.INTERNAL, f"the batcher failed: {type(error).__name__}", sys.maxsize
-            log.say(type(error), "a stream ended by a fault of the batcher's", error=error)
+            log.say(type(error).__name__, "a stream ended by a fault of the batcher's", error=error)
         finally:
             if writer is not None:
                 writer.cancel()

@@ -98,19 +98,19 @@ class BatchingService:
             # Another worker may have it: what no worker has, the load balancer answers with NOT_FOUND.
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"this worker doesn't serve model {model!r}")
         method = told.get("x-shoal-method", "")
-        stream: ServedStream | None = None
         try:
             handler, gate = _of_method(self._served[model], method)
-            # A batcher has a queue a method, and none of them may shut out another.
-            asker = f"{told.get('x-shoal-batcher', '')} {method}"
-            stream = ServedStream(context, handler, gate, method, asker, self._name)
-            await stream.serve()
         except InvalidRequest as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        # A batcher has a queue a method, and none of them may shut out another.
+        asker = f"{told.get('x-shoal-batcher', '')} {method}"
+        stream = ServedStream(context, handler, gate, method, asker, self._name)
+        try:
+            await stream.serve()
+        except Hung as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except Unavailable as error:
-            told_taken = stream is not None and not isinstance(error, Hung)
-            taken = ((TAKEN, str(stream.taken)),) if told_taken else ()
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error), taken)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error), ((TAKEN, str(stream.taken)),))
 
 
 def _of_method(candidates: Sequence[_Served], method: str) -> _Served:

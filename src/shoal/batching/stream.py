@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from shoal.batching.permits import DRAINING
 from shoal.batching.settings import SETTINGS, TAKES, WITHDRAWN, WORKER
@@ -46,15 +46,20 @@ class Batch(Protocol):
         """
         ...
 
+    def abandon(self) -> None:
+        """The batch is over or its batcher is gone: stops what is left of it. Called once; never raises."""
+
+
+@runtime_checkable
+class Withdrawable(Protocol):
+    """A batch that can leave out an item; one that can't runs to its end."""
+
     def withdraw(self, index: int) -> None:
         """The caller of the item ``index`` has left: its work may end, and whatever answers it is dropped.
 
-        May come at any time while the batch lives, also twice or when the item is answered. Never raises. A batch
-        without this method runs to its end.
+        The item still gets a result, say CANCELLED. May come at any time while the batch lives, also twice or when the
+        item is answered. Never raises.
         """
-
-    def abandon(self) -> None:
-        """The batch is over or its batcher is gone: stops what is left of it. Called once; never raises."""
 
 
 class Handler(Protocol):
@@ -261,8 +266,8 @@ class ServedStream:
 
 
 def _withdraw_from(batch: Batch, index: int) -> None:
-    if withdraw := getattr(batch, "withdraw", None):
-        withdraw(index)
+    if isinstance(batch, Withdrawable):
+        batch.withdraw(index)
 
 
 def _retrieve(task: asyncio.Task[object]) -> None:

@@ -112,6 +112,7 @@ def _reason(batch: BatchView) -> str:
         f"({_ms(batch.max_queue_delay_microseconds / 1e6)})",
         "deadline": "because waiting longer would have missed its tightest deadline",
         "drain": "because the batcher was draining",
+        "alone": "because a stream had broken under it before: such a request is tried again alone",
     }.get(batch.closed_because, f"because of {batch.closed_because}")
 
 

@@ -194,7 +194,7 @@ class _Lane:
             try:
                 answer.set_result(await asyncio.get_running_loop().run_in_executor(self._executor, self._work, request))
             except Exception as error:
-                log.say(type(error), "a question of an operator failed", error=error)
+                log.say(type(error).__name__, "a question of an operator failed", error=error)
                 answer.set_result(refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "failed; the log has the details"))
             await asyncio.sleep(min(REST * (perf_counter() - began), MAX_REST_SECONDS))
 

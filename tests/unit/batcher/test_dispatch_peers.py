@@ -15,7 +15,7 @@ import pytest
 from shoal.batcher import dispatch, model_queue
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.server import open_channel
-from shoal.batching.settings import SETTINGS, TAKEN, TAKES, BatchingSettings
+from shoal.batching.settings import SETTINGS, TAKEN, TAKES, WORKER, BatchingSettings
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import (
     DeadlineExceeded,
@@ -147,6 +147,36 @@ async def test_what_a_worker_began_before_it_left_is_tried_again_alone() -> None
         messages = [bytes([n]) for n in range(4)]
         assert await asyncio.gather(*(submit(batcher, message) for message in messages)) == messages
     assert sorted(batches) == [[b"\0"], [b"\1"], [b"\2", b"\3"]]
+
+
+@pytest.mark.parametrize("name", [((WORKER, "one"),), ()], ids=["named", "unnamed"])
+async def test_other_permits_of_a_worker_that_died_are_worth_nothing(name: tuple[tuple[str, str], ...]) -> None:
+    """Its streams break one after the other: who pays for the first must not be sent on the second."""
+    batches: list[list[bytes]] = []
+    died = asyncio.Event()
+
+    async def script(number: int, context: Context) -> None:
+        await context.send_initial_metadata(((SETTINGS, FOUR), *(name if number < 2 else ((WORKER, "two"),))))
+        if number >= 2:
+            await serve_batches(context, batches)
+            return
+        if await items_of_one_batch(context):
+            died.set()
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "as if the connection was reset")
+
+    async with raw_worker(script) as target, dispatcher(target) as batcher:
+        first = asyncio.ensure_future(submit(batcher, b"0", timeout=10.0))
+        (queue,) = await queues(batcher)
+        await until(lambda: len([stream for stream in queue._streams if stream.served]) == 2)
+        messages = [bytes([n]) for n in range(1, 4)]
+        answers = await asyncio.gather(first, *(submit(batcher, message, timeout=10.0) for message in messages))
+    assert died.is_set()
+    assert answers == [b"0", *messages]
+
+
+async def queues(of: Dispatcher) -> list[model_queue.ModelQueue]:
+    await until(lambda: of._queues)
+    return list(of._queues.values())
 
 
 @pytest.mark.parametrize("takes", ["withdrawn", "other,withdrawn"])

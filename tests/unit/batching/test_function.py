@@ -189,3 +189,25 @@ async def test_large_replies_come_in_several_messages(monkeypatch: pytest.Monkey
 def test_another_method_is_refused_by_name() -> None:
     with pytest.raises(InvalidRequest, match=r"Halve is not served here; there is /test\.Service/Double"):
         served(Doubler()).check("/test.Service/Halve")
+
+
+async def test_the_function_does_not_see_requests_whose_callers_have_left() -> None:
+    function = Doubler()
+    handler = served(function)
+    batch = handler.begin(METHOD)
+    for index, number in enumerate((2, 4, 6)):
+        batch.add(item(index, number))
+    for index in (1, 1, 99):
+        batch.withdraw(index)
+    found = {result.index: result for group in [group async for group in batch.finish()] for result in group}
+    assert function.batches == [[2, 6]]
+    assert {index: Code(result.code) for index, result in found.items()} == {0: Code.OK, 1: Code.CANCELLED, 2: Code.OK}
+
+
+async def test_a_batch_whose_callers_have_all_left_is_not_run() -> None:
+    function = Doubler()
+    batch = served(function).begin(METHOD)
+    batch.add(item(7, 2))
+    batch.withdraw(7)
+    assert [result.code for group in [group async for group in batch.finish()] for result in group] == [Code.CANCELLED]
+    assert function.batches == []
