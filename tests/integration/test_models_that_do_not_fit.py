@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import helper
 from PIL import Image
 
 from shoal.batching.settings import BatchingSettings
@@ -18,35 +16,19 @@ from shoal.client import AsyncClient
 from shoal.modelstore.build import add_model
 from shoal.modelstore.config import Task
 from shoal.modelstore.recipe import Recipe
-from shoal.modelstore.wrap import wrap
 from shoal.watch import changes
 from support.pictures import encode
 from support.stack import Stack, running_stack
-from support.tiny_models import COLOURS, add_tiny_classifier, classifier, model
+from support.tiny_models import COLOURS, add_mixing_classifier, add_tiny_classifier, model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import onnx
+
 BATCHING = BatchingSettings(max_batch_size=8, max_queue_delay_microseconds=20_000, instance_count=1)
-MIXING = Recipe(name="mixing", task=Task.CLASSIFICATION, labels=COLOURS, head="probabilities", batching=BATCHING)
 BOX = (8.0, 4.0, 24.0, 16.0, 0.75, 2.0)
 """x1, y1, x2, y2 in pixels of 32 x 32, score, class."""
-
-
-def mixing() -> onnx.ModelProto:
-    """The tiny classifier, with a softmax over all pictures of a batch: right for one."""
-    made = classifier()
-    made.graph.node[-1].output[0] = "own"
-    made.graph.node.extend(
-        [
-            helper.make_node("Reshape", ["own", "one row"], ["flat"]),
-            helper.make_node("Softmax", ["flat"], ["soft"], axis=1),
-            helper.make_node("Reshape", ["soft", "rows"], ["logits"]),
-        ]
-    )
-    made.graph.initializer.append(numpy_helper.from_array(np.array([1, -1]), "one row"))
-    made.graph.initializer.append(numpy_helper.from_array(np.array([-1, 4]), "rows"))
-    return made
 
 
 def end_to_end() -> onnx.ModelProto:
@@ -63,17 +45,9 @@ def end_to_end() -> onnx.ModelProto:
     return model(nodes, 32, constants, {"output0": [20, 6]})
 
 
-def put(store: Path, made: onnx.ModelProto, recipe: Recipe) -> None:
-    """Past all that ``model add`` looks at."""
-    path = add_model(store, classifier(), replace(recipe, head="softmax")).path
-    config = path.parent.parent / "config.pbtxt"
-    config.write_text(config.read_text().replace('"softmax"', f'"{recipe.head}"'))
-    path.write_bytes(wrap(made, recipe).model.SerializeToString())
-
-
 def add_models(store: Path) -> None:
     add_tiny_classifier(store)
-    put(store, mixing(), MIXING)
+    add_mixing_classifier(store, batching=BATCHING)
     recipe = Recipe(name="ends", task=Task.DETECTION, head="end_to_end", labels=COLOURS, batching=BATCHING)
     add_model(store, end_to_end(), recipe)
 
@@ -117,7 +91,8 @@ async def test_end_to_end_boxes(stack: Stack) -> None:
 
 
 async def test_what_cant_be_served_leaves_the_others_alone_and_check_finds_it(stack: Stack) -> None:
-    put(stack.home.models, mixing(), replace(MIXING, name="unfit", head="softmax"))  # a softmax twice
+    unfit = add_mixing_classifier(stack.home.models, "unfit").path.parent.parent / "config.pbtxt"
+    unfit.write_text(unfit.read_text().replace('"probabilities"', '"softmax"'))  # a softmax twice
     absurd = add_tiny_classifier(stack.home.models, "absurd").path.parent.parent / "config.pbtxt"
     absurd.write_text(absurd.read_text().replace("max_batch_size: 4", "max_batch_size: 2147483647"))
     wanted = ("model unfit is not served: ", "model absurd is not served: ")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from shoal.batching.settings import BatchingSettings
+from shoal.engine import probe
 from shoal.errors import Internal, Unavailable
-from support.tiny_models import add_tiny_classifier, add_tiny_detector
+from support.tiny_models import add_mixing_classifier, add_tiny_classifier, add_tiny_detector
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +81,20 @@ class EngineContract:
         pictures = [(RED, GREEN, BLUE)[number % 3] for number in range(60)]
         found = await asyncio.gather(*(colours(loaded, picture, RED) for picture in pictures))
         assert found == [[picture.index(255), 0] for picture in pictures]
+
+    async def test_pictures_that_would_mix_come_alone(self, engine: Engine, store: Path) -> None:
+        probed = await probe.load(engine, add_mixing_classifier(store, python_runner=True))
+        assert "changes with what is in the rest of the batch" in probed.alone_because
+        slot = await probed.model.acquire()
+        assert len(slot.input) == 1
+        probed.model.release(slot)
+        for colour in (RED, GREEN, BLUE):
+            assert await colours(probed.model, colour) == [colour.index(255)]
+
+    async def test_pictures_that_mind_their_own_business_come_together(self, engine: Engine, store: Path) -> None:
+        for config in (add_tiny_classifier(store, python_runner=True), add_tiny_detector(store, python_runner=True)):
+            probed = await probe.load(engine, config)
+            assert (probed.alone_because, probed.model.config) == ("", config)
 
     async def test_slots_are_bounded_and_reused(self, engine: Engine, store: Path) -> None:
         loaded = await engine.load(add_tiny_classifier(store, python_runner=True))  # 2 instances, 1 prefetched, 2 over

@@ -59,6 +59,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """What the next questions for the models end with, one each."""
     foreign: dict[str, Any] = field(default_factory=dict)
     """Models of somebody else, which are ready and aren't in the repository: name to configuration, or None."""
+    foreign_version: str = "1"
+    """Of all of them."""
+    classification: list[bytes] | None = None
+    """What it answers whoever asks for classes; None: those that there are."""
     answers: bool = True
     """False: outputs come back with nothing in them."""
     requests: list[Any] = field(default_factory=list)
@@ -106,7 +110,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             await context.abort(*self.index_troubles.popleft())
         answer = v2.RepositoryIndexResponse()
         for name in self.foreign:
-            answer.models.add(name=name, version="1", state="READY")
+            answer.models.add(name=name, version=self.foreign_version, state="READY")
         for folder in self.repository.iterdir():
             if reason := self.failed.get(folder.name):
                 answer.models.add(name=folder.name, version="1", state="UNAVAILABLE", reason=reason)
@@ -198,7 +202,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     def _add(self, answer: Any, model: Running, wanted: Any, value: np.ndarray) -> None:
         if wanted.parameters["classification"].int64_param:
             answer.outputs.add(name=wanted.name, datatype="BYTES", shape=value.shape)
-            answer.raw_output_contents.append(self._classes(model, value))
+            told = [self._classes(model, value)] if self.classification is None else self.classification
+            answer.raw_output_contents.extend(told)
             return
         answer.outputs.add(name=wanted.name, datatype=_PROTOCOL[value.dtype], shape=value.shape)
         content = value.tobytes() if self.answers else b""

@@ -197,9 +197,9 @@ def _differing(
         limit: See ``_apart``.
     """
     for name, values in batch.items():
+        contrast = _contrast(alone, name)
         for row, number, outputs, other in expected:
-            apart = _apart(values[row], outputs[name][other], _contrast(alone, name), limit)
-            if apart > limit:
+            if _apart(values[row], outputs[name][other], contrast, limit) > limit:
                 return f"output {name!r} of picture {number + 1} changes with what is in the rest of the batch"
     return ""
 
@@ -226,6 +226,8 @@ def _apart(one: Array, other: Array, contrast: Floats | None, limit: float) -> f
 def _share(one: Array, other: Array, contrast: Floats | None) -> float:
     one, other = _thinned(one), _thinned(other)
     distance = _distance(one, other)
+    if contrast is not None and contrast.shape != distance.shape:
+        contrast = None
     scale = np.ones(distance.shape)
     if one.dtype.kind == "f":
         sizes = np.abs(np.stack([one, other]).astype(np.float64)).max(axis=0)

@@ -276,9 +276,14 @@ class TritonClient:
 
 
 def _labels(packed: bytes) -> tuple[str, ...]:
-    """The labels in order, of ``value:index:label`` in any; a class that has none gets an empty one."""
+    """The labels in order, of ``value:index:label`` in any; a class that has none gets an empty one.
+
+    Raises ValueError for an index that is none, or too large.
+    """
     rows = [row.split(":", 2) for row in _strings(packed)]
     labels = {int(row[1]): row[2] for row in rows if len(row) == 3}  # noqa: PLR2004
+    if max(labels, default=0) >= _MOST_LABELS:
+        raise ValueError(f"class {max(labels)}")
     return tuple(labels.get(index, "") for index in range(max(labels, default=-1) + 1))
 
 

@@ -30,6 +30,8 @@ def steered(config: Any, batching: BatchingSettings) -> str:  # noqa: ANN401 - t
     ours = type(config)()
     ours.CopyFrom(config)
     ours.max_batch_size = batching.max_batch_size
+    for sample in ours.model_warmup:
+        sample.batch_size = min(sample.batch_size, batching.max_batch_size)
     if pbtxt.instances(config) != batching.instance_count:
         group = ours.instance_group[0] if ours.instance_group else ours.instance_group.add()
         group.count = max(1, batching.instance_count // max(len(group.gpus), 1))

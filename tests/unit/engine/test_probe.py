@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,12 +8,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
 from shoal.batching.settings import BatchingSettings
-from shoal.engine import NotBatchable, probe
+from shoal.engine import Inference, NotBatchable, probe
 from shoal.engine.openvino import OpenVinoEngine
 from shoal.errors import ConfigurationError
 from shoal.modelstore.config import Tensor
 from support.pictures import config
-from support.scripted_engine import CONFIG, ScriptedModel
+from support.scripted_engine import CONFIG, ScriptedModel, ScriptedSlot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -195,6 +195,26 @@ async def test_pictures_that_mind_their_own_business(
     loaded = await probe.load(engine, described(path, most, shape, dtype))
     assert loaded.alone_because == ""
     assert loaded.model.config.batching.max_batch_size == most
+
+
+@dataclass
+class Padding(ScriptedModel):
+    """Finds as many boxes as a picture is bright, and pads those of a batch to the most of them, and one more."""
+
+    mixes: bool = False
+
+    async def infer(self, slot: ScriptedSlot, size: int, timeout_microseconds: int = 0) -> Inference:
+        bright = slot.input[:size].mean(axis=(1, 2, 3))
+        rows = np.zeros((size, int(bright.max() / 8) + (size > 1 and not self.mixes), 6), np.float32)
+        for row, value in zip(rows, bright, strict=True):
+            row[: int(value / 8)] = value
+        return Inference({"boxes": rows}, 0.001)
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+async def test_answers_of_a_size_of_their_own_are_told_apart_without_a_fault(mixes: bool) -> None:
+    with pytest.raises(NotBatchable, match=r"output 'boxes' of picture \d changes"):
+        await probe.probe(Padding(CONFIG, mixes=mixes))
 
 
 async def test_one_that_answers_otherwise_each_time_is_told(

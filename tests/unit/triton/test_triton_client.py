@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from google.protobuf import json_format
 
+from shoal.batching.settings import BatchingSettings
 from shoal.engine.shared_memory import Region
 from shoal.errors import ConfigurationError, NotFound
 from shoal.triton.client import Away, Loaded, NotSteered, TritonClient
@@ -104,6 +106,46 @@ async def test_the_original_of_a_steered_configuration_is_found_again(
     loaded = await client.config("tiny")
     assert not loaded.dynamic_batching.max_queue_delay_microseconds
     assert original(loaded) == written
+
+
+async def test_warm_up_batches_are_no_larger_than_batches(
+    served: tuple[FakeTriton, TritonClient], tmp_path: Path
+) -> None:
+    _, client = served
+    await client.load("tiny")
+    written = await client.config("tiny")
+    for size in (1, 4):
+        written.model_warmup.add(name=f"of {size}", batch_size=size)
+    alone = add_tiny_classifier(tmp_path / "other", batching=BatchingSettings(max_batch_size=1)).batching
+    ours = json_format.Parse(steered(written, alone), type(written)())
+    assert [sample.batch_size for sample in ours.model_warmup] == [1, 1]
+    assert original(ours) == written
+
+
+@pytest.mark.parametrize("version", ["", "latest", "-1", "1.5", "\N{SUPERSCRIPT TWO}"])
+async def test_versions_that_are_no_numbers(served: tuple[FakeTriton, TritonClient], version: str) -> None:
+    fake, client = served
+    fake.foreign, fake.foreign_version = {"other": None}, version
+    assert (await client.versions())["other"] == 0
+
+
+async def test_a_model_with_other_inputs_than_one_has_no_labels(served: tuple[FakeTriton, TritonClient]) -> None:
+    fake, client = served
+    await client.load("tiny")
+    config = await client.config("tiny")
+    for change in (config.input.add, lambda: config.ClearField("input"), lambda: config.ClearField("output")):
+        change()
+        assert await client.labels("tiny", config) == ()
+    assert not fake.requests
+
+
+@pytest.mark.parametrize("packed", [None, b"\1", b"\5\0\0\0a:b:c", b"\x0e\0\0\0" + b"1:9999999999:a"])
+async def test_labels_that_make_no_sense(served: tuple[FakeTriton, TritonClient], packed: bytes | None) -> None:
+    fake, client = served
+    await client.load("tiny")
+    fake.classification = [] if packed is None else [packed]
+    with pytest.raises(ConfigurationError, match=r"the labels of tiny at the Triton at .* make no sense"):
+        await client.labels("tiny", await client.config("tiny"))
 
 
 async def test_a_server_that_is_not_there_is_away() -> None:
