@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shoal.intake import expanded
+
 if TYPE_CHECKING:
     from shoal.spec import Service
 
@@ -64,13 +66,13 @@ class Home:
 
     def model_store(self, service: Service) -> Path:
         """Where ``service`` keeps its models."""
-        return Path(service.model_store.path).expanduser() if service.model_store.path else self.models
+        return expanded(service.model_store.path) if service.model_store.path else self.models
 
     def keys_file(self, service: Service) -> Path:
         """Where ``service`` keeps its keys."""
-        return Path(service.auth.keys_file).expanduser() if service.auth.keys_file else self.keys
+        return expanded(service.auth.keys_file) if service.auth.keys_file else self.keys
 
     def credentials_file(self, service: Service) -> Path:
         """Where the credentials of ``service``'s managed object store are."""
         given = service.object_store.credentials_file
-        return Path(given).expanduser() if given else self.store_credentials
+        return expanded(given) if given else self.store_credentials

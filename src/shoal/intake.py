@@ -11,12 +11,14 @@ import json
 import os
 import stat
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import BufferedReader
-    from pathlib import Path
 
 TEXT_BYTES: Final = 2**20
 """The most of a file that a person writes: a service file, labels, a config.pbtxt, a certificate."""
@@ -74,6 +76,8 @@ def opened(path: Path) -> Iterator[BufferedReader]:
     Raises:
         OSError: it can't be opened, or is something else.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "its name holds a NUL", str(path))
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         require_regular(os.fstat(descriptor), path)
@@ -98,6 +102,21 @@ def require_regular(status: os.stat_result, path: Path) -> None:
         return
     number, kind = next((number, text) for is_one, number, text in _KINDS if is_one(status.st_mode))
     raise OSError(number, f"{kind}, not a file", str(path))
+
+
+def expanded(text: str) -> Path:
+    """The path that a file names, ``~`` and ``~user`` at its start written out.
+
+    Raises:
+        ConfigurationError: there is no such user, or it can't be a path.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigurationError(f"{text}: {Path(text).parts[0]} is no user of this machine") from None
+    if "\0" in text:
+        raise ConfigurationError(f"{text!r} holds a NUL; it can't be a path")
+    return path
 
 
 def is_inside(path: Path, folder: Path) -> bool:

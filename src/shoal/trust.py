@@ -37,8 +37,9 @@ def require_ours(path: Path) -> None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         if fault := _fault(status, trusted):
+            what = "it" if place == path else place
             raise ConfigurationError(
-                f"{path} is not trusted: {place} {fault}. Set SHOAL_HOME to a folder of your own, or name the service "
+                f"{path} is not trusted: {what} {fault}. Set SHOAL_HOME to a folder of your own, or name the service "
                 f"with --target and --api-key; if that user is you, set {TRUSTED_UID}={status.st_uid}"
             )
 

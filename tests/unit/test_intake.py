@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,6 @@ from shoal.topology import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 def _pipe(path: Path) -> None:
@@ -119,3 +119,14 @@ def test_keys_nested_too_deep_are_a_fault_of_the_file(tmp_path: Path) -> None:
     file.chmod(0o600)
     with pytest.raises(ConfigurationError, match=r"keys\.json: not JSON"):
         load_keys(file)
+
+
+def test_a_path_of_a_service_file_may_begin_with_a_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(intake.expanded("~/keys.json")) == "/home/me/keys.json"
+    with pytest.raises(ConfigurationError, match="~no-such-user is no user of this machine"):
+        intake.expanded("~no-such-user/keys.json")
+    with pytest.raises(ConfigurationError, match="holds a NUL"):
+        intake.expanded("a\0b")
+    with pytest.raises(OSError, match="holds a NUL"):
+        intake.read(Path("a\0b"))

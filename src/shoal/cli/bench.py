@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from shoal.cli.classify import DEFAULT_MODELS, ApiKey, Ca, Target, pictures
+from shoal.cli.terminal import shown
 from shoal.client import Client
 from shoal.client import report as reports
 from shoal.client.connection import START, Connection, find_connection
@@ -171,7 +172,7 @@ def _tell(result: LoadResult, settings: dict[str, Any], as_json: bool) -> None:
     else:
         Console().print(_table(summary))
         for code, reason in summary["reasons"].items():
-            typer.echo(f"{code}: {reason}")
+            typer.echo(shown(f"{code}: {reason}"))
 
 
 def _table(summary: dict[str, Any]) -> Table:

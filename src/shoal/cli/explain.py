@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from shoal.cli.story import heading, sentences, timeline
+from shoal.cli.terminal import shown
 from shoal.errors import ConfigurationError, InvalidRequest, Unavailable
 from shoal.explain.explanation import explain as bring_together
 from shoal.explain.inquiry import Told, ask, every_address
@@ -118,9 +119,9 @@ def _print(image_uuid: str, found: Sequence[Explanation]) -> None:
     for number, each in enumerate(found):
         if number:
             console.print()
-        console.print(heading(image_uuid, each), style="bold", markup=False)
+        console.print(shown(heading(image_uuid, each)), style="bold", markup=False)
         for sentence in sentences(each):
-            console.print(sentence, markup=False)
+            console.print(shown(sentence), markup=False)
         console.print(timeline(each))
 
 

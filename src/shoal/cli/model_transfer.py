@@ -15,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from rich.progress import Progress as Bar
 
 from shoal import spec
+from shoal.cli.terminal import shown
 from shoal.errors import ConfigurationError, NotFound
 from shoal.home import Home
 from shoal.modelstore.pull import pull as pull_model
@@ -79,7 +80,10 @@ def pull(
     credentials_file: CredentialsFile = None,
     store: Store = None,
 ) -> None:
-    """Bring published models into a store, each checked and whole. What is there already isn't fetched again."""
+    """Bring published models into a store, each checked and whole. What is there already isn't fetched again.
+
+    Of several, one that can't be had is told and leaves the others alone; the exit code is then 1.
+    """
     remote = _remote(url, endpoint, region, credentials_file)
     place = store or Home.default().models
 
@@ -89,10 +93,23 @@ def pull(
         if missing or not published:
             there = ", ".join(sorted(published)) or "no model"
             raise NotFound(f"{url} has no model {', '.join(missing)}; there: {there}" if missing else f"{url}: {there}")
-        for model in dict.fromkeys(models or sorted(published)):
+        wanted = list(dict.fromkeys(models or sorted(published)))
+        refused = 0
+        for model in wanted:
             with _bar(model) as bar:
-                changed = await pull_model(remote, model, published[model], place, bar, every=all_versions, force=force)
+                try:
+                    changed = await pull_model(
+                        remote, model, published[model], place, bar, every=all_versions, force=force
+                    )
+                except (ConfigurationError, NotFound) as error:
+                    if len(wanted) == 1:
+                        raise
+                    typer.echo(shown(f"shoal: {model}: {error}"), err=True)
+                    refused += 1
+                    continue
             typer.echo(f"{model}: pulled to {place / model}" if changed else f"{model}: nothing new")
+        if refused:
+            raise typer.Exit(1)
 
     asyncio.run(run())
 

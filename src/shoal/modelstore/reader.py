@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _CHANNELS = 3
 _LAYOUTS = {"uint8": (2, "[height, width, 3]"), "float32": (0, "[3, height, width]")}
 """What workers feed: a data type, where its channels are, and its layout."""
+_MOST_NUMBERS = 2**28
+"""Of one input, a square of 9,459 pixels: a worker that made room for more would end, and its other models with it."""
 _NO_MEAN = (0.0, 0.0, 0.0)
 _NO_STD = (1.0, 1.0, 1.0)
 
@@ -164,6 +166,8 @@ class _Reader:
             self._error("input.dims", f"{list(tensor.shape)} of {tensor.dtype}: expected {layout}")
         elif min(tensor.shape) < 1:
             self._error("input.dims", f"{list(tensor.shape)} varies; Shoal resizes to one size, so write it here")
+        elif math.prod(tensor.shape) > _MOST_NUMBERS:
+            self._error("input.dims", f"{list(tensor.shape)} is over {_MOST_NUMBERS:,} numbers a picture")
         return tensor
 
     def _tensor(self, kind: str, message: Any) -> Tensor:  # noqa: ANN401 - a protobuf message

@@ -7,7 +7,6 @@ import hashlib
 import re
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import obstore
@@ -20,6 +19,7 @@ from shoal.objectstore import load_credentials, open_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+    from pathlib import Path
 
     from obstore import ObjectMeta
     from obstore.store import ClientConfig, ObjectStore
@@ -115,7 +115,7 @@ class Remote:
         if "?" in settings.url:
             raise ConfigurationError("the url of a model store holds no credentials; use a credentials file")
         file = settings.credentials_file
-        credentials = load_credentials(Path(file).expanduser()) if file else None
+        credentials = load_credentials(intake.expanded(file)) if file else None
         return cls(open_store(settings, credentials, None, _LIMITS), settings.url)
 
     async def published(self) -> dict[str, dict[int, Mark]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from shoal import intake, private
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shoal.spec import Tls
 
 
@@ -22,7 +23,7 @@ class Files(NamedTuple):
     @classmethod
     def of(cls, tls: Tls) -> Files:
         """Those of a service file."""
-        return cls(*(Path(file).expanduser().absolute() for file in (tls.certificate_file, tls.key_file)))
+        return cls(*(intake.expanded(file).absolute() for file in (tls.certificate_file, tls.key_file)))
 
 
 def check(tls: Tls | None) -> None:

@@ -297,3 +297,16 @@ def test_a_label_file_from_windows_is_read(store: Path, file: Path, tmp_path: Pa
     (tmp_path / "names").write_bytes("Grün\n".encode("latin-1"))
     with pytest.raises(ConfigurationError, match=r"names: not UTF-8 from byte 2 \(line 1\)"):
         run("add", file, "--name", "d", *arguments)
+
+
+def test_of_several_models_one_that_cannot_be_had_leaves_the_others_alone(store: Path, tmp_path: Path) -> None:
+    add_tiny_classifier(store, "good")
+    add_tiny_classifier(store, "odd")
+    url = f"file://{tmp_path / 'bucket'}"
+    run("push", "good", "odd", url)
+    (tmp_path / "bucket" / "manifests" / "odd" / "1.json").write_text("[" * 100_000)
+    result = run("pull", url, "--store", tmp_path / "other")
+    assert (result.exit_code, (tmp_path / "other" / "good").is_dir()) == (1, True)
+    assert "odd: manifests/odd/1.json: not a manifest: nested too deep" in result.output
+    with pytest.raises(ConfigurationError, match="not a manifest"):
+        run("pull", url, "odd", "--store", tmp_path / "other")

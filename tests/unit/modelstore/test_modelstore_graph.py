@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -367,3 +368,20 @@ def test_with_a_config_of_its_own_the_weights_come_along_too(tmp_path: Path) -> 
     (tmp_path / "in" / "deep.bin").unlink()
     with pytest.raises(ConfigurationError, match=r"'deep\.bin', which isn't in"):
         foreign.add_configured(tmp_path / "third", file, None, config, None)
+
+
+def test_a_damaged_file_is_added_or_refused_and_nothing_else(tmp_path: Path) -> None:
+    rng = random.Random(2)
+    whole = classifier(8).SerializeToString()
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(rng.randint(1, 6)):
+            at = rng.randrange(len(damaged))
+            damaged[at : at + rng.randint(0, 2)] = rng.randbytes(rng.randint(0, 3))
+        (tmp_path / "model.onnx").write_bytes(damaged)
+        try:
+            wrap(graph.load(tmp_path / "model.onnx"), recipe())
+        except ConfigurationError:
+            refused += 1
+    assert refused > 75

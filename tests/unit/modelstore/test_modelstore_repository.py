@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -138,6 +139,7 @@ def test_an_unknown_model_is_not_found(tmp_path: Path) -> None:
     [
         (("max_batch_size: 8", "max_batch_size: 0"), "max_batch_size: is 0"),
         (("[3, 24, 32]", "[3, -1, -1]"), "input.dims: .* varies"),
+        (("[3, 24, 32]", "[3, 1000000000, 1000000000]"), "input.dims: .* is over 268,435,456 numbers a picture"),
         (("[3, 24, 32]", "[24, 32, 3]"), r"input.dims: .* expected \[3, height, width\]"),
         (("TYPE_FP32 dims: [3", "TYPE_INT64 dims: [3"), "input.data_type: int64"),
         (("TYPE_FP32 dims: [4", "TYPE_STRING dims: [4"), "output.data_type: TYPE_STRING of 'y'"),
@@ -198,3 +200,37 @@ def test_a_version_folder_must_be_a_number(tmp_path: Path) -> None:
     (tmp_path / "m" / "1").rename(tmp_path / "m" / "v1")
     with pytest.raises(ConfigurationError, match=r"v1/model\.onnx is there"):
         read_model(tmp_path, "m")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xef\xbb\xbfa\r\nb\r\nc\r\nd\r\n", ""),
+        ("a\u2028b\nb\x85\nc\nd\n".encode(), ""),
+        (b"gr\xfcn\n", "can't be read: not UTF-8 from byte 2"),
+        (b"a\n" * 3_000_000, "is larger than 4,194,304 bytes"),
+        (b"", "empty; write one label a line"),
+    ],
+)
+def test_label_files_are_read_or_refused_with_the_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+    add_tiny_classifier(tmp_path)
+    (tmp_path / "tiny" / "labels.txt").write_bytes(content)
+    if reason:
+        with pytest.raises(ConfigurationError, match=rf"labels\.txt: .*{reason}"):
+            read_model(tmp_path, "tiny")
+    else:
+        assert len(read_model(tmp_path, "tiny").labels) == 4
+
+
+def test_a_label_file_that_is_a_link_out_a_loop_or_a_pipe_is_not_read(tmp_path: Path) -> None:
+    add_tiny_classifier(tmp_path)
+    labels = tmp_path / "tiny" / "labels.txt"
+    for make in (
+        lambda: labels.symlink_to("/etc/hostname"),
+        lambda: labels.symlink_to("labels.txt"),
+        lambda: os.mkfifo(labels),
+    ):
+        labels.unlink()
+        make()
+        with pytest.raises(ConfigurationError, match=r"leaves the model's folder|is a pipe"):
+            read_model(tmp_path, "tiny")
