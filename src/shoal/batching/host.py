@@ -70,7 +70,7 @@ class Host:
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
             *rpc.BEHIND_THE_ROUTER,
-            ("grpc.keepalive_time_ms", 20_000),  # we see whether the load balancer, or a batcher, hangs: its permits come back
+            ("grpc.keepalive_time_ms", 20_000),  # a load balancer or batcher that hangs gives its permits back
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
         ]
