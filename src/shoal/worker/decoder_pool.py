@@ -43,6 +43,7 @@ _AGAIN_SECONDS: Final = 1.0
 """Between two starts of the process that starts decoders."""
 _ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 """What a decoder may know; no credentials."""
+_ENDS: Final = ("decoded", "refused", "memory", "cpu", "crashed", "killed", "left")
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """What forks had better have no others."""
 _LARGE_BYTES: Final = 2**20
@@ -98,6 +99,8 @@ class DecoderPool:
 
     def start(self) -> None:
         """Starts the process that starts decoders; it needs a quarter of a second until it has them all loaded."""
+        for end in _ENDS:
+            metrics.WORKER_DECODERS.labels(end)  # there from the start, with 0
         self._next_start = monotonic() + _AGAIN_SECONDS
         self._starter = _Starter(self._end, self._lose)
         self._serve()
