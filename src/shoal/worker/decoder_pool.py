@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 _MAX_WAITING: Final = 1000
 """Pictures of one owner."""
 _AGAIN_SECONDS: Final = 1.0
-"""Between two starts of the process that starts decoders."""
+"""Between two starts of the process that starts decoders; twice as long after each that has decoded nothing."""
+_MOST_AGAIN_SECONDS: Final = 30.0
 _ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 """What a decoder may know; no credentials."""
 _ENDS: Final = ("decoded", "refused", "memory", "cpu", "crashed", "killed", "left")
@@ -92,6 +93,7 @@ class DecoderPool:
         self._running: dict[int, _Run] = {}
         self._pickled: WeakKeyDictionary[Decoder, bytes] = WeakKeyDictionary()
         self._starter: _Starter | None = None
+        self._again_seconds = _AGAIN_SECONDS
         self._next_start = -math.inf
         self._closed = False
         self.latest: Report | None = None
@@ -101,9 +103,14 @@ class DecoderPool:
         """Starts the process that starts decoders; it needs a quarter of a second until it has them all loaded."""
         for end in _ENDS:
             metrics.WORKER_DECODERS.labels(end)  # there from the start, with 0
-        self._next_start = monotonic() + _AGAIN_SECONDS
-        self._starter = _Starter(self._end, self._lose)
-        self._serve()
+        self._next_start = monotonic() + self._again_seconds
+        self._again_seconds = min(2 * self._again_seconds, _MOST_AGAIN_SECONDS)
+        try:
+            self._starter = _Starter(self._end, self._lose)
+        except OSError as error:
+            self._lose(error.strerror)
+        else:
+            self._serve()
 
     async def close(self) -> None:
         """Ends all decoders; what they had fails with Unavailable."""
@@ -237,6 +244,7 @@ class DecoderPool:
 
     def _end(self, report: Report) -> None:
         """A child is gone."""
+        self._again_seconds = _AGAIN_SECONDS
         run, self.latest = self._running.pop(report.job), report
         self._finish(run.turn, report.cpu_seconds)
         if not run.report.done():
@@ -247,16 +255,16 @@ class DecoderPool:
         self._free += 1
         self._serve()
 
-    def _lose(self) -> None:
+    def _lose(self, reason: str = "it died") -> None:
         """The process that starts decoders is gone, and all of them with it."""
         self._starter = None
         self._abort()
-        log.warning("the process that starts decoders died; starting it again")
+        log.warning("there is no process to start decoders: %s; starting it again", reason)
         wait = max(0.0, self._next_start - monotonic())
         asyncio.get_running_loop().call_later(wait, self._start_again)
 
     def _start_again(self) -> None:
-        if not self._closed:
+        if not self._closed and self._starter is None:
             self.start()
 
     def _abort(self) -> None:
@@ -272,21 +280,22 @@ class _Starter:
     """``decoder_process``, as its pool sees it."""
 
     def __init__(self, report: Callable[[Report], object], lost: Callable[[], object]) -> None:
-        """Starts it. ``report`` is told of each child that is gone; ``lost`` is called once, if all of it is."""
+        """Starts it. ``report`` is told of each child that is gone; ``lost`` is called once, if all of it is.
+
+        Raises:
+            OSError: it can't be started.
+        """
         self._report = report
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", decoder_process.__name__, str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _ONE_THREAD,
-                start_new_session=True,  # Ctrl-C is for the worker, which drains
-            )
+            try:
+                self._process = _run_starter(theirs.fileno())
+            except OSError:
+                self._socket.close()
+                raise
         self._loop.add_reader(self._socket, self._read)
 
     def send(self, request: Request, descriptors: Sequence[int]) -> None:
@@ -316,6 +325,17 @@ class _Starter:
         self._process.kill()
         self._process.wait()
         self._lost()
+
+
+def _run_starter(its_socket: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", decoder_process.__name__, str(its_socket), str(os.getpid())],
+        pass_fds=[its_socket],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _ONE_THREAD,
+        start_new_session=True,  # Ctrl-C is for the worker, which drains
+    )
 
 
 async def _lay_out(code: bytes, data: Buffer) -> int:
