@@ -15,7 +15,7 @@ from hostile_pictures import png, png_chunks, raw_png
 from PIL import Image
 
 from shoal.errors import InvalidRequest, Unavailable
-from shoal.worker import decoder_pool, decoder_process
+from shoal.worker import decoder_pool, decoder_process, decoder_starter
 from shoal.worker.decode import Decoder
 from shoal.worker.decoder_pool import DecoderPool, Limits
 from support.harmful_decoder import HarmfulDecoder
@@ -279,7 +279,7 @@ async def test_a_starter_that_cannot_be_is_tried_again_ever_less_often(
 ) -> None:
     pool = DecoderPool(1, LIMITS)
     with monkeypatch.context() as patch:
-        patch.setattr(decoder_pool.sys, "executable", "/no/such/python")
+        patch.setattr(decoder_starter.sys, "executable", "/no/such/python")
         for _ in range(8):
             pool.start()
     assert "No such file" in caplog.text
