@@ -9,10 +9,6 @@ import math
 import os
 import pickle
 import signal
-import socket
-import subprocess
-import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -24,29 +20,27 @@ from shoal.errors import Internal, InvalidRequest, Overloaded, Unavailable
 from shoal.observe import metrics
 from shoal.shares import Shares
 from shoal.worker import decoder_process
-from shoal.worker.decoder_process import Report, Request
+from shoal.worker.decoder_process import Request
+from shoal.worker.decoder_starter import StarterProcess, lay_out, memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
     from shoal.shares import Turn
     from shoal.worker.decode import Decoder
+    from shoal.worker.decoder_process import Report
 
 log = logging.getLogger(__name__)
 
 _MAX_WAITING: Final = 1000
 """Pictures of one owner."""
 _AGAIN_SECONDS: Final = 1.0
-"""Between two starts of the process that starts decoders."""
-_ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
-"""What a decoder may know; no credentials."""
-_ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-"""What forks had better have no others."""
-_LARGE_BYTES: Final = 2**20
-"""Copied in a thread."""
+"""Between two starts of the process that starts decoders; twice as long after each that has decoded nothing."""
+_MOST_AGAIN_SECONDS: Final = 30.0
+_ENDS: Final = ("decoded", "refused", "memory", "cpu", "crashed", "killed", "left")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +84,8 @@ class DecoderPool:
         self._numbers = itertools.count(1)
         self._running: dict[int, _Run] = {}
         self._pickled: WeakKeyDictionary[Decoder, bytes] = WeakKeyDictionary()
-        self._starter: _Starter | None = None
+        self._starter: StarterProcess | None = None
+        self._again_seconds = _AGAIN_SECONDS
         self._next_start = -math.inf
         self._closed = False
         self.latest: Report | None = None
@@ -98,9 +93,16 @@ class DecoderPool:
 
     def start(self) -> None:
         """Starts the process that starts decoders; it needs a quarter of a second until it has them all loaded."""
-        self._next_start = monotonic() + _AGAIN_SECONDS
-        self._starter = _Starter(self._end, self._lose)
-        self._serve()
+        for end in _ENDS:
+            metrics.WORKER_DECODERS.labels(end)  # there from the start, with 0
+        self._next_start = monotonic() + self._again_seconds
+        self._again_seconds = min(2 * self._again_seconds, _MOST_AGAIN_SECONDS)
+        try:
+            self._starter = StarterProcess(self._end, self._lose)
+        except OSError as error:
+            self._lose(error.strerror)
+        else:
+            self._serve()
 
     async def close(self) -> None:
         """Ends all decoders; what they had fails with Unavailable."""
@@ -158,7 +160,7 @@ class DecoderPool:
         dtype = np.dtype(decoder.input.dtype)
         size = math.prod(decoder.input.shape) * dtype.itemsize
         try:
-            output = _memory(size)
+            output = memory(size)
         except OSError as error:
             self._finish(turn, 0.0)
             raise Unavailable(f"there is no memory for a picture: {error.strerror}; try again") from error
@@ -176,7 +178,7 @@ class DecoderPool:
         loop = asyncio.get_running_loop()
         code = self._pickled.get(decoder) or self._pickled.setdefault(decoder, pickle.dumps(decoder))
         try:
-            given = await _lay_out(code, data)
+            given = await lay_out(code, data)
         except BaseException:
             self._finish(turn, 0.0)
             raise
@@ -234,6 +236,7 @@ class DecoderPool:
 
     def _end(self, report: Report) -> None:
         """A child is gone."""
+        self._again_seconds = _AGAIN_SECONDS
         run, self.latest = self._running.pop(report.job), report
         self._finish(run.turn, report.cpu_seconds)
         if not run.report.done():
@@ -244,16 +247,16 @@ class DecoderPool:
         self._free += 1
         self._serve()
 
-    def _lose(self) -> None:
+    def _lose(self, reason: str = "it died") -> None:
         """The process that starts decoders is gone, and all of them with it."""
         self._starter = None
         self._abort()
-        log.warning("the process that starts decoders died; starting it again")
+        log.warning("there is no process to start decoders: %s; starting it again", reason)
         wait = max(0.0, self._next_start - monotonic())
         asyncio.get_running_loop().call_later(wait, self._start_again)
 
     def _start_again(self) -> None:
-        if not self._closed:
+        if not self._closed and self._starter is None:
             self.start()
 
     def _abort(self) -> None:
@@ -263,97 +266,6 @@ class DecoderPool:
                 run.report.exception()  # a waiter that was cancelled never looks at it
             self._finish(run.turn, 0.0)
         self._running.clear()
-
-
-class _Starter:
-    """``decoder_process``, as its pool sees it."""
-
-    def __init__(self, report: Callable[[Report], object], lost: Callable[[], object]) -> None:
-        """Starts it. ``report`` is told of each child that is gone; ``lost`` is called once, if all of it is."""
-        self._report = report
-        self._lost = lost
-        self._loop = asyncio.get_running_loop()
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.setblocking(False)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", decoder_process.__name__, str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _ONE_THREAD,
-                start_new_session=True,  # Ctrl-C is for the worker, which drains
-            )
-        self._loop.add_reader(self._socket, self._read)
-
-    def send(self, request: Request, descriptors: Sequence[int]) -> None:
-        """Asks for something; if it can't be, ``lost`` is called soon."""
-        with suppress(OSError):
-            socket.send_fds(self._socket, [request.pack()], descriptors)
-
-    async def close(self) -> None:
-        """Ends it and all its children."""
-        self._loop.remove_reader(self._socket)
-        self._socket.close()
-        self._process.kill()
-        await asyncio.to_thread(self._process.wait)
-
-    def _read(self) -> None:
-        try:
-            message = self._socket.recv(decoder_process.MAX_REPORT_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            message = b""
-        if message:
-            self._report(Report.unpack(message))
-            return
-        self._loop.remove_reader(self._socket)
-        self._socket.close()
-        self._process.kill()
-        self._process.wait()
-        self._lost()
-
-
-async def _lay_out(code: bytes, data: Buffer) -> int:
-    """A descriptor of memory with ``code`` and ``data``. Raises Unavailable."""
-    view = memoryview(data).cast("B")
-    try:
-        if len(view) < _LARGE_BYTES:
-            return _written(code, view)
-        writing = asyncio.get_running_loop().run_in_executor(None, _written, code, view)
-        try:
-            return await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            writing.add_done_callback(_close)
-            raise
-    except OSError as error:
-        raise Unavailable(f"there is no memory for a picture: {error.strerror}; try again") from error
-
-
-def _close(written: asyncio.Future[int]) -> None:
-    if written.exception() is None:
-        os.close(written.result())
-
-
-def _written(*parts: Buffer) -> int:
-    descriptor = _memory(0)
-    try:
-        for part in parts:
-            view = memoryview(part)
-            while view:
-                view = view[os.write(descriptor, view) :]
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _memory(size: int) -> int:
-    """A descriptor of ``size`` bytes of memory, which nobody has to clean up."""
-    descriptor = os.memfd_create("shoal-picture", os.MFD_CLOEXEC)
-    os.ftruncate(descriptor, size)
-    return descriptor
 
 
 def _count(end: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.batcher.dispatch import Dispatcher
-from shoal.batcher.request import explain
+from shoal.batcher.request import SLICE_BYTES, explain
 from shoal.batcher.server import open_channel
 from shoal.batching.settings import BatchingSettings
 from shoal.batching.v1 import batching_pb2
@@ -190,3 +190,12 @@ async def test_by_itself_a_dispatcher_keeps_nothing(handler: ScriptedHandler) ->
     async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target, remembered=0) as batcher:
         await submit(batcher, "x")
         assert batcher.recent.newest_first() == []
+
+
+async def test_looking_through_many_messages_pauses_for_the_batcher_itself(handler: ScriptedHandler, name: str) -> None:
+    pauses: list[float] = []
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target, remembered=400) as batcher:
+        await asyncio.gather(*(submit(batcher, name if n == 7 else "x" * 800) for n in range(300)))
+        answer = explain(batcher.recent, name, pauses.append)
+    assert len(answer.batcher) == 1
+    assert len(pauses) >= 300 * 800 // SLICE_BYTES

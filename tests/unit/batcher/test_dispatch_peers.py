@@ -319,7 +319,7 @@ async def test_settings_that_can_not_be_read_leave_the_last_good_ones(
         await submit(batcher, b"first", model=model)
         good.set()
         (queue,) = batcher._queues.values()
-        await until(lambda: queue._policy.idle_permits == 2)
+        await until(lambda: queue._policy.idle_permits >= 2)
         messages = [bytes([n]) for n in range(4)]
         assert await asyncio.gather(*(submit(batcher, message, model=model) for message in messages)) == messages
     assert batches == [[b"first"], messages]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -11,6 +12,7 @@ from shoal.explain.endpoint import serve
 from shoal.explain.inquiry import ask, every_address
 from shoal.explain.views import Answer, Memory
 from shoal.observe.metrics import WORKER
+from shoal.observe.operators import OperatorServer, refusal
 from shoal.topology import Endpoint
 from support.visits import batcher_visit
 
@@ -100,3 +102,10 @@ async def test_a_name_is_asked_at_all_its_addresses(monkeypatch: pytest.MonkeyPa
     hosts = [Endpoint(host, 9) for host in ("10.0.0.1", "10.0.0.2", "fd00::1")]
     assert await every_address(Endpoint("workers", 9)) == hosts
     assert await every_address(Endpoint("localhost", 9)) == [Endpoint("localhost", 9)]
+
+
+async def test_a_part_that_is_asked_too_much_says_so() -> None:
+    busy = OperatorServer(Endpoint("127.0.0.1", 0), {"/": lambda _: refusal(HTTPStatus.SERVICE_UNAVAILABLE, "busy")})
+    told = await ask(KNOWN, {"busy": busy.endpoint})
+    await asyncio.to_thread(busy.close)
+    assert told.silent == {"busy": "busy with other questions; ask again"}

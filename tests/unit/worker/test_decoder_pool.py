@@ -15,7 +15,7 @@ from hostile_pictures import png, png_chunks, raw_png
 from PIL import Image
 
 from shoal.errors import InvalidRequest, Unavailable
-from shoal.worker import decoder_pool, decoder_process
+from shoal.worker import decoder_pool, decoder_process, decoder_starter
 from shoal.worker.decode import Decoder
 from shoal.worker.decoder_pool import DecoderPool, Limits
 from support.harmful_decoder import HarmfulDecoder
@@ -272,3 +272,21 @@ async def test_what_a_legal_picture_costs_is_bounded(limits: Limits, message: st
 async def test_an_animation_is_its_first_picture(pool: DecoderPool) -> None:
     decoder = Decoder(config(), max_pixels=10**8, max_scans=64)
     np.testing.assert_array_equal(await decoded(pool, decoder, hollow_animation()), await decoded(pool, decoder, PNG))
+
+
+async def test_a_starter_that_cannot_be_is_tried_again_ever_less_often(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = DecoderPool(1, LIMITS)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder_starter.sys, "executable", "/no/such/python")
+        for _ in range(8):
+            pool.start()
+    assert "No such file" in caplog.text
+    assert pool._again_seconds == decoder_pool._MOST_AGAIN_SECONDS
+    pool.start()
+    try:
+        await pool.decode("me", Decoder(config(), max_pixels=10**8, max_scans=64), PNG)
+        assert pool._again_seconds == decoder_pool._AGAIN_SECONDS
+    finally:
+        await pool.close()
