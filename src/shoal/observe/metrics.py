@@ -120,7 +120,8 @@ WORKER_FETCH_BYTES = Histogram(
 )
 WORKER_DECODE = Histogram(
     "shoal_worker_decode_seconds",
-    "In a decoding thread, from the start of decoding one picture to its last pixel in the slot, resizing included.",
+    "In a decoding thread or a process of its own, from the start of decoding one picture to its last pixel, resizing "
+    "included.",
     ["model"],
     buckets=_SECONDS,
     registry=WORKER,
