@@ -131,9 +131,9 @@ WORKER_DECODE_THREADS = Gauge(
 )
 WORKER_DECODERS = Counter(
     "shoal_worker_decoders",
-    "Pictures that had a process of their own, by its end: decoded, refused (damaged), memory or cpu (over the limit), "
+    "Pictures that had a process of their own, by outcome: decoded, refused (damaged), memory or cpu (over the limit), "
     "crashed, killed (from outside, or it had no CPU time), left (no caller waited any more).",
-    ["end"],
+    ["outcome"],
     registry=WORKER,
 )
 WORKER_FETCHED_BYTES = Gauge(
