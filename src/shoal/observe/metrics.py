@@ -116,7 +116,8 @@ WORKER_FETCH_BYTES = Histogram(
 )
 WORKER_DECODE = Histogram(
     "shoal_worker_decode_seconds",
-    "In a decoding thread, from the start of decoding one picture to its last pixel in the slot, resizing included.",
+    "In a decoding thread or a process of its own, from the start of decoding one picture to its last pixel, resizing "
+    "included.",
     ["model"],
     buckets=_SECONDS,
     registry=WORKER,
@@ -126,9 +127,9 @@ WORKER_DECODE_THREADS = Gauge(
 )
 WORKER_DECODERS = Counter(
     "shoal_worker_decoders",
-    "Pictures that had a process of their own, by its end: decoded, refused (damaged), memory or cpu (over the limit), "
+    "Pictures that had a process of their own, by outcome: decoded, refused (damaged), memory or cpu (over the limit), "
     "crashed, killed (from outside, or it had no CPU time), left (no caller waited any more).",
-    ["end"],
+    ["outcome"],
     registry=WORKER,
 )
 WORKER_FETCHED_BYTES = Gauge(

@@ -100,7 +100,7 @@ class DecoderPool:
         try:
             self._starter = StarterProcess(self._end, self._lose)
         except OSError as error:
-            self._lose(error.strerror)
+            self._lose(str(error.strerror))
         else:
             self._serve()
 
