@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from shoal.batcher.server import HEALTH_CHECK, hints_of, make_batcher, status_of, too_large
 from shoal.errors import Code, InvalidRequest
+from shoal.identity import HEADER as IDENTITY
 from shoal.observe import logs
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ MAX_LOOKS = 1000
 """Callers asked in one look, oldest first: bounds what it costs (about 0.1 ms each)."""
 
 _WANTED = frozenset(
-    {b"content-type", b"grpc-timeout", b"traceparent", b"x-client-id", b"x-model-name", TOKEN_HEADER.encode()}
+    {b"content-type", b"grpc-timeout", b"traceparent", b"x-client-id", b"x-model-name"}
+    | {IDENTITY.encode(), TOKEN_HEADER.encode()}
 )  # decoding all of them would cost more than the policy
 _PREFIX = struct.Struct(">BI")
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from shoal.batcher.meter import Meters, count_stranger
 from shoal.batcher.policy import BatchingPolicy, Close, Reject, Send
-from shoal.batcher.request import Request
+from shoal.batcher.request import Caller, Request
 from shoal.batcher.stream import BatchStream, opener
 from shoal.batching.settings import BatchingSettings
 from shoal.errors import Code, DeadlineExceeded, Overloaded, ShoalError, Unavailable, from_status
@@ -39,6 +39,7 @@ NO_WORKER_SECONDS = 5.0
 """After this long without any worker, waiting requests are answered UNAVAILABLE; the client may try again."""
 _REFUSALS = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT})
 """Of a parked stream: no such model, or the model has no such method. No other stream would fare better."""
+_NOBODY = Caller()
 _BACKOFF_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 
 
@@ -86,7 +87,9 @@ class ModelQueue:
         """Streams in this state."""
         return sum(stream.state == state for stream in tuple(self._streams))
 
-    async def submit(self, owner: str, message: bytes, timeout_seconds: float, traceparent: str = "") -> bytes:
+    async def submit(
+        self, owner: str, message: bytes, timeout_seconds: float, traceparent: str = "", caller: Caller = _NOBODY
+    ) -> bytes:
         """Answers one request with its response message, or raises the ShoalError of its status.
 
         Cancelling the caller withdraws the request; its batch-mates never notice.
@@ -99,6 +102,7 @@ class ModelQueue:
             message=message,
             answer=self._loop.create_future(),
             traceparent=traceparent,
+            caller=caller,
             called=self._called,
             ahead=self._policy.queued,
         )
@@ -298,15 +302,25 @@ class Dispatcher:
         self._queues: dict[tuple[str, str], ModelQueue] = {}
 
     async def submit(
-        self, method: str, model: str, owner: str, message: bytes, timeout_seconds: float, traceparent: str = ""
+        self,
+        method: str,
+        model: str,
+        owner: str,
+        message: bytes,
+        timeout_seconds: float,
+        traceparent: str = "",
+        caller: Caller = _NOBODY,
     ) -> bytes:
-        """Answers one unary call of ``method``, batched with others of the same model and method."""
+        """Answers one unary call of ``method``, batched with others of the same model and method.
+
+        ``owner`` names, in any form, whose share of the queue it takes.
+        """
         queue = self._queues.get((method, model))
         if queue is None or queue.failure:
             queue = self._add(method, model)
         self.in_flight += 1
         try:
-            return await queue.submit(owner, message, timeout_seconds, traceparent)
+            return await queue.submit(owner, message, timeout_seconds, traceparent, caller)
         finally:
             self.in_flight -= 1
             if queue.failure and self._queues.get((method, model)) is queue:

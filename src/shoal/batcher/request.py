@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from shoal.batcher.queue import Entry
 from shoal.errors import Code
@@ -40,11 +40,24 @@ class SentBatch:
         return told.model_copy(update=_limits(self.settings)) if self.settings else told
 
 
+class Caller(NamedTuple):
+    """Who calls, beside whose share of the queue it is (``Entry.owner``)."""
+
+    key_id: str = ""
+    """What workers, logs and metrics know it by; empty: the owner."""
+    identity: str = ""
+    """As the router wrote it, for the worker alone: it holds a digest of the key."""
+
+    def __repr__(self) -> str:
+        return f"Caller({self.key_id!r})"
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class Request(Entry):
     """One unary call. Its message is opaque. Times are 0 until they come."""
 
     message: bytes = field(repr=False)
+    caller: Caller = Caller()
     answer: asyncio.Future[bytes]
     """The response message, or the error that the caller gets."""
     traceparent: str = ""
@@ -59,6 +72,11 @@ class Request(Entry):
     ended: float = 0.0
     code: Code = Code.OK
     text: str = ""
+
+    @property
+    def key_id(self) -> str:
+        """What it is known by outside the queue."""
+        return self.caller.key_id or self.owner
 
     def end(self, code: Code, text: str = "") -> None:
         """It has its answer, or its caller has left."""
@@ -84,7 +102,7 @@ class Request(Entry):
         return BatcherVisit(
             method=method,
             model=model,
-            key_id=self.owner,
+            key_id=self.key_id,
             seconds_ago=now - self.arrived,
             stage_seconds=stages(self.arrived, [*marks, ("closed", self.ended)], end),
             total_seconds=end - self.arrived,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Self
 
 import grpc
 
+from shoal import identity
 from shoal.batcher.dispatch import Dispatcher
-from shoal.batcher.request import explain
+from shoal.batcher.request import Caller, explain
 from shoal.errors import RETRY_PUSHBACK, Code, InvalidRequest, NotFound, Overloaded, ShoalError, Unavailable, to_status
 from shoal.explain.endpoint import serve
 from shoal.observe.metrics import BATCHER
@@ -93,13 +94,15 @@ class Batcher:
             raise InvalidRequest("the x-model-name metadata is missing")
         if self._models and model not in self._models:
             raise NotFound(f"no model {model!r} is served here")
+        owner, caller = _who(headers)
         return await self.dispatcher.submit(
             method,
             model,
-            headers.get("x-client-id", ""),
+            owner,
             message,
             DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds,
             headers.get("traceparent", ""),
+            caller,
         )
 
     @property
@@ -111,6 +114,17 @@ class Batcher:
         """Health fails from now on, new calls are refused, and no batch waits for company."""
         self.draining = True
         self.dispatcher.drain()
+
+
+def _who(headers: Headers) -> tuple[str, Caller]:
+    """Whose share of the queue a call takes, and what the caller is known by.
+
+    Keys of one owner share: where the router says the owner, that is the name. Anything else counts as it is.
+    """
+    client, text = headers.get("x-client-id", ""), headers.get(identity.HEADER, "")
+    if verified := identity.Identity.parse(text):
+        return verified.owner, Caller(verified.key_id, text)
+    return client, Caller(client)
 
 
 def make_batcher() -> Batcher:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from shoal.identity import digest
 from shoal.router import certificate
 from shoal.router.clusters import clusters
 from shoal.router.listeners import balancer_listener, metrics_listener, public_listener
@@ -84,9 +85,9 @@ def render(
 
 
 def redact(text: str, keys: KeyRing) -> str:
-    """``text`` without the keys' secrets."""
+    """``text`` without the keys' secrets, and without what could be held against a guess."""
     for key in keys:
-        text = text.replace(json.dumps(key.key), json.dumps(_REDACTED))
+        text = text.replace(json.dumps(key.key), json.dumps(_REDACTED)).replace(digest(key.key), _REDACTED)
     return text
 
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from shoal import rpc
+from shoal import identity, rpc
 from shoal.errors import Code, InvalidRequest, to_status
 from shoal.objectstore import object_key, presign_puts
 from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from obstore.store import ObjectStore
 
     from shoal.spec import ObjectStore as Settings
@@ -49,7 +51,7 @@ class UploadsService:
     ) -> inference_pb2.CreateUploadsReply:
         """Answers ``request.count`` URLs below the caller's own prefix."""
         try:
-            return await self._create(request, rpc.told(context).get("x-client-id", ""))
+            return await self._create(request, rpc.told(context))
         except Exception as error:
             code, message = to_status(error)
             if code is Code.INTERNAL:
@@ -57,14 +59,14 @@ class UploadsService:
             await context.abort(rpc.STATUS[code], message)
 
     async def _create(
-        self, request: inference_pb2.CreateUploadsRequest, client_id: str
+        self, request: inference_pb2.CreateUploadsRequest, told: Mapping[str, str]
     ) -> inference_pb2.CreateUploadsReply:
-        key = self._access.owner_key(client_id, request.api_key)
+        grant = self._access.grant(told.get("x-client-id", ""), told.get(identity.HEADER, ""), request.api_key)
         if request.count > MAX_UPLOADS:
             raise InvalidRequest(f"count {request.count} is over {MAX_UPLOADS}; ask several times")
         names = [str(uuid.uuid4()) for _ in range(request.count or 1)]
         lifetime = self._settings.upload_url_lifetime_seconds
-        urls = await presign_puts(self._store, [object_key(key.prefix, name) for name in names], lifetime)
+        urls = await presign_puts(self._store, [object_key(grant.prefix, name) for name in names], lifetime)
         return inference_pb2.CreateUploadsReply(
             uploads=[inference_pb2.Upload(image_uuid=name, put_url=url) for name, url in zip(names, urls, strict=True)],
             expires_in_seconds=lifetime,
