@@ -57,7 +57,7 @@ class Request(Entry):
     """One unary call. Its message is opaque. Times are 0 until they come."""
 
     message: bytes = field(repr=False)
-    caller: Caller = Caller()
+    caller: Caller = field(default_factory=Caller)
     answer: asyncio.Future[bytes]
     """The response message, or the error that the caller gets."""
     traceparent: str = ""

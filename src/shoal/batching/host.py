@@ -32,6 +32,8 @@ STOP_SECONDS = 1.0
 """What else is open gets this long."""
 LIVENESS = "liveness"
 """A name for health to be asked for, which is SERVING as long as we answer at all: who isn't ready needs no restart."""
+STARTED = "started"
+"""Another, which is SERVING from the first word on: all that was to be tried was tried, well or not."""
 MAX_MESSAGE_BYTES = 4 * 2**20
 """Of one message of a batching stream."""
 
@@ -78,17 +80,25 @@ class Host:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server)
-        await self.say(serving=False)
-        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        for name in ("", STARTED, *self._services):
+            await self._health.set(name, _status(serving=False))
+        await self._health.set(LIVENESS, _status(serving=True))
         endpoint = rpc.listen(self._server, listen)
         await self._server.start()
         return endpoint
 
-    async def say(self, *, serving: bool) -> None:
-        """What health answers from now on."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", *self._services):
-            await self._health.set(name, status)
+    async def say(self, *, serving: bool, ready: bool | None = None) -> None:
+        """What health answers from now on.
+
+        Args:
+            serving: Whether batches may come: for each service by its name, which load balancers ask for.
+            ready: Whether all is as it is meant to be: for the process, which whoever started it asks for. None: the
+                same.
+        """
+        for name in self._services:
+            await self._health.set(name, _status(serving=serving))
+        await self._health.set("", _status(serving=serving if ready is None else ready))
+        await self._health.set(STARTED, _status(serving=True))
 
     async def drain(self) -> None:
         """Takes batches until the batchers know that it leaves, finishes what it has, and stops."""
@@ -99,3 +109,7 @@ class Host:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._batching.drain(), DRAIN_SECONDS)
         await self._server.stop(grace=STOP_SECONDS)
+
+
+def _status(*, serving: bool) -> health_pb2.HealthCheckResponse.ServingStatus:
+    return health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING

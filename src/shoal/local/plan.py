@@ -51,6 +51,8 @@ class Protocol(StrEnum):
     """It shows a certificate."""
     GRPC = "grpc"
     """``grpc.health.v1.Health/Check`` answers SERVING."""
+    WORKER = "worker"
+    """It does so for ``shoal.batching.host.STARTED``: every model was tried. What came of that its report says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,7 @@ def _worker(
         "--listen", listen, "--metrics", metrics, *(("--store-endpoint", store_url) if store_url else ()),
         *(("--triton", triton) if triton else ()),
     )  # fmt: skip
-    return Part(name, Role.WORKER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics", pool)
+    return Part(name, Role.WORKER, command, listen, Protocol.WORKER, f"http://{metrics}/metrics", pool)
 
 
 def triton_part(name: str, options: Options, pool: str = "") -> Part:

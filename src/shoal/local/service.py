@@ -8,13 +8,15 @@ import signal
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+from shoal.errors import Unavailable
 from shoal.local import ports, setup, state
 from shoal.local.keeper import State
-from shoal.local.plan import Files, Part, Plan, plan
+from shoal.local.plan import Files, Part, Plan, Role, plan
 from shoal.local.process import LocalProcess
 from shoal.local.store import keep_retention, store_part
 from shoal.local.supervisor import Supervisor
 from shoal.router import certificate
+from shoal.worker.readiness import Report, forget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -51,6 +53,7 @@ async def run(
     _on_signals(stop, supervisor, say)
     try:
         if await _unless(stop, supervisor.start()):
+            _tell_of_models(home, layout, say)
             _publish(service, home, layout)
             async with _retention(service, home, layout):
                 on_ready(_snapshot(service, home, layout, supervisor))
@@ -64,6 +67,7 @@ def _lay_out(service: Service, home: Home) -> Plan:
         return store_part(listen, home.objects, setup.store_credentials(service, home))
 
     files = Files.of(home)
+    forget(home)
     layout = plan(service, home, files, ports.FreePorts(), store)
     files.service.write_text(service.model_dump_json(indent=2, exclude_defaults=True))  # YAML contains JSON
     layout.topology.save(files.topology)
@@ -97,6 +101,20 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> boo
         stopping.cancel()
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
+
+
+def _tell_of_models(home: Home, layout: Plan, say: Callable[[str], None]) -> None:
+    """Says which models aren't served, and why.
+
+    Raises:
+        Unavailable: none is, though some are meant to be.
+    """
+    reports = {part.name: Report.load(home, part.listen) for part in layout.parts if part.role is Role.WORKER}
+    lines = [f"{name}: {reason}" for name, report in reports.items() for reason in report.reasons]
+    if lines and not any(report.models for report in reports.values()):
+        raise Unavailable("\n".join(["no model is served", *lines]))
+    for line in lines:
+        say(line)
 
 
 def _publish(service: Service, home: Home, layout: Plan) -> None:

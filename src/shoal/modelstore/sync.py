@@ -14,6 +14,7 @@ from shoal.errors import ConfigurationError, NotFound, Unavailable
 from shoal.modelstore import manifest
 from shoal.modelstore.check import check_folder
 from shoal.modelstore.fetch import fetch, wanted
+from shoal.modelstore.mirror import Synced
 from shoal.modelstore.remote import NoSpace
 from shoal.observe import metrics
 
@@ -73,7 +74,7 @@ class Synchronizer:
         self._remove = remove
         self._seen: dict[str, Mapping[int, Mark]] = {}
         """What was published of a model when we were last done with it, well or badly."""
-        self._refused: set[str] = set()
+        self._refused: dict[str, str] = {}
         self._told: set[str] = set()
         """The models that the Triton was told to load since we, or it, started."""
         self._turn = asyncio.Lock()
@@ -102,7 +103,7 @@ class Synchronizer:
             await self._load_missing()
             if full is not None:
                 raise full
-            self._mirror.completed()
+            self._mirror.completed(Synced(source=self._remote.name, published=len(published), refused=self._refused))
             metrics.SYNC_SUCCESS.set_to_current_time()
 
     @property
@@ -125,7 +126,7 @@ class Synchronizer:
         except (ConfigurationError, NotFound) as error:
             self._refuse(model, str(error))
         else:
-            self._refused.discard(model)
+            self._refused.pop(model, None)
             if changed:
                 metrics.SYNC_SWITCHES.labels(model).inc()
                 log.info("model %s: versions %s", model, ", ".join(map(str, changed)))
@@ -160,9 +161,10 @@ class Synchronizer:
 
     def _refuse(self, model: str, reason: str) -> None:
         stays = "what is here stays" if self._mirror.current(model) else "it isn't served"
-        log.error("model %s as published is refused, %s: %s", model, stays, " ".join(reason.split())[:_REASON_LENGTH])
+        told = " ".join(reason.split())[:_REASON_LENGTH]
+        log.error("model %s as published is refused, %s: %s", model, stays, told)
         metrics.SYNC_REFUSED.labels(model).inc()
-        self._refused.add(model)
+        self._refused[model] = told
 
     async def _withdraw(self, model: str) -> None:
         if self._control is not None:
@@ -175,7 +177,7 @@ class Synchronizer:
     def _forget(self, chosen: set[str]) -> None:
         for model in self._seen.keys() - chosen:
             del self._seen[model]
-        self._refused &= chosen
+        self._refused = {model: reason for model, reason in self._refused.items() if model in chosen}
         metrics.SYNC_MODELS.labels("refused").set(len(self._refused))
         metrics.SYNC_MODELS.labels("here").set(len(self._mirror.models()))
 

@@ -20,6 +20,9 @@ ANY_WORKER = "workers"
 ADMIN = "admin"
 """The cluster of Envoy's own admin address, for those two paths of it that others may read."""
 
+BATCHING = "shoal.batching.v1.Batching"
+"""What workers are asked for: one that lacks a model isn't ready, and serves the others."""
+
 _UNBOUNDED = 1_000_000  # where the parts themselves bound: batching streams by permits, connections by requests
 _ONE_IS_ENOUGH = 1_000_000  # percent
 _AT_ONCE: Json = {"update_merge_window": "0s"}
@@ -101,7 +104,7 @@ def _health_check() -> Json:
         "timeout": "1s",
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,
-        "grpc_health_check": {},
+        "grpc_health_check": {"service_name": BATCHING},
     }
 
 

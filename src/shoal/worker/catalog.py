@@ -11,13 +11,15 @@ from shoal.errors import ConfigurationError
 from shoal.worker.sources import Offer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
 
     from shoal.batching.service import BatchingService
     from shoal.batching.stream import Handler
     from shoal.engine import Engine, LoadedModel
     from shoal.modelstore.config import ModelConfig
     from shoal.spec import ModelOverride, Service
+    from shoal.worker.readiness import Found
     from shoal.worker.sources import Source
 
     Assemble = Callable[[LoadedModel[Any]], Handler]
@@ -53,12 +55,25 @@ class Catalog:
         self._batching = batching
         self._prepare = prepare
         self._served: dict[str, _Served] = {}
+        self._refused: dict[str, str] = {}
+        """The models that the engine, or a head, wouldn't take as they are: why."""
         self._turn = asyncio.Lock()
 
     @property
-    def names(self) -> Iterable[str]:
+    def names(self) -> AbstractSet[str]:
         """The models that are served now."""
         return self._served.keys()
+
+    @property
+    def refused(self) -> bool:
+        """Whether a model that reads well couldn't be loaded when it was tried last."""
+        return bool(self._refused)
+
+    @property
+    def found(self) -> Found:
+        """What is there, and why which of it isn't served as it is."""
+        there = self._source.found
+        return dataclasses.replace(there, troubles={**(there.troubles or {}), **self._refused})
 
     async def refresh(self) -> None:
         """Loads what is new or was replaced, and unloads what is gone; one caller at a time.
@@ -68,6 +83,7 @@ class Catalog:
         """
         async with self._turn:
             offers = await self._source.offers()
+            self._refused = {name: reason for name, reason in self._refused.items() if name in offers}
             for name in self._served.keys() - offers.keys():
                 await self._batching.remove(name)
                 await self._served.pop(name).loaded.close()
@@ -76,6 +92,8 @@ class Catalog:
                 present = self._served.get(name)
                 if present is None or present.offer != wanted:
                     await self._load(wanted)
+                else:
+                    self._refused.pop(name, None)
 
     async def _load(self, offer: Offer) -> None:
         config = offer.config
@@ -83,13 +101,20 @@ class Catalog:
             assemble = self._prepare(config)
             loaded = await self._engine.load(config)
         except ConfigurationError as error:
-            log.error("model %s is not served: %s", config.name, error)  # noqa: TRY400 - the message is the whole story
+            self._refuse(config, str(error))
             return
+        self._refused.pop(config.name, None)
         await self._batching.put(config.name, assemble(loaded))
         if old := self._served.get(config.name):
             await old.loaded.close()
         self._served[config.name] = _Served(offer, loaded)
         log.info("model %s version %d is loaded", config.name, config.version)
+
+    def _refuse(self, config: ModelConfig, reason: str) -> None:
+        """Logs a reason once, however often it is found."""
+        if self._refused.get(config.name) != reason:
+            log.error("model %s is not served: %s", config.name, reason)
+        self._refused[config.name] = reason
 
 
 def overridden(config: ModelConfig, override: ModelOverride) -> ModelConfig:

@@ -24,6 +24,8 @@ from shoal.worker.decode import Decoder
 from shoal.worker.fetch import Fetcher
 from shoal.worker.heads import make_head
 from shoal.worker.model import Meter, PictureModel
+from shoal.worker.peers import Proof
+from shoal.worker.standing import Standing
 from shoal.worker.uploads import UploadsService
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 
 AWAY_SECONDS = 1.0
 """Until an engine that is away is asked again to load models."""
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 5.0, 60.0
+"""Until a model that was refused is tried again; the pause doubles."""
 _SERVICES = tuple(service.full_name for service in inference_pb2.DESCRIPTOR.services_by_name.values())
 
 
@@ -56,6 +60,8 @@ class WorkerOptions:
     """Where the managed object store listens."""
     own_triton: str | None = None
     """``HOST:PORT`` of the Triton that was started for this worker."""
+    peers: Endpoint | None = None
+    """Where all workers of the pool are: a name that stands for each of their addresses."""
 
 
 class Worker:
@@ -93,7 +99,9 @@ class Worker:
             prepare=self._prepare,
         )
         uploads = UploadsService(store, options.service.object_store, self._access)
-        self._host = Host(self._batching, _SERVICES, (uploads.rpc_handler(),))
+        proof = Proof()
+        self._host = Host(self._batching, _SERVICES, (uploads.rpc_handler(), proof.rpc_handler()))
+        self._standing = Standing(self._host, self._catalog, options, proof)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until ``stop`` is set, then drains."""
@@ -131,21 +139,32 @@ class Worker:
         async with contextlib.aclosing(self._backing.source.changes()) as moments:
             await anext(moments)  # the present state
             await self._refresh()
-            await self._host.say(serving=True)
-            served = ", ".join(self._catalog.names) or "no model"
-            log.info("pool %s serves %s on %s", self._options.pool, served, self._options.listen)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_engine())
+                group.create_task(self._try_again())
                 async for _ in moments:
                     await self._refresh()
 
     async def _refresh(self) -> None:
         while True:
             try:
-                return await self._catalog.refresh()
+                await self._catalog.refresh()
             except Unavailable as error:
-                log.warning("models can't be loaded now: %s", error)
+                await self._standing.away(str(error))
                 await asyncio.sleep(AWAY_SECONDS)
+            else:
+                return await self._standing.judge()
+
+    async def _try_again(self) -> None:
+        """What an engine refuses, it may take later: memory is free again, a backend is there."""
+        pause = FIRST_RETRY_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            if self._catalog.refused or not self._standing.ready:
+                await self._refresh()
+                pause = min(2 * pause, LAST_RETRY_SECONDS)
+            else:
+                pause = FIRST_RETRY_SECONDS
 
     async def _follow_engine(self) -> None:
         """Batches go elsewhere while the engine is away."""
@@ -153,4 +172,4 @@ class Worker:
             async for available in self._backing.triton.availability():
                 if available:
                     await self._refresh()
-                await self._host.say(serving=available)
+                await self._standing.engine(available=available)

@@ -6,6 +6,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ServedRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ServedReply(_message.Message):
+    __slots__ = ("ready", "models")
+    READY_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    ready: bool
+    models: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ready: _Optional[bool] = ..., models: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class BatchChunk(_message.Message):
     __slots__ = ("items", "last")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
