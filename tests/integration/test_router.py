@@ -94,7 +94,8 @@ class Server:
 
     async def set_serving(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        await self.health.set("", status)
+        for service in ("", "shoal.batching.v1.Batching"):
+            await self.health.set(service, status)
 
 
 @dataclass
@@ -385,6 +386,13 @@ async def test_http_1_gets_plain_text(rig: Rig) -> None:
         for headers, status in (({}, 401), ({"x-api-key": rig.alice.key}, 404)):
             async with session.get("/", headers=headers) as answer:
                 assert (answer.status, answer.content_type) == (status, "text/plain")
+
+
+async def test_a_worker_that_takes_batches_gets_them_ready_or_not(rig: Rig) -> None:
+    await rig.workers[0].health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    await asyncio.sleep(1)  # two of the load balancer's health checks
+    async with asyncio.timeout(PATIENCE):
+        assert (await rig.open_stream())[0] == "worker-0"
 
 
 async def test_batching_streams_are_spread_evenly(tmp_path: Path) -> None:

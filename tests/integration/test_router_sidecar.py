@@ -99,6 +99,16 @@ class Pod:
         async with asyncio.timeout(PATIENCE):
             return await self.processes[name].wait()
 
+    async def healthy(self, service: str, *, expected: bool | None = None) -> bool:
+        """What health says; where one answer is ``expected``, waits for it."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        async with asyncio.timeout(PATIENCE), grpc.aio.insecure_channel(str(self.health), options=OPTIONS) as channel:
+            while True:
+                answer = await health_pb2_grpc.HealthStub(channel).Check(request, wait_for_ready=True)
+                serving = bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+                if expected in {None, serving}:
+                    return serving
+
     async def call(self, channel: grpc.aio.Channel, key: str, message: bytes = b"") -> str:
         """The answer, or the code's name."""
         metadata = (("x-api-key", key), ("x-model-name", "yolo"))
@@ -278,6 +288,7 @@ async def accepts(endpoint: Endpoint) -> bool:
 
 async def test_models_are_those_that_the_bucket_lists(tmp_path: Path) -> None:
     with running_s3(tmp_path / "s3", "models") as server:
+        server.store().put("manifests/other/1.json", b"{}")
         bucket = {"url": server.url, "endpoint": server.address, "credentials_file": str(server.credentials_file)}
         settings = {**bucket, "path": str(tmp_path / "nowhere"), "poll_seconds": 0.5}
         async with (
@@ -295,6 +306,25 @@ async def test_models_are_those_that_the_bucket_lists(tmp_path: Path) -> None:
             await pod.start("config", pod.command("--listen", str(pod.health)))
             await until_ready(pod)
             assert not (await pod.call(channel, key)).isupper()
+
+
+async def test_a_router_that_knows_no_model_is_not_ready(tmp_path: Path) -> None:
+    with running_s3(tmp_path / "s3", "models") as server:
+        bucket = {"url": f"{server.url}/prdo", "endpoint": server.address}
+        settings = bucket | {"credentials_file": str(server.credentials_file), "poll_seconds": 0.5}
+        async with laid_out(tmp_path, model_store=settings | {"path": str(tmp_path / "nowhere")}) as pod:
+            keys.create(pod.home.keys, "alice")
+            pod.revise_keys()
+            await pod.start("config", pod.command("--listen", str(pod.health)))
+            assert await pod.healthy("started", expected=True)
+            assert not await pod.healthy("")
+            assert await pod.healthy("liveness")
+            server.store().put("prdo/manifests/yolo/1.json", b"{}")
+            assert await pod.healthy("", expected=True)
+            # It was ready, and stays so whatever becomes of the bucket.
+            server.store().delete("prdo/manifests/yolo/1.json")
+            server.stop()
+            assert await pod.healthy("")
 
 
 async def test_a_broken_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:

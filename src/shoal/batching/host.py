@@ -9,11 +9,12 @@ import math
 from typing import TYPE_CHECKING
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from shoal import rpc
 from shoal.batching.service import SERVICE
+from shoal.health import LIVENESS, STARTED, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,10 +31,6 @@ DRAIN_SECONDS = 30.0
 """Batches in flight get this long to finish after that."""
 STOP_SECONDS = 1.0
 """What else is open gets this long."""
-LIVENESS = "liveness"
-"""A name for health to be asked for, which is SERVING as long as we answer at all: who isn't ready needs no restart."""
-STARTED = "started"
-"""Another, which is SERVING from the first word on: all that was to be tried was tried, well or not."""
 MAX_MESSAGE_BYTES = 4 * 2**20
 """Of one message of a batching stream."""
 
@@ -81,8 +78,8 @@ class Host:
         names = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server)
         for name in ("", STARTED, *self._services):
-            await self._health.set(name, _status(serving=False))
-        await self._health.set(LIVENESS, _status(serving=True))
+            await self._health.set(name, status(serving=False))
+        await self._health.set(LIVENESS, status(serving=True))
         endpoint = rpc.listen(self._server, listen)
         await self._server.start()
         return endpoint
@@ -96,9 +93,9 @@ class Host:
                 same.
         """
         for name in self._services:
-            await self._health.set(name, _status(serving=serving))
-        await self._health.set("", _status(serving=serving if ready is None else ready))
-        await self._health.set(STARTED, _status(serving=True))
+            await self._health.set(name, status(serving=serving))
+        await self._health.set("", status(serving=serving if ready is None else ready))
+        await self._health.set(STARTED, status(serving=True))
 
     async def drain(self) -> None:
         """Takes batches until the batchers know that it leaves, finishes what it has, and stops."""
@@ -109,7 +106,3 @@ class Host:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._batching.drain(), DRAIN_SECONDS)
         await self._server.stop(grace=STOP_SECONDS)
-
-
-def _status(*, serving: bool) -> health_pb2.HealthCheckResponse.ServingStatus:
-    return health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING

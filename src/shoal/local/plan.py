@@ -52,7 +52,9 @@ class Protocol(StrEnum):
     GRPC = "grpc"
     """``grpc.health.v1.Health/Check`` answers SERVING."""
     WORKER = "worker"
-    """It does so for ``shoal.batching.host.STARTED``: every model was tried. What came of that its report says."""
+    """It does so for ``shoal.health.STARTED``: every model was tried. What came of that its report says."""
+    ROUTER = "router"
+    """A worker that takes batches does so behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ def triton_part(name: str, options: Options, pool: str = "") -> Part:
 def _router(service: Service, topology: Topology, home: Home, files: Files) -> Part:
     command = _shoal("serve", "router", "--service", files.service, "--topology", files.topology, "--home", home.root)
     metrics = f"http://{topology.admin}/stats/prometheus"
-    ready = Protocol.TLS if service.router.tls else Protocol.GRPC
+    ready = Protocol.TLS if service.router.tls else Protocol.ROUTER
     return Part("router", Role.ROUTER, command, reachable(topology.public), ready, metrics)
 
 

@@ -7,6 +7,7 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from shoal.health import STARTED
 from shoal.local.plan import Protocol
 
 if TYPE_CHECKING:
@@ -73,7 +74,11 @@ async def _serving(endpoint: Endpoint, service: str = "") -> bool:
 
 
 async def _started(endpoint: Endpoint) -> bool:
-    return await _serving(endpoint, "started")
+    return await _serving(endpoint, STARTED)
+
+
+async def _leads_to_a_worker(endpoint: Endpoint) -> bool:
+    return await _serving(endpoint, "shoal.batching.v1.Batching")
 
 
 _PROBES = {
@@ -81,4 +86,5 @@ _PROBES = {
     Protocol.TLS: _shows_certificate,
     Protocol.GRPC: _serving,
     Protocol.WORKER: _started,
+    Protocol.ROUTER: _leads_to_a_worker,
 }

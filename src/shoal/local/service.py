@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shoal.errors import Unavailable
@@ -20,6 +21,7 @@ from shoal.worker.readiness import Report, forget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
+    from collections.abc import Set as AbstractSet
 
     from shoal.home import Home
     from shoal.spec import Service
@@ -52,8 +54,7 @@ async def run(
     stop = asyncio.Event()
     _on_signals(stop, supervisor, say)
     try:
-        if await _unless(stop, supervisor.start()):
-            _tell_of_models(home, layout, say)
+        if await _unless(stop, supervisor.start(partial(_tell_of_models, home, layout, say))):
             _publish(service, home, layout)
             async with _retention(service, home, layout):
                 on_ready(_snapshot(service, home, layout, supervisor))
@@ -103,13 +104,14 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> boo
         await asyncio.gather(working, return_exceptions=True)
 
 
-def _tell_of_models(home: Home, layout: Plan, say: Callable[[str], None]) -> None:
-    """Says which models aren't served, and why.
+def _tell_of_models(home: Home, layout: Plan, say: Callable[[str], None], roles: AbstractSet[Role]) -> None:
+    """Says which models aren't served, and why, once the workers know.
 
     Raises:
         Unavailable: none is, though some are meant to be.
     """
-    reports = {part.name: Report.load(home, part.listen) for part in layout.parts if part.role is Role.WORKER}
+    workers = [part for part in layout.parts if part.role is Role.WORKER and part.role in roles]
+    reports = {part.name: Report.load(home, part.listen) for part in workers}
     lines = [f"{name}: {reason}" for name, report in reports.items() for reason in report.reasons]
     if lines and not any(report.models for report in reports.values()):
         raise Unavailable("\n".join(["no model is served", *lines]))

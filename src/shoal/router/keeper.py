@@ -68,6 +68,8 @@ class Keeper:
             ConfigurationError: an input is wrong.
         """
         self.folder = home.run.absolute() / "router"
+        self.routes = asyncio.Event()
+        """Set once there is a model to route to."""
         self.service: Input[Service] = Input(lambda: spec.load(service_file))
         self.topology = Input(lambda: Topology.load(topology_file))
         keys_file = home.keys_file(self.service.value)
@@ -82,6 +84,8 @@ class Keeper:
 
     def render(self) -> list[str]:
         """Brings the files up to date and returns the names of those that changed."""
+        if any(self.service.value.pool_of(model) for model in self.models.value):
+            self.routes.set()
         return write(self.folder, self.files(self.folder))
 
     def files(self, folder: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from shoal import spec
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from shoal.home import Home
     from shoal.router.drain import Departure
     from shoal.topology import Endpoint
+
+log = logging.getLogger(__name__)
 
 SERVICE = "shoal.RouterConfig"
 
@@ -40,22 +43,32 @@ async def keep(keeper: Keeper, stop: asyncio.Event, *, listen: Endpoint | None, 
     Args:
         keeper: Renders the files that Envoy reads.
         stop: Set it to end.
-        listen: Where gRPC health is answered: SERVING once there are files.
+        listen: Where gRPC health is answered: SERVING once there are files, and a model to route to.
         departure: How long Envoy takes to leave.
     """
     health = HealthServer(SERVICE)
     async with health.listening(listen):
         keeper.render()
-        await health.say(serving=True)
         keeping = asyncio.create_task(keeper.run())
+        telling = asyncio.create_task(_tell(keeper, health))
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if keeping.done():
                 keeping.result()  # it only ends by an error
+            telling.cancel()
             await health.say(serving=False)
             await depart(EnvoyAdmin(keeper.topology.value.admin), departure)
         finally:
-            keeping.cancel()
-            stopping.cancel()
-            await asyncio.gather(keeping, stopping, return_exceptions=True)
+            for task in (keeping, stopping, telling):
+                task.cancel()
+            await asyncio.gather(keeping, stopping, telling, return_exceptions=True)
+
+
+async def _tell(keeper: Keeper, health: HealthServer) -> None:
+    """A router that knows no model answers every call with NOT_FOUND: one that knows some is not to make way for it."""
+    if not keeper.routes.is_set():
+        log.error("not ready: no model is there to route to; where models come from may be misspelt, or empty yet")
+        await health.say(serving=False)
+        await keeper.routes.wait()
+    await health.say(serving=True)

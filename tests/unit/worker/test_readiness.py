@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +10,9 @@ from shoal.home import Home
 from shoal.spec import parse
 from shoal.topology import Endpoint
 from shoal.worker.readiness import Found, Report, missing, named, unserved
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 REFUSED = {"a": "no such backend", "b": "it is\nfor a newer server"}
 PLACE = "/models"
