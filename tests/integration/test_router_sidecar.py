@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from shoal.home import Home
 from shoal.local.ports import FreePorts
 from shoal.topology import Endpoint, Topology
 from support.certificates import Certificate, self_signed
+from support.kubernetes_api import kubernetes_api
 from support.metrics import sample
 from support.mounted import Mounted
 from support.s3 import running_s3
@@ -91,9 +93,9 @@ class Pod:
         words = ("serve", "router-config", "--service", service, "--topology", topology, "--home", self.home.root)
         return [sys.executable, "-m", "shoal", *map(str, words), *more]
 
-    async def start(self, name: str, command: list[str]) -> None:
+    async def start(self, name: str, command: list[str], environment: dict[str, str] | None = None) -> None:
         tied = [sys.executable, "-S", tether.__file__, str(os.getpid()), *command]
-        self.processes[name] = await asyncio.create_subprocess_exec(*tied)
+        self.processes[name] = await asyncio.create_subprocess_exec(*tied, env=os.environ | (environment or {}))
 
     async def end(self, name: str) -> int:
         async with asyncio.timeout(PATIENCE):
@@ -160,15 +162,20 @@ async def laid_out(
 
 @contextlib.asynccontextmanager
 async def running(
-    root: Path, certificate: Certificate | None = None, model_store: dict[str, Any] | None = None
+    root: Path,
+    certificate: Certificate | None = None,
+    model_store: dict[str, Any] | None = None,
+    more: tuple[list[str], dict[str, str]] = ([], {}),
 ) -> AsyncGenerator[tuple[Pod, str]]:
-    """A pod that is ready, and a key."""
+    """A pod that is ready, and a key; ``more`` are options and environment of what keeps Envoy's files."""
+    options, environment = more
     async with laid_out(root, certificate, model_store) as pod:
         key = keys.create(pod.home.keys, "alice").key
         pod.revise_keys()
-        await pod.start("init", pod.command("--once"))
+        await pod.start("init", pod.command("--once", *options), environment)
         assert await pod.end("init") == 0
-        await pod.start("config", pod.command("--listen", str(pod.health), "--lame-duck-seconds", "0.2"))
+        command = pod.command("--listen", str(pod.health), "--lame-duck-seconds", "0.2", *options)
+        await pod.start("config", command, environment)
         bootstrap = pod.home.run / "router" / "bootstrap.json"
         await pod.start(
             "envoy",
@@ -214,6 +221,27 @@ async def test_a_call_passes_and_a_key_revoked_in_the_secret_does_not(tmp_path: 
             while await pod.call(channel, bob.key) != "UNAUTHENTICATED":
                 pass
         assert await pod.call(channel, key) != "UNAUTHENTICATED"
+
+
+async def test_a_key_revoked_in_the_secret_is_refused_before_any_kubelet_knows(tmp_path: Path) -> None:
+    async with kubernetes_api(tmp_path / "api") as (api, environment):
+        options = ["--keys-secret", "shoal-keys", "--service-account", str(api.account)]
+        async with (
+            running(tmp_path, more=(options, environment)) as (pod, key),
+            grpc.aio.insecure_channel(str(pod.topology.public)) as channel,
+        ):
+            bob = keys.create(pod.home.keys, "bob")  # the mounted copy never learns of him
+            api.put("shoal-keys", keys_json=pod.home.keys.read_bytes())
+            async with asyncio.timeout(PATIENCE):
+                while await pod.call(channel, bob.key) != bob.id:
+                    pass
+                keys.revoke(pod.home.keys, bob.id)
+                api.put("shoal-keys", keys_json=pod.home.keys.read_bytes())
+                revoked = time.monotonic()
+                while await pod.call(channel, bob.key) != "UNAUTHENTICATED":
+                    pass
+            assert time.monotonic() - revoked < 2, "what the docs say"
+            assert not (await pod.call(channel, key)).isupper()
 
 
 async def test_the_metrics_port_shows_metrics_and_readiness_and_nothing_else(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from shoal.envoy_admin import EnvoyAdmin
 from shoal.health import HealthServer
 from shoal.router.drain import depart
 from shoal.router.keeper import Keeper
+from shoal.router.keyfile import KeyFile, WatchedSecret
 from shoal.router.models import choose
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from shoal.home import Home
     from shoal.router.drain import Departure
+    from shoal.router.secret import SecretWatch
     from shoal.topology import Endpoint
 
 log = logging.getLogger(__name__)
@@ -25,16 +27,28 @@ log = logging.getLogger(__name__)
 SERVICE = "shoal.RouterConfig"
 
 
-async def open_keeper(*, service_file: Path | None, topology_file: Path, home: Home) -> Keeper:
+async def open_keeper(
+    *, service_file: Path | None, topology_file: Path, home: Home, watch: SecretWatch | None = None
+) -> Keeper:
     """A keeper that knows which models there are.
+
+    Args:
+        service_file: None: the default service.
+        topology_file: Where each part listens.
+        home: Has room for Envoy's files.
+        watch: Follows the Secret that the keys file is mounted from. None: the file alone is followed.
 
     Raises:
         ConfigurationError: an input is wrong.
         ShoalError: the models' bucket can't be listed, and never was.
     """
-    models = choose(spec.load(service_file), home)
-    await models.look()
-    return Keeper(service_file=service_file, topology_file=topology_file, home=home, models=models)
+    service = spec.load(service_file)
+    models = choose(service, home)
+    keys = KeyFile(home.keys_file(service))
+    if watch is not None:
+        keys = WatchedSecret(keys.path, watch, home.run.absolute() / "router" / "keys.json")
+    await asyncio.gather(models.look(), keys.look())
+    return Keeper(service_file=service_file, topology_file=topology_file, home=home, models=models, keys=keys)
 
 
 async def keep(keeper: Keeper, stop: asyncio.Event, *, listen: Endpoint | None, departure: Departure) -> None:
