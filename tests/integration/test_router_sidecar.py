@@ -225,6 +225,7 @@ async def test_a_call_passes_and_a_key_revoked_in_the_secret_does_not(tmp_path: 
 
 async def test_a_key_revoked_in_the_secret_is_refused_before_any_kubelet_knows(tmp_path: Path) -> None:
     async with kubernetes_api(tmp_path / "api") as (api, environment):
+        api.put("shoal-keys", keys_json=b'{"keys": []}')
         options = ["--keys-secret", "shoal-keys", "--service-account", str(api.account)]
         async with (
             running(tmp_path, more=(options, environment)) as (pod, key),

@@ -104,7 +104,6 @@ class KubernetesApi:
 async def kubernetes_api(folder: Path) -> AsyncIterator[tuple[KubernetesApi, dict[str, str]]]:
     """One, and the environment that a pod has because of it."""
     certificate = self_signed()
-    folder.mkdir(exist_ok=True)
     certificate.write(folder / "tls")
     account = folder / "account"
     account.mkdir()
