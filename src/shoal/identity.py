@@ -15,7 +15,7 @@ import base64
 import hashlib
 import hmac
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from urllib.parse import parse_qsl, urlencode
 
 if TYPE_CHECKING:
@@ -69,6 +69,18 @@ class Identity:
     def is_of(self, secret: str) -> bool:
         """Whether ``secret`` is this key."""
         return bool(secret) and hmac.compare_digest(self.digest.encode(), digest(secret).encode())
+
+
+class Caller(NamedTuple):
+    """Who calls, as the batcher passes it on, beside whose share of its queue that is."""
+
+    key_id: str = ""
+    """What workers, logs and metrics know it by; empty: the owner."""
+    identity: str = ""
+    """As the router wrote it, for the worker alone: it holds a digest of the key."""
+
+    def __repr__(self) -> str:
+        return f"Caller({self.key_id!r})"
 
 
 def digest(secret: str) -> str:

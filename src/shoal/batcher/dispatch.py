@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from shoal.batcher.meter import Meters, count_stranger
 from shoal.batcher.policy import BatchingPolicy, Close, Reject, Send
-from shoal.batcher.request import Caller, Request
+from shoal.batcher.request import Request
 from shoal.batcher.stream import BatchStream, opener
 from shoal.batching.settings import BatchingSettings
 from shoal.errors import Code, DeadlineExceeded, Overloaded, ShoalError, Unavailable, from_status
 from shoal.explain.recent import Recent
+from shoal.identity import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

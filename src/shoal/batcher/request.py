@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from shoal.batcher.queue import Entry
 from shoal.errors import Code
-from shoal.explain.views import MAX_TEXT, Answer, BatcherVisit, BatchView, stages
+from shoal.explain.recent import MAX_TEXT
+from shoal.identity import Caller
 
 if TYPE_CHECKING:
     import asyncio
 
     from shoal.batching.settings import BatchingSettings
     from shoal.explain.recent import Recent
+    from shoal.explain.views import Answer, BatcherVisit, BatchView
 
 
 @dataclass(eq=False, slots=True)
@@ -35,21 +37,11 @@ class SentBatch:
 
     def view(self, now: float) -> BatchView:
         """What is told of it."""
+        from shoal.explain.views import BatchView  # noqa: PLC0415 - only who is asked pays for pydantic
+
         seconds = (self.closed or now) - self.opened
         told = BatchView(size=self.size, open_seconds=seconds, closed_because=self.reason)
         return told.model_copy(update=_limits(self.settings)) if self.settings else told
-
-
-class Caller(NamedTuple):
-    """Who calls, beside whose share of the queue it is (``Entry.owner``)."""
-
-    key_id: str = ""
-    """What workers, logs and metrics know it by; empty: the owner."""
-    identity: str = ""
-    """As the router wrote it, for the worker alone: it holds a digest of the key."""
-
-    def __repr__(self) -> str:
-        return f"Caller({self.key_id!r})"
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -95,6 +87,8 @@ class Request(Entry):
 
     def view(self, now: float) -> BatcherVisit:
         """What is told of it; not its message, which holds a key."""
+        from shoal.explain.views import BatcherVisit, stages  # noqa: PLC0415
+
         end, batch, sent = self.ended or now, self.batch, self.sent
         marks = [("broken", self.lost)] if self.lost else []
         marks += [("permit", sent), ("open", max(batch.closed, sent) if batch and batch.closed else 0.0)]
@@ -118,6 +112,8 @@ class Request(Entry):
 
 def explain(recent: Recent[Request], image_uuid: str) -> Answer:
     """What is remembered of a uuid, in lower case: messages are opaque, so it is looked for anywhere in them."""
+    from shoal.explain.views import Answer  # noqa: PLC0415
+
     now, wanted = monotonic(), image_uuid.encode()
     found = [request for request in recent.newest_first() if wanted in request.message.lower()]
     return Answer(memory=recent.memory(now), batcher=tuple(request.view(now) for request in found))

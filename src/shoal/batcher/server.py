@@ -7,21 +7,18 @@ import logging
 import math
 import os
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Self
 
-import grpc
-
 from shoal import identity
-from shoal.batcher.dispatch import Dispatcher
-from shoal.batcher.request import Caller, explain
 from shoal.errors import RETRY_PUSHBACK, Code, InvalidRequest, NotFound, Overloaded, ShoalError, Unavailable, to_status
-from shoal.explain.endpoint import serve
-from shoal.observe.metrics import BATCHER
-from shoal.topology import Endpoint
+from shoal.identity import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import grpc
+
+    from shoal.batcher.dispatch import Dispatcher
 
     Headers = Mapping[str, str]
 
@@ -129,6 +126,14 @@ def _who(headers: Headers) -> tuple[str, Caller]:
 
 def make_batcher() -> Batcher:
     """The batcher that the environment describes, its metrics served; call it on the event loop that will serve."""
+    from functools import partial  # noqa: PLC0415 - what starts Envoy, and no batcher, pays for none of these
+
+    from shoal.batcher.dispatch import Dispatcher  # noqa: PLC0415
+    from shoal.batcher.request import explain  # noqa: PLC0415
+    from shoal.endpoint import Endpoint  # noqa: PLC0415
+    from shoal.explain.endpoint import serve  # noqa: PLC0415
+    from shoal.observe.metrics import BATCHER  # noqa: PLC0415
+
     orders = Orders.read(os.environ)
     channel = open_channel(orders.target, workers=orders.workers)
     dispatcher = Dispatcher(channel, orders.name, orders.recent_requests)
@@ -139,6 +144,8 @@ def make_batcher() -> Batcher:
 
 def open_channel(target: str, *, workers: bool = False) -> grpc.aio.Channel:
     """The channel to the load balancer, or to all ``workers`` of ``target``, for streams that may idle for long."""
+    import grpc  # noqa: PLC0415 - as above
+
     return grpc.aio.insecure_channel(
         target,
         options=[

@@ -7,7 +7,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from shoal.errors import InvalidRequest
-from shoal.explain.views import canonical_uuid
 from shoal.observe.metrics import serve_metrics
 
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ def _application(metrics: WSGIApplication, explain: Callable[[str], Answer]) -> 
 
 
 def _answer(text: str, explain: Callable[[str], Answer]) -> tuple[HTTPStatus, str]:
+    from shoal.explain.views import canonical_uuid  # noqa: PLC0415 - only who is asked pays for pydantic
+
     try:
         answer = explain(canonical_uuid(text))
     except InvalidRequest as error:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+from typing import Literal
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+"""Of Shoal's own lines."""
 
 _FORM = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 _TIME = "%Y-%m-%dT%H:%M:%S"
