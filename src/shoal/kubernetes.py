@@ -255,7 +255,7 @@ class RouterPods(Pods):
     """Of the container that keeps Envoy's configuration current."""
     watch_keys: bool = False
     """Whether routers follow the Secret ``secrets.keys`` at the Kubernetes API: a revoked key is refused within 2 s,
-    not in the minute or more that the kubelet takes. The pods get a token, and a Role that lets them watch that Secret."""
+    not in the minute or more that the kubelet takes. The pods get a token, and a Role to watch this one Secret."""
     leave_seconds: int = Field(default=5, ge=0, le=3600)
     """How long a pod that is to end still takes calls: until nodes and load balancers know that it leaves. A cloud's
     load balancer with pods as its targets may need minutes."""

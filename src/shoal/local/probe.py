@@ -7,7 +7,6 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from shoal.health import STARTED
 from shoal.local.plan import Protocol
 
 if TYPE_CHECKING:
@@ -74,6 +73,8 @@ async def _serving(endpoint: Endpoint, service: str = "") -> bool:
 
 
 async def _started(endpoint: Endpoint) -> bool:
+    from shoal.health import STARTED  # noqa: PLC0415 - not everybody who asks for a port has its libraries
+
     return await _serving(endpoint, STARTED)
 
 
