@@ -14,10 +14,12 @@ INSIDE = (
 )
 
 
+LIBRARIES = {"pydantic", "ruamel.yaml", "aiohttp"}
+
+
 @pytest.mark.parametrize(
     ("program", "spared"),
-    [(PARENT, {"grpc", "google.protobuf", "pydantic", "ruamel.yaml", "aiohttp", "prometheus_client"})]
-    + [(INSIDE, {"pydantic", "ruamel.yaml", "aiohttp"})],
+    [(PARENT, {"grpc", "google.protobuf", "prometheus_client", *LIBRARIES}), (INSIDE, LIBRARIES)],
     ids=["what starts Envoy", "inside Envoy"],
 )
 def test_a_start_imports_only_what_it_needs(program: str, spared: set[str]) -> None:
