@@ -84,7 +84,8 @@ class Catalog:
         async with self._turn:
             offers = await self._source.offers()
             self._refused = {name: reason for name, reason in self._refused.items() if name in offers}
-            for name in self._served.keys() - offers.keys():
+            # One that is there and can't be read any more stays as it was loaded.
+            for name in self._served.keys() - offers.keys() - (self._source.found.troubles or {}).keys():
                 await self._batching.remove(name)
                 await self._served.pop(name).loaded.close()
             for name, (config, identity) in offers.items():

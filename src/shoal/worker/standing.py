@@ -36,6 +36,8 @@ class Standing:
         """What was seen served by others; who left since has still shown it."""
         self._judged = False
         self._engine_there = True
+        self._away = ""
+        """Why models couldn't be tried last."""
         self._reasons: tuple[str, ...] = ()
 
     async def judge(self) -> None:
@@ -46,19 +48,21 @@ class Standing:
             lines = readiness.missing(served=served, named=self._named, found=found, proven=self._proven)
             self.ready = not lines
             self._tell(lines)
-        self._judged = True
+        self._judged, self._away = True, ""
         if self.ready:
             self._reasons = readiness.unserved(found, served)
         await self._say()
 
     async def away(self, reason: str) -> None:
         """Models can't be tried: the engine, or the store, is away."""
-        if not self._judged:
-            self._tell((reason,))
-            if self._options.service.pools[self._options.pool].engine != "triton":
-                await self._say()
-        else:
-            log.warning("models can't be loaded now: %s", reason)
+        if self._judged:
+            if reason != self._away:
+                log.warning("models can't be loaded now: %s", reason)
+            self._away = reason
+            return
+        self._tell((reason,))
+        if self._options.service.pools[self._options.pool].engine != "triton":
+            await self._say()
 
     async def engine(self, *, available: bool) -> None:
         """The engine has gone, or is back."""
@@ -86,5 +90,9 @@ class Standing:
         served = tuple(sorted(self._catalog.names))
         serving = self._engine_there and (self.ready or bool(served))
         self._proof.set(served, ready=self.ready)
-        Report(ready=self.ready, models=served, reasons=self._reasons).save(self._options.home, self._options.listen)
+        report = Report(ready=self.ready, models=served, reasons=self._reasons)
+        try:
+            report.save(self._options.home, self._options.listen)
+        except OSError as error:  # a full disk is no reason not to serve
+            log.warning("'shoal status' isn't told of this: %s", error)
         await self._host.say(serving=serving, ready=self._engine_there and self.ready)

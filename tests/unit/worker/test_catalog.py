@@ -8,7 +8,7 @@ import pytest
 
 from shoal.batching.service import BatchingService
 from shoal.batching.settings import BatchingSettings
-from shoal.errors import ConfigurationError
+from shoal.errors import ConfigurationError, Unavailable
 from shoal.spec import ModelOverride, parse
 from shoal.worker.catalog import Catalog, overridden
 from shoal.worker.heads import make_head
@@ -94,6 +94,41 @@ async def test_a_replacement_that_cant_be_loaded_leaves_the_old_one(store: Path,
     engine.broken.add("one")
     (store / "one" / "1" / "model.onnx").write_bytes(b"half a mod")
     await served.refresh()
+    assert sorted(served.names) == ["one", "two"]
+
+
+async def test_a_configuration_that_breaks_leaves_the_model_as_it_was_loaded(
+    store: Path, engine: ScriptedEngine
+) -> None:
+    served = catalog(store, engine)
+    await served.refresh()
+    config = store / "one" / "config.pbtxt"
+    before = config.read_text()
+    config.write_text("name: {")
+    await served.refresh()
+    assert sorted(served.names) == ["one", "two"]
+    assert set(served.found.troubles or ()) == {"one"}
+    config.write_text(before)
+    await served.refresh()
+    assert not served.found.troubles
+
+
+async def test_what_is_refused_is_told_until_it_is_taken(store: Path, engine: ScriptedEngine) -> None:
+    engine.broken.add("two")
+    served = catalog(store, engine)
+    await served.refresh()
+    assert (served.refused, served.found.troubles) == (True, {"two": "it can't be read"})
+    engine.broken.clear()
+    await served.refresh()
+    assert (served.refused, served.found.troubles, sorted(served.names)) == (False, {}, ["one", "two"])
+
+
+async def test_a_store_that_is_away_leaves_what_is_loaded(store: Path, engine: ScriptedEngine) -> None:
+    served = catalog(store, engine)
+    await served.refresh()
+    shutil.move(store, store.with_name("unmounted"))
+    with pytest.raises(Unavailable, match="can't be read"):
+        await served.refresh()
     assert sorted(served.names) == ["one", "two"]
 
 
