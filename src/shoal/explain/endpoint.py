@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from shoal.errors import InvalidRequest
-from shoal.explain.views import canonical_uuid
 from shoal.observe.operators import OperatorServer, metrics_of
 
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ def serve(listen: Endpoint, registry: CollectorRegistry, explain: Callable[[str]
 
 
 def _answer(explain: Callable[[str], Answer], request: web.BaseRequest) -> web.Response:
+    from shoal.explain.views import canonical_uuid  # noqa: PLC0415 - only who is asked pays for pydantic
+
     try:
         answer = explain(canonical_uuid(request.path.removeprefix(PREFIX)))
     except InvalidRequest as error:
