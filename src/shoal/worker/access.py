@@ -48,7 +48,7 @@ class Access:
             return Grant(verified.owner, verified.prefix)  # the router has checked the model
         key = self.ring.by_secret(api_key) if api_key else None
         if key is None:
-            raise Unauthenticated("the message's api_key is missing, unknown or revoked")
+            raise Unauthenticated("the message's api_key is missing or unknown")
         if (verified.owner if verified else self._owner_of(client_id)) != key.owner:
             raise Unauthenticated("the message's api_key and the x-api-key metadata belong to different owners")
         return _within(key, model)
