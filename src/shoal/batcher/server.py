@@ -147,7 +147,7 @@ def make_batcher() -> Batcher:
     from shoal.batcher.dispatch import Dispatcher  # noqa: PLC0415
     from shoal.batcher.request import explain  # noqa: PLC0415
     from shoal.endpoint import Endpoint  # noqa: PLC0415
-    from shoal.explain.endpoint import serve  # noqa: PLC0415
+    from shoal.explain.endpoint import serve_soon  # noqa: PLC0415
     from shoal.observe.metrics import BATCHER  # noqa: PLC0415
 
     orders = Orders.read(os.environ)
@@ -155,7 +155,7 @@ def make_batcher() -> Batcher:
     held = max(MAX_HELD_BYTES, _HELD_MESSAGES * orders.max_message_bytes)
     dispatcher = Dispatcher(channel, orders.name, orders.recent_requests, held)
     if orders.metrics:
-        serve(Endpoint.parse(orders.metrics), BATCHER, partial(explain, dispatcher.recent))
+        serve_soon(Endpoint.parse(orders.metrics), BATCHER, partial(explain, dispatcher.recent))
     return Batcher(dispatcher, orders.models, orders.max_message_bytes)
 
 

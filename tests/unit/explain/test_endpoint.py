@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
+from shoal.errors import ConfigurationError
 from shoal.explain import inquiry
-from shoal.explain.endpoint import serve
+from shoal.explain.endpoint import serve, serve_soon
 from shoal.explain.inquiry import ask, every_address
 from shoal.explain.views import Answer, Memory
+from shoal.local.ports import FreePorts
 from shoal.observe.metrics import WORKER
 from shoal.topology import Endpoint
 from support.visits import batcher_visit
@@ -100,3 +102,11 @@ async def test_a_name_is_asked_at_all_its_addresses(monkeypatch: pytest.MonkeyPa
     hosts = [Endpoint(host, 9) for host in ("10.0.0.1", "10.0.0.2", "fd00::1")]
     assert await every_address(Endpoint("workers", 9)) == hosts
     assert await every_address(Endpoint("localhost", 9)) == [Endpoint("localhost", 9)]
+
+
+async def test_who_asks_before_all_is_imported_waits() -> None:
+    listen = FreePorts()()
+    serve_soon(listen, WORKER, remember)
+    assert (await get(listen, f"/requests/{KNOWN}"))[0] == 200
+    with pytest.raises(ConfigurationError, match=str(listen.port)):
+        serve_soon(listen, WORKER, remember)
