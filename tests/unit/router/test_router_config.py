@@ -348,6 +348,8 @@ def test_a_model_that_no_worker_serves_is_refused_and_still_balanced() -> None:
     }
     refused = by_model(files)["yolo"]
     assert refuses(refused) == "14"
-    assert auth(refused)["allowed_clients"] == ["alice-1"], "who may not call it learns no more than that"
+    assert auth(refused)["allowed_clients"] == [Identity.of(ALICE).write()], (
+        "who may not call it learns no more than that"
+    )
     assert by_model(files)["resnet-50"]["route"]["cluster"] == "batcher/shared"
     assert "yolo" in by_model(files, config.BALANCER_ROUTES)

@@ -522,7 +522,7 @@ async def test_a_slow_picture_of_another_owner_holds_up_nobody_and_no_slot(
     groups = batch.finish()
     (quick,) = await anext(groups)
     assert label(quick) == "green"
-    assert (pool.begun, engine.in_use) == (["other"], 0)
+    assert (pool.begun, engine.in_use) == (["you"], 0)
     pool.go.set()
     (slow,) = await anext(groups)
     assert label(slow) == "red"
@@ -571,7 +571,7 @@ async def test_a_withdrawn_item_is_not_executed_and_has_one_answer(
     assert len(answered) == 2
     assert codes == {0: Code.OK if stage == "unknown" else Code.CANCELLED, 1: Code.OK}
     assert engine.sizes == [2 if stage == "unknown" else 1]
-    assert pool.left == (["k"] if stage == "apart" else [])
+    assert pool.left == (["me"] if stage == "apart" else [])
     batch.withdraw(1)
 
 
@@ -606,7 +606,7 @@ async def test_a_deadline_ends_decoding(
     batch.add(item(0, model.fetcher.put(SLOW), timeout_us=50_000))
     answered = await results(batch)
     assert answered[0].code == Code.DEADLINE_EXCEEDED
-    assert pool.left == ["k"]
+    assert pool.left == ["me"]
 
 
 async def test_fetched_bytes_are_let_go_when_they_are_decoded(model: PictureModel, batch: PictureBatch) -> None:
