@@ -16,6 +16,7 @@ from PIL import Image
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, InvalidRequest, NotFound, Unavailable
 from shoal.explain.recent import Recent
+from shoal.identity import Identity
 from shoal.keys import Key, KeyRing
 from shoal.observe.metrics import WORKER
 from shoal.threads import Threads
@@ -644,3 +645,15 @@ async def test_the_tasks_of_an_abandoned_batch_are_owned_until_they_end(model: P
     await asyncio.wait(model._tasks)
     await asyncio.sleep(0)
     assert not model._tasks
+
+
+async def test_keys_of_one_owner_have_one_share_and_their_own_ids(
+    model: PictureModel, batch: PictureBatch, pool: FakePool
+) -> None:
+    for index, key in enumerate((Key(id="one", key="1" * 24, owner="me"), Key(id="two", key="2" * 24, owner="me"))):
+        sent = item(index, model.fetcher.put(SLOW), client=key.id, api_key=key.key)
+        sent.identity = Identity.of(key).write()
+        batch.add(sent)
+    assert {answer.code for answer in (await results(batch)).values()} == {Code.OK}
+    assert pool.begun == ["me", "me"]
+    assert {stages.key_id for stages in model.recent.newest_first()} == {"one", "two"}
