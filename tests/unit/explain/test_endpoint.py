@@ -67,6 +67,14 @@ async def test_only_get(part: Endpoint) -> None:
     assert (await get(part, f"/requests/{KNOWN}", "POST"))[0] == 405
 
 
+async def test_who_asks_before_all_is_imported_waits() -> None:
+    listen = FreePorts()()
+    serve_soon(listen, WORKER, remember)
+    assert (await get(listen, f"/requests/{KNOWN}"))[0] == 200
+    with pytest.raises(ConfigurationError, match=str(listen.port)):
+        serve_soon(listen, WORKER, remember)
+
+
 async def test_a_part_that_is_away_leaves_the_others_answers_alone(part: Endpoint) -> None:
     told = await ask(KNOWN, {"here": part, "away": Endpoint("127.0.0.1", 1)})
     assert told.answers == {"here": remember(KNOWN)}
@@ -102,11 +110,3 @@ async def test_a_name_is_asked_at_all_its_addresses(monkeypatch: pytest.MonkeyPa
     hosts = [Endpoint(host, 9) for host in ("10.0.0.1", "10.0.0.2", "fd00::1")]
     assert await every_address(Endpoint("workers", 9)) == hosts
     assert await every_address(Endpoint("localhost", 9)) == [Endpoint("localhost", 9)]
-
-
-async def test_who_asks_before_all_is_imported_waits() -> None:
-    listen = FreePorts()()
-    serve_soon(listen, WORKER, remember)
-    assert (await get(listen, f"/requests/{KNOWN}"))[0] == 200
-    with pytest.raises(ConfigurationError, match=str(listen.port)):
-        serve_soon(listen, WORKER, remember)
