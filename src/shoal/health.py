@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from shoal.topology import Endpoint
 
 
+LIVENESS = "liveness"
+"""A name for health to be asked for, which is SERVING as long as we answer at all: who isn't ready needs no restart."""
+STARTED = "started"
+"""Another, which is SERVING from the first word on: all that was to be tried was tried, well or not."""
+
+
+def status(*, serving: bool) -> health_pb2.HealthCheckResponse.ServingStatus:
+    """In gRPC health's words."""
+    return health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+
+
 class HealthServer:
     """Answers what was said last, for every one of ``services`` and for the process as a whole.
 
@@ -29,9 +40,9 @@ class HealthServer:
 
     async def say(self, *, serving: bool) -> None:
         """What is answered from now on."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in self._services:
-            await self._health.set(name, status)
+            await self._health.set(name, status(serving=serving))
+        await self._health.set(STARTED, status(serving=True))
 
     @asynccontextmanager
     async def listening(self, listen: Endpoint | None) -> AsyncIterator[None]:
@@ -40,7 +51,9 @@ class HealthServer:
         Raises:
             ConfigurationError: the port can't be had.
         """
-        await self.say(serving=False)
+        for name in (STARTED, *self._services):
+            await self._health.set(name, status(serving=False))
+        await self._health.set(LIVENESS, status(serving=True))
         if listen is None:
             yield
             return

@@ -196,7 +196,7 @@ class ModelWay(Section):
 
 
 class ServiceAccount(Section):
-    """Whom the pods are to the cloud. They have no rights in the cluster, and get no token of it."""
+    """Whom the pods are to the cloud. In the cluster they have no right and no token, but for ``router.watch_keys``."""
 
     name: ObjectName | None = None
     """One that exists. None: the chart makes one."""
@@ -273,6 +273,9 @@ class RouterPods(ReplicatedPods):
     """Of Envoy."""
     config_resources: Raw = Field(default_factory=lambda: _resources("50m", "128Mi", "512Mi"))
     """Of the container that keeps Envoy's configuration current."""
+    watch_keys: bool = False
+    """Whether routers follow the Secret ``secrets.keys`` at the Kubernetes API: a revoked key is refused within 2 s,
+    not in the minute or more that the kubelet takes. The pods get a token, and a Role to watch this one Secret."""
     leave_seconds: int = Field(default=5, ge=0, le=3600)
     """How long a pod that is to end still takes calls: until nodes and load balancers know that it leaves. A cloud's
     load balancer with pods as its targets may need minutes."""

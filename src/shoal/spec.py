@@ -16,7 +16,9 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from shoal import intake, yaml_tree
 from shoal.errors import ConfigurationError
+from shoal.explain.recent import RECENT_REQUESTS
 from shoal.kubernetes import Kubernetes
+from shoal.observe.logs import LogLevel  # noqa: TC001 - pydantic reads it
 from shoal.section import HttpAddress, Name, Port, Seconds, Section, StoreUrl
 from shoal.topology import SHARED_BATCHER
 
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
 
 _WILDCARDS = re.compile(r"[*?]|\[[^]]*\]")
 _MOST_FAULTS = 50
-
-RECENT_REQUESTS = 10_000
-"""Remembered by each batcher and worker, where the file names no number."""
 
 
 class ObjectStore(Section):
@@ -252,10 +251,6 @@ class ModelOverride(Section):
         if largest is not None and self.preferred_batch_size and max(self.preferred_batch_size) > largest:
             raise ValueError(f"preferred_batch_size {self.preferred_batch_size} goes over max_batch_size ({largest})")
         return self
-
-
-LogLevel = Literal["debug", "info", "warning", "error"]
-"""Of Shoal's own lines."""
 
 
 class Observe(Section):

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 S3 = "object_store: {managed: false}\nmodel_store: {url: 's3://models'}\n"
 VOLUME = "kubernetes: {model_store: {volume: {persistent_volume_claim: models}}}\n"
-SERVED = {("router", "batcher", 9000), ("router", "worker", 9000), ("batcher", "router", 9001)}
+SERVED = {
+    *{("router", "batcher", 9000), ("router", "worker", 9000), ("batcher", "router", 9001)},
+    ("worker", "worker", 9000),  # a new one asks what has to be served
+}
 ALL = ["router", "batcher", "worker", "image-retention", "test"]
 DNS = Peer({"k8s-app": "kube-dns"}, "kube-system")
 OUTSIDE = Peer(namespace=None, address="203.0.113.9")
@@ -86,6 +89,14 @@ def test_a_router_without_published_models_reaches_no_store(tmp_path: Path) -> N
     rendered = shut(tmp_path / "v.yaml")
     assert not allowed(rendered, part(rendered, "router"), OUTSIDE, 443)
     assert allowed(rendered, part(rendered, "worker"), OUTSIDE, 443)
+
+
+def test_a_router_that_follows_its_keys_reaches_the_kubernetes_api(tmp_path: Path) -> None:
+    (tmp_path / "v.yaml").write_text("object_store: {managed: false}\n" + VOLUME)
+    rendered = shut(tmp_path / "v.yaml", **{"kubernetes.router.watch_keys": True})
+    for port in (443, 6443):
+        assert allowed(rendered, part(rendered, "router"), OUTSIDE, port)
+    assert not allowed(rendered, part(rendered, "worker"), OUTSIDE, 6443)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import stat
 import sys
@@ -26,13 +27,14 @@ from shoal.batching.v1 import batching_pb2
 from shoal.envoy_admin import EnvoyAdmin, admin_socket
 from shoal.errors import ConfigurationError
 from shoal.home import Home
+from shoal.identity import Identity
 from shoal.router.keeper import Keeper
 from shoal.router.process import serve
 from shoal.topology import Endpoint, Topology
 from support.metrics import sample
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
     from pathlib import Path
 
     from shoal.keys import Key
@@ -102,7 +104,8 @@ class Server:
 
     async def set_serving(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        await self.health.set("", status)
+        for service in ("", "shoal.batching.v1.Batching"):
+            await self.health.set(service, status)
 
 
 @dataclass
@@ -150,6 +153,19 @@ class Rig:
         """A batching stream, and the name of the worker that has it."""
         stream = self.balancer.stream_stream(COMPUTE)(metadata=[("x-model-name", model)])
         return (await stream.read()).decode(), stream
+
+
+@contextlib.contextmanager
+def stderr_in(file: Path) -> Iterator[None]:
+    """What is started meanwhile logs there."""
+    with file.open("wb") as log:
+        before = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 def add_model(home: Home, name: str) -> None:
@@ -211,7 +227,28 @@ async def test_a_good_call_reaches_the_batcher_under_the_keys_id(rig: Rig) -> No
     assert seen["server"] == "batcher"
     assert seen["x-client-id"] == rig.alice.id
     assert seen["x-model-name"] == "yolo"
-    assert "x-api-key" not in seen
+    assert not [value for value in seen.values() if rig.alice.key in str(value)]
+
+
+async def test_what_the_router_verified_goes_on_in_the_place_of_the_key(rig: Rig) -> None:
+    forged = Identity("k", "bob", "bob/", Identity.of(rig.alice).digest).write()
+    for path, model in ((CLASSIFY, "yolo"), ("/shoal.v1.Uploads/Create", None)):
+        seen = await rig.call(rig.alice.key, model, path, metadata=[("x-client-id", forged), ("x-api-key", forged)])
+        assert Identity.parse(seen["x-api-key"]) == Identity.of(rig.alice)
+        assert seen["x-client-id"] == rig.alice.id
+    assert await rig.code(forged) == "UNAUTHENTICATED"
+    path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    assert not {"x-api-key", "x-client-id"} & (await rig.call(rig.alice.key, path=path)).keys()
+
+
+async def test_no_log_of_the_routers_has_a_digest(tmp_path: Path) -> None:
+    with stderr_in(tmp_path / "log"):
+        async with running(tmp_path) as rig:
+            await rig.batcher.server.stop(None)
+            await rig.until("UNAVAILABLE", rig.alice.key)
+    log = (tmp_path / "log").read_text()
+    assert f'"key_id":"{rig.alice.id}"' in log
+    assert Identity.of(rig.alice).digest not in log
 
 
 async def test_the_key_is_checked_before_anything_else(rig: Rig) -> None:
@@ -439,6 +476,13 @@ async def test_http_1_gets_plain_text(rig: Rig) -> None:
         for headers, status in (({}, 401), ({"x-api-key": rig.alice.key}, 415)):
             async with session.get("/", headers=headers) as answer:
                 assert (answer.status, answer.content_type) == (status, "text/plain")
+
+
+async def test_a_worker_that_takes_batches_gets_them_ready_or_not(rig: Rig) -> None:
+    await rig.workers[0].health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    await asyncio.sleep(1)  # two of the load balancer's health checks
+    async with asyncio.timeout(PATIENCE):
+        assert (await rig.open_stream())[0] == "worker-0"
 
 
 async def test_batching_streams_are_spread_evenly(tmp_path: Path) -> None:

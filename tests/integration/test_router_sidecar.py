@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from shoal.home import Home
 from shoal.local.ports import FreePorts
 from shoal.topology import Endpoint, Topology
 from support.certificates import Certificate, self_signed
+from support.kubernetes_api import kubernetes_api
 from support.metrics import sample
 from support.mounted import Mounted
 from support.s3 import running_s3
@@ -91,13 +93,23 @@ class Pod:
         words = ("serve", "router-config", "--service", service, "--topology", topology, "--home", self.home.root)
         return [sys.executable, "-m", "shoal", *map(str, words), *more]
 
-    async def start(self, name: str, command: list[str]) -> None:
+    async def start(self, name: str, command: list[str], environment: dict[str, str] | None = None) -> None:
         tied = [sys.executable, "-S", tether.__file__, str(os.getpid()), *command]
-        self.processes[name] = await asyncio.create_subprocess_exec(*tied)
+        self.processes[name] = await asyncio.create_subprocess_exec(*tied, env=os.environ | (environment or {}))
 
     async def end(self, name: str) -> int:
         async with asyncio.timeout(PATIENCE):
             return await self.processes[name].wait()
+
+    async def healthy(self, service: str, *, expected: bool | None = None) -> bool:
+        """What health says; where one answer is ``expected``, waits for it."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        async with asyncio.timeout(PATIENCE), grpc.aio.insecure_channel(str(self.health), options=OPTIONS) as channel:
+            while True:
+                answer = await health_pb2_grpc.HealthStub(channel).Check(request, wait_for_ready=True)
+                serving = bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+                if expected in {None, serving}:
+                    return serving
 
     async def call(self, channel: grpc.aio.Channel, key: str, message: bytes = b"") -> str:
         """The answer, or the code's name."""
@@ -149,15 +161,20 @@ async def laid_out(
 
 @contextlib.asynccontextmanager
 async def running(
-    root: Path, certificate: Certificate | None = None, model_store: dict[str, Any] | None = None
+    root: Path,
+    certificate: Certificate | None = None,
+    model_store: dict[str, Any] | None = None,
+    more: tuple[list[str], dict[str, str]] = ([], {}),
 ) -> AsyncGenerator[tuple[Pod, str]]:
-    """A pod that is ready, and a key."""
+    """A pod that is ready, and a key; ``more`` are options and environment of what keeps Envoy's files."""
+    options, environment = more
     async with laid_out(root, certificate, model_store) as pod:
         key = keys.create(pod.home.keys, "alice").key
         pod.revise_keys()
-        await pod.start("init", pod.command("--once"))
+        await pod.start("init", pod.command("--once", *options), environment)
         assert await pod.end("init") == 0
-        await pod.start("config", pod.command("--listen", str(pod.health), "--lame-duck-seconds", "0.2"))
+        command = pod.command("--listen", str(pod.health), "--lame-duck-seconds", "0.2", *options)
+        await pod.start("config", command, environment)
         bootstrap = pod.home.run / "router" / "bootstrap.json"
         await pod.start(
             "envoy",
@@ -203,6 +220,28 @@ async def test_a_call_passes_and_a_key_revoked_in_the_secret_does_not(tmp_path: 
             while await pod.call(channel, bob.key) != "UNAUTHENTICATED":
                 pass
         assert await pod.call(channel, key) != "UNAUTHENTICATED"
+
+
+async def test_a_key_revoked_in_the_secret_is_refused_before_any_kubelet_knows(tmp_path: Path) -> None:
+    async with kubernetes_api(tmp_path / "api") as (api, environment):
+        api.put("shoal-keys", keys_json=b'{"keys": []}')
+        options = ["--keys-secret", "shoal-keys", "--service-account", str(api.account)]
+        async with (
+            running(tmp_path, more=(options, environment)) as (pod, key),
+            grpc.aio.insecure_channel(str(pod.topology.public)) as channel,
+        ):
+            bob = keys.create(pod.home.keys, "bob")  # the mounted copy never learns of him
+            api.put("shoal-keys", keys_json=pod.home.keys.read_bytes())
+            async with asyncio.timeout(PATIENCE):
+                while await pod.call(channel, bob.key) != bob.id:
+                    pass
+                keys.revoke(pod.home.keys, bob.id)
+                api.put("shoal-keys", keys_json=pod.home.keys.read_bytes())
+                revoked = time.monotonic()
+                while await pod.call(channel, bob.key) != "UNAUTHENTICATED":
+                    pass
+            assert time.monotonic() - revoked < 2, "what the docs say"
+            assert not (await pod.call(channel, key)).isupper()
 
 
 async def test_the_metrics_port_shows_metrics_and_readiness_and_nothing_else(tmp_path: Path) -> None:
@@ -277,6 +316,7 @@ async def accepts(endpoint: Endpoint) -> bool:
 
 async def test_models_are_those_that_the_bucket_lists(tmp_path: Path) -> None:
     with running_s3(tmp_path / "s3", "models") as server:
+        server.store().put("manifests/other/1.json", b"{}")
         bucket = {"url": server.url, "endpoint": server.address, "credentials_file": str(server.credentials_file)}
         settings = {**bucket, "path": str(tmp_path / "nowhere"), "poll_seconds": 0.5}
         async with (
@@ -294,6 +334,25 @@ async def test_models_are_those_that_the_bucket_lists(tmp_path: Path) -> None:
             await pod.start("config", pod.command("--listen", str(pod.health)))
             await until_ready(pod)
             assert not (await pod.call(channel, key)).isupper()
+
+
+async def test_a_router_that_knows_no_model_is_not_ready(tmp_path: Path) -> None:
+    with running_s3(tmp_path / "s3", "models") as server:
+        bucket = {"url": f"{server.url}/prdo", "endpoint": server.address}
+        settings = bucket | {"credentials_file": str(server.credentials_file), "poll_seconds": 0.5}
+        async with laid_out(tmp_path, model_store=settings | {"path": str(tmp_path / "nowhere")}) as pod:
+            keys.create(pod.home.keys, "alice")
+            pod.revise_keys()
+            await pod.start("config", pod.command("--listen", str(pod.health)))
+            assert await pod.healthy("started", expected=True)
+            assert not await pod.healthy("")
+            assert await pod.healthy("liveness")
+            server.store().put("prdo/manifests/yolo/1.json", b"{}")
+            assert await pod.healthy("", expected=True)
+            # It was ready, and stays so whatever becomes of the bucket.
+            server.store().delete("prdo/manifests/yolo/1.json")
+            server.stop()
+            assert await pod.healthy("")
 
 
 async def test_a_broken_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:

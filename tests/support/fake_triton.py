@@ -68,6 +68,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     requests: list[Any] = field(default_factory=list)
     """Every inference that came."""
     models: dict[str, Running] = field(default_factory=dict)
+    refuses: dict[str, str] = field(default_factory=dict)
+    """Models that it won't load, and why."""
     failed: dict[str, str] = field(default_factory=dict)
     """Models that couldn't be loaded, and why."""
     regions: dict[str, np.ndarray] = field(default_factory=dict)
@@ -123,6 +125,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
         await self._may_steer(context)
+        if reason := self.refuses.get(request.model_name):
+            await context.abort(grpc.StatusCode.INTERNAL, f"failed to load '{request.model_name}': {reason}")
         text = request.parameters["config"].string_param
         try:
             self.load(request.model_name, json_format.Parse(text, model_config_pb2.ModelConfig()) if text else None)

@@ -27,6 +27,7 @@ from shoal.batcher.server import (
     too_large,
 )
 from shoal.errors import Code, DeadlineExceeded, InvalidRequest
+from shoal.identity import HEADER as IDENTITY
 from shoal.observe import logs
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ _WANTED = frozenset(
     name.encode()
     for name in (
         *("content-type", "grpc-encoding", "grpc-timeout", "traceparent", "x-client-id", "x-model-name"),
-        TOKEN_HEADER,
+        *(IDENTITY, TOKEN_HEADER),
     )
 )  # decoding all of them would cost more than the policy
 _PREFIX = struct.Struct(">BI")

@@ -14,6 +14,7 @@ from shoal.batcher.quarantine import Quarantine
 from shoal.batcher.stream import opener
 from shoal.errors import InvalidRequest, Overloaded, Unimplemented
 from shoal.explain.recent import Recent
+from shoal.identity import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import grpc
 
     from shoal.batcher.request import Request
+    from shoal.identity import Caller
 
 MAX_QUEUES = 1024
 """Bounds what callers can make a batcher keep who invent methods while no worker is there to refuse them."""
@@ -55,14 +57,24 @@ class Dispatcher:
         self._queues: dict[tuple[str, str], ModelQueue] = {}
 
     async def submit(
-        self, method: str, model: str, owner: str, message: bytes, timeout_seconds: float, traceparent: str = ""
+        self,
+        method: str,
+        model: str,
+        owner: str,
+        message: bytes,
+        timeout_seconds: float,
+        traceparent: str = "",
+        caller: Caller = NOBODY,
     ) -> bytes:
-        """Answers one unary call of ``method``, batched with others of the same model and method."""
+        """Answers one unary call of ``method``, batched with others of the same model and method.
+
+        ``owner`` names, in any form, whose share of queues and memory it takes.
+        """
         queue = self._queues.get((method, model)) or self._add(method, model, owner)
         self._budget.take(owner, len(message))
         self.in_flight += 1
         try:
-            return await queue.submit(owner, message, timeout_seconds, traceparent)
+            return await queue.submit(owner, message, timeout_seconds, traceparent, caller)
         finally:
             self.in_flight -= 1
             self._budget.give_back(owner, len(message))

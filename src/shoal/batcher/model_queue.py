@@ -16,6 +16,7 @@ from shoal.batcher.stream import BatchStream
 from shoal.batcher.width import Width
 from shoal.batching.settings import BatchingSettings
 from shoal.errors import Code, ConfigurationError, DeadlineExceeded, ShoalError, Unavailable, from_status
+from shoal.identity import NOBODY
 from shoal.observe.logs import Seldom
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from shoal.batcher.policy import Decision
     from shoal.batcher.stream import End, StreamState
     from shoal.batching.v1 import batching_pb2
+    from shoal.identity import Caller
 
 log = Seldom(logging.getLogger(__name__))
 
@@ -106,7 +108,9 @@ class ModelQueue:
         """Streams in this state."""
         return sum(stream.state == state for stream in tuple(self._streams))
 
-    async def submit(self, owner: str, message: bytes, timeout_seconds: float, traceparent: str = "") -> bytes:
+    async def submit(
+        self, owner: str, message: bytes, timeout_seconds: float, traceparent: str = "", caller: Caller = NOBODY
+    ) -> bytes:
         """Answers one request with its response message, or raises the ShoalError of its status.
 
         Cancelling the caller withdraws the request; its batch-mates never notice.
@@ -119,6 +123,7 @@ class ModelQueue:
             message=message,
             answer=self._loop.create_future(),
             traceparent=traceparent,
+            caller=caller,
             called=self.called,
             ahead=self._policy.queued,
         )

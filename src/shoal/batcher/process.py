@@ -11,18 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import aiohttp
-import grpc
-
-from shoal import rpc
 from shoal.batcher.asgi import DRAIN_PATH, IN_FLIGHT_PATH, TOKEN_HEADER, TOKEN_VARIABLE
-from shoal.batcher.handler import GenericHandler
-from shoal.batcher.server import make_batcher
 from shoal.envoy import EnvoyProcess, check_free
 from shoal.envoy_hops import TRUSTED_HEADERS, TRUSTED_HEADERS_BYTES, runtime, trusted_http2
 
 if TYPE_CHECKING:
     from typing import Any
+
+    import aiohttp
 
     from shoal.batcher.server import Orders
     from shoal.topology import Endpoint
@@ -139,6 +135,8 @@ def _keep_odd_paths_out(manager: dict[str, Any]) -> None:
 
 async def _drain(listen: Endpoint, headers: dict[str, str]) -> None:
     """Returns when no call is in flight, or the time is over."""
+    import aiohttp  # noqa: PLC0415 - a start has no use for it
+
     try:
         async with (
             asyncio.timeout(DRAIN_SECONDS),
@@ -161,6 +159,12 @@ async def _ask(session: aiohttp.ClientSession, path: str) -> int:
 
 
 async def _serve_in_grpcio(options: BatcherOptions, stop: asyncio.Event) -> int:
+    import grpc  # noqa: PLC0415 - Envoy's parent has no use for these
+
+    from shoal import rpc  # noqa: PLC0415
+    from shoal.batcher.handler import GenericHandler  # noqa: PLC0415
+    from shoal.batcher.server import make_batcher  # noqa: PLC0415
+
     batcher = make_batcher()
     limit = options.orders.max_message_bytes + _OVERHEAD_BYTES
     settings = [

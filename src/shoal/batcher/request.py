@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from shoal.batcher.queue import Entry
 from shoal.errors import Code
-from shoal.explain.views import MAX_TEXT, Answer, BatcherVisit, BatchView, stages
+from shoal.explain.recent import MAX_TEXT
+from shoal.identity import NOBODY, Caller
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from shoal.batching.settings import BatchingSettings
     from shoal.explain.recent import Recent
+    from shoal.explain.views import Answer, BatcherVisit, BatchView
 
 
 @dataclass(eq=False, slots=True)
@@ -36,6 +38,8 @@ class SentBatch:
 
     def view(self, now: float) -> BatchView:
         """What is told of it."""
+        from shoal.explain.views import BatchView  # noqa: PLC0415 - only who is asked pays for pydantic
+
         seconds = (self.closed or now) - self.opened
         told = BatchView(size=self.size, open_seconds=seconds, closed_because=self.reason)
         return told.model_copy(update=_limits(self.settings)) if self.settings else told
@@ -53,6 +57,7 @@ class Request(Entry):
     """One unary call. Its message is opaque. Times are 0 until they come."""
 
     message: bytes = field(repr=False)
+    caller: Caller = NOBODY
     answer: asyncio.Future[bytes]
     """The response message, or the error that the caller gets."""
     traceparent: str = ""
@@ -72,6 +77,11 @@ class Request(Entry):
     code: Code = Code.OK
     text: str = ""
 
+    @property
+    def key_id(self) -> str:
+        """What it is known by outside the queue."""
+        return self.caller.key_id or self.owner
+
     def end(self, code: Code, text: str = "") -> None:
         """It has its answer, or its caller has left."""
         if text:
@@ -90,7 +100,8 @@ class Request(Entry):
     @property
     def kept_bytes(self) -> int:
         """Of what is remembered of it, all whose length callers choose."""
-        return len(self.message) + len(self.owner) + len(self.traceparent) + len(self.called[0]) + len(self.called[1])
+        texts = (self.owner, *self.caller, self.traceparent, *self.called)
+        return len(self.message) + sum(map(len, texts))
 
     @property
     def sent_as(self) -> tuple[int, int]:
@@ -99,6 +110,8 @@ class Request(Entry):
 
     def view(self, now: float) -> BatcherVisit:
         """What is told of it; not its message, which holds a key."""
+        from shoal.explain.views import BatcherVisit, stages  # noqa: PLC0415
+
         end, batch, sent = self.ended or now, self.batch, self.sent
         marks = [("broken", self.lost)] if self.lost else []
         marks += [("permit", sent), ("open", max(batch.closed, sent) if batch and batch.closed else 0.0)]
@@ -106,7 +119,7 @@ class Request(Entry):
         return BatcherVisit(
             method=method,
             model=model,
-            key_id=self.owner,
+            key_id=self.key_id,
             seconds_ago=now - self.arrived,
             stage_seconds=stages(self.arrived, [*marks, ("closed", self.ended)], end),
             total_seconds=end - self.arrived,
@@ -129,6 +142,8 @@ _LOOK_BYTES = 256
 
 def explain(recent: Recent[Request], image_uuid: str, sleep: Callable[[float], object] = sleep) -> Answer:
     """What is remembered of a uuid, in lower case: messages are opaque, so it is looked for anywhere in them."""
+    from shoal.explain.views import Answer  # noqa: PLC0415
+
     now, wanted = monotonic(), image_uuid.encode()
     found: list[Request] = []
     looked = 0

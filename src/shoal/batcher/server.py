@@ -7,23 +7,20 @@ import logging
 import os
 import re
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Self
 
-import grpc
-
-from shoal import rpc
+from shoal import identity
 from shoal.batcher.budget import MAX_HELD_BYTES
 from shoal.batcher.compression import ACCEPTED, UnknownEncoding
-from shoal.batcher.dispatch import Dispatcher
-from shoal.batcher.request import explain
 from shoal.errors import Code, InvalidRequest, NotFound, ShoalError, Unavailable, to_status
-from shoal.explain.endpoint import serve
-from shoal.observe.metrics import BATCHER
-from shoal.topology import Endpoint
+from shoal.identity import NOBODY, Caller
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import grpc
+
+    from shoal.batcher.dispatch import Dispatcher
 
     Headers = Mapping[str, str]
 
@@ -104,9 +101,7 @@ class Batcher:
             raise InvalidRequest("the x-model-name metadata is missing")
         if self._models and model not in self._models:
             raise NotFound(f"no model {model[:100]!r} is served here")
-        owner = headers.get("x-client-id", "")
-        if len(owner) > MAX_OWNER_LENGTH:
-            raise InvalidRequest(f"the x-client-id metadata is longer than {MAX_OWNER_LENGTH} characters")
+        owner, caller = _who(headers)
         traceparent = headers.get("traceparent", "")
         return await self.dispatcher.submit(
             method,
@@ -115,6 +110,7 @@ class Batcher:
             message,
             DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds,
             traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
+            caller,
         )
 
     @property
@@ -128,19 +124,47 @@ class Batcher:
         self.dispatcher.drain()
 
 
+def _who(headers: Headers) -> tuple[str, Caller]:
+    """Whose share of the queue a call takes, and what the caller is known by.
+
+    Keys of one owner share: where the router says the owner, that is the name. Anything else counts as it is.
+
+    Raises:
+        InvalidRequest: ``x-client-id`` is far longer than any router's.
+    """
+    client, text = headers.get("x-client-id", ""), headers.get(identity.HEADER, "")
+    if len(client) > MAX_OWNER_LENGTH:
+        raise InvalidRequest(f"the x-client-id metadata is longer than {MAX_OWNER_LENGTH} characters")
+    if verified := identity.Identity.parse(text):
+        return verified.owner, Caller(verified.key_id, text)
+    return client, NOBODY
+
+
 def make_batcher() -> Batcher:
     """The batcher that the environment describes, its metrics served; call it on the event loop that will serve."""
+    from functools import partial  # noqa: PLC0415 - what starts Envoy, and no batcher, pays for none of these
+
+    from shoal.batcher.dispatch import Dispatcher  # noqa: PLC0415
+    from shoal.batcher.request import explain  # noqa: PLC0415
+    from shoal.endpoint import Endpoint  # noqa: PLC0415
+    from shoal.explain.endpoint import serve_soon  # noqa: PLC0415
+    from shoal.observe.metrics import BATCHER  # noqa: PLC0415
+
     orders = Orders.read(os.environ)
     channel = open_channel(orders.target, workers=orders.workers)
     held = max(MAX_HELD_BYTES, _HELD_MESSAGES * orders.max_message_bytes)
     dispatcher = Dispatcher(channel, orders.name, orders.recent_requests, held)
     if orders.metrics:
-        serve(Endpoint.parse(orders.metrics), BATCHER, partial(explain, dispatcher.recent))
+        serve_soon(Endpoint.parse(orders.metrics), BATCHER, partial(explain, dispatcher.recent))
     return Batcher(dispatcher, orders.models, orders.max_message_bytes)
 
 
 def open_channel(target: str, *, workers: bool = False) -> grpc.aio.Channel:
     """The channel to the load balancer, or to all ``workers`` of ``target``, for streams that may idle for long."""
+    import grpc  # noqa: PLC0415 - as above
+
+    from shoal import rpc  # noqa: PLC0415
+
     rpc.keep_queue()
     return grpc.aio.insecure_channel(
         target,
@@ -173,4 +197,6 @@ def hints_of(error: Exception) -> tuple[tuple[str, str], ...]:
     """What a caller is told besides the status, as trailers."""
     if isinstance(error, UnknownEncoding):
         return (("grpc-accept-encoding", ACCEPTED),)
+    from shoal import rpc  # noqa: PLC0415 - as above
+
     return rpc.hints_of(error)

@@ -130,7 +130,8 @@ class BatchStream:
             self._chunk_for(len(request.message)).items.add(
                 index=self._sent,
                 request=request.message,
-                owner=request.owner,
+                owner=request.key_id,
+                identity=request.caller.identity,
                 timeout_us=timeout_us,
                 queued_us=queued_us,
                 traceparent=request.traceparent,

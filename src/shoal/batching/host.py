@@ -9,11 +9,12 @@ import math
 from typing import TYPE_CHECKING
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from shoal import rpc
 from shoal.batching.service import SERVICE
+from shoal.health import LIVENESS, STARTED, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,8 +31,6 @@ DRAIN_SECONDS = 30.0
 """Batches in flight get this long to finish after that."""
 STOP_SECONDS = 1.0
 """What else is open gets this long."""
-LIVENESS = "liveness"
-"""A name for health to be asked for, which is SERVING as long as we answer at all: who isn't ready needs no restart."""
 MAX_MESSAGE_BYTES = 4 * 2**20
 """Of one message of a batching stream."""
 
@@ -82,17 +81,25 @@ class Host:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server)
-        await self.say(serving=False)
-        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        for name in ("", STARTED, *self._services):
+            await self._health.set(name, status(serving=False))
+        await self._health.set(LIVENESS, status(serving=True))
         endpoint = rpc.listen(self._server, listen)
         await self._server.start()
         return endpoint
 
-    async def say(self, *, serving: bool) -> None:
-        """What health answers from now on."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", *self._services):
-            await self._health.set(name, status)
+    async def say(self, *, serving: bool, ready: bool | None = None) -> None:
+        """What health answers from now on.
+
+        Args:
+            serving: Whether batches may come: for each service by its name, which load balancers ask for.
+            ready: Whether all is as it is meant to be: for the process, which whoever started it asks for. None: the
+                same.
+        """
+        for name in self._services:
+            await self._health.set(name, status(serving=serving))
+        await self._health.set("", status(serving=serving if ready is None else ready))
+        await self._health.set(STARTED, status(serving=True))
 
     async def drain(self) -> None:
         """Takes batches until the batchers know that it leaves, finishes what it has, and stops."""

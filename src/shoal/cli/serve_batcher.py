@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from shoal.endpoint import Endpoint
 from shoal.errors import ConfigurationError
-from shoal.spec import RECENT_REQUESTS, LogLevel
-from shoal.topology import Endpoint
+from shoal.explain.recent import RECENT_REQUESTS
+from shoal.observe.logs import LogLevel  # noqa: TC001 - typer reads it
 
 _LARGEST_MESSAGE = 3 * 2**20  # workers take 4 MiB, and an item has company
 

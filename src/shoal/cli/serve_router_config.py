@@ -11,6 +11,7 @@ import typer
 from shoal.home import Home
 from shoal.observe import logs
 from shoal.router.drain import Departure
+from shoal.router.secret import ACCOUNT, Api, SecretWatch
 from shoal.router.sidecar import keep, open_keeper
 from shoal.signals import run_until_signal
 from shoal.topology import Endpoint
@@ -27,6 +28,13 @@ def serve_router_config(
     listen: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where gRPC health is answered. Default: nowhere.")
     ] = None,
+    keys_secret: Annotated[
+        str | None,
+        typer.Option(help="The Secret that the keys file is mounted from, to follow it at the Kubernetes API."),
+    ] = None,
+    service_account: Annotated[
+        Path, typer.Option(help="For --keys-secret: where the pod's token, namespace and the API's authority are.")
+    ] = ACCOUNT,
     lame_duck_seconds: Annotated[
         float, typer.Option(min=0, help="After SIGTERM calls are taken for so long, until everybody knows.")
     ] = _DEFAULT.lame_duck_seconds,
@@ -36,7 +44,8 @@ def serve_router_config(
 ) -> None:
     """Keep Envoy's files current until SIGTERM, then have Envoy drain and end."""
     place = Home(home.absolute()) if home else Home.default()
-    keeper = asyncio.run(open_keeper(service_file=service, topology_file=topology, home=place))
+    watch = SecretWatch(Api.of_pod(service_account), keys_secret) if keys_secret else None
+    keeper = asyncio.run(open_keeper(service_file=service, topology_file=topology, home=place, watch=watch))
     level = keeper.service.value.observe.log_level
     if once:
         logs.configure(level)

@@ -23,7 +23,12 @@ def serve_worker(
     upload_endpoint: Annotated[
         str | None, typer.Option(metavar="URL", help="Where callers bring pictures to it. Default: the same.")
     ] = None,
+    *,
     triton: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The Triton started for this worker.")] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="A name for all workers of the pool, who say what has to be served."),
+    ] = None,
 ) -> None:
     """Runs a worker until SIGTERM, then drains."""
     from shoal import spec  # noqa: PLC0415 - the extra may be missing
@@ -38,7 +43,12 @@ def serve_worker(
     if pool not in read.pools:
         raise ConfigurationError(f"--pool {pool}: the service file has {', '.join(read.pools)}")
     place = Home(home) if home else Home.default()
-    options = WorkerOptions(read, place, pool, Endpoint.parse(listen), store_endpoint, upload_endpoint, triton)
+    where = (store_endpoint, upload_endpoint, triton, _endpoint(peers))
+    options = WorkerOptions(read, place, pool, Endpoint.parse(listen), *where)
     recent: Recent[Stages] = Recent(read.observe.recent_requests)
     serve(Endpoint.parse(metrics), WORKER, partial(explain, recent))
     run_until_signal(lambda stop: Worker(options, recent).run(stop), read.observe.log_level)
+
+
+def _endpoint(text: str | None) -> Endpoint | None:
+    return Endpoint.parse(text) if text else None

@@ -13,8 +13,12 @@ from rich.table import Table
 
 from shoal.home import Home
 from shoal.local import state
+from shoal.local.keeper import State
+from shoal.local.plan import Role
 from shoal.local.process import DRAIN_SECONDS
 from shoal.modelstore import repository
+from shoal.topology import Endpoint
+from shoal.worker.readiness import Report
 
 _ROLES = 5
 _DOWN_SECONDS = _ROLES * DRAIN_SECONDS + 10
@@ -51,6 +55,11 @@ def _describe(found: state.ServiceState, home: Home) -> dict[str, Any]:
     view = found.model_dump()
     for part in view["parts"]:
         part.update(_usage(part["pid"]))
+        if part["role"] == Role.WORKER:
+            report = Report.load(home, Endpoint.parse(part["listen"]))
+            part.update(models=report.models, not_served=report.reasons)
+            if part["state"] == State.READY and not report.ready:
+                part["state"] = "not ready"
     view["supervisor"] = _usage(found.pid, alone=True)
     view["models"] = repository.names(Path(found.models))
     view["model_store"] = found.models
@@ -87,6 +96,9 @@ def _print_status(view: dict[str, Any]) -> None:
             part["listen"],
         )
     Console().print(table)
+    for part in view["parts"]:
+        for reason in part.get("not_served", ()):
+            typer.echo(f"{part['name']}: {reason}")
     typer.echo(f"target {view['target']}, models: {', '.join(view['models']) or 'none'}, logs in {view['logs']}")
 
 

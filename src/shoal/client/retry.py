@@ -25,7 +25,7 @@ class Retry:
     """
 
     initial_seconds: float = 0.05
-    maximum_seconds: float = 2.0
+    maximum_seconds: float = 1.0
     clock: Callable[[], float] = time.monotonic
     """Seconds, from any origin; never goes back."""
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep

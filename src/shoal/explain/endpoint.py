@@ -3,42 +3,66 @@
 from __future__ import annotations
 
 import json
+import socket
 from functools import partial
 from http import HTTPStatus
+from threading import Thread
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
-from shoal.errors import InvalidRequest
-from shoal.explain.views import canonical_uuid
-from shoal.observe.operators import OperatorServer, metrics_of
+from shoal.errors import ConfigurationError, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aiohttp import web
     from prometheus_client import CollectorRegistry
 
     from shoal.explain.views import Answer
+    from shoal.observe.operators import OperatorServer
     from shoal.topology import Endpoint
 
 PREFIX = "/requests/"
 
 
-def serve(listen: Endpoint, registry: CollectorRegistry, explain: Callable[[str], Answer]) -> OperatorServer:
+def serve(
+    listen: Endpoint | socket.socket, registry: CollectorRegistry, explain: Callable[[str], Answer]
+) -> OperatorServer:
     """Serves in a thread until the process ends, or ``close``.
 
     Args:
-        listen: The address; port 0 takes a free one.
+        listen: The address; port 0 takes a free one. Or what listens already.
         registry: The part's metrics.
         explain: What the part remembers of a uuid; called in a thread of its own.
 
     Raises:
         ConfigurationError: the port is taken.
     """
+    from shoal.observe.operators import OperatorServer, metrics_of  # noqa: PLC0415 - see serve_soon
+
     return OperatorServer(listen, {PREFIX: partial(_answer, explain), "/": metrics_of(registry)})
 
 
+def serve_soon(listen: Endpoint, registry: CollectorRegistry, explain: Callable[[str], Answer]) -> None:
+    """As ``serve``, while the part begins its own work: aiohttp takes as long to import as a batcher does.
+
+    It listens at once; whoever asks waits for a moment.
+
+    Raises:
+        ConfigurationError: the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    try:
+        door = socket.create_server(listen, family=family)
+    except OSError as error:
+        raise ConfigurationError(f"can't serve metrics on {listen}: {error.strerror}") from error
+    Thread(target=serve, args=(door, registry, explain), name="operators' start", daemon=True).start()
+
+
 def _answer(explain: Callable[[str], Answer], request: web.BaseRequest) -> web.Response:
+    from aiohttp import web  # noqa: PLC0415 - as above
+
+    from shoal.explain.views import canonical_uuid  # noqa: PLC0415 - only who is asked pays for pydantic
+
     try:
         answer = explain(canonical_uuid(request.path.removeprefix(PREFIX)))
     except InvalidRequest as error:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from shoal.explain.views import Memory
+if TYPE_CHECKING:
+    from shoal.explain.views import Memory
 
+MAX_TEXT = 300
+"""Characters of an error that are kept."""
+RECENT_REQUESTS = 10_000
+"""Remembered by each batcher and worker, where the file names no number."""
 KEPT_BYTES = 16 * 2**20
 """Of all whose length callers choose: messages, owners, trace contexts, methods. What a part keeps beside them is
 0.5 to 0.7 kB a request, with an error's text up to 1 kB."""
@@ -54,5 +59,7 @@ class Recent(Generic[Record]):
 
     def memory(self, now: float) -> Memory:
         """How far back it goes."""
+        from shoal.explain.views import Memory  # noqa: PLC0415 - only who is asked pays for pydantic
+
         records = self._records.copy()
         return Memory(requests=len(records), limit=self._limit, seconds=now - records[0].arrived if records else None)

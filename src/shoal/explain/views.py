@@ -16,9 +16,6 @@ from shoal.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MAX_TEXT = 300
-"""Characters of an error that are kept."""
-
 
 class View(BaseModel):
     """A part of another version may tell more or less."""

@@ -51,6 +51,8 @@ class Protocol(StrEnum):
     """It shows a certificate."""
     GRPC = "grpc"
     """``grpc.health.v1.Health/Check`` answers SERVING."""
+    WORKER = "worker"
+    """It does so for ``shoal.health.STARTED``: every model was tried. What came of that its report says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,7 @@ def _worker(
         "serve", "worker", "--service", files.service, "--home", home.root, "--pool", pool,
         "--listen", listen, "--metrics", metrics, *_stores(topology), *(("--triton", triton) if triton else ()),
     )  # fmt: skip
-    return Part(name, Role.WORKER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics", pool)
+    return Part(name, Role.WORKER, command, listen, Protocol.WORKER, f"http://{metrics}/metrics", pool)
 
 
 def _stores(topology: Topology) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shoal.endpoint import Endpoint
 from shoal.errors import ConfigurationError
-from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
     from shoal.spec import Service

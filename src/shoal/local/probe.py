@@ -53,7 +53,7 @@ async def _shows_certificate(endpoint: Endpoint) -> bool:
     return await _accepts(endpoint, anyone)
 
 
-async def _serving(endpoint: Endpoint) -> bool:
+async def _serving(endpoint: Endpoint, service: str = "") -> bool:
     if not await _accepts(endpoint):  # cheaper than a channel, and a channel's own back-off starts at a second
         return False
     import grpc.aio  # noqa: PLC0415 - 50 ms that overlap the start of the parts
@@ -69,10 +69,21 @@ async def _serving(endpoint: Endpoint) -> bool:
             response_deserializer=HealthCheckResponse.FromString,
         )
         try:
-            answer = await check(HealthCheckRequest())
+            answer = await check(HealthCheckRequest(service=service))
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == HealthCheckResponse.SERVING)
 
 
-_PROBES = {Protocol.TCP: _accepts, Protocol.TLS: _shows_certificate, Protocol.GRPC: _serving}
+async def _started(endpoint: Endpoint) -> bool:
+    from shoal.health import STARTED  # noqa: PLC0415 - not everybody who asks for a port has its libraries
+
+    return await _serving(endpoint, STARTED)
+
+
+_PROBES = {
+    Protocol.TCP: _accepts,
+    Protocol.TLS: _shows_certificate,
+    Protocol.GRPC: _serving,
+    Protocol.WORKER: _started,
+}

@@ -6,19 +6,23 @@ import asyncio
 import os
 import signal
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
+from shoal.errors import Unavailable
 from shoal.local import ports, setup, state
 from shoal.local.keeper import State
-from shoal.local.plan import Files, Part, Plan, plan
+from shoal.local.plan import Files, Part, Plan, Role, plan
 from shoal.local.process import LocalProcess
 from shoal.local.store import keep_retention, store_part
 from shoal.local.supervisor import Supervisor
 from shoal.local.turnover import keep_small
 from shoal.router import certificate
+from shoal.worker.readiness import Report, forget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
+    from collections.abc import Set as AbstractSet
 
     from shoal.home import Home
     from shoal.spec import Service
@@ -52,7 +56,7 @@ async def run(
     _on_signals(stop, supervisor, say)
     logs = asyncio.create_task(keep_small(home.logs), name="logs")
     try:
-        if await _unless(stop, supervisor.start()):
+        if await _unless(stop, supervisor.start(partial(_tell_of_models, home, layout, say))):
             _publish(service, home, layout)
             async with _retention(service, home, layout):
                 on_ready(_snapshot(service, home, layout, supervisor))
@@ -67,6 +71,7 @@ def _lay_out(service: Service, home: Home) -> Plan:
         return store_part(listen, home.objects, setup.store_credentials(service, home))
 
     files = Files.of(home)
+    forget(home)
     layout = plan(service, home, files, ports.FreePorts(), store)
     files.service.write_text(service.model_dump_json(indent=2, exclude_defaults=True))  # YAML contains JSON
     layout.topology.save(files.topology)
@@ -100,6 +105,21 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> boo
         stopping.cancel()
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
+
+
+def _tell_of_models(home: Home, layout: Plan, say: Callable[[str], None], roles: AbstractSet[Role]) -> None:
+    """Says which models aren't served, and why, once the workers know.
+
+    Raises:
+        Unavailable: none is, though some are meant to be.
+    """
+    workers = [part for part in layout.parts if part.role is Role.WORKER and part.role in roles]
+    reports = {part.name: Report.load(home, part.listen) for part in workers}
+    lines = [f"{name}: {reason}" for name, report in reports.items() for reason in report.reasons]
+    if lines and not any(report.models for report in reports.values()):
+        raise Unavailable("\n".join(["no model is served", *lines]))
+    for line in lines:
+        say(line)
 
 
 def _publish(service: Service, home: Home, layout: Plan) -> None:

@@ -32,14 +32,18 @@ class Supervisor:
     ) -> None:
         self.keepers = tuple(Keeper(part, launch, changed=changed, say=say) for part in parts)
 
-    async def start(self) -> None:
+    async def start(self, check: Callable[[AbstractSet[Role]], None] = lambda _: None) -> None:
         """Starts every part; returns once all are ready.
+
+        Args:
+            check: Called with the roles that are ready now, before those start that need them; may raise ShoalError.
 
         Raises:
             ShoalError: a part didn't become ready. The others run until ``stop``.
         """
         for roles in START_ORDER:
             await _together(keeper.start() for keeper in self._of(roles))
+            check(roles)
 
     async def stop(self) -> None:
         """Drains every part, those that take requests first. Safe whatever ``start`` came to."""

@@ -18,9 +18,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from shoal import intake
+from shoal import intake, private
 from shoal.errors import ConfigurationError
 from shoal.modelstore.manifest import Entry
 
@@ -30,6 +30,20 @@ if TYPE_CHECKING:
 _INDEX = "index.json"
 _ENTRIES = TypeAdapter(dict[str, Entry])
 _PART = ".part"
+_MARKER = "synced"
+
+
+class Synced(BaseModel):
+    """What was found when the repository was last brought in line."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    source: str = ""
+    """Where models are published."""
+    published: int = 0
+    """Models there, of every pool."""
+    refused: dict[str, str] = {}
+    """Those of this repository that can't be had as they are published: why."""
 
 
 class Mirror:
@@ -44,8 +58,8 @@ class Mirror:
 
     def __init__(self, repository: Path) -> None:
         self.repository = repository.absolute()
-        self.sets = self.repository.parent / f".{repository.name}.sync"
-        self._marker = self.sets / "synced"
+        self.sets = self.repository.parent / _sets_of(self.repository)
+        self._marker = self.sets / _MARKER
         self._previous: dict[str, str] = {}
         for folder in (self.repository, self.sets):
             try:
@@ -58,9 +72,10 @@ class Mirror:
         """Whether a synchronisation came to its end here before."""
         return self._marker.exists()
 
-    def completed(self) -> None:
-        """Notes that one did."""
-        self._marker.touch()
+    def completed(self, synced: Synced) -> None:
+        """Notes that one did, and what became of it, for whoever reads the repository."""
+        if not self.complete or last_synced(self.repository) != synced:
+            private.replace(self._marker, synced.model_dump_json())
 
     def models(self) -> list[str]:
         """The models that are here through us, sorted."""
@@ -140,6 +155,19 @@ class Mirror:
                 shutil.rmtree(folder, ignore_errors=True)
         if not keep - {None}:
             shutil.rmtree(self.sets / model, ignore_errors=True)
+
+
+def last_synced(repository: Path) -> Synced:
+    """What model-sync noted of ``repository`` last; nothing where it doesn't keep it."""
+    folder = repository.absolute()
+    try:
+        return Synced.model_validate_json((folder.parent / _sets_of(folder) / _MARKER).read_bytes())
+    except (OSError, ValidationError):
+        return Synced()
+
+
+def _sets_of(repository: Path) -> str:
+    return f".{repository.name}.sync"
 
 
 def _entries(index: Path) -> dict[str, Entry]:

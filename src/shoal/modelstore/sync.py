@@ -14,6 +14,7 @@ from shoal.errors import ConfigurationError, NotFound, Unavailable
 from shoal.modelstore import manifest
 from shoal.modelstore.check import check_folder
 from shoal.modelstore.fetch import fetch, wanted
+from shoal.modelstore.mirror import Synced
 from shoal.modelstore.remote import NoSpace
 from shoal.observe import metrics
 
@@ -76,7 +77,8 @@ class Synchronizer:
         self._most = most
         self._seen: dict[str, Mapping[int, Mark]] = {}
         """What was published of a model when we were last done with it, well or badly."""
-        self._refused: set[str] = set()
+        self._refused: dict[str, str] = {}
+        """The models whose publication is damaged or faulty: why."""
         self._short: set[str] = set()
         """The models that the disk had no room for."""
         self._told: set[str] = set()
@@ -101,7 +103,7 @@ class Synchronizer:
                     await self._withdraw(model)
             self._forget(chosen)
             await self._load_missing()
-            self._mirror.completed()
+            self._mirror.completed(Synced(source=self._remote.name, published=len(published), refused=self._refused))
             if not self._short:
                 metrics.SYNC_SUCCESS.set_to_current_time()
 
@@ -136,7 +138,7 @@ class Synchronizer:
             log.exception("model %s as published brings about a fault of ours", model)
             self._refuse(model, f"{type(error).__name__}: {error}")
         else:
-            self._refused.discard(model)
+            self._refused.pop(model, None)
             if changed:
                 metrics.SYNC_SWITCHES.labels(model).inc()
                 log.info("model %s: versions %s", model, ", ".join(map(str, changed)))
@@ -172,9 +174,10 @@ class Synchronizer:
 
     def _refuse(self, model: str, reason: str) -> None:
         stays = "what is here stays" if self._mirror.current(model) else "it isn't served"
-        log.error("model %s as published is refused, %s: %s", model, stays, " ".join(reason.split())[:_REASON_LENGTH])
+        told = " ".join(reason.split())[:_REASON_LENGTH]
+        log.error("model %s as published is refused, %s: %s", model, stays, told)
         metrics.SYNC_REFUSED.labels(model).inc()
-        self._refused.add(model)
+        self._refused[model] = told
 
     async def _withdraw(self, model: str) -> None:
         if self._control is not None:
@@ -187,7 +190,7 @@ class Synchronizer:
     def _forget(self, chosen: set[str]) -> None:
         for model in self._seen.keys() - chosen:
             del self._seen[model]
-        self._refused &= chosen
+        self._refused = {model: reason for model, reason in self._refused.items() if model in chosen}
         self._short &= chosen
         metrics.SYNC_MODELS.labels("refused").set(len(self._refused))
         metrics.SYNC_MODELS.labels("here").set(len(self._mirror.models()))

@@ -19,7 +19,7 @@ from aiohttp import web
 from shoal.errors import ConfigurationError, ShoalError
 from shoal.health import HealthServer
 from shoal.modelstore.lock import alone
-from shoal.modelstore.mirror import Mirror
+from shoal.modelstore.mirror import Mirror, last_synced
 from shoal.modelstore.remote import Remote
 from shoal.modelstore.sync import Synchronizer
 from shoal.observe import metrics
@@ -69,6 +69,7 @@ class ModelSync:
         self._mirror = Mirror(options.repository)
         self._notified = asyncio.Event()
         self._health = HealthServer(SERVICE)
+        self._ready = self._told = False
 
     async def once(self) -> int:
         """Synchronises one time. Returns the exit code: 1 if a model was refused."""
@@ -82,7 +83,7 @@ class ModelSync:
         with self._alone():
             async with self._synchronizer() as synchronizer, self._doors():
                 if self._mirror.complete:
-                    await self._health.say(serving=True)
+                    await self._judge()
                 following = [asyncio.create_task(self._follow_store(synchronizer))]
                 if self._options.triton:
                     following.append(asyncio.create_task(self._follow_triton(synchronizer)))
@@ -131,9 +132,19 @@ class ModelSync:
                 pause = min(2 * pause, max(longest, _FIRST_PAUSE_SECONDS))
             else:
                 metrics.SYNC_LOOKS.labels("done").inc()
-                await self._health.say(serving=True)
+                await self._judge()
                 pause = _FIRST_PAUSE_SECONDS
                 await self._rest(longest)
+
+    async def _judge(self) -> None:
+        """Ready with what is published; where nothing is, for any pool, the place is hardly the right one."""
+        synced = last_synced(self._mirror.repository)
+        ready = self._ready or bool(synced.published or self._mirror.models())
+        if not (ready or self._told):
+            self._told = True
+            log.error("not ready: nothing is published at %s; 'shoal model push' publishes models", synced.source)
+        self._ready = ready
+        await self._health.say(serving=ready)
 
     async def _rest(self, seconds: float) -> None:
         """Waits, not quite as long each time, so that many pods don't ask in step; a notification ends it."""

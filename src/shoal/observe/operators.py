@@ -25,16 +25,16 @@ from aiohttp import web
 from prometheus_client import disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
+from shoal.endpoint import Endpoint
 from shoal.errors import ConfigurationError
 from shoal.observe.logs import Seldom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
+    from socket import socket
 
     from aiohttp.web_protocol import RequestHandler
     from prometheus_client import CollectorRegistry
-
-    from shoal.topology import Endpoint
 
     Work = Callable[[web.BaseRequest], web.Response]
     """Answers a question; runs in a thread."""
@@ -61,11 +61,11 @@ _KEY_HEADERS = ("accept", "accept-encoding")
 class OperatorServer:
     """Serves from its making until ``close``, or until the process ends."""
 
-    def __init__(self, listen: Endpoint, work: Mapping[str, Work]) -> None:
+    def __init__(self, listen: Endpoint | socket, work: Mapping[str, Work]) -> None:
         """Listens, and starts the thread.
 
         Args:
-            listen: The address; port 0 takes a free one.
+            listen: The address; port 0 takes a free one. Or what listens already.
             work: By the beginning of the path; the first that fits.
 
         Raises:
@@ -80,7 +80,7 @@ class OperatorServer:
         self._thread = threading.Thread(target=self._loop.run_forever, name="operators", daemon=True)
         self._thread.start()
         try:
-            self.endpoint = listen._replace(port=self._on_loop(self._listen(listen)))
+            self.endpoint = self._on_loop(self._listen(listen))
         except OSError as error:
             self._stop()
             raise ConfigurationError(f"can't serve metrics on {listen}: {error.strerror}") from error
@@ -99,12 +99,13 @@ class OperatorServer:
         self._loop.close()
         self._executor.shutdown()
 
-    async def _listen(self, listen: Endpoint) -> int:
+    async def _listen(self, listen: Endpoint | socket) -> Endpoint:
         self._http = web.Server(self._answer, access_log=None, keepalive_timeout=0.0, lingering_time=0.0)
-        self._server = await self._loop.create_server(self._connect, listen.host, listen.port)
+        where = {"host": listen.host, "port": listen.port} if isinstance(listen, Endpoint) else {"sock": listen}
+        self._server = await self._loop.create_server(self._connect, **where)
         self._sweep()
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        host, port, *_ = self._server.sockets[0].getsockname()
+        return Endpoint(listen.host if isinstance(listen, Endpoint) else host, port)
 
     async def _end(self) -> None:
         self._server.close()

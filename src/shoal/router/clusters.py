@@ -28,6 +28,8 @@ MAX_WATCHES = 100
 """Watches of health at a time, over all callers; more are answered RESOURCE_EXHAUSTED."""
 MAX_CHECKS = 1_000
 """Checks of health at a time."""
+BATCHING = "shoal.batching.v1.Batching"
+"""What workers are asked for: one that lacks a model isn't ready, and serves the others."""
 _AUTHORITY = "shoal"
 """Of health checks. Else it is the cluster's name, whose slash HTTP/2 refuses."""
 _CALLS_PER_CONNECTION = 1_000
@@ -156,7 +158,7 @@ def _health_check() -> Json:
         "timeout": "1s",
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,
-        "grpc_health_check": {"authority": _AUTHORITY},
+        "grpc_health_check": {"service_name": BATCHING, "authority": _AUTHORITY},
     }
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from shoal.envoy_admin import admin_socket
 from shoal.envoy_hops import runtime
+from shoal.identity import digest
 from shoal.router import certificate
 from shoal.router.clusters import clusters
 from shoal.router.health import health_socket
@@ -108,9 +109,9 @@ def connections(router: Router) -> int:
 
 
 def redact(text: str, keys: KeyRing) -> str:
-    """``text`` without the keys' secrets."""
+    """``text`` without the keys' secrets, and without what could be held against a guess."""
     for key in keys:
-        text = text.replace(json.dumps(key.key), json.dumps(_REDACTED))
+        text = text.replace(json.dumps(key.key), json.dumps(_REDACTED)).replace(digest(key.key), _REDACTED)
     return text
 
 

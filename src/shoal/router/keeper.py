@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from shoal import private, spec
 from shoal.envoy_admin import admin_socket, prepare
 from shoal.errors import ConfigurationError
-from shoal.keys import load_keys
 from shoal.router import certificate, config
+from shoal.router.keyfile import KeyFile
 from shoal.router.models import Folder
 from shoal.router.served import POLL_SECONDS, Unserved, served
 from shoal.topology import Topology
@@ -58,7 +58,13 @@ class Keeper:
     """
 
     def __init__(
-        self, *, service_file: Path | None, topology_file: Path, home: Home, models: ModelNames | None = None
+        self,
+        *,
+        service_file: Path | None,
+        topology_file: Path,
+        home: Home,
+        models: ModelNames | None = None,
+        keys: KeyFile | None = None,
     ) -> None:
         """Reads every input once.
 
@@ -67,16 +73,20 @@ class Keeper:
             topology_file: Where each part listens.
             home: Has room for Envoy's files, and says where keys and models lie unless the service file does.
             models: What there is to route to. None: what the model store's folder holds.
+            keys: Where the keys are. None: in the file that the service file names.
 
         Raises:
             ConfigurationError: an input is wrong.
         """
         self.folder = home.run.absolute() / "router"
         self.admin = admin_socket(self.folder)
+        self.routes = asyncio.Event()
+        """Set once there is a model to route to."""
         self.service: Input[Service] = Input(lambda: spec.load(service_file))
         self.topology = Input(lambda: Topology.load(topology_file))
         keys_file = home.keys_file(self.service.value)
-        self.keys: Input[KeyRing] = Input(lambda: load_keys(keys_file))
+        self._keys = keys or KeyFile(keys_file)
+        self.keys: Input[KeyRing] = Input(self._keys.read)
         tls = self.service.value.router.tls
         self.certificate = Input(lambda: certificate.check(self.service.value.router.tls))
         store = self.service.value.model_store
@@ -89,6 +99,8 @@ class Keeper:
     def render(self) -> list[str]:
         """Brings the files up to date and returns the names of those that changed."""
         prepare(self.folder)
+        if any(self.service.value.pool_of(model) for model in self.models.value):
+            self.routes.set()
         return write(self.folder, self.files(self.folder))
 
     def files(self, folder: Path) -> dict[str, str]:
@@ -103,6 +115,7 @@ class Keeper:
             tasks.create_task(_notify(changed, self._folders))
             tasks.create_task(self._names.follow(changed.set))
             tasks.create_task(self._follow_workers(changed.set))
+            tasks.create_task(self._keys.follow(changed.set))
             while True:
                 await changed.wait()
                 changed.clear()

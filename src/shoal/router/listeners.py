@@ -9,11 +9,23 @@ from shoal.errors import Code
 from shoal.router import uploads
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.health import HEALTH, bridge_filter, check_filter, messages
-from shoal.router.resources import KEY_HEADER, Json, address, config_file, extension, header, pipe, seconds, typed
+from shoal.router.resources import (
+    CLIENT_HEADER,
+    KEY_HEADER,
+    Json,
+    address,
+    config_file,
+    extension,
+    header,
+    pipe,
+    seconds,
+    typed,
+)
 from shoal.router.routes import (
     API_KEY_AUTH,
     BALANCER,
     BODY_LIMIT,
+    KEY_ID,
     METRICS,
     PUBLIC,
     RATE_LIMIT,
@@ -66,6 +78,7 @@ def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secret
         transport_socket=transport_socket(secrets_file) if router.tls else None,
         http_filters=[
             extension(API_KEY_AUTH, "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"),
+            _key_id_filter(),
             extension(
                 RATE_LIMIT, "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", stat_prefix="keys"
             ),
@@ -218,6 +231,17 @@ def _listener(
     )
 
 
+def _key_id_filter() -> Json:
+    """Cuts the id out of the caller's identity, for ``KEY_ID``."""
+    rest: Json = {"pattern": {"regex": r"\?.*"}, "substitution": ""}
+    found: Json = {"metadata_namespace": "shoal", "key": "key_id", "regex_value_rewrite": rest}
+    return extension(
+        "envoy.filters.http.header_to_metadata",
+        "envoy.extensions.filters.http.header_to_metadata.v3.Config",
+        request_rules=[{"header": CLIENT_HEADER, "on_header_present": found}],
+    )
+
+
 def _router_filter() -> Json:
     return extension(
         "envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True
@@ -295,7 +319,7 @@ def _trouble_log() -> Json:
                     "time": "%START_TIME%",
                     "path": "%REQ(:PATH)%",
                     "model": "%REQ(X-MODEL-NAME)%",
-                    "key_id": "%REQ(X-CLIENT-ID)%",
+                    "key_id": KEY_ID,
                     "flags": "%RESPONSE_FLAGS%",
                     "upstream": "%UPSTREAM_HOST%",
                     "milliseconds": "%DURATION%",

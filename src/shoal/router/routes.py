@@ -7,6 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 from shoal.errors import Code
+from shoal.identity import HEADER as IDENTITY_HEADER
+from shoal.identity import Identity
 from shoal.router.clusters import ADMIN, ANY_WORKER, batcher_cluster, own_batcher_cluster, pool_cluster
 from shoal.router.health import CHECK, HEALTH, MESSAGE, WATCH, bridged
 from shoal.router.resources import CLIENT_HEADER, KEY_HEADER, MODEL_HEADER, Json, header, seconds, typed
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 API_KEY_AUTH = "envoy.filters.http.api_key_auth"
 RATE_LIMIT = "envoy.filters.http.local_ratelimit"
 BODY_LIMIT = "envoy.filters.http.buffer"
+
+KEY_ID = "%DYNAMIC_METADATA(shoal:key_id)%"
+"""In a text of Envoy's: the id of the caller's key, without the rest of its identity; see ``listeners``."""
 
 REQUESTED_MODEL = f"%REQ({MODEL_HEADER}):64%"
 """In a text of Envoy's: what the caller named, cut to 64 bytes."""
@@ -60,6 +65,11 @@ _WATCH_SECONDS = 60.0
 _REFLECTION_SECONDS = 600.0
 _NO_LIMIT: Json = {"max_tokens": 2**32 - 1, "tokens_per_fill": 2**32 - 1, "fill_interval": "1s"}
 _SMALLEST_REFILL_SECONDS = 0.05  # Envoy refuses a shorter interval
+_IDENTITY = [
+    header(IDENTITY_HEADER, f"%REQ({CLIENT_HEADER})%"),
+    header(CLIENT_HEADER, KEY_ID),
+]
+"""The filter has put the identity where the key's id belongs: parts that know nothing of identities read that."""
 
 
 def public_routes(
@@ -146,6 +156,7 @@ def _inference(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
     return {
         "match": _match(_INFERENCE, model),
         "route": _deadlined(router, cluster),
+        "request_headers_to_add": _IDENTITY,
         "typed_per_filter_config": _permissions(model, keys),
     }
 
@@ -163,6 +174,7 @@ def _upload(router: Router) -> Json:
     return {
         "match": {"path": _CREATE, "grpc": {}},
         "route": _deadlined(router, ANY_WORKER),
+        "request_headers_to_add": _IDENTITY,
     }
 
 
@@ -221,6 +233,7 @@ def _reflection(path: str) -> Json:
     return {
         "match": {"path": path, "grpc": {}},
         "route": _conversation(_REFLECTION_SECONDS),
+        "request_headers_to_remove": [CLIENT_HEADER],
         "typed_per_filter_config": {BODY_LIMIT: _OFF},
     }
 
@@ -291,7 +304,7 @@ def _refusal(match: Json, code: Code, message: str) -> Json:
 
 def _permissions(model: str, keys: KeyRing) -> Json:
     """A model that every key may call needs nothing of its own; the virtual host's credentials hold."""
-    allowed = [key.id for key in keys if key.allows(model)]
+    allowed = [_client(key) for key in keys if key.allows(model)]
     if len(allowed) == len(keys):
         return {}
     return {API_KEY_AUTH: _credentials(keys, allowed_clients=allowed or [_NOBODY])}
@@ -301,11 +314,15 @@ def _credentials(keys: KeyRing, **fields: list[str]) -> Json:
     """The keys. In a route they act at once, on open connections too; in a listener they would not."""
     return typed(
         "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuthPerRoute",
-        credentials=[{"key": key.key, "client": key.id} for key in keys],
+        credentials=[{"key": key.key, "client": _client(key)} for key in keys],
         key_sources=[{"header": KEY_HEADER}],
         forwarding={"header": CLIENT_HEADER, "hide_credentials": True},
         **fields,
     )
+
+
+def _client(key: Key) -> str:
+    return Identity.of(key).write()
 
 
 def _rate_limits(keys: KeyRing) -> Json:
@@ -324,7 +341,8 @@ def _rate_limits(keys: KeyRing) -> Json:
             always_consume_default_token_bucket=False,
             rate_limits=[{"actions": [{"request_headers": {"header_name": CLIENT_HEADER, "descriptor_key": "key"}}]}],
             descriptors=[
-                {"entries": [{"key": "key", "value": key.id}], "token_bucket": _token_bucket(key)} for key in limited
+                {"entries": [{"key": "key", "value": _client(key)}], "token_bucket": _token_bucket(key)}
+                for key in limited
             ],
         )
     }

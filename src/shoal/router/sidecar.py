@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from shoal import spec
@@ -10,6 +11,7 @@ from shoal.envoy_admin import EnvoyAdmin
 from shoal.health import HealthServer
 from shoal.router.drain import depart
 from shoal.router.keeper import Keeper
+from shoal.router.keyfile import KeyFile, WatchedSecret
 from shoal.router.models import choose
 
 if TYPE_CHECKING:
@@ -17,21 +19,36 @@ if TYPE_CHECKING:
 
     from shoal.home import Home
     from shoal.router.drain import Departure
+    from shoal.router.secret import SecretWatch
     from shoal.topology import Endpoint
+
+log = logging.getLogger(__name__)
 
 SERVICE = "shoal.RouterConfig"
 
 
-async def open_keeper(*, service_file: Path | None, topology_file: Path, home: Home) -> Keeper:
+async def open_keeper(
+    *, service_file: Path | None, topology_file: Path, home: Home, watch: SecretWatch | None = None
+) -> Keeper:
     """A keeper that knows which models there are.
+
+    Args:
+        service_file: None: the default service.
+        topology_file: Where each part listens.
+        home: Has room for Envoy's files.
+        watch: Follows the Secret that the keys file is mounted from. None: the file alone is followed.
 
     Raises:
         ConfigurationError: an input is wrong.
         ShoalError: the models' bucket can't be listed, and never was.
     """
-    models = choose(spec.load(service_file), home)
-    await models.look()
-    return Keeper(service_file=service_file, topology_file=topology_file, home=home, models=models)
+    service = spec.load(service_file)
+    models = choose(service, home)
+    keys = KeyFile(home.keys_file(service))
+    if watch is not None:
+        keys = WatchedSecret(keys.path, watch, home.run.absolute() / "router" / "keys.json")
+    await asyncio.gather(models.look(), keys.look())
+    return Keeper(service_file=service_file, topology_file=topology_file, home=home, models=models, keys=keys)
 
 
 async def keep(keeper: Keeper, stop: asyncio.Event, *, listen: Endpoint | None, departure: Departure) -> None:
@@ -40,22 +57,32 @@ async def keep(keeper: Keeper, stop: asyncio.Event, *, listen: Endpoint | None, 
     Args:
         keeper: Renders the files that Envoy reads.
         stop: Set it to end.
-        listen: Where gRPC health is answered: SERVING once there are files.
+        listen: Where gRPC health is answered: SERVING once there are files, and a model to route to.
         departure: How long Envoy takes to leave.
     """
     health = HealthServer(SERVICE)
     async with health.listening(listen):
         keeper.render()
-        await health.say(serving=True)
         keeping = asyncio.create_task(keeper.run())
+        telling = asyncio.create_task(_tell(keeper, health))
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if keeping.done():
                 keeping.result()  # it only ends by an error
+            telling.cancel()
             await health.say(serving=False)
             await depart(EnvoyAdmin(keeper.admin), departure)
         finally:
-            keeping.cancel()
-            stopping.cancel()
-            await asyncio.gather(keeping, stopping, return_exceptions=True)
+            for task in (keeping, stopping, telling):
+                task.cancel()
+            await asyncio.gather(keeping, stopping, telling, return_exceptions=True)
+
+
+async def _tell(keeper: Keeper, health: HealthServer) -> None:
+    """A router that knows no model answers every call with NOT_FOUND: one that knows some is not to make way for it."""
+    if not keeper.routes.is_set():
+        log.error("not ready: no model is there to route to; where models come from may be misspelt, or empty yet")
+        await health.say(serving=False)
+        await keeper.routes.wait()
+    await health.say(serving=True)

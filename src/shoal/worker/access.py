@@ -1,17 +1,27 @@
-"""Whether a request may be served: the payload's key, the header's key and the model, checked once more at the worker.
+"""Whether a request may be served, as the worker sees it: the router has decided about ``x-api-key`` already.
 
-The router has checked ``x-api-key`` and put the key's id into ``x-client-id``; the payload's key survives batching.
-Both must belong to one owner.
+What the router verified comes along (``shoal.identity``), and the message's own key, which survives batching, is held
+against that: no copy of the keys is asked, so no copy can be stale. Another key in the message must be one of the same
+owner; it is looked up here. So are both where an older router names the key and no more.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from shoal.errors import PermissionDenied, Unauthenticated
+from shoal.identity import Identity
 
 if TYPE_CHECKING:
     from shoal.keys import Key, KeyRing
+
+
+class Grant(NamedTuple):
+    """On whose behalf a request is served."""
+
+    owner: str
+    prefix: str
+    """Goes before the uuid in an object's name."""
 
 
 class Access:
@@ -20,30 +30,37 @@ class Access:
     def __init__(self, ring: KeyRing) -> None:
         self.ring = ring
 
-    def owner_key(self, client_id: str, api_key: str) -> Key:
-        """The payload's key, if it is valid and of the same owner as the header's.
+    def grant(self, client_id: str, identity: str, api_key: str, model: str | None = None) -> Grant:
+        """Whose request it is.
+
+        Args:
+            client_id: The id of the key that the router verified.
+            identity: What the router says of that key; empty where it is an older one.
+            api_key: The message's own.
+            model: What it asks for. None: nothing that keys are limited to.
 
         Raises:
-            Unauthenticated: it isn't.
+            Unauthenticated: the message's key is not valid, or another owner's than the router's.
+            PermissionDenied: the model is not among those of the message's key.
         """
+        verified = Identity.parse(identity)
+        if verified is not None and verified.is_of(api_key):
+            return Grant(verified.owner, verified.prefix)  # the router has checked the model
         key = self.ring.by_secret(api_key) if api_key else None
         if key is None:
             raise Unauthenticated("the message's api_key is missing or unknown")
+        if (verified.owner if verified else self._owner_of(client_id)) != key.owner:
+            raise Unauthenticated("the message's api_key and the x-api-key metadata belong to different owners")
+        return _within(key, model)
+
+    def _owner_of(self, client_id: str) -> str:
         header = self.ring.by_id(client_id)
         if header is None:
             raise Unauthenticated("the x-api-key metadata is missing or no longer valid")
-        if header.owner != key.owner:
-            raise Unauthenticated("the message's api_key and the x-api-key metadata belong to different owners")
-        return key
+        return header.owner
 
-    def admit(self, client_id: str, api_key: str, model: str) -> Key:
-        """As ``owner_key``, and the key may call ``model``.
 
-        Raises:
-            Unauthenticated: the keys are not valid or not one owner's.
-            PermissionDenied: the model is not among the key's.
-        """
-        key = self.owner_key(client_id, api_key)
-        if not key.allows(model):
-            raise PermissionDenied(f"this key may not call model {model!r}")
-        return key
+def _within(key: Key, model: str | None) -> Grant:
+    if model is not None and not key.allows(model):
+        raise PermissionDenied(f"this key may not call model {model!r}")
+    return Grant(key.owner, key.prefix)

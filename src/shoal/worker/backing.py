@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from shoal.engine import Engine
     from shoal.engine.triton import TritonEngine
     from shoal.spec import Service
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class Backing:
     async def ready(self) -> None:
         """Waits until the engine can load models."""
         if self.triton is not None:
+            if not await self.triton.client.live():
+                log.info("waiting for the Triton at %s", self.triton.client.url)
             await self.triton.client.until_ready()
 
 

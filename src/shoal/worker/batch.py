@@ -166,8 +166,8 @@ class PictureBatch:
 
     def _is_worth_waiting(self, since_close: float, since_progress: float) -> bool:
         """Whether there is a picture that should go with the others."""
-        owners = {picture.item.owner for picture in self._ready}
-        complete = bool(owners.difference(picture.item.owner for picture in self._preparing.values()))
+        owners = {picture.owner for picture in self._ready}
+        complete = bool(owners.difference(picture.owner for picture in self._preparing.values()))
         others_apart = complete and since_close >= OTHERS_SECONDS
         others_queued = complete and since_close >= QUEUED_SECONDS and not self._model.decoding.is_crowded
         hang = (since_close if complete else since_progress) >= STRAGGLER_SECONDS
@@ -228,7 +228,7 @@ class PictureBatch:
         started = monotonic()
         fetcher = self._model.fetcher
         try:
-            fetched = await fetcher.fetch(picture.key, picture.seconds_left(started), picture.item.owner)
+            fetched = await fetcher.fetch(picture.key, picture.seconds_left(started), picture.owner)
         except ShoalError as error:
             self._model.meter.not_fetched(error.code)
             raise

@@ -13,13 +13,15 @@ from shoal.modelstore import fitting
 from shoal.worker.sources import Offer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from shoal.batching.service import BatchingService
     from shoal.batching.stream import Handler
     from shoal.engine import Engine, LoadedModel
     from shoal.modelstore.config import ModelConfig
     from shoal.spec import ModelOverride, Service
+    from shoal.worker.readiness import Found
     from shoal.worker.sources import Source
 
     Assemble = Callable[[LoadedModel[Any]], Handler]
@@ -76,7 +78,7 @@ class Catalog:
         """Something failed."""
 
     @property
-    def names(self) -> Iterable[str]:
+    def names(self) -> AbstractSet[str]:
         """The models that are served now."""
         return self._served.keys()
 
@@ -87,7 +89,12 @@ class Catalog:
         A model may be in ``names`` as well: its earlier version is still served, or its engine has lost it.
         """
         lost = {name: served.loaded.trouble for name, served in self._served.items() if served.loaded.trouble}
-        return {**self._source.refused, **{name: failed.reason for name, failed in self._failed.items()}, **lost}
+        return {**self._source.found.troubles, **{name: failed.reason for name, failed in self._failed.items()}, **lost}
+
+    @property
+    def found(self) -> Found:
+        """What is there, and why which of it isn't served as it is."""
+        return dataclasses.replace(self._source.found, troubles=self.failed)
 
     @property
     def alone(self) -> Mapping[str, str]:
@@ -103,7 +110,8 @@ class Catalog:
         """
         async with self._turn:
             offers = await self._source.offers()
-            for name in self._served.keys() - offers.keys():
+            # One that is there and can't be read any more stays as it was loaded.
+            for name in self._served.keys() - offers.keys() - self._source.found.troubles.keys():
                 await self._batching.remove(name)
                 await self._served.pop(name).loaded.close()
             for name in self._failed.keys() - offers.keys():
@@ -115,21 +123,29 @@ class Catalog:
             try:
                 await self._load_all([offer for offer in wanted if not self._is_settled(offer)])
             finally:
-                if self._failed or self._source.refused:
+                if self._failed or self._source.found.troubles:
                     self._unsettled.set()
                 else:
                     self._unsettled.clear()
 
-    async def keep_trying(self, first_pause: float = FIRST_PAUSE_SECONDS) -> None:
-        """Tries again, with growing pauses (seconds), what failed for a reason that may pass. Runs until cancelled."""
+    def unsettle(self) -> None:
+        """What is served isn't enough: ``keep_trying`` has another look."""
+        self._unsettled.set()
+
+    async def keep_trying(
+        self, look: Callable[[], Awaitable[object]], first_pause: float = FIRST_PAUSE_SECONDS
+    ) -> None:
+        """Tries again what failed for a reason that may pass. Runs until cancelled.
+
+        Args:
+            look: Refreshes.
+            first_pause: In seconds; where nothing changes, they grow.
+        """
         pause, before = first_pause, ""
         while True:
             await self._unsettled.wait()
             await asyncio.sleep(pause)
-            try:
-                await self.refresh()
-            except ShoalError as error:
-                log.warning("models can't be loaded now: %s", error)
+            await look()
             now = repr(sorted(self.failed.items()))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS) if now == before else first_pause
             before = now

@@ -54,7 +54,7 @@ class Decoding:
             DeadlineExceeded: the caller's deadline passed before it was begun.
             Overloaded, Unavailable: as ``DecoderPool.decode``.
         """
-        owner = picture.item.owner
+        owner = picture.owner
         if self.needs_row(data):
             picture.at = At.QUEUE
             picture.size, picture.decode_seconds, done = await self.threads.run_for(

@@ -93,6 +93,7 @@ def sigmoid(values: Floats) -> Floats:
 
 
 def softmax(values: Floats) -> Floats:
-    """Along the last axis."""
-    powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    """Along the last axis; NaN, which the head reports, where one is infinite."""
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(values - values.max(axis=-1, keepdims=True))
     return cast("Floats", powers / powers.sum(axis=-1, keepdims=True))

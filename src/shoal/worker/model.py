@@ -115,7 +115,7 @@ class PictureModel:
             InvalidRequest, Unauthenticated, PermissionDenied: as its message says.
         """
         request = _parse(item.request)
-        key = self.access.admit(item.owner, request.api_key, self.name)
+        grant = self.access.grant(item.owner, item.identity, request.api_key, self.name)
         if request.model_name != self.name:
             raise InvalidRequest(
                 f"model_name {_quoted(request.model_name)} differs from the x-model-name metadata {self.name!r}"
@@ -125,11 +125,11 @@ class PictureModel:
             raise InvalidRequest(f"model {self.name!r} serves version {version}, not {request.model_version}")
         self.head.check(request)
         deadline = now + item.timeout_us / 1e6 if item.timeout_us else float("inf")
-        name = object_key(key.prefix, request.image_uuid)
+        name = object_key(grant.prefix, request.image_uuid)
         sent_as = item.queued_us, item.timeout_us
         stages = Stages(request.image_uuid, item.owner, self.name, version, sent_as, now)
         self.recent.add(stages)
-        return Picture(item, now, deadline, request, name, stages)
+        return Picture(item, grant.owner, now, deadline, request, name, stages)
 
 
 def _parse(message: bytes) -> inference_pb2.ImageRequest:

@@ -62,6 +62,8 @@ class Picture:
     """Times are seconds of ``time.monotonic``: uvloop's own clock has steps of a millisecond."""
 
     item: batching_pb2.BatchItem
+    owner: str
+    """Whose share of the worker it takes: one of all keys of an owner."""
     arrived: float
     deadline: float
     request: inference_pb2.ImageRequest

@@ -26,6 +26,8 @@ from shoal.worker.decoding import Decoding
 from shoal.worker.fetch import Fetcher
 from shoal.worker.heads import make_head
 from shoal.worker.model import Meter, PictureModel
+from shoal.worker.peers import Proof
+from shoal.worker.standing import Standing
 from shoal.worker.uploads import UploadsService
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ class WorkerOptions:
     """Where callers bring pictures to it. None: there, too."""
     own_triton: str | None = None
     """``HOST:PORT`` of the Triton that was started for this worker."""
+    peers: Endpoint | None = None
+    """Where all workers of the pool are: a name that stands for each of their addresses."""
 
 
 class Worker:
@@ -108,7 +112,9 @@ class Worker:
         )
         door = open_configured(options.service, options.home, options.upload_endpoint or options.store_endpoint)
         uploads = UploadsService(door, options.service.object_store, self._access)
-        self._host = Host(self._batching, _SERVICES, (uploads.rpc_handler(),))
+        proof = Proof()
+        self._host = Host(self._batching, _SERVICES, (uploads.rpc_handler(), proof.rpc_handler()))
+        self._standing = Standing(self._host, self._catalog, options, proof)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until ``stop`` is set, then drains."""
@@ -154,22 +160,26 @@ class Worker:
         async with contextlib.aclosing(self._backing.source.changes()) as moments:
             await anext(moments)  # the present state
             await self._refresh()
-            await self._host.say(serving=True)
-            served = ", ".join(self._catalog.names) or "no model"
-            log.info("pool %s serves %s on %s", self._options.pool, served, self._options.listen)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_engine())
-                group.create_task(self._catalog.keep_trying())
+                group.create_task(self._catalog.keep_trying(self._look))
                 async for _ in moments:
                     await self._refresh()
 
     async def _refresh(self) -> None:
-        while True:
-            try:
-                return await self._catalog.refresh()
-            except ShoalError as error:
-                log.warning("models can't be loaded now: %s", error)
-                await asyncio.sleep(AWAY_SECONDS)
+        """Looks until what models come from is there."""
+        while not await self._look():  # noqa: ASYNC110 - nobody tells when it is
+            await asyncio.sleep(AWAY_SECONDS)
+
+    async def _look(self) -> bool:
+        """Brings the models in line and says what came of it; whether what they come from was there."""
+        try:
+            await self._catalog.refresh()
+        except ShoalError as error:
+            await self._standing.away(str(error))
+            return False
+        await self._standing.judge()
+        return True
 
     async def _follow_engine(self) -> None:
         """Batches go elsewhere while the engine is away."""
@@ -177,4 +187,4 @@ class Worker:
             async for available in self._backing.triton.availability():
                 if available:
                     await self._refresh()
-                await self._host.say(serving=available)
+                await self._standing.engine(available=available)

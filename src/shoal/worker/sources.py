@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from shoal.errors import ConfigurationError, ShoalError, Unavailable
 from shoal.modelstore import keys, pbtxt, reader, repository
 from shoal.modelstore.fault import Report
+from shoal.modelstore.mirror import last_synced
 from shoal.triton.steer import original
 from shoal.watch import changes
+from shoal.worker.readiness import Found
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Mapping
+    from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
     from pathlib import Path
 
     from shoal.modelstore.config import ModelConfig
+    from shoal.modelstore.fault import Fault
     from shoal.spec import Service
     from shoal.triton.client import TritonClient
 
@@ -41,8 +44,8 @@ class Source(Protocol):
     """Models for one pool."""
 
     @property
-    def refused(self) -> Mapping[str, str]:
-        """Those that are meant to be served and can't be, as of the last ``offers``: name to reason."""
+    def found(self) -> Found:
+        """What was there at the last ``offers``, and what of it can't be served."""
         ...
 
     async def offers(self) -> Mapping[str, Offer]:
@@ -82,15 +85,19 @@ class StoreSource:
         self._pool = pool
         self._told: set[str] = set()
         """Faults that were logged."""
-        self.refused = Refusals()
+        self._refused = Refusals()
+        self.found = Found(str(store))
         """See ``Source``."""
 
     async def offers(self) -> Mapping[str, Offer]:
-        """See ``Source``."""
+        """See ``Source``. Raises Unavailable if the folder can't be read: it may be a volume that is away."""
         return await asyncio.to_thread(self._scan)
 
     async def changes(self) -> AsyncGenerator[None]:
         """See ``Source``."""
+        while not self._store.is_dir():  # nothing can be watched that isn't there
+            yield
+            await asyncio.sleep(LOOK_SECONDS)
         async with aclosing(changes(self._store, recursive=True)) as moments:
             async for _ in moments:
                 yield
@@ -104,20 +111,32 @@ class StoreSource:
         return message
 
     def _scan(self) -> Mapping[str, Offer]:
+        try:
+            there = [path.name for path in self._store.iterdir()]
+        except OSError as error:
+            raise Unavailable(f"the model store {self._store} can't be read: {error.strerror}") from error
         models, faults = repository.scan(self._store)
-        reasons: dict[str, list[str]] = {}
+        for text in sorted({str(fault) for fault in faults if fault.model in models} - self._told):
+            log.warning("%s", text)
+        self._told = set(map(str, faults))
+        self.found = self._look(there, models, faults)
+        names = self._service.models_of(self._pool, models)
+        return {name: Offer(models[name], _identity(models[name].path)) for name in names}
+
+    def _look(self, there: Collection[str], models: Collection[str], faults: Iterable[Fault]) -> Found:
+        """What is in the folder, and what model-sync, if it keeps the folder, couldn't bring there."""
+        synced = last_synced(self._store)
+        place = f"{self._store}, which follows {synced.source}," if synced.source else str(self._store)
+        reasons = {name: [reason] for name, reason in synced.refused.items() if name not in there}
         for fault in faults:
             if fault.model not in models:
                 reasons.setdefault(fault.model, []).append(str(fault))
-            elif str(fault) not in self._told:
-                log.warning("%s", fault)
-        self._told = {str(fault) for fault in faults}
-        broken = self._service.models_of(self._pool, reasons)
-        for name in broken:
-            self.refused.note(name, "; ".join(reasons[name]))
-        self.refused.keep(broken)
-        names = self._service.models_of(self._pool, models)
-        return {name: Offer(models[name], _identity(models[name].path)) for name in names}
+        mine = self._service.models_of(self._pool, reasons)
+        for name in mine:
+            self._refused.note(name, "; ".join(reasons[name]))
+        self._refused.keep(mine)
+        empty = not (models or reasons or synced.published)
+        return Found(place, empty, dict(self._refused))
 
 
 class _Foreign(ConfigurationError):
@@ -139,12 +158,14 @@ class TritonSource:
         """Models whose labels the server doesn't tell, and why."""
         self._foreign = Refusals()
         """Models that nobody means to be served here."""
-        self.refused = Refusals()
+        self._refused = Refusals()
+        self.found = Found(f"the Triton at {client.url}")
         """See ``Source``."""
 
     async def offers(self) -> Mapping[str, Offer]:
         """See ``Source``."""
-        versions = await self._versions()
+        there = await self._client.versions()
+        versions = self._mine(there)
         refused, foreign = [], []
         for name, version in versions.items():
             try:
@@ -156,14 +177,15 @@ class TritonSource:
                 self._foreign.note(name, str(error))
             except ShoalError as error:
                 refused.append(name)
-                self.refused.note(name, str(error))
+                self._refused.note(name, str(error))
             except Exception as error:  # whatever somebody else's server says of somebody else's model
                 log.debug("model %s", name, exc_info=True)
                 refused.append(name)
-                self.refused.note(name, f"what the server says of it makes no sense: {error!r}")
-        self.refused.keep(refused)
+                self._refused.note(name, f"what the server says of it makes no sense: {error!r}")
+        self._refused.keep(refused)
         self._foreign.keep(foreign)
         self._offers = {name: offer for name, offer in self._offers.items() if name in versions}
+        self.found = Found(self.found.place, not there, dict(self._refused))
         return self._offers
 
     async def changes(self) -> AsyncGenerator[None]:
@@ -188,7 +210,9 @@ class TritonSource:
         return self._messages[config.name]
 
     async def _versions(self) -> Mapping[str, int]:
-        versions = await self._client.versions()
+        return self._mine(await self._client.versions())
+
+    def _mine(self, versions: Mapping[str, int]) -> Mapping[str, int]:
         return {name: versions[name] for name in self._service.models_of(self._pool, sorted(versions))}
 
     async def _look(self, name: str, version: int) -> None:

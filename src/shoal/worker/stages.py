@@ -7,7 +7,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from shoal.errors import Code
-from shoal.explain.views import MAX_TEXT, Answer, WorkerVisit, stages
+from shoal.explain.recent import MAX_TEXT
+from shoal.explain.views import Answer, WorkerVisit, stages
 
 if TYPE_CHECKING:
     from shoal.explain.recent import Recent

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from shoal import rpc
+from shoal import identity, rpc
 from shoal.errors import Code, InvalidRequest, to_status
 from shoal.objectstore import object_key, presign_puts
 from shoal.v1 import inference_pb2
 from shoal.worker.allowance import Allowances
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from obstore.store import ObjectStore
 
@@ -58,7 +58,7 @@ class UploadsService:
     ) -> inference_pb2.CreateUploadsReply:
         """Answers ``request.count`` URLs below the caller's own prefix."""
         try:
-            return await self._create(request, rpc.told(context).get("x-client-id", ""))
+            return await self._create(request, rpc.told(context))
         except Exception as error:
             code, message = to_status(error)
             if code is Code.INTERNAL:
@@ -66,15 +66,15 @@ class UploadsService:
             await context.abort(rpc.STATUS[code], message, rpc.hints_of(error))
 
     async def _create(
-        self, request: inference_pb2.CreateUploadsRequest, client_id: str
+        self, request: inference_pb2.CreateUploadsRequest, told: Mapping[str, str]
     ) -> inference_pb2.CreateUploadsReply:
-        key = self._access.owner_key(client_id, request.api_key)
+        grant = self._access.grant(told.get("x-client-id", ""), told.get(identity.HEADER, ""), request.api_key)
         if request.count > MAX_UPLOADS:
             raise InvalidRequest(f"count {request.count} is over {MAX_UPLOADS}; ask several times")
-        count = request.count or 1
+        count, client_id = request.count or 1, told.get("x-client-id", "")
         caller = self._access.ring.by_id(client_id)
         self._allowances.take(client_id, caller.requests_per_second if caller else 0, count, time.monotonic())
-        uploads = [one for size in _turns(count) for one in await self._sign(key.prefix, size)]
+        uploads = [one for size in _turns(count) for one in await self._sign(grant.prefix, size)]
         return inference_pb2.CreateUploadsReply(
             uploads=uploads,
             expires_in_seconds=self._settings.upload_url_lifetime_seconds,

@@ -10,7 +10,10 @@ import pytest
 from shoal.batcher import asgi
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.server import Batcher, Orders, open_channel
+from shoal.batching.settings import BatchingSettings
 from shoal.errors import InvalidRequest, NotFound, Unavailable
+from shoal.identity import HEADER, Identity
+from shoal.keys import Key
 from support.scripted_batches import ScriptedHandler, scripted_worker
 
 if TYPE_CHECKING:
@@ -120,3 +123,55 @@ async def test_all_that_is_remembered_is_counted() -> None:
         await made.call(METHOD, HEADERS | {"x-client-id": "o" * 1000, "traceparent": VALID}, b"x" * 500, 5.0)
         assert dispatcher.recent._bytes == 500 + 1000 + len(VALID) + len(METHOD) + len("m")
         await dispatcher.close()
+
+
+ALICE, ALICES_OTHER, BOB = (
+    Key(id=key_id, key=key_id * 8, owner=owner)
+    for key_id, owner in (("key-1", "alice"), ("key-2", "alice"), ("key-3", "bob"))
+)
+
+
+def headers_of(key: Key) -> dict[str, str]:
+    return HEADERS | {"x-client-id": key.id, HEADER: Identity.of(key).write()}
+
+
+async def test_keys_of_one_owner_share_and_travel_under_their_own_ids() -> None:
+    handler = ScriptedHandler(BatchingSettings(max_batch_size=1))
+    async with scripted_worker({"m": handler}) as worker, batcher(worker.target) as made:
+        first = [asyncio.ensure_future(made.call(METHOD, headers_of(ALICE), b"first", 5.0)) for _ in range(3)]
+        for _ in range(2):
+            await handler.arrived.get()
+        waiting = [ALICES_OTHER, ALICE, ALICES_OTHER, BOB]
+        calls = [asyncio.ensure_future(made.call(METHOD, headers_of(key), key.id.encode(), 5.0)) for key in waiting]
+        await asyncio.sleep(0)
+        handler.go.set()
+        await asyncio.gather(*first, *calls)
+    items = [item for batch in handler.batches for item in batch]
+    turns = [item.request.decode() for item in items if item.request != b"first"]
+    assert turns.index("key-3") <= 1, turns
+    for item in items:
+        key = {key.id: key for key in (ALICE, ALICES_OTHER, BOB)}[item.owner]
+        assert Identity.parse(item.identity) == Identity.of(key)
+
+
+async def test_what_no_router_verified_is_an_owner_as_it_stands() -> None:
+    handler = ScriptedHandler()
+    handler.go.set()
+    async with scripted_worker({"m": handler}) as worker, batcher(worker.target) as made:
+        for client, text in (("key-1", ""), ("somebody?v=0", "a-secret-of-some-length"), ("", "key-1?v=2")):
+            await made.call(METHOD, HEADERS | {"x-client-id": client, HEADER: text}, b"x", 5.0)
+    items = [item for batch in handler.batches for item in batch]
+    assert [(item.owner, item.identity) for item in items] == [("key-1", ""), ("somebody?v=0", ""), ("", "")]
+
+
+async def test_no_record_of_a_request_shows_what_the_router_verified() -> None:
+    handler = ScriptedHandler()
+    handler.go.set()
+    async with scripted_worker({"m": handler}) as worker:
+        made = Batcher(Dispatcher(open_channel(worker.target), "test", remembered=10))
+        await made.call(METHOD, headers_of(ALICE), b"x", 5.0)
+        (request,) = made.dispatcher.recent.newest_first()
+        await made.dispatcher.close()
+    assert request.view(request.ended).key_id == "key-1"
+    shown = repr(request) + request.view(request.ended).model_dump_json()
+    assert Identity.of(ALICE).digest not in shown

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
+from shoal.errors import ConfigurationError
 from shoal.explain import inquiry
-from shoal.explain.endpoint import serve
+from shoal.explain.endpoint import serve, serve_soon
 from shoal.explain.inquiry import ask, every_address
 from shoal.explain.views import Answer, Memory
+from shoal.local.ports import FreePorts
 from shoal.observe.metrics import WORKER
 from shoal.observe.operators import OperatorServer, refusal
 from shoal.topology import Endpoint
@@ -65,6 +67,14 @@ async def test_a_malformed_one_is_400(part: Endpoint, text: str) -> None:
 
 async def test_only_get(part: Endpoint) -> None:
     assert (await get(part, f"/requests/{KNOWN}", "POST"))[0] == 405
+
+
+async def test_who_asks_before_all_is_imported_waits() -> None:
+    listen = FreePorts()()
+    serve_soon(listen, WORKER, remember)
+    assert (await get(listen, f"/requests/{KNOWN}"))[0] == 200
+    with pytest.raises(ConfigurationError, match=str(listen.port)):
+        serve_soon(listen, WORKER, remember)
 
 
 async def test_a_part_that_is_away_leaves_the_others_answers_alone(part: Endpoint) -> None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from shoal.identity import Identity
 from shoal.keys import Key, KeyRing
 from shoal.router import config
 from shoal.spec import ObjectStore, Pool, Router, Service, Tls
@@ -125,12 +126,16 @@ def test_the_order_of_models_is_no_change() -> None:
 def test_a_model_that_some_keys_may_not_call_names_those_that_may() -> None:
     files = by_model(render(ALICE, BOB))
     assert auth(files["resnet-50"]) is None
-    assert auth(files["yolo"])["allowed_clients"] == ["alice-1"]
-    assert {c["client"] for c in auth(files["yolo"])["credentials"]} == {"alice-1", "bob-1"}
+    assert auth(files["yolo"])["allowed_clients"] == [client(ALICE)]
+    assert {c["client"] for c in auth(files["yolo"])["credentials"]} == {client(ALICE), client(BOB)}
 
 
 def test_a_model_that_no_key_may_call_allows_nobody_rather_than_everybody() -> None:
     assert auth(by_model(render(BOB))["yolo"])["allowed_clients"] == ["-"]
+
+
+def client(key: Key) -> str:
+    return Identity.of(key).write()
 
 
 def auth(route: dict[str, Any]) -> Any:
@@ -160,8 +165,8 @@ def test_rate_limits_are_there_for_limited_keys_only() -> None:
     fast = BOB.model_copy(update={"requests_per_second": 100.0})
     limits = host(render(slow, fast))["typed_per_filter_config"][filters]["descriptors"]
     assert {d["entries"][0]["value"]: d["token_bucket"] for d in limits} == {
-        "alice-1": {"max_tokens": 1, "tokens_per_fill": 1, "fill_interval": "2s"},
-        "bob-1": {"max_tokens": 100, "tokens_per_fill": 5, "fill_interval": "0.05s"},
+        client(slow): {"max_tokens": 1, "tokens_per_fill": 1, "fill_interval": "2s"},
+        client(fast): {"max_tokens": 100, "tokens_per_fill": 5, "fill_interval": "0.05s"},
     }
 
 
@@ -197,7 +202,8 @@ def test_a_name_is_asked_for_again_however_long_its_answer_holds() -> None:
 def test_redacting_leaves_no_secret() -> None:
     files = config.render(Service(), topology(), KeyRing([ALICE, BOB]), MODELS, folder=FOLDER)
     assert any(SECRET in text for text in files.values())
-    assert not any(SECRET in config.redact(text, KeyRing([ALICE, BOB])) for text in files.values())
+    redacted = [config.redact(text, KeyRing([ALICE, BOB])) for text in files.values()]
+    assert not any(SECRET in text or Identity.of(ALICE).digest in text for text in redacted)
 
 
 def test_secrets_are_in_one_file() -> None:
@@ -342,6 +348,8 @@ def test_a_model_that_no_worker_serves_is_refused_and_still_balanced() -> None:
     }
     refused = by_model(files)["yolo"]
     assert refuses(refused) == "14"
-    assert auth(refused)["allowed_clients"] == ["alice-1"], "who may not call it learns no more than that"
+    assert auth(refused)["allowed_clients"] == [Identity.of(ALICE).write()], (
+        "who may not call it learns no more than that"
+    )
     assert by_model(files)["resnet-50"]["route"]["cluster"] == "batcher/shared"
     assert "yolo" in by_model(files, config.BALANCER_ROUTES)

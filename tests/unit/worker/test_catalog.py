@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,41 @@ async def test_a_replacement_that_cant_be_loaded_leaves_the_old_one(store: Path,
     assert sorted(served.names) == ["one", "two"]
 
 
+async def test_a_configuration_that_breaks_leaves_the_model_as_it_was_loaded(
+    store: Path, engine: ScriptedEngine
+) -> None:
+    served = catalog(store, engine)
+    await served.refresh()
+    config = store / "one" / "config.pbtxt"
+    before = config.read_text()
+    config.write_text("name: {")
+    await served.refresh()
+    assert sorted(served.names) == ["one", "two"]
+    assert set(served.found.troubles) == {"one"}
+    config.write_text(before)
+    await served.refresh()
+    assert not served.found.troubles
+
+
+async def test_what_is_refused_is_told_until_it_is_taken(store: Path, engine: ScriptedEngine) -> None:
+    engine.broken["two"] = CANT_READ
+    served = catalog(store, engine)
+    await served.refresh()
+    assert served.found.troubles == {"two": "it can't be read"}
+    engine.broken.clear()
+    await served.refresh()
+    assert (served.found.troubles, sorted(served.names)) == ({}, ["one", "two"])
+
+
+async def test_a_store_that_is_away_leaves_what_is_loaded(store: Path, engine: ScriptedEngine) -> None:
+    served = catalog(store, engine)
+    await served.refresh()
+    shutil.move(store, store.with_name("unmounted"))
+    with pytest.raises(Unavailable, match="can't be read"):
+        await served.refresh()
+    assert sorted(served.names) == ["one", "two"]
+
+
 async def test_new_weights_under_the_same_configuration_are_loaded(store: Path, engine: ScriptedEngine) -> None:
     served = catalog(store, engine)
     await served.refresh()
@@ -181,8 +217,13 @@ async def test_what_failed_is_tried_again_by_itself(store: Path, engine: Scripte
     engine.broken["one"] = Unavailable("not yet")
     served = catalog(store, engine)
     await served.refresh()
+
+    async def look() -> None:
+        with suppress(Unavailable):  # all that is left to load
+            await served.refresh()
+
     async with asyncio.TaskGroup() as group:
-        trying = group.create_task(served.keep_trying(first_pause=0))
+        trying = group.create_task(served.keep_trying(look, first_pause=0))
         await until(lambda: engine.tried.count("one") == 3)
         engine.broken["one"] = CANT_READ
         await until(lambda: served.failed["one"] == "it can't be read")

@@ -151,12 +151,12 @@ async def test_models_of_somebody_else_are_skipped_and_told_once(
         # One whose answer has a negative size is found out when it is run.
         assert (await source.offers()).keys() - {"negative dims"} == {"one", "two"}
     speaks_of_us = {name for name, text in FOREIGN.items() if text is None or "shoal.task" in text}
-    assert source.refused.keys() | {"negative dims"} == speaks_of_us | {"negative dims"}
+    assert source.found.troubles.keys() | {"negative dims"} == speaks_of_us | {"negative dims"}
     assert caplog.text.count("is not served") == len(FOREIGN.keys() - {"negative dims"})
     assert not any(request.model_name in FOREIGN for request in fake.requests), "nobody's model is run to look at it"
     fake.foreign.clear()
     await source.offers()
-    assert source.refused == {}
+    assert source.found.troubles == {}
 
 
 async def test_one_that_the_service_file_names_is_no_foreigner(served: tuple[FakeTriton, TritonClient]) -> None:
@@ -165,7 +165,7 @@ async def test_one_that_the_service_file_names_is_no_foreigner(served: tuple[Fak
     service = parse("pools: {default: {models: ['*', other]}}", "s")
     source = TritonSource(client, service, "default")
     await source.offers()
-    assert list(source.refused) == ["other"]
+    assert list(source.found.troubles) == ["other"]
 
 
 async def test_labels_that_a_server_doesnt_tell_are_done_without(
@@ -202,11 +202,11 @@ async def test_a_load_that_fails_is_tried_again_when_asked(
     good = file.read_bytes()
     file.write_bytes(b"half a mod")
     source = TritonSource(client, Service(), "default")
-    assert (await source.offers()).keys() == source.refused.keys() ^ {"one", "two"} == {"one"}
-    assert "can't load two: failed to load 'two'" in source.refused["two"]
+    assert (await source.offers()).keys() == source.found.troubles.keys() ^ {"one", "two"} == {"one"}
+    assert "can't load two: failed to load 'two'" in source.found.troubles["two"]
     file.write_bytes(good)
     assert (await source.offers()).keys() == {"one", "two"}
-    assert source.refused == {}
+    assert source.found.troubles == {}
 
 
 async def test_without_a_server_there_are_no_offers() -> None:

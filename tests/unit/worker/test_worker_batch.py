@@ -16,6 +16,7 @@ from PIL import Image
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, InvalidRequest, NotFound, Unavailable
 from shoal.explain.recent import Recent
+from shoal.identity import Identity
 from shoal.keys import Key, KeyRing
 from shoal.observe.metrics import WORKER
 from shoal.threads import Threads
@@ -522,7 +523,7 @@ async def test_a_slow_picture_of_another_owner_holds_up_nobody_and_no_slot(
     groups = batch.finish()
     (quick,) = await anext(groups)
     assert label(quick) == "green"
-    assert (pool.begun, engine.in_use) == (["other"], 0)
+    assert (pool.begun, engine.in_use) == (["you"], 0)
     pool.go.set()
     (slow,) = await anext(groups)
     assert label(slow) == "red"
@@ -571,7 +572,7 @@ async def test_a_withdrawn_item_is_not_executed_and_has_one_answer(
     assert len(answered) == 2
     assert codes == {0: Code.OK if stage == "unknown" else Code.CANCELLED, 1: Code.OK}
     assert engine.sizes == [2 if stage == "unknown" else 1]
-    assert pool.left == (["k"] if stage == "apart" else [])
+    assert pool.left == (["me"] if stage == "apart" else [])
     batch.withdraw(1)
 
 
@@ -606,7 +607,7 @@ async def test_a_deadline_ends_decoding(
     batch.add(item(0, model.fetcher.put(SLOW), timeout_us=50_000))
     answered = await results(batch)
     assert answered[0].code == Code.DEADLINE_EXCEEDED
-    assert pool.left == ["k"]
+    assert pool.left == ["me"]
 
 
 async def test_fetched_bytes_are_let_go_when_they_are_decoded(model: PictureModel, batch: PictureBatch) -> None:
@@ -644,3 +645,15 @@ async def test_the_tasks_of_an_abandoned_batch_are_owned_until_they_end(model: P
     await asyncio.wait(model._tasks)
     await asyncio.sleep(0)
     assert not model._tasks
+
+
+async def test_keys_of_one_owner_have_one_share_and_their_own_ids(
+    model: PictureModel, batch: PictureBatch, pool: FakePool
+) -> None:
+    for index, key in enumerate((Key(id="one", key="1" * 24, owner="me"), Key(id="two", key="2" * 24, owner="me"))):
+        sent = item(index, model.fetcher.put(SLOW), client=key.id, api_key=key.key)
+        sent.identity = Identity.of(key).write()
+        batch.add(sent)
+    assert {answer.code for answer in (await results(batch)).values()} == {Code.OK}
+    assert pool.begun == ["me", "me"]
+    assert {stages.key_id for stages in model.recent.newest_first()} == {"one", "two"}

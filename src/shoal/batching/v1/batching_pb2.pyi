@@ -29,20 +29,22 @@ class BatchChunk(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[BatchItem, _Mapping]]] = ..., last: _Optional[bool] = ..., withdrawn: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class BatchItem(_message.Message):
-    __slots__ = ("index", "request", "owner", "timeout_us", "queued_us", "traceparent")
+    __slots__ = ("index", "request", "owner", "timeout_us", "queued_us", "traceparent", "identity")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
     QUEUED_US_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
     index: int
     request: bytes
     owner: str
     timeout_us: int
     queued_us: int
     traceparent: str
-    def __init__(self, index: _Optional[int] = ..., request: _Optional[bytes] = ..., owner: _Optional[str] = ..., timeout_us: _Optional[int] = ..., queued_us: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    identity: str
+    def __init__(self, index: _Optional[int] = ..., request: _Optional[bytes] = ..., owner: _Optional[str] = ..., timeout_us: _Optional[int] = ..., queued_us: _Optional[int] = ..., traceparent: _Optional[str] = ..., identity: _Optional[str] = ...) -> None: ...
 
 class BatchResultChunk(_message.Message):
     __slots__ = ("results", "permit")

@@ -1,0 +1,87 @@
+"""The rule of readiness, case by case, and the report that a worker leaves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shoal.home import Home
+from shoal.spec import parse
+from shoal.topology import Endpoint
+from shoal.worker.readiness import Found, Report, missing, named, unserved
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REFUSED = {"a": "no such backend", "b": "it is\nfor a newer server"}
+PLACE = "/models"
+
+
+def judged(
+    served: str = "", *, names: str = "", troubles: str = "", proven: str | None = None, empty: bool = False
+) -> list[str]:
+    """The models, or the place, that the reasons name."""
+    found = Found(PLACE, empty, {name: REFUSED[name] for name in troubles})
+    known = None if proven is None else frozenset(proven)
+    lines = missing(served=frozenset(served), named=frozenset(names), found=found, proven=known)
+    return [line.split(":")[0].removeprefix("model ").split()[0] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        # Named models have to be served, whoever else serves them.
+        ({"served": "a", "names": "a"}, []),
+        ({"served": "ab", "names": "a"}, []),
+        ({"served": "a", "names": "ab"}, ["b"]),
+        ({"served": "a", "names": "ab", "troubles": "b", "proven": ""}, ["b"]),
+        ({"served": "", "names": "ab", "empty": True}, ["a", "b"]),
+        # With nobody to ask, whatever is there has to be.
+        ({"served": "a", "troubles": "b"}, ["b"]),
+        ({"served": "", "troubles": "ab"}, ["a", "b"]),
+        # Others of the pool show what can be served, and what can't.
+        ({"served": "a", "troubles": "b", "proven": "ab"}, ["b"]),
+        ({"served": "a", "troubles": "b", "proven": "a"}, []),
+        ({"served": "", "troubles": "ab", "proven": "a"}, ["a"]),
+        # Who serves nothing though something is there isn't ready, whatever others do.
+        ({"served": "", "troubles": "ab", "proven": ""}, ["a", "b"]),
+        # A model that others have and that was taken out of the store is wanted by nobody.
+        ({"served": "a", "proven": "ab"}, []),
+        # Nothing at all: hardly the right place. Nothing for this pool: a matter of patterns.
+        ({"served": "", "empty": True}, [PLACE]),
+        ({"served": "", "empty": False}, []),
+        # A version that can't be loaded leaves the one that is served.
+        ({"served": "a", "troubles": "a"}, []),
+    ],
+)
+def test_what_keeps_a_worker_from_being_ready(case: dict[str, str], expected: list[str]) -> None:
+    assert judged(**case) == expected  # type: ignore[arg-type]
+
+
+def test_a_reason_is_one_line_with_model_and_cause() -> None:
+    found = Found(PLACE, troubles=REFUSED)
+    assert unserved(found, {"a"}) == ("model b: it is for a newer server",)
+    (line,) = missing(served=set(), named={"c"}, found=Found(PLACE), proven=None)
+    assert line == "model c: the service file names it, and it isn't in /models"
+
+
+def test_names_are_exact_ones_and_those_of_overrides_of_the_pool() -> None:
+    service = parse(
+        """
+        pools: {one: {models: [resnet-50, "yolo*"]}, two: {models: ["*"]}}
+        models: {yolov8: {batchers: 1}, unet: {}}
+        """,
+        "s",
+    )
+    assert named(service, "one") == {"resnet-50", "yolov8"}
+    assert named(service, "two") == {"unet"}
+
+
+def test_a_report_is_found_by_the_workers_address(tmp_path: Path) -> None:
+    home, worker = Home(tmp_path), Endpoint("127.0.0.1", 7)
+    assert Report.load(home, worker) == Report()
+    report = Report(ready=False, models=("a",), reasons=("model b: no",))
+    report.save(home, worker)
+    assert Report.load(home, worker) == report
+    assert Report.load(home, worker._replace(port=8)) == Report()
