@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -98,8 +99,10 @@ def test_a_cropped_picture(client: Client) -> None:
 async def test_a_full_batch_of_large_masks(stack: Stack) -> None:
     """Noise of 4000 x 3500 takes 14 MB as a class map, and six of them more than a batcher reads in one message."""
     large = Image.fromarray(RGB[UNEVEN]).resize((4000, 3500), Image.Resampling.NEAREST)
-    big = encode(large, "PNG", compress_level=1)
-    shown, sure = seen_by_the_segmenter(large.resize((500, 500), Image.Resampling.BILINEAR))
+    # A PNG of this size would be decoded apart, and be left behind by its mates.
+    big = encode(large, "JPEG", quality=100, subsampling=0)
+    seen = Image.open(io.BytesIO(big)).resize((500, 500), Image.Resampling.BILINEAR)
+    shown, sure = seen_by_the_segmenter(seen)
     assert sure.mean() > 0.9
     async with AsyncClient(stack.target, api_key=stack.api_key) as client:
         uuid = await client.upload(big)
