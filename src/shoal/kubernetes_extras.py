@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from shoal.section import Raw
 
-OWN_VARIABLES = frozenset({"HOME", "POD_NAME"})
+OWN_VARIABLES = frozenset({"HOME", "POD_NAME", "SHOAL_TARGET", "SHOAL_CA", "SHOAL_API_KEY"})
 """Environment variables that the chart sets in every pod that needs them."""
 
 OWN_VOLUMES = frozenset(

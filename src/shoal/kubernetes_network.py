@@ -63,7 +63,7 @@ class Gateway(Section):
     enabled: bool = False
     """Whether there is one. Its kinds have to be there, and a Gateway that is yours."""
     kind: Literal["GRPCRoute", "HTTPRoute"] = "GRPCRoute"
-    """``GRPCRoute`` carries gRPC; ``HTTPRoute`` that and JSON and gRPC-Web, of the same hosts."""
+    """``GRPCRoute`` carries gRPC; ``HTTPRoute`` any HTTP/2, for gateways that know no ``GRPCRoute``."""
     parent_refs: list[Raw] = Field(default_factory=list)
     """The Gateways, as Kubernetes has it: ``[{name: public, namespace: gateways, sectionName: https}]``."""
     hostnames: list[str] = Field(default_factory=list)

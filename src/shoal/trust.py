@@ -68,14 +68,19 @@ def _fault(status: os.stat_result, trusted: set[int]) -> str:
 
 
 def _is_private(group: int, trusted: set[int]) -> bool:
-    """Whether nobody else is in ``group``: many systems give each user a group, and a umask of 002."""
+    """Whether ``group`` is one user's own: many systems give each user a group of the same name, and a umask of 002.
+
+    Who else has it as primary group can't be asked where a directory service keeps the users; hence the name.
+    """
     if group == _ROOT:
         return True
     try:
-        members = {pwd.getpwnam(name).pw_uid for name in grp.getgrgid(group).gr_mem}
-    except KeyError:  # a group or a member without an entry
+        entry = grp.getgrgid(group)
+        owner = pwd.getpwnam(entry.gr_name)
+        members = {pwd.getpwnam(name).pw_uid for name in entry.gr_mem}
+    except KeyError:  # a group, its namesake or a member without an entry
         return False
-    return members | {user.pw_uid for user in pwd.getpwall() if user.pw_gid == group} <= trusted
+    return owner.pw_gid == group and members | {owner.pw_uid} <= trusted
 
 
 def _user(uid: int) -> str:

@@ -118,19 +118,32 @@ def test_who_became_root_for_it_and_whom_they_name_are_trusted(
 
 @only_root
 @pytest.mark.parametrize(
-    ("group", "members", "private"), [(0, [], True), (12_345, None, False), (12_345, ["root"], True)]
+    ("group", "name", "members", "private"),
+    [
+        (0, "root", [], True),
+        (12_345, None, [], False),
+        (12_345, "root", ["root"], True),
+        (12_345, "daemon", [], False),
+        (12_345, "root", ["daemon"], False),
+        (12_345, "all of the company", [], False),
+    ],
 )
 def test_a_group_of_ours_alone_may_write(
-    home: Home, group: int, members: list[str] | None, private: bool, monkeypatch: pytest.MonkeyPatch
+    home: Home, group: int, name: str | None, members: list[str], private: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where each user has a group, and a umask of 002."""
 
     def entry(number: int) -> object:
-        if number != group or members is None:
+        if number != group or name is None:
             raise KeyError(number)
-        return type("Entry", (), {"gr_mem": members})
+        return type("Entry", (), {"gr_name": name, "gr_mem": members})
+
+    def user(named: str) -> object:
+        uids = {"root": 0, "daemon": 1}
+        return type("User", (), {"pw_uid": uids[named], "pw_gid": group, "pw_name": named})
 
     monkeypatch.setattr(trust.grp, "getgrgid", entry)
+    monkeypatch.setattr(trust.pwd, "getpwnam", user)
     for place in (home.root, home.run):
         os.chown(place, 0, group)
         place.chmod(0o775)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Protocol
+from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from shoal.errors import ConfigurationError, NotFound, Unavailable
 from shoal.modelstore import manifest
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FIRST_PAUSE_SECONDS = 15.0
+LONGEST_PAUSE_SECONDS = 600.0
+"""Between tries to load what the Triton refused."""
 _REASON_LENGTH = 1000
 """Of the one line that a refusal is told in: a backend's own reason may be a stack trace."""
 
@@ -68,6 +72,7 @@ class Synchronizer:
         control: Control | None = None,
         remove: bool = False,
         most: int | None = None,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         self._remote = remote
         self._mirror = mirror
@@ -75,6 +80,7 @@ class Synchronizer:
         self._control = control
         self._remove = remove
         self._most = most
+        self._now = now
         self._seen: dict[str, Mapping[int, Mark]] = {}
         """What was published of a model when we were last done with it, well or badly."""
         self._refused: dict[str, str] = {}
@@ -83,6 +89,8 @@ class Synchronizer:
         """The models that the disk had no room for."""
         self._told: set[str] = set()
         """The models that the Triton was told to load since we, or it, started."""
+        self._again: dict[str, _Again] = {}
+        """The models that the Triton refused, maybe for a passing reason such as memory that others had."""
         self._turn = asyncio.Lock()
 
     async def synchronize(self) -> None:
@@ -96,7 +104,7 @@ class Synchronizer:
             published = await self._remote.published()
             chosen = set(self._selects(published))
             for model in sorted(chosen):
-                if self._seen.get(model) != published[model]:
+                if self._seen.get(model) != published[model] or self._is_due(model):
                     await self._renew(model, published[model])
             if self._remove:
                 for model in sorted(set(self._mirror.models()) - chosen):
@@ -124,8 +132,8 @@ class Synchronizer:
     async def _renew(self, model: str, marks: Mapping[int, Mark]) -> None:
         try:
             changed = await self._fetch(model, marks)
-        except NoSpace as error:
-            if model not in self._short:  # told once, and tried again at each look: there may be room by then
+        except (NoSpace, OSError) as error:
+            if model not in self._short:  # told once, and tried again at each look: it is this machine's, and may pass
                 self._refuse(model, str(error))
             self._short.add(model)
             return
@@ -139,6 +147,7 @@ class Synchronizer:
             self._refuse(model, f"{type(error).__name__}: {error}")
         else:
             self._refused.pop(model, None)
+            self._again.pop(model, None)
             if changed:
                 metrics.SYNC_SWITCHES.labels(model).inc()
                 log.info("model %s: versions %s", model, ", ".join(map(str, changed)))
@@ -191,6 +200,7 @@ class Synchronizer:
         for model in self._seen.keys() - chosen:
             del self._seen[model]
         self._refused = {model: reason for model, reason in self._refused.items() if model in chosen}
+        self._again = {model: again for model, again in self._again.items() if model in chosen}
         self._short &= chosen
         metrics.SYNC_MODELS.labels("refused").set(len(self._refused))
         metrics.SYNC_MODELS.labels("here").set(len(self._mirror.models()))
@@ -206,6 +216,7 @@ class Synchronizer:
         except Unavailable:
             return  # _load_missing sees to it
         except (ConfigurationError, NotFound):
+            self._put_off(model)
             if before is None:
                 self._mirror.withdraw(model)
             else:
@@ -219,15 +230,36 @@ class Synchronizer:
         index = await self._control.index()
         for model in self._mirror.models():
             # A model that couldn't be loaded has a state as well, and isn't tried over and over.
-            if model in self._told and any(version.state for version in index.get(model, ())):
+            tried = model in self._told and any(version.state for version in index.get(model, ()))
+            if tried and not self._is_due(model):
                 continue
             self._told.add(model)
             try:
                 await self._control.load(model)
             except (ConfigurationError, NotFound) as error:
                 self._refuse(model, str(error))
+                self._put_off(model)
                 if self._mirror.back(model):
                     await self._load(model, None)
+            else:
+                self._again.pop(model, None)
+
+    def _put_off(self, model: str) -> None:
+        """After a pause that doubles, a load that was refused is tried again."""
+        before = self._again.get(model)
+        pause = min(2 * before.pause, LONGEST_PAUSE_SECONDS) if before else FIRST_PAUSE_SECONDS
+        self._again[model] = _Again(self._now() + pause, pause)
+
+    def _is_due(self, model: str) -> bool:
+        again = self._again.get(model)
+        return again is not None and self._now() >= again.at
+
+
+class _Again(NamedTuple):
+    """When to try again, in seconds of the clock, and how long that is after the last try."""
+
+    at: float
+    pause: float
 
 
 class _Metered:

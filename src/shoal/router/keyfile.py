@@ -65,7 +65,7 @@ class WatchedSecret(KeyFile):
         """See ``KeyFile``."""
         if self._ring is not None and not self._watch.standing and self._mounted() != self._copy:
             self._ring = None
-        return self._ring or super().read()
+        return super().read() if self._ring is None else self._ring  # one without keys lets nobody in
 
     async def look(self) -> None:
         """See ``KeyFile``. An API that is away holds up nobody for long."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -233,6 +234,31 @@ async def test_what_triton_refuses_is_taken_back(
     assert triton.loaded == {"tiny": good}
 
 
+async def test_what_triton_refused_for_a_passing_reason_is_tried_again(
+    bucket: Bucket, mirror: Mirror, triton: ScriptedTriton
+) -> None:
+    clock = [0.0]
+    sync = Synchronizer(bucket.remote, mirror, selects=everything, control=triton, now=lambda: clock[0])
+    await bucket.publish(1)
+    asked: list[float] = []
+
+    async def refuse_for_now(model: str) -> None:
+        asked.append(clock[0])
+        await refuse(model)
+
+    real, triton.load = triton.load, refuse_for_now  # type: ignore[method-assign]
+    for clock[0] in (0.0, 5.0, 15.0, 44.0, 45.0):
+        await sync.synchronize()
+        assert (sync.refused, served(mirror)) == ({"tiny"}, {})
+    assert asked == [0, 15, 45], "after 15, then 30 s"
+    triton.load = real  # type: ignore[method-assign]
+    await sync.synchronize()
+    assert not triton.tried, "not before its pause is over"
+    clock[0] = 105.0
+    await sync.synchronize()
+    assert (sync.refused, served(mirror), triton.loaded) == (set(), {"tiny": 1}, {"tiny": mirror.current("tiny")})
+
+
 async def refuse(model: str) -> None:
     raise ConfigurationError(f"can't load {model}: out of memory")
 
@@ -355,6 +381,28 @@ async def test_what_there_is_no_room_for_comes_once_there_is(
         await sync.synchronize()
         assert (served(mirror), sync.refused, mirror.complete) == ({}, {"tiny"}, True)
     assert caplog.text.count("are free") == 1
+    await sync.synchronize()
+    assert (served(mirror), sync.refused) == ({"tiny": 1}, set())
+
+
+async def test_a_fault_of_the_machine_passes(
+    bucket: Bucket,
+    mirror: Mirror,
+    sync: Synchronizer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await bucket.publish()
+
+    def full(model: str, digest: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as machine:
+        machine.setattr(mirror, "switch", full)
+        await sync.synchronize()
+        await sync.synchronize()
+        assert sync.refused == {"tiny"}
+    assert caplog.text.count("No space left") == 1
     await sync.synchronize()
     assert (served(mirror), sync.refused) == ({"tiny": 1}, set())
 

@@ -119,6 +119,13 @@ async def test_while_the_secret_is_followed_its_copy_counts_for_nothing(tmp_path
         assert rig.ids == {"bobby"}
 
 
+async def test_a_secret_without_keys_lets_nobody_in(tmp_path: Path) -> None:
+    async with followed(tmp_path) as rig:
+        rig.api.put(NAME, keys_json=file_of())
+        await rig.change()
+        assert rig.ids == set(), "whatever the mounted copy has"
+
+
 async def test_an_older_copy_does_not_come_back_once_the_api_is_away(tmp_path: Path) -> None:
     async with followed(tmp_path) as rig:
         rig.api.put(NAME, keys_json=file_of(BOB))
