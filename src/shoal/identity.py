@@ -2,10 +2,12 @@
 
 ::
 
-    <key id>?v=1&owner=<owner>&prefix=<prefix>&sha256=<of the key>
+    <key id>?v=1&owner=<owner>&prefix=<prefix>&sha256=<of the key>&rps=<its calls a second>
 
 The router alone decides about keys; who stands behind it needs no fresh copy of them, since the message's own key is
-held against the digest. The form is a URL's, which Envoy cuts down to the id for whoever needs no more.
+held against the digest. It is not signed, so it is worth what the network behind the router is worth: a worker that
+others can reach looks keys up itself (``shoal.worker.access``).
+The form is a URL's, which Envoy cuts down to the id for whoever needs no more.
 The digest is half a SHA-256: enough to know a key again, and still nothing for a log.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from urllib.parse import parse_qsl, urlencode
@@ -41,11 +44,13 @@ class Identity:
     """Goes before the uuid in an object's name."""
     digest: str = field(repr=False)
     """Of the key."""
+    requests_per_second: float | None = None
+    """As the key says, 0: no limit. None: an older router doesn't say it."""
 
     @classmethod
     def of(cls, key: Key) -> Self:
         """What the router passes on for ``key``."""
-        return cls(key.id, key.owner, key.prefix, digest(key.key))
+        return cls(key.id, key.owner, key.prefix, digest(key.key), key.requests_per_second)
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
@@ -55,15 +60,18 @@ class Identity:
             return None
         try:
             fields = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True, max_num_fields=8))
+            rate = _rate(fields.get("rps"))
         except ValueError:
             return None
         if fields.get("v") != _VERSION or not (key_id and fields.get("owner") and fields.get("sha256")):
             return None
-        return cls(key_id, fields["owner"], fields.get("prefix", ""), fields["sha256"])
+        return cls(key_id, fields["owner"], fields.get("prefix", ""), fields["sha256"], rate)
 
     def write(self) -> str:
         """Fit for a header."""
         told = {"v": _VERSION, "owner": self.owner, "prefix": self.prefix, "sha256": self.digest}
+        if self.requests_per_second is not None:
+            told["rps"] = repr(self.requests_per_second)
         return f"{self.key_id}?{urlencode(told)}"
 
     def is_of(self, secret: str) -> bool:
@@ -84,6 +92,16 @@ class Caller(NamedTuple):
 
 
 NOBODY: Final = Caller()
+
+
+def _rate(text: str | None) -> float | None:
+    """Raises ValueError for what is no rate."""
+    if text is None:
+        return None
+    rate = float(text)
+    if not 0 <= rate < math.inf:
+        raise ValueError(text)
+    return rate
 
 
 def digest(secret: str) -> str:

@@ -11,7 +11,14 @@ import pytest
 from grpc_health.v1 import health_pb2
 from PIL import Image
 
-from support.callers import CHECK, CLASSIFY, WATCH, Caller, caller
+from shoal import keys
+from shoal.client import Client
+from shoal.identity import HEADER, Identity
+from shoal.keys import Key, load_keys
+from shoal.local.plan import Files
+from shoal.topology import Topology
+from shoal.v1 import inference_pb2 as pb
+from support.callers import CHECK, CLASSIFY, OPTIONS, PATIENT, WATCH, Caller, caller
 from support.pictures import encode
 from support.stack import Stack, running_stack
 from support.tiny_models import add_tiny_classifier
@@ -59,6 +66,35 @@ async def test_health_is_answered_while_all_watches_are_taken(bad: Caller) -> No
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         for watch in watches:
             watch.cancel()
+
+
+@pytest.mark.parametrize("key_id", ["invented", "a key's own"])
+async def test_a_forged_identity_gets_nothing_behind_the_router(stack: Stack, bad: Caller, key_id: str) -> None:
+    known = next(iter(load_keys(stack.home.keys)))
+    forged = Key(id=known.id if key_id != "invented" else key_id, key="f" * 24, owner=known.owner)
+    metadata = (("x-client-id", forged.id), (HEADER, Identity.of(forged).write()), ("x-model-name", "tiny"))
+    topology = Topology.load(Files.of(stack.home).topology)
+    image = pb.ImageRequest(api_key=forged.key, image_uuid=bad.image_uuid, model_name="tiny")
+    for where, method, message in (
+        (topology.pools["default"][0], "/shoal.v1.Uploads/Create", pb.CreateUploadsRequest(api_key=forged.key)),
+        (topology.batchers["shared"][0], CLASSIFY, image),
+    ):
+        async with grpc.aio.insecure_channel(str(where), options=OPTIONS) as channel:
+            call = channel.unary_unary(method)(message.SerializeToString(), timeout=PATIENT, metadata=metadata)
+            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED, await call.details()
+
+
+async def test_a_key_that_was_just_made_may_call_and_bring_pictures(stack: Stack) -> None:
+    key = keys.create(stack.home.keys, "newcomer")
+    async with grpc.aio.insecure_channel(stack.target, options=OPTIONS) as channel, asyncio.timeout(PATIENT):
+        create = channel.unary_unary("/shoal.v1.Uploads/Create")
+        message = pb.CreateUploadsRequest(api_key=key.key).SerializeToString()
+        while (code := await (call := create(message, metadata=(("x-api-key", key.key),))).code()).name != "OK":
+            assert code is grpc.StatusCode.UNAUTHENTICATED
+            assert "'shoal keys create' makes one" in await call.details(), "the router alone may not know it yet"
+    with Client(stack.target, api_key=key.key) as client:
+        assert client.classify(PICTURE, model="tiny")
+    keys.revoke(stack.home.keys, key.id)
 
 
 async def test_a_batcher_that_hangs_is_left(tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 CLASSIFY = "/shoal.v1.Inference/Classify"
 COMPUTE = "/shoal.batching.v1.Batching/Compute"
+CREATE = "/shoal.v1.Uploads/Create"
+WATCH = "/grpc.health.v1.Health/Watch"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 SERVED = "/shoal.batching.v1.Batching/Served"
 PATIENCE = 15.0  # seconds after which a test has failed
 OPTIONS = [
@@ -181,15 +184,16 @@ async def running(
     workers: int = 1,
     pool: str = "default",
     groups: dict[str, Endpoint] | None = None,
+    **more: Endpoint,
 ) -> AsyncGenerator[Rig]:
-    """``groups`` are batchers of models, where nobody listens yet."""
+    """``groups`` are batchers of models, where nobody listens yet; ``more`` is of the topology."""
     home = Home(tmp_path / "home")
     alice = keys.create(home.keys, "alice")
     add_model(home, "yolo")
     (tmp_path / "shoal.yaml").write_text(service)
     hosts = [free() for _ in range(workers)]
     batchers = {"shared": [free()], **{group: [endpoint] for group, endpoint in (groups or {}).items()}}
-    topology = Topology(public=free(), balancer=free(), metrics=free(), batchers=batchers, pools={pool: hosts})
+    topology = Topology(public=free(), balancer=free(), metrics=free(), batchers=batchers, pools={pool: hosts}, **more)
     topology.save(tmp_path / "topology.json")
     batcher = Server("batcher", topology.batchers["shared"][0])
     servers = [Server(f"worker-{number}", host) for number, host in enumerate(hosts)]
@@ -249,6 +253,64 @@ async def test_no_log_of_the_routers_has_a_digest(tmp_path: Path) -> None:
     log = (tmp_path / "log").read_text()
     assert f'"key_id":"{rig.alice.id}"' in log
     assert Identity.of(rig.alice).digest not in log
+
+
+async def test_callers_without_a_key_write_no_line_of_their_own(tmp_path: Path) -> None:
+    forged = [("x-client-id", "key-of-somebody-else"), ("x-model-name", "m" * 10_000)]
+    with stderr_in(tmp_path / "log"):
+        async with running(tmp_path) as rig:
+            for server in rig.workers:
+                await server.server.stop(None)
+            async with asyncio.timeout(PATIENCE):
+                while (await rig.call(None, None, WATCH, metadata=forged))[0] != "UNAVAILABLE":
+                    pass
+            assert (await rig.call(rig.alice.key, "m" * 10_000, CREATE))[0] == "UNAVAILABLE"
+    lines = [line for line in (tmp_path / "log").read_text().splitlines() if '"flags":"U' in line]
+    assert len(lines) >= 2
+    assert max(map(len, lines)) < 500
+    assert not any("somebody-else" in line for line in lines)
+    assert f'"key_id":"{rig.alice.id}"' in lines[-1]
+
+
+@pytest.mark.parametrize("path", ["Check", "Watch"])
+async def test_a_query_makes_no_way_around_the_key(rig: Rig, path: str) -> None:
+    asked = f"/grpc.health.v1.Health/{path}?{'q' * 10_000}"
+    assert await rig.code(None, path=asked) == "UNAUTHENTICATED"
+    assert await rig.code(rig.alice.key, path=asked) == "UNIMPLEMENTED"
+
+
+@pytest.mark.parametrize("path", ["/shoal.v1.Uploads/Create", REFLECTION])
+async def test_a_method_with_a_query_is_none(rig: Rig, path: str) -> None:
+    assert await rig.code(rig.alice.key, path=path) == "OK"
+    assert await rig.code(rig.alice.key, path=f"{path}?x=1") == "UNIMPLEMENTED"
+
+
+async def test_an_upload_does_not_go_on_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoal.router.listeners._UPLOAD_SECONDS", 1.0)
+    monkeypatch.setattr("shoal.router.uploads.MAX_CONNECTIONS", 1)
+    door, place = free(), free()
+    begun = asyncio.Event()
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begun.set()
+        while await reader.read(1000):
+            pass
+        writer.close()
+
+    store = await asyncio.start_server(swallow, *place)
+    async with running(tmp_path, uploads=door, store=place), store, asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection(*door)
+        writer.write(b"PUT /x HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
+        await begun.wait()
+        other, late = await asyncio.open_connection(*door)
+        assert await other.read() == b"", "there is room for one connection"
+        answer = asyncio.create_task(reader.readline())
+        while not answer.done():
+            writer.write(b"x")
+            await asyncio.wait({answer}, timeout=0.2)
+        assert answer.result().startswith(b"HTTP/1.1 408")
+        for each in (writer, late):
+            each.close()
 
 
 async def test_the_key_is_checked_before_anything_else(rig: Rig) -> None:

@@ -55,3 +55,19 @@ def test_anything_else_is_none(text: str) -> None:
 
 def test_what_a_later_router_adds_is_read_past() -> None:
     assert Identity.parse(Identity.of(KEY).write() + "&more=1") == Identity.of(KEY)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.001, 50.0, 1 / 3, 1_000_000.0])
+def test_a_keys_rate_comes_along_as_it_is(rate: float) -> None:
+    found = Identity.parse(Identity.of(KEY.model_copy(update={"requests_per_second": rate})).write())
+    assert found is not None
+    assert found.requests_per_second == rate
+
+
+def test_an_older_router_says_no_rate_and_what_is_none_makes_no_identity() -> None:
+    text = "key-1?v=1&owner=a&prefix=&sha256=b"
+    found = Identity.parse(text)
+    assert found is not None
+    assert found.requests_per_second is None
+    for rate in ("", "-1", "nan", "inf", "many"):
+        assert Identity.parse(f"{text}&rps={rate}") is None

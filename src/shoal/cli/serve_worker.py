@@ -29,6 +29,13 @@ def serve_worker(
         str | None,
         typer.Option(metavar="HOST:PORT", help="A name for all workers of the pool, who say what has to be served."),
     ] = None,
+    verify_identity: Annotated[
+        bool,
+        typer.Option(
+            "--verify-identity",
+            help="Look keys up in the keys file, which is the router's own, whatever is said of the caller.",
+        ),
+    ] = False,
 ) -> None:
     """Runs a worker until SIGTERM, then drains."""
     from shoal import spec  # noqa: PLC0415 - the extra may be missing
@@ -44,7 +51,7 @@ def serve_worker(
         raise ConfigurationError(f"--pool {pool}: the service file has {', '.join(read.pools)}")
     place = Home(home) if home else Home.default()
     where = (store_endpoint, upload_endpoint, triton, _endpoint(peers))
-    options = WorkerOptions(read, place, pool, Endpoint.parse(listen), *where)
+    options = WorkerOptions(read, place, pool, Endpoint.parse(listen), *where, verify_identity)
     recent: Recent[Stages] = Recent(read.observe.recent_requests)
     serve(Endpoint.parse(metrics), WORKER, partial(explain, recent))
     run_until_signal(lambda stop: Worker(options, recent).run(stop), read.observe.log_level)

@@ -178,6 +178,7 @@ def _worker(
 ) -> Part:
     command = _shoal(
         "serve", "worker", "--service", files.service, "--home", home.root, "--pool", pool,
+        "--verify-identity",  # every user of this machine reaches its loopback
         "--listen", listen, "--metrics", metrics, *_stores(topology), *(("--triton", triton) if triton else ()),
     )  # fmt: skip
     return Part(name, Role.WORKER, command, listen, Protocol.WORKER, f"http://{metrics}/metrics", pool)

@@ -26,6 +26,7 @@ from shoal.router.routes import (
     BALANCER,
     BODY_LIMIT,
     KEY_ID,
+    KEY_ID_FILTER,
     METRICS,
     PUBLIC,
     RATE_LIMIT,
@@ -49,6 +50,8 @@ _OTHERS = 20
 _MOST_HEADERS, _MOST_HEADERS_KB = 1000, 96
 """More is a reset: nobody keeps it for an answer."""
 _METADATA = "metadata"
+_LOGGED_PATH = 128
+"""Bytes of a call's path, which is as long as its caller likes."""
 _IDLE_SECONDS = 60.0
 """A connection without a call for so long is asked to leave."""
 _FIRST_BYTES_SECONDS = 3.0
@@ -58,6 +61,8 @@ _AGE_JITTER_PERCENT = 20
 _NOWHERE: Json = {"address_prefix": "255.255.255.255", "prefix_len": 32}
 _STAYS: Json = {"ignore_global_conn_limit": True, "drain_type": "MODIFY_ONLY"}
 """A listener that clients can't crowd out, and that serves on while the public one leaves."""
+_UPLOAD_SECONDS = 600.0
+"""A picture of 20 MiB comes in by then at 35 kB/s; a byte now and then does not go on for ever."""
 _MANAGER = "envoy.filters.network.http_connection_manager"
 _MANAGER_TYPE = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
@@ -67,7 +72,7 @@ def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secret
     listener = _listener(
         PUBLIC,
         address(*endpoint),
-        _connection_limit(router.max_connections),
+        _connection_limit(PUBLIC, router.max_connections),
         http2=public_http2(),
         rds=_rds(PUBLIC, routes_file),
         common_http_protocol_options={
@@ -136,13 +141,18 @@ def uploads_listener(endpoint: Endpoint, store: ObjectStore) -> Json:
     listener = _listener(
         uploads.UPLOADS,
         address(*endpoint),
+        _connection_limit(uploads.UPLOADS, uploads.MAX_CONNECTIONS),
         http2=public_http2(),
         route_config=uploads.routes(store),
         http_filters=[_router_filter()],
-        common_http_protocol_options={"idle_timeout": seconds(_IDLE_SECONDS)},
+        common_http_protocol_options={
+            "idle_timeout": seconds(_IDLE_SECONDS),
+            "max_stream_duration": seconds(_UPLOAD_SECONDS),
+        },
         request_headers_timeout="10s",
     )
-    return {**listener, "traffic_direction": "INBOUND"}
+    # Its connections and those of calls take no place from each other.
+    return {**listener, "ignore_global_conn_limit": True, "traffic_direction": "INBOUND"}
 
 
 def _first_bytes(router: Router) -> Json:
@@ -155,10 +165,10 @@ def _first_bytes(router: Router) -> Json:
     }
 
 
-def _connection_limit(most: int) -> Json:
-    """Of connections that have said something. Those that haven't yet are bounded with them, by the bootstrap."""
+def _connection_limit(name: str, most: int) -> Json:
+    """Of connections that have said something. The public listener's that haven't are bounded by the bootstrap."""
     kind = "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit"
-    return extension("envoy.filters.network.connection_limit", kind, stat_prefix=PUBLIC, max_connections=most)
+    return extension("envoy.filters.network.connection_limit", kind, stat_prefix=name, max_connections=most)
 
 
 def _metadata_limit() -> Json:
@@ -236,7 +246,7 @@ def _key_id_filter() -> Json:
     rest: Json = {"pattern": {"regex": r"\?.*"}, "substitution": ""}
     found: Json = {"metadata_namespace": "shoal", "key": "key_id", "regex_value_rewrite": rest}
     return extension(
-        "envoy.filters.http.header_to_metadata",
+        KEY_ID_FILTER,
         "envoy.extensions.filters.http.header_to_metadata.v3.Config",
         request_rules=[{"header": CLIENT_HEADER, "on_header_present": found}],
     )
@@ -317,8 +327,8 @@ def _trouble_log() -> Json:
             log_format={
                 "json_format": {
                     "time": "%START_TIME%",
-                    "path": "%REQ(:PATH)%",
-                    "model": "%REQ(X-MODEL-NAME)%",
+                    "path": f"%REQ(:PATH):{_LOGGED_PATH}%",
+                    "model": REQUESTED_MODEL,
                     "key_id": KEY_ID,
                     "flags": "%RESPONSE_FLAGS%",
                     "upstream": "%UPSTREAM_HOST%",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shoal.envoy import EnvoyProcess, check_free
 from shoal.envoy_admin import EnvoyAdmin
+from shoal.router import uploads
 from shoal.router.config import BOOTSTRAP, connections
 from shoal.router.drain import drain
 
@@ -46,7 +47,8 @@ async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) ->
     ours = (topology.public, topology.balancer, topology.metrics, topology.uploads)
     check_free("router", [endpoint for endpoint in ours if endpoint])
     keeper.render()
-    _check_files(connections(keeper.service.value.router) + _OTHER_FILES)
+    doors = 2 * uploads.MAX_CONNECTIONS if topology.uploads else 0
+    _check_files(connections(keeper.service.value.router) + doors + _OTHER_FILES)
     async with EnvoyProcess(_arguments(keeper), concurrency=concurrency) as envoy:
         keeping = asyncio.create_task(keeper.run())
         stopping = asyncio.create_task(stop.wait())

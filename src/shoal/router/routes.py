@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 API_KEY_AUTH = "envoy.filters.http.api_key_auth"
 RATE_LIMIT = "envoy.filters.http.local_ratelimit"
 BODY_LIMIT = "envoy.filters.http.buffer"
+KEY_ID_FILTER = "envoy.filters.http.header_to_metadata"
 
 KEY_ID = "%DYNAMIC_METADATA(shoal:key_id)%"
 """In a text of Envoy's: the id of the caller's key, without the rest of its identity; see ``listeners``."""
@@ -56,9 +57,11 @@ _TRACEPARENT_LENGTH = 55
 
 _NOBODY = "-"  # no key has this id; an empty list would allow everybody
 _OFF = typed("envoy.config.route.v3.FilterConfig", disabled=True)
+_NO_KEY: Json = {API_KEY_AUTH: _OFF, RATE_LIMIT: _OFF, KEY_ID_FILTER: _OFF}
+"""What a caller without a key says in the place of an id gets into no log."""
 _KEYLESS: Json = {
     "request_headers_to_remove": [CLIENT_HEADER, KEY_HEADER],
-    "typed_per_filter_config": {API_KEY_AUTH: _OFF, RATE_LIMIT: _OFF},
+    "typed_per_filter_config": _NO_KEY,
 }
 _WATCH_SECONDS = 60.0
 """Of a health Watch, which anybody may open; clients open the next one by themselves."""
@@ -172,7 +175,7 @@ def _unserved(model: str, keys: KeyRing) -> Json:
 
 def _upload(router: Router) -> Json:
     return {
-        "match": {"path": _CREATE, "grpc": {}},
+        "match": _exactly(_CREATE),
         "route": _deadlined(router, ANY_WORKER),
         "request_headers_to_add": _IDENTITY,
     }
@@ -182,17 +185,17 @@ def _check() -> Json:
     """Needs no key, and goes no further than Envoy. The bridge has the route chosen again, by its own type."""
     types = {"safe_regex": {"regex": rf"{_GRPC_TYPE}|{re.escape(MESSAGE)}"}}
     return {
-        "match": {"path": CHECK, "headers": [{"name": "content-type", "string_match": types}]},
+        "match": {"path": CHECK, "headers": [_as_sent(CHECK), {"name": "content-type", "string_match": types}]},
         "route": {"cluster": HEALTH, "timeout": "5s"},
         **_KEYLESS,
-        "typed_per_filter_config": {API_KEY_AUTH: _OFF, RATE_LIMIT: _OFF, **bridged()},
+        "typed_per_filter_config": {**_NO_KEY, **bridged()},
     }
 
 
 def _watch() -> Json:
     """Needs no key, and passes no identity on. There is room for few."""
     return {
-        "match": {"path": WATCH, "grpc": {}},
+        "match": _exactly(WATCH),
         "route": {**_conversation(_WATCH_SECONDS), "priority": "HIGH"},
         **_KEYLESS,
     }
@@ -223,6 +226,16 @@ def _no_such_method(service: str, *methods: str) -> Json:
     return _refusal(match, Code.UNIMPLEMENTED, text)
 
 
+def _exactly(path: str) -> Json:
+    """A method by its path as it was sent."""
+    return {"path": path, "headers": [_as_sent(path)], "grpc": {}}
+
+
+def _as_sent(path: str) -> Json:
+    """Envoy's own ``path`` looks past a query, of any length."""
+    return {"name": ":path", "string_match": {"exact": path}}
+
+
 def _short_traceparent() -> Json:
     """It is remembered of every call, so its length is bounded here."""
     return header("traceparent", f"%REQ(traceparent):{_TRACEPARENT_LENGTH}%", "OVERWRITE_IF_EXISTS")
@@ -231,7 +244,7 @@ def _short_traceparent() -> Json:
 def _reflection(path: str) -> Json:
     """A conversation, whose body has no end to bound: for those with a key alone."""
     return {
-        "match": {"path": path, "grpc": {}},
+        "match": _exactly(path),
         "route": _conversation(_REFLECTION_SECONDS),
         "request_headers_to_remove": [CLIENT_HEADER],
         "typed_per_filter_config": {BODY_LIMIT: _OFF},

@@ -2,17 +2,22 @@
 
 What the router verified comes along (``shoal.identity``), and the message's own key, which survives batching, is held
 against that: no copy of the keys is asked, so no copy can be stale. Another key in the message must be one of the same
-owner; it is looked up here. So are both where an older router names the key and no more.
+owner; it is looked up here. So are both where an older router names the key and no more, and where others than the
+router reach the worker, so that no identity is believed: there it reads the router's own keys file, and has no copy.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from shoal.errors import PermissionDenied, Unauthenticated
+from shoal.errors import ConfigurationError, PermissionDenied, Unauthenticated
 from shoal.identity import Identity
+from shoal.keys import load_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from shoal.keys import Key, KeyRing
 
 
@@ -25,10 +30,17 @@ class Grant(NamedTuple):
 
 
 class Access:
-    """Answers with the keys of the moment; ``ring`` may be replaced at any time."""
+    """Answers with the keys of the moment; ``ring`` may be replaced at any time.
 
-    def __init__(self, ring: KeyRing) -> None:
+    Args:
+        ring: The keys.
+        newest: The keys as the router may know them already, None if ``ring`` came from there. Given: an identity says
+            no more than the key's id, and both keys are looked up.
+    """
+
+    def __init__(self, ring: KeyRing, newest: Callable[[], KeyRing | None] | None = None) -> None:
         self.ring = ring
+        self._newest = newest
 
     def grant(self, client_id: str, identity: str, api_key: str, model: str | None = None) -> Grant:
         """Whose request it is.
@@ -43,7 +55,26 @@ class Access:
             Unauthenticated: the message's key is not valid, or another owner's than the router's.
             PermissionDenied: the model is not among those of the message's key.
         """
-        verified = Identity.parse(identity)
+        if self._newest is None:
+            return self._grant(client_id, Identity.parse(identity), api_key, model)
+        try:
+            return self._grant(client_id, None, api_key, model)
+        except (Unauthenticated, PermissionDenied):
+            ring = self._newest()
+            if ring is None:
+                raise
+            self.ring = ring
+        return self._grant(client_id, None, api_key, model)
+
+    def rate(self, client_id: str, identity: str) -> float:
+        """The calls a second of the key that the router verified; 0: no limit. Ask once ``grant`` has let it in."""
+        verified = Identity.parse(identity) if self._newest is None else None
+        if verified is not None and verified.requests_per_second is not None:
+            return verified.requests_per_second
+        key = self.ring.by_id(client_id)
+        return key.requests_per_second if key else 0.0
+
+    def _grant(self, client_id: str, verified: Identity | None, api_key: str, model: str | None) -> Grant:
         if verified is not None and verified.is_of(api_key):
             return Grant(verified.owner, verified.prefix)  # the router has checked the model
         key = self.ring.by_secret(api_key) if api_key else None
@@ -58,6 +89,30 @@ class Access:
         if header is None:
             raise Unauthenticated("the x-api-key metadata is missing or no longer valid")
         return header.owner
+
+
+class Newest:
+    """The keys in the file at ``path``, where a refusal should not rest on older ones.
+
+    Router and worker watch one file, and the router may see a change first. The file is read again only if it is
+    another than before, so refusals cost nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, ...] = ()
+
+    def __call__(self) -> KeyRing | None:
+        """None: it is as it was, or can't be read, which ``watch_keys`` reports."""
+        try:
+            status = self._path.stat()
+            mark = status.st_ino, status.st_mtime_ns, status.st_size
+            if mark == self._seen:
+                return None
+            self._seen = mark
+            return load_keys(self._path)
+        except (OSError, ConfigurationError):
+            return None
 
 
 def _within(key: Key, model: str | None) -> Grant:

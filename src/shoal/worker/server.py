@@ -17,7 +17,7 @@ from shoal.objectstore import open_configured
 from shoal.observe import metrics
 from shoal.threads import Threads, usable_cores
 from shoal.v1 import inference_pb2
-from shoal.worker.access import Access
+from shoal.worker.access import Access, Newest
 from shoal.worker.backing import choose
 from shoal.worker.catalog import Catalog
 from shoal.worker.decode import Decoder
@@ -67,6 +67,8 @@ class WorkerOptions:
     """``HOST:PORT`` of the Triton that was started for this worker."""
     peers: Endpoint | None = None
     """Where all workers of the pool are: a name that stands for each of their addresses."""
+    verify_identity: bool = False
+    """Others than the router reach this worker, whose keys file is the router's: it looks keys up itself."""
 
 
 class Worker:
@@ -78,7 +80,8 @@ class Worker:
         self._options = options
         self._recent = recent
         self._settings: Pool = options.service.pools[options.pool]
-        self._access = Access(load_keys(options.home.keys_file(options.service)))
+        keys = options.home.keys_file(options.service)
+        self._access = Access(load_keys(keys), Newest(keys) if options.verify_identity else None)
         decode_threads = self._settings.decode_threads or usable_cores()
         metrics.WORKER_DECODE_THREADS.set(decode_threads)
         self._threads = Threads(decode_threads, "decode")

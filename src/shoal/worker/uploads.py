@@ -68,12 +68,12 @@ class UploadsService:
     async def _create(
         self, request: inference_pb2.CreateUploadsRequest, told: Mapping[str, str]
     ) -> inference_pb2.CreateUploadsReply:
-        grant = self._access.grant(told.get("x-client-id", ""), told.get(identity.HEADER, ""), request.api_key)
+        client_id, verified = told.get("x-client-id", ""), told.get(identity.HEADER, "")
+        grant = self._access.grant(client_id, verified, request.api_key)
         if request.count > MAX_UPLOADS:
             raise InvalidRequest(f"count {request.count} is over {MAX_UPLOADS}; ask several times")
-        count, client_id = request.count or 1, told.get("x-client-id", "")
-        caller = self._access.ring.by_id(client_id)
-        self._allowances.take(client_id, caller.requests_per_second if caller else 0, count, time.monotonic())
+        count = request.count or 1
+        self._allowances.take(client_id, self._access.rate(client_id, verified), count, time.monotonic())
         uploads = [one for size in _turns(count) for one in await self._sign(grant.prefix, size)]
         return inference_pb2.CreateUploadsReply(
             uploads=uploads,

@@ -130,3 +130,9 @@ def test_each_worker_has_a_triton_of_its_own() -> None:
 def test_a_triton_that_is_there_is_not_started() -> None:
     layout = lay_out(parse("pools: {a: {engine: triton, triton_url: 'localhost:8001'}}", "s"))
     assert names(layout, Role.TRITON) == []
+
+
+def test_workers_believe_no_identity_since_every_local_user_reaches_them() -> None:
+    layout = lay_out(parse("pools: {a: {replicas: 2, models: [x]}, b: {models: ['*']}}", "s"))
+    workers = [part for part in layout.parts if part.role is Role.WORKER]
+    assert all("--verify-identity" in part.command for part in workers)

@@ -334,7 +334,7 @@ def test_uploads_are_bounded_where_the_store_is_ours() -> None:
     assert endpoints(cluster(files, "store")) == [7]
     door = files[config.LISTENERS]["resources"][-1]
     assert door["address"]["socket_address"]["port_value"] == 8
-    (virtual_host,) = door["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+    (virtual_host,) = door["filter_chains"][0]["filters"][-1]["typed_config"]["route_config"]["virtual_hosts"]
     (taken,) = (route for route in virtual_host["routes"] if "route" in route)
     assert taken["match"]["headers"] == [{"name": "content-length", "range_match": {"start": 0, "end": 1001}}]
 
@@ -353,3 +353,12 @@ def test_a_model_that_no_worker_serves_is_refused_and_still_balanced() -> None:
     )
     assert by_model(files)["resnet-50"]["route"]["cluster"] == "batcher/shared"
     assert "yolo" in by_model(files, config.BALANCER_ROUTES)
+
+
+def test_uploads_have_bounds_of_their_own() -> None:
+    where = topology(store=("127.0.0.1", 8), uploads=("127.0.0.1", 9))
+    (door,) = (each for each in render(ALICE, where=where)[config.LISTENERS]["resources"] if each["name"] == "uploads")
+    limit, manager = (each["typed_config"] for each in door["filter_chains"][0]["filters"])
+    assert door["ignore_global_conn_limit"]
+    assert (limit["stat_prefix"], limit["max_connections"]) == ("uploads", 1000)
+    assert manager["common_http_protocol_options"]["max_stream_duration"] == "600s"

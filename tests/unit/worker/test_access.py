@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
+from shoal import keys
 from shoal.errors import PermissionDenied, Unauthenticated
 from shoal.identity import Identity
 from shoal.keys import Key, KeyRing
-from shoal.worker.access import Access, Grant
+from shoal.worker.access import Access, Grant, Newest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OLD = Key(id="old", key="o" * 24, owner="alice")
 NEW = Key(id="new", key="n" * 24, owner="alice", prefix="elsewhere/", models=("resnet*",))
@@ -56,3 +62,58 @@ def test_without_an_identity_both_keys_are_looked_up(text: str) -> None:
     for client, api_key in (("gone", OLD.key), ("bob", OLD.key), ("", OLD.key), ("old", "x" * 24)):
         with pytest.raises(Unauthenticated):
             access.grant(client, text, api_key, "yolo")
+
+
+def verifying(*known: Key) -> Access:
+    return Access(KeyRing(known), lambda: None)
+
+
+def test_a_forged_identity_is_worth_nothing_where_others_reach_the_worker() -> None:
+    invented = Key(id="old", key="f" * 24, owner="alice")
+    for forged in (invented, invented.model_copy(update={"id": "invented"})):
+        with pytest.raises(Unauthenticated):
+            verifying(OLD, BOB).grant(forged.id, identity(forged), forged.key, "yolo")
+    assert Access(KeyRing([OLD, BOB])).grant("old", identity(invented), invented.key) == Grant("alice", "alice/")
+
+
+def test_a_real_key_gets_there_no_more_than_is_its_own() -> None:
+    access = verifying(OLD, NEW, BOB)
+    claim = Identity("bob", "alice", "alice/", Identity.of(BOB).digest, 0.0).write()
+    assert access.grant("bob", claim, BOB.key, "yolo") == Grant("bob", "bob/")
+    with pytest.raises(Unauthenticated):
+        access.grant("old", claim, BOB.key, "yolo")
+    with pytest.raises(PermissionDenied):
+        access.grant("new", identity(NEW), NEW.key, "yolo")
+
+
+def test_what_the_router_may_know_already_is_read_before_anybody_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    old = keys.create(file, "alice")
+    access = Access(keys.load_keys(file), Newest(file))
+    new = keys.create(file, "alice", models=["resnet*"])
+    assert access.grant(new.id, identity(new), new.key, "resnet-50") == Grant("alice", "alice/")
+    keys.revoke(file, old.id)
+    with pytest.raises(PermissionDenied):
+        access.grant(new.id, identity(new), new.key, "yolo")
+    assert access.ring == keys.load_keys(file)
+    with pytest.raises(Unauthenticated):
+        access.grant(old.id, identity(old), old.key)
+
+
+def test_keys_are_read_again_only_from_another_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    newest = Newest(file)
+    assert newest() is None
+    key = keys.create(file, "alice")
+    assert newest() == KeyRing([key])
+    assert newest() is None
+    file.write_text("broken")
+    assert newest() is None
+
+
+def test_the_rate_is_the_routers_and_else_the_keys_own() -> None:
+    slow = OLD.model_copy(update={"requests_per_second": 2.0})
+    assert Access(KeyRing()).rate("old", identity(slow)) == 2.0
+    assert Access(KeyRing([slow])).rate("old", identity(OLD)) == 0.0
+    assert Access(KeyRing([slow])).rate("old", "old") == 2.0
+    assert verifying(slow).rate("old", identity(OLD)) == 2.0

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from shoal import spec
+from shoal.identity import HEADER, Identity
 from shoal.keys import Key, KeyRing
 from shoal.objectstore import Credentials, open_store
 from shoal.v1 import inference_pb2
@@ -110,3 +111,13 @@ async def test_many_are_answered_in_the_order_of_their_names() -> None:
     reply = await ask(100)
     assert len({upload.image_uuid for upload in reply.uploads}) == 100
     assert all(f"/{upload.image_uuid}.jpg?" in upload.put_url for upload in reply.uploads)
+
+
+async def test_the_rate_of_a_key_that_only_the_router_knows_yet_binds() -> None:
+    new = Key(id="new", key="n" * 24, owner="me", requests_per_second=0.5)
+    metadata = (("x-client-id", new.id), (HEADER, Identity.of(new).write()))
+    async with serving() as create:
+        call = create(inference_pb2.CreateUploadsRequest(api_key=new.key, count=1000), metadata=metadata)
+        assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        call = create(inference_pb2.CreateUploadsRequest(api_key=new.key, count=64), metadata=metadata)
+        assert await call.code() is grpc.StatusCode.OK
