@@ -638,6 +638,14 @@ def test_a_server_can_be_drained_without_a_spare_gpu() -> None:
     assert spread["nodeTaintsPolicy"] == "Honor"
 
 
+def test_a_worker_that_is_not_ready_counts_as_away_and_is_not_for_the_taking(rendered: Rendered) -> None:
+    """It takes batches for what it serves; a router or batcher that isn't ready gets no call."""
+    for each in rendered.of("PodDisruptionBudget"):
+        part = each["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
+        expected = "IfHealthyBudget" if part == "worker" else "AlwaysAllow"
+        assert each["spec"]["unhealthyPodEvictionPolicy"] == expected, each["metadata"]["name"]
+
+
 def test_the_chart_has_our_version() -> None:
     about = YAML(typ="safe").load(CHART / "Chart.yaml")
     assert about["version"] == about["appVersion"] == version("shoal")

@@ -10,9 +10,10 @@ import grpc
 import pytest
 
 from shoal.home import Home
+from shoal.spec import parse
 from shoal.topology import Endpoint
 from shoal.worker.peers import Proof
-from shoal.worker.readiness import Report
+from shoal.worker.readiness import Report, origin
 from support.fake_triton import fake_triton
 from support.model_sync import model_sync
 from support.s3 import running_s3
@@ -41,9 +42,9 @@ def triton_pool(**pool: object) -> str:
 
 
 @asynccontextmanager
-async def peer(*models: str, ready: bool = True) -> AsyncIterator[str]:
-    """Another worker of the pool, as far as it says what it serves."""
-    proof = Proof()
+async def peer(*models: str, ready: bool = True, service: str = "") -> AsyncIterator[str]:
+    """Another worker of the pool, as far as it says what it serves; without a ``service`` file it is an older one."""
+    proof = Proof(origin(parse(service, "s"), "default") if service else "")
     proof.set(models, ready=ready)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((proof.rpc_handler(),))
@@ -132,6 +133,55 @@ async def test_a_pool_that_has_no_model_yet_among_others_that_have(tmp_path: Pat
     pools = {"default": {"models": ["resnet*"]}, "other": {"models": ["*"]}}
     async with worker(tmp_path, PLAIN + json.dumps({"pools": pools})[1:-1]) as running:
         assert await running.standing() == (True, True)
+
+
+async def test_a_mistyped_pattern_keeps_a_new_worker_from_being_ready(tmp_path: Path, store: Path) -> None:
+    async with worker(tmp_path, PLAIN) as running:
+        assert await running.standing() == (True, True)
+        mistyped = PLAIN + json.dumps({"pools": {"default": {"models": ["oen*"]}}})[1:-1]
+        async with worker(tmp_path, mistyped, "--peers", running.address) as new:
+            assert await new.standing() == (False, False)
+            assert (
+                f"model one: ready workers of the pool serve it, and here it fits no pattern or isn't in {store}; "
+                in (new.log())
+            )
+
+
+@pytest.mark.usefixtures("store")
+async def test_another_store_that_is_not_empty_keeps_a_new_worker_from_being_ready(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    add_tiny_classifier(other, "three")
+    async with worker(tmp_path, PLAIN) as running:
+        assert await running.standing() == (True, True)
+        moved = PLAIN + json.dumps({"model_store": {"path": str(other)}})[1:-1]
+        async with worker(tmp_path, moved, "--peers", running.address) as new:
+            assert await new.standing() == (False, True)
+            assert "isn't ready: model one: ready workers of the pool serve it" in new.log()
+            add_tiny_classifier(other, "one")
+            add_tiny_classifier(other, "two")
+            await new.until(READY)
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        (PLAIN, True),
+        (PLAIN + "model_store: {url: 's3://before'}\n", False),
+        (PLAIN + "pools: {default: {models: ['one', 'tw*', 'thr*']}}\n", False),
+        ("", True),
+    ],
+    ids=["as it was", "of another url", "under another pattern", "by an older worker"],
+)
+async def test_a_model_that_is_taken_out_on_purpose_is_one_of_the_same_store(
+    tmp_path: Path, store: Path, before: str, expected: bool
+) -> None:
+    """Others may serve it yet: a volume tells nobody, and model-sync leaves files where they are."""
+    assert not (store / "three").exists()
+    async with (
+        peer("one", "two", "three", service=before) as other,
+        worker(tmp_path, PLAIN, "--peers", other) as running,
+    ):
+        assert await running.standing() == (expected, True)
 
 
 @pytest.mark.parametrize("mistake", ["prefix", "bucket", "credentials"])

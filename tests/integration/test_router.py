@@ -366,7 +366,7 @@ async def test_a_model_that_no_worker_serves_is_refused_at_once(
         assert await rig.code(rig.alice.key) == "OK"  # nobody knows
         rig.workers[0].echo.serves = ["resnet"]
         await rig.until("UNAVAILABLE", rig.alice.key)
-        assert (await rig.call(rig.alice.key))[1].startswith("no worker serves model 'yolo', though it is there")
+        assert (await rig.call(rig.alice.key))[1].startswith("no worker serves model 'yolo', though one should")
         rig.workers[0].echo.serves = ["resnet", "yolo"]
         await rig.until("OK", rig.alice.key)
 

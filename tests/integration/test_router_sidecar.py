@@ -22,6 +22,7 @@ from shoal import keys, tether
 from shoal.home import Home
 from shoal.local.ports import FreePorts
 from shoal.topology import Endpoint, Topology
+from shoal.worker.peers import Proof
 from support.certificates import Certificate, self_signed
 from support.kubernetes_api import kubernetes_api
 from support.metrics import sample
@@ -122,9 +123,16 @@ class Pod:
 
 @contextlib.asynccontextmanager
 async def laid_out(
-    root: Path, certificate: Certificate | None = None, model_store: dict[str, Any] | None = None
+    root: Path,
+    certificate: Certificate | None = None,
+    model_store: dict[str, Any] | None = None,
+    models: tuple[str, ...] = (),
+    served: tuple[str, ...] = (),
 ) -> AsyncGenerator[Pod]:
-    """A pod with nothing in it started yet; without a ``model_store`` the pool's exact name is all there is."""
+    """A pod with nothing in it started yet; without a ``model_store`` the pool's exact name is all there is.
+
+    Where models are ``served``, a worker of the pool says so.
+    """
     free = FreePorts()
     topology = Topology(
         public=free(),
@@ -137,12 +145,17 @@ async def laid_out(
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((batcher,))
     server.add_insecure_port(str(topology.batchers["shared"][0]))
+    if served:
+        proof = Proof()
+        proof.set(served, ready=True)
+        server.add_generic_rpc_handlers((proof.rpc_handler(),))
+        server.add_insecure_port(str(topology.pools["default"][0]))
     await server.start()
     mounts = [Mounted(root / name) for name in ("keys", "tls", "service")]
     pod = Pod(root, batcher, topology, free(), *mounts)
     settings: dict[str, Any] = {
         "auth": {"keys_file": f"{root}/keys/keys.json"},
-        "pools": {"default": {"models": ["*"] if model_store else ["yolo"]}},
+        "pools": {"default": {"models": list(models) or (["*"] if model_store else ["yolo"])}},
         "model_store": model_store or {},
     }
     if certificate:
@@ -165,10 +178,11 @@ async def running(
     certificate: Certificate | None = None,
     model_store: dict[str, Any] | None = None,
     more: tuple[list[str], dict[str, str]] = ([], {}),
+    served: tuple[str, ...] = (),
 ) -> AsyncGenerator[tuple[Pod, str]]:
     """A pod that is ready, and a key; ``more`` are options and environment of what keeps Envoy's files."""
     options, environment = more
-    async with laid_out(root, certificate, model_store) as pod:
+    async with laid_out(root, certificate, model_store, served=served) as pod:
         key = keys.create(pod.home.keys, "alice").key
         pod.revise_keys()
         await pod.start("init", pod.command("--once", *options), environment)
@@ -353,6 +367,45 @@ async def test_a_router_that_knows_no_model_is_not_ready(tmp_path: Path) -> None
             server.store().delete("prdo/manifests/yolo/1.json")
             server.stop()
             assert await pod.healthy("")
+
+
+async def test_a_router_whose_bucket_is_another_one_is_not_ready_where_a_model_is_named(tmp_path: Path) -> None:
+    with running_s3(tmp_path / "s3", "models") as server:
+        server.store().put("prdo/manifests/other/1.json", b"{}")
+        bucket = {"url": f"{server.url}/prdo", "endpoint": server.address}
+        settings = bucket | {"credentials_file": str(server.credentials_file), "poll_seconds": 0.5}
+        settings |= {"path": str(tmp_path / "nowhere")}
+        async with laid_out(tmp_path, model_store=settings, models=("*", "yolo")) as pod:
+            keys.create(pod.home.keys, "alice")
+            pod.revise_keys()
+            await pod.start("config", pod.command("--listen", str(pod.health)))
+            assert await pod.healthy("started", expected=True)
+            assert await stays_unready(pod)
+            server.store().put("prdo/manifests/yolo/1.json", b"{}")
+            assert await pod.healthy("", expected=True)
+
+
+async def stays_unready(pod: Pod) -> bool:
+    """Even once the workers were asked: then it would be ready, or says why it isn't."""
+    routes = (pod.home.run / "router" / "rds-balancer.json").read_text()
+    assert '"yolo"' in routes
+    assert '"other"' in routes
+    await asyncio.sleep(1)  # there is no event of what doesn't happen
+    return not await pod.healthy("")
+
+
+async def test_a_model_of_another_bucket_is_answered_as_long_as_a_worker_serves_it(tmp_path: Path) -> None:
+    with running_s3(tmp_path / "s3", "models") as server:
+        server.store().put("manifests/other/1.json", b"{}")
+        bucket = {"url": server.url, "endpoint": server.address, "credentials_file": str(server.credentials_file)}
+        settings = {**bucket, "path": str(tmp_path / "nowhere"), "poll_seconds": 0.5}
+        async with (
+            running(tmp_path, model_store=settings, served=("yolo",)) as (pod, key),
+            grpc.aio.insecure_channel(str(pod.topology.public), options=OPTIONS) as channel,
+        ):
+            async with asyncio.timeout(PATIENCE):
+                while (await pod.call(channel, key)).isupper():
+                    pass
 
 
 async def test_a_broken_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:

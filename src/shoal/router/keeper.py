@@ -13,11 +13,12 @@ from shoal.envoy_admin import admin_socket, prepare
 from shoal.errors import ConfigurationError
 from shoal.router import certificate, config
 from shoal.router.keyfile import KeyFile
-from shoal.router.models import Folder
-from shoal.router.served import POLL_SECONDS, Unserved, served
+from shoal.router.models import Folder, fit
+from shoal.router.served import POLL_SECONDS, Shown, Unserved, served
 from shoal.topology import Topology
 from shoal.watch import changes
 from shoal.worker.peers import proven
+from shoal.worker.readiness import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,7 +82,7 @@ class Keeper:
         self.folder = home.run.absolute() / "router"
         self.admin = admin_socket(self.folder)
         self.routes = asyncio.Event()
-        """Set once there is a model to route to."""
+        """Set once workers were asked, there is a model to route to, and all that the service file names are listed."""
         self.service: Input[Service] = Input(lambda: spec.load(service_file))
         self.topology = Input(lambda: Topology.load(topology_file))
         keys_file = home.keys_file(self.service.value)
@@ -91,21 +92,25 @@ class Keeper:
         self.certificate = Input(lambda: certificate.check(self.service.value.router.tls))
         store = self.service.value.model_store
         self._unserved = Unserved()
+        self._shown = Shown()
+        self._asked = False
+        self._absent: set[str] = set()
+        """Models that the service file names and that aren't listed."""
+        self._told = ""
         self._names = models or Folder(home.model_store(self.service.value), store.poll_seconds)
-        self.models = Input(lambda: sorted(self._names.names(self.service.value) | self.service.value.elsewhere))
+        self.models = Input(self._models)
         files = [service_file, topology_file, keys_file, *(certificate.Files.of(tls) if tls else ())]
         self._folders = sorted({path.absolute().parent for path in files if path is not None})
 
     def render(self) -> list[str]:
         """Brings the files up to date and returns the names of those that changed."""
         prepare(self.folder)
-        if any(self.service.value.pool_of(model) for model in self.models.value):
-            self.routes.set()
+        self._judge()
         return write(self.folder, self.files(self.folder))
 
     def files(self, folder: Path) -> dict[str, str]:
         """What the files should be if they lie in ``folder``: name to text."""
-        inputs = (self.service.value, self.topology.value, self.keys.value, self.models.value)
+        inputs = (self._shown.adopt(self.service.value), self.topology.value, self.keys.value, self.models.value)
         return config.render(*inputs, folder=folder, unserved=self._unserved.names(monotonic()))
 
     async def run(self) -> None:
@@ -121,13 +126,42 @@ class Keeper:
                 changed.clear()
                 self._refresh()
 
+    def _models(self) -> list[str]:
+        """What is listed; what the service file names, listed or not; and what workers serve that are ready."""
+        service = self.service.value
+        listed = self._names.names(service) | service.elsewhere
+        self._shown.list(listed)
+        meant = {pool: named(service, pool) for pool in service.pools}
+        # Of a Triton of somebody else's there is no listing.
+        ours = (names for pool, names in meant.items() if service.pools[pool].triton_url is None)
+        self._absent = set().union(*ours) - listed
+        return sorted(listed.union(*map(fit, meant.values())) | self._shown.models(service))
+
+    def _judge(self) -> None:
+        """Sets ``routes``, or says why not."""
+        if self.routes.is_set() or not self._asked:
+            return
+        trouble = ""
+        if self._absent:
+            trouble = f"the service file names {', '.join(sorted(self._absent))}, and no such model is listed"
+        elif not any(self.service.value.pool_of(model) for model in self.models.value):
+            trouble = "no model is there to route to"
+        if not trouble:
+            self.routes.set()
+        elif trouble != self._told:
+            _log.error("not ready: %s; where models come from may be misspelt, or empty yet", trouble)
+        self._told = trouble
+
     async def _follow_workers(self, changed: Callable[[], None]) -> None:
         """Asks workers now and then what they serve."""
         known: frozenset[str] = frozenset()
         while True:
             answers = await served(self.topology.value.pools, proven)
             now = monotonic()
-            self._unserved.update(self.service.value, self.models.value, answers, now)
+            if self._shown.update(answers) or not self._asked:
+                self._asked = True
+                changed()
+            self._unserved.update(self._shown.adopt(self.service.value), self.models.value, answers, now)
             if (names := self._unserved.names(now)) != known:
                 if new := names - known:
                     _log.warning("no worker serves %s: calls are refused until one does", ", ".join(sorted(new)))

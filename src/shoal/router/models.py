@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from shoal import private
 from shoal.errors import ConfigurationError, ShoalError
 from shoal.watch import changes
+from shoal.worker.readiness import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -65,14 +66,14 @@ def choose(service: Service, home: Home) -> ModelNames:
 
 
 class Exact:
-    """Those that the pools name without a pattern."""
+    """Those that the service file names without a pattern."""
 
     async def look(self) -> None:
         """See ``ModelNames``."""
 
     def names(self, service: Service) -> set[str]:
         """See ``ModelNames``."""
-        return {name for pool in service.pools for name in service.exact_models(pool)}
+        return {name for pool in service.pools for name in named(service, pool)}
 
     async def follow(self, changed: Callable[[], None]) -> None:
         """See ``ModelNames``."""
@@ -101,7 +102,7 @@ class Folder:
 
     def _scan(self) -> set[str]:
         """The folders that hold a config.pbtxt and whose names fit a header; what is in them is not read."""
-        return _fit(path.parent.name for path in self._folder.glob("*/config.pbtxt"))
+        return fit(path.parent.name for path in self._folder.glob("*/config.pbtxt"))
 
     async def _watch(self, changed: Callable[[], None]) -> None:
         async with aclosing(changes(self._folder, recursive=True)) as moments:
@@ -146,7 +147,7 @@ class Published:
 
     async def _list(self) -> bool:
         """Whether there are others than before."""
-        present = _fit(await self._remote.published())
+        present = fit(await self._remote.published())
         if present == self._read():
             return False
         self._kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -159,6 +160,6 @@ class Published:
         return None
 
 
-def _fit(names: Iterable[str]) -> set[str]:
+def fit(names: Iterable[str]) -> set[str]:
     """Those that fit a header."""
     return {name for name in names if _NAME.fullmatch(name)}

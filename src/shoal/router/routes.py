@@ -166,7 +166,7 @@ def _inference(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
 
 def _unserved(model: str, keys: KeyRing) -> Json:
     """Nobody answers, so nobody has to wait. It may be served soon: trying again may help."""
-    text = f"no worker serves model '{REQUESTED_MODEL}', though it is there: 'shoal status' and workers' logs say why"
+    text = f"no worker serves model '{REQUESTED_MODEL}', though one should: 'shoal status' and workers' logs say why"
     return {
         **_refusal(_match(_INFERENCE, model), Code.UNAVAILABLE, text),
         "typed_per_filter_config": _permissions(model, keys),

@@ -1,4 +1,6 @@
-"""Which models no worker serves, though workers are there and ready: calls for them would only wait.
+"""What workers say that they serve: models that none of them does, and such as neither listing nor patterns have.
+
+Calls for a model that no worker serves, though workers are there and ready, would only wait.
 
 A model in the store may be one that no worker can load. Its workers say so when they are asked; the router then refuses
 its calls at once. What nobody knows is routed: workers may be starting, or be older than the question.
@@ -8,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+
+from shoal.router.models import fit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -51,6 +55,46 @@ class Unserved:
     def names(self, now: float) -> frozenset[str]:
         """Those that are refused now."""
         return frozenset(model for model, since in self._missing.items() if now - since >= PATIENCE_SECONDS)
+
+
+class Shown:
+    """Models that ready workers serve are routed to, even where the listing or the patterns lack them.
+
+    Either may be mistyped, and workers of before the mistake stay: what they answered they go on answering. But what
+    the listing had and has no more was taken out.
+    """
+
+    def __init__(self) -> None:
+        self._served: dict[str, frozenset[str]] = {}
+        self._listed: frozenset[str] = frozenset()
+        self._gone: frozenset[str] = frozenset()
+
+    def update(self, answers: Mapping[str, frozenset[str] | None]) -> bool:
+        """Takes in what workers said, as ``Unserved`` does; whether that is news. Where nobody answers, it stays."""
+        before = dict(self._served)
+        self._served |= {pool: frozenset(fit(names)) for pool, names in answers.items() if names is not None}
+        return self._served != before
+
+    def list(self, names: Iterable[str]) -> None:
+        """What is listed now."""
+        listed = frozenset(names)
+        self._gone = (self._gone | self._listed) - listed
+        self._listed = listed
+
+    def models(self, service: Service) -> set[str]:
+        """But for those that ``service`` gives to another pool than the one whose workers serve them."""
+        return {name for pool, names in self._of(service) for name in names if service.pool_of(name) in {None, pool}}
+
+    def adopt(self, service: Service) -> Service:
+        """``service`` with each of them that fits no pattern named in the pool whose workers serve it."""
+        pools = dict(service.pools)
+        for pool, names in self._of(service):
+            more = sorted(name for name in names if service.pool_of(name) is None)
+            pools[pool] = pools[pool].model_copy(update={"models": [*pools[pool].models, *more]})
+        return service.model_copy(update={"pools": pools})
+
+    def _of(self, service: Service) -> Iterable[tuple[str, frozenset[str]]]:
+        return [(pool, names - self._gone) for pool, names in self._served.items() if pool in service.pools]
 
 
 async def served(pools: Mapping[str, Sequence[Endpoint]], ask: Ask) -> dict[str, frozenset[str] | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 from shoal import spec
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from shoal.router.drain import Departure
     from shoal.router.secret import SecretWatch
     from shoal.topology import Endpoint
-
-log = logging.getLogger(__name__)
 
 SERVICE = "shoal.RouterConfig"
 
@@ -57,7 +54,7 @@ async def keep(keeper: Keeper, stop: asyncio.Event, *, listen: Endpoint | None, 
     Args:
         keeper: Renders the files that Envoy reads.
         stop: Set it to end.
-        listen: Where gRPC health is answered: SERVING once there are files, and a model to route to.
+        listen: Where gRPC health is answered: SERVING once there are files, and the keeper has its ``routes``.
         departure: How long Envoy takes to leave.
     """
     health = HealthServer(SERVICE)
@@ -82,7 +79,6 @@ async def keep(keeper: Keeper, stop: asyncio.Event, *, listen: Endpoint | None, 
 async def _tell(keeper: Keeper, health: HealthServer) -> None:
     """A router that knows no model answers every call with NOT_FOUND: one that knows some is not to make way for it."""
     if not keeper.routes.is_set():
-        log.error("not ready: no model is there to route to; where models come from may be misspelt, or empty yet")
         await health.say(serving=False)
         await keeper.routes.wait()
     await health.say(serving=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import grpc
 
@@ -26,12 +26,14 @@ _MOST_ASKED: Final = 32
 class Proof:
     """What a worker answers when another one asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, origin: str = "") -> None:
+        """``origin``: see ``readiness.origin``."""
+        self._origin = origin
         self._reply = batching_pb2.ServedReply()
 
     def set(self, models: Iterable[str], *, ready: bool) -> None:
         """From now on."""
-        self._reply = batching_pb2.ServedReply(ready=ready, models=sorted(models))
+        self._reply = batching_pb2.ServedReply(ready=ready, models=sorted(models), origin=self._origin)
 
     def rpc_handler(self) -> grpc.GenericRpcHandler:
         """What ``grpc.aio.Server.add_generic_rpc_handlers`` takes."""
@@ -46,11 +48,25 @@ class Proof:
         return self._reply
 
 
-async def proven(peers: Endpoint) -> frozenset[str] | None:
-    """The models that workers at ``peers`` serve which are ready. None: nobody is; ourselves, we don't count yet."""
+class Seen(NamedTuple):
+    """What a ready worker says."""
+
+    models: frozenset[str]
+    """Those that it serves."""
+    origin: str
+    """See ``readiness.origin``; empty if it is too old to say."""
+
+
+async def ask_all(peers: Endpoint) -> list[Seen]:
+    """What workers at ``peers`` say which are ready; ourselves, we don't count yet."""
     replies = await asyncio.gather(*(_ask(address) for address in await _addresses(peers)))
-    ready = [reply for reply in replies if reply is not None and reply.ready]
-    return frozenset(name for reply in ready for name in reply.models) if ready else None
+    return [Seen(frozenset(reply.models), reply.origin) for reply in replies if reply is not None and reply.ready]
+
+
+async def proven(peers: Endpoint) -> frozenset[str] | None:
+    """The models that workers at ``peers`` serve which are ready. None: nobody is."""
+    seen = await ask_all(peers)
+    return frozenset().union(*(each.models for each in seen)) if seen else None
 
 
 async def _addresses(peers: Endpoint) -> list[str]:

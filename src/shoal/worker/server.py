@@ -27,6 +27,7 @@ from shoal.worker.fetch import Fetcher
 from shoal.worker.heads import make_head
 from shoal.worker.model import Meter, PictureModel
 from shoal.worker.peers import Proof
+from shoal.worker.readiness import origin
 from shoal.worker.standing import Standing
 from shoal.worker.uploads import UploadsService
 
@@ -115,7 +116,7 @@ class Worker:
         )
         door = open_configured(options.service, options.home, options.upload_endpoint or options.store_endpoint)
         uploads = UploadsService(door, options.service.object_store, self._access)
-        proof = Proof()
+        proof = Proof(origin(options.service, options.pool))
         self._host = Host(self._batching, _SERVICES, (uploads.rpc_handler(), proof.rpc_handler()))
         self._standing = Standing(self._host, self._catalog, options, proof)
 

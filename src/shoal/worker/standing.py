@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from shoal.worker import readiness
-from shoal.worker.peers import proven
+from shoal.worker.peers import ask_all
 from shoal.worker.readiness import Report
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ class Standing:
         self._options = options
         self._proof = proof
         self._named = readiness.named(options.service, options.pool)
-        self._proven: frozenset[str] | None = None
-        """What was seen served by others; who left since has still shown it."""
+        self._others: readiness.Others | None = None
         self._judged = False
         self._engine_there = True
         self._away = ""
@@ -45,7 +44,7 @@ class Standing:
         found, served = self._catalog.found, frozenset(self._catalog.names)
         if not self.ready:
             await self._ask_others()
-            lines = readiness.missing(served=served, named=self._named, found=found, proven=self._proven)
+            lines = readiness.missing(served=served, named=self._named, found=found, others=self._others)
             self.ready = not lines
             self._tell(lines)
         if not self.ready:
@@ -75,10 +74,9 @@ class Standing:
 
     async def _ask_others(self) -> None:
         """Each time anew: those who are ready may come later than we do."""
-        if self._options.peers is None:
-            return
-        if (seen := await proven(self._options.peers)) is not None:
-            self._proven = seen | (self._proven or frozenset())
+        if self._options.peers is not None:
+            seen = await ask_all(self._options.peers)
+            self._others = readiness.others(seen, self._others, self._options.service, self._options.pool)
 
     def _tell(self, reasons: tuple[str, ...]) -> None:
         """Logs what is new."""

@@ -6,6 +6,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
 from shoal import keys
@@ -15,11 +16,12 @@ from shoal.router import config
 from shoal.router.keeper import Input, Keeper, write
 from shoal.topology import Endpoint, Topology
 from shoal.watch import changes
+from shoal.worker.peers import Proof
 from support.certificates import self_signed
 from support.mounted import Mounted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 
@@ -156,6 +158,75 @@ async def test_what_kubernetes_mounts_is_followed(home: Home, tmp_path: Path, ca
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+@contextlib.asynccontextmanager
+async def worker(pool: str, folder: Path, *models: str) -> AsyncIterator[None]:
+    """Of ``pool``, as far as it says what it serves; the topology leads to it."""
+    proof = Proof()
+    proof.set(models, ready=True)
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((proof.rpc_handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    topology = Topology.load(folder / "topology.json")
+    topology.model_copy(update={"pools": {pool: [Endpoint("127.0.0.1", port)]}}).save(folder / "topology.json")
+    yield
+    await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def kept(folder: Path, home: Home, service: str) -> AsyncIterator[Keeper]:
+    (folder / "service" / "shoal.yaml").write_text(service)
+    keeper = Keeper(service_file=folder / "service" / "shoal.yaml", topology_file=folder / "topology.json", home=home)
+    keeper.render()
+    task = asyncio.create_task(keeper.run())
+    try:
+        async with asyncio.timeout(20):
+            yield keeper
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+NAMED = "pools: {default: {models: [resnet, '*']}}"
+OVERRIDDEN = "models: {resnet: {batchers: 1}}"
+MISTYPED = "pools: {default: {models: ['resnte*', 'yolo*']}}"
+THEIRS = "pools: {default: {models: [resnet, '*'], engine: triton, triton_url: 'there:8001'}}"
+
+
+@pytest.mark.parametrize("service", [NAMED, OVERRIDDEN], ids=["by its pool", "by its overrides"])
+async def test_a_named_model_that_is_not_listed_is_routed_and_keeps_a_new_router_from_being_ready(
+    home: Home, tmp_path: Path, service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with kept(tmp_path, home, service) as keeper:
+        assert "resnet" in (keeper.folder / config.BALANCER_ROUTES).read_text()
+        told = "not ready: the service file names resnet, and no such model is listed"
+        while told not in caplog.text:  # noqa: ASYNC110 - a log tells nobody
+            await asyncio.sleep(0.02)
+        assert not keeper.routes.is_set()
+        add_model(home.models, "resnet")
+        await keeper.routes.wait()
+
+
+async def test_models_of_somebody_elses_triton_are_listed_nowhere(home: Home, tmp_path: Path) -> None:
+    async with kept(tmp_path, home, THEIRS) as keeper:
+        await keeper.routes.wait()
+
+
+@pytest.mark.parametrize(
+    ("service", "listed"), [("", False), (MISTYPED, True)], ids=["in another store", "under another pattern"]
+)
+async def test_what_ready_workers_serve_is_routed_before_a_new_router_is_ready(
+    home: Home, tmp_path: Path, service: str, listed: bool
+) -> None:
+    if listed:
+        add_model(home.models, "resnet")
+    async with worker("default", tmp_path, "resnet", "yolo"), kept(tmp_path, home, service) as keeper:
+        await keeper.routes.wait()
+        assert "pool/default" in (text := (keeper.folder / config.BALANCER_ROUTES).read_text())
+        assert "resnet" in text
 
 
 def replace(path: Path, text: str) -> None:

@@ -66,8 +66,8 @@ def test_a_folder_comes_before_a_bucket_and_a_bucket_before_names(tmp_path: Path
 
 
 def test_exact_names_are_those_without_a_pattern() -> None:
-    service = parse("pools: {a: {models: [yolo, 'resnet*']}, b: {models: [unet, '*']}}", "s")
-    assert Exact().names(service) == {"yolo", "unet"}
+    service = parse("pools: {a: {models: [yolo, 'resnet*']}, b: {models: [unet, '*']}}\nmodels: {vgg: {}}", "s")
+    assert Exact().names(service) == {"yolo", "unet", "vgg"}
 
 
 def test_models_are_folders_with_a_configuration_and_a_name_fit_for_a_header(tmp_path: Path) -> None:

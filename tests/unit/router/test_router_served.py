@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from shoal.router.served import PATIENCE_SECONDS, Unserved, served
+from shoal.router.served import PATIENCE_SECONDS, Shown, Unserved, served
 from shoal.spec import Pool, Service
 from shoal.topology import Endpoint
 
@@ -45,3 +45,36 @@ async def test_one_worker_of_a_pool_that_serves_it_is_enough() -> None:
     elsewhere = Endpoint("127.0.0.1", 3)
     answers = await served({"a": [HERE, THERE, elsewhere], "b": [elsewhere], "c": []}, ask)
     assert answers == {"a": {"yolo-1", "yolo-2"}, "b": None, "c": None}
+
+
+def shown(*listed: str, **answers: frozenset[str] | None) -> Shown:
+    known = Shown()
+    known.list(listed)
+    known.update(answers)
+    return known
+
+
+def test_what_workers_serve_is_known_though_it_is_not_listed() -> None:
+    known = shown("resnet", a=frozenset({"yolo-1"}), b=frozenset({"unet", "yolo-3"}), gone=frozenset({"vgg"}))
+    assert known.models(SERVICE) == {"yolo-1", "unet"}, "a model is of one pool, and that of a pool that is there"
+    assert not known.update({"a": None, "b": None}), "where nobody answers it stays"
+    assert known.update({"a": frozenset()})
+    assert known.models(SERVICE) == {"unet"}
+    assert known.adopt(SERVICE) == SERVICE
+
+
+def test_what_was_listed_and_is_no_more_was_taken_out() -> None:
+    known = shown("yolo-1", a=frozenset({"yolo-1"}))
+    known.list(())
+    assert known.models(SERVICE) == set()
+    known.list(("yolo-1",))
+    assert known.models(SERVICE) == {"yolo-1"}
+
+
+def test_what_fits_no_pattern_is_of_the_pool_whose_workers_serve_it() -> None:
+    mistyped = Service(pools={"a": Pool(models=["yolo*"]), "b": Pool(models=["resnte*"])})
+    known = shown("yolo-1", "resnet", a=frozenset({"yolo-1"}), b=frozenset({"resnet", "two words"}))
+    adopted = known.adopt(mistyped)
+    assert (adopted.pool_of("resnet"), adopted.pool_of("yolo-1"), adopted.pool_of("two words")) == ("b", "a", None)
+    assert known.models(mistyped) == {"yolo-1", "resnet"}
+    assert mistyped.pool_of("resnet") is None

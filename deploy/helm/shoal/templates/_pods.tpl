@@ -167,8 +167,13 @@ metadata:
   {{- include "shoal.metadata" . | nindent 2 }}
 spec:
   maxUnavailable: {{ .settings.max_unavailable }}
-  # What isn't ready serves nobody, and must not hold up a node.
+  {{- if eq .component "worker" }}
+  # One that isn't ready takes batches for what it has: it counts as away, and still isn't for the taking.
+  unhealthyPodEvictionPolicy: IfHealthyBudget
+  {{- else }}
+  # What isn't ready gets no call, and must not hold up a node.
   unhealthyPodEvictionPolicy: AlwaysAllow
+  {{- end }}
   selector:
     matchLabels:
       {{- include "shoal.selector" . | nindent 6 }}

@@ -11,12 +11,14 @@ class ServedRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServedReply(_message.Message):
-    __slots__ = ("ready", "models")
+    __slots__ = ("ready", "models", "origin")
     READY_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
     ready: bool
     models: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, ready: _Optional[bool] = ..., models: _Optional[_Iterable[str]] = ...) -> None: ...
+    origin: str
+    def __init__(self, ready: _Optional[bool] = ..., models: _Optional[_Iterable[str]] = ..., origin: _Optional[str] = ...) -> None: ...
 
 class BatchChunk(_message.Message):
     __slots__ = ("items", "last", "withdrawn")
