@@ -47,6 +47,7 @@ class ScriptedModel:
     """Of the executed batches."""
     in_use: int = 0
     trouble: str = ""
+    closed: bool = False
 
     def __post_init__(self) -> None:
         self.go.set()
@@ -70,4 +71,5 @@ class ScriptedModel:
         return Inference({**nothing, "logits": rows.astype(np.float32).mean(axis=(1, 2)) / 16}, 0.001)
 
     async def close(self) -> None:
+        self.closed = True
         self.go.set()

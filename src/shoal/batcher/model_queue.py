@@ -200,7 +200,7 @@ class ModelQueue:
         """A stream is over, well or not."""
         self._streams.discard(stream)
         broken, unbegun = (self._take_back(requests) for requests in (end.broken, end.unbegun))
-        if end.broken:
+        if broken and not stream.abandoned:  # what ended from this side says nothing of its worker
             self._leave(stream.worker)
         self._carry_out(self._policy.lost(monotonic(), stream, broken, unbegun))
         if broken or unbegun:
@@ -219,12 +219,16 @@ class ModelQueue:
     def _leave(self, worker: str) -> None:
         """A stream broke there: the worker may be dead, and its other permits worth nothing.
 
-        Streams that hold one and carry nothing are opened anew, so that no suspect, which has one more try, goes there.
+        Streams that hold one are opened anew, so that no suspect, which has one more try, goes there. Those with
+        stragglers wait for them first: these may be at a worker that is well, above all where none says its name.
         """
         for stream in self._streams:
             if stream.state == "permitted" and stream.worker == worker:
                 self._policy.revoked(stream)
-                stream.abandon()
+                if stream.in_flight:
+                    stream.retire()
+                else:
+                    stream.abandon()
 
     def _take_back(self, requests: Sequence[Request]) -> list[Request]:
         """Those of a stream that is over whose callers still wait."""

@@ -70,9 +70,11 @@ class OpenVinoEngine:
         model = OpenVinoModel(config, await loop.run_in_executor(self._loader, self._compile, self._core, config))
         try:
             await model.warm()
-        except Internal as error:
+        except BaseException as error:
             await model.close()
-            raise ConfigurationError(f"{config.path}: can't be executed: {error}") from error
+            if isinstance(error, Internal):
+                raise ConfigurationError(f"{config.path}: can't be executed: {error}") from error
+            raise
         self._models.add(model)
         _log.info(
             "model %s version %d is warm after %.2f s", config.name, config.version, time.perf_counter() - started

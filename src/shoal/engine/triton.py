@@ -113,11 +113,10 @@ class TritonEngine:
         model = TritonModel(self, config, steering)
         try:
             await model.warm()
-        except Internal as error:
+        except BaseException as error:
             await model.close()
-            raise ConfigurationError(f"model {config.name!r}: can't be executed: {error}") from error
-        except Unavailable:
-            await model.close()
+            if isinstance(error, Internal):
+                raise ConfigurationError(f"model {config.name!r}: can't be executed: {error}") from error
             raise
         return model
 
@@ -274,17 +273,17 @@ class TritonModel:
 
     async def infer(self, slot: TritonSlot, size: int, timeout_microseconds: int = 0) -> Inference:
         """See ``LoadedModel``."""
-        if self._closed:
-            raise Unavailable("the model was unloaded; try again")
-        now = monotonic()
-        deadline = now + timeout_microseconds / 1e6 if timeout_microseconds else math.inf
-        slot.running = asyncio.create_task(self._run(slot, size, min(deadline, now + _PATIENCE_SECONDS), deadline))
-        self._running.add(slot.running)
-        slot.running.add_done_callback(self._forget)
-        # The request stays at the server, and reads the slot, whatever we do; so it is never cancelled.
-        await asyncio.wait({slot.running}, timeout=timeout_microseconds / 1e6 if timeout_microseconds else None)
-        if slot.running.done():
-            return slot.running.result()
+        deadline = monotonic() + timeout_microseconds / 1e6 if timeout_microseconds else math.inf
+        if await _over(slot.running, deadline):  # else its late answer could be written over this one's
+            if self._closed:
+                raise Unavailable("the model was unloaded; try again")
+            patience = min(deadline, monotonic() + _PATIENCE_SECONDS)
+            # The request stays at the server, and reads the slot, whatever we do; so it is never cancelled.
+            running = slot.running = asyncio.create_task(self._run(slot, size, patience, deadline))
+            self._running.add(running)
+            running.add_done_callback(self._forget)
+            if await _over(running, deadline):
+                return running.result()
         if slot.away:
             raise Unavailable("the inference server is away, and the deadline passed; try again")
         raise DeadlineExceeded("the deadline passed while the model executed, or before it could")
@@ -427,6 +426,14 @@ class TritonModel:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waited has gone if nobody looks at it
+
+
+async def _over(running: asyncio.Task[Inference] | None, deadline: float) -> bool:
+    """Whether it, if it is anything, has ended by ``deadline``; it goes on in any case."""
+    if running is not None and not running.done():
+        left = None if math.isinf(deadline) else max(0.0, deadline - monotonic())
+        await asyncio.wait({running}, timeout=left)
+    return running is None or running.done()
 
 
 def _number(version: str) -> int:

@@ -37,9 +37,10 @@ def serve(
     Raises:
         ConfigurationError: the port is taken.
     """
-    from shoal.observe.operators import OperatorServer, metrics_of  # noqa: PLC0415 - see serve_soon
+    from shoal.observe.operators import OperatorServer, Work, metrics_of  # noqa: PLC0415 - see serve_soon
 
-    return OperatorServer(listen, {PREFIX: partial(_answer, explain), "/": metrics_of(registry)})
+    asked = Work(lambda request: request.path.removeprefix(PREFIX), partial(_answer, explain))
+    return OperatorServer(listen, {PREFIX: asked, "/": metrics_of(registry)})
 
 
 def serve_soon(listen: Endpoint, registry: CollectorRegistry, explain: Callable[[str], Answer]) -> None:
@@ -58,13 +59,13 @@ def serve_soon(listen: Endpoint, registry: CollectorRegistry, explain: Callable[
     Thread(target=serve, args=(door, registry, explain), name="operators' start", daemon=True).start()
 
 
-def _answer(explain: Callable[[str], Answer], request: web.BaseRequest) -> web.Response:
+def _answer(explain: Callable[[str], Answer], image_uuid: str) -> web.Response:
     from aiohttp import web  # noqa: PLC0415 - as above
 
     from shoal.explain.views import canonical_uuid  # noqa: PLC0415 - only who is asked pays for pydantic
 
     try:
-        answer = explain(canonical_uuid(request.path.removeprefix(PREFIX)))
+        answer = explain(canonical_uuid(image_uuid))
     except InvalidRequest as error:
         text, status = json.dumps({"error": str(error)}), HTTPStatus.BAD_REQUEST
     else:

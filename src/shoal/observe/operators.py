@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from time import perf_counter
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
     from aiohttp.web_protocol import RequestHandler
     from prometheus_client import CollectorRegistry
 
-    Work = Callable[[web.BaseRequest], web.Response]
-    """Answers a question; runs in a thread."""
-
 T = TypeVar("T")
 
 log = Seldom(logging.getLogger(__name__))
@@ -55,7 +54,17 @@ MAX_WAITING = 16
 REST = 3.0
 """Times what an answer took, before the next of its kind; no longer than ``MAX_REST_SECONDS``."""
 MAX_REST_SECONDS = 1.0
-_KEY_HEADERS = ("accept", "accept-encoding")
+_VERSION = re.compile(r"(?<=^application/openmetrics-text; version=)[^;]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What answers one kind of question."""
+
+    read: Callable[[web.BaseRequest], str]
+    """The question: all of a request that the answer depends on, since who asks the same shares one."""
+    answer: Callable[[str], web.Response]
+    """Answers it; runs in a thread."""
 
 
 class OperatorServer:
@@ -160,19 +169,19 @@ class _Lane:
         self._work = work
         self._executor = executor
         self._turn = asyncio.Lock()
-        self._waiting: dict[tuple[str, ...], asyncio.Future[web.Response]] = {}
+        self._waiting: dict[str, asyncio.Future[web.Response]] = {}
         """Nobody has begun to answer these."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, request: web.BaseRequest) -> web.Response:
         """The answer, a copy of one's own of what all those get who ask the same."""
-        key = (request.path_qs, *(request.headers.get(name, "") for name in _KEY_HEADERS))
-        answer = self._waiting.get(key)
+        question = self._work.read(request)
+        answer = self._waiting.get(question)
         if answer is None:
             if len(self._waiting) >= MAX_WAITING:
                 return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "busy with other questions", retry_after="1")
-            answer = self._waiting[key] = asyncio.get_running_loop().create_future()
-            task = asyncio.create_task(self._in_turn(key, request, answer))
+            answer = self._waiting[question] = asyncio.get_running_loop().create_future()
+            task = asyncio.create_task(self._in_turn(question, answer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         found = await asyncio.shield(answer)
@@ -186,14 +195,13 @@ class _Lane:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _in_turn(
-        self, key: tuple[str, ...], request: web.BaseRequest, answer: asyncio.Future[web.Response]
-    ) -> None:
+    async def _in_turn(self, question: str, answer: asyncio.Future[web.Response]) -> None:
+        loop = asyncio.get_running_loop()
         async with self._turn:
-            del self._waiting[key]  # whoever asks from now on wants to know what is so from now on
+            del self._waiting[question]  # whoever asks from now on wants to know what is so from now on
             began = perf_counter()
             try:
-                answer.set_result(await asyncio.get_running_loop().run_in_executor(self._executor, self._work, request))
+                answer.set_result(await loop.run_in_executor(self._executor, self._work.answer, question))
             except Exception as error:
                 log.say(type(error).__name__, "a question of an operator failed", error=error)
                 answer.set_result(refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "failed; the log has the details"))
@@ -220,11 +228,20 @@ def serve_metrics(listen: Endpoint, registry: CollectorRegistry) -> OperatorServ
 
 
 def metrics_of(registry: CollectorRegistry) -> Work:
-    """Answers with the metrics, in the form that the scraper asks for."""
+    """Answers with the metrics, in the form that the scraper asks for, whatever else it says."""
     disable_created_metrics()  # else a second series beside each counter and histogram
-    return partial(_metrics, registry)
+    return Work(_form, partial(_metrics, registry))
 
 
-def _metrics(registry: CollectorRegistry, request: web.BaseRequest) -> web.Response:
-    encode, kind = choose_encoder(request.headers.get("accept", ""))
-    return web.Response(body=encode(registry), headers={"content-type": kind})
+def _form(request: web.BaseRequest) -> str:
+    """The content type: one of few, since all versions of OpenMetrics that may be asked for look alike here."""
+    try:
+        _, form = choose_encoder(request.headers.get("accept", ""))
+    except TypeError:  # a version that is no number
+        _, form = choose_encoder("")
+    return _VERSION.sub("1.0.0", form)
+
+
+def _metrics(registry: CollectorRegistry, form: str) -> web.Response:
+    encode, _ = choose_encoder(form)
+    return web.Response(body=encode(registry), headers={"content-type": form})

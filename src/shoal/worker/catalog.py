@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shoal.batching.service import BatchingService
     from shoal.batching.stream import Handler
     from shoal.engine import Engine, LoadedModel
+    from shoal.engine.probe import Samples
     from shoal.modelstore.config import ModelConfig
     from shoal.spec import ModelOverride, Service
     from shoal.worker.readiness import Found
@@ -189,16 +190,25 @@ class Catalog:
         except ConfigurationError as error:
             raise _Final(str(error)) from error
         loaded, samples, alone_because = await probe.load(self._engine, config)
-        if reason := fitting.misfit(config, samples):
+        try:
+            handler = _put_together(loaded, samples, config, assemble)
+        except BaseException:
             await loaded.close()
-            raise _Final(f"{config.path}: {reason}")
-        await self._batching.put(config.name, assemble(loaded))
+            raise
+        await self._batching.put(config.name, handler)
         if old := self._served.get(config.name):
             await old.loaded.close()
         self._served[config.name] = _Served(offer, loaded, alone_because)
         log.info("model %s version %d is loaded", config.name, config.version)
         if alone_because and config.batching.max_batch_size > 1:
             log.warning("model %s is served with batches of 1: %s", config.name, alone_because)
+
+
+def _put_together(loaded: LoadedModel[Any], samples: Samples, config: ModelConfig, assemble: Assemble) -> Handler:
+    """What serves the model. Raises _Final for one whose ``samples`` its head can't read."""
+    if reason := fitting.misfit(config, samples):
+        raise _Final(f"{config.path}: {reason}")
+    return assemble(loaded)
 
 
 class _Final(ConfigurationError):

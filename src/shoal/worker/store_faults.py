@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from time import monotonic
 from typing import Final
 
-log = logging.getLogger(__name__)
+from shoal.observe.logs import Seldom
 
-_EVERY_SECONDS: Final = 10.0
-"""A kind of fault is logged so often."""
 _MAX_TEXT: Final = 400
 _QUERY: Final = re.compile(r"\?[^\s\"'<>)]*")
 """A presigned address has its signature there."""
@@ -60,21 +57,13 @@ def told(error: BaseException) -> str:
 
 
 class FaultLog:
-    """Says why GETs fail: each kind at once, and then at most every 10 seconds with how many there were."""
+    """Says why GETs fail, each kind seldom and with how many there were."""
 
     def __init__(self) -> None:
-        self._said: dict[str, float] = {}
-        self._untold: dict[str, int] = {}
+        self._log = Seldom(logging.getLogger(__name__))
 
     def add(self, error: BaseException) -> str:
         """One more; its kind."""
-        what, now = kind(error), monotonic()
-        if now - self._said.get(what, -_EVERY_SECONDS) < _EVERY_SECONDS:
-            self._untold[what] = self._untold.get(what, 0) + 1
-            return what
-        more = self._untold.pop(what, 0)
-        self._said[what] = now
-        log.warning(
-            "the object store failed a GET: %s: %s%s", what, told(error), f" ({more} more like it)" if more else ""
-        )
+        what = kind(error)
+        self._log.say(what, "the object store failed a GET: %s: %s", what, told(error))
         return what

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 METHOD = "/shoal.v1.Inference/Classify"
 FOUR = json.dumps({"max_batch_size": 4, "max_queue_delay_microseconds": 100_000})
+ONE = json.dumps({"max_batch_size": 1})
+NAMES = pytest.mark.parametrize("name", [((WORKER, "one"),), ()], ids=["named", "unnamed"])
 
 
 @contextlib.asynccontextmanager
@@ -149,7 +151,7 @@ async def test_what_a_worker_began_before_it_left_is_tried_again_alone() -> None
     assert sorted(batches) == [[b"\0"], [b"\1"], [b"\2", b"\3"]]
 
 
-@pytest.mark.parametrize("name", [((WORKER, "one"),), ()], ids=["named", "unnamed"])
+@NAMES
 async def test_other_permits_of_a_worker_that_died_are_worth_nothing(name: tuple[tuple[str, str], ...]) -> None:
     """Its streams break one after the other: who pays for the first must not be sent on the second."""
     batches: list[list[bytes]] = []
@@ -172,6 +174,92 @@ async def test_other_permits_of_a_worker_that_died_are_worth_nothing(name: tuple
         answers = await asyncio.gather(first, *(submit(batcher, message, timeout=10.0) for message in messages))
     assert died.is_set()
     assert answers == [b"0", *messages]
+
+
+@NAMES
+@pytest.mark.parametrize("expires", [False, True])
+async def test_callers_who_leave_a_retiring_stream_cost_its_neighbours_nothing(
+    name: tuple[tuple[str, str], ...], expires: bool
+) -> None:
+    """Both streams have a straggler; the neighbour's has its next permit already."""
+    go, old, both = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    begun: list[bytes] = []
+
+    async def script(number: int, context: Context) -> None:
+        await context.send_initial_metadata(((SETTINGS, ONE), (TAKES, "withdrawn"), *name))
+        if items := await items_of_one_batch(context):
+            begun.append(items[0].request)
+            await (old if items[0].request == b"leaves" else both).wait()
+            await context.write(batching_pb2.BatchResultChunk(permit=True))
+            await go.wait()
+            await context.write(batching_pb2.BatchResultChunk(results=[echo(items[0])]))
+
+    model = f"left-{len(name)}-{expires}"
+    async with raw_worker(script) as target, dispatcher(target) as batcher:
+        leaves = asyncio.ensure_future(submit(batcher, b"leaves", model=model))
+        stays = asyncio.ensure_future(submit(batcher, b"stays", model=model))
+        (queue,) = await queues(batcher)
+        await until(lambda: len(begun) == 2)
+        carrying = {stream._unanswered[0].message: stream for stream in queue._streams if stream.in_flight}
+        leaving, neighbour = carrying[b"leaves"], carrying[b"stays"]
+        both.set()
+        await until(lambda: neighbour.state == "permitted")
+        leaving._retire_at = 0.0
+        old.set()
+        await until(lambda: leaving.state == "retiring")
+        if expires:
+            queue._expire(leaving._unanswered[0])
+        else:
+            leaves.cancel()
+        await until(lambda: leaving not in queue._streams)
+        (ended,) = await asyncio.gather(leaves, return_exceptions=True)
+        assert isinstance(ended, DeadlineExceeded if expires else asyncio.CancelledError)
+        assert (neighbour.state, neighbour.abandoned) == ("permitted", False)
+        go.set()
+        assert await stays == b"stays"
+    assert sorted(begun) == [b"leaves", b"stays"]
+    assert sample("resent_total", model=model) == 0
+
+
+@NAMES
+async def test_a_stream_that_breaks_leaves_the_stragglers_of_others_where_they_are(
+    name: tuple[tuple[str, str], ...],
+) -> None:
+    """But the next requests, and the suspect, go on new streams."""
+    go, dies, both = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    begun: list[tuple[bytes, int]] = []
+
+    async def script(number: int, context: Context) -> None:
+        await context.send_initial_metadata(((SETTINGS, ONE), *name))
+        while items := await items_of_one_batch(context):
+            begun.append((items[0].request, number))
+            if items[0].request == b"dies" and number < 2:
+                await dies.wait()
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "as if the connection was reset")
+            if items[0].request == b"straggler":
+                await both.wait()
+                await context.write(batching_pb2.BatchResultChunk(permit=True))
+                await go.wait()
+            permit = items[0].request != b"straggler"
+            await context.write(batching_pb2.BatchResultChunk(results=[echo(items[0])], permit=permit))
+
+    model = f"dies-{len(name)}"
+    async with raw_worker(script) as target, dispatcher(target) as batcher:
+        straggler = asyncio.ensure_future(submit(batcher, b"straggler", model=model))
+        suspect = asyncio.ensure_future(submit(batcher, b"dies", model=model))
+        (queue,) = await queues(batcher)
+        await until(lambda: len(begun) == 2)
+        both.set()
+        await until(lambda: any(stream.state == "permitted" and stream.in_flight for stream in queue._streams))
+        dies.set()
+        assert await suspect == b"dies"
+        assert await submit(batcher, b"next", model=model) == b"next"
+        assert not straggler.done()
+        go.set()
+        assert await straggler == b"straggler"
+    assert [request for request, _ in begun].count(b"straggler") == 1
+    assert all(number >= 2 for _, number in begun[2:])
+    assert sample("resent_total", model=model) == 1
 
 
 async def queues(of: Dispatcher) -> list[model_queue.ModelQueue]:

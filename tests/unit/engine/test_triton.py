@@ -184,6 +184,51 @@ async def test_the_remaining_time_goes_along_and_a_slot_comes_back_when_the_serv
     assert 0 < fake.requests[-1].parameters["timeout"].int64_param <= 50_000
 
 
+async def test_a_slot_whose_batch_is_still_at_the_server_sends_no_other_meanwhile(
+    engine: TritonEngine, fake: FakeTriton, store: Path
+) -> None:
+    """The late answer would be written over that of the next: large outputs of a slot have one place."""
+    loaded = await engine.load(add_tiny_classifier(store, classes=8192, batching=BatchingSettings(max_batch_size=4)))
+    slot = await loaded.acquire()
+    before = len(fake.requests)
+    fake.go.clear()
+    try:
+        for colour in (RED, BLUE):
+            slot.input[0] = colour
+            with pytest.raises(DeadlineExceeded):
+                await loaded.infer(slot, 1, timeout_microseconds=100_000)
+        assert len(fake.requests) == before + 1
+        slot.input[0] = GREEN
+        third = asyncio.create_task(loaded.infer(slot, 1))
+        await asyncio.sleep(0)
+        third.cancel()  # its caller left before its turn
+        loaded.release(slot)
+        assert slot not in loaded._slots._free
+    finally:
+        fake.go.set()
+    await until(lambda: slot in loaded._slots._free)
+    assert int((await loaded.infer(await loaded.acquire(), 1)).outputs["logits"].argmax()) == 1
+    assert len(fake.requests) == before + 2
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "error"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "Request timeout expired", DeadlineExceeded),
+        (grpc.StatusCode.INTERNAL, "odd", ConfigurationError),
+    ],
+)
+async def test_a_model_that_fails_to_warm_leaves_nothing_at_the_server(
+    engine: TritonEngine, fake: FakeTriton, store: Path, code: grpc.StatusCode, reason: str, error: type[Exception]
+) -> None:
+    fake.troubles.append((code, reason))
+    with pytest.raises(error):
+        await load(engine, store)
+    assert fake.offered
+    assert not fake.regions
+    assert not fake.models
+
+
 async def test_a_time_out_of_the_server_is_one_of_the_caller(
     engine: TritonEngine, fake: FakeTriton, store: Path
 ) -> None:

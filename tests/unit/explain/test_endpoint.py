@@ -14,7 +14,7 @@ from shoal.explain.inquiry import ask, every_address
 from shoal.explain.views import Answer, Memory
 from shoal.local.ports import FreePorts
 from shoal.observe.metrics import WORKER
-from shoal.observe.operators import OperatorServer, refusal
+from shoal.observe.operators import OperatorServer, Work, refusal
 from shoal.topology import Endpoint
 from support.visits import batcher_visit
 
@@ -115,7 +115,8 @@ async def test_a_name_is_asked_at_all_its_addresses(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_part_that_is_asked_too_much_says_so() -> None:
-    busy = OperatorServer(Endpoint("127.0.0.1", 0), {"/": lambda _: refusal(HTTPStatus.SERVICE_UNAVAILABLE, "busy")})
+    work = Work(lambda _: "", lambda _: refusal(HTTPStatus.SERVICE_UNAVAILABLE, "busy"))
+    busy = OperatorServer(Endpoint("127.0.0.1", 0), {"/": work})
     told = await ask(KNOWN, {"busy": busy.endpoint})
     await asyncio.to_thread(busy.close)
     assert told.silent == {"busy": "busy with other questions; ask again"}

@@ -14,7 +14,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
 from shoal.observe import operators
-from shoal.observe.operators import OperatorServer, metrics_of, serve_metrics
+from shoal.observe.operators import OperatorServer, Work, metrics_of, serve_metrics
 from shoal.topology import Endpoint
 from support.until import until
 
@@ -32,8 +32,8 @@ class Slow:
         self.asked: list[str] = []
         self.at_once = 0
 
-    def __call__(self, request: web.BaseRequest) -> web.Response:
-        self.asked.append(request.path)
+    def __call__(self, question: str) -> web.Response:
+        self.asked.append(question)
         self.at_once += 1
         assert self.at_once == 1
         self.go.wait(10)
@@ -49,9 +49,14 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
     made.go.set()
 
 
+def path(request: web.BaseRequest) -> str:
+    return request.path
+
+
 @contextlib.asynccontextmanager
 async def serving(slow: Slow, **kept: list[OperatorServer]) -> AsyncIterator[Endpoint]:
-    server = OperatorServer(ANY, {"/slow/": slow, "/": lambda _: web.Response(text="fast")})
+    fast = Work(path, lambda _: web.Response(text="fast"))
+    server = OperatorServer(ANY, {"/slow/": Work(path, slow), "/": fast})
     for servers in kept.values():
         servers.append(server)
     try:
@@ -129,13 +134,15 @@ async def test_different_questions_wait_up_to_a_bound_and_the_metrics_wait_for_n
 ) -> None:
     monkeypatch.setattr(operators, "MAX_WAITING", 3)
     async with serving(slow) as endpoint:
-        asks = [asyncio.ensure_future(get(endpoint, f"/slow/{n}")) for n in range(6)]
+        asks = [asyncio.ensure_future(get(endpoint, "/slow/first"))]
+        await until(lambda: slow.asked)
+        asks += [asyncio.ensure_future(get(endpoint, f"/slow/{n}")) for n in range(5)]
         done, _ = await asyncio.wait(asks, return_when=asyncio.FIRST_COMPLETED)
         assert {task.result()[0] for task in done} == {HTTPStatus.SERVICE_UNAVAILABLE}
         assert await get(endpoint, "/metrics") == (200, "fast")
         slow.go.set()
         statuses = [status for status, _ in await asyncio.gather(*asks)]
-    assert sorted(statuses)[:4] == [200] * 4
+    assert sorted(statuses) == [200] * 4 + [503] * 2
 
 
 async def test_only_get(slow: Slow) -> None:
@@ -156,10 +163,10 @@ async def test_what_is_no_http_ends_its_connection_alone(slow: Slow, text: bytes
 
 
 async def test_a_fault_is_logged_and_answered(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(_: web.BaseRequest) -> web.Response:
+    def fail(_: str) -> web.Response:
         raise RuntimeError("secret")
 
-    server = OperatorServer(ANY, {"/": fail})
+    server = OperatorServer(ANY, {"/": Work(path, fail)})
     status, text = await get(server.endpoint, "/")
     await asyncio.to_thread(server.close)
     assert status == HTTPStatus.INTERNAL_SERVER_ERROR
@@ -195,4 +202,50 @@ def test_a_scraper_pays_for_one_rendering_of_what_it_asked_for() -> None:
     Counter("things", "Things.", registry=registry)
     work = metrics_of(registry)
     request = type("Request", (), {"headers": {}})()
-    assert b"things_total 0.0" in work(request).body
+    assert b"things_total 0.0" in work.answer(work.read(request)).body
+
+
+OPENMETRICS = "application/openmetrics-text"
+
+
+async def test_who_asks_for_the_metrics_with_odd_words_shuts_no_scraper_out(
+    slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them ask one of a few questions."""
+    monkeypatch.setattr(operators, "MAX_WAITING", 2)
+    server = OperatorServer(ANY, {"/": Work(metrics_of(CollectorRegistry()).read, slow)})
+    try:
+        first = asyncio.ensure_future(get(server.endpoint, "/metrics"))
+        await until(lambda: slow.asked)
+        odd = [get(server.endpoint, f"/metrics{n}?{n}", Accept=f"odd/{n}") for n in range(6)]
+        odd += [get(server.endpoint, "/metrics", Accept=f"{OPENMETRICS}; version=1.{n}.0") for n in range(6)]
+        odd += [get(server.endpoint, "/metrics", Accept="text/plain; version=x", **{"Accept-Encoding": "br, x"})]
+        asks = [asyncio.ensure_future(each) for each in odd]
+        scraper = asyncio.ensure_future(get(server.endpoint, "/metrics"))
+        done, _ = await asyncio.wait([*asks, scraper], timeout=0.3)
+        assert not done, "nobody is turned away"
+        slow.go.set()
+        assert {status for status, _ in await asyncio.gather(first, scraper, *asks)} == {200}
+    finally:
+        slow.go.set()
+        await asyncio.to_thread(server.close)
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain;version=0.0.4", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain;version=1.0.0;escaping=dots", "text/plain; version=1.0.0; charset=utf-8; escaping=dots"),
+        (OPENMETRICS, f"{OPENMETRICS}; version=1.0.0; charset=utf-8"),
+        (f"{OPENMETRICS};version=9.8;escaping=x", f"{OPENMETRICS}; version=1.0.0; charset=utf-8; escaping=underscores"),
+        (f"{OPENMETRICS};version=x", "text/plain; version=0.0.4; charset=utf-8"),
+    ],
+)
+def test_each_form_is_told_by_its_content_type(accept: str, form: str) -> None:
+    work = metrics_of(CollectorRegistry())
+    request = type("Request", (), {"headers": {"accept": accept}})()
+    assert work.read(request) == form
+    answer = work.answer(form)
+    assert answer.headers["content-type"] == form
+    assert answer.body == (b"# EOF\n" if form.startswith(OPENMETRICS) else b"")

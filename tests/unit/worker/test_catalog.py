@@ -257,6 +257,22 @@ async def test_a_model_whose_answers_dont_fit_its_head_is_not_served(store: Path
     assert "outside [0, 1], so these are no probabilities; head softmax reads logits" in served.failed["one"]
 
 
+@pytest.mark.parametrize("error", [ConfigurationError("odd labels"), MemoryError(), asyncio.CancelledError()])
+async def test_a_model_that_can_not_be_put_together_is_closed(
+    store: Path, engine: ScriptedEngine, error: BaseException
+) -> None:
+    def fail(loaded: Any) -> Any:
+        raise error
+
+    read = parse("pools: {default: {models: [one]}, other: {models: ['*']}}", "s")
+    source = StoreSource(store, read, "default")
+    served = Catalog(source, read, engine=engine, batching=BatchingService(), prepare=lambda _: fail)
+    with suppress(asyncio.CancelledError):
+        await served.refresh()
+    assert not served.names
+    assert engine.models["one"].closed
+
+
 async def test_a_model_that_its_engine_lost_is_told(store: Path, engine: ScriptedEngine) -> None:
     served = catalog(store, engine)
     await served.refresh()

@@ -119,4 +119,5 @@ def test_each_kind_is_logged_once_for_a_while(caplog: pytest.LogCaptureFixture) 
         for _ in range(100):
             assert faults.add(OSError("Connection refused")) == "connection refused"
         faults.add(OSError("timed out"))
+    assert all(record.levelno == logging.WARNING for record in caplog.records)
     assert [record.getMessage().split(": ")[1] for record in caplog.records] == ["connection refused", "time-out"]
