@@ -88,7 +88,8 @@ class PictureBatch:
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
         """Runs the pictures that are ready together, and then the stragglers, as they come.
 
-        A batch whose pictures all hang answers at once that it has nothing: it holds up nobody.
+        A batch whose pictures all hang answers at once that it has nothing: it holds up nobody. No later group is
+        empty: the batcher would take it for the next batch's.
         """
         self._note_close()
         await self._settle()
@@ -108,9 +109,8 @@ class PictureBatch:
             await self._wait_for_stragglers()
             if self._ready:
                 await self._run_stragglers()
-            if self._results:
-                for group in _messages(self._take_results()):
-                    yield group
+            for group in _messages(self._take_results()):
+                yield group
 
     def abandon(self) -> None:
         """Stops what is left and gives the slot back."""
@@ -176,7 +176,13 @@ class PictureBatch:
         return any(picture.is_written or not left[picture.at] for picture in pictures)
 
     def _leave(self) -> bool:
-        """From here on, what isn't ready goes its own way; False, if a thread has just begun to write to the slot."""
+        """From here on, what isn't ready goes its own way.
+
+        False, if a picture waits for the slot, which it came for while nobody looked, or a thread has just begun to
+        write to it.
+        """
+        if any(picture.at is At.SLOT for picture in self._preparing.values()):
+            return False
         for picture in self._preparing.values():
             if not picture.stages.left_behind:
                 picture.stages.left_behind = picture.place.leave() or not picture.is_written
@@ -350,14 +356,15 @@ class PictureBatch:
 
 
 def _messages(results: Sequence[batching_pb2.BatchItemResult]) -> Iterator[Sequence[batching_pb2.BatchItemResult]]:
-    """Results in the groups that go out as a message each; at least one, if only an empty one."""
+    """Results in the groups that go out as a message each; none is empty."""
     first, size = 0, 0
     for number, result in enumerate(results):
         size += len(result.response)
         if number > first and size > MAX_GROUP_BYTES:
             yield results[first:number]
             first, size = number, len(result.response)
-    yield results[first:]
+    if results:
+        yield results[first:]
 
 
 def _compact(slot: Slot, ready: list[Picture]) -> list[Picture]:

@@ -431,8 +431,10 @@ SLOW = encode(Image.new("RGB", (16, 16), "red"), "PNG")
 
 
 async def collected(batch: PictureBatch) -> list[int]:
-    """The indices of all answers, as often as they came."""
-    return [result.index async for group in batch.finish() for result in group]
+    """The indices of all answers, as often as they came; no group but the first may be empty."""
+    groups = [list(group) async for group in batch.finish()]
+    assert all(groups[1:])
+    return [result.index for group in groups for result in group]
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
@@ -468,6 +470,59 @@ async def test_each_item_has_one_answer_whatever_hangs_and_in_whatever_order_it_
         step()
         await asyncio.wait([answers], timeout=0.03)
     assert sorted(await answers) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("here", range(4))
+@pytest.mark.parametrize("slot_is_there", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_each_item_has_one_answer_whatever_comes_before_a_batch_that_all_hung_goes_on(
+    model: PictureModel,
+    batch: PictureBatch,
+    engine: ScriptedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    here: int,
+    slot_is_there: bool,
+    fails: bool,
+) -> None:
+    """``here`` pictures come between the first group, which is empty, and when the next is asked for."""
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    asked, free, acquire = asyncio.Event(), asyncio.Event(), engine.acquire
+
+    async def acquire_when_free() -> Any:
+        asked.set()
+        await free.wait()
+        if fails:
+            raise Unavailable("gone")
+        return await acquire()
+
+    engine.acquire = acquire_when_free  # type: ignore[method-assign]
+    hang = [asyncio.Event() for _ in range(3)]
+    for index, each in enumerate(hang):
+        batch.add(item(index, model.fetcher.put(each)))
+    groups = batch.finish()
+    assert await anext(groups) == []
+    for each in hang[:here]:
+        each.set()
+    if here:
+        await asked.wait()
+    if slot_is_there:
+        free.set()
+    answers = asyncio.create_task(groups_from(groups))
+    await asyncio.wait([answers], timeout=0.03)
+    free.set()
+    for each in hang[here:]:
+        each.set()
+    answered = await answers
+    assert all(answered)
+    assert sorted(result.index for group in answered for result in group) == [0, 1, 2]
+    assert {result.code for group in answered for result in group} == {Code.UNAVAILABLE if fails else Code.OK}
+    assert engine.in_use == 0
+
+
+async def groups_from(
+    groups: AsyncIterator[Sequence[batching_pb2.BatchItemResult]],
+) -> list[Sequence[batching_pb2.BatchItemResult]]:
+    return [group async for group in groups]
 
 
 async def collected_from(groups: AsyncIterator[Sequence[batching_pb2.BatchItemResult]]) -> list[int]:
