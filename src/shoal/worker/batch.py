@@ -99,9 +99,7 @@ class PictureBatch:
                 await self._settle()
         while not self._leave():
             await self._settle()
-        if pictures := self._take_ready():
-            slot = await self._own_slot()
-            await self._execute(slot, _compact(slot, pictures))
+        await self._run_ready()
         self._give_back()  # what is left behind takes another one, once it is here
         for group in _messages(self._take_results()):
             yield group
@@ -193,11 +191,23 @@ class PictureBatch:
             await asyncio.wait(self._preparing, return_when=asyncio.FIRST_COMPLETED)
         self._forget_done()
 
+    async def _run_ready(self) -> None:
+        """Runs what is ready in the batch's own slot."""
+        if not (pictures := self._take_ready()):
+            return
+        try:
+            slot = await self._own_slot()
+        except Exception as error:
+            for picture in pictures:
+                self._drop(picture, error)
+            return
+        await self._execute(slot, _compact(slot, pictures))
+
     async def _run_stragglers(self) -> None:
         """Runs those that are ready, or will be once there is a slot."""
         try:
             slot = await self._model.loaded.acquire()
-        except ShoalError as error:
+        except Exception as error:
             for picture in self._take_ready():
                 self._drop(picture, error)
             return
@@ -270,11 +280,10 @@ class PictureBatch:
                     await self._execute(slot, [picture])
                 return
             results = [self._dropped(picture, error) for picture in pictures]
-        except ShoalError as error:
+        except Exception as error:
             results = [self._dropped(picture, error) for picture in pictures]
-        self._results.extend(
-            results
-        )  # what is there by now: a wait in this very line would extend what went out before
+        # What is there by now: a wait in this very line would extend what went out before.
+        self._results.extend(results)
 
     async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
         asked = monotonic()

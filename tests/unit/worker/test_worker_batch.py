@@ -691,6 +691,53 @@ async def test_a_model_that_is_unloaded_answers_its_stragglers(
     assert late.code == Code.UNAVAILABLE
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device"), Unavailable("unloaded")])
+async def test_a_slot_that_cannot_be_made_fails_each_picture_that_needs_it_and_no_other(
+    model: PictureModel,
+    batch: PictureBatch,
+    engine: ScriptedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    """Be it for the first of the batch, for those that are decoded apart, or for stragglers."""
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    code = Code.UNAVAILABLE if isinstance(error, Unavailable) else Code.INTERNAL
+    acquire = engine.acquire
+
+    async def refuse() -> Any:
+        raise error
+
+    engine.acquire = refuse  # type: ignore[method-assign]
+    hangs, hangs_longer = asyncio.Event(), asyncio.Event()
+    for index, picture in enumerate((SLOW, SLOW, RED, hangs, hangs_longer)):
+        batch.add(item(index, model.fetcher.put(picture)))
+    await asyncio.wait([task for task, picture in batch._preparing.items() if picture.item.index < 3])
+    groups = batch.finish()
+    answered = {result.index: result.code for result in await anext(groups)}
+    assert answered == dict.fromkeys(range(3), code)
+    hangs.set()
+    assert [(result.index, result.code) for result in await anext(groups)] == [(3, code)]
+    engine.acquire = acquire  # type: ignore[method-assign]
+    hangs_longer.set()
+    (last,) = await anext(groups)
+    assert (last.index, label(last)) == (4, "red")
+    assert engine.in_use == 0
+
+
+async def test_a_fault_of_the_engines_fails_its_batch_alone(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel
+) -> None:
+    async def fail(*_: object) -> Any:
+        raise MemoryError
+
+    engine.infer = fail  # type: ignore[method-assign]
+    for index in range(2):
+        batch.add(item(index, model.fetcher.put(RED)))
+    answered = {index: result.code for index, result in (await results(batch)).items()}
+    assert answered == dict.fromkeys(range(2), Code.INTERNAL)
+    assert engine.in_use == 0
+
+
 async def test_the_tasks_of_an_abandoned_batch_are_owned_until_they_end(model: PictureModel) -> None:
     batch = PictureBatch(model)
     batch.add(item(0, model.fetcher.put(asyncio.Event())))
