@@ -150,11 +150,11 @@ class DecoderPool:
     def _serve(self) -> None:
         """Gives free places to those whose turn it is."""
         while self._free and self._starter is not None and (turn := self._jobs.take()) is not None:
-            self._free -= 1
             if turn.item.begun.cancelled():
-                self._finish(turn, 0.0)
-            else:
-                turn.item.begun.set_result(turn)
+                self._jobs.ended(turn, 0.0)
+                continue
+            self._free -= 1
+            turn.item.begun.set_result(turn)
 
     async def _decode(self, turn: Turn[_Job], decoder: Decoder, data: Buffer) -> NDArray[Any]:
         dtype = np.dtype(decoder.input.dtype)
@@ -238,9 +238,9 @@ class DecoderPool:
         """A child is gone."""
         self._again_seconds = _AGAIN_SECONDS
         run, self.latest = self._running.pop(report.job), report
-        self._finish(run.turn, report.cpu_seconds)
         if not run.report.done():
             run.report.set_result(report)
+        self._finish(run.turn, report.cpu_seconds)
 
     def _finish(self, turn: Turn[_Job], seconds: float) -> None:
         self._jobs.ended(turn, seconds)

@@ -158,6 +158,21 @@ async def test_one_that_was_not_begun_never_is(harmful: HarmfulDecoder) -> None:
         await pool.close()
 
 
+async def test_any_number_that_leave_at_once_end_nothing() -> None:
+    pool = DecoderPool(1, LIMITS)  # not started: nothing is begun
+    decoder = Decoder(config(), max_pixels=10**8, max_scans=64)
+    waiting = [asyncio.create_task(pool.decode("me", decoder, PNG)) for _ in range(decoder_pool._MAX_WAITING)]
+    await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    pool.start()  # before any of them has noticed
+    try:
+        await pool.decode("me", decoder, PNG)
+    finally:
+        await pool.close()
+    assert all(task.cancelled() for task in waiting)
+
+
 async def test_many_slow_pictures_of_one_owner_delay_another_by_one_at_most(harmful: HarmfulDecoder) -> None:
     pool = DecoderPool(1, replace(LIMITS, cpu_seconds=0.1))
     pool.start()
