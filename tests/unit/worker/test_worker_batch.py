@@ -749,6 +749,18 @@ async def test_the_tasks_of_an_abandoned_batch_are_owned_until_they_end(model: P
     assert not model._tasks
 
 
+async def test_the_repr_of_a_picture_holds_no_secret(model: PictureModel) -> None:
+    key = Key(id="k", key=SECRET, owner="me")
+    sent = item(0, model.fetcher.put(RED))
+    sent.identity = Identity.of(key).write()
+    picture = model.admit(sent, 0.0)
+    assert picture.request.api_key == SECRET
+    assert picture.key in repr(picture)
+    assert SECRET not in repr(picture)
+    assert Identity.of(key).digest not in repr(picture)
+    assert sent.identity not in repr(picture)
+
+
 async def test_keys_of_one_owner_have_one_share_and_their_own_ids(
     model: PictureModel, batch: PictureBatch, pool: FakePool
 ) -> None:
