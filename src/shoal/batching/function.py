@@ -8,7 +8,7 @@ item, so that only the culprit fails.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -102,7 +102,7 @@ class Function(Generic[Request, Reply]):
 @dataclass(frozen=True, slots=True)
 class _Entry:
     index: int
-    request: Any
+    request: Any = field(repr=False)  # it may hold a key
     call: Call
 
 

@@ -88,7 +88,8 @@ class PictureBatch:
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
         """Runs the pictures that are ready together, and then the stragglers, as they come.
 
-        A batch whose pictures all hang answers at once that it has nothing: it holds up nobody.
+        A batch whose pictures all hang answers at once that it has nothing: it holds up nobody. No later group is
+        empty: the batcher would take it for the next batch's.
         """
         self._note_close()
         await self._settle()
@@ -98,9 +99,7 @@ class PictureBatch:
                 await self._settle()
         while not self._leave():
             await self._settle()
-        if pictures := self._take_ready():
-            slot = await self._own_slot()
-            await self._execute(slot, _compact(slot, pictures))
+        await self._run_ready()
         self._give_back()  # what is left behind takes another one, once it is here
         for group in _messages(self._take_results()):
             yield group
@@ -108,9 +107,8 @@ class PictureBatch:
             await self._wait_for_stragglers()
             if self._ready:
                 await self._run_stragglers()
-            if self._results:
-                for group in _messages(self._take_results()):
-                    yield group
+            for group in _messages(self._take_results()):
+                yield group
 
     def abandon(self) -> None:
         """Stops what is left and gives the slot back."""
@@ -176,7 +174,13 @@ class PictureBatch:
         return any(picture.is_written or not left[picture.at] for picture in pictures)
 
     def _leave(self) -> bool:
-        """From here on, what isn't ready goes its own way; False, if a thread has just begun to write to the slot."""
+        """From here on, what isn't ready goes its own way.
+
+        False, if a picture waits for the slot, which it came for while nobody looked, or a thread has just begun to
+        write to it.
+        """
+        if any(picture.at is At.SLOT for picture in self._preparing.values()):
+            return False
         for picture in self._preparing.values():
             if not picture.stages.left_behind:
                 picture.stages.left_behind = picture.place.leave() or not picture.is_written
@@ -187,11 +191,23 @@ class PictureBatch:
             await asyncio.wait(self._preparing, return_when=asyncio.FIRST_COMPLETED)
         self._forget_done()
 
+    async def _run_ready(self) -> None:
+        """Runs what is ready in the batch's own slot."""
+        if not (pictures := self._take_ready()):
+            return
+        try:
+            slot = await self._own_slot()
+        except Exception as error:
+            for picture in pictures:
+                self._drop(picture, error)
+            return
+        await self._execute(slot, _compact(slot, pictures))
+
     async def _run_stragglers(self) -> None:
         """Runs those that are ready, or will be once there is a slot."""
         try:
             slot = await self._model.loaded.acquire()
-        except ShoalError as error:
+        except Exception as error:
             for picture in self._take_ready():
                 self._drop(picture, error)
             return
@@ -264,11 +280,10 @@ class PictureBatch:
                     await self._execute(slot, [picture])
                 return
             results = [self._dropped(picture, error) for picture in pictures]
-        except ShoalError as error:
+        except Exception as error:
             results = [self._dropped(picture, error) for picture in pictures]
-        self._results.extend(
-            results
-        )  # what is there by now: a wait in this very line would extend what went out before
+        # What is there by now: a wait in this very line would extend what went out before.
+        self._results.extend(results)
 
     async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
         asked = monotonic()
@@ -350,14 +365,15 @@ class PictureBatch:
 
 
 def _messages(results: Sequence[batching_pb2.BatchItemResult]) -> Iterator[Sequence[batching_pb2.BatchItemResult]]:
-    """Results in the groups that go out as a message each; at least one, if only an empty one."""
+    """Results in the groups that go out as a message each; none is empty."""
     first, size = 0, 0
     for number, result in enumerate(results):
         size += len(result.response)
         if number > first and size > MAX_GROUP_BYTES:
             yield results[first:number]
             first, size = number, len(result.response)
-    yield results[first:]
+    if results:
+        yield results[first:]
 
 
 def _compact(slot: Slot, ready: list[Picture]) -> list[Picture]:

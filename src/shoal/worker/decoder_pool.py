@@ -18,14 +18,13 @@ import numpy as np
 
 from shoal.errors import Internal, InvalidRequest, Overloaded, Unavailable
 from shoal.observe import metrics
+from shoal.observe.logs import Seldom
 from shoal.shares import Shares
 from shoal.worker import decoder_process
 from shoal.worker.decoder_process import Request
 from shoal.worker.decoder_starter import StarterProcess, lay_out, memory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
@@ -40,6 +39,8 @@ _MAX_WAITING: Final = 1000
 _AGAIN_SECONDS: Final = 1.0
 """Between two starts of the process that starts decoders; twice as long after each that has decoded nothing."""
 _MOST_AGAIN_SECONDS: Final = 30.0
+_KILL_AGAIN_SECONDS: Final = 0.5
+"""After one that couldn't be sent."""
 _ENDS: Final = ("decoded", "refused", "memory", "cpu", "crashed", "killed", "left")
 
 
@@ -88,6 +89,7 @@ class DecoderPool:
         self._again_seconds = _AGAIN_SECONDS
         self._next_start = -math.inf
         self._closed = False
+        self._seldom = Seldom(log)
         self.latest: Report | None = None
         """Of the child that ended last."""
 
@@ -105,12 +107,17 @@ class DecoderPool:
             self._serve()
 
     async def close(self) -> None:
-        """Ends all decoders; what they had fails with Unavailable."""
+        """Ends all decoders; what they had and what waits for them fails with Unavailable."""
         self._closed = True
         starter, self._starter = self._starter, None
+        self._abort()
+        while (turn := self._jobs.take()) is not None:
+            self._jobs.ended(turn, 0.0)
+            if not turn.item.begun.cancelled():
+                turn.item.begun.set_exception(_stopping())
+                turn.item.begun.exception()  # a waiter that is cancelled meanwhile never looks at it
         if starter is not None:
             await starter.close()
-            self._abort()
 
     async def decode(self, owner: str, decoder: Decoder, data: Buffer) -> tuple[NDArray[Any], float]:
         """Decodes a picture; one that was not begun when its caller leaves never is, and one that was is killed.
@@ -121,7 +128,7 @@ class DecoderPool:
         Raises:
             InvalidRequest: as ``Decoder.decode``; or it crashed the decoder, or took more than the limits allow.
             Overloaded: too many pictures of this owner wait.
-            Unavailable: the pool is closed, or had no CPU time for it.
+            Unavailable: the pool is closed, had no CPU time for it, or couldn't start a process.
         """
         for _ in range(2):
             turn = await self._take_turn(owner)
@@ -134,7 +141,7 @@ class DecoderPool:
 
     async def _take_turn(self, owner: str) -> Turn[_Job]:
         if self._closed:
-            raise Unavailable("the worker is stopping")
+            raise _stopping()
         if self._jobs.waiting(owner) >= _MAX_WAITING:
             raise Overloaded("too many of your pictures wait for a decoder; try again later")
         job = _Job(asyncio.get_running_loop().create_future())
@@ -143,18 +150,19 @@ class DecoderPool:
         try:
             return await job.begun
         except asyncio.CancelledError:
-            if not self._jobs.discard(owner, job) and not job.begun.cancelled():
-                self._finish(job.begun.result(), 0.0)
+            begun = job.begun
+            if not self._jobs.discard(owner, job) and not begun.cancelled() and begun.exception() is None:
+                self._finish(begun.result(), 0.0)
             raise
 
     def _serve(self) -> None:
         """Gives free places to those whose turn it is."""
         while self._free and self._starter is not None and (turn := self._jobs.take()) is not None:
-            self._free -= 1
             if turn.item.begun.cancelled():
-                self._finish(turn, 0.0)
-            else:
-                turn.item.begun.set_result(turn)
+                self._jobs.ended(turn, 0.0)
+                continue
+            self._free -= 1
+            turn.item.begun.set_result(turn)
 
     async def _decode(self, turn: Turn[_Job], decoder: Decoder, data: Buffer) -> NDArray[Any]:
         dtype = np.dtype(decoder.input.dtype)
@@ -176,8 +184,8 @@ class DecoderPool:
     async def _run(self, turn: Turn[_Job], decoder: Decoder, data: Buffer, output: int, out_bytes: int) -> Report:
         """The end of the child that has decoded ``data`` into ``output``. Raises _Gone, or Unavailable."""
         loop = asyncio.get_running_loop()
-        code = self._pickled.get(decoder) or self._pickled.setdefault(decoder, pickle.dumps(decoder))
         try:
+            code = self._pickled.get(decoder) or self._pickled.setdefault(decoder, pickle.dumps(decoder))
             given = await lay_out(code, data)
         except BaseException:
             self._finish(turn, 0.0)
@@ -187,26 +195,32 @@ class DecoderPool:
             self._finish(turn, 0.0)
             raise _Gone
         number, run = next(self._numbers), _Run(turn, loop.create_future())
-        self._running[number] = run
         request = Request(
             decoder_process.DECODE, number, self._limits.cpu_seconds, self._limits.memory_bytes, len(code), out_bytes
         )
-        self._send(request, (given, output))
+        sent = self._starter.send(request, (given, output))
         os.close(given)
-        kill = Request(decoder_process.KILL, number)
-        overdue = loop.call_later(self._limits.wall_seconds, self._send, kill)
+        if not sent:
+            self._finish(turn, 0.0)
+            self._seldom.say("send", "a picture couldn't be handed to a decoder: the socket to them is full")
+            raise Unavailable("the picture couldn't be handed to a decoder; try again")
+        self._running[number] = run
+        overdue = loop.call_later(self._limits.wall_seconds, self._kill, number)
         try:
             return await asyncio.shield(run.report)
         except asyncio.CancelledError:
-            self._send(kill)
+            self._kill(number)
             _count("left")
             raise
         finally:
             overdue.cancel()
 
-    def _send(self, request: Request, descriptors: Sequence[int] = ()) -> None:
-        if self._starter is not None:
-            self._starter.send(request, descriptors)
+    def _kill(self, number: int) -> None:
+        """Until it is sent: one that isn't killed may keep its place for ever."""
+        if self._starter is None or number not in self._running:
+            return
+        if not self._starter.send(Request(decoder_process.KILL, number), ()):
+            asyncio.get_running_loop().call_later(_KILL_AGAIN_SECONDS, self._kill, number)
 
     def _judge(self, report: Report) -> None:
         """Raises what became of a picture, unless it is there."""
@@ -221,6 +235,9 @@ class DecoderPool:
             raise InvalidRequest(
                 f"decoding the picture takes more than {limits.memory_bytes:,} bytes of memory, which is the limit"
             )
+        if report.said == decoder_process.NOT_STARTED:
+            self._seldom.say(report.text, "a decoder couldn't be started: %s", report.text)
+            raise Unavailable(f"no decoder could be started for the picture: {report.text}; try again")
         if code in {-signal.SIGPROF, -signal.SIGXCPU}:
             _count("cpu")
             raise InvalidRequest(
@@ -238,9 +255,9 @@ class DecoderPool:
         """A child is gone."""
         self._again_seconds = _AGAIN_SECONDS
         run, self.latest = self._running.pop(report.job), report
-        self._finish(run.turn, report.cpu_seconds)
         if not run.report.done():
             run.report.set_result(report)
+        self._finish(run.turn, report.cpu_seconds)
 
     def _finish(self, turn: Turn[_Job], seconds: float) -> None:
         self._jobs.ended(turn, seconds)
@@ -266,6 +283,10 @@ class DecoderPool:
                 run.report.exception()  # a waiter that was cancelled never looks at it
             self._finish(run.turn, 0.0)
         self._running.clear()
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the worker is stopping")
 
 
 def _count(end: str) -> None:

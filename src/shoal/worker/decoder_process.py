@@ -10,6 +10,7 @@ PARENT_PID``. SOCKET is the descriptor of a Unix socket of whole messages (SOCK_
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import io
 import math
@@ -22,7 +23,7 @@ import signal
 import socket
 import struct
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
@@ -46,6 +47,7 @@ DONE: Final = b"d"
 REFUSED: Final = b"r"
 NO_MEMORY: Final = b"m"
 FAILED: Final = b"f"
+NOT_STARTED: Final = b"n"
 MAX_REPORT_BYTES: Final = 2048
 
 _MAX_TEXT_BYTES: Final = 1024
@@ -56,6 +58,8 @@ _NO_MEMORY_TEXT: Final = "insufficient memory"
 """libjpeg's."""
 _INPUT, _OUTPUT, _ANSWER = 3, 4, 5
 """A child's descriptors; beside /dev/null it has no others."""
+_DESCRIPTORS: Final = 2
+"""That come with a picture."""
 _NICE: Final = 3
 """Pictures that are decoded here are slow or rare; those that aren't come first."""
 
@@ -93,7 +97,8 @@ class Report(NamedTuple):
     memory_bytes: int
     """The most that was resident, codecs included."""
     said: bytes = b""
-    """``DONE``, ``REFUSED``, ``NO_MEMORY`` or ``FAILED``; nothing, if it died of something else."""
+    """``DONE``, ``REFUSED``, ``NO_MEMORY`` or ``FAILED``; nothing, if it died of something else. ``NOT_STARTED``: there
+    was no child, and ``text`` is why."""
     text: str = ""
 
     def pack(self) -> bytes:
@@ -139,7 +144,7 @@ class Starter:
                     return
 
     def _obey(self) -> bool:
-        message, descriptors, _, _ = socket.recv_fds(self._pool, 1024, 2)
+        message, descriptors, _, _ = socket.recv_fds(self._pool, 1024, _DESCRIPTORS)
         if not message:
             return False
         request = Request.unpack(message)
@@ -152,14 +157,32 @@ class Starter:
         return True
 
     def _start(self, request: Request, descriptors: list[int]) -> None:
-        answer, say = os.pipe()
-        pid = os.fork()
-        if not pid:
-            _be_child(request, [*descriptors, say], self._libc)
-        for descriptor in (*descriptors, say):
-            os.close(descriptor)
+        """What can't be started harms no other: processes, descriptors and memory may be short for a while."""
+        try:
+            answer, pid = self._fork(request, descriptors)
+        except OSError as error:
+            self._pool.send(Report(request.job, 0, 0.0, 0, NOT_STARTED, str(error.strerror)).pack())
+            return
         self._children[answer] = _Child(request.job, pid)
         self._selector.register(answer, selectors.EVENT_READ)
+
+    def _fork(self, request: Request, descriptors: list[int]) -> tuple[int, int]:
+        """Where the child's answer comes, and its id. Closes ``descriptors`` here. Raises OSError."""
+        with ExitStack() as childs:
+            for descriptor in descriptors:
+                childs.callback(os.close, descriptor)
+            if len(descriptors) != _DESCRIPTORS:  # the system leaves out those that there is no room for
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            answer, say = os.pipe()
+            childs.callback(os.close, say)
+            try:
+                pid = os.fork()
+            except OSError:
+                os.close(answer)
+                raise
+            if not pid:
+                _be_child(request, [*descriptors, say], self._libc)
+        return answer, pid
 
     def _bury(self, answer: int) -> None:
         """A child has answered, or died."""

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from shoal.errors import Unavailable
@@ -51,10 +50,18 @@ class StarterProcess:
                 raise
         self._loop.add_reader(self._socket, self._read)
 
-    def send(self, request: Request, descriptors: Sequence[int]) -> None:
-        """Asks for something; if it can't be, ``lost`` is called soon."""
-        with suppress(OSError):
+    def send(self, request: Request, descriptors: Sequence[int]) -> bool:
+        """Asks for something; False, if that can't be now, so that nothing will be told of it.
+
+        What is sent to a process that died counts as sent: ``lost`` is called soon.
+        """
+        try:
             socket.send_fds(self._socket, [request.pack()], descriptors)
+        except ConnectionError:
+            return True
+        except OSError:  # its socket is full, or more descriptors are on their way than one user may send
+            return False
+        return True
 
     async def close(self) -> None:
         """Ends it and all its children."""

@@ -59,14 +59,17 @@ class Place:
 
 @dataclass(eq=False, slots=True)
 class Picture:
-    """Times are seconds of ``time.monotonic``: uvloop's own clock has steps of a millisecond."""
+    """Times are seconds of ``time.monotonic``: uvloop's own clock has steps of a millisecond.
 
-    item: batching_pb2.BatchItem
+    Its ``repr`` goes without what holds a key or an identity.
+    """
+
+    item: batching_pb2.BatchItem = field(repr=False)
     owner: str
     """Whose share of the worker it takes: one of all keys of an owner."""
     arrived: float
     deadline: float
-    request: inference_pb2.ImageRequest
+    request: inference_pb2.ImageRequest = field(repr=False)
     key: str
     """The object's key."""
     stages: Stages
@@ -74,7 +77,7 @@ class Picture:
     """Its row of the slot."""
     at: At = At.FETCH
     place: Place = field(default_factory=Place)
-    pixels: NDArray[Any] | None = None
+    pixels: NDArray[Any] | None = field(default=None, repr=False)
     """A row of its own, where its batch went without it."""
     withdrawn: bool = False
     """Its caller has left; it has its answer."""

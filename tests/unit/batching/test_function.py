@@ -204,6 +204,15 @@ async def test_the_function_does_not_see_requests_whose_callers_have_left() -> N
     assert {index: Code(result.code) for index, result in found.items()} == {0: Code.OK, 1: Code.CANCELLED, 2: Code.OK}
 
 
+async def test_the_repr_of_what_waits_holds_no_message() -> None:
+    handler = Function(METHOD, bytes, bytes, Doubler(), EIGHT, BatchMeter("test"))
+    batch = handler.begin(METHOD)
+    batch.add(batching_pb2.BatchItem(index=3, request=b"secret", owner="o"))
+    assert "index=3" in repr(batch._entries)
+    assert "secret" not in repr(batch._entries)
+    handler.instances.close()
+
+
 async def test_a_batch_whose_callers_have_all_left_is_not_run() -> None:
     function = Doubler()
     batch = served(function).begin(METHOD)

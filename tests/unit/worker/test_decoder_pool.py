@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import resource
+import select
 import signal
 import struct
 from dataclasses import replace
@@ -158,6 +160,21 @@ async def test_one_that_was_not_begun_never_is(harmful: HarmfulDecoder) -> None:
         await pool.close()
 
 
+async def test_any_number_that_leave_at_once_end_nothing() -> None:
+    pool = DecoderPool(1, LIMITS)  # not started: nothing is begun
+    decoder = Decoder(config(), max_pixels=10**8, max_scans=64)
+    waiting = [asyncio.create_task(pool.decode("me", decoder, PNG)) for _ in range(decoder_pool._MAX_WAITING)]
+    await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    pool.start()  # before any of them has noticed
+    try:
+        await pool.decode("me", decoder, PNG)
+    finally:
+        await pool.close()
+    assert all(task.cancelled() for task in waiting)
+
+
 async def test_many_slow_pictures_of_one_owner_delay_another_by_one_at_most(harmful: HarmfulDecoder) -> None:
     pool = DecoderPool(1, replace(LIMITS, cpu_seconds=0.1))
     pool.start()
@@ -204,6 +221,126 @@ async def test_a_closed_pool_turns_away(harmful: HarmfulDecoder) -> None:
     with pytest.raises(Unavailable):
         await pool.decode("me", harmful, PNG)
     assert process.returncode is not None
+
+
+async def test_a_closed_pool_turns_away_who_waits_for_it_to_start() -> None:
+    pool = DecoderPool(1, LIMITS)  # not started, or not again yet
+    decoder = Decoder(config(), max_pixels=10**8, max_scans=64)
+    leaves, *stay = [asyncio.create_task(pool.decode("me", decoder, PNG)) for _ in range(3)]
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(pool.close())
+    await asyncio.sleep(0)
+    leaves.cancel()  # and one whose caller leaves just then
+    await closing
+    for each in stay:
+        with pytest.raises(Unavailable, match="stopping"):
+            await each
+    await asyncio.wait([leaves])
+    assert leaves.cancelled()
+    assert pool._free == 1
+
+
+async def test_a_closed_pool_turns_away_who_waits_for_a_place(pool: DecoderPool, harmful: HarmfulDecoder) -> None:
+    tasks = [asyncio.create_task(pool.decode("me", harmful, b"spin")) for _ in range(5)]
+    await asyncio.sleep(0)
+    await pool.close()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(each) for each in answers] == [Unavailable] * 5
+
+
+@pytest.mark.parametrize("spare", [0, 1, 2, 3])
+async def test_a_decoder_that_cannot_be_started_harms_no_other(
+    harmful: HarmfulDecoder, caplog: pytest.LogCaptureFixture, spare: int
+) -> None:
+    """``spare`` descriptors are left to who starts it: the picture has two, and its answer takes two more."""
+    pool = DecoderPool(3, LIMITS)
+    pool.start()
+    decoder = Decoder(config(), max_pixels=10**8, max_scans=64)
+    try:
+        process = started_by(pool)
+        other = asyncio.create_task(pool.decode("you", harmful, b"stop"))
+        await asyncio.sleep(0)
+        await pool.decode("me", decoder, PNG)  # so the other one is begun
+        limits = leave_descriptors(process, spare)
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="no decoder could be started for the picture: Too many open files"):
+                await pool.decode("me", decoder, PNG)
+        assert caplog.text.count("a decoder couldn't be started") == 1
+        resource.prlimit(process, resource.RLIMIT_NOFILE, limits)
+        assert not other.done()
+        held = descriptors(process)
+        await pool.decode("me", decoder, PNG)
+        assert descriptors(process) == held
+        assert (started_by(pool), pool._free) == (process, 2)
+        assert not other.done()
+        other.cancel()
+        await asyncio.wait([other])
+    finally:
+        await pool.close()
+
+
+def started_by(pool: DecoderPool) -> int:
+    assert pool._starter is not None
+    return pool._starter._process.pid
+
+
+def descriptors(process: int) -> set[int]:
+    return {int(each.name) for each in Path(f"/proc/{process}/fd").iterdir()}
+
+
+def leave_descriptors(process: int, spare: int) -> tuple[int, int]:
+    """Limits a process to those that it has and ``spare`` more; what limited it before."""
+    held = descriptors(process)
+    free = [number for number in range(len(held) + spare + 1) if number not in held]
+    limits = resource.prlimit(process, resource.RLIMIT_NOFILE)
+    resource.prlimit(process, resource.RLIMIT_NOFILE, (free[spare], limits[1]))
+    return limits
+
+
+def fill_socket(pool: DecoderPool) -> None:
+    """Stops who starts decoders, and writes until no more can be."""
+    assert pool._starter is not None
+    os.kill(started_by(pool), signal.SIGSTOP)
+    os.waitpid(started_by(pool), os.WUNTRACED)
+    nobody = decoder_process.Request(decoder_process.KILL, 10**6)
+    while pool._starter.send(nobody, ()):
+        pass
+
+
+async def test_a_picture_that_cannot_be_sent_keeps_no_place(caplog: pytest.LogCaptureFixture) -> None:
+    pool = DecoderPool(1, LIMITS)
+    pool.start()
+    assert pool._starter is not None
+    decoder = Decoder(config(), max_pixels=10**8, max_scans=64)
+    try:
+        fill_socket(pool)
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="couldn't be handed to a decoder"):
+                await pool.decode("me", decoder, PNG)
+        assert caplog.text.count("couldn't be handed") == 1
+        os.kill(started_by(pool), signal.SIGCONT)
+        await asyncio.to_thread(select.select, (), (pool._starter._socket,), ())
+        await pool.decode("me", decoder, PNG)
+    finally:
+        await pool.close()
+
+
+async def test_a_picture_that_cannot_be_ended_yet_is_ended_later(
+    harmful: HarmfulDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_pool, "_KILL_AGAIN_SECONDS", 0.001)
+    pool = DecoderPool(1, LIMITS)
+    pool.start()
+    try:
+        stuck = asyncio.create_task(pool.decode("me", harmful, b"stop"))
+        await asyncio.sleep(0)
+        fill_socket(pool)
+        stuck.cancel()
+        await asyncio.wait([stuck])
+        os.kill(started_by(pool), signal.SIGCONT)
+        await pool.decode("me", Decoder(config(), max_pixels=10**8, max_scans=64), PNG)
+    finally:
+        await pool.close()
 
 
 def with_sizes(data: bytes, width: int, height: int) -> bytes:

@@ -431,8 +431,10 @@ SLOW = encode(Image.new("RGB", (16, 16), "red"), "PNG")
 
 
 async def collected(batch: PictureBatch) -> list[int]:
-    """The indices of all answers, as often as they came."""
-    return [result.index async for group in batch.finish() for result in group]
+    """The indices of all answers, as often as they came; no group but the first may be empty."""
+    groups = [list(group) async for group in batch.finish()]
+    assert all(groups[1:])
+    return [result.index for group in groups for result in group]
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
@@ -468,6 +470,59 @@ async def test_each_item_has_one_answer_whatever_hangs_and_in_whatever_order_it_
         step()
         await asyncio.wait([answers], timeout=0.03)
     assert sorted(await answers) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("here", range(4))
+@pytest.mark.parametrize("slot_is_there", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_each_item_has_one_answer_whatever_comes_before_a_batch_that_all_hung_goes_on(
+    model: PictureModel,
+    batch: PictureBatch,
+    engine: ScriptedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    here: int,
+    slot_is_there: bool,
+    fails: bool,
+) -> None:
+    """``here`` pictures come between the first group, which is empty, and when the next is asked for."""
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    asked, free, acquire = asyncio.Event(), asyncio.Event(), engine.acquire
+
+    async def acquire_when_free() -> Any:
+        asked.set()
+        await free.wait()
+        if fails:
+            raise Unavailable("gone")
+        return await acquire()
+
+    engine.acquire = acquire_when_free  # type: ignore[method-assign]
+    hang = [asyncio.Event() for _ in range(3)]
+    for index, each in enumerate(hang):
+        batch.add(item(index, model.fetcher.put(each)))
+    groups = batch.finish()
+    assert await anext(groups) == []
+    for each in hang[:here]:
+        each.set()
+    if here:
+        await asked.wait()
+    if slot_is_there:
+        free.set()
+    answers = asyncio.create_task(groups_from(groups))
+    await asyncio.wait([answers], timeout=0.03)
+    free.set()
+    for each in hang[here:]:
+        each.set()
+    answered = await answers
+    assert all(answered)
+    assert sorted(result.index for group in answered for result in group) == [0, 1, 2]
+    assert {result.code for group in answered for result in group} == {Code.UNAVAILABLE if fails else Code.OK}
+    assert engine.in_use == 0
+
+
+async def groups_from(
+    groups: AsyncIterator[Sequence[batching_pb2.BatchItemResult]],
+) -> list[Sequence[batching_pb2.BatchItemResult]]:
+    return [group async for group in groups]
 
 
 async def collected_from(groups: AsyncIterator[Sequence[batching_pb2.BatchItemResult]]) -> list[int]:
@@ -636,6 +691,53 @@ async def test_a_model_that_is_unloaded_answers_its_stragglers(
     assert late.code == Code.UNAVAILABLE
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device"), Unavailable("unloaded")])
+async def test_a_slot_that_cannot_be_made_fails_each_picture_that_needs_it_and_no_other(
+    model: PictureModel,
+    batch: PictureBatch,
+    engine: ScriptedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    """Be it for the first of the batch, for those that are decoded apart, or for stragglers."""
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    code = Code.UNAVAILABLE if isinstance(error, Unavailable) else Code.INTERNAL
+    acquire = engine.acquire
+
+    async def refuse() -> Any:
+        raise error
+
+    engine.acquire = refuse  # type: ignore[method-assign]
+    hangs, hangs_longer = asyncio.Event(), asyncio.Event()
+    for index, picture in enumerate((SLOW, SLOW, RED, hangs, hangs_longer)):
+        batch.add(item(index, model.fetcher.put(picture)))
+    await asyncio.wait([task for task, picture in batch._preparing.items() if picture.item.index < 3])
+    groups = batch.finish()
+    answered = {result.index: result.code for result in await anext(groups)}
+    assert answered == dict.fromkeys(range(3), code)
+    hangs.set()
+    assert [(result.index, result.code) for result in await anext(groups)] == [(3, code)]
+    engine.acquire = acquire  # type: ignore[method-assign]
+    hangs_longer.set()
+    (last,) = await anext(groups)
+    assert (last.index, label(last)) == (4, "red")
+    assert engine.in_use == 0
+
+
+async def test_a_fault_of_the_engines_fails_its_batch_alone(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel
+) -> None:
+    async def fail(*_: object) -> Any:
+        raise MemoryError
+
+    engine.infer = fail  # type: ignore[method-assign]
+    for index in range(2):
+        batch.add(item(index, model.fetcher.put(RED)))
+    answered = {index: result.code for index, result in (await results(batch)).items()}
+    assert answered == dict.fromkeys(range(2), Code.INTERNAL)
+    assert engine.in_use == 0
+
+
 async def test_the_tasks_of_an_abandoned_batch_are_owned_until_they_end(model: PictureModel) -> None:
     batch = PictureBatch(model)
     batch.add(item(0, model.fetcher.put(asyncio.Event())))
@@ -645,6 +747,18 @@ async def test_the_tasks_of_an_abandoned_batch_are_owned_until_they_end(model: P
     await asyncio.wait(model._tasks)
     await asyncio.sleep(0)
     assert not model._tasks
+
+
+async def test_the_repr_of_a_picture_holds_no_secret(model: PictureModel) -> None:
+    key = Key(id="k", key=SECRET, owner="me")
+    sent = item(0, model.fetcher.put(RED))
+    sent.identity = Identity.of(key).write()
+    picture = model.admit(sent, 0.0)
+    assert picture.request.api_key == SECRET
+    assert picture.key in repr(picture)
+    assert SECRET not in repr(picture)
+    assert Identity.of(key).digest not in repr(picture)
+    assert sent.identity not in repr(picture)
 
 
 async def test_keys_of_one_owner_have_one_share_and_their_own_ids(
