@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -132,7 +133,8 @@ class PresignedUploader:
         # Encoding it again would break its signature; so would following a redirect.
         address = URL(url, encoded=True)
         try:
-            async with self._session.put(address, data=content, allow_redirects=False) as reply:
+            # As a file, or aiohttp would write what is over a megabyte in one go, and warn of it.
+            async with self._session.put(address, data=io.BytesIO(content), allow_redirects=False) as reply:
                 status = reply.status
         except aiohttp.ClientError as error:
             # Its text may hold the URL, and so the signature: only its kind is told.
