@@ -207,7 +207,7 @@ def test_the_charts_own_names_are_all_of_them(values: Path) -> None:
     variables = {
         it["name"] for pod in rendered.pods for container in pod.containers for it in container.raw.get("env", [])
     }
-    assert {name for name in variables if not name.startswith("SHOAL_")} == OWN_VARIABLES
+    assert variables == OWN_VARIABLES
 
 
 # GPUs, and parts of one.
