@@ -173,7 +173,9 @@ async def test_a_batcher_that_leaves_its_batches_open_gives_its_permits_back(mon
 
 async def test_items_without_an_end_do_not_keep_a_batch_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "OPEN_SECONDS", 0.05)
-    async with scripted_worker({"m": running()}) as worker, raw_batcher(worker.target, "trickles") as call:
+    handler = running()
+    async with scripted_worker({"m": handler}) as worker, raw_batcher(worker.target, "trickles") as call:
+        (served,) = worker.service._served["m"]
         await call.initial_metadata()
         first = 0
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it may end just before a write
@@ -181,7 +183,8 @@ async def test_items_without_an_end_do_not_keep_a_batch_open(monkeypatch: pytest
                 await call.write(batch(b"x", first=first, last=False))
                 first += 1
                 await asyncio.sleep(0.005)
-        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+        await until(lambda: handler.abandoned)
+        await until(lambda: not served.gate.granted)
 
 
 async def test_a_batcher_that_does_not_read_gives_its_permits_back(monkeypatch: pytest.MonkeyPatch) -> None:
