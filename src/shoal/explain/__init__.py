@@ -1,1 +1,4 @@
 """What became of one recent request: what parts remember, how they are asked, and what their answers mean together."""
+
+PATH = "/requests/"
+"""Beside ``/metrics``; a uuid follows."""

@@ -10,6 +10,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from shoal.errors import ConfigurationError, InvalidRequest
+from shoal.explain import PATH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from shoal.explain.views import Answer
     from shoal.observe.operators import OperatorServer
     from shoal.topology import Endpoint
-
-PREFIX = "/requests/"
 
 
 def serve(
@@ -39,8 +38,8 @@ def serve(
     """
     from shoal.observe.operators import OperatorServer, Work, metrics_of  # noqa: PLC0415 - see serve_soon
 
-    asked = Work(lambda request: request.path.removeprefix(PREFIX), partial(_answer, explain))
-    return OperatorServer(listen, {PREFIX: asked, "/": metrics_of(registry)})
+    asked = Work(lambda request: request.path.removeprefix(PATH), partial(_answer, explain))
+    return OperatorServer(listen, {PATH: asked, "/": metrics_of(registry)})
 
 
 def serve_soon(listen: Endpoint, registry: CollectorRegistry, explain: Callable[[str], Answer]) -> None:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import aiohttp
 from pydantic import ValidationError
 
+from shoal.explain import PATH
 from shoal.explain.views import Answer
 from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PATH = "/requests/"
 TIMEOUT_SECONDS = 3.0
 
 
