@@ -23,16 +23,16 @@ HANG: Json = {"interval": "0.5s", "timeout": "1.5s"}
 """``connection_keepalive``: who leaves a ping unanswered for so long is as good as dead. Envoy and grpcio answer
 without Python, so a load alone is no hang."""
 _NEVER = 2**32 - 1
+_RESETS: Json = {"stream_reset_burst": _NEVER, "stream_reset_rate": _NEVER}
+"""Else a connection ends after 1,000 calls taken back and 33 a second more (Envoy 1.39 and later can be told). The
+other codec, oghttp2, counts none, but loses a call's trailers where its body fills the connection's window
+(https://github.com/envoyproxy/envoy/issues/40821)."""
 _CALLS_A_TURN = 32
 """Calls that are taken from one connection before the others have their turn."""
 
 
 def trusted_http2(**fields: object) -> Json:
-    """``Http2ProtocolOptions`` of a hop between own parts, at either end.
-
-    The other codec of Envoy's, nghttp2, ends a connection after 1,000 resets and 33 a second more, whatever is set
-    (https://github.com/envoyproxy/envoy/issues/30882).
-    """
+    """``Http2ProtocolOptions`` of a hop between own parts, at either end."""
     return {
         "max_concurrent_streams": STREAMS,
         "max_outbound_frames": _FRAMES,
@@ -40,7 +40,7 @@ def trusted_http2(**fields: object) -> Json:
         "max_consecutive_inbound_frames_with_empty_payload": _FRAMES,
         "max_inbound_window_update_frames_per_data_frame_sent": _FRAMES,
         "override_stream_error_on_invalid_http_message": True,
-        "use_oghttp2_codec": True,
+        **_RESETS,
         **fields,
     }
 
@@ -56,7 +56,7 @@ def public_http2() -> Json:
         "max_outbound_control_frames": 2 * _CALLERS_STREAMS,
         "override_stream_error_on_invalid_http_message": True,
         "connection_keepalive": {"interval": "5s", "timeout": "10s"},
-        "use_oghttp2_codec": True,
+        **_RESETS,
     }
 
 

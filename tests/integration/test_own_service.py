@@ -257,6 +257,22 @@ async def test_large_messages_pass_where_they_are_allowed(front: str) -> None:
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_an_answer_as_long_as_the_callers_window_arrives(front: str) -> None:
+    server = batching.Server()
+
+    @server.batched("/zeros.v1.Zeros/Zeros", bytes, bytes)
+    async def zeros(requests: Sequence[bytes]) -> Sequence[bytes]:
+        return [bytes(int(each)) for each in requests]
+
+    window, frame = 2**16 - 1, 5  # RFC 9113 6.9.2, and what gRPC writes before a message
+    options = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", window)]
+    async with server.serving("127.0.0.1:0") as worker, batcher(front, "--worker", str(worker)) as b:
+        for length in (*range(window - 2 * frame, window + frame), 2 * window - frame):
+            async with grpc.aio.insecure_channel(b.listen, options) as channel:
+                answer: bytes = await channel.unary_unary("/zeros.v1.Zeros/Zeros")(str(length).encode(), timeout=20)
+            assert len(answer) == length
+
+
 def test_the_worker_is_a_plain_function() -> None:
     answers = nearest([Query(vector=VECTORS[7]), Query(vector=ZEROS), Query(vector=-3 * VECTORS[8])])
     assert isinstance(answers[0], Neighbour)

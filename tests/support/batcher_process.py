@@ -28,8 +28,9 @@ def free_port() -> int:
 class BatcherProcess:
     """One ``shoal serve batcher``."""
 
-    def __init__(self, process: asyncio.subprocess.Process, metrics: int, channel: grpc.aio.Channel) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, listen: str, metrics: int, channel: grpc.aio.Channel) -> None:
         self.process = process
+        self.listen = listen
         self.metrics = metrics
         self.channel = channel
         self.call = channel.unary_unary("/any.Service/Method")
@@ -41,16 +42,16 @@ class BatcherProcess:
 @contextlib.asynccontextmanager
 async def batcher(front: str, *arguments: str) -> AsyncIterator[BatcherProcess]:
     """Behind the door ``front``; ``arguments`` say which workers it is for."""
-    port, metrics = free_port(), free_port()
+    listen, metrics = f"127.0.0.1:{free_port()}", free_port()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "shoal", "serve", "batcher", "--listen", f"127.0.0.1:{port}"),
+        *(sys.executable, "-m", "shoal", "serve", "batcher", "--listen", listen),
         *("--metrics", f"127.0.0.1:{metrics}", *arguments),
         env={**os.environ, "SHOAL_BATCHER_FRONT": front},
     )
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with grpc.aio.insecure_channel(listen) as channel:
         try:
             await until_healthy(channel)
-            yield BatcherProcess(process, metrics, channel)
+            yield BatcherProcess(process, listen, metrics, channel)
         finally:
             if process.returncode is None:
                 process.terminate()

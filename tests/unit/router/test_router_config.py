@@ -317,7 +317,7 @@ def test_what_is_everybodys_connection_is_not_ended_for_one_callers_frames() -> 
     files = render(ALICE)
     for name in ("batcher/shared", "pool/default", "workers"):
         options = http2(cluster(files, name))
-        assert options["use_oghttp2_codec"], "nghttp2 counts resets, and no setting says how many"
+        assert min(options["stream_reset_burst"], options["stream_reset_rate"]) >= 1_000_000
         assert min(options["max_outbound_frames"], options["max_outbound_control_frames"]) >= 1_000_000
     assert files[config.BOOTSTRAP]["layered_runtime"]["layers"]
 
