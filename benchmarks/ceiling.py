@@ -18,9 +18,9 @@ import cpu
 from figures import Measurement, best
 from shoal.engine.openvino import OpenVinoEngine
 from shoal.errors import Internal
-from shoal.spec import Pool
-from shoal.threads import make_pool
-from shoal.worker.decode import Decoder
+from shoal.pictures.decode import Decoder
+from shoal.runtime.threads import make_pool
+from shoal.service.spec import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.engine.openvino import OpenVinoModel
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 _TRIALS = 2
 

@@ -86,7 +86,7 @@ def _environment(source: Path) -> dict[str, str]:
 
 
 async def _worker() -> None:
-    from shoal.batching.settings import BatchingSettings  # noqa: PLC0415 - of the tree that PYTHONPATH names
+    from shoal.modelconfig.batching import BatchingSettings  # noqa: PLC0415 - of the tree that PYTHONPATH names
     from support.scripted_batches import ScriptedHandler, scripted_worker  # noqa: PLC0415
 
     handler = ScriptedHandler(BatchingSettings(max_batch_size=BATCH, max_queue_delay_microseconds=50_000))
@@ -101,8 +101,8 @@ async def _worker() -> None:
 
 
 async def _batcher(target: str) -> None:
+    from shoal.batcher.core import open_channel  # noqa: PLC0415
     from shoal.batcher.dispatch import Dispatcher  # noqa: PLC0415
-    from shoal.batcher.server import open_channel  # noqa: PLC0415
 
     remembers = "remembered" in inspect.signature(Dispatcher).parameters
     dispatcher = Dispatcher(open_channel(target), "bench", **({"remembered": 10_000} if remembers else {}))

@@ -22,7 +22,7 @@ from observing.prometheus import watching
 from service import running, temporary_home
 from shoal.client import AsyncClient
 from shoal.client.connection import find_connection
-from shoal.observe.scrape import LOCAL
+from shoal.local.scrape import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from service import Running
     from shoal.client.results import Image
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 RESULT = Path(__file__).parent / "results" / "end_to_end.json"
 OBJECTS = 256

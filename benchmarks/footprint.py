@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from service import Running
     from shoal.local.state import ServiceState
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
     Parts = Mapping[str, Sequence[psutil.Process]]
 

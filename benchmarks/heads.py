@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from shoal.batching.settings import BatchingSettings
-from shoal.modelstore.config import ModelConfig, Resize, Task, Tensor
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import ModelConfig, Resize, Task, Tensor
+from shoal.pictures.header import ImageSize
 from shoal.v1 import inference_pb2 as pb
-from shoal.worker.header import ImageSize
 from shoal.worker.heads import make_head
 
 if TYPE_CHECKING:

@@ -25,18 +25,18 @@ import openvino
 import simplejpeg
 from PIL import Image
 
+from shoal.modelconfig.model import ResizeFilter
 from shoal.modelstore import efficientnet
 from shoal.modelstore.build import add_model
-from shoal.modelstore.config import ResizeFilter
-from shoal.worker import resample
-from shoal.worker.decode import Decoder
+from shoal.pictures import resample
+from shoal.pictures.decode import Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
     Pixels = NDArray[np.uint8]
 

@@ -21,13 +21,13 @@ import numpy as np
 
 from service import temporary_home
 from shoal.engine.openvino import OpenVinoEngine
-from shoal.worker.decode import Decoder
+from shoal.pictures.decode import Decoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.engine.openvino import OpenVinoModel
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 SAMPLES = sorted((Path(__file__).parents[1] / "samples").glob("*.jpg"))
 PRECISIONS = ("f32", "bf16")

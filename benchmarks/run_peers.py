@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from peers.pictures import Picture
-    from shoal.home import Home
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
+    from shoal.service.home import Home
 
 MODEL = "efficientnet-lite0"
 SAMPLES = Path(__file__).parent.parent / "samples"

@@ -27,9 +27,9 @@ from about import about, use_cores
 from figures import spread, summary
 from shoal.errors import ShoalError
 from shoal.local.process import tail
-from shoal.threads import Threads, usable_cores
+from shoal.local.running_triton import running
+from shoal.runtime.threads import Threads, usable_cores
 from shoal.triton.client import TritonClient
-from shoal.triton.running import running
 from transport import decoding
 from transport.client import Pace, Sender
 from transport.server import EFFICIENTNET, MODELS, Served, make_repository

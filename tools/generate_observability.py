@@ -14,8 +14,9 @@ from generated import ROOT, checking, keep
 from prometheus_client import Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from shoal.kubernetes_monitoring import BatcherScale, PoolScale, RouterScale, Scale
-from shoal.observe import dashboards, foreign, metrics, ruleset, scrape
+from shoal.local import scrape
+from shoal.observe import dashboards, foreign, metrics, ruleset
+from shoal.service.kubernetes.monitoring import BatcherScale, PoolScale, RouterScale, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,8 +10,8 @@ import grpc
 
 from batching.replicas import Model
 from batching.stack import Layout, running
-from shoal.batching.settings import BatchingSettings
 from shoal.local.plan import Role
+from shoal.modelconfig.batching import BatchingSettings
 from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:

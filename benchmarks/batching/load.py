@@ -9,7 +9,7 @@ from uuid import uuid4
 from shoal.client.load import LoadRequest, LoadSettings, run_load
 from shoal.client.tally import percentile
 from shoal.errors import Internal
-from shoal.modelstore.config import Task
+from shoal.modelconfig.model import Task
 
 if TYPE_CHECKING:
     from batching.stack import Running

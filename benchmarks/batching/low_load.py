@@ -10,10 +10,10 @@ from batching.load import OpenLoop, milliseconds, offer
 from batching.options import DEADLINE_SECONDS, MAX_BATCH_SIZE, measured_curve
 from batching.replicas import Model
 from batching.stack import Layout, running
-from shoal.batching.settings import BatchingSettings
 from shoal.client.load import LoadRequest, LoadSettings, run_load
 from shoal.client.tally import merge, percentile
-from shoal.modelstore.config import Task
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import Task
 
 if TYPE_CHECKING:
     from batching.options import Options

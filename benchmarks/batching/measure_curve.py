@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from service import temporary_home
-from shoal.batching.settings import BatchingSettings
 from shoal.engine.openvino import OpenVinoEngine
+from shoal.modelconfig.batching import BatchingSettings
 
 if TYPE_CHECKING:
     from batching.options import Options

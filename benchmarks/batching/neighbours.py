@@ -15,19 +15,19 @@ from batching.load import SEED, milliseconds
 from batching.store_proxy import store_proxy
 from end_to_end import read_pictures
 from service import running, temporary_home
-from shoal import keys
 from shoal.client import AsyncClient
 from shoal.client.connection import find_connection
 from shoal.client.load import LoadRequest, LoadSettings, run_load
 from shoal.client.tally import merge, percentile
 from shoal.errors import ShoalError
-from shoal.local.ports import FreePorts
 from shoal.local.process import LocalProcess
 from shoal.local.setup import LOCAL_OWNER
 from shoal.local.store import create_bucket, store_part
-from shoal.modelstore.config import Task
-from shoal.objectstore import Credentials, create_credentials
-from shoal.spec import Service
+from shoal.modelconfig.model import Task
+from shoal.pictures.objectstore import Credentials, create_credentials
+from shoal.runtime.ports import FreePorts
+from shoal.service import api_keys
+from shoal.service.spec import Service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from shoal.client.connection import Connection
     from shoal.client.results import Image, Result
     from shoal.client.tally import LoadResult
-    from shoal.home import Home
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
+    from shoal.service.home import Home
 
 MODEL = "efficientnet-lite0"
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -200,5 +200,5 @@ async def _service(hanging: set[str]) -> AsyncGenerator[tuple[Connection, ModelC
 
 def _prepare(home: Home, service: Service) -> Credentials:
     credentials = create_credentials(home.store_credentials)
-    create_bucket(service.object_store, home, {keys.create(home.keys, LOCAL_OWNER).prefix})
+    create_bucket(service.object_store, home, {api_keys.create(home.keys, LOCAL_OWNER).prefix})
     return credentials

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from batching.curve import CostCurve
 from batching.replicas import Model
-from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError
+from shoal.modelconfig.batching import BatchingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,12 +15,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from batching.curve import CostCurve
 from batching.scripted import ScriptedModel, SerialEngine
+from shoal.batcher.core import Batcher, open_channel
 from shoal.batcher.dispatch import Dispatcher
-from shoal.batcher.handler import GenericHandler
-from shoal.batcher.server import Batcher, open_channel
+from shoal.batcher.grpcio_door import GenericHandler
 from shoal.batching.service import BatchingService
-from shoal.batching.settings import BatchingSettings
-from shoal.signals import run_until_signal
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.runtime.signals import run_until_signal
 
 if TYPE_CHECKING:
     import asyncio

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from batching.curve import CostCurve
-    from shoal.batching.settings import BatchingSettings
+    from shoal.modelconfig.batching import BatchingSettings
 
 
 class SerialEngine:

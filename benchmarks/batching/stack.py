@@ -15,16 +15,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import cpu
 from batching.replicas import Orders
-from shoal import keys
 from shoal.client import AsyncClient
 from shoal.errors import Internal
-from shoal.home import Home
 from shoal.local.plan import Files, Part, Plan, Protocol, Role, plan
-from shoal.local.ports import FreePorts
 from shoal.local.process import LocalProcess
 from shoal.local.supervisor import Supervisor
-from shoal.spec import Service
-from shoal.topology import SHARED_BATCHER, Endpoint
+from shoal.runtime.ports import FreePorts
+from shoal.service import api_keys
+from shoal.service.home import Home
+from shoal.service.spec import Service
+from shoal.service.topology import SHARED_BATCHER, Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -100,13 +100,13 @@ async def running(layout: Layout) -> AsyncGenerator[Running]:
             await supervisor.stop()
 
 
-def _prepare(home: Home, layout: Layout) -> keys.Key:
+def _prepare(home: Home, layout: Layout) -> api_keys.Key:
     for folder in (home.run, home.logs, home.cache):
         folder.mkdir(parents=True, mode=0o700)
     for name in layout.models:  # the router asks only which models there are
         (home.models / name).mkdir(parents=True)
         (home.models / name / "config.pbtxt").touch()
-    return keys.create(home.keys, "bench")
+    return api_keys.create(home.keys, "bench")
 
 
 def _lay_out(home: Home, layout: Layout) -> Plan:

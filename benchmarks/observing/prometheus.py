@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from shoal.errors import Unavailable
-from shoal.local.ports import FreePorts
 from shoal.local.process import tail
+from shoal.runtime.ports import FreePorts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from shoal.client.results import Image
-    from shoal.modelstore.config import Task
+    from shoal.modelconfig.model import Task
 
 _CODES = {400: Code.INVALID_ARGUMENT, 413: Code.INVALID_ARGUMENT, 422: Code.INVALID_ARGUMENT}
 _CODES |= {404: Code.NOT_FOUND, 408: Code.DEADLINE_EXCEEDED, 504: Code.DEADLINE_EXCEEDED, 429: Code.RESOURCE_EXHAUSTED}

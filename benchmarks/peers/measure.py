@@ -10,7 +10,7 @@ import cpu
 from peers.settings import CALLERS, LOAD, SEED, TIMEOUT_SECONDS
 from peers.target import check
 from shoal.client.load import LoadRequest, LoadSettings, run_load
-from shoal.modelstore.config import Task
+from shoal.modelconfig.model import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from peers.environments import Environment
 from peers.peer import HttpPeer
 from peers.servers.plan import Choice
-from shoal.local.ports import FreePorts
+from shoal.runtime.ports import FreePorts
 
 if TYPE_CHECKING:
     from peers.servers.plan import Plan

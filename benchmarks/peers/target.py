@@ -19,9 +19,9 @@ from service import running
 from shoal.client import AsyncClient
 from shoal.client.connection import find_connection
 from shoal.errors import DeadlineExceeded, Internal, NotFound, Unavailable
-from shoal.local.ports import FreePorts
 from shoal.local.process import tail
-from shoal.modelstore.config import Task
+from shoal.modelconfig.model import Task
+from shoal.runtime.ports import FreePorts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from peers.pictures import Picture, Size
     from shoal.client.load import Caller
     from shoal.client.results import Image
-    from shoal.home import Home
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
+    from shoal.service.home import Home
 
 READY_SECONDS = 180.0
 _TRY_SECONDS = 10.0

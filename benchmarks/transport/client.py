@@ -35,7 +35,7 @@ from transport.ways import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from shoal.threads import Threads
+    from shoal.runtime.threads import Threads
     from shoal.triton.client import TritonClient
     from transport.ways import Cell
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from shoal.batching.settings import BatchingSettings
-from shoal.modelstore.config import ModelConfig, Resize, Task, Tensor
-from shoal.spec import Pool
-from shoal.worker.geometry import place
-from shoal.worker.header import read_header
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import ModelConfig, Resize, Task, Tensor
+from shoal.pictures.geometry import place
+from shoal.pictures.header import read_header
+from shoal.service.spec import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ def make(name: str) -> Decode:
 
 
 def _worker() -> Decode:
-    from shoal.worker.decode import Decoder  # noqa: PLC0415 - needs simplejpeg
+    from shoal.pictures.decode import Decoder  # noqa: PLC0415 - needs simplejpeg
 
     return Decoder(_CONFIG, max_pixels=Pool().max_image_pixels, max_scans=Pool().max_image_scans).decode
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from python_models import add_model
-from shoal.home import Home
+from shoal.service.home import Home
 from transport.ways import IN_FLIGHT, NETWORK, TAKE
 
 HERE = Path(__file__).parent

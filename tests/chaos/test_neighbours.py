@@ -14,9 +14,9 @@ import pytest
 from hostile_pictures import Maker, raw_png
 from PIL import Image
 
-from shoal import keys
 from shoal.client import AsyncClient
-from shoal.home import Home
+from shoal.service import api_keys
+from shoal.service.home import Home
 from shoal.v1 import inference_pb2 as pb
 from support.callers import CHECK, CLASSIFY, HARMLESS, PATIENT, WATCH, Caller, caller
 from support.good_neighbour import good_neighbour
@@ -176,7 +176,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A service that bad neighbours may use."""
     home = Home(tmp_path_factory.mktemp("street") / "home")
     home.root.mkdir()
-    keys.create(home.keys, "good")
+    api_keys.create(home.keys, "good")
     with running_stack(home.root, models=add_tiny_classifier) as running:
         yield running
 
@@ -184,7 +184,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 async def test_no_call_of_a_neighbour_fails(street: Stack, neighbours: dict[str, Neighbour], attack: Attack) -> None:
     bad = Bad(street)
-    key = next(key.key for key in keys.load_keys(street.home.keys) if key.owner == "good")
+    key = next(key.key for key in api_keys.load_keys(street.home.keys) if key.owner == "good")
     who = caller(street.target, key, PICTURE)
     async with asyncio.timeout(200), good_neighbour(who.target, who.key, who.image_uuid) as good:
         await asyncio.sleep(QUIET_SECONDS)  # what it is compared with

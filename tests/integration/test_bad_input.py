@@ -14,12 +14,12 @@ import obstore
 import pytest
 from PIL import Image
 
-from shoal import keys
 from shoal.client import Client
 from shoal.errors import Code
-from shoal.home import Home
-from shoal.objectstore import load_credentials, object_key, open_store
-from shoal.spec import ObjectStore as StoreSettings
+from shoal.pictures.objectstore import load_credentials, object_key, open_store
+from shoal.service import api_keys
+from shoal.service.home import Home
+from shoal.service.spec import ObjectStore as StoreSettings
 from shoal.v1 import inference_pb2 as pb
 from support.pictures import encode, many_scans, quadrants, resized_header
 from support.raw_calls import Answer, Call, RawClient, raw_client
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from obstore.store import ObjectStore
 
-    from shoal.keys import Key
+    from shoal.service.api_keys import Key
 
 BATCH = 8
 SETTINGS = replace(BATCHING, max_batch_size=BATCH, max_queue_delay_microseconds=2_000_000)  # it goes when it is full
@@ -91,8 +91,8 @@ class Service:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     home = Home(tmp_path_factory.mktemp("bad-input") / "home")
-    alice, bob = (keys.create(home.keys, owner) for owner in ("alice", "bob"))
-    detecting = keys.create(home.keys, "alice", models=["tiny-detector"])
+    alice, bob = (api_keys.create(home.keys, owner) for owner in ("alice", "bob"))
+    detecting = api_keys.create(home.keys, "alice", models=["tiny-detector"])
     with running_stack(home.root, models=add_models) as stack:
         store = open_store(StoreSettings(), load_credentials(home.store_credentials), stack.state().store_url)
         made = Service(stack, store, alice, bob, detecting, {}, "")
@@ -241,7 +241,7 @@ async def test_a_key_that_may_not_call_the_model(service: Service, client: RawCl
 
 
 async def test_a_revoked_key(service: Service, client: RawClient) -> None:
-    second = keys.create(service.stack.home.keys, "alice")
+    second = api_keys.create(service.stack.home.keys, "alice")
     knock = service.call(key=second.key, model=None)  # the key is checked before the model
     in_message = service.call(api_key=second.key)
     async with asyncio.timeout(5):
@@ -249,7 +249,7 @@ async def test_a_revoked_key(service: Service, client: RawClient) -> None:
             pass
         while (await amid_good_ones(service, client, in_message)).code is Code.UNAUTHENTICATED:
             pass
-    keys.revoke(service.stack.home.keys, second.id)
+    api_keys.revoke(service.stack.home.keys, second.id)
     async with asyncio.timeout(1):
         while (await client.send(knock)).code is not Code.UNAUTHENTICATED:
             pass

@@ -13,9 +13,9 @@ import aiohttp
 import grpc
 import pytest
 
-from shoal.batching.settings import BatchingSettings
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
+from shoal.modelconfig.batching import BatchingSettings
 from support.batcher_process import METADATA, batcher
 from support.scripted_batches import ScriptedHandler, scripted_worker
 

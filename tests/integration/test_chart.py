@@ -14,14 +14,15 @@ import pytest
 import typer
 from ruamel.yaml import YAML
 
-from shoal import cli, spec
+from shoal import cli
 from shoal.batcher import process as batcher
 from shoal.batching import host as worker
-from shoal.keys import Key, KeyRing
 from shoal.local.plan import batcher_groups
 from shoal.router import config
 from shoal.router.drain import HAND_OVER_SECONDS, Departure
-from shoal.topology import Endpoint, Topology
+from shoal.service import spec
+from shoal.service.api_keys import Key, KeyRing
+from shoal.service.topology import Endpoint, Topology
 from shoal.triton.installation import Installation
 from shoal.triton.launch import Options, arguments
 from support.api_server import OPERATORS

@@ -16,8 +16,8 @@ from cloudcoil.models.keda import v1alpha1 as keda
 from cloudcoil.models.prometheus_operator import v1 as operator
 from ruamel.yaml import YAML
 
+from shoal.local.scrape import ROUTER_METRICS
 from shoal.observe import dashboards, ruleset
-from shoal.observe.scrape import ROUTER_METRICS
 from support.chart import HELM, SCENARIOS, render, template
 
 if TYPE_CHECKING:

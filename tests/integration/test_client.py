@@ -17,10 +17,10 @@ from shoal.client.fleet import LoadJob, run_job
 from shoal.client.load import LoadRequest, LoadSettings
 from shoal.errors import Unavailable
 from shoal.local.store import store_part
-from shoal.modelstore.config import Task
-from shoal.objectstore import Credentials, open_store, presign_puts
-from shoal.spec import ObjectStore as Settings
-from shoal.topology import Endpoint
+from shoal.modelconfig.model import Task
+from shoal.pictures.objectstore import Credentials, open_store, presign_puts
+from shoal.service.spec import ObjectStore as Settings
+from shoal.service.topology import Endpoint
 from shoal.v1 import inference_pb2 as pb
 from support.fake_service import API_KEY, KNOWN, FakeService, serving, serving_in_thread
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shoal.local.ports import FreePorts
+from shoal.runtime.ports import FreePorts
 from support.stack import shoal
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import pytest_asyncio
 from shoal.engine.shared_memory import DEVICE, Region
 from shoal.engine.triton import TritonEngine
 from shoal.errors import ConfigurationError, DeadlineExceeded
-from shoal.spec import Service
+from shoal.local.running_triton import running
+from shoal.service.spec import Service
 from shoal.triton.client import NotSteered, TritonClient
-from shoal.triton.running import running
 from shoal.worker.sources import StoreSource, TritonSource
 from support.cable import cable
 from support.engine_contract import ALONE, BLUE, RED, EngineContract, colours
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

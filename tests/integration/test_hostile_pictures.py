@@ -17,11 +17,11 @@ import pytest
 from hostile_pictures import png, png_chunks, raw_png
 from PIL import Image
 
-from shoal import keys
 from shoal.errors import Code
-from shoal.home import Home
-from shoal.objectstore import load_credentials, object_key, open_store
-from shoal.spec import ObjectStore as StoreSettings
+from shoal.pictures.objectstore import load_credentials, object_key, open_store
+from shoal.service import api_keys
+from shoal.service.home import Home
+from shoal.service.spec import ObjectStore as StoreSettings
 from shoal.v1 import inference_pb2 as pb
 from support.pictures import encode, quadrants
 from support.raw_calls import Answer, Call, raw_client
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from obstore.store import ObjectStore
 
-    from shoal.keys import Key
+    from shoal.service.api_keys import Key
 
 SERVICE = "pools: {{default: {{engine: {engine}, decode_processes: 1, max_decode_cpu_seconds: 0.3}}}}"
 WORKER = "worker-default-1"
@@ -92,7 +92,7 @@ class Service:
 @pytest.fixture(scope="module", params=["openvino", "triton"])
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     home = Home(tmp_path_factory.mktemp("hostile") / "home")
-    hostile, neighbour = (keys.create(home.keys, owner) for owner in ("hostile", "neighbour"))
+    hostile, neighbour = (api_keys.create(home.keys, owner) for owner in ("hostile", "neighbour"))
     engine = request.param
     with running_stack(
         home.root,

@@ -20,10 +20,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from shoal.batcher.meter import STRANGER
 from shoal.client import AsyncClient
 from shoal.errors import Code, NotFound, ShoalError
-from shoal.local.ports import FreePorts
 from shoal.modelstore.remote import Remote
 from shoal.observe.foreign import FOREIGN, Origin
-from shoal.spec import ObjectStore
+from shoal.runtime.ports import FreePorts
+from shoal.service.spec import ObjectStore
 from shoal.v1 import inference_pb2 as pb
 from support.pictures import encode
 from support.raw_calls import Call, raw_client

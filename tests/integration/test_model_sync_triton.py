@@ -11,13 +11,13 @@ import pytest
 from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 
+from shoal.local.running_triton import running
 from shoal.modelstore.compare import compare
 from shoal.modelstore.mirror import Mirror
 from shoal.modelstore.sync import Synchronizer
 from shoal.triton.client import TritonClient
 from shoal.triton.fetch import fetch
 from shoal.triton.installation import default_folder
-from shoal.triton.running import running
 from support.published import Bucket
 from support.python_model import MODEL, add_python_classifier
 

@@ -11,12 +11,12 @@ import pytest
 from onnx import helper
 from PIL import Image
 
-from shoal.batching.settings import BatchingSettings
 from shoal.client import AsyncClient
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import Task
 from shoal.modelstore.build import add_model
-from shoal.modelstore.config import Task
 from shoal.modelstore.recipe import Recipe
-from shoal.watch import changes
+from shoal.runtime.watch import changes
 from support.pictures import encode
 from support.stack import Stack, running_stack
 from support.tiny_models import COLOURS, add_mixing_classifier, add_tiny_classifier, model

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from shoal.errors import Internal, InvalidRequest, NotFound, Unavailable
-from shoal.objectstore import Credentials, object_key, presign_puts
+from shoal.pictures.objectstore import Credentials, object_key, presign_puts
 from shoal.worker.fetch import Fetcher
 from support.s3 import Server, running_s3
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from shoal.home import Home
-from shoal.spec import parse
-from shoal.topology import Endpoint
-from shoal.worker.peers import Proof
+from shoal.batching.peers import Proof
+from shoal.service.home import Home
+from shoal.service.spec import parse
+from shoal.service.topology import Endpoint
 from shoal.worker.readiness import Report, origin
 from support.fake_triton import fake_triton
 from support.model_sync import model_sync

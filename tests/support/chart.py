@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
-from shoal.spec import Service
+from shoal.service.spec import Service
 from support.rendered import Rendered
 
 if TYPE_CHECKING:

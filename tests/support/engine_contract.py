@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from shoal.batching.settings import BatchingSettings
 from shoal.engine import probe
 from shoal.errors import Internal, Unavailable
+from shoal.modelconfig.batching import BatchingSettings
 from support.tiny_models import add_mixing_classifier, add_tiny_classifier, add_tiny_detector
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shoal.home import Home
+    from shoal.service.home import Home
 
 _EXECUTED = re.compile(r"DEBUG shoal\.worker\.batch: model \S+: executed (.+)")
 _RESENT = re.compile(r"a stream broke under (\d+) requests")

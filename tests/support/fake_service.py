@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 from aiohttp import web
 
-from shoal.mask import encode_png
+from shoal.pictures.mask import encode_png
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from shoal.errors import InvalidRequest
+from shoal.pictures.decode import Decoder
+from shoal.pictures.header import ImageFormat, ImageHeader
 from shoal.worker import decoder_process
-from shoal.worker.decode import Decoder
-from shoal.worker.header import ImageFormat, ImageHeader
 
 
 class HarmfulDecoder(Decoder):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from shoal.batching.settings import BatchingSettings
-from shoal.modelstore.config import ModelConfig, Resize, Task, Tensor
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import ModelConfig, Resize, Task, Tensor
 
 QUADRANT_COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0))
 """Upper left, upper right, lower left, lower right of ``quadrants``."""

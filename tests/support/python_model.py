@@ -10,7 +10,7 @@ from support.tiny_models import COLOURS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 # With numpy 2, the fetched server's as_numpy() repeats the first number, and its Tensor() makes outputs of no bytes.
 MODEL = """

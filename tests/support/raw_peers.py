@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from shoal.batcher.stream import COMPUTE, opener
+from shoal.batcher.batch_stream import COMPUTE, opener
 from shoal.batching.service import SERVICE
 from shoal.batching.v1 import batching_pb2
 

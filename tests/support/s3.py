@@ -8,10 +8,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from shoal import spec
 from shoal.local.store import store_part
-from shoal.objectstore import Credentials, create_credentials, open_store
-from shoal.topology import Endpoint
+from shoal.pictures.objectstore import Credentials, create_credentials, open_store
+from shoal.service import spec
+from shoal.service.topology import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import grpc
 
 from shoal.batching.service import BatchingService
-from shoal.batching.settings import BatchingSettings
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import InvalidRequest
+from shoal.modelconfig.batching import BatchingSettings
 
 Answer = Callable[[batching_pb2.BatchItem], batching_pb2.BatchItemResult]
 

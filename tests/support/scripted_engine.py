@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from shoal.batching.settings import BatchingSettings
 from shoal.engine import Inference
 from shoal.errors import Internal
-from shoal.modelstore.config import ModelConfig, Task, Tensor
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import ModelConfig, Task, Tensor
 
 BATCHING = BatchingSettings(max_batch_size=6, instance_count=1)
 CONFIG = ModelConfig(

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoal import tether
-from shoal.home import Home
 from shoal.local import state
-from shoal.watch import changes
+from shoal.runtime import tether
+from shoal.runtime.watch import changes
+from shoal.service.home import Home
 from support import metrics
 
 if TYPE_CHECKING:

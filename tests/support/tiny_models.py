@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from shoal.batching.settings import BatchingSettings
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import Task
 from shoal.modelstore.build import add_model
-from shoal.modelstore.config import Task
 from shoal.modelstore.recipe import Recipe
 from shoal.modelstore.repository import read_model
 from shoal.modelstore.wrap import wrap
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 COLOURS = ("red", "green", "blue", "grey")
 QUADRANTS = ((0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 0.5, 0.5), (0.0, 0.5, 0.5, 0.5), (0.5, 0.5, 0.5, 0.5))

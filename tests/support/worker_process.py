@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from shoal import keys, tether
+from shoal.runtime import tether
+from shoal.service import api_keys
 from support.batcher_process import free_port
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ async def worker(root: Path, service: str, *options: str) -> AsyncIterator[Runni
     """One of pool ``default`` with a home in ``root``; its process listens when this returns."""
     home = root / "home"
     if not (home / "keys.json").exists():
-        keys.create(home / "keys.json", "alice")
+        api_keys.create(home / "keys.json", "alice")
     file = root / "shoal.yaml"
     file.write_text(service)
     port = free_port()

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from shoal import keys
 from shoal.local.store import store_part
-from shoal.objectstore import Credentials
-from shoal.topology import Endpoint
+from shoal.pictures.objectstore import Credentials
+from shoal.service import api_keys
+from shoal.service.topology import Endpoint
 from support import chart
 from support.certificates import Certificate, self_signed
 from support.cluster.cluster import NAMESPACE, Cluster, cluster
@@ -29,7 +29,7 @@ from support.tiny_models import add_tiny_classifier
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-    from shoal.keys import Key
+    from shoal.service.api_keys import Key
     from support.cluster.container import Image
     from support.cluster.network import Network
 
@@ -112,7 +112,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
     models = folder / "models"
     add_tiny_classifier(models, EMBEDDED)
     add_tiny_classifier(models, PAINTED, python_runner=True)
-    key = keys.create(folder / "keys.json", "alice")
+    key = api_keys.create(folder / "keys.json", "alice")
     certificate = self_signed(ROUTER)
     memory = Path("/dev/shm") / f"shoal-pods-{os.getpid()}"
     storage = Storage(
@@ -201,11 +201,11 @@ async def test_a_router_that_leaves_loses_nothing(running: Running) -> None:
 
 
 async def test_a_key_that_is_taken_out_of_the_secret_is_refused(running: Running) -> None:
-    bob = keys.create(running.keys_file, "bob")
+    bob = api_keys.create(running.keys_file, "bob")
     running.mount_keys()
     async with running.load(EMBEDDED, key=bob) as sent:
         await sent.more(8)
-        keys.revoke(running.keys_file, bob.id)
+        api_keys.revoke(running.keys_file, bob.id)
         running.mount_keys()
         await sent.more(16)
     (report,) = sent.reports.values()

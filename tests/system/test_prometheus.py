@@ -18,9 +18,9 @@ from observing.load import callers
 from observing.prometheus import Prometheus, watching
 from shoal.client import AsyncClient
 from shoal.errors import NotFound
-from shoal.kubernetes_monitoring import PoolScale
+from shoal.local.scrape import LOCAL
 from shoal.observe.ruleset import ALERTS, RECORDINGS, needs, to_yaml
-from shoal.observe.scrape import LOCAL
+from shoal.service.kubernetes.monitoring import PoolScale
 from support.model_sync import model_sync
 from support.pictures import encode
 from support.s3 import running_s3

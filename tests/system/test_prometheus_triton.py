@@ -15,18 +15,18 @@ from aiohttp import web
 
 from observing.boards import boards
 from observing.prometheus import watching
-from shoal.local.ports import FreePorts
+from shoal.local.scrape import LOCAL, configuration
 from shoal.local.state import PartState, ServiceState
 from shoal.observe import ruleset
 from shoal.observe.foreign import FOREIGN, Origin
 from shoal.observe.ruleset import ALERTS, RECORDINGS, needs
-from shoal.observe.scrape import LOCAL, configuration
+from shoal.runtime.ports import FreePorts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from observing.prometheus import Prometheus
-    from shoal.topology import Endpoint
+    from shoal.service.topology import Endpoint
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

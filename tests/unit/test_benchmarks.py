@@ -13,7 +13,7 @@ from end_to_end import read_pictures
 from figures import Measurement, best, overhead, ratio, spread, summary
 from report import aims, before, cpu_table, latency, markdown, parts, replace_block, speed
 from shoal.errors import ConfigurationError
-from shoal.threads import make_pool
+from shoal.runtime.threads import make_pool
 from support.pictures import encode, quadrants
 from support.tiny_models import add_tiny_classifier
 

@@ -11,9 +11,9 @@ from batching.scripted import ScriptedModel, SerialEngine
 from batching.spread import kept
 from batching.tables import spread
 from report_batching import settings
-from shoal.batching.settings import BatchingSettings
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
+from shoal.modelconfig.batching import BatchingSettings
 from shoal.v1 import inference_pb2
 
 

@@ -30,7 +30,7 @@ from peers.tables import blocks
 from report import replace_block
 from report_peers import CHAPTER, measured
 from shoal.errors import Code, InvalidRequest, Overloaded, Unavailable
-from shoal.modelstore.config import Resize, Task
+from shoal.modelconfig.model import Resize, Task
 from support.pictures import encode, quadrants
 from support.tiny_models import add_tiny_classifier
 

@@ -7,11 +7,11 @@ import pytest
 from generate_chart import BEGIN, CHART, END, TABLES, defaults, documentation, schema, sections, values, with_tables
 from ruamel.yaml import YAML
 
-from shoal.kubernetes import RouterPods, TritonImage
-from shoal.spec import Pool, Service, parse
+from shoal.service.kubernetes.values import RouterPods, TritonImage
+from shoal.service.spec import Pool, Service, parse
 
 if TYPE_CHECKING:
-    from shoal.section import Section
+    from shoal.service.section import Section
 
 
 def test_the_charts_values_are_the_default_service() -> None:

@@ -6,8 +6,8 @@ import dataclasses
 import re
 from pathlib import Path
 
-from shoal.batching.settings import BatchingSettings
 from shoal.cli import load_command, serve
+from shoal.modelconfig.batching import BatchingSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTER = (ROOT / "docs" / "batch-your-own-service.md").read_text(encoding="utf-8")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shoal.spec import ModelOverride, Pool, Service, parse
+from shoal.service.spec import ModelOverride, Pool, Service, parse
 
 if TYPE_CHECKING:
-    from shoal.section import Section
+    from shoal.service.section import Section
 
 CHAPTER = (Path(__file__).resolve().parents[2] / "docs" / "service-file.md").read_text(encoding="utf-8")
 _ROW = re.compile(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", re.MULTILINE)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 VARIABLE = "PEER_PLAN"
 """The environment variable that names the file; processes that a server spawns inherit it."""

@@ -9,7 +9,7 @@ import numpy as np
 import openvino
 
 from peers.servers.shown import ShownDecoder
-from shoal.worker.decode import Decoder
+from shoal.pictures.decode import Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from peers.servers.plan import Plan
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
     Pixels = NDArray[np.uint8]
 

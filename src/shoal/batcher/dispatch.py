@@ -7,14 +7,14 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from shoal.batcher.batch_stream import opener
 from shoal.batcher.budget import MAX_HELD_BYTES, Budget
 from shoal.batcher.meter import Meters
 from shoal.batcher.model_queue import ModelQueue
 from shoal.batcher.quarantine import Quarantine
-from shoal.batcher.stream import opener
 from shoal.errors import InvalidRequest, Overloaded, Unimplemented
 from shoal.explain.recent import Recent
-from shoal.identity import NOBODY
+from shoal.service.identity import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import grpc
 
     from shoal.batcher.request import Request
-    from shoal.identity import Caller
+    from shoal.service.identity import Caller
 
 MAX_QUEUES = 1024
 """Bounds what callers can make a batcher keep who invent methods while no worker is there to refuse them."""

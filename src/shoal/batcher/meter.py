@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, get_args
 
+from shoal.batcher.batch_stream import StreamState
 from shoal.batcher.policy import CloseReason
-from shoal.batcher.stream import StreamState
 from shoal.errors import Code
 from shoal.observe import metrics
 

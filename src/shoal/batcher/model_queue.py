@@ -9,25 +9,25 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from shoal.batcher.batch_stream import BatchStream
 from shoal.batcher.meter import count_stranger
 from shoal.batcher.policy import MAX_ATTEMPTS, BatchingPolicy, Close, Reject, Send
 from shoal.batcher.request import Request
-from shoal.batcher.stream import BatchStream
 from shoal.batcher.width import Width
-from shoal.batching.settings import BatchingSettings
 from shoal.errors import Code, ConfigurationError, DeadlineExceeded, ShoalError, Unavailable, from_status
-from shoal.identity import NOBODY
-from shoal.observe.logs import Seldom
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.runtime.logs import Seldom
+from shoal.service.identity import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from shoal.batcher.batch_stream import End, StreamState
     from shoal.batcher.dispatch import Dispatcher
     from shoal.batcher.meter import QueueMeter
     from shoal.batcher.policy import Decision
-    from shoal.batcher.stream import End, StreamState
     from shoal.batching.v1 import batching_pb2
-    from shoal.identity import Caller
+    from shoal.service.identity import Caller
 
 log = Seldom(logging.getLogger(__name__))
 

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 from shoal.batcher.learning import BatchTimes
 from shoal.batcher.quarantine import Quarantine
-from shoal.batcher.queue import Entry, FairQueue
+from shoal.batching.fair_queue import Entry, FairQueue
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from shoal.batching.settings import BatchingSettings
+    from shoal.modelconfig.batching import BatchingSettings
 
 Stream = TypeVar("Stream", bound="Hashable")
 Item = TypeVar("Item", bound=Entry)

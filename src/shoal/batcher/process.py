@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shoal.batcher.asgi import DRAIN_PATH, IN_FLIGHT_PATH, TOKEN_HEADER, TOKEN_VARIABLE
-from shoal.envoy import EnvoyProcess, check_free
-from shoal.envoy_hops import TRUSTED_HEADERS, TRUSTED_HEADERS_BYTES, runtime, trusted_http2
+from shoal.batcher.envoy_door import DRAIN_PATH, IN_FLIGHT_PATH, TOKEN_HEADER, TOKEN_VARIABLE
+from shoal.runtime.envoy import EnvoyProcess, check_free
+from shoal.runtime.envoy_http2 import TRUSTED_HEADERS, TRUSTED_HEADERS_BYTES, runtime, trusted_http2
 
 if TYPE_CHECKING:
     from typing import Any
 
     import aiohttp
 
-    from shoal.batcher.server import Orders
-    from shoal.topology import Endpoint
+    from shoal.batcher.core import Orders
+    from shoal.service.topology import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def envoy_config(options: BatcherOptions) -> dict[str, Any]:
     from pyvoy import PyvoyServer  # noqa: PLC0415 - needed in this one place
 
     server = PyvoyServer(
-        "shoal.batcher.asgi:app",
+        "shoal.batcher.envoy_door:app",
         address=options.listen.host,
         port=options.listen.port,
         worker_threads=1,
@@ -161,9 +161,9 @@ async def _ask(session: aiohttp.ClientSession, path: str) -> int:
 async def _serve_in_grpcio(options: BatcherOptions, stop: asyncio.Event) -> int:
     import grpc  # noqa: PLC0415 - Envoy's parent has no use for these
 
-    from shoal import rpc  # noqa: PLC0415
-    from shoal.batcher.handler import GenericHandler  # noqa: PLC0415
-    from shoal.batcher.server import make_batcher  # noqa: PLC0415
+    from shoal.batcher.core import make_batcher  # noqa: PLC0415
+    from shoal.batcher.grpcio_door import GenericHandler  # noqa: PLC0415
+    from shoal.runtime import rpc  # noqa: PLC0415
 
     batcher = make_batcher()
     limit = options.orders.max_message_bytes + _OVERHEAD_BYTES

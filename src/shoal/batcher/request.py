@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Protocol
 
-from shoal.batcher.queue import Entry
+from shoal.batching.fair_queue import Entry
 from shoal.errors import Code
 from shoal.explain.recent import MAX_TEXT
-from shoal.identity import NOBODY, Caller
+from shoal.service.identity import NOBODY, Caller
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from shoal.batching.settings import BatchingSettings
     from shoal.explain.recent import Recent
     from shoal.explain.views import Answer, BatcherVisit, BatchView
+    from shoal.modelconfig.batching import BatchingSettings
 
 
 @dataclass(eq=False, slots=True)

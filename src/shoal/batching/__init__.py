@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from shoal.batching.function import Call, Requests
     from shoal.batching.server import Server, run
-    from shoal.batching.settings import BatchingSettings
+    from shoal.modelconfig.batching import BatchingSettings
 
 __all__ = ["BatchingSettings", "Call", "Requests", "Server", "run"]
 
 _HOMES = {
-    "BatchingSettings": "settings",
-    "Call": "function",
-    "Requests": "function",
-    "Server": "server",
-    "run": "server",
+    "BatchingSettings": "shoal.modelconfig.batching",
+    "Call": "shoal.batching.function",
+    "Requests": "shoal.batching.function",
+    "Server": "shoal.batching.server",
+    "run": "shoal.batching.server",
 }
 
 
@@ -29,4 +29,4 @@ def __getattr__(name: str) -> object:
     """Imports a name at its first use: the batcher takes the protocol from here, and has no need of a server."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)

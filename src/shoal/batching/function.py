@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from shoal.batching.instances import Outcome
     from shoal.batching.meter import BatchMeter
-    from shoal.batching.settings import BatchingSettings
+    from shoal.modelconfig.batching import BatchingSettings
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
 
 class Function(Generic[Request, Reply]):
-    """Serves the batches of one unary method; see ``shoal.batching.stream.Handler``."""
+    """Serves the batches of one unary method; see ``shoal.batching.served_stream.Handler``."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class _Entry:
 
 
 class FunctionBatch:
-    """One batch; see ``shoal.batching.stream.Batch``. Messages are read as they come, while the batch still fills."""
+    """Implements ``served_stream.Batch``: messages are read as they come, while the batch still fills."""
 
     def __init__(self, function: Function[Any, Any]) -> None:
         self._function = function

@@ -12,15 +12,15 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from shoal import rpc
 from shoal.batching.service import SERVICE
-from shoal.health import LIVENESS, STARTED, status
+from shoal.runtime import rpc
+from shoal.runtime.health import LIVENESS, STARTED, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from shoal.batching.service import BatchingService
-    from shoal.topology import Endpoint
+    from shoal.service.topology import Endpoint
 
 log = logging.getLogger(__name__)
 

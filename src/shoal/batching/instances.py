@@ -8,7 +8,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from shoal.threads import Threads
+from shoal.runtime.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Self
 
-from shoal.batcher.queue import FairQueue
+from shoal.batching.fair_queue import FairQueue
 from shoal.errors import Unavailable
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from shoal.batching.function import Function, Reply, Request
 from shoal.batching.host import DRAIN_SECONDS, Host
 from shoal.batching.meter import BatchMeter
 from shoal.batching.service import BatchingService
-from shoal.batching.settings import DEFAULT_MODEL, BatchingSettings
 from shoal.errors import ConfigurationError
+from shoal.modelconfig.batching import DEFAULT_MODEL, BatchingSettings
 from shoal.observe.metrics import WORKER
 from shoal.observe.operators import serve_metrics
-from shoal.signals import run_until_signal
-from shoal.topology import Endpoint
+from shoal.runtime.signals import run_until_signal
+from shoal.service.topology import Endpoint
 
 if TYPE_CHECKING:
     import asyncio

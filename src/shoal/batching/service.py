@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 
-from shoal import rpc
 from shoal.batching.permits import PermitGate
-from shoal.batching.settings import TAKEN
-from shoal.batching.stream import Hung, ServedStream
+from shoal.batching.served_stream import Hung, ServedStream
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import InvalidRequest, Unavailable
+from shoal.modelconfig.batching import TAKEN
 from shoal.observe import metrics
+from shoal.runtime import rpc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shoal.batching.stream import Context, Handler
+    from shoal.batching.served_stream import Context, Handler
 
 SERVICE = "shoal.batching.v1.Batching"
 PREFETCHED_BATCHES = 1

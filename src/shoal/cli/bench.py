@@ -25,9 +25,9 @@ from shoal.client.connection import START, Connection, find_connection
 from shoal.client.fleet import LoadJob, run_job
 from shoal.client.load import LoadRequest, LoadSettings
 from shoal.errors import ConfigurationError, Unavailable
-from shoal.home import Home
-from shoal.modelstore.config import Task
-from shoal.threads import usable_cores
+from shoal.modelconfig.model import Task
+from shoal.runtime.threads import usable_cores
+from shoal.service.home import Home
 
 if TYPE_CHECKING:
     from shoal.client.tally import LoadResult

@@ -14,8 +14,8 @@ from shoal.cli.terminal import shown_json
 from shoal.client import Client, Outcome
 from shoal.client.connection import START, find_connection
 from shoal.errors import ConfigurationError, Unavailable
-from shoal.home import Home
-from shoal.modelstore.config import Task
+from shoal.modelconfig.model import Task
+from shoal.service.home import Home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

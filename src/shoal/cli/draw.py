@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from shoal import mask
 from shoal.cli.output import OutputFolder
 from shoal.client import Detection, Segmentation
 from shoal.errors import ConfigurationError
+from shoal.pictures import mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

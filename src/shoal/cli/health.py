@@ -12,7 +12,7 @@ from shoal.cli.classify import Ca, Target  # noqa: TC001 - typer reads them
 from shoal.client.channel import Method, open_channel
 from shoal.client.connection import Connection, find_connection
 from shoal.errors import ShoalError, Unavailable
-from shoal.home import Home
+from shoal.service.home import Home
 
 _PAUSE_SECONDS = 0.5
 

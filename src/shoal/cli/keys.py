@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from shoal import keys, spec, trust
-from shoal.home import Home
+from shoal.runtime import trust
+from shoal.service import api_keys, spec
+from shoal.service.home import Home
 
 if TYPE_CHECKING:
-    from shoal.keys import Key
+    from shoal.service.api_keys import Key
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Create, list and revoke API keys.")
 
@@ -36,7 +37,7 @@ def create(
     """Make a key and print it, this once. Its id goes to standard error."""
     path = _path(file, service)
     names = [name for name in models.split(",") if name]
-    key = keys.create(path, owner, models=names, requests_per_second=requests_per_second, prefix=prefix)
+    key = api_keys.create(path, owner, models=names, requests_per_second=requests_per_second, prefix=prefix)
     typer.echo(f"{key.id} of {key.owner}, in {path}; keep the key, it is not shown again:", err=True)
     typer.echo(key.key)
 
@@ -45,7 +46,7 @@ def create(
 def list_keys(file: File = None, service: ServiceFile = None) -> None:
     """List the keys, without their secrets."""
     table = Table("id", "key", "owner", "prefix", "models", "requests/s", box=None, pad_edge=False)
-    for key in keys.load_keys(_path(file, service)):
+    for key in api_keys.load_keys(_path(file, service)):
         table.add_row(*map(escape, _row(key)))  # a pattern such as res[nt]* is no markup
     Console().print(table)
 
@@ -57,7 +58,7 @@ def revoke(
     service: ServiceFile = None,
 ) -> None:
     """Remove a key; a running service refuses it within a second."""
-    key = keys.revoke(_path(file, service), key_id)
+    key = api_keys.revoke(_path(file, service), key_id)
     typer.echo(f"{key.id} of {key.owner} is revoked")
 
 

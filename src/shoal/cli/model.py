@@ -10,21 +10,21 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from shoal.batching.settings import BatchingSettings
 from shoal.cli import model_options as options
 from shoal.cli.model_transfer import pull, push
 from shoal.cli.terminal import shown
 from shoal.errors import ConfigurationError
-from shoal.home import Home
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.fault import Fault, Severity
+from shoal.modelconfig.model import ModelConfig, Resize, ResizeFilter, Task
 from shoal.modelstore import build, foreign, formats, preprocessor, repository, trial
 from shoal.modelstore.check import check as check_model
 from shoal.modelstore.compare import compare
-from shoal.modelstore.config import ModelConfig, Resize, ResizeFilter, Task
-from shoal.modelstore.fault import Fault, Severity
 from shoal.modelstore.published import PUBLISHED
 from shoal.modelstore.recipe import Recipe
 from shoal.modelstore.settings import InstanceKind
-from shoal.topology import Endpoint
+from shoal.service.home import Home
+from shoal.service.topology import Endpoint
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Add, list, check, push and pull models.")
 app.command()(push)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ConfigurationError
+from shoal.modelconfig import pbtxt
+from shoal.modelconfig.model import Tensor
 from shoal.modelstore import labels as label_file
-from shoal.modelstore import pbtxt
-from shoal.modelstore.config import Tensor
 from shoal.modelstore.settings import InstanceKind, TritonSettings, VersionPolicy, Warmup
 
 if TYPE_CHECKING:

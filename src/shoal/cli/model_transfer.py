@@ -14,13 +14,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
 
-from shoal import spec
 from shoal.cli.terminal import shown
 from shoal.errors import ConfigurationError, NotFound
-from shoal.home import Home
 from shoal.modelstore.pull import pull as pull_model
 from shoal.modelstore.push import push as push_model
 from shoal.modelstore.remote import Remote
+from shoal.service import spec
+from shoal.service.home import Home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

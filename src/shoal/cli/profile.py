@@ -18,19 +18,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from shoal.cli.profile_table import described, notes, table
 from shoal.errors import ConfigurationError
-from shoal.home import Home
 from shoal.plan import choice
 from shoal.plan.book import Book
 from shoal.plan.grid import Grid, numbers
 from shoal.plan.measure import measure
 from shoal.plan.observer import Pace
 from shoal.plan.profile import FILE
-from shoal.signals import loop_factory
+from shoal.runtime.signals import loop_factory
+from shoal.service.home import Home
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
     from shoal.plan.inputs import Fill
     from shoal.plan.profile import Cell, Profile, Setting, Subject
     from shoal.plan.target import Target
@@ -230,9 +230,9 @@ _MOST_PICTURES = 64
 
 def _picture(model: str, tensor: Any) -> ModelConfig:  # noqa: ANN401 - a protobuf message
     """As much of a model's configuration as decoding needs: pictures are stretched to the input's size."""
-    from shoal.batching.settings import BatchingSettings  # noqa: PLC0415
-    from shoal.modelstore.config import ModelConfig, Task, Tensor  # noqa: PLC0415
-    from shoal.modelstore.pbtxt import DTYPES, enum_name  # noqa: PLC0415
+    from shoal.modelconfig.batching import BatchingSettings  # noqa: PLC0415
+    from shoal.modelconfig.model import ModelConfig, Task, Tensor  # noqa: PLC0415
+    from shoal.modelconfig.pbtxt import DTYPES, enum_name  # noqa: PLC0415
 
     shape = Tensor(tensor.name, DTYPES.get(enum_name(tensor, "data_type"), ""), tuple(tensor.dims))
     return ModelConfig(model, 1, Path(model), Task.CLASSIFICATION, shape, (), BatchingSettings())

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from shoal.errors import ConfigurationError
-from shoal.home import Home
 from shoal.router import config
 from shoal.router.keeper import Keeper, write
+from shoal.service.home import Home
 
 
 def envoy(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shoal.errors import ConfigurationError
-from shoal.home import Home
+from shoal.service.home import Home
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +26,8 @@ def prometheus(
 
     Addresses are those of this run: write it again after the service was started anew.
     """
-    from shoal.local import state  # noqa: PLC0415 - the others need no running service
-    from shoal.observe import ruleset, scrape  # noqa: PLC0415
+    from shoal.local import scrape, state  # noqa: PLC0415 - the others need no running service
+    from shoal.observe import ruleset  # noqa: PLC0415
 
     home = Home.default()
     found = state.running(home)

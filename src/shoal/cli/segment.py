@@ -24,8 +24,8 @@ from shoal.cli.classify import (
 from shoal.cli.output import OutputFolder
 from shoal.client import MaskForm, MaskSize, Segmentation
 from shoal.client.connection import find_connection
-from shoal.home import Home
-from shoal.modelstore.config import Task
+from shoal.modelconfig.model import Task
+from shoal.service.home import Home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

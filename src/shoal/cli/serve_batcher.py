@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from shoal.endpoint import Endpoint
 from shoal.errors import ConfigurationError
 from shoal.explain.recent import RECENT_REQUESTS
-from shoal.observe.logs import LogLevel  # noqa: TC001 - typer reads it
+from shoal.runtime.endpoint import Endpoint
+from shoal.runtime.logs import LogLevel  # noqa: TC001 - typer reads it
 
 _LARGEST_MESSAGE = 3 * 2**20  # workers take 4 MiB, and an item has company
 
@@ -48,11 +48,11 @@ def serve_batcher(
     ] = None,
 ) -> None:
     """Takes unary calls and gives them to workers in batches. Runs until SIGTERM, then drains."""
+    from shoal.batcher.core import MAX_MESSAGE_BYTES, Orders  # noqa: PLC0415
     from shoal.batcher.process import BatcherOptions, serve  # noqa: PLC0415 - the extra may be missing
-    from shoal.batcher.server import MAX_MESSAGE_BYTES, Orders  # noqa: PLC0415
     from shoal.batcher.target import target_of  # noqa: PLC0415
-    from shoal.batching.settings import DEFAULT_MODEL  # noqa: PLC0415
-    from shoal.signals import run_until_signal  # noqa: PLC0415
+    from shoal.modelconfig.batching import DEFAULT_MODEL  # noqa: PLC0415
+    from shoal.runtime.signals import run_until_signal  # noqa: PLC0415
 
     if (balancer is None) == (not worker):
         raise ConfigurationError("give either --worker, once for each, or --balancer")

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from shoal import spec
 from shoal.errors import ConfigurationError
-from shoal.home import Home
-from shoal.objectstore import open_configured
-from shoal.observe import logs
-from shoal.retention import expire
+from shoal.pictures.objectstore import open_configured
+from shoal.pictures.retention import expire
+from shoal.runtime import logs
+from shoal.service import spec
+from shoal.service.home import Home
 
 
 def serve_image_retention(

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from shoal.errors import ConfigurationError
-from shoal.home import Home
-from shoal.topology import Endpoint
+from shoal.service.home import Home
+from shoal.service.topology import Endpoint
 
 
 def serve_model_sync(
@@ -31,10 +31,10 @@ def serve_model_sync(
     home: Annotated[Path | None, typer.Option(help="Shoal's home. Default: $SHOAL_HOME or .shoal.")] = None,
 ) -> None:
     """Keep a model repository in line with published models until SIGTERM."""
-    from shoal import spec  # noqa: PLC0415 - the extra may be missing
     from shoal.modelstore.sync_process import ModelSync, SyncOptions  # noqa: PLC0415
-    from shoal.observe import logs  # noqa: PLC0415
-    from shoal.signals import run_until_signal  # noqa: PLC0415
+    from shoal.runtime import logs  # noqa: PLC0415
+    from shoal.runtime.signals import run_until_signal  # noqa: PLC0415
+    from shoal.service import spec  # noqa: PLC0415 - the extra may be missing
 
     read = spec.load(service)
     if pool is not None and pool not in read.pools:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from shoal.home import Home
 from shoal.router.keeper import Keeper
 from shoal.router.process import serve
-from shoal.signals import run_until_signal
+from shoal.runtime.signals import run_until_signal
+from shoal.service.home import Home
 
 
 def serve_router(

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from shoal.home import Home
-from shoal.observe import logs
 from shoal.router.drain import Departure
 from shoal.router.secret import ACCOUNT, Api, SecretWatch
 from shoal.router.sidecar import keep, open_keeper
-from shoal.signals import run_until_signal
-from shoal.topology import Endpoint
+from shoal.runtime import logs
+from shoal.runtime.signals import run_until_signal
+from shoal.service.home import Home
+from shoal.service.topology import Endpoint
 
 _DEFAULT = Departure()
 

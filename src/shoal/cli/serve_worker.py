@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from shoal.errors import ConfigurationError
-from shoal.home import Home
-from shoal.topology import Endpoint
+from shoal.service.home import Home
+from shoal.service.topology import Endpoint
 
 
 def serve_worker(
@@ -38,11 +38,11 @@ def serve_worker(
     ] = False,
 ) -> None:
     """Runs a worker until SIGTERM, then drains."""
-    from shoal import spec  # noqa: PLC0415 - the extra may be missing
     from shoal.explain.endpoint import serve  # noqa: PLC0415
     from shoal.explain.recent import Recent  # noqa: PLC0415
     from shoal.observe.metrics import WORKER  # noqa: PLC0415
-    from shoal.signals import run_until_signal  # noqa: PLC0415
+    from shoal.runtime.signals import run_until_signal  # noqa: PLC0415
+    from shoal.service import spec  # noqa: PLC0415 - the extra may be missing
     from shoal.worker.server import Worker, WorkerOptions  # noqa: PLC0415
     from shoal.worker.stages import Stages, explain  # noqa: PLC0415
 

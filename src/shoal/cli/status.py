@@ -11,13 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from shoal.home import Home
 from shoal.local import state
 from shoal.local.keeper import State
 from shoal.local.plan import Role
 from shoal.local.process import DRAIN_SECONDS
 from shoal.modelstore import repository
-from shoal.topology import Endpoint
+from shoal.service.home import Home
+from shoal.service.topology import Endpoint
 from shoal.worker.readiness import Report
 
 _ROLES = 5

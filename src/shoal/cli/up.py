@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import psutil
 import typer
 
-from shoal import spec, trust
-from shoal.home import Home
-from shoal.local import ports, setup, state
 from shoal.local import service as local_service
+from shoal.local import setup, state
 from shoal.local.process import rotate
 from shoal.modelstore import repository
-from shoal.observe import logs
+from shoal.runtime import logs, ports, trust
+from shoal.service import spec
+from shoal.service.home import Home
 
 if TYPE_CHECKING:
-    from shoal.spec import Service
+    from shoal.service.spec import Service
 
 
 def up(

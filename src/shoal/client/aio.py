@@ -28,7 +28,7 @@ from shoal.client.results import (
 from shoal.client.retry import Retry, told
 from shoal.client.upload import PresignedUploader, StoreUploader, Tickets, Uploader
 from shoal.errors import Cancelled, ConfigurationError, DeadlineExceeded, Internal, InvalidRequest, ShoalError
-from shoal.modelstore.config import Task
+from shoal.modelconfig.model import Task
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 import grpc
 import grpc.aio
 
-from shoal import rpc
 from shoal.errors import (
     RETRY_PUSHBACK,
     Cancelled,
@@ -20,6 +19,7 @@ from shoal.errors import (
     Unavailable,
     from_status,
 )
+from shoal.runtime import rpc
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from shoal import intake, trust
 from shoal.errors import ConfigurationError
+from shoal.runtime import intake, trust
 
 if TYPE_CHECKING:
-    from shoal.home import Home
+    from shoal.service.home import Home
 
 START = "`shoal up` starts a local service"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from shoal.client.results import Image, Result
-    from shoal.modelstore.config import Task
+    from shoal.modelconfig.model import Task
 
 _PROGRESS_SECONDS = 0.1
 

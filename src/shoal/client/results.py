@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
-from shoal import mask
 from shoal.errors import Internal
+from shoal.pictures import mask
 
 if TYPE_CHECKING:
     from shoal.errors import ShoalError

@@ -10,7 +10,7 @@ import numpy as np
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from shoal.modelstore.config import ModelConfig, Tensor
+    from shoal.modelconfig.model import ModelConfig, Tensor
 
 MAX_PICTURES_BYTES: Final = 2**30
 """Of the largest batch's pictures. A worker has room for a batch an instance, and for three more."""

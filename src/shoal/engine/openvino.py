@@ -21,7 +21,7 @@ from shoal.engine import Inference, NotBatchable, Unsupported
 from shoal.engine.limits import check_size
 from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
-from shoal.threads import make_pool, usable_cores
+from shoal.runtime.threads import make_pool, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 _log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.engine import Engine, LoadedModel
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
     Array = NDArray[np.generic]
     Floats = NDArray[np.float64]

@@ -25,7 +25,7 @@ from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
 from shoal.engine.triton_slot import TritonSlot, place
 from shoal.engine.turns import Turns
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, NotFound, ShoalError, Unavailable
-from shoal.modelstore.pbtxt import DTYPES
+from shoal.modelconfig.pbtxt import DTYPES
 from shoal.triton.client import AWAY, Away, NotSteered
 from shoal.triton.steer import steered
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
     from shoal.triton.client import TritonClient
 
     Describe = Callable[[ModelConfig], Any]

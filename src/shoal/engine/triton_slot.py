@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shoal.engine import Inference
     from shoal.engine.shared_memory import Region
     from shoal.engine.triton import TritonEngine
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 _LARGE_BYTES: Final = 2**16
 """An output of this size, over the largest batch, is worth a region; below, a message is as good."""

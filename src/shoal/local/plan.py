@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from shoal.topology import SHARED_BATCHER, Endpoint, Topology
+from shoal.service.topology import SHARED_BATCHER, Endpoint, Topology
 from shoal.triton.launch import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from shoal.home import Home
-    from shoal.spec import Observe, Service
+    from shoal.service.home import Home
+    from shoal.service.spec import Observe, Service
 
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
@@ -52,7 +52,7 @@ class Protocol(StrEnum):
     GRPC = "grpc"
     """``grpc.health.v1.Health/Check`` answers SERVING."""
     WORKER = "worker"
-    """It does so for ``shoal.health.STARTED``: every model was tried. What came of that its report says."""
+    """It does so for ``shoal.runtime.health.STARTED``: every model was tried. What came of that its report says."""
 
 
 @dataclass(frozen=True, slots=True)

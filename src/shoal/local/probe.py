@@ -12,7 +12,7 @@ from shoal.local.plan import Protocol
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from shoal.topology import Endpoint
+    from shoal.service.topology import Endpoint
 
 _ATTEMPT_SECONDS = 1.0
 _FIRST_PAUSE = 0.01
@@ -59,7 +59,7 @@ async def _serving(endpoint: Endpoint, service: str = "") -> bool:
     import grpc.aio  # noqa: PLC0415 - 50 ms that overlap the start of the parts
     from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse  # noqa: PLC0415
 
-    from shoal import rpc  # noqa: PLC0415
+    from shoal.runtime import rpc  # noqa: PLC0415
 
     rpc.keep_queue()
     async with grpc.aio.insecure_channel(str(endpoint), options=[("grpc.enable_http_proxy", 0)]) as channel:
@@ -76,7 +76,7 @@ async def _serving(endpoint: Endpoint, service: str = "") -> bool:
 
 
 async def _started(endpoint: Endpoint) -> bool:
-    from shoal.health import STARTED  # noqa: PLC0415 - not everybody who asks for a port has its libraries
+    from shoal.runtime.health import STARTED  # noqa: PLC0415 - not everybody who asks for a port has its libraries
 
     return await _serving(endpoint, STARTED)
 

@@ -9,10 +9,10 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from shoal import tether
 from shoal.errors import ConfigurationError, ShoalError, Unavailable
 from shoal.local import turnover
 from shoal.local.probe import until_ready
+from shoal.runtime import tether
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from shoal.errors import Unavailable
-from shoal.local import ports, setup, state
+from shoal.local import setup, state
 from shoal.local.keeper import State
 from shoal.local.plan import Files, Part, Plan, Role, plan
 from shoal.local.process import LocalProcess
@@ -18,15 +18,16 @@ from shoal.local.store import keep_retention, store_part
 from shoal.local.supervisor import Supervisor
 from shoal.local.turnover import keep_small
 from shoal.router import certificate
+from shoal.runtime import ports
 from shoal.worker.readiness import Report, forget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
     from collections.abc import Set as AbstractSet
 
-    from shoal.home import Home
-    from shoal.spec import Service
-    from shoal.topology import Endpoint
+    from shoal.service.home import Home
+    from shoal.service.spec import Service
+    from shoal.service.topology import Endpoint
 
 
 async def run(

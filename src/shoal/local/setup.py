@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from shoal import keys
 from shoal.local.store import create_bucket
 from shoal.modelstore import repository
 from shoal.modelstore.formats import RUNTIMES, Format
-from shoal.objectstore import create_credentials, load_credentials
+from shoal.pictures.objectstore import create_credentials, load_credentials
+from shoal.service import api_keys
 from shoal.triton.installation import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shoal.home import Home
-    from shoal.objectstore import Credentials
-    from shoal.spec import Pool, Service
+    from shoal.pictures.objectstore import Credentials
+    from shoal.service.home import Home
+    from shoal.service.spec import Pool, Service
 
 FIRST_MODEL = "efficientnet-lite0"
 """What an empty model store gets, so that there is something to try."""
@@ -43,14 +43,14 @@ def prepare(service: Service, home: Home, say: Callable[[str], None]) -> None:
     local_key(service, home)
     if service.object_store.runs_locally:
         store_credentials(service, home)
-        create_bucket(service.object_store, home, {key.prefix for key in keys.load_keys(home.keys_file(service))})
+        create_bucket(service.object_store, home, {key.prefix for key in api_keys.load_keys(home.keys_file(service))})
 
 
-def local_key(service: Service, home: Home) -> keys.Key:
+def local_key(service: Service, home: Home) -> api_keys.Key:
     """The key of this machine's own commands, made at the first call."""
     file = home.keys_file(service)
-    present = keys.load_keys(file) if file.exists() else ()
-    return next((key for key in present if key.owner == LOCAL_OWNER), None) or keys.create(file, LOCAL_OWNER)
+    present = api_keys.load_keys(file) if file.exists() else ()
+    return next((key for key in present if key.owner == LOCAL_OWNER), None) or api_keys.create(file, LOCAL_OWNER)
 
 
 def store_credentials(service: Service, home: Home) -> Credentials:

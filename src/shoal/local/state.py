@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shoal import intake, private, trust
 from shoal.errors import ConfigurationError
+from shoal.runtime import intake, private, trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from shoal.home import Home
+    from shoal.service.home import Home
 
 _MILLISECONDS = 1000
 

@@ -14,16 +14,16 @@ from urllib.parse import urlsplit
 
 from shoal.errors import ConfigurationError, ShoalError
 from shoal.local.plan import Part, Protocol, Role
-from shoal.objectstore import open_store
-from shoal.retention import expire
+from shoal.pictures.objectstore import open_store
+from shoal.pictures.retention import expire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from shoal.home import Home
-    from shoal.objectstore import Credentials
-    from shoal.spec import ObjectStore
-    from shoal.topology import Endpoint
+    from shoal.pictures.objectstore import Credentials
+    from shoal.service.home import Home
+    from shoal.service.spec import ObjectStore
+    from shoal.service.topology import Endpoint
 
 RETENTION_PERIOD = timedelta(hours=1)
 """How often expired pictures are looked for."""

@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from shoal.errors import ConfigurationError
-from shoal.modelstore import external, graph, keys, repository, trial, warmup
+from shoal.modelconfig import keys
+from shoal.modelconfig.model import ModelConfig, Resize
+from shoal.modelconfig.pbtxt import FILE
+from shoal.modelstore import external, graph, repository, trial, warmup
 from shoal.modelstore.check import check_folder
-from shoal.modelstore.config import ModelConfig, Resize
 from shoal.modelstore.formats import RUNNER, RUNTIMES, Format
-from shoal.modelstore.pbtxt import FILE
 from shoal.modelstore.render import LABELS_FILE, RUNNER_FILE, render
 from shoal.modelstore.wrap import wrap
-from shoal.section import Name
+from shoal.service.section import Name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import onnx
 
-    from shoal.modelstore.config import Tensor
+    from shoal.modelconfig.model import Tensor
     from shoal.modelstore.formats import Runtime
     from shoal.modelstore.recipe import Recipe
 

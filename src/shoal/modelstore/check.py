@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from shoal.engine.limits import excess
 from shoal.errors import ConfigurationError, NotFound
-from shoal.modelstore import ending, graph, keys, outputs, pbtxt, reader, repository, trial
+from shoal.modelconfig import keys, pbtxt
+from shoal.modelconfig.fault import Fault, Report
+from shoal.modelconfig.pbtxt import FILE
+from shoal.modelstore import ending, graph, outputs, reader, repository, trial
 from shoal.modelstore.check_settings import check_settings
-from shoal.modelstore.fault import Fault, Report
-from shoal.modelstore.pbtxt import FILE
 from shoal.modelstore.values import dtype_of, shape_of
 from shoal.modelstore.wrap import picture_input
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from shoal.modelstore.config import ModelConfig, Tensor
+    from shoal.modelconfig.model import ModelConfig, Tensor
 
 
 def check(store: Path, name: str, *, run: bool = False) -> list[Fault]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.modelstore import pbtxt, warmup
+from shoal.modelconfig import pbtxt
+from shoal.modelstore import warmup
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.modelstore.fault import Report
+    from shoal.modelconfig.fault import Report
 
 
 def check_settings(folder: Path, config: pbtxt.Message, report: Report) -> None:

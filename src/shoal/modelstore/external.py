@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from onnx import TensorProto
 
-from shoal import intake
 from shoal.errors import ConfigurationError
+from shoal.runtime import intake
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

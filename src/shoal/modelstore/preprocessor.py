@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from shoal import intake
 from shoal.errors import ConfigurationError
-from shoal.modelstore.config import Resize
+from shoal.modelconfig.model import Resize
+from shoal.runtime import intake
 
 if TYPE_CHECKING:
     from pathlib import Path

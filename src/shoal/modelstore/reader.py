@@ -6,15 +6,16 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal import intake
-from shoal.batching.settings import BatchingSettings
-from shoal.modelstore import keys, labels, pbtxt
-from shoal.modelstore.config import ModelConfig, Resize, ResizeFilter, Task, Tensor
+from shoal.modelconfig import keys, pbtxt
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import ModelConfig, Resize, ResizeFilter, Task, Tensor
+from shoal.modelstore import labels
 from shoal.modelstore.formats import default_filename
 from shoal.modelstore.versions import served
+from shoal.runtime import intake
 
 if TYPE_CHECKING:
-    from shoal.modelstore.fault import Report
+    from shoal.modelconfig.fault import Report
 
 _CHANNELS = 3
 _LAYOUTS = {"uint8": (2, "[height, width, 3]"), "float32": (0, "[3, height, width]")}

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError
-from shoal.modelstore.config import Resize, ResizeFilter
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import Resize, ResizeFilter
 from shoal.modelstore.settings import TritonSettings
 
 if TYPE_CHECKING:
-    from shoal.modelstore.config import Task
+    from shoal.modelconfig.model import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

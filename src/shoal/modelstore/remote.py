@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
-from shoal import intake
 from shoal.errors import ConfigurationError, NotFound, ShoalError, Unavailable
 from shoal.modelstore import manifest
-from shoal.objectstore import load_credentials, open_store
+from shoal.pictures.objectstore import load_credentials, open_store
+from shoal.runtime import intake
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from obstore import ObjectMeta
     from obstore.store import ClientConfig, ObjectStore
 
-    from shoal import spec
     from shoal.modelstore.manifest import Entry, Manifest
+    from shoal.service import spec
 
 CHUNK_BYTES = 8 * 2**20
 """Of a file in memory at once; S3 takes parts of 5 MiB and more."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from shoal.modelstore import keys, pbtxt
-from shoal.modelstore.config import Resize, ResizeFilter
+from shoal.modelconfig import keys, pbtxt
+from shoal.modelconfig.model import Resize, ResizeFilter
 from shoal.modelstore.formats import RUNNER, RUNTIMES, Format, Runtime
 from shoal.modelstore.settings import TritonSettings
 from shoal.modelstore.warmup import name_of
@@ -14,8 +14,8 @@ from shoal.modelstore.warmup import name_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.batching.settings import BatchingSettings
-    from shoal.modelstore.config import ModelConfig, Tensor
+    from shoal.modelconfig.batching import BatchingSettings
+    from shoal.modelconfig.model import ModelConfig, Tensor
     from shoal.modelstore.settings import VersionPolicy, Warmup
 
 LABELS_FILE = "labels.txt"

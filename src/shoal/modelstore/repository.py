@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shoal.errors import ConfigurationError, NotFound
+from shoal.modelconfig.fault import Fault, Report
 from shoal.modelstore import reader
-from shoal.modelstore.fault import Fault, Report
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 
 def names(store: Path) -> list[str]:

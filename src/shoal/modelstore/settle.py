@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal import intake
 from shoal.errors import ConfigurationError
+from shoal.modelconfig.pbtxt import FILE, LARGEST_BYTES
 from shoal.modelstore.build import refuse_link
 from shoal.modelstore.check import check_folder
 from shoal.modelstore.edit import with_batching
-from shoal.modelstore.pbtxt import FILE, LARGEST_BYTES
+from shoal.runtime import intake
 
 if TYPE_CHECKING:
     from pathlib import Path

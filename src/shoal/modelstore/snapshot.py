@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shoal import intake
 from shoal.errors import ConfigurationError
 from shoal.modelstore.manifest import Entry
+from shoal.runtime import intake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from shoal.errors import ConfigurationError, ShoalError
-from shoal.health import HealthServer
 from shoal.modelstore.lock import alone
 from shoal.modelstore.mirror import Mirror, last_synced
 from shoal.modelstore.remote import Remote
 from shoal.modelstore.sync import Synchronizer
 from shoal.observe import metrics
+from shoal.runtime.health import HealthServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
 
-    from shoal.spec import Service
-    from shoal.topology import Endpoint
+    from shoal.service.spec import Service
+    from shoal.service.topology import Endpoint
     from shoal.triton.client import TritonClient
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.engine import Engine
-    from shoal.modelstore.config import ModelConfig
-    from shoal.modelstore.fault import Report
+    from shoal.modelconfig.fault import Report
+    from shoal.modelconfig.model import ModelConfig
     from shoal.triton.client import TritonClient
 
 

@@ -13,8 +13,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from shoal.errors import ConfigurationError
-from shoal.modelstore import keys, pbtxt, size_inputs
-from shoal.modelstore.config import Tensor
+from shoal.modelconfig import keys, pbtxt
+from shoal.modelconfig.model import Tensor
+from shoal.modelstore import size_inputs
 from shoal.modelstore.graph import names_read, opset_of, require_valid
 from shoal.modelstore.layout import CHANNELS, FLOATS, is_channels_first
 from shoal.modelstore.outputs import needed

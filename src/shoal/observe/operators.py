@@ -27,9 +27,9 @@ from aiohttp import web
 from prometheus_client import disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
-from shoal.endpoint import Endpoint
 from shoal.errors import ConfigurationError
-from shoal.observe.logs import Seldom
+from shoal.runtime.endpoint import Endpoint
+from shoal.runtime.logs import Seldom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping

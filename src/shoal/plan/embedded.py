@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.engine.openvino import OpenVinoModel, OpenVinoSlot
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
     from shoal.plan.inputs import Fill
 
 

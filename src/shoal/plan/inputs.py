@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.errors import ConfigurationError, InvalidRequest
-from shoal.spec import Pool
+from shoal.service.spec import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
     Fill = Callable[[NDArray[Any]], None]
     """Writes the rows of a slot, ``(n, *shape)``, in place."""
@@ -47,7 +47,7 @@ def decode(config: ModelConfig, files: Sequence[Path]) -> NDArray[Any]:
     Raises:
         ConfigurationError: one can't be read, or the model takes no pictures.
     """
-    from shoal.worker.decode import Decoder  # noqa: PLC0415 - random input needs no codecs
+    from shoal.pictures.decode import Decoder  # noqa: PLC0415 - random input needs no codecs
 
     limits = Pool()
     decoder = Decoder(config, max_pixels=limits.max_image_pixels, max_scans=limits.max_image_scans)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from shoal.plan.profile import Machine
-from shoal.threads import usable_cores
+from shoal.runtime.threads import usable_cores
 
 _NAME_SECONDS: Final = 10
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shoal import intake
 from shoal.errors import ConfigurationError
+from shoal.runtime import intake
 
 if TYPE_CHECKING:
     from pathlib import Path

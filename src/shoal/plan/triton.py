@@ -22,7 +22,7 @@ from shoal.engine.shared_memory import Region, sweep
 from shoal.engine.slots import SlotPool
 from shoal.engine.triton_slot import place
 from shoal.errors import ConfigurationError, Internal, NotFound, ShoalError, Unavailable
-from shoal.modelstore import pbtxt
+from shoal.modelconfig import pbtxt
 from shoal.plan.inputs import fill_randomly
 from shoal.plan.profile import Subject
 from shoal.triton.client import AWAY, NotSteered, TritonClient

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, NamedTuple
 
-from shoal import intake, private
 from shoal.errors import ConfigurationError
+from shoal.runtime import intake, private
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.spec import Tls
+    from shoal.service.spec import Tls
 
 
 class Files(NamedTuple):

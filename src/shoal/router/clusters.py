@@ -5,18 +5,18 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from shoal.envoy_hops import HANG, trusted_http2
 from shoal.router import uploads
 from shoal.router.health import HEALTH, health_socket
 from shoal.router.resources import Json, address, extension, pipe, typed
-from shoal.topology import SHARED_BATCHER
+from shoal.runtime.envoy_http2 import HANG, trusted_http2
+from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from shoal.spec import Service
-    from shoal.topology import Endpoint, Topology
+    from shoal.service.spec import Service
+    from shoal.service.topology import Endpoint, Topology
 
 ANY_WORKER = "workers"
 """The cluster of all pools' workers, for what any of them can answer: uploads, reflection, health's Watch."""

@@ -19,9 +19,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from shoal.envoy_admin import admin_socket
-from shoal.envoy_hops import runtime
-from shoal.identity import digest
 from shoal.router import certificate
 from shoal.router.clusters import clusters
 from shoal.router.health import health_socket
@@ -35,15 +32,18 @@ from shoal.router.listeners import (
 from shoal.router.resources import Json, config_file, extension, pipe
 from shoal.router.routes import balancer_routes, public_routes
 from shoal.router.tls import secret
+from shoal.runtime.envoy_admin import admin_socket
+from shoal.runtime.envoy_http2 import runtime
+from shoal.service.identity import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
-    from shoal.keys import KeyRing
-    from shoal.spec import Router, Service
-    from shoal.topology import Topology
+    from shoal.service.api_keys import KeyRing
+    from shoal.service.spec import Router, Service
+    from shoal.service.topology import Topology
 
 BOOTSTRAP = "bootstrap.json"
 CLUSTERS = "cds.json"

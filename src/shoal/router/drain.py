@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 if TYPE_CHECKING:
-    from shoal.envoy_admin import EnvoyAdmin
+    from shoal.runtime.envoy_admin import EnvoyAdmin
 
 _log = logging.getLogger(__name__)
 

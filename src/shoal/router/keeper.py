@@ -8,26 +8,27 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from shoal import private, spec
-from shoal.envoy_admin import admin_socket, prepare
+from shoal.batching.peers import proven
 from shoal.errors import ConfigurationError
 from shoal.router import certificate, config
 from shoal.router.keyfile import KeyFile
-from shoal.router.models import Folder, fit
+from shoal.router.model_names import Folder, fit
 from shoal.router.served import POLL_SECONDS, Shown, Unserved, served
-from shoal.topology import Topology
-from shoal.watch import changes
-from shoal.worker.peers import proven
+from shoal.runtime import private
+from shoal.runtime.envoy_admin import admin_socket, prepare
+from shoal.runtime.watch import changes
+from shoal.service import spec
+from shoal.service.topology import Topology
 from shoal.worker.readiness import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from shoal.home import Home
-    from shoal.keys import KeyRing
-    from shoal.router.models import ModelNames
-    from shoal.spec import Service
+    from shoal.router.model_names import ModelNames
+    from shoal.service.api_keys import KeyRing
+    from shoal.service.home import Home
+    from shoal.service.spec import Service
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

@@ -7,16 +7,16 @@ import logging
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Final
 
-from shoal import private
 from shoal.errors import ConfigurationError
-from shoal.keys import load_keys
+from shoal.runtime import private
+from shoal.service.api_keys import load_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from shoal.keys import KeyRing
     from shoal.router.secret import SecretWatch
+    from shoal.service.api_keys import KeyRing
 
 _FIRST_SECONDS: Final = 5.0
 """How long a start waits for the Secret itself, before the mounted copy is taken."""

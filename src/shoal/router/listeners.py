@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.envoy_hops import HANG, public_http2, trusted_http2
 from shoal.errors import Code
 from shoal.router import uploads
 from shoal.router.clusters import ANY_WORKER
@@ -35,12 +34,13 @@ from shoal.router.routes import (
     metrics_routes,
 )
 from shoal.router.tls import transport_socket
+from shoal.runtime.envoy_http2 import HANG, public_http2, trusted_http2
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.spec import ObjectStore, Router
-    from shoal.topology import Endpoint
+    from shoal.service.spec import ObjectStore, Router
+    from shoal.service.topology import Endpoint
 
 _CONNECTION_BUFFER_BYTES = 1024 * 1024
 _ENTRIES, _HEADERS_BYTES = 100, 16 * 1024

@@ -7,11 +7,11 @@ import logging
 import resource
 from typing import TYPE_CHECKING
 
-from shoal.envoy import EnvoyProcess, check_free
-from shoal.envoy_admin import EnvoyAdmin
 from shoal.router import uploads
 from shoal.router.config import BOOTSTRAP, connections
 from shoal.router.drain import drain
+from shoal.runtime.envoy import EnvoyProcess, check_free
+from shoal.runtime.envoy_admin import EnvoyAdmin
 
 if TYPE_CHECKING:
     from shoal.router.keeper import Keeper

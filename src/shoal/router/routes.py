@@ -7,20 +7,20 @@ import re
 from typing import TYPE_CHECKING
 
 from shoal.errors import Code
-from shoal.identity import HEADER as IDENTITY_HEADER
-from shoal.identity import Identity
 from shoal.router.clusters import ADMIN, ANY_WORKER, batcher_cluster, own_batcher_cluster, pool_cluster
 from shoal.router.health import CHECK, HEALTH, MESSAGE, WATCH, bridged
 from shoal.router.resources import CLIENT_HEADER, KEY_HEADER, MODEL_HEADER, Json, header, seconds, typed
-from shoal.topology import SHARED_BATCHER
+from shoal.service.identity import HEADER as IDENTITY_HEADER
+from shoal.service.identity import Identity
+from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
-    from shoal.keys import Key, KeyRing
-    from shoal.spec import Router, Service
-    from shoal.topology import Topology
+    from shoal.service.api_keys import Key, KeyRing
+    from shoal.service.spec import Router, Service
+    from shoal.service.topology import Topology
 
 API_KEY_AUTH = "envoy.filters.http.api_key_auth"
 RATE_LIMIT = "envoy.filters.http.local_ratelimit"

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from shoal.router.models import fit
+from shoal.router.model_names import fit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from shoal.spec import Service
-    from shoal.topology import Endpoint
+    from shoal.service.spec import Service
+    from shoal.service.topology import Endpoint
 
     Ask = Callable[[Endpoint], Awaitable[frozenset[str] | None]]
 

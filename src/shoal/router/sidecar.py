@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from shoal import spec
-from shoal.envoy_admin import EnvoyAdmin
-from shoal.health import HealthServer
 from shoal.router.drain import depart
 from shoal.router.keeper import Keeper
 from shoal.router.keyfile import KeyFile, WatchedSecret
-from shoal.router.models import choose
+from shoal.router.model_names import choose
+from shoal.runtime.envoy_admin import EnvoyAdmin
+from shoal.runtime.health import HealthServer
+from shoal.service import spec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.home import Home
     from shoal.router.drain import Departure
     from shoal.router.secret import SecretWatch
-    from shoal.topology import Endpoint
+    from shoal.service.home import Home
+    from shoal.service.topology import Endpoint
 
 SERVICE = "shoal.RouterConfig"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from shoal.router.resources import Json, typed
 
 if TYPE_CHECKING:
-    from shoal.spec import ObjectStore
+    from shoal.service.spec import ObjectStore
 
 UPLOADS = "uploads"
 """The listener and its routes."""

@@ -19,9 +19,9 @@ import grpc
 from tritonclient.grpc import service_pb2 as v2
 from tritonclient.grpc import service_pb2_grpc
 
-from shoal import rpc
 from shoal.errors import ConfigurationError, NotFound, Unavailable
-from shoal.modelstore import pbtxt
+from shoal.modelconfig import pbtxt
+from shoal.runtime import rpc
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.errors import ConfigurationError
-from shoal.modelstore import download
-from shoal.modelstore.download import PIP, Wheel
+from shoal.runtime import download
+from shoal.runtime.download import PIP, Wheel
 from shoal.triton.installation import PYTHON, WHEEL_LIBRARIES, fetched_server, libpython_folder
 
 if TYPE_CHECKING:

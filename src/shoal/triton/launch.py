@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from shoal.errors import ConfigurationError
-from shoal.local.ports import is_free
+from shoal.runtime.ports import is_free
 
 if TYPE_CHECKING:
-    from shoal.topology import Endpoint
+    from shoal.service.topology import Endpoint
     from shoal.triton.installation import Installation
 
 ControlMode = Literal["explicit", "none", "poll"]

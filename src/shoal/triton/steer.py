@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
 
-from shoal.modelstore import pbtxt
+from shoal.modelconfig import pbtxt
 
 if TYPE_CHECKING:
-    from shoal.batching.settings import BatchingSettings
+    from shoal.modelconfig.batching import BatchingSettings
 
 _ORIGINAL = "shoal.steered_from"
 

@@ -1,8 +1,8 @@
 """Whether a request may be served, as the worker sees it: the router has decided about ``x-api-key`` already.
 
-What the router verified comes along (``shoal.identity``), and the message's own key, which survives batching, is held
-against that: no copy of the keys is asked, so no copy can be stale. Another key in the message must be one of the same
-owner; it is looked up here. So are both where an older router names the key and no more, and where others than the
+What the router verified comes along (``shoal.service.identity``), and the message's own key, which survives batching,
+is held against that: no copy of the keys is asked, so no copy can be stale. Another key in the message must be one of
+the same owner; it is looked up here. So are both where an older router names the key and no more, and where others than the
 router reach the worker, so that no identity is believed: there it reads the router's own keys file, and has no copy.
 """
 
@@ -11,14 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from shoal.errors import ConfigurationError, PermissionDenied, Unauthenticated
-from shoal.identity import Identity
-from shoal.keys import load_keys
+from shoal.service.api_keys import load_keys
+from shoal.service.identity import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from shoal.keys import Key, KeyRing
+    from shoal.service.api_keys import Key, KeyRing
 
 
 class Grant(NamedTuple):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from shoal.engine import Engine
     from shoal.engine.triton import TritonEngine
-    from shoal.spec import Service
+    from shoal.service.spec import Service
 
 
 log = logging.getLogger(__name__)

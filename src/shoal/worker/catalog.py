@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from shoal.batching.served_stream import Handler
     from shoal.batching.service import BatchingService
-    from shoal.batching.stream import Handler
     from shoal.engine import Engine, LoadedModel
     from shoal.engine.probe import Samples
-    from shoal.modelstore.config import ModelConfig
-    from shoal.spec import ModelOverride, Service
+    from shoal.modelconfig.model import ModelConfig
+    from shoal.service.spec import ModelOverride, Service
     from shoal.worker.readiness import Found
     from shoal.worker.sources import Source
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
+    from shoal.pictures.header import ImageSize
     from shoal.v1.inference_pb2 import ImageRequest
-    from shoal.worker.header import ImageSize
 
 DEFAULT_TOP_K: Final = 5
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from shoal.errors import Internal, InvalidRequest, Overloaded, Unavailable
 from shoal.observe import metrics
-from shoal.observe.logs import Seldom
-from shoal.shares import Shares
+from shoal.runtime.logs import Seldom
+from shoal.runtime.shares import Shares
 from shoal.worker import decoder_process
 from shoal.worker.decoder_process import Request
 from shoal.worker.decoder_starter import StarterProcess, lay_out, memory
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
-    from shoal.shares import Turn
-    from shoal.worker.decode import Decoder
+    from shoal.pictures.decode import Decoder
+    from shoal.runtime.shares import Turn
     from shoal.worker.decoder_process import Report
 
 log = logging.getLogger(__name__)

@@ -34,12 +34,12 @@ import simplejpeg
 from PIL import Image
 
 from shoal.errors import InvalidRequest
-from shoal.worker import pillow
-from shoal.worker.danger import least_bytes
-from shoal.worker.header import read_header
+from shoal.pictures import pillow
+from shoal.pictures.danger import least_bytes
+from shoal.pictures.header import read_header
 
 if TYPE_CHECKING:
-    from shoal.worker.decode import Decoder
+    from shoal.pictures.decode import Decoder
 
 DECODE: Final = b"d"
 KILL: Final = b"k"

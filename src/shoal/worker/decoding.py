@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from shoal.worker.danger import may_be_quick
+from shoal.pictures.danger import may_be_quick
 from shoal.worker.picture import At
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
-    from shoal.threads import Threads
-    from shoal.worker.decode import Decoder
+    from shoal.pictures.decode import Decoder
+    from shoal.pictures.header import ImageSize
+    from shoal.runtime.threads import Threads
     from shoal.worker.decoder_pool import DecoderPool
-    from shoal.worker.header import ImageSize
     from shoal.worker.picture import Picture
 
 MAX_LEFT: Final = 256

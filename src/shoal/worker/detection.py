@@ -9,18 +9,18 @@ import numpy as np
 
 from shoal.errors import Internal, InvalidRequest
 from shoal.modelstore.fitting import SLACK
+from shoal.pictures.geometry import place
 from shoal.v1.inference_pb2 import DetectReply
-from shoal.worker.geometry import place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
+    from shoal.pictures.geometry import Placement
+    from shoal.pictures.header import ImageSize
     from shoal.v1.inference_pb2 import ImageRequest
-    from shoal.worker.geometry import Placement
-    from shoal.worker.header import ImageSize
 
     Outputs = Mapping[str, NDArray[np.generic]]
     Floats = NDArray[np.float32]

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from shoal.modelstore.config import ModelConfig
-    from shoal.worker.geometry import Placement
+    from shoal.modelconfig.model import ModelConfig
+    from shoal.pictures.geometry import Placement
 
     Outputs = Mapping[str, NDArray[np.generic]]
     Floats = NDArray[np.float32]

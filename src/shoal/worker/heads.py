@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
+    from shoal.pictures.header import ImageSize
     from shoal.v1.inference_pb2 import ClassifyReply, DetectReply, ImageRequest, SegmentReply
-    from shoal.worker.header import ImageSize
 
 
 class Head(Protocol):

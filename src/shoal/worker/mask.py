@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from shoal.errors import InvalidRequest
-from shoal.mask import encode_png, unseen
-from shoal.rpc import MAX_REPLY_BYTES
+from shoal.pictures.mask import encode_png, unseen
+from shoal.runtime.rpc import MAX_REPLY_BYTES
 from shoal.v1.inference_pb2 import MaskForm
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from google.protobuf.message import DecodeError
 
 from shoal.batching.meter import BatchMeter
 from shoal.errors import Code, InvalidRequest
-from shoal.objectstore import object_key
 from shoal.observe import metrics
+from shoal.pictures.objectstore import object_key
 from shoal.v1 import inference_pb2
 from shoal.worker.batch import PictureBatch
 from shoal.worker.picture import Picture
@@ -22,12 +22,12 @@ from shoal.worker.stages import Stages
 if TYPE_CHECKING:
     import asyncio
 
-    from shoal.batching.settings import BatchingSettings
     from shoal.batching.v1 import batching_pb2
     from shoal.engine import LoadedModel
     from shoal.explain.recent import Recent
+    from shoal.modelconfig.batching import BatchingSettings
+    from shoal.pictures.decode import Decoder
     from shoal.worker.access import Access
-    from shoal.worker.decode import Decoder
     from shoal.worker.decoding import Decoding
     from shoal.worker.fetch import Fetcher
     from shoal.worker.heads import Head

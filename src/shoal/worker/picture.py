@@ -8,8 +8,8 @@ from math import isinf
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import DeadlineExceeded
+from shoal.pictures.header import ImageSize
 from shoal.v1 import inference_pb2
-from shoal.worker.header import ImageSize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shoal import private
 from shoal.errors import ConfigurationError
+from shoal.runtime import private
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
-    from shoal.home import Home
-    from shoal.spec import Service
-    from shoal.topology import Endpoint
-    from shoal.worker.peers import Seen
+    from shoal.batching.peers import Seen
+    from shoal.service.home import Home
+    from shoal.service.spec import Service
+    from shoal.service.topology import Endpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 import numpy as np
 
 from shoal.errors import Internal, InvalidRequest
-from shoal.mask import MAX_PIXELS, unseen
 from shoal.modelstore.fitting import SLACK
+from shoal.pictures.geometry import place
+from shoal.pictures.header import ImageSize
+from shoal.pictures.mask import MAX_PIXELS, unseen
 from shoal.v1.inference_pb2 import MaskForm, MaskSize, SegmentReply
 from shoal.worker.detection import check_score_threshold
-from shoal.worker.geometry import place
-from shoal.worker.header import ImageSize
 from shoal.worker.mask import Mask, fill
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
+    from shoal.pictures.geometry import Placement
     from shoal.v1.inference_pb2 import ImageRequest
-    from shoal.worker.geometry import Placement
 
     Outputs = Mapping[str, NDArray[np.generic]]
     Floats = NDArray[np.floating]

@@ -10,23 +10,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal.batching.host import Host
+from shoal.batching.peers import Proof
 from shoal.batching.service import BatchingService
 from shoal.errors import ShoalError
-from shoal.keys import load_keys, watch_keys
-from shoal.objectstore import open_configured
 from shoal.observe import metrics
-from shoal.threads import Threads, usable_cores
+from shoal.pictures.decode import Decoder
+from shoal.pictures.objectstore import open_configured
+from shoal.runtime.threads import Threads, usable_cores
+from shoal.service.api_keys import load_keys, watch_keys
 from shoal.v1 import inference_pb2
 from shoal.worker.access import Access, Newest
 from shoal.worker.backing import choose
 from shoal.worker.catalog import Catalog
-from shoal.worker.decode import Decoder
 from shoal.worker.decoder_pool import DecoderPool, Limits
 from shoal.worker.decoding import Decoding
 from shoal.worker.fetch import Fetcher
 from shoal.worker.heads import make_head
 from shoal.worker.model import Meter, PictureModel
-from shoal.worker.peers import Proof
 from shoal.worker.readiness import origin
 from shoal.worker.standing import Standing
 from shoal.worker.uploads import UploadsService
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
     from shoal.engine import LoadedModel
     from shoal.explain.recent import Recent
-    from shoal.home import Home
-    from shoal.modelstore.config import ModelConfig
-    from shoal.spec import Pool, Service
-    from shoal.topology import Endpoint
+    from shoal.modelconfig.model import ModelConfig
+    from shoal.service.home import Home
+    from shoal.service.spec import Pool, Service
+    from shoal.service.topology import Endpoint
     from shoal.worker.stages import Stages
 
 log = logging.getLogger(__name__)

@@ -8,20 +8,21 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from shoal.errors import ConfigurationError, ShoalError, Unavailable
-from shoal.modelstore import keys, pbtxt, reader, repository
-from shoal.modelstore.fault import Report
+from shoal.modelconfig import keys, pbtxt
+from shoal.modelconfig.fault import Report
+from shoal.modelstore import reader, repository
 from shoal.modelstore.mirror import last_synced
+from shoal.runtime.watch import changes
 from shoal.triton.steer import original
-from shoal.watch import changes
 from shoal.worker.readiness import Found
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
     from pathlib import Path
 
-    from shoal.modelstore.config import ModelConfig
-    from shoal.modelstore.fault import Fault
-    from shoal.spec import Service
+    from shoal.modelconfig.fault import Fault
+    from shoal.modelconfig.model import ModelConfig
+    from shoal.service.spec import Service
     from shoal.triton.client import TritonClient
 
 log = logging.getLogger(__name__)

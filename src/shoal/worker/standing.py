@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from shoal.batching.peers import ask_all
 from shoal.worker import readiness
-from shoal.worker.peers import ask_all
 from shoal.worker.readiness import Report
 
 if TYPE_CHECKING:
     from shoal.batching.host import Host
+    from shoal.batching.peers import Proof
     from shoal.worker.catalog import Catalog
-    from shoal.worker.peers import Proof
     from shoal.worker.server import WorkerOptions
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import logging
 import re
 from typing import Final
 
-from shoal.observe.logs import Seldom
+from shoal.runtime.logs import Seldom
 
 _MAX_TEXT: Final = 400
 _QUERY: Final = re.compile(r"\?[^\s\"'<>)]*")

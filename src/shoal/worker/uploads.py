@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from shoal import identity, rpc
 from shoal.errors import Code, InvalidRequest, to_status
-from shoal.objectstore import object_key, presign_puts
+from shoal.pictures.objectstore import object_key, presign_puts
+from shoal.runtime import rpc
+from shoal.service import identity
 from shoal.v1 import inference_pb2
 from shoal.worker.allowance import Allowances
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from obstore.store import ObjectStore
 
-    from shoal.spec import ObjectStore as Settings
+    from shoal.service.spec import ObjectStore as Settings
     from shoal.worker.access import Access
 
     Context = grpc.aio.ServicerContext[inference_pb2.CreateUploadsRequest, inference_pb2.CreateUploadsReply]

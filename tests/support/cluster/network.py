@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shoal import tether
+from shoal.runtime import tether
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process

@@ -8,7 +8,7 @@ from shoal.errors import Code
 from shoal.observe.metrics import BATCHER
 
 if TYPE_CHECKING:
-    from shoal.batcher.stream import StreamState
+    from shoal.batcher.batch_stream import StreamState
 
 
 @dataclass(eq=False)

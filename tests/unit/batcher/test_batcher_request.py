@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shoal.batcher.core import open_channel
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.request import SLICE_BYTES, explain
-from shoal.batcher.server import open_channel
-from shoal.batching.settings import BatchingSettings
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, DeadlineExceeded, NotFound, Overloaded
+from shoal.modelconfig.batching import BatchingSettings
 from support.scripted_batches import SETTINGS, ScriptedHandler, scripted_worker
 
 if TYPE_CHECKING:

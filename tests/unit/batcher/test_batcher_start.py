@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-PARENT = "import shoal.cli, shoal.cli.serve_batcher, shoal.batcher.process, shoal.batcher.server, shoal.batcher.target"
+PARENT = "import shoal.cli, shoal.cli.serve_batcher, shoal.batcher.process, shoal.batcher.core, shoal.batcher.target"
 INSIDE = (
-    "import shoal.batcher.asgi, shoal.batcher.dispatch, shoal.batcher.request, shoal.explain.endpoint, "
+    "import shoal.batcher.envoy_door, shoal.batcher.dispatch, shoal.batcher.request, shoal.explain.endpoint, "
     "shoal.observe.metrics"
 )
 
@@ -25,5 +25,5 @@ LIBRARIES = {"pydantic", "ruamel.yaml", "aiohttp"}
 def test_a_start_imports_only_what_it_needs(program: str, spared: set[str]) -> None:
     words = [sys.executable, "-c", f"{program}\nimport sys\nprint(*sys.modules)"]
     imported = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
-    assert "shoal.batcher.server" in imported
+    assert "shoal.batcher.core" in imported
     assert not spared & set(imported)

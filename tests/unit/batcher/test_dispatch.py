@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from shoal.batcher import dispatch, stream
+from shoal.batcher import batch_stream, dispatch
+from shoal.batcher.core import open_channel
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.meter import STRANGER
-from shoal.batcher.server import open_channel
 from shoal.batching.service import SERVICE
-from shoal.batching.settings import BatchingSettings
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, DeadlineExceeded, InvalidRequest, NotFound, Overloaded
+from shoal.modelconfig.batching import BatchingSettings
 from shoal.observe import metrics
 from support.scripted_batches import ScriptedHandler, scripted_worker
 
@@ -270,7 +270,7 @@ async def test_a_batch_that_is_large_travels_in_several_messages() -> None:
 
 
 async def test_a_stream_that_is_old_is_replaced_after_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "RETIRE_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(batch_stream, "RETIRE_SECONDS", (0.0, 0.0))
     handler = running()
     async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
         for n in range(20):
@@ -278,7 +278,7 @@ async def test_a_stream_that_is_old_is_replaced_after_its_batch(monkeypatch: pyt
 
 
 async def test_old_streams_with_stragglers_hold_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "RETIRE_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(batch_stream, "RETIRE_SECONDS", (0.0, 0.0))
     handler = running()
     handler.late = b"late"
     async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:

@@ -13,9 +13,8 @@ import grpc
 import pytest
 
 from shoal.batcher import dispatch, model_queue
+from shoal.batcher.core import open_channel
 from shoal.batcher.dispatch import Dispatcher
-from shoal.batcher.server import open_channel
-from shoal.batching.settings import SETTINGS, TAKEN, TAKES, WORKER, BatchingSettings
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import (
     DeadlineExceeded,
@@ -25,6 +24,7 @@ from shoal.errors import (
     Unavailable,
     Unimplemented,
 )
+from shoal.modelconfig.batching import SETTINGS, TAKEN, TAKES, WORKER, BatchingSettings
 from shoal.observe import metrics
 from support.raw_peers import items_of_one_batch, raw_worker, serve_batches
 from support.scripted_batches import ScriptedHandler, echo, scripted_worker

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from shoal.batcher.policy import MAX_ATTEMPTS, BatchingPolicy, Close, Reject, Send
 from shoal.batcher.quarantine import Quarantine
-from shoal.batcher.queue import Entry
-from shoal.batching.settings import BatchingSettings
+from shoal.batching.fair_queue import Entry
 from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
+from shoal.modelconfig.batching import BatchingSettings
 
 SETTINGS = BatchingSettings(max_batch_size=8, preferred_batch_size=(4, 8), max_queue_delay_microseconds=10_000)
 

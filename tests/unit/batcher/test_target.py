@@ -4,7 +4,7 @@ import pytest
 
 from shoal.batcher.target import target_of
 from shoal.errors import ConfigurationError
-from shoal.topology import Endpoint
+from shoal.service.topology import Endpoint
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from write_constraints import closure
 
 PARTS = {
     "worker": "from shoal.batching import BatchingSettings, Call, Requests, Server, run",
-    "front": "import shoal.cli.serve_batcher, shoal.batcher.process, shoal.batcher.asgi, shoal.batcher.dispatch, "
-    "pyvoy, uvloop, shoal.batcher.handler, shoal.envoy_admin, shoal.explain.endpoint, shoal.explain.views",
+    "front": "import shoal.cli.serve_batcher, shoal.batcher.process, shoal.batcher.envoy_door, shoal.batcher.dispatch, "
+    "pyvoy, uvloop, shoal.batcher.grpcio_door, shoal.runtime.envoy_admin, shoal.explain.endpoint, shoal.explain.views",
 }
 IF_THERE = {"grpcio-tools", "setuptools"}
 """grpcio imports the one where it is installed, and that the other."""

@@ -12,13 +12,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from shoal import batching
+from shoal.batcher.core import open_channel
 from shoal.batcher.dispatch import Dispatcher
-from shoal.batcher.server import open_channel
 from shoal.batching.host import Host
 from shoal.batching.service import BatchingService
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import ConfigurationError, InvalidRequest
-from shoal.topology import Endpoint
+from shoal.service.topology import Endpoint
 from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:

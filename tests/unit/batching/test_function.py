@@ -11,9 +11,9 @@ from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from shoal.batching import results as results_module
 from shoal.batching.function import Function, Requests
 from shoal.batching.meter import BatchMeter
-from shoal.batching.settings import BatchingSettings
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, InvalidRequest, NotFound, Overloaded, Unavailable
+from shoal.modelconfig.batching import BatchingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shoal import cli
-from shoal.mask import decode_png
+from shoal.pictures.mask import decode_png
 from support.fake_service import FakeService, serving_in_thread
 
 if TYPE_CHECKING:

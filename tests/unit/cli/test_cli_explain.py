@@ -9,10 +9,10 @@ import pytest
 from shoal.cli import main
 from shoal.explain.endpoint import serve
 from shoal.explain.views import Answer, Memory
-from shoal.home import Home
 from shoal.local import state
 from shoal.observe.metrics import WORKER
-from shoal.topology import Endpoint
+from shoal.service.home import Home
+from shoal.service.topology import Endpoint
 from support.visits import batcher_visit, worker_visit
 
 if TYPE_CHECKING:

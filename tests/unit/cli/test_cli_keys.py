@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.cli import main
-from shoal.home import Home
-from shoal.keys import load_keys
+from shoal.service.api_keys import load_keys
+from shoal.service.home import Home
 
 if TYPE_CHECKING:
     from pathlib import Path

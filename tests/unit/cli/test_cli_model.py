@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from shoal.cli.model import app
 from shoal.errors import ConfigurationError, NotFound, Unavailable
-from shoal.modelstore import pbtxt
+from shoal.modelconfig import pbtxt
 from shoal.modelstore.formats import Format
 from shoal.modelstore.repository import read_model
 from support.archives import ARCHIVES, archive

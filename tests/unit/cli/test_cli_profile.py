@@ -156,7 +156,7 @@ def test_at_triton_it_needs_neither_engine_nor_codecs_nor_client(tmp_path: Path)
         "import sys\n"
         f"sys.modules.update(dict.fromkeys({absent}))\n"
         "from shoal import cli\n"
-        "import shoal.triton.running\n"
+        "import shoal.local.running_triton\n"
         "cli.main(['profile', 'm', '--triton', '127.0.0.1:1', '--no-plot', '--output', sys.argv[1]])"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)

@@ -8,9 +8,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from shoal import cli
-from shoal.home import Home
 from shoal.local import state
 from shoal.observe import dashboards, ruleset
+from shoal.service.home import Home
 
 if TYPE_CHECKING:
     from pathlib import Path

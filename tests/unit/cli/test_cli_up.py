@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.cli import main
-from shoal.home import Home
 from shoal.local import state
+from shoal.service.home import Home
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ from shoal.errors import (
     Overloaded,
     Unavailable,
 )
-from shoal.modelstore.config import Task
+from shoal.modelconfig.model import Task
 from support.fake_service import API_KEY, KNOWN, MISSING, FakeService
 
 if TYPE_CHECKING:

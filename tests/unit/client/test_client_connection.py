@@ -7,7 +7,7 @@ import pytest
 
 from shoal.client.connection import find_connection
 from shoal.errors import ConfigurationError
-from shoal.home import Home
+from shoal.service.home import Home
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import pytest
 from shoal.client.load import LoadRequest, LoadSettings, poisson, run_load
 from shoal.client.results import Classification, Timing
 from shoal.errors import ConfigurationError, DeadlineExceeded, Overloaded
-from shoal.modelstore.config import Task
+from shoal.modelconfig.model import Task
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

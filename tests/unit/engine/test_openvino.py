@@ -10,10 +10,10 @@ import openvino
 import pytest
 from onnx import helper, numpy_helper, save
 
-from shoal.batching.settings import BatchingSettings
 from shoal.engine.openvino import OpenVinoEngine
 from shoal.errors import ConfigurationError, DeadlineExceeded
-from shoal.modelstore.config import Tensor
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import Tensor
 from support.engine_contract import GREEN, RED, EngineContract, colours
 from support.tiny_models import add_tiny_classifier, model
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 
 @pytest.fixture

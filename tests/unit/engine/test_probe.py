@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
-from shoal.batching.settings import BatchingSettings
 from shoal.engine import Inference, NotBatchable, probe
 from shoal.engine.openvino import OpenVinoEngine
 from shoal.errors import ConfigurationError
-from shoal.modelstore.config import Tensor
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import Tensor
 from support.pictures import config
 from support.scripted_engine import CONFIG, ScriptedModel, ScriptedSlot
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 RANDOM = np.random.default_rng(5)
 WEIGHTS = {

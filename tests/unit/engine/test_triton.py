@@ -9,11 +9,11 @@ import grpc
 import numpy as np
 import pytest
 
-from shoal.batching.settings import BatchingSettings
 from shoal.engine.shared_memory import DEVICE, Region
 from shoal.engine.triton import TritonEngine
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
-from shoal.spec import Service
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.service.spec import Service
 from shoal.triton.client import AWAY, TritonClient
 from shoal.worker.sources import StoreSource
 from support.engine_contract import ALONE, BLUE, GREEN, RED, EngineContract, colours

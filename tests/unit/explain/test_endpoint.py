@@ -12,10 +12,10 @@ from shoal.explain import inquiry
 from shoal.explain.endpoint import serve, serve_soon
 from shoal.explain.inquiry import ask, every_address
 from shoal.explain.views import Answer, Memory
-from shoal.local.ports import FreePorts
 from shoal.observe.metrics import WORKER
 from shoal.observe.operators import OperatorServer, Work, refusal
-from shoal.topology import Endpoint
+from shoal.runtime.ports import FreePorts
+from shoal.service.topology import Endpoint
 from support.visits import batcher_visit
 
 if TYPE_CHECKING:

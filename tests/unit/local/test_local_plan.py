@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from shoal.errors import ConfigurationError
-from shoal.home import Home
-from shoal.local import ports
 from shoal.local.plan import START_ORDER, STOP_ORDER, Files, Part, Plan, Protocol, Role, plan, reachable
-from shoal.local.ports import FreePorts, is_free, with_port
-from shoal.spec import Service, parse
-from shoal.topology import Endpoint
+from shoal.runtime import ports
+from shoal.runtime.ports import FreePorts, is_free, with_port
+from shoal.service.home import Home
+from shoal.service.spec import Service, parse
+from shoal.service.topology import Endpoint
 
 HOME = Home(Path("/home"))
 

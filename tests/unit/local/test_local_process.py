@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from shoal import tether
 from shoal.errors import ConfigurationError, Unavailable
 from shoal.local import process
 from shoal.local.plan import Part, Protocol, Role
-from shoal.local.ports import FreePorts
 from shoal.local.process import LocalProcess, describe_exit, rotate, tail
+from shoal.runtime import tether
+from shoal.runtime.ports import FreePorts
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.errors import ConfigurationError
-from shoal.home import Home
 from shoal.local import setup
 from shoal.modelstore import repository
-from shoal.spec import Pool, parse
+from shoal.service.home import Home
+from shoal.service.spec import Pool, parse
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.errors import ConfigurationError
-from shoal.home import Home
 from shoal.local import state
+from shoal.service.home import Home
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ def test_a_second_supervisor_is_refused(home: Home) -> None:
 def test_a_file_of_a_dead_supervisor_misleads_no_one(home: Home) -> None:
     hold = (
         "import os, sys, pathlib\n"
-        "from shoal.home import Home\n"
+        "from shoal.service.home import Home\n"
         "from shoal.local import state\n"
         "home = Home(pathlib.Path(sys.argv[1]))\n"
         "with state.exclusive(home):\n"

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shoal import keys
 from shoal.errors import ConfigurationError
-from shoal.home import Home
 from shoal.local import setup, store
 from shoal.local.store import create_bucket, find_rclone, store_part
-from shoal.objectstore import Credentials
-from shoal.spec import Service, parse
-from shoal.topology import Endpoint
+from shoal.pictures.objectstore import Credentials
+from shoal.service import api_keys
+from shoal.service.home import Home
+from shoal.service.spec import Service, parse
+from shoal.service.topology import Endpoint
 from support.tiny_models import add_tiny_classifier
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def test_the_bucket_is_a_folder_with_one_for_each_prefix(home: Home) -> None:
 def test_the_first_preparation_makes_all_and_the_second_nothing(home: Home) -> None:
     said: list[str] = []
     setup.prepare(Service(), home, said.append)
-    ring, credentials = keys.load_keys(home.keys), setup.store_credentials(Service(), home)
+    ring, credentials = api_keys.load_keys(home.keys), setup.store_credentials(Service(), home)
     setup.prepare(Service(), home, said.append)
-    assert keys.load_keys(home.keys) == ring
+    assert api_keys.load_keys(home.keys) == ring
     assert setup.store_credentials(Service(), home) == credentials
     assert [key.owner for key in ring] == [setup.LOCAL_OWNER]
     assert (home.objects / "images" / "local").is_dir()
@@ -69,7 +69,7 @@ def test_the_first_preparation_makes_all_and_the_second_nothing(home: Home) -> N
 
 
 def test_the_local_key_is_the_local_owners(home: Home) -> None:
-    other = keys.create(home.keys, "other")
+    other = api_keys.create(home.keys, "other")
     local = setup.local_key(Service(), home)
     assert local.owner == setup.LOCAL_OWNER
     assert local.id != other.id

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from shoal.batching.settings import BatchingSettings
 from shoal.engine.limits import excess
-from shoal.modelstore import ending, fitting, keys, outputs
-from shoal.modelstore.config import Tensor
+from shoal.modelconfig import keys
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import Tensor
+from shoal.modelstore import ending, fitting, outputs
 from support.pictures import config
 
 if TYPE_CHECKING:
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 RANDOM = np.random.default_rng(11)
 

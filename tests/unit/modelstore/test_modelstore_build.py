@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.fault import Report
+from shoal.modelconfig.model import ModelConfig, Resize, ResizeFilter, Task, Tensor
 from shoal.modelstore.build import add_model, add_onnx
-from shoal.modelstore.config import ModelConfig, Resize, ResizeFilter, Task, Tensor
-from shoal.modelstore.fault import Report
 from shoal.modelstore.reader import inspect
 from shoal.modelstore.recipe import Recipe
 from shoal.modelstore.render import render

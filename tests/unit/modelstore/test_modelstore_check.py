@@ -7,8 +7,8 @@ import pytest
 from onnx import helper
 
 from shoal.errors import NotFound
+from shoal.modelconfig.fault import Severity
 from shoal.modelstore.check import check
-from shoal.modelstore.fault import Severity
 from support.tiny_models import (
     add_tiny_classifier,
     add_tiny_detector,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.errors import ConfigurationError
+from shoal.modelconfig.fault import Severity
+from shoal.modelconfig.model import Task, Tensor
 from shoal.modelstore.check import check
-from shoal.modelstore.config import Task, Tensor
-from shoal.modelstore.fault import Severity
 from shoal.modelstore.foreign import add_configured, add_described
 from shoal.modelstore.formats import Format, default_filename, detect
 from shoal.modelstore.recipe import Recipe

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from shoal.errors import ConfigurationError
+from shoal.modelconfig.model import Task
 from shoal.modelstore import build, external, foreign, formats, graph
 from shoal.modelstore.check import check_folder
-from shoal.modelstore.config import Task
 from shoal.modelstore.recipe import Recipe
 from shoal.modelstore.wrap import wrap
 from support.tiny_models import classifier

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shoal.errors import ConfigurationError
+from shoal.modelconfig.model import Resize
 from shoal.modelstore import preprocessor
-from shoal.modelstore.config import Resize
 
 if TYPE_CHECKING:
     from pathlib import Path

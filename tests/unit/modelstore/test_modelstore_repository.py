@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError, NotFound
-from shoal.modelstore.config import Resize, ResizeFilter, Task, Tensor
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import Resize, ResizeFilter, Task, Tensor
 from shoal.modelstore.repository import names, read_model, scan
 from support.tiny_models import BATCHING, add_tiny_classifier, add_tiny_detector
 

@@ -14,7 +14,7 @@ from shoal.modelstore.mirror import Mirror
 from shoal.modelstore.pull import pull
 from shoal.modelstore.remote import Remote
 from shoal.modelstore.sync import Synchronizer
-from shoal.spec import ObjectStore
+from shoal.service.spec import ObjectStore
 from shoal.triton.client import Loaded
 from support.published import Bucket, Silent
 from support.tiny_models import add_tiny_classifier

@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError
-from shoal.modelstore.config import Task, Tensor
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import Task, Tensor
 from shoal.modelstore.recipe import Recipe
 from shoal.modelstore.wrap import wrap
 from support.tiny_models import classifier, detector, model

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from shoal.modelconfig.model import Resize, ResizeFilter
 from shoal.modelstore import efficientnet, ppocr
-from shoal.modelstore.config import Resize, ResizeFilter
 from shoal.modelstore.published import PUBLISHED
 from shoal.modelstore.wrap import wrap
 

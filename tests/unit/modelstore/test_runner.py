@@ -17,7 +17,7 @@ from support.tiny_models import add_tiny_detector
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 
 class FakeTensor:

@@ -10,21 +10,21 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from shoal.batching.settings import BatchingSettings
 from shoal.engine import probe
 from shoal.engine.openvino import OpenVinoEngine
 from shoal.errors import ConfigurationError
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import Resize, Task
 from shoal.modelstore.build import add_model
-from shoal.modelstore.config import Resize, Task
 from shoal.modelstore.recipe import Recipe
+from shoal.pictures.header import ImageSize
 from shoal.v1 import inference_pb2 as pb
-from shoal.worker.header import ImageSize
 from shoal.worker.heads import make_head
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 HEIGHT, WIDTH = 48, 96
 BOX = (0.25, 0.125, 0.75, 0.5)

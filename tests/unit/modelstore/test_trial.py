@@ -10,13 +10,13 @@ import onnx
 import pytest
 from onnx import helper
 
-from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.fault import Report
+from shoal.modelconfig.model import Task
 from shoal.modelstore import repository, trial
 from shoal.modelstore.build import add_model
 from shoal.modelstore.check import check
-from shoal.modelstore.config import Task
-from shoal.modelstore.fault import Report
 from shoal.modelstore.recipe import Recipe
 from shoal.modelstore.wrap import wrap
 from shoal.triton.client import TritonClient

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tritonclient.grpc import model_config_pb2
 
-from shoal.batching.settings import BatchingSettings
 from shoal.engine.shared_memory import DEVICE
 from shoal.errors import ConfigurationError, Internal, NotFound, Unavailable
+from shoal.modelconfig.batching import BatchingSettings
 from shoal.plan.triton import Asked, TritonTarget, with_instances
 from support.fake_triton import FakeTriton, fake_triton
 from support.tiny_models import add_tiny_classifier

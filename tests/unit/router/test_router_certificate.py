@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives import serialization
 
 from shoal.errors import ConfigurationError
 from shoal.router.certificate import Files, check
-from shoal.spec import Tls
+from shoal.service.spec import Tls
 from support.certificates import self_signed
 from support.mounted import Mounted
 

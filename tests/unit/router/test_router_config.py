@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from shoal.identity import Identity
-from shoal.keys import Key, KeyRing
 from shoal.router import config
-from shoal.spec import ObjectStore, Pool, Router, Service, Tls
-from shoal.topology import Endpoint, Topology
+from shoal.service.api_keys import Key, KeyRing
+from shoal.service.identity import Identity
+from shoal.service.spec import ObjectStore, Pool, Router, Service, Tls
+from shoal.service.topology import Endpoint, Topology
 
 FOLDER = Path("/etc/envoy")
 SECRET = "a-secret-of-some-length"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from shoal.envoy_admin import EnvoyAdmin, admin_socket, prepare
 from shoal.router import drain as module
 from shoal.router.drain import Departure, depart, drain
+from shoal.runtime.envoy_admin import EnvoyAdmin, admin_socket, prepare
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from shoal import keys
+from shoal.batching.peers import Proof
 from shoal.errors import ConfigurationError
-from shoal.home import Home
 from shoal.router import config
 from shoal.router.keeper import Input, Keeper, write
-from shoal.topology import Endpoint, Topology
-from shoal.watch import changes
-from shoal.worker.peers import Proof
+from shoal.runtime.watch import changes
+from shoal.service import api_keys
+from shoal.service.home import Home
+from shoal.service.topology import Endpoint, Topology
 from support.certificates import self_signed
 from support.mounted import Mounted
 
@@ -36,7 +36,7 @@ def add_model(store: Path, name: str) -> None:
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     home = Home(tmp_path / "home")
-    keys.create(home.keys, "alice")
+    api_keys.create(home.keys, "alice")
     add_model(home.models, "yolo")
     (tmp_path / "service").mkdir()
     (tmp_path / "service" / "shoal.yaml").touch()
@@ -98,7 +98,7 @@ async def test_files_follow_keys_models_and_the_service_file(keeper: Keeper, hom
     keeper.render()
     task = asyncio.create_task(keeper.run())
     try:
-        new = keys.create(home.keys, "bob")
+        new = api_keys.create(home.keys, "bob")
         await until(keeper, config.PUBLIC_ROUTES, new.id)
         add_model(home.models, "resnet-50")
         await until(keeper, config.BALANCER_ROUTES, "resnet-50")
@@ -115,7 +115,7 @@ async def test_a_broken_service_file_does_not_hold_up_a_revocation(keeper: Keepe
     task = asyncio.create_task(keeper.run())
     try:
         replace(tmp_path / "service" / "shoal.yaml", "router: [")
-        revoked = keys.revoke(home.keys, next(iter(keys.load_keys(home.keys))).id)
+        revoked = api_keys.revoke(home.keys, next(iter(api_keys.load_keys(home.keys))).id)
         await until(keeper, config.PUBLIC_ROUTES, revoked.id, there=False)
     finally:
         task.cancel()
@@ -143,7 +143,7 @@ async def test_what_kubernetes_mounts_is_followed(home: Home, tmp_path: Path, ca
     keeper.render()
     task = asyncio.create_task(keeper.run())
     try:
-        revoked = keys.revoke(home.keys, next(iter(keys.load_keys(home.keys))).id)
+        revoked = api_keys.revoke(home.keys, next(iter(api_keys.load_keys(home.keys))).id)
         secret.update({"keys.json": home.keys.read_bytes()})
         await until(keeper, config.PUBLIC_ROUTES, revoked.id, there=False)
         settings["router"]["max_request_bytes"] = 2048

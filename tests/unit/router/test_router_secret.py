@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.errors import ConfigurationError
-from shoal.keys import Key
 from shoal.router.keyfile import WatchedSecret
 from shoal.router.secret import Api, SecretWatch
+from shoal.service.api_keys import Key
 from support.kubernetes_api import KubernetesApi, kubernetes_api
 from support.mounted import Mounted
 

@@ -7,9 +7,9 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from shoal.batching.settings import BatchingSettings
 from shoal.engine.shared_memory import Region
 from shoal.errors import ConfigurationError, NotFound
+from shoal.modelconfig.batching import BatchingSettings
 from shoal.triton.client import Away, Loaded, NotSteered, TritonClient
 from shoal.triton.steer import original, steered
 from support.fake_triton import FakeTriton, fake_triton

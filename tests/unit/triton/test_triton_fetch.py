@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.errors import ConfigurationError, Unavailable
-from shoal.modelstore.download import Wheel
+from shoal.runtime.download import Wheel
 from shoal.triton.fetch import PYTHONS, check_platform, fetch
 from shoal.triton.installation import PYTHON, fetched_server
 

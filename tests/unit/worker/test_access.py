@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shoal import keys
 from shoal.errors import PermissionDenied, Unauthenticated
-from shoal.identity import Identity
-from shoal.keys import Key, KeyRing
+from shoal.service import api_keys
+from shoal.service.api_keys import Key, KeyRing
+from shoal.service.identity import Identity
 from shoal.worker.access import Access, Grant, Newest
 
 if TYPE_CHECKING:
@@ -88,14 +88,14 @@ def test_a_real_key_gets_there_no_more_than_is_its_own() -> None:
 
 def test_what_the_router_may_know_already_is_read_before_anybody_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
-    old = keys.create(file, "alice")
-    access = Access(keys.load_keys(file), Newest(file))
-    new = keys.create(file, "alice", models=["resnet*"])
+    old = api_keys.create(file, "alice")
+    access = Access(api_keys.load_keys(file), Newest(file))
+    new = api_keys.create(file, "alice", models=["resnet*"])
     assert access.grant(new.id, identity(new), new.key, "resnet-50") == Grant("alice", "alice/")
-    keys.revoke(file, old.id)
+    api_keys.revoke(file, old.id)
     with pytest.raises(PermissionDenied):
         access.grant(new.id, identity(new), new.key, "yolo")
-    assert access.ring == keys.load_keys(file)
+    assert access.ring == api_keys.load_keys(file)
     with pytest.raises(Unauthenticated):
         access.grant(old.id, identity(old), old.key)
 
@@ -104,7 +104,7 @@ def test_keys_are_read_again_only_from_another_file(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     newest = Newest(file)
     assert newest() is None
-    key = keys.create(file, "alice")
+    key = api_keys.create(file, "alice")
     assert newest() == KeyRing([key])
     assert newest() is None
     file.write_text("broken")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shoal.batching.service import BatchingService
-from shoal.batching.settings import BatchingSettings
 from shoal.engine import NotBatchable
 from shoal.engine.openvino import OpenVinoEngine
 from shoal.errors import ConfigurationError, Internal, Unavailable
-from shoal.spec import ModelOverride, parse
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.service.spec import ModelOverride, parse
 from shoal.worker.catalog import Catalog, overridden
 from shoal.worker.heads import make_head
 from shoal.worker.sources import StoreSource
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from shoal.modelstore.config import ModelConfig
+    from shoal.modelconfig.model import ModelConfig
 
 
 CANT_READ = ConfigurationError("it can't be read")

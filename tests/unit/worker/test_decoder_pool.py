@@ -17,8 +17,8 @@ from hostile_pictures import png, png_chunks, raw_png
 from PIL import Image
 
 from shoal.errors import InvalidRequest, Unavailable
+from shoal.pictures.decode import Decoder
 from shoal.worker import decoder_pool, decoder_process, decoder_starter
-from shoal.worker.decode import Decoder
 from shoal.worker.decoder_pool import DecoderPool, Limits
 from support.harmful_decoder import HarmfulDecoder
 from support.pictures import config, encode, quadrants

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from shoal.errors import ConfigurationError, Internal
-from shoal.modelstore.config import Resize, Tensor
+from shoal.modelconfig.model import Resize, Tensor
+from shoal.pictures.decode import Decoder
+from shoal.pictures.header import ImageSize
 from shoal.v1 import inference_pb2 as pb
-from shoal.worker.decode import Decoder
 from shoal.worker.detection import MAX_BOXES
-from shoal.worker.header import ImageSize
 from shoal.worker.heads import make_head
 from support.pictures import config, encode, stored
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.errors import ConfigurationError, Internal
-from shoal.modelstore.config import Resize, Tensor
+from shoal.modelconfig.model import Resize, Tensor
+from shoal.pictures.header import ImageSize
 from shoal.v1 import inference_pb2 as pb
-from shoal.worker.header import ImageSize
 from shoal.worker.heads import make_head
 from support.pictures import config
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.errors import ConfigurationError, Internal, InvalidRequest
-from shoal.modelstore.config import Resize, Tensor
+from shoal.modelconfig.model import Resize, Tensor
+from shoal.pictures.geometry import place
+from shoal.pictures.header import ImageSize
 from shoal.v1.inference_pb2 import ImageRequest
-from shoal.worker.geometry import place
-from shoal.worker.header import ImageSize
 from shoal.worker.heads import make_head
 from support.pictures import config
 

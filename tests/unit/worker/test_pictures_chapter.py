@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from shoal.errors import InvalidRequest
-from shoal.worker.decode import Decoder
+from shoal.pictures.decode import Decoder
 from support.pictures import config, encode, quadrants
 
 Pixels = np.ndarray[Any, Any]

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shoal.home import Home
-from shoal.spec import parse
-from shoal.topology import Endpoint
-from shoal.worker.peers import Seen
+from shoal.batching.peers import Seen
+from shoal.service.home import Home
+from shoal.service.spec import parse
+from shoal.service.topology import Endpoint
 from shoal.worker.readiness import Found, Others, Report, missing, named, origin, others, unserved
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from shoal import mask
 from shoal.errors import ConfigurationError, Internal, InvalidRequest
-from shoal.modelstore.config import Resize, Tensor
+from shoal.modelconfig.model import Resize, Tensor
+from shoal.pictures import mask
+from shoal.pictures.decode import Decoder
+from shoal.pictures.geometry import place
+from shoal.pictures.header import ImageSize
 from shoal.v1 import inference_pb2 as pb
 from shoal.worker import mask as mask_module
-from shoal.worker.decode import Decoder
-from shoal.worker.geometry import place
-from shoal.worker.header import ImageSize
 from shoal.worker.heads import make_head
 from support.pictures import config, encode, stored
 

@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from shoal.errors import Unavailable
-from shoal.modelstore import pbtxt
-from shoal.spec import Service, parse
+from shoal.modelconfig import pbtxt
+from shoal.service.spec import Service, parse
 from shoal.triton.client import TritonClient
 from shoal.triton.steer import steered
 from shoal.worker.sources import StoreSource, TritonSource

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from shoal import spec
-from shoal.identity import HEADER, Identity
-from shoal.keys import Key, KeyRing
-from shoal.objectstore import Credentials, open_store
+from shoal.pictures.objectstore import Credentials, open_store
+from shoal.service import spec
+from shoal.service.api_keys import Key, KeyRing
+from shoal.service.identity import HEADER, Identity
 from shoal.v1 import inference_pb2
 from shoal.worker.access import Access
 from shoal.worker.uploads import UploadsService

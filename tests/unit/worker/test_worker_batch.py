@@ -16,19 +16,19 @@ from PIL import Image
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, InvalidRequest, NotFound, Unavailable
 from shoal.explain.recent import Recent
-from shoal.identity import Identity
-from shoal.keys import Key, KeyRing
 from shoal.observe.metrics import WORKER
-from shoal.threads import Threads
+from shoal.pictures.decode import Decoder
+from shoal.pictures.header import ImageSize
+from shoal.runtime.threads import Threads
+from shoal.service.api_keys import Key, KeyRing
+from shoal.service.identity import Identity
 from shoal.v1 import inference_pb2
 from shoal.worker import batch as batch_module
 from shoal.worker.access import Access
 from shoal.worker.batch import PictureBatch
 from shoal.worker.budget import Budget
-from shoal.worker.decode import Decoder
 from shoal.worker.decoding import Decoding
 from shoal.worker.fetch import Fetched
-from shoal.worker.header import ImageSize
 from shoal.worker.heads import make_head
 from shoal.worker.model import Meter, PictureModel
 from shoal.worker.stages import explain

@@ -1,0 +1,202 @@
+"""The batcher's core, whichever door a call comes through: headers in, opaque messages to the dispatcher."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Self
+
+from shoal.batcher.budget import MAX_HELD_BYTES
+from shoal.batcher.compression import ACCEPTED, UnknownEncoding
+from shoal.errors import Code, InvalidRequest, NotFound, ShoalError, Unavailable, to_status
+from shoal.service import identity
+from shoal.service.identity import NOBODY, Caller
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import grpc
+
+    from shoal.batcher.dispatch import Dispatcher
+
+    Headers = Mapping[str, str]
+
+log = logging.getLogger(__name__)
+
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+VARIABLE = "SHOAL_BATCHER"
+DEFAULT_TIMEOUT_SECONDS = 30.0
+"""For a call without a deadline; the router sets one on every call."""
+MAX_MESSAGE_BYTES = 65_536
+MAX_OWNER_LENGTH = 1024
+"""Of ``x-client-id``, which the router sets."""
+_HELD_MESSAGES = 512
+"""Of the largest size, if ``MAX_HELD_BYTES`` is less than that."""
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""https://www.w3.org/TR/trace-context/#traceparent-header; it says to ignore what isn't valid."""
+
+_WORKERS = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": "shoal.batching.v1.Batching"},
+}
+"""Streams go to each healthy worker in turn; one that says it is draining is left at once
+(https://github.com/grpc/proposal/blob/master/A17-client-side-health-checking.md)."""
+_SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"  # grpc.health.v1.HealthCheckResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a batcher is told. It travels through the environment: inside Envoy there is no other way."""
+
+    name: str
+    """Names this process to workers and in logs."""
+    target: str
+    """What gRPC connects to (https://grpc.github.io/grpc/core/md_doc_naming.html)."""
+    workers: bool = False
+    """The target's addresses are workers, to share the load; else it is a load balancer."""
+    models: tuple[str, ...] = ()
+    """The names that callers may send, of which the first stands for none. Empty: any, but one must be sent."""
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    metrics: str = ""
+    """``HOST:PORT``; none if empty."""
+    recent_requests: int = 0
+    """Kept for ``shoal explain``."""
+    log_level: str = "info"
+    """``debug``, ``info``, ``warning`` or ``error``."""
+
+    def write(self) -> dict[str, str]:
+        """The environment for ``read``."""
+        return {VARIABLE: json.dumps(asdict(self))}
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Self:
+        """What ``write`` wrote."""
+        told = json.loads(environment[VARIABLE])
+        return cls(**told | {"models": tuple(told["models"])})
+
+
+class Batcher:
+    """What both doors share."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, models: Sequence[str] = (), max_message_bytes: int = MAX_MESSAGE_BYTES
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.draining = False
+        self.max_message_bytes = max_message_bytes
+        self._models = frozenset(models)
+        self._default_model = models[0] if models else ""
+
+    async def call(self, method: str, headers: Headers, message: bytes, timeout_seconds: float | None) -> bytes:
+        """Answers one unary call, or raises the ShoalError of its status."""
+        if self.draining:
+            raise Unavailable("the batcher is draining; try again")
+        if len(message) > self.max_message_bytes:
+            raise too_large(self.max_message_bytes)
+        model = headers.get("x-model-name") or self._default_model
+        if not model:
+            raise InvalidRequest("the x-model-name metadata is missing")
+        if self._models and model not in self._models:
+            raise NotFound(f"no model {model[:100]!r} is served here")
+        owner, caller = _who(headers)
+        traceparent = headers.get("traceparent", "")
+        return await self.dispatcher.submit(
+            method,
+            model,
+            owner,
+            message,
+            DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds,
+            traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
+            caller,
+        )
+
+    @property
+    def health(self) -> bytes:
+        """A serialized grpc.health.v1.HealthCheckResponse."""
+        return _NOT_SERVING if self.draining else _SERVING
+
+    def drain(self) -> None:
+        """Health fails from now on, new calls are refused, and no batch waits for company."""
+        self.draining = True
+        self.dispatcher.drain()
+
+
+def _who(headers: Headers) -> tuple[str, Caller]:
+    """Whose share of the queue a call takes, and what the caller is known by.
+
+    Keys of one owner share: where the router says the owner, that is the name. Anything else counts as it is.
+
+    Raises:
+        InvalidRequest: ``x-client-id`` is far longer than any router's.
+    """
+    client, text = headers.get("x-client-id", ""), headers.get(identity.HEADER, "")
+    if len(client) > MAX_OWNER_LENGTH:
+        raise InvalidRequest(f"the x-client-id metadata is longer than {MAX_OWNER_LENGTH} characters")
+    if verified := identity.Identity.parse(text):
+        return verified.owner, Caller(verified.key_id, text)
+    return client, NOBODY
+
+
+def make_batcher() -> Batcher:
+    """The batcher that the environment describes, its metrics served; call it on the event loop that will serve."""
+    from functools import partial  # noqa: PLC0415 - what starts Envoy, and no batcher, pays for none of these
+
+    from shoal.batcher.dispatch import Dispatcher  # noqa: PLC0415
+    from shoal.batcher.request import explain  # noqa: PLC0415
+    from shoal.explain.endpoint import serve_soon  # noqa: PLC0415
+    from shoal.observe.metrics import BATCHER  # noqa: PLC0415
+    from shoal.runtime.endpoint import Endpoint  # noqa: PLC0415
+
+    orders = Orders.read(os.environ)
+    channel = open_channel(orders.target, workers=orders.workers)
+    held = max(MAX_HELD_BYTES, _HELD_MESSAGES * orders.max_message_bytes)
+    dispatcher = Dispatcher(channel, orders.name, orders.recent_requests, held)
+    if orders.metrics:
+        serve_soon(Endpoint.parse(orders.metrics), BATCHER, partial(explain, dispatcher.recent))
+    return Batcher(dispatcher, orders.models, orders.max_message_bytes)
+
+
+def open_channel(target: str, *, workers: bool = False) -> grpc.aio.Channel:
+    """The channel to the load balancer, or to all ``workers`` of ``target``, for streams that may idle for long."""
+    import grpc  # noqa: PLC0415 - as above
+
+    from shoal.runtime import rpc  # noqa: PLC0415
+
+    rpc.keep_queue()
+    return grpc.aio.insecure_channel(
+        target,
+        options=[
+            *((("grpc.service_config", json.dumps(_WORKERS)),) if workers else ()),
+            ("grpc.max_receive_message_length", 64 * 2**20),
+            ("grpc.keepalive_time_ms", 10_000),
+            ("grpc.keepalive_timeout_ms", 5_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1_000),
+        ],
+    )
+
+
+def too_large(limit: int) -> InvalidRequest:
+    """The error of a message of more than ``limit`` bytes."""
+    return InvalidRequest(f"the message is larger than {limit} bytes")
+
+
+def status_of(error: Exception) -> tuple[Code, str]:
+    """The status of any error; one that nobody expected goes to the log."""
+    if not isinstance(error, ShoalError):
+        log.error("a call failed", exc_info=error)
+    return to_status(error)
+
+
+def hints_of(error: Exception) -> tuple[tuple[str, str], ...]:
+    """What a caller is told besides the status, as trailers."""
+    if isinstance(error, UnknownEncoding):
+        return (("grpc-accept-encoding", ACCEPTED),)
+    from shoal.runtime import rpc  # noqa: PLC0415 - as above
+
+    return rpc.hints_of(error)

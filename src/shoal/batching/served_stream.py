@@ -1,0 +1,276 @@
+"""The worker's side of one batching stream: permit, items as they arrive, results, and the next permit."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from shoal.batching.permits import DRAINING
+from shoal.batching.v1 import batching_pb2
+from shoal.errors import Unavailable
+from shoal.modelconfig.batching import SETTINGS, TAKES, WITHDRAWN, WORKER
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    import grpc
+
+    from shoal.batching.permits import Permit, PermitGate
+    from shoal.modelconfig.batching import BatchingSettings
+
+    Context = grpc.aio.ServicerContext[batching_pb2.BatchChunk, batching_pb2.BatchResultChunk]
+    Results = Sequence[batching_pb2.BatchItemResult]
+
+OPEN_SECONDS = 10.0
+"""Beyond its ``max_queue_delay`` a batch is open for so long at most: a batcher that leaves it open hangs."""
+WRITE_SECONDS = 10.0
+"""A batcher that doesn't read its results for so long hangs, too. Its stream ends, and its permit comes back."""
+_MAX_CHUNKS = 4
+"""Read ahead of the batch that they belong to."""
+_MAX_EARLY = 4096
+"""Withdrawals remembered of items that haven't come yet."""
+
+
+class Batch(Protocol):
+    """One batch on its way through a worker."""
+
+    def add(self, item: batching_pb2.BatchItem) -> None:
+        """Takes an item and starts on it at once; the batch isn't closed yet. Never raises."""
+
+    def finish(self) -> AsyncIterator[Results]:
+        """The batch is closed: yields each item's result once, in any order and grouping.
+
+        After the first group the batch no longer counts against the permits; later ones are for stragglers. Where all
+        are stragglers the first group is empty.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """The batch is over or its batcher is gone: stops what is left of it. Called once; never raises."""
+
+
+@runtime_checkable
+class Withdrawable(Protocol):
+    """A batch that can leave out an item; one that can't runs to its end."""
+
+    def withdraw(self, index: int) -> None:
+        """The caller of the item ``index`` has left: its work may end, and whatever answers it is dropped.
+
+        The item still gets a result, say CANCELLED. May come at any time while the batch lives, also twice or when the
+        item is answered. Never raises.
+        """
+
+
+class Handler(Protocol):
+    """Serves the batches of one model."""
+
+    @property
+    def settings(self) -> BatchingSettings:
+        """What the batcher is told."""
+        ...
+
+    def check(self, method: str) -> None:
+        """Raises InvalidRequest if the model has no ``method``, such as ``/shoal.v1.Inference/Classify``."""
+        ...
+
+    def begin(self, method: str) -> Batch:
+        """A batch of calls of ``method``."""
+        ...
+
+
+class Hung(Unavailable):
+    """The batcher made no progress; what its items did meanwhile is unknown."""
+
+
+@dataclass(slots=True)
+class _Carried:
+    batch: Batch
+    first: int
+    """The index of its first item."""
+    end: int
+    """One more than that of its last, so far."""
+
+
+class ServedStream:
+    """One batch at a time, any number in turn; results of stragglers may come while the next batch is on its way."""
+
+    def __init__(
+        self, context: Context, handler: Handler, gate: PermitGate, method: str, asker: str, worker: str
+    ) -> None:
+        """Prepares; nothing is granted yet.
+
+        Args:
+            context: The stream.
+            handler: Serves its batches.
+            gate: Grants its permits.
+            method: The unary method that is batched.
+            asker: On whose behalf permits are granted; askers take turns.
+            worker: What this process calls itself.
+        """
+        self.taken = 0
+        """Items from this index on were never begun."""
+        self._context = context
+        self._handler = handler
+        self._gate = gate
+        self._method = method
+        self._asker = asker
+        self._worker = worker
+        self._writing = asyncio.Lock()
+        self._inbox: asyncio.Queue[batching_pb2.BatchChunk] = asyncio.Queue(_MAX_CHUNKS)
+        self._carried: list[_Carried] = []
+        self._early: set[int] = set()
+        self._stragglers: set[asyncio.Task[None]] = set()
+        self._hung = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Returns when the batcher has half-closed the stream and has all its answers.
+
+        Raises:
+            Hung: the batcher leaves a batch open, or doesn't read.
+            Unavailable: the gate is closed, and what was in flight is answered.
+        """
+        permit = await self._gate.acquire(self._asker)
+        tasks = [asyncio.create_task(wait) for wait in (self._read(), self._gate.closed.wait(), self._hung.wait())]
+        for task in tasks:
+            task.add_done_callback(_retrieve)
+        try:
+            await self._greet()
+            while (chunk := await self._first_chunk(tasks)) is not None:
+                permit.use()
+                if not await self._carry(chunk, permit, tasks[:1]):
+                    permit = await self._gate.acquire(self._asker)
+                    await self._write(batching_pb2.BatchResultChunk(permit=True))
+            permit.release()  # stragglers hold up nobody, also at the end of a stream
+            await self._wait_for_stragglers()
+        except Hung:
+            raise
+        except Unavailable:
+            await self._wait_for_stragglers()
+            raise
+        finally:
+            permit.release()
+            for task in (*tasks, *self._stragglers):
+                task.cancel()
+
+    async def _greet(self) -> None:
+        told = ((SETTINGS, self._handler.settings.write()), (WORKER, self._worker), (TAKES, WITHDRAWN))
+        await self._context.send_initial_metadata(told)
+
+    async def _read(self) -> None:
+        """Sorts what comes, also while a batch is at work: withdrawals act at once, items wait for their turn."""
+        while isinstance(chunk := await self._context.read(), batching_pb2.BatchChunk):
+            if chunk.items or chunk.last:
+                await self._inbox.put(chunk)
+            for index in chunk.withdrawn:
+                self._withdraw(index)
+
+    def _withdraw(self, index: int) -> None:
+        if index >= self.taken:
+            if len(self._early) < _MAX_EARLY:
+                self._early.add(index)
+            return
+        for carried in self._carried:
+            if carried.first <= index < carried.end:
+                _withdraw_from(carried.batch, index)
+
+    async def _next_chunk(self, over: Sequence[asyncio.Task[object]]) -> batching_pb2.BatchChunk | None:
+        """The next items; None where one of ``over`` is done before any come."""
+        if self._inbox.empty():
+            getting = asyncio.ensure_future(self._inbox.get())
+            try:
+                await asyncio.wait((getting, *over), return_when=asyncio.FIRST_COMPLETED)
+                if getting.done():
+                    return getting.result()
+            finally:
+                getting.cancel()
+        return None if self._inbox.empty() else self._inbox.get_nowait()
+
+    async def _first_chunk(self, tasks: Sequence[asyncio.Task[object]]) -> batching_pb2.BatchChunk | None:
+        """The next batch's first items; None where the batcher is done with this stream."""
+        chunk = await self._next_chunk(tasks)
+        if chunk is None:
+            if self._hung.is_set():
+                raise Hung("the batcher doesn't read its results")
+            if not tasks[0].done():
+                raise Unavailable(DRAINING)
+        return chunk
+
+    async def _carry(
+        self, chunk: batching_pb2.BatchChunk, permit: Permit, reading: Sequence[asyncio.Task[object]]
+    ) -> bool:
+        """One batch, up to its first results; whether the permit could be kept, which the same message says."""
+        batch = self._handler.begin(self._method)
+        carried = _Carried(batch, self.taken, self.taken)
+        self._carried.append(carried)
+        groups = batch.finish()
+        try:
+            await self._receive(chunk, carried, reading)
+            results = await anext(groups, ())
+        except BaseException:
+            self._carried.remove(carried)
+            batch.abandon()
+            raise
+        task = asyncio.ensure_future(self._answer_stragglers(carried, groups))
+        self._stragglers.add(task)
+        task.add_done_callback(self._stragglers.discard)
+        renewed = permit.renew()
+        await self._write(batching_pb2.BatchResultChunk(results=results, permit=renewed))
+        return renewed
+
+    async def _receive(
+        self, chunk: batching_pb2.BatchChunk, carried: _Carried, reading: Sequence[asyncio.Task[object]]
+    ) -> None:
+        """Takes the items of one batch, as they come, until it is closed or the batcher has left."""
+        limit = OPEN_SECONDS + self._handler.settings.max_queue_delay_microseconds / 1e6
+        try:
+            async with asyncio.timeout(limit):
+                self._take(chunk, carried)
+                while not chunk.last:
+                    following = await self._next_chunk(reading)
+                    if following is None:
+                        return
+                    chunk = following
+                    self._take(chunk, carried)
+        except TimeoutError:
+            raise Hung(f"the batcher left a batch open for {limit:g} s") from None
+
+    def _take(self, chunk: batching_pb2.BatchChunk, carried: _Carried) -> None:
+        for item in chunk.items:
+            carried.batch.add(item)
+            self.taken = carried.end = item.index + 1
+            if item.index in self._early:
+                self._early.discard(item.index)
+                _withdraw_from(carried.batch, item.index)
+
+    async def _answer_stragglers(self, carried: _Carried, groups: AsyncIterator[Results]) -> None:
+        try:
+            async for results in groups:
+                await self._write(batching_pb2.BatchResultChunk(results=results))
+        except Hung:
+            self._hung.set()
+        finally:
+            self._carried.remove(carried)
+            carried.batch.abandon()
+
+    async def _wait_for_stragglers(self) -> None:
+        if self._stragglers:
+            await asyncio.wait(self._stragglers)
+
+    async def _write(self, chunk: batching_pb2.BatchResultChunk) -> None:
+        try:
+            async with asyncio.timeout(WRITE_SECONDS), self._writing:
+                await self._context.write(chunk)
+        except TimeoutError:
+            raise Hung(f"the batcher didn't read its results for {WRITE_SECONDS:g} s") from None
+
+
+def _withdraw_from(batch: Batch, index: int) -> None:
+    if isinstance(batch, Withdrawable):
+        batch.withdraw(index)
+
+
+def _retrieve(task: asyncio.Task[object]) -> None:
+    """A stream that breaks tells its handler, too: the reader's own error is no news."""
+    if not task.cancelled():
+        task.exception()

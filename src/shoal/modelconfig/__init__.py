@@ -1,0 +1,1 @@
+"""What a model says of itself: ``config.pbtxt``, tensors, task, batching, and what is wrong with it."""

@@ -1,0 +1,1 @@
+"""What a picture is: its name in the store, its header, its pixels, a mask of them."""

@@ -1,0 +1,238 @@
+"""Decoding: from a file's bytes straight into one row of a batch's slot.
+
+The pixels are those of Pillow's ``convert("RGB")`` and ``resize``, which models were trained with: transparency is
+dropped and the colours stay as stored. A JPEG is decoded at a DCT scale of 1/2, 1/4 or 1/8 where that is still several
+times as large as the model needs (other scales have no SIMD code and cost more than full size). Orientation is applied
+last, to the small picture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from shoal.errors import ConfigurationError, InvalidRequest
+from shoal.pictures import pillow
+from shoal.pictures.danger import is_quick
+from shoal.pictures.geometry import place
+from shoal.pictures.header import ImageFormat, ImageSize, read_header
+from shoal.pictures.jpeg import read_jpeg
+from shoal.pictures.resample import Box, Job, resample, rows_first
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from typing_extensions import Buffer
+
+    from shoal.modelconfig.model import ModelConfig, Tensor
+    from shoal.pictures.geometry import Placement
+    from shoal.pictures.header import ImageHeader
+    from shoal.service.spec import Decoding, JpegStrictness
+
+    Pixels = NDArray[np.uint8]
+
+_DCT_SCALES: Final = (8, 4, 2)
+_MARGINS: Final[dict[Decoding, int]] = {"exact": 4, "fast": 1}
+"""How much larger than what the model takes a JPEG decoded at a DCT scale is at least. At 4, photographs come out
+within 4 levels, 0.35 in the mean: see docs/pictures.md."""
+_TRANSPOSED: Final = 5
+_FROM_RIGHT: Final = frozenset({2, 3, 6, 7})
+_FROM_BELOW: Final = frozenset({3, 4, 7, 8})
+"""EXIF orientations whose stored columns, or rows, run against the upright picture's x, or y."""
+
+
+class Decoder:
+    """Decodes pictures for one model; any number of threads may use it at once."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        max_pixels: int,
+        max_scans: int,
+        decoding: Decoding = "exact",
+        jpeg_strictness: JpegStrictness = "normal",
+    ) -> None:
+        """Prepares for the model's input.
+
+        Args:
+            config: What the model takes.
+            max_pixels: A larger picture is refused, from its header alone.
+            max_scans: A progressive JPEG with more scans is refused likewise.
+            decoding: ``fast`` gives up some likeness to Pillow.
+            jpeg_strictness: What becomes of JPEGs that aren't quite.
+
+        Raises:
+            ConfigurationError: the input is no RGB picture of a fixed size.
+        """
+        _check_input(config)
+        self._config = dataclasses.replace(config, labels=())  # which no decoder reads, and pickling would copy
+        self._max_pixels = max_pixels
+        self._max_scans = max_scans
+        self._decoding: Decoding = decoding
+        self._strictness: JpegStrictness = jpeg_strictness
+        self._direct = config.input.dtype == "uint8" and config.channels_last
+        self._mean = np.array(config.mean, np.float32)
+        self._scale = 1 / np.array(config.std, np.float32)
+        # Batches are what keeps the cores busy; OpenCV's own threads would fight with them.
+        cv2.setNumThreads(1)
+        # A caller's broken picture is the caller's to hear of, not the log's.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+    @property
+    def input(self) -> Tensor:
+        """Shape and dtype of a row."""
+        return self._config.input
+
+    def decode(self, data: Buffer, out: NDArray[Any]) -> ImageSize:
+        """Decodes one picture into ``out``. Releases the GIL in all heavy parts.
+
+        Args:
+            data: The bytes of a JPEG, PNG or WebP file.
+            out: A row of a slot, of the model's input shape and dtype, C-contiguous. After an error its content is
+                undefined.
+
+        Returns:
+            The upright picture's size, for the model's head.
+
+        Raises:
+            InvalidRequest: not a picture, damaged, truncated or too large.
+        """
+        header = self.read_header(data)
+        self._decode(data, header, out)
+        return header.upright
+
+    def read_header(self, data: Buffer) -> ImageHeader:
+        """Raises InvalidRequest: see ``shoal.pictures.header.read_header``."""
+        return read_header(data, max_pixels=self._max_pixels, max_scans=self._max_scans)
+
+    def decode_if_quick(self, data: Buffer, make_out: Callable[[], NDArray[Any]]) -> tuple[ImageSize, bool]:
+        """``decode``, of a picture that harms nobody in this process: see ``shoal.pictures.danger``.
+
+        Args:
+            data: The bytes of a JPEG, PNG or WebP file.
+            make_out: Answers the row to decode into; called once, right before that.
+
+        Returns:
+            The upright picture's size; and whether it was decoded, rather than being one for a process of its own.
+
+        Raises:
+            InvalidRequest: as ``decode``.
+        """
+        header = self.read_header(data)
+        if not is_quick(header, memoryview(data).nbytes):
+            return header.upright, False
+        self._decode(data, header, make_out())
+        return header.upright, True
+
+    def _decode(self, data: Buffer, header: ImageHeader, out: NDArray[Any]) -> None:
+        placement = place(self._config, header.upright)
+        picture = _read(data, header, placement, self._decoding, self._strictness)
+        fast = self._decoding == "fast"
+        if self._direct:
+            _fill(picture, header, placement, out, fast=fast)
+        else:
+            pixels = np.empty((self._config.height, self._config.width, 3), np.uint8)
+            _fill(picture, header, placement, pixels, fast=fast)
+            self._convert(pixels, out)
+
+    def _convert(self, pixels: Pixels, out: NDArray[Any]) -> None:
+        """Normalises, where the graph does not, and changes the layout."""
+        target = out if self._config.channels_last else out.transpose(1, 2, 0)
+        if out.dtype == np.uint8:
+            np.copyto(target, pixels)
+            return
+        np.subtract(pixels, self._mean, out=target, casting="same_kind")
+        np.multiply(target, self._scale, out=target, casting="same_kind")
+
+
+def _check_input(config: ModelConfig) -> None:
+    shape = config.input.shape
+    if len(shape) != 3 or 3 not in (shape[0], shape[2]) or min(shape) < 1:  # noqa: PLR2004 - H, W, RGB
+        raise ConfigurationError(
+            f"{config.path}: the input {config.input.name!r} of model {config.name!r} has shape {shape}; "
+            "expected (H, W, 3) or (3, H, W) of fixed size"
+        )
+
+
+def _read(
+    data: Buffer, header: ImageHeader, placement: Placement, decoding: Decoding, strictness: JpegStrictness
+) -> Pixels | Image.Image:
+    """The stored picture in RGB, see ``resample``; possibly reduced, never below what the placement needs."""
+    if header.format is ImageFormat.JPEG:
+        return read_jpeg(data, header, _dct_scale(placement, _MARGINS[decoding]), strictness)
+    return pillow.read(data, header)
+
+
+def _dct_scale(placement: Placement, margin: int) -> int:
+    """The largest reduction that leaves the window ``margin`` times as large as the content it becomes."""
+    reductions = (seen / needed for seen, needed in zip(placement.window, placement.content, strict=True))
+    most = min(reductions) / margin
+    return next((scale for scale in _DCT_SCALES if scale <= most), 1)
+
+
+def _fill(
+    picture: Pixels | Image.Image, header: ImageHeader, placement: Placement, out: Pixels, *, fast: bool = False
+) -> None:
+    """Resizes the window to the content's size and turns it upright into ``out``; the rest is zero."""
+    width, height = placement.content
+    out[height:] = 0
+    out[:height, width:] = 0
+    small = resample(picture, _job(picture, header, placement, fast=fast))
+    if small.shape[2] != 3:  # noqa: PLR2004 - RGB
+        small = _as_pixels(cv2.cvtColor(small, cv2.COLOR_RGBA2RGB))
+    _UPRIGHT[header.orientation](small, out[:height, :width])
+
+
+def _job(picture: Pixels | Image.Image, header: ImageHeader, placement: Placement, *, fast: bool) -> Job:
+    """The placement in the pixels of the stored, and maybe reduced, picture."""
+    height, width = (picture.height, picture.width) if isinstance(picture, Image.Image) else picture.shape[:2]
+    sizes = {(-(-header.width // scale), -(-header.height // scale)): scale for scale in (*_DCT_SCALES, 1)}
+    if (width, height) not in sizes:
+        raise InvalidRequest(f"the {header.format} is damaged: it has pixels of {width} x {height}, and says otherwise")
+    scale = sizes[width, height]
+    stored = _stored(placement, header.orientation)
+    # A reduced side is rounded up: its last pixel stands for less than the others, and a window may end within it.
+    most = width, height, width, height
+    box = Box(*(min(edge / scale, end) for edge, end in zip(stored, most, strict=True)))
+    size = placement.content[::-1] if header.transposed else placement.content
+    upright_first = rows_first(placement.picture, placement.resized)
+    return Job(box, size, placement.filter, upright_first != header.transposed, fast)
+
+
+def _stored(placement: Placement, orientation: int) -> Box:
+    """The placement's window in the picture as it is stored; Exif 2.32, tag 274."""
+    width, height = placement.picture
+    left, upper = placement.corner
+    right, lower = left + placement.window[0], upper + placement.window[1]
+    if orientation in _FROM_RIGHT:
+        left, right = width - right, width - left
+    if orientation in _FROM_BELOW:
+        upper, lower = height - lower, height - upper
+    return Box(upper, left, lower, right) if orientation >= _TRANSPOSED else Box(left, upper, right, lower)
+
+
+def _as_pixels(picture: NDArray[Any]) -> Pixels:
+    return picture.astype(np.uint8, copy=False)
+
+
+def _transverse(source: Pixels, target: Pixels) -> None:
+    cv2.transpose(cv2.rotate(source, cv2.ROTATE_180), dst=target)
+
+
+_UPRIGHT: Final[dict[int, Callable[[Pixels, Pixels], object]]] = {
+    1: lambda source, target: np.copyto(target, source),
+    2: lambda source, target: cv2.flip(source, 1, dst=target),
+    3: lambda source, target: cv2.rotate(source, cv2.ROTATE_180, dst=target),
+    4: lambda source, target: cv2.flip(source, 0, dst=target),
+    5: lambda source, target: cv2.transpose(source, dst=target),
+    6: lambda source, target: cv2.rotate(source, cv2.ROTATE_90_CLOCKWISE, dst=target),
+    7: _transverse,
+    8: lambda source, target: cv2.rotate(source, cv2.ROTATE_90_COUNTERCLOCKWISE, dst=target),
+}
+"""What undoes each EXIF orientation (Exif 2.32, tag 274)."""

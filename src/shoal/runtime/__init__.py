@@ -1,0 +1,1 @@
+"""What every process needs, and nothing of Shoal: loops and signals, files, ports, gRPC, Envoy as a program."""

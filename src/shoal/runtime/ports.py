@@ -1,0 +1,80 @@
+"""TCP ports on this machine."""
+
+from __future__ import annotations
+
+import random
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.errors import ConfigurationError
+from shoal.runtime.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from shoal.service.spec import Service
+
+LOOPBACK = "127.0.0.1"
+
+_LOWEST = 20_000
+_TRIES = 1_000
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+class FreePorts:
+    """Gives free loopback ports, each once.
+
+    They stay out of the range that the kernel gives to outgoing connections: a part that restarts must find its port
+    free again, and none of the service's own thousands of connections may sit on it meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._given: set[int] = set()
+        self._highest = _first_ephemeral() - 1
+
+    def __call__(self) -> Endpoint:
+        """A free endpoint on the loopback address."""
+        for _ in range(_TRIES):
+            port = random.randint(_LOWEST, self._highest)  # noqa: S311 - not a secret
+            if port not in self._given and is_free(Endpoint(LOOPBACK, port)):
+                self._given.add(port)
+                return Endpoint(LOOPBACK, port)
+        raise ConfigurationError(f"no free TCP port found between {_LOWEST} and {self._highest}")
+
+
+def with_port(service: Service, port: int | None) -> Service:
+    """``service`` with another public port; 0 takes any that is free, None keeps the service's own.
+
+    Raises:
+        ConfigurationError: something else listens there.
+    """
+    if port == 0:
+        port = FreePorts()().port
+    if port is not None:
+        service = service.model_copy(update={"router": service.router.model_copy(update={"port": port})})
+    listen = Endpoint(service.router.host, service.router.port)
+    if not is_free(listen):
+        raise ConfigurationError(
+            f"can't listen on {listen}: another program does, or the address isn't this machine's; set router.host "
+            "and router.port in the service file, or choose with 'shoal up --port N' (0: any free port)"
+        )
+    return service
+
+
+def is_free(endpoint: Endpoint) -> bool:
+    """Whether a server could listen there now."""
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(endpoint)
+        except OSError:
+            return False
+        return True
+
+
+def _first_ephemeral() -> int:
+    with suppress(OSError, ValueError):
+        if (first := int(_EPHEMERAL.read_text().split()[0])) > _LOWEST + _TRIES:
+            return first
+    return 32_768  # Linux's default

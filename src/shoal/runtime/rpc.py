@@ -1,0 +1,62 @@
+"""What the grpcio servers share, and what clients must know of them."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from shoal.errors import RETRY_PUSHBACK, ConfigurationError, Overloaded
+
+if TYPE_CHECKING:
+    from shoal.service.topology import Endpoint
+
+MAX_REPLY_BYTES = 16 * 2**20
+"""Of one answer: what clients take. Only a mask can come near it."""
+BEHIND_THE_ROUTER = (
+    ("grpc.http2.max_ping_strikes", 0),  # Envoy pings to see whether we hang
+    # Over a thousand calls that Python hasn't seen yet are ended by chance, whoever's they are: what bounds callers is
+    # before.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 100_000),
+)
+"""Options of a server whose connections are all callers'."""
+STATUS = {status.value[0]: status for status in grpc.StatusCode}
+"""grpcio's status for a ``shoal.errors.Code``."""
+
+
+@cache
+def keep_queue() -> None:
+    """Keeps this process's completion queue of ``grpc.aio`` for good. Call it on a loop, before a channel or server.
+
+    Otherwise the last channel or server that goes takes the queue along, and waits, deaf to signals, for all that is
+    still in it. A server that outlived its event loop leaves a call in it for ever: so whoever closes last, hangs. The
+    price is one idle thread, and 3 KiB for each event loop that uses gRPC.
+    """
+    grpc.aio.init_grpc_aio()
+
+
+def told(context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
+    """The metadata that a call came with."""
+    return {key: str(value) for key, value in context.invocation_metadata() or ()}
+
+
+def listen(server: grpc.aio.Server, endpoint: Endpoint) -> Endpoint:
+    """Binds ``server``, which isn't started yet; answers where, with the port that was found for port 0.
+
+    Raises:
+        ConfigurationError: naming the port.
+    """
+    try:
+        return endpoint._replace(port=server.add_insecure_port(str(endpoint)))
+    except RuntimeError as error:
+        raise ConfigurationError(f"can't listen on {endpoint}: is the port in use?") from error
+
+
+def hints_of(error: Exception) -> tuple[tuple[str, str], ...]:
+    """What a caller is told besides the status, as trailers."""
+    if not isinstance(error, Overloaded) or error.retry_after_seconds is None:
+        return ()
+    return ((RETRY_PUSHBACK, str(math.ceil(error.retry_after_seconds * 1000))),)

@@ -1,0 +1,110 @@
+"""Who calls, as the router verified it: what travels behind it in the place of the API key.
+
+::
+
+    <key id>?v=1&owner=<owner>&prefix=<prefix>&sha256=<of the key>&rps=<its calls a second>
+
+The router alone decides about keys; who stands behind it needs no fresh copy of them, since the message's own key is
+held against the digest. It is not signed, so it is worth what the network behind the router is worth: a worker that
+others can reach looks keys up itself (``shoal.worker.access``).
+The form is a URL's, which Envoy cuts down to the id for whoever needs no more.
+The digest is half a SHA-256: enough to know a key again, and still nothing for a log.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from urllib.parse import parse_qsl, urlencode
+
+if TYPE_CHECKING:
+    from shoal.service.api_keys import Key
+
+HEADER: Final = "x-api-key"
+"""Carries it behind the router, which takes the caller's own header of that name away before it sets this one; so did
+every router that knew nothing of identities. No caller can slip in one."""
+MAX_LENGTH: Final = 1024
+"""Of one, in characters; a longer text is none."""
+
+_VERSION: Final = "1"
+_DIGEST_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One key, without its secret."""
+
+    key_id: str
+    owner: str
+    prefix: str
+    """Goes before the uuid in an object's name."""
+    digest: str = field(repr=False)
+    """Of the key."""
+    requests_per_second: float | None = None
+    """As the key says, 0: no limit. None: an older router doesn't say it."""
+
+    @classmethod
+    def of(cls, key: Key) -> Self:
+        """What the router passes on for ``key``."""
+        return cls(key.id, key.owner, key.prefix, digest(key.key), key.requests_per_second)
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """What ``write`` wrote; None for anything else, a later version's too."""
+        key_id, _, query = text.partition("?")
+        if not query or len(text) > MAX_LENGTH:
+            return None
+        try:
+            fields = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True, max_num_fields=8))
+            rate = _rate(fields.get("rps"))
+        except ValueError:
+            return None
+        if fields.get("v") != _VERSION or not (key_id and fields.get("owner") and fields.get("sha256")):
+            return None
+        return cls(key_id, fields["owner"], fields.get("prefix", ""), fields["sha256"], rate)
+
+    def write(self) -> str:
+        """Fit for a header."""
+        told = {"v": _VERSION, "owner": self.owner, "prefix": self.prefix, "sha256": self.digest}
+        if self.requests_per_second is not None:
+            told["rps"] = repr(self.requests_per_second)
+        return f"{self.key_id}?{urlencode(told)}"
+
+    def is_of(self, secret: str) -> bool:
+        """Whether ``secret`` is this key."""
+        return bool(secret) and hmac.compare_digest(self.digest.encode(), digest(secret).encode())
+
+
+class Caller(NamedTuple):
+    """Who calls, as the batcher passes it on, beside whose share of its queue that is."""
+
+    key_id: str = ""
+    """What workers, logs and metrics know it by; empty: the owner."""
+    identity: str = ""
+    """As the router wrote it, for the worker alone: it holds a digest of the key."""
+
+    def __repr__(self) -> str:
+        return f"Caller({self.key_id!r})"
+
+
+NOBODY: Final = Caller()
+
+
+def _rate(text: str | None) -> float | None:
+    """Raises ValueError for what is no rate."""
+    if text is None:
+        return None
+    rate = float(text)
+    if not 0 <= rate < math.inf:
+        raise ValueError(text)
+    return rate
+
+
+def digest(secret: str) -> str:
+    """Of an API key, in 22 letters that a header may have."""
+    whole = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+    return base64.urlsafe_b64encode(whole[:_DIGEST_BYTES]).decode().rstrip("=")

@@ -1,0 +1,1 @@
+"""The ``kubernetes`` section of the service file: what the chart takes."""

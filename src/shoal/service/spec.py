@@ -1,0 +1,441 @@
+"""The service file ``shoal.yaml``: one strict description that drives ``shoal up``, the router and the Helm chart.
+
+Every setting has a default, so no file at all is a complete service. Errors name file, line and key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from shoal.errors import ConfigurationError
+from shoal.explain.recent import RECENT_REQUESTS
+from shoal.runtime import intake
+from shoal.runtime.logs import LogLevel  # noqa: TC001 - pydantic reads it
+from shoal.service import yaml_tree
+from shoal.service.kubernetes.values import Kubernetes
+from shoal.service.section import HttpAddress, Name, Port, Seconds, Section, StoreUrl
+from shoal.service.topology import SHARED_BATCHER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_WILDCARDS = re.compile(r"[*?]|\[[^]]*\]")
+_MOST_FAULTS = 50
+
+
+class ObjectStore(Section):
+    """Where clients put their pictures."""
+
+    url: StoreUrl = "s3://images"
+    """``s3://bucket[/prefix]``, ``gs://``, ``az://``, ``file:///`` or ``memory://``."""
+    endpoint: HttpAddress | None = None
+    """The S3 API's address. None with an ``s3://`` url and ``managed``: ``shoal up`` starts a local S3 server."""
+    managed: bool = True
+    """Whether ``shoal up`` runs the store itself. Set false for a store that is already there."""
+    region: str = "us-east-1"
+    """Of the bucket; a part of S3's signatures."""
+    credentials_file: str | None = None
+    """JSON with ``access_key_id`` and ``secret_access_key``, mode 0600. None: the cloud's usual chain, or, for a
+    managed store, the file that ``shoal up`` makes."""
+    retention_hours: float = Field(default=24.0, gt=0, le=876_000)
+    """A managed store deletes pictures this long after their upload."""
+    upload_url_lifetime_seconds: int = Field(default=900, ge=1, le=604_800)
+    """How long a presigned upload URL is good for (S3 allows 7 days at most)."""
+    max_image_bytes: int = Field(default=32 * 2**20, ge=1)
+    """A larger object is refused with INVALID_ARGUMENT before it is fetched."""
+    fetch_timeout_seconds: Seconds = 10.0
+    """One picture's fetch, retries included, takes no longer, whatever the caller's deadline."""
+
+    @model_validator(mode="after")
+    def _endpoint_is_for_s3(self) -> ObjectStore:
+        if self.endpoint is not None and not self.url.startswith("s3://"):
+            raise ValueError("endpoint goes with an s3:// url only")
+        return self
+
+    @property
+    def runs_locally(self) -> bool:
+        """Whether ``shoal up`` has to start an S3 server for it."""
+        return self.managed and self.endpoint is None and self.url.startswith("s3://")
+
+
+class ModelStore(Section):
+    """A Triton model repository."""
+
+    path: str | None = None
+    """A folder. None: ``models`` in Shoal's home (``.shoal`` or ``$SHOAL_HOME``)."""
+    url: StoreUrl | None = None
+    """Where ``shoal model push`` publishes and what ``shoal serve model-sync`` keeps ``path`` in line with. None: the
+    folder is kept by other means."""
+    endpoint: HttpAddress | None = None
+    """The S3 API's address, where it isn't AWS."""
+    region: str = "us-east-1"
+    """Of the bucket; a part of S3's signatures."""
+    credentials_file: str | None = None
+    """JSON with ``access_key_id`` and ``secret_access_key``, mode 0600. None: the cloud's usual chain."""
+    poll_seconds: Seconds = 30.0
+    """How often model-sync looks for something new, unless it is notified."""
+    max_model_bytes: int = Field(default=64 * 2**30, ge=1)
+    """A published model whose files have more in all is refused by model-sync; the others are served."""
+
+    @property
+    def bucket(self) -> ObjectStore | None:
+        """Where the published models are."""
+        if self.url is None:
+            return None
+        return ObjectStore(
+            url=self.url,
+            endpoint=self.endpoint,
+            managed=False,
+            region=self.region,
+            credentials_file=self.credentials_file,
+        )
+
+    @model_validator(mode="after")
+    def _endpoint_is_for_s3(self) -> ModelStore:
+        if self.endpoint is not None and not (self.url or "").startswith("s3://"):
+            raise ValueError("endpoint goes with an s3:// url only")
+        return self
+
+
+class Tls(Section):
+    """A server's certificate. Both files are followed: what is moved in their place serves the next connection."""
+
+    certificate_file: str
+    """PEM: the certificate, then those between it and its authority."""
+    key_file: str
+    """PEM: its private key, mode 0600 and without a passphrase."""
+
+
+class Router(Section):
+    """The public listener."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on. ``0.0.0.0`` or ``::``: every one of this machine."""
+    port: Port = 8080
+    tls: Tls | None = None
+    """None: plaintext."""
+    default_timeout_seconds: Seconds = 30.0
+    """The deadline of a call that names none."""
+    max_timeout_seconds: Seconds = 300.0
+    """A longer deadline is cut to this."""
+    max_connections: int = Field(default=10_000, ge=1)
+    """Clients' connections to each router; more are closed at once."""
+    max_connection_seconds: Seconds = 600.0
+    """An older connection, and one from a batcher, is asked to be opened anew, at another router if there are several;
+    calls in flight on it go on."""
+    max_requests: int = Field(default=100_000, ge=1)
+    """Calls in flight over all connections of each router; more are answered RESOURCE_EXHAUSTED."""
+    max_request_bytes: int = Field(default=65_536, ge=1024)
+    """A message carries a reference, never a picture; a larger one is refused."""
+
+    @field_validator("host")
+    @classmethod
+    def _address(cls, host: str) -> str:
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise ValueError("must be an IP address, such as 127.0.0.1 or 0.0.0.0") from None
+        return host
+
+    @model_validator(mode="after")
+    def _default_within_limit(self) -> Router:
+        if self.default_timeout_seconds > self.max_timeout_seconds:
+            raise ValueError(
+                f"default_timeout_seconds ({self.default_timeout_seconds:g}) is over max_timeout_seconds "
+                f"({self.max_timeout_seconds:g})"
+            )
+        return self
+
+
+class Auth(Section):
+    """Who may call."""
+
+    keys_file: str | None = None
+    """JSON of mode 0600, written by ``shoal keys``. None: ``keys.json`` in Shoal's home."""
+
+
+JpegStrictness = Literal["strict", "normal", "lenient"]
+"""What becomes of a JPEG that isn't quite one."""
+Decoding = Literal["exact", "fast"]
+"""How near to Pillow's pixels a picture has to come."""
+
+
+class Pool(Section):
+    """A group of identical workers, each with one engine, that serve the same models."""
+
+    models: list[str] = Field(default_factory=lambda: ["*"], min_length=1)
+    """Names, or patterns such as ``resnet*``, of models in the store. An exact name wins over a pattern."""
+    replicas: int = Field(default=1, ge=1, le=1000)
+    """Worker processes."""
+    engine: Literal["openvino", "triton"] = "openvino"
+    """What runs the models: ``openvino`` in each worker itself, ``triton`` in a Triton beside it."""
+    triton_url: str | None = None
+    """``HOST:PORT`` of a Triton that is there already. None: ``shoal up`` starts one for each worker."""
+    triton_server: str | None = None
+    """The ``tritonserver`` to start. None: one on the PATH, else what ``shoal triton fetch`` brought."""
+    inference_precision: Literal["f32", "bf16"] = "f32"
+    """Of the arithmetic inside ``openvino``: ``bf16`` is faster on CPUs with AMX, and moves probabilities a little."""
+    decode_threads: int | None = Field(default=None, ge=1)
+    """Pictures that one worker decodes at once in its own process. None: one a core."""
+    decode_processes: int | None = Field(default=None, ge=1)
+    """Pictures that are decoded at once in processes of their own: all but quick JPEGs. None: as decode_threads, 4 at
+    most, since each may take max_decode_memory_bytes."""
+    max_decode_memory_bytes: int = Field(default=384 * 2**20, ge=16 * 2**20)
+    """A picture in a process of its own whose decoding takes more memory is refused."""
+    max_decode_cpu_seconds: Seconds = 1.5
+    """A picture in a process of its own whose decoding takes more CPU time is refused."""
+    max_fetched_bytes: int = Field(default=256 * 2**20, ge=2**20)
+    """Of pictures that one worker is fetching or has not decoded yet; more wait. A larger picture is refused."""
+    fetch_concurrency: int = Field(default=64, ge=1)
+    """Pictures being fetched at once by one worker; more wait."""
+    max_image_pixels: int = Field(default=100_000_000, ge=1)
+    """Read from the picture's header: a larger one is refused before anything is decoded."""
+    max_image_scans: int = Field(default=64, ge=1)
+    """A progressive JPEG with more scans is refused: each scan costs a pass over the whole picture."""
+    jpeg_strictness: JpegStrictness = "normal"
+    """``normal`` shows what Pillow shows. ``strict`` refuses whatever libjpeg warns about. ``lenient`` shows truncated
+    files, too; what is missing is grey."""
+    decoding: Decoding = "exact"
+    """``exact`` resizes within one level of Pillow. ``fast`` decodes large JPEGs smaller: see docs/pictures.md."""
+
+    @field_validator("triton_url")
+    @classmethod
+    def _host_and_port(cls, url: str | None) -> str | None:
+        host, _, port = (url or "localhost:1").rpartition(":")
+        if not host or set("/@") & set(host) or not port.isdecimal():
+            raise ValueError("must be HOST:PORT, such as localhost:8001")
+        return url
+
+    @model_validator(mode="after")
+    def _engine_settings_fit(self) -> Pool:
+        if self.engine != "triton" and (self.triton_url or self.triton_server):
+            raise ValueError("triton_url and triton_server go with engine: triton only")
+        if self.engine == "triton" and self.inference_precision != "f32":
+            raise ValueError("inference_precision goes with engine: openvino only; Triton's models have their own")
+        if self.triton_url and self.triton_server:
+            raise ValueError("triton_url names a server that is there, triton_server one to start: not both")
+        return self
+
+    @property
+    def starts_triton(self) -> bool:
+        """Whether each worker needs a Triton of its own."""
+        return self.engine == "triton" and self.triton_url is None
+
+
+class ModelOverride(Section):
+    """What this service does otherwise than the model's config.pbtxt says. None: as the model says."""
+
+    batchers: int = Field(default=0, ge=0, le=64)
+    """Batcher processes for this model alone. 0: it shares the common one."""
+    max_batch_size: int | None = Field(default=None, ge=1)
+    """Pictures."""
+    preferred_batch_size: list[Annotated[int, Field(ge=1)]] | None = None
+    """Pictures: the largest of these that fits goes at once. Sizes over ``max_batch_size`` don't count."""
+    max_queue_delay_microseconds: int | None = Field(default=None, ge=0)
+    """Otherwise a batch goes when its oldest request has waited this long."""
+    max_queue_size: int | None = Field(default=None, ge=1)
+    """Requests that may wait; more are answered RESOURCE_EXHAUSTED."""
+    instance_count: int | None = Field(default=None, ge=1)
+    """Batches that execute at once in each worker."""
+
+    @model_validator(mode="after")
+    def _preferred_fits(self) -> ModelOverride:
+        largest = self.max_batch_size
+        if largest is not None and self.preferred_batch_size and max(self.preferred_batch_size) > largest:
+            raise ValueError(f"preferred_batch_size {self.preferred_batch_size} goes over max_batch_size ({largest})")
+        return self
+
+
+class Observe(Section):
+    """Logs, and what ``shoal explain`` knows."""
+
+    log_level: LogLevel = "info"
+    """The least that is logged. ``debug`` names the uuids of every batch."""
+    recent_requests: int = Field(default=RECENT_REQUESTS, ge=0, le=1_000_000)
+    """How many requests each batcher and each worker remembers, at about 0.6 kB. 0: none."""
+
+
+class Service(Section):
+    """The whole service file."""
+
+    object_store: ObjectStore = ObjectStore()
+    model_store: ModelStore = ModelStore()
+    router: Router = Router()
+    auth: Auth = Auth()
+    pools: dict[Name, Pool] = Field(default_factory=lambda: {"default": Pool()}, min_length=1)
+    models: dict[Name, ModelOverride] = Field(default_factory=dict)
+    observe: Observe = Observe()
+    kubernetes: Kubernetes = Kubernetes()
+
+    @model_validator(mode="after")
+    def _one_pool_a_model(self) -> Service:
+        owners: dict[str, str] = {}
+        for pool_name, pool in self.pools.items():
+            for pattern in pool.models:
+                if pattern in owners:
+                    raise ValueError(
+                        f"pools.{pool_name}.models: {pattern!r} is in pool {owners[pattern]!r} already; "
+                        "a model routes to one pool"
+                    )
+                owners[pattern] = pool_name
+        return self
+
+    @model_validator(mode="after")
+    def _shared_is_the_common_batcher(self) -> Service:
+        if self.override(SHARED_BATCHER).batchers:
+            raise ValueError(
+                f"models.{SHARED_BATCHER}.batchers: {SHARED_BATCHER!r} is the name of the common batcher; "
+                "leave it out, or give the model another name"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pods_are_of_pools(self) -> Service:
+        if unknown := self.kubernetes.pools.keys() - self.pools.keys():
+            raise ValueError(f"kubernetes.pools: {', '.join(sorted(unknown))}: pools has {', '.join(self.pools)}")
+        return self
+
+    @model_validator(mode="after")
+    def _what_scales_is_there(self) -> Service:
+        scaling = self.kubernetes.autoscaling
+        groups = {SHARED_BATCHER, *(name for name, model in self.models.items() if model.batchers)}
+        if unknown := scaling.pools.keys() - self.pools.keys():
+            raise ValueError(
+                f"kubernetes.autoscaling.pools: {', '.join(sorted(unknown))}: pools has {', '.join(self.pools)}"
+            )
+        if unknown := scaling.batchers.keys() - groups:
+            raise ValueError(
+                f"kubernetes.autoscaling.batchers: {', '.join(sorted(unknown))}: there are {', '.join(sorted(groups))}"
+            )
+        return self
+
+    def pool_of(self, model: str) -> str | None:
+        """The pool that serves ``model``: by exact name, else by the pattern that spells out most of it.
+
+        No order of pools counts, since Helm knows none.
+        """
+        owners = {pattern: name for name, pool in self.pools.items() for pattern in pool.models}
+        if model in owners:
+            return owners[model]
+        fitting = [pattern for pattern in owners if fnmatchcase(model, pattern)]
+        return owners[max(fitting, key=_spelt_out)] if fitting else None
+
+    def models_of(self, pool: str, store: Iterable[str]) -> list[str]:
+        """Those of the ``store``'s models that ``pool`` serves."""
+        return [model for model in store if self.pool_of(model) == pool]
+
+    def exact_models(self, pool: str) -> list[str]:
+        """The models that ``pool`` names without a pattern."""
+        return [name for name in self.pools[pool].models if not set("*?[") & set(name)]
+
+    @property
+    def elsewhere(self) -> set[str]:
+        """Models that a Triton of somebody else's has, as far as they are named: ours may not be there."""
+        return {
+            name for pool, settings in self.pools.items() if settings.triton_url for name in self.exact_models(pool)
+        }
+
+    def override(self, model: str) -> ModelOverride:
+        """The overrides of ``model``, empty ones if the file has none."""
+        return self.models.get(model, ModelOverride())
+
+
+def _spelt_out(pattern: str) -> tuple[int, str]:
+    """Sorts patterns: by their letters that are no wildcards, then alphabetically."""
+    return len(_WILDCARDS.sub("", pattern)), pattern
+
+
+def load(path: Path | None) -> Service:
+    """Reads a service file; None gives the default service.
+
+    Raises:
+        ConfigurationError: naming file, line and key of each fault.
+    """
+    if path is None:
+        return Service()
+    try:
+        text = intake.read_text(path)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: {intake.not_utf8(error)}") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str) -> Service:
+    """Reads a service file from ``text``; ``source`` names it in errors.
+
+    Raises:
+        ConfigurationError: as ``load``.
+    """
+    tree = yaml_tree.load(text, source)
+    if tree is None:
+        return Service()
+    try:
+        return Service.model_validate(_plain(tree))
+    except ValidationError as error:
+        faults = error.errors()
+        told = [_describe(tree, fault, source) for fault in faults[:_MOST_FAULTS]]
+        more = len(faults) - len(told)
+        raise ConfigurationError("\n".join(told + [f"{source}: and {more:,} more"] * bool(more))) from error
+
+
+def _plain(node: Any) -> Any:  # noqa: ANN401 - YAML is any tree of scalars
+    if isinstance(node, CommentedMap):
+        return {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, CommentedSeq):
+        return [_plain(value) for value in node]
+    return node
+
+
+def _describe(tree: CommentedMap, fault: Any, source: str) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    path = [part for part in fault["loc"] if part != "[key]"]
+    key = ".".join(str(part) for part in path)
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        message = "unknown key" + _suggestion(path)
+    return f"{source}:{_line(tree, path)}: {key + ': ' if key else ''}{message}"
+
+
+def _suggestion(path: list[Any]) -> str:
+    known = list(_section(path).model_fields)
+    close = difflib.get_close_matches(str(path[-1]), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
+
+
+def _section(path: list[Any]) -> type[Section]:
+    """The section that the last part of ``path`` was meant as a key of."""
+    kind: Any = Service
+    for part in path[:-1]:
+        # In a section the part is a key, in a table such as pools a name.
+        kind = _without_none(kind.model_fields[part].annotation if _is_section(kind) else get_args(kind)[-1])
+    return kind if _is_section(kind) else Service
+
+
+def _is_section(kind: Any) -> bool:  # noqa: ANN401 - a type, or what stands for one
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _without_none(kind: Any) -> Any:  # noqa: ANN401 - a type, or what stands for one
+    arguments = get_args(kind)
+    return arguments[0] if type(None) in arguments else kind
+
+
+def _line(tree: CommentedMap, path: list[Any]) -> int:
+    node: Any = tree
+    line = 1
+    for part in path:
+        try:
+            line = (node.lc.key(part) if isinstance(node, CommentedMap) else node.lc.item(part))[0] + 1
+            node = node[part]
+        except (AttributeError, KeyError, IndexError, TypeError):
+            break
+    return line

@@ -1,0 +1,54 @@
+"""Where each part listens: what differs between a laptop and a cluster, kept out of the service file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path  # noqa: TC003 - used at run time by load()
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shoal.errors import ConfigurationError
+from shoal.runtime import intake
+from shoal.runtime.endpoint import Endpoint as Endpoint  # noqa: PLC0414, TC001 - offered here, and read by pydantic
+
+SHARED_BATCHER = "shared"
+"""The batcher that serves every model without batchers of its own."""
+
+
+class Topology(BaseModel):
+    """The addresses of every part of one running service."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    public: Endpoint
+    """The router's listener for clients."""
+    balancer: Endpoint
+    """The router's listener for batching streams: the load balancer before the workers."""
+    metrics: Endpoint | None = None
+    """Where the router's metrics, ``/ready`` and ``/alive`` are served. None: nowhere."""
+    store: Endpoint | None = None
+    """Where the managed object store listens. None: it is elsewhere."""
+    uploads: Endpoint | None = None
+    """The router's listener for uploads to that store, which bounds their size. None: there is none."""
+    batchers: dict[str, list[Endpoint]]
+    """Batcher group (``SHARED_BATCHER`` or a model's name) to its processes."""
+    pools: dict[str, list[Endpoint]]
+    """Pool name to its workers."""
+
+    def batcher_of(self, model: str) -> str:
+        """The batcher group that queues ``model``."""
+        return model if model in self.batchers else SHARED_BATCHER
+
+    @classmethod
+    def load(cls, path: Path) -> Topology:
+        """Reads a topology that ``save`` wrote."""
+        try:
+            return cls.model_validate_json(intake.read(path))
+        except (OSError, ValidationError) as error:
+            raise ConfigurationError(f"{path}: not a topology: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Writes it atomically."""
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.model_dump(), indent=2))
+        temporary.replace(path)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+
+from shoal.service.api_keys import Key
+from shoal.service.identity import MAX_LENGTH, Identity
+
+SECRET = "a-secret-of-some-length"
+KEY = Key(id="key-1", key=SECRET, owner="alice", prefix="pictures/of-alice/")
+
+
+def test_what_is_written_is_read_and_fits_a_header() -> None:
+    identity = Identity.of(KEY)
+    text = identity.write()
+    assert Identity.parse(text) == identity
+    assert (identity.key_id, identity.owner, identity.prefix) == ("key-1", "alice", "pictures/of-alice/")
+    assert text.isascii()
+    assert not any(letter.isspace() for letter in text)
+    assert text.partition("?")[0] == "key-1"
+
+
+def test_it_knows_its_key_and_shows_nothing_of_it() -> None:
+    identity = Identity.of(KEY)
+    assert identity.is_of(SECRET)
+    assert not any(identity.is_of(other) for other in ("", SECRET + "x", identity.digest, "ä" * 20))
+    assert SECRET not in identity.write()
+    assert identity.digest not in repr(identity)
+
+
+def test_an_empty_prefix_stays_empty() -> None:
+    key = KEY.model_copy(update={"prefix": ""})
+    assert Identity.parse(Identity.of(key).write()) == Identity.of(key)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "key-1",
+        SECRET,
+        "key-1?",
+        "?v=1&owner=a&sha256=b",
+        "key-1?v=2&owner=a&prefix=&sha256=b",
+        "key-1?v=1&prefix=a%2F&sha256=b",
+        "key-1?v=1&owner=a&prefix=",
+        "key-1?v=1&owner=&sha256=b",
+        "key-1?owner",
+        "key-1?" + "&".join(f"f{n}=1" for n in range(100)),
+        "key-1?v=1&owner=a&sha256=" + "b" * MAX_LENGTH,
+    ],
+)
+def test_anything_else_is_none(text: str) -> None:
+    assert Identity.parse(text) is None
+
+
+def test_what_a_later_router_adds_is_read_past() -> None:
+    assert Identity.parse(Identity.of(KEY).write() + "&more=1") == Identity.of(KEY)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.001, 50.0, 1 / 3, 1_000_000.0])
+def test_a_keys_rate_comes_along_as_it_is(rate: float) -> None:
+    found = Identity.parse(Identity.of(KEY.model_copy(update={"requests_per_second": rate})).write())
+    assert found is not None
+    assert found.requests_per_second == rate
+
+
+def test_an_older_router_says_no_rate_and_what_is_none_makes_no_identity() -> None:
+    text = "key-1?v=1&owner=a&prefix=&sha256=b"
+    found = Identity.parse(text)
+    assert found is not None
+    assert found.requests_per_second is None
+    for rate in ("", "-1", "nan", "inf", "many"):
+        assert Identity.parse(f"{text}&rps={rate}") is None
