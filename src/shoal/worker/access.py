@@ -2,8 +2,9 @@
 
 What the router verified comes along (``shoal.service.identity``), and the message's own key, which survives batching,
 is held against that: no copy of the keys is asked, so no copy can be stale. Another key in the message must be one of
-the same owner; it is looked up here. So are both where an older router names the key and no more, and where others than the
-router reach the worker, so that no identity is believed: there it reads the router's own keys file, and has no copy.
+the same owner; it is looked up here. So are both where an older router names the key and no more, and where others than
+the router reach the worker, so that no identity is believed: there it reads the router's own keys file, and has no
+copy.
 """
 
 from __future__ import annotations
