@@ -32,7 +32,7 @@ from report import console_table
 from service import running, temporary_home
 from shoal.client import AsyncClient
 from shoal.client.connection import find_connection
-from shoal.client.load import LoadRequest, LoadSettings, run_load
+from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
 from shoal.errors import ConfigurationError, Internal
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from report import footprint_console_table
 from service import running, temporary_home
 from shoal.client import AsyncClient
 from shoal.client.connection import find_connection
-from shoal.client.load import LoadRequest, LoadSettings, run_load
+from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -26,8 +26,8 @@ import simplejpeg
 from PIL import Image
 
 from shoal.modelconfig.model import ResizeFilter
-from shoal.modelstore import efficientnet
-from shoal.modelstore.build import add_model
+from shoal.modelstore.making import efficientnet
+from shoal.modelstore.making.build import add_model
 from shoal.pictures import resample
 from shoal.pictures.decode import Decoder
 

@@ -19,8 +19,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from report import RESULTS, ROOT, markdown, ranged, replace_block
-from shoal.plan.plot import STYLE, draw, in_flight_axis
-from shoal.plan.profile import Cell
+from shoal.profile.plot import STYLE, draw, in_flight_axis
+from shoal.profile.records import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

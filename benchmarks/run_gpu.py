@@ -29,10 +29,10 @@ from tritonclient.grpc import service_pb2 as v2
 from gpu.raw import ANSWERED, BATCH, NETWORK, batch
 from python_models import add_model
 from shoal.local.running_triton import running
-from shoal.plan.machine import this_machine
-from shoal.plan.measure import Stream, load_together
-from shoal.plan.observer import Pace
-from shoal.plan.triton import Asked, TritonTarget
+from shoal.profile.machine import this_machine
+from shoal.profile.measure import Stream, load_together
+from shoal.profile.observer import Pace
+from shoal.profile.triton_target import Asked, TritonTarget
 from shoal.triton.client import TritonClient
 from unpacked import use_unpacked
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from shoal.errors import ConfigurationError, Unavailable
 from shoal.local import state
 from shoal.local.process import tail
-from shoal.modelstore import build, repository
-from shoal.modelstore.published import PUBLISHED
+from shoal.modelstore import repository
+from shoal.modelstore.making import build
+from shoal.modelstore.making.published import PUBLISHED
 from shoal.runtime import tether
 from shoal.service.home import Home
 

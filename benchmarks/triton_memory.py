@@ -22,19 +22,19 @@ import psutil
 from onnx import TensorProto, helper
 
 from about import about, use_cores
-from shoal.engine.triton import TritonEngine
-from shoal.engine.triton_slot import row_bytes
+from shoal.engine.triton.engine import TritonEngine
+from shoal.engine.triton.slot import row_bytes
 from shoal.local.running_triton import running
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import ModelConfig, Resize, Task, Tensor
 from shoal.modelstore.formats import RUNNER
-from shoal.modelstore.render import render
+from shoal.modelstore.making.render import render
 from shoal.service.spec import Service
 from shoal.triton.client import TritonClient
 from shoal.worker.sources import StoreSource
 
 if TYPE_CHECKING:
-    from shoal.engine.triton import TritonModel
+    from shoal.engine.triton.engine import TritonModel
     from shoal.local.running_triton import Running
 
 RESULT = Path(__file__).parent / "results" / "triton_memory.json"

@@ -32,8 +32,8 @@ from shoal.modelconfig.model import ModelConfig, Resize, Task, Tensor
 from shoal.pictures.danger import is_quick, least_bytes
 from shoal.pictures.decode import Decoder
 from shoal.service.spec import Pool
-from shoal.worker import decoder_process
-from shoal.worker.decoder_pool import DecoderPool, Limits
+from shoal.worker.decoders import decoder_process
+from shoal.worker.decoders.decoder_pool import DecoderPool, Limits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

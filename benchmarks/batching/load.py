@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from shoal.client.load import LoadRequest, LoadSettings, run_load
-from shoal.client.tally import percentile
+from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
+from shoal.client.load.tally import percentile
 from shoal.errors import Internal
 from shoal.modelconfig.model import Task
 
 if TYPE_CHECKING:
     from batching.stack import Running
-    from shoal.client.tally import LoadResult
+    from shoal.client.load.tally import LoadResult
 
 SEED = 1
 """Of the arrivals: the same in every run."""

@@ -10,15 +10,15 @@ from batching.load import OpenLoop, milliseconds, offer
 from batching.options import DEADLINE_SECONDS, MAX_BATCH_SIZE, measured_curve
 from batching.replicas import Model
 from batching.stack import Layout, running
-from shoal.client.load import LoadRequest, LoadSettings, run_load
-from shoal.client.tally import merge, percentile
+from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
+from shoal.client.load.tally import merge, percentile
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import Task
 
 if TYPE_CHECKING:
     from batching.options import Options
     from batching.stack import Running
-    from shoal.client.tally import LoadResult
+    from shoal.client.load.tally import LoadResult
 
 RATE = 40.0
 """Pictures a second: an engine of the measured speed is idle nine tenths of the time even without batching."""

@@ -17,8 +17,8 @@ from end_to_end import read_pictures
 from service import running, temporary_home
 from shoal.client import AsyncClient
 from shoal.client.connection import find_connection
-from shoal.client.load import LoadRequest, LoadSettings, run_load
-from shoal.client.tally import merge, percentile
+from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
+from shoal.client.load.tally import merge, percentile
 from shoal.errors import ShoalError
 from shoal.local.process import LocalProcess
 from shoal.local.setup import LOCAL_OWNER
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from batching.options import Options
     from shoal.client.connection import Connection
+    from shoal.client.load.tally import LoadResult
     from shoal.client.results import Image, Result
-    from shoal.client.tally import LoadResult
     from shoal.modelconfig.model import ModelConfig
     from shoal.service.home import Home
 

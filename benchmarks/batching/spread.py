@@ -11,7 +11,7 @@ from batching.stack import Layout, running
 if TYPE_CHECKING:
     from batching.curve import CostCurve
     from batching.options import Options
-    from shoal.client.tally import LoadResult
+    from shoal.client.load.tally import LoadResult
 
 LOAD = 0.8
 """Of the capacity of one replica; more replicas have less to do each."""

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.plan.grid import numbers
-from shoal.plan.machine import this_machine
-from shoal.plan.observer import Observer, Pace
-from shoal.plan.profile import Cell
+from shoal.profile.grid import numbers
+from shoal.profile.machine import this_machine
+from shoal.profile.observer import Observer, Pace
+from shoal.profile.records import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shoal.plan.profile import Round
+    from shoal.profile.records import Round
 
 NETWORK, BATCH = "resnet152", 8
 ANSWERED = 4

@@ -42,7 +42,7 @@ class HttpCaller:
         *,
         timeout_seconds: float | None = None,
     ) -> Classification:
-        """See ``shoal.client.load.Caller``; ``image`` is bytes."""
+        """See ``shoal.client.load.generator.Caller``; ``image`` is bytes."""
         limit = aiohttp.ClientTimeout(total=timeout_seconds)
         try:
             async with self._session.post(self._url, data=image, timeout=limit) as response:
@@ -84,7 +84,7 @@ class TritonCaller:
         *,
         timeout_seconds: float | None = None,
     ) -> Classification:
-        """See ``shoal.client.load.Caller``; ``image`` is bytes."""
+        """See ``shoal.client.load.generator.Caller``; ``image`` is bytes."""
         assert isinstance(image, bytes)
         picture = triton.InferInput("picture", [1, len(image)], "UINT8")
         picture.set_data_from_numpy(np.frombuffer(image, np.uint8)[None])

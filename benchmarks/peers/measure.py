@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cpu
 from peers.settings import CALLERS, LOAD, SEED, TIMEOUT_SECONDS
 from peers.target import check
-from shoal.client.load import LoadRequest, LoadSettings, run_load
+from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
 from shoal.modelconfig.model import Task
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from peers.pictures import Size
     from peers.settings import Window, Windows
     from peers.target import Target
-    from shoal.client.tally import LoadResult
+    from shoal.client.load.tally import LoadResult
 
 SERVER = ("inference", "decode", "fetch", "rest", "batcher", "router", "supervisor", "server")
 """Components that are the server's; the store and the client are told apart from it."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from peers.environments import Environment
     from peers.servers.plan import Choice, Plan
-    from shoal.client.load import Caller
+    from shoal.client.load.generator import Caller
 
 NO_VARIABLES: Callable[[Plan], Mapping[str, str]] = lambda _plan: {}  # noqa: E731 - typed, a default
 

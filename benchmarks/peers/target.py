@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cpu import Snapshot
     from peers.peer import Peer
     from peers.pictures import Picture, Size
-    from shoal.client.load import Caller
+    from shoal.client.load.generator import Caller
     from shoal.client.results import Image
     from shoal.modelconfig.model import ModelConfig
     from shoal.service.home import Home

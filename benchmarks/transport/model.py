@@ -196,7 +196,7 @@ def _openvino(file: str, jobs: int) -> list[Any]:
 
 
 def _tensor(name: str, array: np.ndarray) -> Any:
-    """``array`` as Triton's; why so: src/shoal/modelstore/runner.py."""
+    """``array`` as Triton's; why so: src/shoal/modelstore/making/runner.py."""
     capsule = array.__dlpack__()
     tensor = pb_utils.Tensor.from_dlpack(name, capsule)
     _set_name(capsule, b"used_dltensor")

@@ -13,8 +13,8 @@ import pytest
 
 from shoal.client import AsyncClient
 from shoal.client.connection import Connection
-from shoal.client.fleet import LoadJob, run_job
-from shoal.client.load import LoadRequest, LoadSettings
+from shoal.client.load.fleet import LoadJob, run_job
+from shoal.client.load.generator import LoadRequest, LoadSettings
 from shoal.errors import Unavailable
 from shoal.local.store import store_part
 from shoal.modelconfig.model import Task

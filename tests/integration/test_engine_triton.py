@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from shoal.engine.shared_memory import DEVICE, Region
-from shoal.engine.triton import TritonEngine
+from shoal.engine.triton.engine import TritonEngine
+from shoal.engine.triton.shared_memory import DEVICE, Region
 from shoal.errors import ConfigurationError, DeadlineExceeded
 from shoal.local.running_triton import running
 from shoal.service.spec import Service

@@ -164,4 +164,4 @@ async def test_a_decoder_that_is_killed_from_outside_is_replaced(service: Servic
 def children(pid: int) -> list[int]:
     """Of a worker: what starts its decoders."""
     found = psutil.Process(pid).children()
-    return [child.pid for child in found if "shoal.worker.decoder_process" in child.cmdline()]
+    return [child.pid for child in found if "shoal.worker.decoders.decoder_process" in child.cmdline()]

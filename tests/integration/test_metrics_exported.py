@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from shoal.batcher.meter import STRANGER
 from shoal.client import AsyncClient
 from shoal.errors import Code, NotFound, ShoalError
-from shoal.modelstore.remote import Remote
+from shoal.modelstore.publishing.remote import Remote
 from shoal.observe.foreign import FOREIGN, Origin
 from shoal.runtime.ports import FreePorts
 from shoal.service.spec import ObjectStore

@@ -14,8 +14,8 @@ from PIL import Image
 
 from shoal.client import AsyncClient
 from shoal.modelstore import repository
-from shoal.modelstore.manifest import file_key
-from shoal.modelstore.snapshot import entry_of
+from shoal.modelstore.publishing.manifest import file_key
+from shoal.modelstore.publishing.snapshot import entry_of
 from support.fake_triton import fake_triton
 from support.model_sync import PATIENCE_SECONDS, model_sync
 from support.pictures import encode

@@ -13,10 +13,10 @@ from tritonclient.grpc.aio import InferenceServerClient
 
 from shoal.local.running_triton import running
 from shoal.modelstore.compare import compare
-from shoal.modelstore.mirror import Mirror
-from shoal.modelstore.sync import Synchronizer
+from shoal.modelstore.publishing.mirror import Mirror
+from shoal.modelstore.publishing.sync import Synchronizer
 from shoal.triton.client import TritonClient
-from shoal.triton.fetch import fetch
+from shoal.triton.fetch_server import fetch
 from shoal.triton.installation import default_folder
 from support.published import Bucket
 from support.python_model import MODEL, add_python_classifier

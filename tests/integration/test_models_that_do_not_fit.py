@@ -14,8 +14,8 @@ from PIL import Image
 from shoal.client import AsyncClient
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import Task
-from shoal.modelstore.build import add_model
-from shoal.modelstore.recipe import Recipe
+from shoal.modelstore.making.build import add_model
+from shoal.modelstore.making.recipe import Recipe
 from shoal.runtime.watch import changes
 from support.pictures import encode
 from support.stack import Stack, running_stack

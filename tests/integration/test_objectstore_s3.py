@@ -11,7 +11,7 @@ import pytest
 
 from shoal.errors import Internal, InvalidRequest, NotFound, Unavailable
 from shoal.pictures.objectstore import Credentials, object_key, presign_puts
-from shoal.worker.fetch import Fetcher
+from shoal.worker.fetch_picture import Fetcher
 from support.s3 import Server, running_s3
 
 if TYPE_CHECKING:

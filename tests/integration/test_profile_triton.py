@@ -14,13 +14,13 @@ import pytest
 
 from run_gpu import EXPERIMENTS, Setup, parser
 from shoal.cli.profile_table import described
-from shoal.engine.shared_memory import DEVICE
+from shoal.engine.triton.shared_memory import DEVICE
 from shoal.local.running_triton import running
 from shoal.modelconfig.pbtxt import FILE
-from shoal.plan import choice
-from shoal.plan.profile import read
+from shoal.profile import choice
+from shoal.profile.records import read
 from shoal.triton.client import TritonClient
-from shoal.triton.fetch import fetch
+from shoal.triton.fetch_server import fetch
 from shoal.triton.installation import default_folder
 
 if TYPE_CHECKING:

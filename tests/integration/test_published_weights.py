@@ -9,8 +9,8 @@ import numpy as np
 import openvino
 import pytest
 
-from shoal.modelstore import build, efficientnet, ppocr
 from shoal.modelstore.check import check
+from shoal.modelstore.making import build, efficientnet, ppocr
 
 if TYPE_CHECKING:
     from pathlib import Path

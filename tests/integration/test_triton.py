@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from shoal.client import AsyncClient
-from shoal.engine.shared_memory import DEVICE
+from shoal.engine.triton.shared_memory import DEVICE
 from shoal.local.running_triton import running
 from shoal.local.setup import FIRST_MODEL
-from shoal.modelstore import build, efficientnet
+from shoal.modelstore.making import build, efficientnet
 from shoal.triton.client import TritonClient
 from support.stack import Stack, running_stack
 from support.steady_load import FILES, steady_load

@@ -21,7 +21,7 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2, service_pb2_grpc
 from tritonclient.grpc import service_pb2 as v2
 
-from shoal.engine.shared_memory import DEVICE
+from shoal.engine.triton.shared_memory import DEVICE
 from shoal.modelstore.versions import served
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from shoal.errors import InvalidRequest
 from shoal.pictures.decode import Decoder
 from shoal.pictures.header import ImageFormat, ImageHeader
-from shoal.worker import decoder_process
+from shoal.worker.decoders import decoder_process
 
 
 class HarmfulDecoder(Decoder):

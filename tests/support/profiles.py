@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shoal.plan.profile import Cell, Machine, Profile, Round, Subject
+from shoal.profile.records import Cell, Machine, Profile, Round, Subject
 
 
 def measured(rate: float, p99: float = 20.0, *, settled: bool = True) -> Round:

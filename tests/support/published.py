@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import onnx
 from obstore.store import MemoryStore
 
-from shoal.modelstore.manifest import file_key
-from shoal.modelstore.push import push
-from shoal.modelstore.remote import Remote
-from shoal.modelstore.snapshot import entry_of
+from shoal.modelstore.publishing.manifest import file_key
+from shoal.modelstore.publishing.push import push
+from shoal.modelstore.publishing.remote import Remote
+from shoal.modelstore.publishing.snapshot import entry_of
 from support.tiny_models import add_tiny_classifier
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Silent:
-    """A ``shoal.modelstore.remote.Progress`` that shows nothing."""
+    """A ``shoal.modelstore.publishing.remote.Progress`` that shows nothing."""
 
     def expect(self, size: int) -> None: ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shoal.modelstore.foreign import add_configured
+from shoal.modelstore.making.foreign import add_configured
 from support.tiny_models import COLOURS
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import Task
-from shoal.modelstore.build import add_model
-from shoal.modelstore.recipe import Recipe
+from shoal.modelstore.making.build import add_model
+from shoal.modelstore.making.recipe import Recipe
+from shoal.modelstore.making.wrap import wrap
 from shoal.modelstore.repository import read_model
-from shoal.modelstore.wrap import wrap
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,15 +22,15 @@ from shoal.cli.terminal import shown
 from shoal.client import Client
 from shoal.client import report as reports
 from shoal.client.connection import START, Connection, find_connection
-from shoal.client.fleet import LoadJob, run_job
-from shoal.client.load import LoadRequest, LoadSettings
+from shoal.client.load.fleet import LoadJob, run_job
+from shoal.client.load.generator import LoadRequest, LoadSettings
 from shoal.errors import ConfigurationError, Unavailable
 from shoal.modelconfig.model import Task
 from shoal.runtime.threads import usable_cores
 from shoal.service.home import Home
 
 if TYPE_CHECKING:
-    from shoal.client.tally import LoadResult
+    from shoal.client.load.tally import LoadResult
 
 SAMPLES = Path("samples")
 _MAX_PICTURES = 1000

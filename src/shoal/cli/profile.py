@@ -18,12 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from shoal.cli.profile_table import described, notes, table
 from shoal.errors import ConfigurationError
-from shoal.plan import choice
-from shoal.plan.book import Book
-from shoal.plan.grid import Grid, numbers
-from shoal.plan.measure import measure
-from shoal.plan.observer import Pace
-from shoal.plan.profile import FILE
+from shoal.profile import choice
+from shoal.profile.book import Book
+from shoal.profile.grid import Grid, numbers
+from shoal.profile.measure import measure
+from shoal.profile.observer import Pace
+from shoal.profile.records import FILE
 from shoal.runtime.signals import loop_factory
 from shoal.service.home import Home
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from shoal.modelconfig.model import ModelConfig
-    from shoal.plan.inputs import Fill
-    from shoal.plan.profile import Cell, Profile, Setting, Subject
-    from shoal.plan.target import Target
+    from shoal.profile.inputs import Fill
+    from shoal.profile.records import Cell, Profile, Setting, Subject
+    from shoal.profile.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def profile(
     )
     asked.pace.check()
     if write_config:
-        from shoal.modelstore import settle  # noqa: PLC0415 - only who writes needs onnx
+        from shoal.modelstore.making import settle  # noqa: PLC0415 - only who writes needs onnx
 
         settle.refuse(asked.store / model)
     _prepare(asked.output, plot=plot)
@@ -181,7 +181,7 @@ async def _target(asked: _Asked, say: Callable[[str], None]) -> AsyncIterator[tu
     """The engine with the model, and what is measured on it."""
     if asked.triton is None:
         from shoal.modelstore.repository import read_model  # noqa: PLC0415
-        from shoal.plan.embedded import EmbeddedTarget  # noqa: PLC0415 - the other engine needs no OpenVINO
+        from shoal.profile.embedded_target import EmbeddedTarget  # noqa: PLC0415 - the other engine needs no OpenVINO
 
         config = read_model(asked.store, asked.model)
         largest = config.batching.max_batch_size
@@ -189,7 +189,7 @@ async def _target(asked: _Asked, say: Callable[[str], None]) -> AsyncIterator[tu
         here = EmbeddedTarget(config, _fill(config, asked), Home.default().cache / "openvino", max(batches))
         yield here, _grid(asked, asked.instances or (here.instances,), batches)
         return
-    from shoal.plan.triton import Asked, TritonTarget  # noqa: PLC0415
+    from shoal.profile.triton_target import Asked, TritonTarget  # noqa: PLC0415
 
     wanted = Asked(
         asked.triton, asked.model, asked.batches, max(asked.concurrencies), steer=asked.instances is not None
@@ -212,7 +212,7 @@ def _grid(asked: _Asked, instances: Sequence[int], batches: Sequence[int]) -> Gr
 
 def _fill(config: ModelConfig, asked: _Asked) -> Fill:
     """What fills a batch."""
-    from shoal.plan.inputs import decode, fill_randomly, fill_with  # noqa: PLC0415 - numpy may be missing
+    from shoal.profile.inputs import decode, fill_randomly, fill_with  # noqa: PLC0415 - numpy may be missing
 
     if asked.images is None:
         return fill_randomly
@@ -248,7 +248,7 @@ def _show(cells: Sequence[Cell], subject: Subject) -> None:
 
 
 def _draw(cells: Sequence[Cell], of: Profile, folder: Path, slo_ms: float | None) -> None:
-    from shoal.plan.plot import draw  # noqa: PLC0415 - what no other command needs
+    from shoal.profile.plot import draw  # noqa: PLC0415 - what no other command needs
 
     where = ", ".join(of.machine.gpus) or f"{of.machine.cpu}, {of.machine.cores} cores"
     draw(cells, f"{of.subject.model}, {of.subject.engine} {of.subject.engine_version}, {where}", folder, slo_ms)
@@ -264,6 +264,6 @@ def _choose(cells: Sequence[Cell], slo_ms: float, folder: Path | None) -> None:
         raise typer.Exit(1)
     typer.echo(f"best with p99 within {slo_ms:g} ms: {described(found)}")
     if folder is not None:
-        from shoal.modelstore.settle import settle  # noqa: PLC0415
+        from shoal.modelstore.making.settle import settle  # noqa: PLC0415
 
         typer.echo(settle(folder, instances=found.instances, batch=found.batch))

@@ -10,7 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from shoal.plan.profile import Cell, Subject
+    from shoal.profile.records import Cell, Subject
 
 _MERGED: Final = 1.05
 """Times its size: so large an execution was more than one batch."""

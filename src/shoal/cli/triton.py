@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shoal.triton import installation
-from shoal.triton.fetch import fetch as fetch_server
+from shoal.triton.fetch_server import fetch as fetch_server
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Bring a Triton to this machine, without Docker.")
 

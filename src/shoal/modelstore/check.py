@@ -12,8 +12,8 @@ from shoal.modelconfig.fault import Fault, Report
 from shoal.modelconfig.pbtxt import FILE
 from shoal.modelstore import ending, graph, outputs, reader, repository, trial
 from shoal.modelstore.check_settings import check_settings
+from shoal.modelstore.making.wrap import picture_input
 from shoal.modelstore.values import dtype_of, shape_of
-from shoal.modelstore.wrap import picture_input
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -76,7 +76,7 @@ async def through(server: TritonClient, folder: Path, report: Report) -> None:
     Raises:
         Unavailable: the server is away.
     """
-    from shoal.engine.triton import RunningTriton  # noqa: PLC0415 - tritonclient takes 0.3 s to import
+    from shoal.engine.triton.engine import RunningTriton  # noqa: PLC0415 - tritonclient takes 0.3 s to import
 
     config = repository.read_model(folder.parent, folder.name)
     _tell(report, config, await judge(RunningTriton(server), config))

@@ -11,7 +11,7 @@ from shoal.errors import ConfigurationError, InvalidRequest
 
 if TYPE_CHECKING:
     from shoal.modelconfig.model import ModelConfig
-    from shoal.modelstore.settings import Warmup
+    from shoal.modelstore.triton_settings import Warmup
 
 FOLDER = "warmup"
 """Triton reads ``input_data_file`` from this folder of the model."""

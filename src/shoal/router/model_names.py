@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from shoal.modelstore.remote import Remote
+    from shoal.modelstore.publishing.remote import Remote
     from shoal.service.home import Home
     from shoal.service.spec import Service
 
@@ -60,7 +60,7 @@ def choose(service: Service, home: Home) -> ModelNames:
         return Folder(folder, service.model_store.poll_seconds)
     if (bucket := service.model_store.bucket) is None:
         return Exact()
-    from shoal.modelstore.remote import Remote  # noqa: PLC0415 - most routers list no bucket
+    from shoal.modelstore.publishing.remote import Remote  # noqa: PLC0415 - most routers list no bucket
 
     return Published(Remote.open(bucket), home.run / "router" / "published.json", service.model_store.poll_seconds)
 

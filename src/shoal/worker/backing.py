@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.engine import Engine
-    from shoal.engine.triton import TritonEngine
+    from shoal.engine.triton.engine import TritonEngine
     from shoal.service.spec import Service
 
 
@@ -53,7 +53,7 @@ def choose(service: Service, pool: str, store: Path, cache: Path, own_triton: st
 
         engine_here = OpenVinoEngine(cache=cache / "openvino", precision=settings.inference_precision)
         return Backing(engine_here, from_store)
-    from shoal.engine.triton import TritonEngine  # noqa: PLC0415
+    from shoal.engine.triton.engine import TritonEngine  # noqa: PLC0415
     from shoal.triton.client import TritonClient  # noqa: PLC0415
 
     if settings.triton_url is None:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from shoal.engine import Inference, Slot
     from shoal.v1 import inference_pb2
-    from shoal.worker.fetch import Fetched
-    from shoal.worker.model import PictureModel
+    from shoal.worker.fetch_picture import Fetched
     from shoal.worker.picture import Picture
+    from shoal.worker.picture_model import PictureModel
     from shoal.worker.stages import Stages
 
 log = logging.getLogger(__name__)

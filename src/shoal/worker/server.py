@@ -22,11 +22,11 @@ from shoal.v1 import inference_pb2
 from shoal.worker.access import Access, Newest
 from shoal.worker.backing import choose
 from shoal.worker.catalog import Catalog
-from shoal.worker.decoder_pool import DecoderPool, Limits
-from shoal.worker.decoding import Decoding
-from shoal.worker.fetch import Fetcher
-from shoal.worker.heads import make_head
-from shoal.worker.model import Meter, PictureModel
+from shoal.worker.decoders.decoder_pool import DecoderPool, Limits
+from shoal.worker.decoders.decoding import Decoding
+from shoal.worker.fetch_picture import Fetcher
+from shoal.worker.heads.choice import make_head
+from shoal.worker.picture_model import Meter, PictureModel
 from shoal.worker.readiness import origin
 from shoal.worker.standing import Standing
 from shoal.worker.uploads import UploadsService

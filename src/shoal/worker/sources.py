@@ -11,7 +11,7 @@ from shoal.errors import ConfigurationError, ShoalError, Unavailable
 from shoal.modelconfig import keys, pbtxt
 from shoal.modelconfig.fault import Report
 from shoal.modelstore import reader, repository
-from shoal.modelstore.mirror import last_synced
+from shoal.modelstore.publishing.mirror import last_synced
 from shoal.runtime.watch import changes
 from shoal.triton.steer import original
 from shoal.worker.readiness import Found

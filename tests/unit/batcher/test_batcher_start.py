@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-PARENT = "import shoal.cli, shoal.cli.serve_batcher, shoal.batcher.process, shoal.batcher.core, shoal.batcher.target"
+PARENT = "import shoal.cli, shoal.cli.serve.batcher, shoal.batcher.process, shoal.batcher.core, shoal.batcher.target"
 INSIDE = (
     "import shoal.batcher.envoy_door, shoal.batcher.dispatch, shoal.batcher.request, shoal.explain.endpoint, "
     "shoal.observe.metrics"

@@ -12,7 +12,7 @@ from write_constraints import closure
 
 PARTS = {
     "worker": "from shoal.batching import BatchingSettings, Call, Requests, Server, run",
-    "front": "import shoal.cli.serve_batcher, shoal.batcher.process, shoal.batcher.envoy_door, shoal.batcher.dispatch, "
+    "front": "import shoal.cli.serve.batcher, shoal.batcher.process, shoal.batcher.envoy_door, shoal.batcher.dispatch, "
     "pyvoy, uvloop, shoal.batcher.grpcio_door, shoal.runtime.envoy_admin, shoal.explain.endpoint, shoal.explain.views",
 }
 IF_THERE = {"grpcio-tools", "setuptools"}

@@ -10,7 +10,7 @@ import pytest
 
 from shoal import cli
 from shoal.modelstore.repository import read_model
-from shoal.plan.book import Book
+from shoal.profile.book import Book
 from support.pictures import encode, quadrants
 from support.tiny_models import add_tiny_classifier
 

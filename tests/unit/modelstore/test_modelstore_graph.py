@@ -14,10 +14,11 @@ from onnx.reference import ReferenceEvaluator
 
 from shoal.errors import ConfigurationError
 from shoal.modelconfig.model import Task
-from shoal.modelstore import build, external, foreign, formats, graph
+from shoal.modelstore import external, formats, graph
 from shoal.modelstore.check import check_folder
-from shoal.modelstore.recipe import Recipe
-from shoal.modelstore.wrap import wrap
+from shoal.modelstore.making import build, foreign
+from shoal.modelstore.making.recipe import Recipe
+from shoal.modelstore.making.wrap import wrap
 from support.tiny_models import classifier
 
 if TYPE_CHECKING:

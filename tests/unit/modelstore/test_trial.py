@@ -15,10 +15,10 @@ from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.fault import Report
 from shoal.modelconfig.model import Task
 from shoal.modelstore import repository, trial
-from shoal.modelstore.build import add_model
 from shoal.modelstore.check import check
-from shoal.modelstore.recipe import Recipe
-from shoal.modelstore.wrap import wrap
+from shoal.modelstore.making.build import add_model
+from shoal.modelstore.making.recipe import Recipe
+from shoal.modelstore.making.wrap import wrap
 from shoal.triton.client import TritonClient
 from support.fake_triton import fake_triton
 from support.tiny_models import COLOURS, add_tiny_classifier, add_tiny_segmenter, classifier, model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.errors import ShoalError
-from shoal.modelstore.remote import Remote
+from shoal.modelstore.publishing.remote import Remote
 from shoal.pictures.objectstore import Credentials, open_store
 from shoal.router.model_names import Exact, Folder, Published, choose
 from shoal.service import spec

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from shoal.engine.shared_memory import Region
+from shoal.engine.triton.shared_memory import Region
 from shoal.errors import ConfigurationError, NotFound
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.triton.client import Away, Loaded, NotSteered, TritonClient

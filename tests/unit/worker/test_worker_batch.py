@@ -27,10 +27,10 @@ from shoal.worker import batch as batch_module
 from shoal.worker.access import Access
 from shoal.worker.batch import PictureBatch
 from shoal.worker.budget import Budget
-from shoal.worker.decoding import Decoding
-from shoal.worker.fetch import Fetched
-from shoal.worker.heads import make_head
-from shoal.worker.model import Meter, PictureModel
+from shoal.worker.decoders.decoding import Decoding
+from shoal.worker.fetch_picture import Fetched
+from shoal.worker.heads.choice import make_head
+from shoal.worker.picture_model import Meter, PictureModel
 from shoal.worker.stages import explain
 from support.pictures import encode
 from support.scripted_engine import ScriptedModel

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from shoal.client.tally import LoadResult
+    from shoal.client.load.tally import LoadResult
 
 PAGE = "index.html"
 DATA = "bench.json"

@@ -7,13 +7,13 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from shoal.client.tally import percentile
-from shoal.client.trace import STAGES, Trace
+from shoal.client.load.tally import percentile
+from shoal.client.load.trace import STAGES, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from shoal.client.tally import LoadResult
+    from shoal.client.load.tally import LoadResult
 
 REST = "rest"
 """The stage that nobody measures: the network, the router, and waiting for the event loop of the load generator."""

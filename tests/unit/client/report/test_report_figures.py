@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
+from shoal.client.load.tally import LoadResult, merge
+from shoal.client.load.trace import Trace
 from shoal.client.report.figures import Figures, batch_share, bin_seconds, curve, histogram
 from shoal.client.results import Timing
-from shoal.client.tally import LoadResult, merge
-from shoal.client.trace import Trace
 from shoal.errors import NotFound, Overloaded
 
 SETTINGS = {"rate": None, "processes": 1}

@@ -9,9 +9,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from shoal.client import report
+from shoal.client.load.tally import LoadResult
+from shoal.client.load.trace import Trace
 from shoal.client.results import Timing
-from shoal.client.tally import LoadResult
-from shoal.client.trace import Trace
 from shoal.errors import ConfigurationError, Overloaded
 
 if TYPE_CHECKING:

@@ -1,0 +1,135 @@
+"""What a load test counts, and what follows from it. No clock, no I/O."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shoal.client.load.trace import STAGES, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoal.client.results import Timing
+    from shoal.errors import ShoalError
+
+QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99, "max": 1.0}
+_MILLISECONDS = 1000
+
+
+@dataclass(slots=True)
+class LoadResult:
+    """One load test, or one process's share of it; 8 bytes a request, and 34 more where each is traced.
+
+    A request counts towards latency if its intended send time is in the measured window, however late it ends, and
+    towards throughput if its answer arrives in the window, whenever it was sent: neither end of the window is biased.
+    """
+
+    duration_seconds: float = 0.0
+    """The measured window."""
+    answered: int = 0
+    """Good answers that arrived in the window."""
+    latencies: array[float] = field(default_factory=lambda: array("d"))
+    """Seconds from the intended send time to the good answer, unsorted."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """gRPC status name to number of requests."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """gRPC status name to what one such request was told."""
+    stage_us: Counter[str] = field(default_factory=Counter)
+    """Sums over the requests of ``latencies``."""
+    batches: float = 0.0
+    """The sum of 1 / batch size: how many batches those requests were."""
+    lag_seconds: float = 0.0
+    lag_max_seconds: float = 0.0
+    """How late requests left, against their intended time: a load generator at its limit shows here."""
+    cpu_seconds: float = 0.0
+    """The load generator's own CPU time in the window."""
+    trace: Trace | None = None
+    """Each request by itself, where somebody wants to look at them."""
+
+    def arrived(self, at_seconds: float) -> None:
+        """Counts a good answer towards throughput; ``at_seconds`` is since the window's begin."""
+        self.answered += 1
+        if self.trace is not None:
+            self.trace.arrived.append(at_seconds)
+
+    def add(self, latency_seconds: float, lag_seconds: float, timing: Timing, at_seconds: float = 0.0) -> None:
+        """Counts a good answer towards latency; ``at_seconds`` is since the window's begin."""
+        self.latencies.append(latency_seconds)
+        self.lag_seconds += lag_seconds
+        self.lag_max_seconds = max(self.lag_max_seconds, lag_seconds)
+        for stage in STAGES:
+            self.stage_us[stage] += getattr(timing, f"{stage}_us")
+        self.batches += 1 / max(timing.batch_size, 1)
+        if self.trace is not None:
+            self.trace.add(at_seconds, timing)
+
+    def add_error(self, error: ShoalError, at_seconds: float = 0.0) -> None:
+        """Counts a request that failed; ``at_seconds`` is since the window's begin."""
+        self.errors[error.code.name] += 1
+        self.reasons.setdefault(error.code.name, str(error))
+        if self.trace is not None:
+            self.trace.failed[error.code.name].append(at_seconds)
+
+    @property
+    def images_per_s(self) -> float:
+        """Good answers a second of the window."""
+        return self.answered / self.duration_seconds if self.duration_seconds else 0.0
+
+    @property
+    def mean_batch_size(self) -> float:
+        """Over batches, not over requests: large batches do not count more often."""
+        return len(self.latencies) / self.batches if self.batches else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """The figures, ready for JSON; a figure that nothing was measured for is null."""
+        count = len(self.latencies)
+        ordered = sorted(self.latencies)
+        return {
+            "images_per_s": round(self.images_per_s, 2),
+            "latency_ms": {name: _round_ms(percentile(ordered, q)) for name, q in QUANTILES.items()},
+            "answered": self.answered,
+            "errors": dict(sorted(self.errors.items())),
+            "reasons": dict(sorted(self.reasons.items())),
+            "mean_batch_size": round(self.mean_batch_size, 2) if count else None,
+            "stage_mean_us": {stage: round(self.stage_us[stage] / count) if count else None for stage in STAGES},
+            "send_lag_ms": {
+                "mean": _round_ms(self.lag_seconds / count if count else None),
+                "max": _round_ms(self.lag_max_seconds if count else None),
+            },
+            "duration_s": round(self.duration_seconds, 3),
+            "client_cpu_s": round(self.cpu_seconds, 3),
+        }
+
+
+def merge(shares: Sequence[LoadResult]) -> LoadResult:
+    """One result of what several processes measured at the same time."""
+    whole = LoadResult(duration_seconds=max((share.duration_seconds for share in shares), default=0.0))
+    for share in shares:
+        whole.answered += share.answered
+        whole.latencies.extend(share.latencies)
+        whole.errors.update(share.errors)
+        whole.reasons = share.reasons | whole.reasons
+        whole.stage_us.update(share.stage_us)
+        whole.batches += share.batches
+        whole.lag_seconds += share.lag_seconds
+        whole.lag_max_seconds = max(whole.lag_max_seconds, share.lag_max_seconds)
+        whole.cpu_seconds += share.cpu_seconds
+        if share.trace is not None:
+            whole.trace = whole.trace or Trace()
+            whole.trace.extend(share.trace)
+    return whole
+
+
+def percentile(ordered: Sequence[float], quantile: float) -> float | None:
+    """The nearest-rank percentile of sorted values: one that was measured, never one between two."""
+    if not ordered:
+        return None
+    return ordered[max(math.ceil(quantile * len(ordered)), 1) - 1]
+
+
+def _round_ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * _MILLISECONDS, 3)

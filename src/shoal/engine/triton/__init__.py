@@ -1,0 +1,1 @@
+"""The engine that is a Triton, reached through shared memory."""

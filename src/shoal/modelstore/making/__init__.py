@@ -1,0 +1,1 @@
+"""Making a model's folder out of somebody's file."""

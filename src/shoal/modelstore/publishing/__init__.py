@@ -1,0 +1,1 @@
+"""Models in a bucket: pushed, pulled, and kept in step with."""

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shoal.engine.triton import shared_memory
+from shoal.engine.triton.shared_memory import Region, sweep
+
+
+def test_a_region_is_a_file_of_zeros_until_it_is_closed(tmp_path: Path) -> None:
+    region = Region(100, tmp_path)
+    file = tmp_path / region.name
+    assert file.read_bytes() == bytes(100)
+    region.memory[:3] = b"abc"
+    assert file.read_bytes()[:3] == b"abc"
+    region.close()
+    region.close()
+    assert not list(tmp_path.iterdir())
+    assert region.memory[:3] == b"abc"
+
+
+def test_a_dead_process_leaves_a_region_that_the_next_one_removes(tmp_path: Path) -> None:
+    living = Region(10, tmp_path)
+    other = tmp_path / "something-else"
+    other.touch()
+    program = (
+        "import os, pathlib, sys; from shoal.engine.triton.shared_memory import Region\n"
+        "Region(10, pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path], check=False)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert sweep(tmp_path) == 1
+    assert set(tmp_path.iterdir()) == {tmp_path / living.name, other}
+    living.close()
+
+
+def test_one_that_is_swept_before_it_is_locked_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    real = os.open
+
+    def open_and_lose_the_first(path: str, *arguments: int) -> int:
+        file = real(path, *arguments)
+        if not opened:
+            Path(path).unlink()
+        opened.append(str(path))
+        return file
+
+    monkeypatch.setattr(shared_memory.os, "open", open_and_lose_the_first)
+    region = Region(10, tmp_path)
+    assert len(opened) == 2
+    assert (tmp_path / region.name).exists()
+    region.close()
+
+
+def test_too_little_memory_is_an_error_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"."):
+        Region(2**62, tmp_path)
+    assert not list(tmp_path.iterdir())
