@@ -24,12 +24,13 @@ from shoal.runtime.ports import FreePorts
 from shoal.service import api_keys
 from shoal.service.home import Home
 from shoal.service.spec import Service
-from shoal.service.topology import SHARED_BATCHER, Endpoint
+from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from batching.replicas import Model
+    from shoal.runtime.endpoint import Endpoint
 
 BENCHMARKS = Path(__file__).parent.parent
 _REPLICA_PROCESSES = 2

@@ -13,7 +13,7 @@ from yarl import URL
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection
 
-    from shoal.service.topology import Endpoint
+    from shoal.runtime.endpoint import Endpoint
 
 _LARGEST_BODY = 64 * 2**20
 _STOP_SECONDS = 0.1

@@ -22,7 +22,7 @@ from peers import clients
 from peers.environments import Environment
 from peers.peer import Launch
 from peers.servers.plan import Choice
-from shoal.service.topology import Endpoint
+from shoal.runtime.endpoint import Endpoint
 from shoal.triton import fetch_server
 from shoal.triton.installation import Installation, default_folder, fetched_server
 from shoal.triton.launch import Options, arguments, environment

@@ -20,9 +20,10 @@ from shoal.batching import host as worker
 from shoal.local.plan import batcher_groups
 from shoal.router import config
 from shoal.router.drain import HAND_OVER_SECONDS, Departure
+from shoal.runtime.endpoint import Endpoint
 from shoal.service import spec
 from shoal.service.api_keys import Key, KeyRing
-from shoal.service.topology import Endpoint, Topology
+from shoal.service.topology import Topology
 from shoal.triton.installation import Installation
 from shoal.triton.launch import Options, arguments
 from support.api_server import OPERATORS

@@ -19,8 +19,8 @@ from shoal.errors import Unavailable
 from shoal.local.store import store_part
 from shoal.modelconfig.model import Task
 from shoal.pictures.objectstore import Credentials, open_store, presign_puts
+from shoal.runtime.endpoint import Endpoint
 from shoal.service.spec import ObjectStore as Settings
-from shoal.service.topology import Endpoint
 from shoal.v1 import inference_pb2 as pb
 from support.fake_service import API_KEY, KNOWN, FakeService, serving, serving_in_thread
 

@@ -10,10 +10,11 @@ import grpc
 import pytest
 
 from shoal.batching.peers import Proof
+from shoal.runtime.endpoint import Endpoint
 from shoal.service.home import Home
 from shoal.service.spec import parse
-from shoal.service.topology import Endpoint
-from shoal.worker.readiness import Report, origin
+from shoal.service.worker_report import Report
+from shoal.worker.readiness import origin
 from support.fake_triton import fake_triton
 from support.model_sync import model_sync
 from support.s3 import running_s3

@@ -26,11 +26,12 @@ from shoal.batching.v1 import batching_pb2
 from shoal.errors import ConfigurationError
 from shoal.router.keeper import Keeper
 from shoal.router.process import serve
+from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.envoy_admin import EnvoyAdmin, admin_socket
 from shoal.service import api_keys
 from shoal.service.home import Home
 from shoal.service.identity import Identity
-from shoal.service.topology import Endpoint, Topology
+from shoal.service.topology import Topology
 from support.metrics import sample
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from shoal.runtime import tether
 from shoal.runtime.ports import FreePorts
 from shoal.service import api_keys
 from shoal.service.home import Home
-from shoal.service.topology import Endpoint, Topology
+from shoal.service.topology import Topology
 from support.certificates import Certificate, self_signed
 from support.kubernetes_api import kubernetes_api
 from support.metrics import sample
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncGenerator
     from pathlib import Path
+
+    from shoal.runtime.endpoint import Endpoint
 
 DAYS_LEFT = "envoy_server_days_until_first_cert_expiring"
 CLASSIFY = "/shoal.v1.Inference/Classify"

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from shoal.client import AsyncClient
+from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.ports import is_free
-from shoal.service.topology import Endpoint
 from support.stack import Stack, running_stack, shoal
 from support.tiny_models import BATCHING, add_tiny_classifier
 

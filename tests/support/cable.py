@@ -6,7 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from shoal.service.topology import Endpoint
+from shoal.runtime.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from shoal.local.plan import Protocol
 from shoal.local.probe import until_ready
 from shoal.runtime import tether
-from shoal.service.topology import Endpoint
+from shoal.runtime.endpoint import Endpoint
 from support.batcher_process import free_port
 from support.metrics import sample
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from shoal.local.store import store_part
 from shoal.pictures.objectstore import Credentials, create_credentials, open_store
+from shoal.runtime.endpoint import Endpoint
 from shoal.service import spec
-from shoal.service.topology import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

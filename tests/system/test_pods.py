@@ -15,8 +15,8 @@ import pytest_asyncio
 
 from shoal.local.store import store_part
 from shoal.pictures.objectstore import Credentials
+from shoal.runtime.endpoint import Endpoint
 from shoal.service import api_keys
-from shoal.service.topology import Endpoint
 from support import chart
 from support.certificates import Certificate, self_signed
 from support.cluster.cluster import NAMESPACE, Cluster, cluster

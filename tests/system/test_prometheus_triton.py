@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from observing.prometheus import Prometheus
-    from shoal.service.topology import Endpoint
+    from shoal.runtime.endpoint import Endpoint
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -6,7 +6,8 @@ import dataclasses
 import re
 from pathlib import Path
 
-from shoal.cli import load_command, serve
+from shoal.cli import serve
+from shoal.cli.lazy import load_command
 from shoal.modelconfig.batching import BatchingSettings
 
 ROOT = Path(__file__).resolve().parents[2]

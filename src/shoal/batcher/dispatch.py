@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shoal.batcher.batch_stream import opener
 from shoal.batcher.budget import MAX_HELD_BYTES, Budget
+from shoal.batcher.common import Common
 from shoal.batcher.meter import Meters
 from shoal.batcher.model_queue import ModelQueue
 from shoal.batcher.quarantine import Quarantine
@@ -47,11 +48,8 @@ class Dispatcher:
             max_held_bytes: Of requests that wait or are at a worker.
         """
         self.in_flight = 0
-        self.name = name
         self.recent: Recent[Request] = Recent(remembered)
-        self.meters = Meters()
-        self.quarantine = Quarantine(self._wake_suspects)
-        self.open = opener(channel)
+        self._common = Common(name, opener(channel), self.recent, Meters(), Quarantine(self._wake_suspects))
         self._channel = channel
         self._budget = Budget(max_held_bytes)
         self._queues: dict[tuple[str, str], ModelQueue] = {}
@@ -85,7 +83,7 @@ class Dispatcher:
         if not _MODEL.fullmatch(model):
             raise InvalidRequest(f"no model can have the name {model[:100]!a}")
         self._make_room(owner)
-        queue = self._queues[method, model] = ModelQueue(self, (method, model), owner)
+        queue = self._queues[method, model] = ModelQueue(self._common, (method, model), owner, self._remove)
         return queue
 
     def _make_room(self, owner: str) -> None:
@@ -105,8 +103,7 @@ class Dispatcher:
             raise Overloaded(f"{MAX_QUEUES} methods are being called already; try again later")
         victim.end(Overloaded("no worker serves this, and others ask for what is served; try again later"))
 
-    def forget(self, queue: ModelQueue) -> None:
-        """The queue is over."""
+    def _remove(self, queue: ModelQueue) -> None:
         if self._queues.get(queue.called) is queue:
             del self._queues[queue.called]
 

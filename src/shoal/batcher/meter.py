@@ -89,7 +89,7 @@ class Meters:
             self._show(model)
         return self._meters[model]
 
-    def forget(self, model: str, queue: Queue) -> None:
+    def remove(self, model: str, queue: Queue) -> None:
         """The queue is over, if it counted at all."""
         if model in self._queues:
             self._queues[model] = tuple(other for other in self._queues[model] if other is not queue)

@@ -20,10 +20,10 @@ from shoal.runtime.logs import Seldom
 from shoal.service.identity import NOBODY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from shoal.batcher.batch_stream import End, StreamState
-    from shoal.batcher.dispatch import Dispatcher
+    from shoal.batcher.common import Common
     from shoal.batcher.meter import QueueMeter
     from shoal.batcher.policy import Decision
     from shoal.batching.v1 import batching_pb2
@@ -48,28 +48,32 @@ _STATUSES = frozenset(Code)
 class ModelQueue:
     """The queue of one model and method: feeds events to its policy and carries out the decisions."""
 
-    def __init__(self, home: Dispatcher, called: tuple[str, str], founder: str) -> None:
+    def __init__(
+        self, common: Common, called: tuple[str, str], founder: str, ended: Callable[[ModelQueue], None]
+    ) -> None:
         """Opens its first streams.
 
         Args:
-            home: Whose queue it is.
+            common: Of all queues of this process.
             called: The method and the model.
             founder: The owner of the request for which it is made.
+            ended: Is told once the queue can't be used any more.
         """
         self.failure: ShoalError | None = None
         """Why this queue can't be used any more; make another."""
         self.founder = founder
         self.callers = 0
         """Requests that wait for their answer."""
-        self._home = home
+        self._common = common
+        self._ended = ended
         self._loop = asyncio.get_running_loop()
-        self._policy: BatchingPolicy[BatchStream, Request] = BatchingPolicy(BatchingSettings(), home.quarantine)
+        self._policy: BatchingPolicy[BatchStream, Request] = BatchingPolicy(BatchingSettings(), common.quarantine)
         self._settings = ""
         method, model = self.called = called
         self._model = model
         self._over: asyncio.Future[bytes] = self._loop.create_future()
         self._over.cancel()
-        self._metadata = (("x-model-name", model), ("x-shoal-method", method), ("x-shoal-batcher", home.name))
+        self._metadata = (("x-model-name", model), ("x-shoal-method", method), ("x-shoal-batcher", common.name))
         self._streams: set[BatchStream] = set()
         self._width = Width()
         self._failures = 0
@@ -127,7 +131,7 @@ class ModelQueue:
             called=self.called,
             ahead=self._policy.queued,
         )
-        self._home.recent.add(request, request.kept_bytes)
+        self._common.recent.add(request, request.kept_bytes)
         timer = self._loop.call_at(request.deadline, self._expire, request)
         self._carry_out(self._policy.arrived(now, request))
         self.callers += 1
@@ -150,7 +154,7 @@ class ModelQueue:
     def stop(self) -> None:
         """Ends all streams; requests that are still here are answered UNAVAILABLE."""
         self._stopping = True
-        self._home.meters.forget(self._model, self)
+        self._common.meters.remove(self._model, self)
         for handle in (self._timer, self._retry, self._looking):
             if handle is not None:
                 handle.cancel()
@@ -163,7 +167,7 @@ class ModelQueue:
     def permitted(self, stream: BatchStream, batching: str) -> None:
         """A worker can take a batch."""
         if self._meter is None:
-            self._meter = self._home.meters.of(self._model, self)
+            self._meter = self._common.meters.of(self._model, self)
         if batching and batching != self._settings:
             self._configure(batching)
         self._carry_out(self._policy.permitted(monotonic(), stream, stream.worker))
@@ -262,7 +266,7 @@ class ModelQueue:
         self.failure = error
         self._carry_out(self._policy.fail(error))
         self.stop()
-        self._home.forget(self)
+        self._ended(self)
 
     def end(self, error: ShoalError) -> None:
         """Makes room: closes its streams, and answers who still waits with ``error``."""
@@ -321,7 +325,7 @@ class ModelQueue:
         self._fill(self._staying + 1)  # one probe, until a worker answers again
 
     def _fill(self, count: int) -> None:
-        start = partial(self._home.open, metadata=self._metadata)
+        start = partial(self._common.open, metadata=self._metadata)
         for _ in range(min(count, self._width.target) - self._staying):
             self._streams.add(BatchStream(start, self, self._loop))
 

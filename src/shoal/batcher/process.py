@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from shoal.batcher.core import Orders
-    from shoal.service.topology import Endpoint
+    from shoal.runtime.endpoint import Endpoint
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from shoal.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shoal.service.topology import Endpoint
+    from shoal.runtime.endpoint import Endpoint
 
 
 def target_of(workers: Sequence[Endpoint]) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from shoal.batching.service import BatchingService
-    from shoal.service.topology import Endpoint
+    from shoal.runtime.endpoint import Endpoint
 
 log = logging.getLogger(__name__)
 

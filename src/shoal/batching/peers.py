@@ -15,7 +15,7 @@ from shoal.batching.v1 import batching_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from shoal.service.topology import Endpoint
+    from shoal.runtime.endpoint import Endpoint
 
 _SECONDS: Final = 2.0
 """What a worker may take to answer, and a name to be resolved."""

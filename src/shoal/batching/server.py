@@ -19,8 +19,8 @@ from shoal.errors import ConfigurationError
 from shoal.modelconfig.batching import DEFAULT_MODEL, BatchingSettings
 from shoal.observe.metrics import WORKER
 from shoal.observe.operators import serve_metrics
+from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.signals import run_until_signal
-from shoal.service.topology import Endpoint
 
 if TYPE_CHECKING:
     import asyncio

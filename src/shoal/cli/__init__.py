@@ -7,26 +7,16 @@ needs. Exit codes: 0 done, 1 the work failed, 2 the command line or a file is wr
 from __future__ import annotations
 
 import sys
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
+from shoal.cli.lazy import Command, LazyGroup
 from shoal.cli.terminal import shown
 from shoal.errors import ConfigurationError, ShoalError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-class Command(NamedTuple):
-    """Where a command lives, and the extra that brings what it imports."""
-
-    target: str
-    """``module:attribute``: a function, or a typer app with commands of its own."""
-    extra: str
-    summary: str
 
 
 COMMANDS = {
@@ -48,33 +38,6 @@ COMMANDS = {
     "bench": Command("shoal.cli.bench:bench", "", "Load a running service and measure it."),
     "serve": Command("shoal.cli.serve:app", "local", "Run one part of the service: what containers run."),
 }
-
-
-def load_command(target: str) -> Any:  # noqa: ANN401 - typer doesn't export its command's type
-    """Imports a function or a typer app and makes it a command."""
-    module, _, attribute = target.partition(":")
-    found = getattr(import_module(module), attribute)
-    if isinstance(found, typer.Typer):
-        return typer.main.get_command(found)
-    alone = typer.Typer(add_completion=False)
-    alone.command(attribute)(found)
-    return typer.main.get_command(alone)
-
-
-class LazyGroup(TyperGroup):
-    """A group that lists its commands from a table and imports the one that is called."""
-
-    table: ClassVar[dict[str, Command]]
-
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - typer's own options
-        super().__init__(**options)
-        for name, command in self.table.items():
-            self.add_command(TyperCommand(name, help=command.summary))
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:  # noqa: ANN401
-        """As typer's, with the listed command replaced by the real one."""
-        name, _, rest = super().resolve_command(ctx, args)
-        return name, load_command(self.table[str(name)].target), rest
 
 
 class RootGroup(LazyGroup):
@@ -132,7 +95,7 @@ def _missing_extra(words: list[str], error: ModuleNotFoundError) -> str:
 
 def _extra(words: list[str]) -> str:
     """Of the command that ``words`` call; what is in a group may need less than the whole, or something else."""
-    from shoal.cli import render, serve  # noqa: PLC0415 - they import this module
+    from shoal.cli import render, serve  # noqa: PLC0415 - only a failing command asks
 
     group, name, *_ = [*(word for word in words if not word.startswith("-")), "", ""]
     called = {"serve": serve.COMMANDS, "render": render.COMMANDS}.get(group, {}).get(name)

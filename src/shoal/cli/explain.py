@@ -17,8 +17,8 @@ from shoal.explain.explanation import explain as bring_together
 from shoal.explain.inquiry import Told, ask, every_address
 from shoal.explain.views import canonical_uuid
 from shoal.local import state
+from shoal.runtime.endpoint import Endpoint
 from shoal.service.home import Home
-from shoal.service.topology import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,9 +16,9 @@ from shoal.local.keeper import State
 from shoal.local.plan import Role
 from shoal.local.process import DRAIN_SECONDS
 from shoal.modelstore import repository
+from shoal.runtime.endpoint import Endpoint
 from shoal.service.home import Home
-from shoal.service.topology import Endpoint
-from shoal.worker.readiness import Report
+from shoal.service.worker_report import Report
 
 _ROLES = 5
 _DOWN_SECONDS = _ROLES * DRAIN_SECONDS + 10

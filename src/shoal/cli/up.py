@@ -16,8 +16,9 @@ import typer
 from shoal.local import service as local_service
 from shoal.local import setup, state
 from shoal.local.process import rotate
+from shoal.local.public_port import with_port
 from shoal.modelstore import repository
-from shoal.runtime import logs, ports, trust
+from shoal.runtime import logs, trust
 from shoal.service import spec
 from shoal.service.home import Home
 
@@ -58,7 +59,7 @@ def _run(wanted: Service, home: Home, port: int | None, ready_fd: int | None) ->
             os.close(ready_fd)
 
     with state.exclusive(home):
-        wanted = ports.with_port(wanted, port)
+        wanted = with_port(wanted, port)
         setup.prepare(wanted, home, _say)
         asyncio.run(local_service.run(wanted, home, say=_say, on_ready=on_ready))
     _say("stopped")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from shoal.explain.views import Answer
     from shoal.observe.operators import OperatorServer
-    from shoal.service.topology import Endpoint
+    from shoal.runtime.endpoint import Endpoint
 
 
 def serve(

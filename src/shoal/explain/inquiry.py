@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from shoal.explain import PATH
 from shoal.explain.views import Answer
-from shoal.service.topology import Endpoint
+from shoal.runtime.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 300
 """Characters of an error that are kept."""
-RECENT_REQUESTS = 10_000
-"""Remembered by each batcher and worker, where the file names no number."""
 KEPT_BYTES = 16 * 2**20
 """Of all whose length callers choose: messages, owners, trace contexts, methods. What a part keeps beside them is
 0.5 to 0.7 kB a request, with an error's text up to 1 kB."""

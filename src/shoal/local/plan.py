@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from shoal.service.topology import SHARED_BATCHER, Endpoint, Topology
+from shoal.runtime.endpoint import Endpoint
+from shoal.service.topology import SHARED_BATCHER, Topology
 from shoal.triton.launch import Options
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from shoal.local.plan import Protocol
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from shoal.service.topology import Endpoint
+    from shoal.runtime.endpoint import Endpoint
 
 _ATTEMPT_SECONDS = 1.0
 _FIRST_PAUSE = 0.01

@@ -19,15 +19,15 @@ from shoal.local.supervisor import Supervisor
 from shoal.local.turnover import keep_small
 from shoal.router import certificate
 from shoal.runtime import ports
-from shoal.worker.readiness import Report, forget
+from shoal.service import worker_report
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
     from collections.abc import Set as AbstractSet
 
+    from shoal.runtime.endpoint import Endpoint
     from shoal.service.home import Home
     from shoal.service.spec import Service
-    from shoal.service.topology import Endpoint
 
 
 async def run(
@@ -72,7 +72,7 @@ def _lay_out(service: Service, home: Home) -> Plan:
         return store_part(listen, home.objects, setup.store_credentials(service, home))
 
     files = Files.of(home)
-    forget(home)
+    worker_report.remove_all(home)
     layout = plan(service, home, files, ports.FreePorts(), store)
     files.service.write_text(service.model_dump_json(indent=2, exclude_defaults=True))  # YAML contains JSON
     layout.topology.save(files.topology)
@@ -115,7 +115,7 @@ def _tell_of_models(home: Home, layout: Plan, say: Callable[[str], None], roles:
         Unavailable: none is, though some are meant to be.
     """
     workers = [part for part in layout.parts if part.role is Role.WORKER and part.role in roles]
-    reports = {part.name: Report.load(home, part.listen) for part in workers}
+    reports = {part.name: worker_report.Report.load(home, part.listen) for part in workers}
     lines = [f"{name}: {reason}" for name, report in reports.items() for reason in report.reasons]
     if lines and not any(report.models for report in reports.values()):
         raise Unavailable("\n".join(["no model is served", *lines]))

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from shoal.pictures.objectstore import Credentials
+    from shoal.runtime.endpoint import Endpoint
     from shoal.service.home import Home
     from shoal.service.spec import ObjectStore
-    from shoal.service.topology import Endpoint
 
 RETENTION_PERIOD = timedelta(hours=1)
 """How often expired pictures are looked for."""

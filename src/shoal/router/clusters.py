@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 from shoal.router import uploads
 from shoal.router.health import HEALTH, health_socket
-from shoal.router.resources import Json, address, extension, pipe, typed
-from shoal.runtime.envoy_http2 import HANG, trusted_http2
+from shoal.router.resources import address, extension, pipe, typed
+from shoal.runtime.envoy_http2 import HANG, Json, trusted_http2
 from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from shoal.runtime.endpoint import Endpoint
     from shoal.service.spec import Service
-    from shoal.service.topology import Endpoint, Topology
+    from shoal.service.topology import Topology
 
 ANY_WORKER = "workers"
 """The cluster of all pools' workers, for what any of them can answer: uploads, reflection, health's Watch."""

@@ -29,11 +29,11 @@ from shoal.router.listeners import (
     public_listener,
     uploads_listener,
 )
-from shoal.router.resources import Json, config_file, extension, pipe
+from shoal.router.resources import config_file, extension, pipe
 from shoal.router.routes import balancer_routes, public_routes
 from shoal.router.tls import secret
 from shoal.runtime.envoy_admin import admin_socket
-from shoal.runtime.envoy_http2 import runtime
+from shoal.runtime.envoy_http2 import Json, runtime
 from shoal.service.identity import digest
 
 if TYPE_CHECKING:

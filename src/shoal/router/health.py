@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.router.resources import Json, extension, typed
+from shoal.router.resources import extension, typed
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from shoal.runtime.envoy_http2 import Json
 
 HEALTH = "health"
 """The listener, its cluster and its routes."""

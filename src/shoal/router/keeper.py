@@ -19,7 +19,6 @@ from shoal.runtime.envoy_admin import admin_socket, prepare
 from shoal.runtime.watch import changes
 from shoal.service import spec
 from shoal.service.topology import Topology
-from shoal.worker.readiness import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -132,7 +131,7 @@ class Keeper:
         service = self.service.value
         listed = self._names.names(service) | service.elsewhere
         self._shown.list(listed)
-        meant = {pool: named(service, pool) for pool in service.pools}
+        meant = {pool: service.named_models(pool) for pool in service.pools}
         # Of a Triton of somebody else's there is no listing.
         ours = (names for pool, names in meant.items() if service.pools[pool].triton_url is None)
         self._absent = set().union(*ours) - listed

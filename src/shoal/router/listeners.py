@@ -11,7 +11,6 @@ from shoal.router.health import HEALTH, bridge_filter, check_filter, messages
 from shoal.router.resources import (
     CLIENT_HEADER,
     KEY_HEADER,
-    Json,
     address,
     config_file,
     extension,
@@ -34,13 +33,13 @@ from shoal.router.routes import (
     metrics_routes,
 )
 from shoal.router.tls import transport_socket
-from shoal.runtime.envoy_http2 import HANG, public_http2, trusted_http2
+from shoal.runtime.envoy_http2 import HANG, Json, public_http2, trusted_http2
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from shoal.runtime.endpoint import Endpoint
     from shoal.service.spec import ObjectStore, Router
-    from shoal.service.topology import Endpoint
 
 _CONNECTION_BUFFER_BYTES = 1024 * 1024
 _ENTRIES, _HEADERS_BYTES = 100, 16 * 1024

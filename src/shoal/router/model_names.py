@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Protocol
 from shoal.errors import ConfigurationError, ShoalError
 from shoal.runtime import private
 from shoal.runtime.watch import changes
-from shoal.worker.readiness import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -73,7 +72,7 @@ class Exact:
 
     def names(self, service: Service) -> set[str]:
         """See ``ModelNames``."""
-        return {name for pool in service.pools for name in named(service, pool)}
+        return {name for pool in service.pools for name in service.named_models(pool)}
 
     async def follow(self, changed: Callable[[], None]) -> None:
         """See ``ModelNames``."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-Json: TypeAlias = dict[str, Any]
-"""A JSON object: Envoy's configuration is protobuf in its JSON form."""
+    from shoal.runtime.envoy_http2 import Json
 
 MODEL_HEADER = "x-model-name"
 KEY_HEADER = "x-api-key"

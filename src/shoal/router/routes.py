@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from shoal.errors import Code
 from shoal.router.clusters import ADMIN, ANY_WORKER, batcher_cluster, own_batcher_cluster, pool_cluster
 from shoal.router.health import CHECK, HEALTH, MESSAGE, WATCH, bridged
-from shoal.router.resources import CLIENT_HEADER, KEY_HEADER, MODEL_HEADER, Json, header, seconds, typed
+from shoal.router.resources import CLIENT_HEADER, KEY_HEADER, MODEL_HEADER, header, seconds, typed
 from shoal.service.identity import HEADER as IDENTITY_HEADER
 from shoal.service.identity import Identity
 from shoal.service.topology import SHARED_BATCHER
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
+    from shoal.runtime.envoy_http2 import Json
     from shoal.service.api_keys import Key, KeyRing
     from shoal.service.spec import Router, Service
     from shoal.service.topology import Topology

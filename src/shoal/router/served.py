@@ -16,8 +16,8 @@ from shoal.router.model_names import fit
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from shoal.runtime.endpoint import Endpoint
     from shoal.service.spec import Service
-    from shoal.service.topology import Endpoint
 
     Ask = Callable[[Endpoint], Awaitable[frozenset[str] | None]]
 

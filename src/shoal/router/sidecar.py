@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from shoal.router.drain import Departure
     from shoal.router.secret import SecretWatch
+    from shoal.runtime.endpoint import Endpoint
     from shoal.service.home import Home
-    from shoal.service.topology import Endpoint
 
 SERVICE = "shoal.RouterConfig"
 

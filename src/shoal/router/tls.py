@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.router.resources import Json, config_file, extension, typed
+from shoal.router.resources import config_file, extension, typed
 
 if TYPE_CHECKING:
     from shoal.router.certificate import Files
+    from shoal.runtime.envoy_http2 import Json
 
 _NAME = "public"
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.router.resources import Json, typed
+from shoal.router.resources import typed
 
 if TYPE_CHECKING:
+    from shoal.runtime.envoy_http2 import Json
     from shoal.service.spec import ObjectStore
 
 UPLOADS = "uploads"

@@ -9,7 +9,10 @@ https://www.envoyproxy.io/docs/envoy/latest/faq/configuration/flow_control
 
 from __future__ import annotations
 
-from shoal.router.resources import Json  # noqa: TC001 - the type of a constant
+from typing import Any, TypeAlias
+
+Json: TypeAlias = dict[str, Any]
+"""A JSON object: Envoy's configuration is protobuf in its JSON form."""
 
 STREAMS = 100_000
 """In flight on one connection, at most; the router's ``max_requests`` and the permits bind before."""

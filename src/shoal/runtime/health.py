@@ -13,7 +13,7 @@ from shoal.runtime import rpc
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from shoal.service.topology import Endpoint
+    from shoal.runtime.endpoint import Endpoint
 
 
 LIVENESS = "liveness"

@@ -11,7 +11,7 @@ import grpc
 from shoal.errors import RETRY_PUSHBACK, ConfigurationError, Overloaded
 
 if TYPE_CHECKING:
-    from shoal.service.topology import Endpoint
+    from shoal.runtime.endpoint import Endpoint
 
 MAX_REPLY_BYTES = 16 * 2**20
 """Of one answer: what clients take. Only a mask can come near it."""

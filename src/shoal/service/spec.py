@@ -15,12 +15,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from shoal.errors import ConfigurationError
-from shoal.explain.recent import RECENT_REQUESTS
 from shoal.runtime import intake
 from shoal.runtime.logs import LogLevel  # noqa: TC001 - pydantic reads it
 from shoal.service import yaml_tree
 from shoal.service.kubernetes.values import Kubernetes
-from shoal.service.section import HttpAddress, Name, Port, Seconds, Section, StoreUrl
+from shoal.service.section import RECENT_REQUESTS, HttpAddress, Name, Port, Seconds, Section, StoreUrl
 from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
@@ -335,6 +334,10 @@ class Service(Section):
     def exact_models(self, pool: str) -> list[str]:
         """The models that ``pool`` names without a pattern."""
         return [name for name in self.pools[pool].models if not set("*?[") & set(name)]
+
+    def named_models(self, pool: str) -> frozenset[str]:
+        """The models that the file names for ``pool``: in its list, or with overrides of their own."""
+        return frozenset([*self.exact_models(pool), *self.models_of(pool, self.models)])
 
     @property
     def elsewhere(self) -> set[str]:

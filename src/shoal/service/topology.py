@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shoal.errors import ConfigurationError
 from shoal.runtime import intake
-from shoal.runtime.endpoint import Endpoint as Endpoint  # noqa: PLC0414, TC001 - offered here, and read by pydantic
+from shoal.runtime.endpoint import Endpoint  # noqa: TC001 - pydantic reads it
 
 SHARED_BATCHER = "shared"
 """The batcher that serves every model without batchers of its own."""

@@ -18,7 +18,7 @@ from shoal.errors import ConfigurationError
 from shoal.runtime.ports import is_free
 
 if TYPE_CHECKING:
-    from shoal.service.topology import Endpoint
+    from shoal.runtime.endpoint import Endpoint
     from shoal.triton.installation import Installation
 
 ControlMode = Literal["explicit", "none", "poll"]

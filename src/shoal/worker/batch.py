@@ -45,7 +45,7 @@ most."""
 
 
 class PictureBatch:
-    """One batch of one model; see ``shoal.batching.service.Batch``."""
+    """One batch of one model; see ``shoal.batching.served_stream.Batch``."""
 
     def __init__(self, model: PictureModel) -> None:
         self._model = model
@@ -64,7 +64,7 @@ class PictureBatch:
             self._fail(item.index, Unavailable("the batch is larger than the model takes; try again"))
             return
         try:
-            picture = self._model.admit(item, monotonic())
+            picture = self._model.admission.admit(item, monotonic())
         except Exception as error:
             self._fail(item.index, error)
             return

@@ -12,24 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from shoal.errors import ConfigurationError
-from shoal.runtime import private
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
-    from pathlib import Path
 
     from shoal.batching.peers import Seen
-    from shoal.service.home import Home
     from shoal.service.spec import Service
-    from shoal.service.topology import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +88,6 @@ def unserved(found: Found, served: AbstractSet[str]) -> tuple[str, ...]:
     return tuple(_line(name, troubles, found.place) for name in sorted(troubles.keys() - served))
 
 
-def named(service: Service, pool: str) -> frozenset[str]:
-    """The models that the service file names for ``pool``: in its list, or with overrides of their own."""
-    return frozenset([*service.exact_models(pool), *service.models_of(pool, service.models)])
-
-
 def origin(service: Service, pool: str) -> str:
     """Of what says where the models of ``pool`` come from and which they are: differs where that does.
 
@@ -118,38 +104,3 @@ def _line(name: str, troubles: Mapping[str, str], place: str, *, named: bool = F
         said = "ready workers of the pool serve it, and here it fits no pattern or isn't in"
     reason = troubles.get(name) or f"{said} {place}"
     return f"model {name}: {' '.join(reason.split())}"
-
-
-class Report(BaseModel):
-    """What a worker says of itself, for the other commands of its machine."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    ready: bool = True
-    models: tuple[str, ...] = ()
-    """Those that it serves."""
-    reasons: tuple[str, ...] = ()
-    """Why it isn't ready, or what else it doesn't serve."""
-
-    def save(self, home: Home, worker: Endpoint) -> None:
-        """Leaves it where ``load`` looks."""
-        file = _file(home, worker)
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        private.replace(file, self.model_dump_json())
-
-    @classmethod
-    def load(cls, home: Home, worker: Endpoint) -> Report:
-        """What the worker said last; one that said nothing yet has no trouble."""
-        try:
-            return cls.model_validate_json(private.read(_file(home, worker)))
-        except (OSError, ValidationError, ConfigurationError):
-            return cls()
-
-
-def forget(home: Home) -> None:
-    """Takes away what the workers of an earlier service said."""
-    shutil.rmtree(home.run / "workers", ignore_errors=True)
-
-
-def _file(home: Home, worker: Endpoint) -> Path:
-    return home.run / "workers" / f"{worker.port}.json"

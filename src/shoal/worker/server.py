@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal.batching.host import Host
@@ -20,13 +18,16 @@ from shoal.runtime.threads import Threads, usable_cores
 from shoal.service.api_keys import load_keys, watch_keys
 from shoal.v1 import inference_pb2
 from shoal.worker.access import Access, Newest
+from shoal.worker.admission import Admission
 from shoal.worker.backing import choose
 from shoal.worker.catalog import Catalog
 from shoal.worker.decoders.decoder_pool import DecoderPool, Limits
 from shoal.worker.decoders.decoding import Decoding
 from shoal.worker.fetch_picture import Fetcher
+from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.choice import make_head
-from shoal.worker.picture_model import Meter, PictureModel
+from shoal.worker.meter import Meter
+from shoal.worker.picture_model import PictureModel
 from shoal.worker.readiness import origin
 from shoal.worker.standing import Standing
 from shoal.worker.uploads import UploadsService
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
     from shoal.engine import LoadedModel
     from shoal.explain.recent import Recent
     from shoal.modelconfig.model import ModelConfig
-    from shoal.service.home import Home
-    from shoal.service.spec import Pool, Service
-    from shoal.service.topology import Endpoint
+    from shoal.service.spec import Pool
+    from shoal.worker.options import WorkerOptions
     from shoal.worker.stages import Stages
 
 log = logging.getLogger(__name__)
@@ -50,26 +50,6 @@ MOST_PROCESSES = 4
 AWAY_SECONDS = 1.0
 """Until an engine that is away is asked again to load models."""
 _SERVICES = tuple(service.full_name for service in inference_pb2.DESCRIPTOR.services_by_name.values())
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """What a worker is told at its start."""
-
-    service: Service
-    home: Home
-    pool: str
-    listen: Endpoint
-    store_endpoint: str | None = None
-    """Where the managed object store listens."""
-    upload_endpoint: str | None = None
-    """Where callers bring pictures to it. None: there, too."""
-    own_triton: str | None = None
-    """``HOST:PORT`` of the Triton that was started for this worker."""
-    peers: Endpoint | None = None
-    """Where all workers of the pool are: a name that stands for each of their addresses."""
-    verify_identity: bool = False
-    """Others than the router reach this worker, whose keys file is the router's: it looks keys up itself."""
 
 
 class Worker:
@@ -134,25 +114,23 @@ class Worker:
         self._threads.close()
         await self._pool.close()
 
-    def _prepare(self, config: ModelConfig) -> Callable[[LoadedModel[Any]], PictureModel]:
+    def _prepare(self, config: ModelConfig) -> Callable[[LoadedModel[Any]], PictureHandler]:
         """What a model's batches need beside the loaded model itself; see ``Catalog``."""
         limits = self._settings
-        return partial(
-            PictureModel,
-            decoder=Decoder(
-                config,
-                max_pixels=limits.max_image_pixels,
-                max_scans=limits.max_image_scans,
-                decoding=limits.decoding,
-                jpeg_strictness=limits.jpeg_strictness,
-            ),
-            head=make_head(config),
-            fetcher=self._fetcher,
-            access=self._access,
-            decoding=self._decoding,
-            meter=Meter(config.name),
-            recent=self._recent,
+        decoder = Decoder(
+            config,
+            max_pixels=limits.max_image_pixels,
+            max_scans=limits.max_image_scans,
+            decoding=limits.decoding,
+            jpeg_strictness=limits.jpeg_strictness,
         )
+        head, meter = make_head(config), Meter(config.name)
+
+        def handler(loaded: LoadedModel[Any]) -> PictureHandler:
+            admission = Admission(loaded.config, head, self._access, self._recent)
+            return PictureHandler(PictureModel(loaded, admission, decoder, head, self._fetcher, self._decoding, meter))
+
+        return handler
 
     async def _follow_keys(self) -> None:
         async for ring in watch_keys(self._options.home.keys_file(self._options.service)):

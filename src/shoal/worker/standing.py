@@ -6,14 +6,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from shoal.batching.peers import ask_all
+from shoal.service.worker_report import Report
 from shoal.worker import readiness
-from shoal.worker.readiness import Report
 
 if TYPE_CHECKING:
     from shoal.batching.host import Host
     from shoal.batching.peers import Proof
     from shoal.worker.catalog import Catalog
-    from shoal.worker.server import WorkerOptions
+    from shoal.worker.options import WorkerOptions
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Standing:
         self._catalog = catalog
         self._options = options
         self._proof = proof
-        self._named = readiness.named(options.service, options.pool)
+        self._named = options.service.named_models(options.pool)
         self._others: readiness.Others | None = None
         self._judged = False
         self._engine_there = True

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from shoal.batcher.core import Orders
 from shoal.batcher.process import BatcherOptions, envoy_config
+from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.envoy_http2 import runtime, trusted_http2
-from shoal.service.topology import Endpoint
 
 
 def test_the_batchers_envoy_has_no_admin_address_and_trusts_the_router() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from shoal.batcher.target import target_of
 from shoal.errors import ConfigurationError
-from shoal.service.topology import Endpoint
+from shoal.runtime.endpoint import Endpoint
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from shoal.batching.host import Host
 from shoal.batching.service import BatchingService
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import ConfigurationError, InvalidRequest
-from shoal.service.topology import Endpoint
+from shoal.runtime.endpoint import Endpoint
 from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from shoal.explain.endpoint import serve
 from shoal.explain.views import Answer, Memory
 from shoal.local import state
 from shoal.observe.metrics import WORKER
+from shoal.runtime.endpoint import Endpoint
 from shoal.service.home import Home
-from shoal.service.topology import Endpoint
 from support.visits import batcher_visit, worker_visit
 
 if TYPE_CHECKING:

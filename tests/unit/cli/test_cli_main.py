@@ -8,7 +8,8 @@ import pytest
 import typer
 
 from shoal import cli
-from shoal.cli import COMMANDS, Command, load_command, main, serve
+from shoal.cli import COMMANDS, main, serve
+from shoal.cli.lazy import Command, load_command
 from shoal.errors import ConfigurationError, NotFound
 
 if TYPE_CHECKING:

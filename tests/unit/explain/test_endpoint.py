@@ -14,8 +14,8 @@ from shoal.explain.inquiry import ask, every_address
 from shoal.explain.views import Answer, Memory
 from shoal.observe.metrics import WORKER
 from shoal.observe.operators import OperatorServer, Work, refusal
+from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.ports import FreePorts
-from shoal.service.topology import Endpoint
 from support.visits import batcher_visit
 
 if TYPE_CHECKING:

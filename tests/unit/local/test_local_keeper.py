@@ -9,7 +9,7 @@ from shoal.errors import ShoalError, Unavailable
 from shoal.local.keeper import BackOff, Keeper, State
 from shoal.local.plan import Part, Protocol, Role
 from shoal.local.supervisor import Supervisor
-from shoal.service.topology import Endpoint
+from shoal.runtime.endpoint import Endpoint
 
 
 def part(name: str, role: Role = Role.WORKER) -> Part:

@@ -8,11 +8,12 @@ import pytest
 
 from shoal.errors import ConfigurationError
 from shoal.local.plan import START_ORDER, STOP_ORDER, Files, Part, Plan, Protocol, Role, plan, reachable
+from shoal.local.public_port import with_port
 from shoal.runtime import ports
-from shoal.runtime.ports import FreePorts, is_free, with_port
+from shoal.runtime.endpoint import Endpoint
+from shoal.runtime.ports import FreePorts, is_free
 from shoal.service.home import Home
 from shoal.service.spec import Service, parse
-from shoal.service.topology import Endpoint
 
 HOME = Home(Path("/home"))
 

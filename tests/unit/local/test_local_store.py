@@ -9,10 +9,10 @@ from shoal.errors import ConfigurationError
 from shoal.local import setup, store
 from shoal.local.store import create_bucket, find_rclone, store_part
 from shoal.pictures.objectstore import Credentials
+from shoal.runtime.endpoint import Endpoint
 from shoal.service import api_keys
 from shoal.service.home import Home
 from shoal.service.spec import Service, parse
-from shoal.service.topology import Endpoint
 from support.tiny_models import add_tiny_classifier
 
 if TYPE_CHECKING:

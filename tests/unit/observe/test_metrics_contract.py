@@ -9,7 +9,7 @@ from generate_observability import COMPONENTS, declared, exported_name
 from shoal.errors import ConfigurationError
 from shoal.observe import metrics, operators
 from shoal.observe.foreign import FOREIGN, used
-from shoal.service.topology import Endpoint
+from shoal.runtime.endpoint import Endpoint
 
 METRICS = [
     pytest.param(component, metric, id=exported_name(metric))

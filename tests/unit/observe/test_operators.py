@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from shoal.observe import operators
 from shoal.observe.operators import OperatorServer, Work, metrics_of, serve_metrics
-from shoal.service.topology import Endpoint
+from shoal.runtime.endpoint import Endpoint
 from support.until import until
 
 if TYPE_CHECKING:

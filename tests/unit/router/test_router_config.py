@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from shoal.router import config
+from shoal.runtime.endpoint import Endpoint
 from shoal.service.api_keys import Key, KeyRing
 from shoal.service.identity import Identity
 from shoal.service.spec import ObjectStore, Pool, Router, Service, Tls
-from shoal.service.topology import Endpoint, Topology
+from shoal.service.topology import Topology
 
 FOLDER = Path("/etc/envoy")
 SECRET = "a-secret-of-some-length"

@@ -13,10 +13,11 @@ from shoal.batching.peers import Proof
 from shoal.errors import ConfigurationError
 from shoal.router import config
 from shoal.router.keeper import Input, Keeper, write
+from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.watch import changes
 from shoal.service import api_keys
 from shoal.service.home import Home
-from shoal.service.topology import Endpoint, Topology
+from shoal.service.topology import Topology
 from support.certificates import self_signed
 from support.mounted import Mounted
 

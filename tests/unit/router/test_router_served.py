@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from shoal.router.served import PATIENCE_SECONDS, Shown, Unserved, served
+from shoal.runtime.endpoint import Endpoint
 from shoal.service.spec import Pool, Service
-from shoal.service.topology import Endpoint
 
 SERVICE = Service(pools={"a": Pool(models=["yolo*"]), "b": Pool(models=["*"])})
 MODELS = ("yolo-1", "yolo-2", "resnet")

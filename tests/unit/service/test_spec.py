@@ -158,3 +158,15 @@ def test_models_of_a_triton_elsewhere_are_known_by_their_names() -> None:
     service = parse("pools: {a: {engine: triton, triton_url: 'x:1', models: [m, 'n*']}, b: {models: [o]}}", "s")
     assert service.elsewhere == {"m"}
     assert [pool.starts_triton for pool in service.pools.values()] == [False, False]
+
+
+def test_names_are_exact_ones_and_those_of_overrides_of_the_pool() -> None:
+    service = parse(
+        """
+        pools: {one: {models: [resnet-50, "yolo*"]}, two: {models: ["*"]}}
+        models: {yolov8: {batchers: 1}, unet: {}}
+        """,
+        "s",
+    )
+    assert service.named_models("one") == {"resnet-50", "yolov8"}
+    assert service.named_models("two") == {"unet"}

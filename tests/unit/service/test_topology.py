@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.errors import ConfigurationError
-from shoal.service.topology import SHARED_BATCHER, Endpoint, Topology
+from shoal.runtime.endpoint import Endpoint
+from shoal.service.topology import SHARED_BATCHER, Topology
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from shoal.errors import ConfigurationError
+from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.ports import FreePorts
-from shoal.service.topology import Endpoint
 from shoal.triton import installation, launch
 from shoal.triton.installation import Installation, fetched_server
 from shoal.triton.launch import Options

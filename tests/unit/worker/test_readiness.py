@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from shoal.batching.peers import Seen
-from shoal.service.home import Home
 from shoal.service.spec import parse
-from shoal.service.topology import Endpoint
-from shoal.worker.readiness import Found, Others, Report, missing, named, origin, others, unserved
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from shoal.worker.readiness import Found, Others, missing, origin, others, unserved
 
 REFUSED = {"a": "no such backend", "b": "it is\nfor a newer server"}
 PLACE = "/models"
@@ -120,24 +113,3 @@ def test_what_was_shown_stays_shown_and_what_is_taken_out_is_served_no_more() ->
     assert then == Others(frozenset("abcd"), frozenset("a"), frozenset())
     assert others([], then, service, "one") == then
     assert others([], None, service, "one") is None
-
-
-def test_names_are_exact_ones_and_those_of_overrides_of_the_pool() -> None:
-    service = parse(
-        """
-        pools: {one: {models: [resnet-50, "yolo*"]}, two: {models: ["*"]}}
-        models: {yolov8: {batchers: 1}, unet: {}}
-        """,
-        "s",
-    )
-    assert named(service, "one") == {"resnet-50", "yolov8"}
-    assert named(service, "two") == {"unet"}
-
-
-def test_a_report_is_found_by_the_workers_address(tmp_path: Path) -> None:
-    home, worker = Home(tmp_path), Endpoint("127.0.0.1", 7)
-    assert Report.load(home, worker) == Report()
-    report = Report(ready=False, models=("a",), reasons=("model b: no",))
-    report.save(home, worker)
-    assert Report.load(home, worker) == report
-    assert Report.load(home, worker._replace(port=8)) == Report()

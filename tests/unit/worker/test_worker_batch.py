@@ -25,12 +25,15 @@ from shoal.service.identity import Identity
 from shoal.v1 import inference_pb2
 from shoal.worker import batch as batch_module
 from shoal.worker.access import Access
+from shoal.worker.admission import Admission
 from shoal.worker.batch import PictureBatch
 from shoal.worker.budget import Budget
 from shoal.worker.decoders.decoding import Decoding
 from shoal.worker.fetch_picture import Fetched
+from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.choice import make_head
-from shoal.worker.picture_model import Meter, PictureModel
+from shoal.worker.meter import Meter
+from shoal.worker.picture_model import PictureModel
 from shoal.worker.stages import explain
 from support.pictures import encode
 from support.scripted_engine import ScriptedModel
@@ -110,15 +113,16 @@ def pool() -> FakePool:
 @pytest.fixture
 def model(engine: ScriptedModel, pool: FakePool) -> Iterator[PictureModel]:
     with closing(Threads(1, "decode")) as threads:
+        head = make_head(engine.config)
+        access = Access(KeyRing([Key(id="k", key=SECRET, owner="me"), Key(id="other", key="o" * 24, owner="you")]))
         yield PictureModel(
             loaded=engine,
+            admission=Admission(engine.config, head, access, Recent(100)),
             decoder=Decoder(engine.config, max_pixels=10**6, max_scans=10),
-            head=make_head(engine.config),
+            head=head,
             fetcher=FakeFetcher(),  # type: ignore[arg-type]
-            access=Access(KeyRing([Key(id="k", key=SECRET, owner="me"), Key(id="other", key="o" * 24, owner="you")])),
             decoding=Decoding(threads, pool),  # type: ignore[arg-type]
             meter=Meter("colour"),
-            recent=Recent(100),
         )
 
 
@@ -232,9 +236,10 @@ async def test_fetches_are_counted_by_outcome_and_tensors_by_size(model: Picture
 
 
 def test_another_tasks_method_is_refused_with_the_right_one(model: PictureModel) -> None:
-    model.check("/shoal.v1.Inference/Classify")
+    handler = PictureHandler(model)
+    handler.check("/shoal.v1.Inference/Classify")
     with pytest.raises(InvalidRequest, match="call Classify"):
-        model.check("/shoal.v1.Inference/Detect")
+        handler.check("/shoal.v1.Inference/Detect")
 
 
 async def test_a_hanging_fetch_is_left_behind_and_answered_later(
@@ -349,7 +354,7 @@ async def test_a_slot_that_a_thread_writes_to_is_kept_until_it_has(
 
 
 def told(model: PictureModel, name: str) -> WorkerVisit:
-    (visit,) = explain(model.recent, name).worker
+    (visit,) = explain(model.admission.recent, name).worker
     assert SECRET not in visit.model_dump_json()
     assert sum(visit.stage_seconds.values()) == pytest.approx(visit.total_seconds)
     return visit
@@ -770,4 +775,4 @@ async def test_keys_of_one_owner_have_one_share_and_their_own_ids(
         batch.add(sent)
     assert {answer.code for answer in (await results(batch)).values()} == {Code.OK}
     assert pool.begun == ["me", "me"]
-    assert {stages.key_id for stages in model.recent.newest_first()} == {"one", "two"}
+    assert {stages.key_id for stages in model.admission.recent.newest_first()} == {"one", "two"}

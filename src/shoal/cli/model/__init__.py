@@ -24,8 +24,8 @@ from shoal.modelstore.making import build, foreign, preprocessor
 from shoal.modelstore.making.published import PUBLISHED
 from shoal.modelstore.making.recipe import Recipe
 from shoal.modelstore.triton_settings import InstanceKind
+from shoal.runtime.endpoint import Endpoint
 from shoal.service.home import Home
-from shoal.service.topology import Endpoint
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Add, list, check, push and pull models.")
 app.command()(push)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import typer
 
-from shoal.cli import Command, LazyGroup
+from shoal.cli.lazy import Command, LazyGroup
 
 COMMANDS = {
     "envoy": Command("shoal.cli.render.envoy:envoy", "router", "The router's, as a service file gives it."),

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import typer
 
-from shoal.cli import Command, LazyGroup
+from shoal.cli.lazy import Command, LazyGroup
 
 COMMANDS = {
     "router": Command("shoal.cli.serve.router:serve_router", "router", "Envoy: keys, limits, routes, load balancer."),

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from shoal.errors import ConfigurationError
-from shoal.explain.recent import RECENT_REQUESTS
 from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.logs import LogLevel  # noqa: TC001 - typer reads it
+from shoal.service.section import RECENT_REQUESTS
 
 _LARGEST_MESSAGE = 3 * 2**20  # workers take 4 MiB, and an item has company
 

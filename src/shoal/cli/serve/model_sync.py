@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from shoal.errors import ConfigurationError
+from shoal.runtime.endpoint import Endpoint
 from shoal.service.home import Home
-from shoal.service.topology import Endpoint
 
 
 def serve_model_sync(

@@ -12,9 +12,9 @@ from shoal.router.drain import Departure
 from shoal.router.secret import ACCOUNT, Api, SecretWatch
 from shoal.router.sidecar import keep, open_keeper
 from shoal.runtime import logs
+from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.signals import run_until_signal
 from shoal.service.home import Home
-from shoal.service.topology import Endpoint
 
 _DEFAULT = Departure()
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shoal.service.topology import Endpoint
+from shoal.runtime.endpoint import Endpoint
 from shoal.triton import installation, launch
 
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from shoal.errors import ConfigurationError
+from shoal.runtime.endpoint import Endpoint
 from shoal.service.home import Home
-from shoal.service.topology import Endpoint
 
 
 def serve_worker(
@@ -43,7 +43,8 @@ def serve_worker(
     from shoal.observe.metrics import WORKER  # noqa: PLC0415
     from shoal.runtime.signals import run_until_signal  # noqa: PLC0415
     from shoal.service import spec  # noqa: PLC0415 - the extra may be missing
-    from shoal.worker.server import Worker, WorkerOptions  # noqa: PLC0415
+    from shoal.worker.options import WorkerOptions  # noqa: PLC0415
+    from shoal.worker.server import Worker  # noqa: PLC0415
     from shoal.worker.stages import Stages, explain  # noqa: PLC0415
 
     read = spec.load(service)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.engine import Inference
-    from shoal.engine.triton.engine import TritonEngine
     from shoal.engine.triton.shared_memory import Region
+    from shoal.engine.triton.sharing import Sharing
     from shoal.modelconfig.model import ModelConfig
 
 _LARGE_BYTES: Final = 2**16
@@ -31,10 +31,10 @@ _LARGE_BYTES: Final = 2**16
 class TritonSlot:
     """Implements ``shoal.engine.Slot``; the server reads its memory in place where it may."""
 
-    def __init__(self, config: ModelConfig, engine: TritonEngine) -> None:
+    def __init__(self, config: ModelConfig, sharing: Sharing) -> None:
         most = config.batching.max_batch_size
         shape, dtype = (most, *config.input.shape), np.dtype(config.input.dtype)
-        self.region = engine.region(most * row_bytes(config.input))
+        self.region = sharing.region(most * row_bytes(config.input))
         """None: the slot is memory of our own."""
         self.input: NDArray[np.generic] = (
             np.zeros(shape, dtype) if self.region is None else np.frombuffer(self.region.memory, dtype).reshape(shape)
@@ -55,32 +55,32 @@ class TritonSlot:
         self.away = False
         """The last try found no server."""
 
-    async def share(self, engine: TritonEngine) -> None:
+    async def share(self, sharing: Sharing) -> None:
         """Registers the regions, unless they are known or of no use. Raises Unavailable."""
         if self.region is None:
             return
         if self.doubtful:
-            engine.drop(self.results.values())
+            sharing.drop(self.results.values())
             self.results.clear()
             self.shared = self.doubtful = False
         if self.shared:
             return
         try:
             for name in self._large.keys() - self.results.keys():
-                if (region := engine.region(self._large[name])) is not None:
+                if (region := sharing.region(self._large[name])) is not None:
                     self.results[name] = region
             for region in (self.region, *self.results.values()):
-                await engine.client.register(region.name, region.size)
+                await sharing.client.register(region.name, region.size)
             self.shared = True
-            engine.has_shared()
+            sharing.confirm()
         except ConfigurationError as error:
-            engine.stop_sharing(str(error))
-            self.close(engine)
+            sharing.stop(str(error))
+            self.close(sharing)
 
-    def close(self, engine: TritonEngine) -> None:
+    def close(self, sharing: Sharing) -> None:
         """Takes the regions away."""
         if self.region is not None:
-            engine.drop([self.region, *self.results.values()])
+            sharing.drop([self.region, *self.results.values()])
             self.results.clear()
             self.region = None
         self.shared = False

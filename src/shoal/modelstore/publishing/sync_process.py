@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
 
+    from shoal.runtime.endpoint import Endpoint
     from shoal.service.spec import Service
-    from shoal.service.topology import Endpoint
     from shoal.triton.client import TritonClient
 
 log = logging.getLogger(__name__)

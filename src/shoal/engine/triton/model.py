@@ -1,0 +1,260 @@
+"""A model that a Triton runs for us."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2 as v2
+
+from shoal.engine import Inference
+from shoal.engine.limits import row_bytes
+from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
+from shoal.engine.triton.slot import TritonSlot, place
+from shoal.engine.triton.turns import Turns
+from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, NotFound, Unavailable
+from shoal.modelconfig.pbtxt import DTYPES
+from shoal.triton.client import AWAY, Away, NotSteered
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from numpy.typing import NDArray
+
+    from shoal.engine.triton.sharing import Sharing
+    from shoal.modelconfig.model import ModelConfig
+
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+"""How often a server is asked for its models: the protocol has no way to be told."""
+RARELY_SECONDS: Final = 30.0
+"""Likewise one that doesn't tell, in the end."""
+_CANT_LOAD: Final = "the inference server can't load the model; try again"
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.5
+_PATIENCE_SECONDS: Final = 60.0
+"""A batch without a deadline is tried again for so long."""
+_DTYPES: Final = {name.removeprefix("TYPE_"): dtype for name, dtype in DTYPES.items()}
+"""Numpy's name of the protocol's."""
+_NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+class TritonModel:
+    """Implements ``shoal.engine.LoadedModel``."""
+
+    def __init__(
+        self, config: ModelConfig, sharing: Sharing, steering: str, closed: Callable[[TritonModel], Awaitable[None]]
+    ) -> None:
+        """Prepares; the server has the model ready.
+
+        Args:
+            config: The model's.
+            sharing: With its server.
+            steering: What to load it with once the server has lost it.
+            closed: Is told once nothing runs here any more.
+        """
+        self._sharing = sharing
+        self._client = sharing.client
+        self._closed_with = closed
+        self._config = config
+        self._steering = steering
+        instances = config.batching.instance_count
+        self._turns = Turns(instances)
+        self._slots = SlotPool(self._make_slot, instances + PREFETCHED + OVERSHOOT)
+        self._made: list[TritonSlot] = []
+        self._running: set[asyncio.Task[Inference]] = set()
+        self._reviving = asyncio.Lock()
+        self._retry_at, self._pause = 0.0, LOOK_SECONDS
+        self._closed = False
+        self.trouble = ""
+        """See ``LoadedModel``."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """See ``LoadedModel``."""
+        return self._config
+
+    async def acquire(self) -> TritonSlot:
+        """See ``LoadedModel``."""
+        return await self._slots.acquire()
+
+    def release(self, slot: TritonSlot) -> None:
+        """See ``LoadedModel``. A slot whose batch is still at the server is reused once that has answered."""
+        if slot.running is None or slot.running.done():
+            self._slots.release(slot)
+        else:
+            slot.running.add_done_callback(lambda _: self._slots.release(slot))
+
+    async def infer(self, slot: TritonSlot, size: int, timeout_microseconds: int = 0) -> Inference:
+        """See ``LoadedModel``."""
+        deadline = monotonic() + timeout_microseconds / 1e6 if timeout_microseconds else math.inf
+        if await _over(slot.running, deadline):  # else its late answer could be written over this one's
+            if self._closed:
+                raise Unavailable("the model was unloaded; try again")
+            patience = min(deadline, monotonic() + _PATIENCE_SECONDS)
+            # The request stays at the server, and reads the slot, whatever we do; so it is never cancelled.
+            running = slot.running = asyncio.create_task(self._run(slot, size, patience, deadline))
+            self._running.add(running)
+            running.add_done_callback(self._forget)
+            if await _over(running, deadline):
+                return running.result()
+        if slot.away:
+            raise Unavailable("the inference server is away, and the deadline passed; try again")
+        raise DeadlineExceeded("the deadline passed while the model executed, or before it could")
+
+    async def warm(self) -> None:
+        """Runs one picture, to see it work."""
+        slot = await self.acquire()
+        try:
+            await self.infer(slot, 1)
+        finally:
+            self.release(slot)
+
+    async def revive(self) -> None:
+        """Loads the model at a server that was started again. Raises Unavailable where that can't be now.
+
+        One that can't be loaded is tried again, but with growing pauses: a load may take the server a while.
+        """
+        async with self._reviving:
+            try:
+                if (await self._client.versions()).get(self._config.name):
+                    self._recovered()
+                    return  # another batch has seen to it
+                if monotonic() < self._retry_at:
+                    raise Unavailable(_CANT_LOAD)
+                await self._client.load(self._config.name, self._steering)
+            except NotSteered as error:
+                raise Unavailable("the inference server has not loaded the model yet; try again") from error
+            except (ConfigurationError, NotFound) as error:
+                if self.trouble != str(error):
+                    _log.error("model %s: %s", self._config.name, error)
+                self.trouble = str(error)
+                self._retry_at = monotonic() + self._pause
+                self._pause = min(2 * self._pause, RARELY_SECONDS)
+                raise Unavailable(_CANT_LOAD) from error
+            self._recovered()
+            _log.info("model %s is loaded at Triton again", self._config.name)
+
+    def _recovered(self) -> None:
+        self.trouble, self._retry_at, self._pause = "", 0.0, LOOK_SECONDS
+
+    async def close(self) -> None:
+        """Turns new work away and waits for what runs."""
+        self._closed = True
+        self._slots.close()
+        if self._running:
+            await asyncio.wait(self._running)
+        for slot in self._made:
+            slot.close(self._sharing)
+        self._made.clear()
+        await self._closed_with(self)
+        await self._sharing.dropped()
+
+    async def _run(self, slot: TritonSlot, size: int, patience: float, deadline: float) -> Inference:
+        """Asks until there is an answer. Raises as ``infer``."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await self._ask(slot, size, deadline)
+            except Unavailable as error:
+                slot.away = True
+                if self._closed or monotonic() + pause >= patience:
+                    if isinstance(error, Away):  # its address is no caller's affair
+                        raise Unavailable("the inference server is away; try again") from error
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _ask(self, slot: TritonSlot, size: int, deadline: float) -> Inference:
+        """Asks once, or again where the server only had to be told of memory or model."""
+        await slot.share(self._sharing)
+        request = self._request(slot, size, deadline)
+        turn = self._turns.begin()
+        try:
+            answer = await self._client.infer(request)
+        except grpc.aio.AioRpcError as error:
+            slot.doubtful = error.code() in AWAY
+            await self._recover(error, slot)
+            raise Unavailable("the inference server was started again; try again") from error
+        finally:
+            seconds = self._turns.end(turn)
+        slot.away = False
+        return Inference(self._outputs(slot, answer, size), seconds, _number(answer.model_version))
+
+    async def _recover(self, error: grpc.aio.AioRpcError, slot: TritonSlot) -> None:
+        """Returns where another try may succeed at once. Raises as ``infer`` where not."""
+        reason = error.details() or error.code().name
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            if "shared memory" in reason:
+                slot.shared = False
+            else:
+                await self.revive()
+        elif "timeout expired" in reason:
+            raise DeadlineExceeded("the deadline passed before the model could execute") from error
+        elif error.code() in AWAY:
+            raise self._client.away(error) from error
+        else:
+            raise Internal(f"model {self._config.name!r}: inference failed: {error.code().name}: {reason}") from error
+
+    def _request(self, slot: TritonSlot, size: int, deadline: float) -> Any:  # noqa: ANN401 - a protobuf message
+        picture = self._config.input
+        request = v2.ModelInferRequest(model_name=self._config.name)
+        if deadline < math.inf:
+            request.parameters["timeout"].int64_param = max(1, int((deadline - monotonic()) * 1e6))
+        shape = [size, *picture.shape]
+        tensor = request.inputs.add(name=picture.name, datatype=_NAMES[picture.dtype], shape=shape)
+        rows = slot.input[:size]
+        if slot.shared and slot.region is not None:
+            place(tensor, slot.region, rows.nbytes)
+        else:
+            request.raw_input_contents.append(rows.tobytes())
+        for output in self._config.outputs:
+            wanted = request.outputs.add(name=output.name)
+            if slot.shared and output.name in slot.results:
+                place(wanted, slot.results[output.name], size * row_bytes(output))
+        return request
+
+    def _outputs(self, slot: TritonSlot, answer: Any, size: int) -> dict[str, NDArray[np.generic]]:  # noqa: ANN401
+        outputs: dict[str, NDArray[np.generic]] = {}
+        try:
+            for tensor, content in zip(answer.outputs, answer.raw_output_contents, strict=True):
+                dtype = np.dtype(_DTYPES[tensor.datatype])
+                outputs[tensor.name] = (
+                    np.frombuffer(slot.results[tensor.name].memory, dtype, math.prod(tensor.shape)).copy()
+                    if slot.shared and tensor.name in slot.results
+                    else np.frombuffer(content, dtype)
+                ).reshape(tensor.shape)
+        except (KeyError, ValueError) as error:
+            raise Internal(f"model {self._config.name!r}: an output makes no sense: {error}") from error
+        for name, value in outputs.items():
+            if value.shape[:1] != (size,):
+                raise Internal(f"model {self._config.name!r}: output {name!r} has shape {value.shape} for {size} rows")
+        return outputs
+
+    def _make_slot(self) -> TritonSlot:
+        slot = TritonSlot(self._config, self._sharing)
+        self._made.append(slot)
+        return slot
+
+    def _forget(self, task: asyncio.Task[Inference]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited has gone if nobody looks at it
+
+
+async def _over(running: asyncio.Task[Inference] | None, deadline: float) -> bool:
+    """Whether it, if it is anything, has ended by ``deadline``; it goes on in any case."""
+    if running is not None and not running.done():
+        left = None if math.isinf(deadline) else max(0.0, deadline - monotonic())
+        await asyncio.wait({running}, timeout=left)
+    return running is None or running.done()
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isdecimal() else 0
