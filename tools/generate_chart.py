@@ -19,8 +19,8 @@ from pydantic_core import PydanticUndefined
 from shoal.batcher import process as batcher
 from shoal.batching import host as worker
 from shoal.router.drain import HAND_OVER_SECONDS, Departure
-from shoal.service.kubernetes.extras import OWN_FOLDERS, OWN_TREES, OWN_VARIABLES, OWN_VOLUMES
-from shoal.service.kubernetes.values import SELECTOR_LABELS, Kubernetes, ModelSync
+from shoal.service.kubernetes import SELECTOR_LABELS, Kubernetes, ModelSync
+from shoal.service.kubernetes_extras import OWN_FOLDERS, OWN_TREES, OWN_VARIABLES, OWN_VOLUMES
 from shoal.service.section import Section
 from shoal.service.spec import Pool, Service
 

@@ -16,7 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from shoal.local import scrape
 from shoal.observe import dashboards, foreign, metrics, ruleset
-from shoal.service.kubernetes.monitoring import BatcherScale, PoolScale, RouterScale, Scale
+from shoal.service.kubernetes_monitoring import BatcherScale, PoolScale, RouterScale, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

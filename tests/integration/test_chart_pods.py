@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import pytest
 
-from shoal.service.kubernetes.extras import OWN_FOLDERS, OWN_TREES, OWN_VARIABLES, OWN_VOLUMES
+from shoal.service.kubernetes_extras import OWN_FOLDERS, OWN_TREES, OWN_VARIABLES, OWN_VOLUMES
 from support.chart import CHART, ROOT, SCENARIOS, helm, render, template
 from support.pod_security import level
 from support.rendered import faults

@@ -20,7 +20,7 @@ from shoal.client import AsyncClient
 from shoal.errors import NotFound
 from shoal.local.scrape import LOCAL
 from shoal.observe.ruleset import ALERTS, RECORDINGS, needs, to_yaml
-from shoal.service.kubernetes.monitoring import PoolScale
+from shoal.service.kubernetes_monitoring import PoolScale
 from support.model_sync import model_sync
 from support.pictures import encode
 from support.s3 import running_s3

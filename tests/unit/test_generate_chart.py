@@ -7,7 +7,7 @@ import pytest
 from generate_chart import BEGIN, CHART, END, TABLES, defaults, documentation, schema, sections, values, with_tables
 from ruamel.yaml import YAML
 
-from shoal.service.kubernetes.values import RouterPods, TritonImage
+from shoal.service.kubernetes import RouterPods, TritonImage
 from shoal.service.spec import Pool, Service, parse
 
 if TYPE_CHECKING:

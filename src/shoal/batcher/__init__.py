@@ -1,1 +1,7 @@
-"""The batcher: full batches of references, made in front of the load balancer."""
+"""The batcher: full batches of references, made in front of the load balancer.
+
+A request's way: a door (``envoy_door``, inside Envoy, or ``grpcio_door``) → core → dispatch → model_queue →
+batch_stream. ``policy`` decides when a batch closes; it has no I/O and no clock.
+
+May use: batching, batching/v1, errors, explain, modelconfig, observe, runtime, service.
+"""

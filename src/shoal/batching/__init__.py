@@ -2,6 +2,8 @@
 
 ``Server`` takes functions over whole batches, ``run`` serves them until SIGTERM; ``shoal serve batcher`` is the front
 that callers talk to. The chapter is docs/batch-your-own-service.md.
+
+May use: batching/v1, errors, modelconfig, observe, runtime.
 """
 
 from __future__ import annotations

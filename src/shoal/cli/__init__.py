@@ -2,11 +2,15 @@
 
 So ``shoal --help`` is quick, and the base install, which is the client alone, lacks nothing that ``shoal classify``
 needs. Exit codes: 0 done, 1 the work failed, 2 the command line or a file is wrong, 130 interrupted.
+
+May use: client, client/load, client/report, errors, explain, local, modelconfig, modelstore, modelstore/making,
+pictures, profile, runtime, service, triton.
 """
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import typer
@@ -38,6 +42,8 @@ COMMANDS = {
     "bench": Command("shoal.cli.bench:bench", "", "Load a running service and measure it."),
     "serve": Command("shoal.cli.serve:app", "local", "Run one part of the service: what containers run."),
 }
+_OWN_TABLES = ("render", "serve")
+"""Groups whose modules list commands likewise."""
 
 
 class RootGroup(LazyGroup):
@@ -95,8 +101,7 @@ def _missing_extra(words: list[str], error: ModuleNotFoundError) -> str:
 
 def _extra(words: list[str]) -> str:
     """Of the command that ``words`` call; what is in a group may need less than the whole, or something else."""
-    from shoal.cli import render, serve  # noqa: PLC0415 - only a failing command asks
-
     group, name, *_ = [*(word for word in words if not word.startswith("-")), "", ""]
-    called = {"serve": serve.COMMANDS, "render": render.COMMANDS}.get(group, {}).get(name)
-    return called.extra if called else COMMANDS[group].extra if group in COMMANDS else ""
+    if group in _OWN_TABLES and (called := import_module(f"{__name__}.{group}").COMMANDS.get(name)):
+        return str(called.extra)
+    return COMMANDS[group].extra if group in COMMANDS else ""

@@ -1,4 +1,7 @@
-"""The Python client: upload, asynchronous calls, many at a time."""
+"""The Python client: upload, asynchronous calls, many at a time.
+
+May use: errors, modelconfig, pictures, runtime, service, v1.
+"""
 
 from shoal.client.aio import AsyncClient
 from shoal.client.blocking import Client

@@ -1,4 +1,7 @@
-"""Engines: what runs a batch of decoded pictures through a model."""
+"""Engines: what runs a batch of decoded pictures through a model.
+
+May use: errors, modelconfig, runtime.
+"""
 
 from __future__ import annotations
 

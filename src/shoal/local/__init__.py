@@ -2,4 +2,6 @@
 
 plan (what to run) → process (one of them) → keeper (keeps it running) → supervisor (all of them, in order) →
 service (the whole life: set up, ready, drained) with state (what ``shoal status`` reads).
+
+May use: errors, modelstore, modelstore/making, observe, pictures, router, runtime, service, triton.
 """

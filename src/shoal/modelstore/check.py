@@ -12,7 +12,6 @@ from shoal.modelconfig.fault import Fault, Report
 from shoal.modelconfig.pbtxt import FILE
 from shoal.modelstore import ending, graph, outputs, reader, repository, trial
 from shoal.modelstore.check_settings import check_settings
-from shoal.modelstore.making.wrap import picture_input
 from shoal.modelstore.values import dtype_of, shape_of
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def _load(path: Path, report: Report) -> tuple[onnx.ModelProto, onnx.ValueInfoPr
     """The graph at ``path`` and its picture."""
     try:
         proto = graph.read(path)
-        return proto, picture_input(proto)
+        return proto, graph.picture_input(proto)
     except ConfigurationError as error:
         report.error(path, "", f"not a model that can be loaded: {error}")
         return None

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from onnx import defs
 
 from shoal.errors import ConfigurationError
-from shoal.modelstore import external
+from shoal.modelstore import external, size_inputs
 from shoal.runtime import intake
 
 if TYPE_CHECKING:
@@ -209,3 +209,20 @@ def _as_checked(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+
+
+def picture_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
+    """The graph's only input.
+
+    Raises:
+        ConfigurationError: it has none or several.
+    """
+    weights = {weight.name for weight in model.graph.initializer}  # before IR 4 they are listed as inputs too
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        found = ", ".join(value.name for value in inputs) or "none"
+        raise ConfigurationError(
+            f"the model's inputs are {found}; Shoal feeds exactly one, the picture, and knows what to say of "
+            f"{', '.join(size_inputs.KNOWN)}"
+        )
+    return inputs[0]

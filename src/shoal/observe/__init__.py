@@ -1,1 +1,4 @@
-"""Metrics, logs and health."""
+"""What operators look at: metrics, recording and alert rules, dashboards, and the server that answers ``/metrics``.
+
+May use: errors, runtime.
+"""

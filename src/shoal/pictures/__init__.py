@@ -1,1 +1,4 @@
-"""What a picture is: its name in the store, its header, its pixels, a mask of them."""
+"""What a picture is: its name in the store, its header, its pixels, a mask of them.
+
+May use: errors, modelconfig, runtime, service.
+"""

@@ -1,5 +1,7 @@
-"""Planning: profile a model, then place models on machines, then simulate.
+"""Profiles of models: one measured at each setting, and the best named.
 
-``profile`` is the document that the other steps read. What makes one: ``grid`` says what is measured, ``observer`` when
-a load is settled and what it gave, ``measure`` drives a target (``embedded``, ``triton``), ``choice`` names the best.
+``records`` is the document. What makes one: ``grid`` says what is measured, ``observer`` when a load is settled and
+what it gave, ``measure`` drives a target (``embedded_target``, ``triton_target``), ``choice`` names the best.
+
+May use: engine, engine/triton, errors, modelconfig, pictures, runtime, service, triton.
 """

@@ -1,1 +1,4 @@
-"""What every process needs, and nothing of Shoal: loops and signals, files, ports, gRPC, Envoy as a program."""
+"""What every process needs, and nothing of Shoal: loops and signals, files, ports, gRPC, Envoy as a program.
+
+May use: errors.
+"""

@@ -1,6 +1,8 @@
-"""A real Triton on this machine, without a container.
+"""A real Triton on this machine, without a container, and the client of its control API.
 
-fetch (the wheel that holds one) → installation (which server to run) → launch (its command, environment and folder) →
-running (one that lives as long as a block of code). ``shoal serve triton`` becomes the server; ``shoal up``, tests and
-benchmarks start that. The models that a server has are steered over its control API: ``engine/triton``.
+fetch_server (the wheel that holds one) → installation (which server to run) → launch (its command, environment and
+folder). ``shoal serve triton`` becomes the server. client and steer: which models it has, and with what they are
+loaded.
+
+May use: errors, modelconfig, runtime.
 """

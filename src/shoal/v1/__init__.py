@@ -1,1 +1,4 @@
-"""Generated from proto/shoal/v1 by ``make proto``."""
+"""Generated from proto/shoal/v1 by ``make proto``.
+
+May use: nothing.
+"""

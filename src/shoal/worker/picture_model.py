@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from shoal.modelconfig.batching import BatchingSettings
     from shoal.pictures.decode import Decoder
     from shoal.worker.admission import Admission
-    from shoal.worker.decoders.decoding import Decoding
+    from shoal.worker.decoding import Decoding
     from shoal.worker.fetch_picture import Fetcher
     from shoal.worker.heads.choice import Head
     from shoal.worker.meter import Meter

@@ -22,7 +22,7 @@ from shoal.worker.admission import Admission
 from shoal.worker.backing import choose
 from shoal.worker.catalog import Catalog
 from shoal.worker.decoders.decoder_pool import DecoderPool, Limits
-from shoal.worker.decoders.decoding import Decoding
+from shoal.worker.decoding import Decoding
 from shoal.worker.fetch_picture import Fetcher
 from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.choice import make_head

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from shoal.errors import ConfigurationError
-from shoal.service.kubernetes.values import Kubernetes, PoolPods, WorkerPods
+from shoal.service.kubernetes import Kubernetes, PoolPods, WorkerPods
 from shoal.service.spec import Service, parse
 
 

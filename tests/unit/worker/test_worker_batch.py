@@ -28,7 +28,7 @@ from shoal.worker.access import Access
 from shoal.worker.admission import Admission
 from shoal.worker.batch import PictureBatch
 from shoal.worker.budget import Budget
-from shoal.worker.decoders.decoding import Decoding
+from shoal.worker.decoding import Decoding
 from shoal.worker.fetch_picture import Fetched
 from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.choice import make_head

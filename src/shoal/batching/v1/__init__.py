@@ -1,1 +1,4 @@
-"""Generated from proto/shoal/batching/v1 by ``make proto``."""
+"""Generated from proto/shoal/batching/v1 by ``make proto``.
+
+May use: nothing.
+"""

@@ -1,4 +1,7 @@
-"""``shoal model``: what is in the model store."""
+"""``shoal model``: what is in the model store.
+
+May use: cli, errors, modelconfig, modelstore, modelstore/making, modelstore/publishing, runtime, service, triton.
+"""
 
 # ruff: noqa: ARG001, TC001 - typer reads the parameters of `add`, and `add` them from the context
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""``shoal render``: configuration to read or to deploy, one module a kind of it."""
+"""``shoal render``: configuration to read or to deploy, one module a kind of it.
+
+May use: cli, errors, local, observe, observe/dashboards, router, service.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""``shoal serve``: one part of the service a process, as containers and ``shoal up`` run them."""
+"""``shoal serve``: one part of the service a process, as containers and ``shoal up`` run them.
+
+May use: batcher, cli, errors, explain, modelconfig, modelstore/publishing, observe, pictures, router, runtime,
+service, triton, worker.
+"""
 
 from __future__ import annotations
 

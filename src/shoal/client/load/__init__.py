@@ -1,1 +1,4 @@
-"""Load for a running service, and what came of it."""
+"""Load for a running service, and what came of it.
+
+May use: client, errors, modelconfig.
+"""

@@ -1,4 +1,7 @@
-"""A load test as a page: ``write`` makes ``index.html`` and ``bench.json`` of a traced result."""
+"""A load test as a page: ``write`` makes ``index.html`` and ``bench.json`` of a traced result.
+
+May use: client/load, errors.
+"""
 
 from __future__ import annotations
 

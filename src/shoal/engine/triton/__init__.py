@@ -1,1 +1,4 @@
-"""The engine that is a Triton, reached through shared memory."""
+"""The engine that is a Triton, reached through shared memory.
+
+May use: engine, errors, modelconfig, triton.
+"""

@@ -1,1 +1,4 @@
-"""Making a model's folder out of somebody's file."""
+"""Making a model's folder out of somebody's file.
+
+May use: errors, modelconfig, modelstore, runtime, service.
+"""

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from shoal.errors import ConfigurationError
 from shoal.modelconfig import keys, pbtxt
 from shoal.modelconfig.model import Tensor
-from shoal.modelstore.graph import names_read, opset_of, require_valid
-from shoal.modelstore.making import size_inputs
+from shoal.modelstore import size_inputs
+from shoal.modelstore.graph import names_read, opset_of, picture_input, require_valid
 from shoal.modelstore.making.layout import CHANNELS, FLOATS, is_channels_first
 from shoal.modelstore.outputs import needed
 from shoal.modelstore.values import VARIES, dtype_of, shape_of
@@ -65,23 +65,6 @@ def wrap(model: onnx.ModelProto, recipe: Recipe) -> Wrapped:
     wrapped = _with_inferred_shapes(wrapped, was_open=was_open)
     outputs = tuple(_output(value, recipe.batching.max_batch_size) for value in wrapped.graph.output)
     return Wrapped(wrapped, Tensor(picture_input(wrapped).name, "uint8", (height, width, CHANNELS)), outputs)
-
-
-def picture_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """The graph's only input.
-
-    Raises:
-        ConfigurationError: it has none or several.
-    """
-    weights = {weight.name for weight in model.graph.initializer}  # before IR 4 they are listed as inputs too
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    if len(inputs) != 1:
-        found = ", ".join(value.name for value in inputs) or "none"
-        raise ConfigurationError(
-            f"the model's inputs are {found}; Shoal feeds exactly one, the picture, and knows what to say of "
-            f"{', '.join(size_inputs.KNOWN)}"
-        )
-    return inputs[0]
 
 
 def _size(picture: onnx.ValueInfoProto, recipe: Recipe, *, channels_first: bool) -> tuple[int, int]:

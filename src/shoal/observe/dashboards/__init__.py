@@ -1,4 +1,7 @@
-"""Grafana's dashboards as code, built with its own SDK (extra ``observe``), written as the JSON that it reads."""
+"""Grafana's dashboards as code, built with its own SDK (extra ``observe``), written as the JSON that it reads.
+
+May use: observe.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Where a picture is decoded: in place, on a thread, or in a process of its own."""
+"""Decoding in processes of their own: a pool of them, the process that starts them, and what it says.
+
+May use: errors, observe, pictures, runtime.
+"""

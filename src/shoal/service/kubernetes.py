@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from shoal.service.kubernetes.extras import ExtraMounts, ExtraVariables, ExtraVolumes  # noqa: TC001 - pydantic reads them
-from shoal.service.kubernetes.monitoring import Autoscaling, Monitoring
-from shoal.service.kubernetes.network import Gateway, NetworkPolicies
+from shoal.service.kubernetes_extras import ExtraMounts, ExtraVariables, ExtraVolumes  # noqa: TC001 - pydantic reads them
+from shoal.service.kubernetes_monitoring import Autoscaling, Monitoring
+from shoal.service.kubernetes_network import Gateway, NetworkPolicies
 from shoal.service.section import HttpAddress, Name, ObjectName, Port, Quantity, Raw, Section, StoreUrl
 
 CountOrPercent = Annotated[str, Field(pattern=r"^[0-9]+%$")] | Annotated[int, Field(ge=0)]

@@ -1,1 +1,0 @@
-"""The ``kubernetes`` section of the service file: what the chart takes."""
