@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from shoal.batcher.batch_stream import COMPUTE, opener
-from shoal.batching.service import SERVICE
+from shoal.batcher.batch_stream import opener
 from shoal.batching.v1 import batching_pb2
+from shoal.batching.wire import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -64,7 +64,6 @@ async def serve_batches(context: Context, batches: list[list[bytes]]) -> None:
 @contextlib.asynccontextmanager
 async def raw_batcher(target: str, name: str = "raw", model: str = "m", method: str = "/a.B/C") -> AsyncIterator[Call]:
     """One batching stream; nothing is read or written on it yet."""
-    assert COMPUTE.startswith(f"/{SERVICE}/")
     async with grpc.aio.insecure_channel(target) as channel:
         metadata = (("x-model-name", model), ("x-shoal-method", method), ("x-shoal-batcher", name))
         call: Call = opener(channel)(metadata=metadata)

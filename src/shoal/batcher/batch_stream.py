@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import grpc
 
 from shoal.batcher.request import SentBatch
+from shoal.batching import wire
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
-from shoal.modelconfig.batching import SETTINGS, TAKEN, TAKES, WITHDRAWN, WORKER
 from shoal.runtime.logs import Seldom
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ StreamState = Literal["parked", "permitted", "in use", "retiring"]
 RETIRE_SECONDS = (0.7, 1.3)
 """A stream that is older, spread so that not all go at once, is replaced after its batch: the load balancer places the
 new one, so a worker that joined gets its share within about a second."""
-MAX_CHUNK_BYTES = 2**20
-"""Of the requests in one message; a larger batch takes several. Workers take messages of 4 MiB."""
-COMPUTE = "/shoal.batching.v1.Batching/Compute"
 _MAX_NAME = 128
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _LOST = (grpc.RpcError, asyncio.InvalidStateError)
@@ -43,7 +40,7 @@ _LOST = (grpc.RpcError, asyncio.InvalidStateError)
 def opener(channel: grpc.aio.Channel) -> Callable[..., Any]:
     """What opens a batching stream, a ``Call``, on ``channel``."""
     return channel.stream_stream(
-        COMPUTE,
+        wire.COMPUTE,
         request_serializer=batching_pb2.BatchChunk.SerializeToString,
         response_deserializer=batching_pb2.BatchResultChunk.FromString,
     )
@@ -142,7 +139,7 @@ class BatchStream:
 
     def _chunk_for(self, size: int) -> batching_pb2.BatchChunk:
         """Where the next item goes."""
-        if self._outbox_bytes + size > MAX_CHUNK_BYTES:
+        if self._outbox_bytes + size > wire.CHUNK_BYTES:
             self._outbox.append(batching_pb2.BatchChunk())
             self._outbox_bytes = 0
         self._outbox_bytes += size
@@ -201,9 +198,9 @@ class BatchStream:
     def _greet(self, metadata: dict[str, str | bytes]) -> None:
         """The worker's first words, which are the first permit."""
         self.served = True
-        self.worker = str(metadata.get(WORKER, ""))[:_MAX_NAME]
-        self._takes_withdrawals = WITHDRAWN in str(metadata.get(TAKES, "")).split(",")
-        self._permitted(str(metadata.get(SETTINGS, "")))
+        self.worker = str(metadata.get(wire.WORKER, ""))[:_MAX_NAME]
+        self._takes_withdrawals = wire.WITHDRAWN in str(metadata.get(wire.TAKES, "")).split(",")
+        self._permitted(str(metadata.get(wire.SETTINGS, "")))
 
     def _end(self, code: Code, message: str, begun: int) -> End:
         unanswered = self._unanswered.items()
@@ -251,6 +248,6 @@ class BatchStream:
 
 async def _status(call: Call) -> tuple[Code, str, int]:
     """Code, message, and how many items the worker has begun, as far as it said so; else any number."""
-    taken = dict(await call.trailing_metadata() or ()).get(TAKEN, "")
+    taken = dict(await call.trailing_metadata() or ()).get(wire.TAKEN, "")
     begun = int(taken) if isinstance(taken, str) and _NUMBER.fullmatch(taken) else sys.maxsize
     return Code((await call.code()).value[0]), await call.details() or "", begun

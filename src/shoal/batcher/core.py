@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from shoal.batcher.budget import MAX_HELD_BYTES
 from shoal.batcher.compression import ACCEPTED, UnknownEncoding
+from shoal.batching import wire
 from shoal.errors import Code, InvalidRequest, NotFound, ShoalError, Unavailable, to_status
 from shoal.service import identity
 from shoal.service.identity import NOBODY, Caller
@@ -30,7 +31,6 @@ HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 VARIABLE = "SHOAL_BATCHER"
 DEFAULT_TIMEOUT_SECONDS = 30.0
 """For a call without a deadline; the router sets one on every call."""
-MAX_MESSAGE_BYTES = 65_536
 MAX_OWNER_LENGTH = 1024
 """Of ``x-client-id``, which the router sets."""
 _HELD_MESSAGES = 512
@@ -40,7 +40,7 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-
 
 _WORKERS = {
     "loadBalancingConfig": [{"round_robin": {}}],
-    "healthCheckConfig": {"serviceName": "shoal.batching.v1.Batching"},
+    "healthCheckConfig": {"serviceName": wire.SERVICE},
 }
 """Streams go to each healthy worker in turn; one that says it is draining is left at once
 (https://github.com/grpc/proposal/blob/master/A17-client-side-health-checking.md)."""
@@ -59,7 +59,7 @@ class Orders:
     """The target's addresses are workers, to share the load; else it is a load balancer."""
     models: tuple[str, ...] = ()
     """The names that callers may send, of which the first stands for none. Empty: any, but one must be sent."""
-    max_message_bytes: int = MAX_MESSAGE_BYTES
+    max_message_bytes: int = wire.REQUEST_BYTES
     metrics: str = ""
     """``HOST:PORT``; none if empty."""
     recent_requests: int = 0
@@ -82,7 +82,7 @@ class Batcher:
     """What both doors share."""
 
     def __init__(
-        self, dispatcher: Dispatcher, models: Sequence[str] = (), max_message_bytes: int = MAX_MESSAGE_BYTES
+        self, dispatcher: Dispatcher, models: Sequence[str] = (), max_message_bytes: int = wire.REQUEST_BYTES
     ) -> None:
         self.dispatcher = dispatcher
         self.draining = False
@@ -96,9 +96,9 @@ class Batcher:
             raise Unavailable("the batcher is draining; try again")
         if len(message) > self.max_message_bytes:
             raise too_large(self.max_message_bytes)
-        model = headers.get("x-model-name") or self._default_model
+        model = headers.get(wire.MODEL) or self._default_model
         if not model:
-            raise InvalidRequest("the x-model-name metadata is missing")
+            raise InvalidRequest(f"the {wire.MODEL} metadata is missing")
         if self._models and model not in self._models:
             raise NotFound(f"no model {model[:100]!r} is served here")
         owner, caller = _who(headers)
@@ -132,9 +132,9 @@ def _who(headers: Headers) -> tuple[str, Caller]:
     Raises:
         InvalidRequest: ``x-client-id`` is far longer than any router's.
     """
-    client, text = headers.get("x-client-id", ""), headers.get(identity.HEADER, "")
+    client, text = headers.get(identity.CLIENT_HEADER, ""), headers.get(identity.HEADER, "")
     if len(client) > MAX_OWNER_LENGTH:
-        raise InvalidRequest(f"the x-client-id metadata is longer than {MAX_OWNER_LENGTH} characters")
+        raise InvalidRequest(f"the {identity.CLIENT_HEADER} metadata is longer than {MAX_OWNER_LENGTH} characters")
     if verified := identity.Identity.parse(text):
         return verified.owner, Caller(verified.key_id, text)
     return client, NOBODY
@@ -170,7 +170,7 @@ def open_channel(target: str, *, workers: bool = False) -> grpc.aio.Channel:
         target,
         options=[
             *((("grpc.service_config", json.dumps(_WORKERS)),) if workers else ()),
-            ("grpc.max_receive_message_length", 64 * 2**20),
+            ("grpc.max_receive_message_length", wire.MAX_RESULTS_BYTES),
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 5_000),
             ("grpc.keepalive_permit_without_calls", 1),

@@ -14,6 +14,7 @@ from shoal.batcher.meter import count_stranger
 from shoal.batcher.policy import MAX_ATTEMPTS, BatchingPolicy, Close, Reject, Send
 from shoal.batcher.request import Request
 from shoal.batcher.width import Width
+from shoal.batching import wire
 from shoal.errors import Code, ConfigurationError, DeadlineExceeded, ShoalError, Unavailable, from_status
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.runtime.logs import Seldom
@@ -73,7 +74,7 @@ class ModelQueue:
         self._model = model
         self._over: asyncio.Future[bytes] = self._loop.create_future()
         self._over.cancel()
-        self._metadata = (("x-model-name", model), ("x-shoal-method", method), ("x-shoal-batcher", common.name))
+        self._metadata = ((wire.MODEL, model), (wire.METHOD, method), (wire.BATCHER, common.name))
         self._streams: set[BatchStream] = set()
         self._width = Width()
         self._failures = 0
@@ -252,7 +253,7 @@ class ModelQueue:
         """Takes a worker's settings; where they can't be read, the last good ones stay."""
         self._settings = batching
         try:
-            reading = BatchingSettings.read(batching)
+            reading = wire.read_settings(batching)
         except ConfigurationError as error:
             text = "model %s: a worker's batching settings can't be read, so the last good ones stay: %s"
             log.say(("unreadable", self._model), text, self._model, error)

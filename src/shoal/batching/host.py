@@ -12,7 +12,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from shoal.batching.service import SERVICE
+from shoal.batching.wire import MAX_CHUNK_BYTES, SERVICE
 from shoal.runtime import rpc
 from shoal.runtime.health import LIVENESS, STARTED, status
 
@@ -31,7 +31,6 @@ DRAIN_SECONDS = 30.0
 """Batches in flight get this long to finish after that."""
 STOP_SECONDS = 1.0
 """What else is open gets this long."""
-MAX_MESSAGE_BYTES = 4 * 2**20
 """Of one message of a batching stream."""
 
 
@@ -66,7 +65,7 @@ class Host:
             ConfigurationError: the port can't be had.
         """
         options = [
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", MAX_CHUNK_BYTES),
             ("grpc.so_reuseport", 0),
             *rpc.BEHIND_THE_ROUTER,
             ("grpc.keepalive_time_ms", 20_000),  # a load balancer or batcher that hangs gives its permits back

@@ -6,10 +6,8 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from shoal.batching import wire
 from shoal.errors import InvalidRequest
-
-MAX_REPLY_BYTES = 16 * 2**20
-"""Batchers take 64 MiB in one message of a batching stream."""
 
 Kind = TypeVar("Kind", bound=Message | bytes)
 
@@ -33,11 +31,11 @@ def encode(kind: type[Message | bytes], reply: object) -> bytes:
 
     Raises:
         TypeError: it isn't one of ``kind``.
-        ValueError: it is larger than ``MAX_REPLY_BYTES``.
+        ValueError: it is larger than ``wire.REPLY_BYTES``.
     """
     if not isinstance(reply, kind):
         raise TypeError(f"expected {kind.__name__} or an exception, not {type(reply).__name__}")
     message = reply.SerializeToString() if isinstance(reply, Message) else bytes(reply)
-    if len(message) > MAX_REPLY_BYTES:
-        raise ValueError(f"a reply of {len(message)} bytes is larger than {MAX_REPLY_BYTES}")
+    if len(message) > wire.REPLY_BYTES:
+        raise ValueError(f"a reply of {len(message)} bytes is larger than {wire.REPLY_BYTES}")
     return message

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import grpc
 
-from shoal.batching.service import SERVICE
 from shoal.batching.v1 import batching_pb2
+from shoal.batching.wire import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

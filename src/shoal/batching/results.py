@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from shoal.batching import wire
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Internal, ShoalError, to_status
 
@@ -12,9 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 log = logging.getLogger(__name__)
-
-GROUP_BYTES = 4 * 2**20
-"""Of the replies in one message; what is more goes in another."""
 
 
 def failure(index: int, error: BaseException, where: str) -> batching_pb2.BatchItemResult:
@@ -26,12 +24,12 @@ def failure(index: int, error: BaseException, where: str) -> batching_pb2.BatchI
 
 
 def groups(results: Iterable[batching_pb2.BatchItemResult]) -> Iterator[list[batching_pb2.BatchItemResult]]:
-    """The results in their order, in groups of ``GROUP_BYTES`` or, where one is larger, of one."""
+    """The results in their order, in groups of ``wire.RESULTS_BYTES`` or, where one is larger, of one."""
     group: list[batching_pb2.BatchItemResult] = []
     size = 0
     for result in results:
         size += len(result.response)
-        if group and size > GROUP_BYTES:
+        if group and size > wire.RESULTS_BYTES:
             yield group
             group, size = [], len(result.response)
         group.append(result)

@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from shoal.batching import wire
 from shoal.batching.permits import DRAINING
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Unavailable
-from shoal.modelconfig.batching import SETTINGS, TAKES, WITHDRAWN, WORKER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -154,7 +154,11 @@ class ServedStream:
                 task.cancel()
 
     async def _greet(self) -> None:
-        told = ((SETTINGS, self._handler.settings.write()), (WORKER, self._worker), (TAKES, WITHDRAWN))
+        told = (
+            (wire.SETTINGS, wire.write_settings(self._handler.settings)),
+            (wire.WORKER, self._worker),
+            (wire.TAKES, wire.WITHDRAWN),
+        )
         await self._context.send_initial_metadata(told)
 
     async def _read(self) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 
+from shoal.batching import wire
 from shoal.batching.permits import PermitGate
 from shoal.batching.served_stream import Hung, ServedStream
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import InvalidRequest, Unavailable
-from shoal.modelconfig.batching import TAKEN
 from shoal.observe import metrics
 from shoal.runtime import rpc
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from shoal.batching.served_stream import Context, Handler
 
-SERVICE = "shoal.batching.v1.Batching"
 PREFETCHED_BATCHES = 1
 """Beyond those that execute: its pictures are fetched and decoded meanwhile."""
 
@@ -78,7 +77,7 @@ class BatchingService:
             request_deserializer=batching_pb2.BatchChunk.FromString,
             response_serializer=batching_pb2.BatchResultChunk.SerializeToString,
         )
-        return grpc.method_handlers_generic_handler(SERVICE, {"Compute": compute})
+        return grpc.method_handlers_generic_handler(wire.SERVICE, {"Compute": compute})
 
     async def compute(self, _: object, context: Context) -> None:
         """One batching stream."""
@@ -93,24 +92,24 @@ class BatchingService:
 
     async def _serve(self, context: Context) -> None:
         told = rpc.told(context)
-        model = told.get("x-model-name", "")
+        model = told.get(wire.MODEL, "")
         if model not in self._served:
             # Another worker may have it: what no worker has, the load balancer answers with NOT_FOUND.
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"this worker doesn't serve model {model!r}")
-        method = told.get("x-shoal-method", "")
+        method = told.get(wire.METHOD, "")
         try:
             handler, gate = _of_method(self._served[model], method)
         except InvalidRequest as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         # A batcher has a queue a method, and none of them may shut out another.
-        asker = f"{told.get('x-shoal-batcher', '')} {method}"
+        asker = f"{told.get(wire.BATCHER, '')} {method}"
         stream = ServedStream(context, handler, gate, method, asker, self._name)
         try:
             await stream.serve()
         except Hung as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except Unavailable as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error), ((TAKEN, str(stream.taken)),))
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error), ((wire.TAKEN, str(stream.taken)),))
 
 
 def _of_method(candidates: Sequence[_Served], method: str) -> _Served:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
+from shoal.batching import wire
 from shoal.client.channel import Methods, connect, open_channel, parse_target
 from shoal.client.mapping import bounded_map
 from shoal.client.progress import tracked
@@ -29,6 +30,7 @@ from shoal.client.retry import Retry, told
 from shoal.client.upload import PresignedUploader, StoreUploader, Tickets, Uploader
 from shoal.errors import Cancelled, ConfigurationError, DeadlineExceeded, Internal, InvalidRequest, ShoalError
 from shoal.modelconfig.model import Task
+from shoal.service import identity
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
@@ -343,7 +345,7 @@ class AsyncClient:
         clock = self._retry.clock
         started = uploaded = clock()
         deadline = started + self._seconds(timeout_seconds)
-        metadata: Metadata = (("x-model-name", _model(request.model_name)), ("x-api-key", self._api_key))
+        metadata: Metadata = ((wire.MODEL, _model(request.model_name)), (identity.HEADER, self._api_key))
         self._begin()
         try:
             if isinstance(image, Path | bytes):

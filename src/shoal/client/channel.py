@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import grpc
 import grpc.aio
 
+from shoal.batching import wire
 from shoal.errors import (
     RETRY_PUSHBACK,
     Cancelled,
@@ -39,8 +40,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # Requests are about 100 bytes and the router refuses more than this; replies with masks are the large ones.
-    ("grpc.max_send_message_length", 64 * 1024),
-    ("grpc.max_receive_message_length", rpc.MAX_REPLY_BYTES),
+    ("grpc.max_send_message_length", wire.REQUEST_BYTES),
+    ("grpc.max_receive_message_length", wire.REPLY_BYTES),
     # gRPC's own 1 s to 120 s would leave a service that is back unused for minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),

@@ -15,6 +15,7 @@ from obstore.exceptions import BaseError, GenericError
 from yarl import URL
 
 from shoal.errors import Cancelled, Internal, InvalidRequest, NotFound, ShoalError, Unavailable
+from shoal.service import identity
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Tickets:
         self._count = min(self._count * 2, _MAX_TICKETS)
 
     async def _ask(self, left: float) -> pb.CreateUploadsReply:
-        metadata: Metadata = (("x-api-key", self._api_key),)
+        metadata: Metadata = ((identity.HEADER, self._api_key),)
         return await self._create(pb.CreateUploadsRequest(api_key=self._api_key, count=self._count), left, metadata)
 
 

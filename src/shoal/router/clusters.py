@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
+from shoal.batching.wire import SERVICE
 from shoal.router import uploads
 from shoal.router.health import HEALTH, health_socket
 from shoal.router.resources import address, extension, pipe, typed
@@ -29,7 +30,6 @@ MAX_WATCHES = 100
 """Watches of health at a time, over all callers; more are answered RESOURCE_EXHAUSTED."""
 MAX_CHECKS = 1_000
 """Checks of health at a time."""
-BATCHING = "shoal.batching.v1.Batching"
 """What workers are asked for: one that lacks a model isn't ready, and serves the others."""
 _AUTHORITY = "shoal"
 """Of health checks. Else it is the cluster's name, whose slash HTTP/2 refuses."""
@@ -159,7 +159,7 @@ def _health_check() -> Json:
         "timeout": "1s",
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,
-        "grpc_health_check": {"service_name": BATCHING, "authority": _AUTHORITY},
+        "grpc_health_check": {"service_name": SERVICE, "authority": _AUTHORITY},
     }
 
 

@@ -9,8 +9,6 @@ from shoal.router import uploads
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.health import HEALTH, bridge_filter, check_filter, messages
 from shoal.router.resources import (
-    CLIENT_HEADER,
-    KEY_HEADER,
     address,
     config_file,
     extension,
@@ -34,6 +32,7 @@ from shoal.router.routes import (
 )
 from shoal.router.tls import transport_socket
 from shoal.runtime.envoy_http2 import HANG, Json, public_http2, trusted_http2
+from shoal.service.identity import CLIENT_HEADER, HEADER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -266,7 +265,7 @@ def _replies(router: Router) -> list[Json]:
         _reply(_status(413), f"the request is larger than {router.max_request_bytes} bytes", Code.RESOURCE_EXHAUSTED),
         _reply(
             _status(401),
-            f"the API key in the metadata {KEY_HEADER} is missing, unknown or revoked; 'shoal keys create' makes one",
+            f"the API key in the metadata {HEADER} is missing, unknown or revoked; 'shoal keys create' makes one",
             Code.UNAUTHENTICATED,
         ),
         _reply(

@@ -9,10 +9,6 @@ if TYPE_CHECKING:
 
     from shoal.runtime.envoy_http2 import Json
 
-MODEL_HEADER = "x-model-name"
-KEY_HEADER = "x-api-key"
-CLIENT_HEADER = "x-client-id"
-
 
 def typed(kind: str, /, **fields: Any) -> Json:  # noqa: ANN401 - any JSON value
     """A message of the protobuf type ``kind``, as an Any."""

@@ -6,12 +6,13 @@ import math
 import re
 from typing import TYPE_CHECKING
 
+from shoal.batching.wire import COMPUTE, SERVICE
+from shoal.batching.wire import MODEL as MODEL_HEADER
 from shoal.errors import Code
 from shoal.router.clusters import ADMIN, ANY_WORKER, batcher_cluster, own_batcher_cluster, pool_cluster
 from shoal.router.health import CHECK, HEALTH, MESSAGE, WATCH, bridged
-from shoal.router.resources import CLIENT_HEADER, KEY_HEADER, MODEL_HEADER, header, seconds, typed
-from shoal.service.identity import HEADER as IDENTITY_HEADER
-from shoal.service.identity import Identity
+from shoal.router.resources import header, seconds, typed
+from shoal.service.identity import CLIENT_HEADER, HEADER, Identity
 from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ _INFERENCE = "/shoal.v1.Inference/"
 _METHODS = ("Classify", "Detect", "Segment")
 _UPLOADS = "/shoal.v1.Uploads/"
 _CREATE = f"{_UPLOADS}Create"
-_BATCHING = "/shoal.batching.v1.Batching/"
-_COMPUTE = f"{_BATCHING}Compute"
+_BATCHING = f"/{SERVICE}/"
 _HEALTH = "/grpc.health.v1.Health/"
 _REFLECTION = tuple(
     f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")
@@ -61,7 +61,7 @@ _OFF = typed("envoy.config.route.v3.FilterConfig", disabled=True)
 _NO_KEY: Json = {API_KEY_AUTH: _OFF, RATE_LIMIT: _OFF, KEY_ID_FILTER: _OFF}
 """What a caller without a key says in the place of an id gets into no log."""
 _KEYLESS: Json = {
-    "request_headers_to_remove": [CLIENT_HEADER, KEY_HEADER],
+    "request_headers_to_remove": [CLIENT_HEADER, HEADER],
     "typed_per_filter_config": _NO_KEY,
 }
 _WATCH_SECONDS = 60.0
@@ -70,7 +70,7 @@ _REFLECTION_SECONDS = 600.0
 _NO_LIMIT: Json = {"max_tokens": 2**32 - 1, "tokens_per_fill": 2**32 - 1, "fill_interval": "1s"}
 _SMALLEST_REFILL_SECONDS = 0.05  # Envoy refuses a shorter interval
 _IDENTITY = [
-    header(IDENTITY_HEADER, f"%REQ({CLIENT_HEADER})%"),
+    header(HEADER, f"%REQ({CLIENT_HEADER})%"),
     header(CLIENT_HEADER, KEY_ID),
 ]
 """The filter has put the identity where the key's id belongs: parts that know nothing of identities read that."""
@@ -116,11 +116,11 @@ def balancer_routes(service: Service, models: Sequence[str]) -> Json:
         BALANCER,
         routes=[
             *(
-                {"match": _match(_COMPUTE, model), "route": {"cluster": pool_cluster(pool), "timeout": "0s"}}
+                {"match": _match(COMPUTE, model), "route": {"cluster": pool_cluster(pool), "timeout": "0s"}}
                 for model, pool in pooled
             ),
             *_model_missing(_BATCHING),
-            _refusal({"prefix": "/"}, Code.UNIMPLEMENTED, "only shoal.batching.v1.Batching is here"),
+            _refusal({"prefix": "/"}, Code.UNIMPLEMENTED, f"only {SERVICE} is here"),
         ],
     )
 
@@ -329,7 +329,7 @@ def _credentials(keys: KeyRing, **fields: list[str]) -> Json:
     return typed(
         "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuthPerRoute",
         credentials=[{"key": key.key, "client": _client(key)} for key in keys],
-        key_sources=[{"header": KEY_HEADER}],
+        key_sources=[{"header": HEADER}],
         forwarding={"header": CLIENT_HEADER, "hide_credentials": True},
         **fields,
     )

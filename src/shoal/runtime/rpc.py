@@ -13,8 +13,6 @@ from shoal.errors import RETRY_PUSHBACK, ConfigurationError, Overloaded
 if TYPE_CHECKING:
     from shoal.runtime.endpoint import Endpoint
 
-MAX_REPLY_BYTES = 16 * 2**20
-"""Of one answer: what clients take. Only a mask can come near it."""
 BEHIND_THE_ROUTER = (
     ("grpc.http2.max_ping_strikes", 0),  # Envoy pings to see whether we hang
     # Over a thousand calls that Python hasn't seen yet are ended by chance, whoever's they are: what bounds callers is

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 HEADER: Final = "x-api-key"
 """Carries it behind the router, which takes the caller's own header of that name away before it sets this one; so did
 every router that knew nothing of identities. No caller can slip in one."""
+CLIENT_HEADER: Final = "x-client-id"
+"""Names the key behind the router, without its secret; the router takes a caller's own away."""
 MAX_LENGTH: Final = 1024
 """Of one, in characters; a longer text is none."""
 

@@ -7,8 +7,6 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-RECENT_REQUESTS = 10_000
-"""Remembered by each batcher and worker, where the file names no number."""
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]

@@ -18,8 +18,9 @@ from shoal.errors import ConfigurationError
 from shoal.runtime import intake
 from shoal.runtime.logs import LogLevel  # noqa: TC001 - pydantic reads it
 from shoal.service import yaml_tree
+from shoal.service.defaults import RECENT_REQUESTS
 from shoal.service.kubernetes import Kubernetes
-from shoal.service.section import RECENT_REQUESTS, HttpAddress, Name, Port, Seconds, Section, StoreUrl
+from shoal.service.section import HttpAddress, Name, Port, Seconds, Section, StoreUrl
 from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ import math
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from shoal.batching.results import failure
+from shoal.batching.results import failure, groups
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Cancelled, Code, DeadlineExceeded, Internal, ShoalError, Unavailable
 from shoal.worker.picture import At, Place
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from shoal.engine import Inference, Slot
     from shoal.v1 import inference_pb2
@@ -38,10 +38,6 @@ QUEUED_SECONDS: Final = 0.5
 """And for those of others that are to be quick, but whose turn doesn't come."""
 _STEP_SECONDS: Final = 0.02
 """A picture passes from one stage to the next, with another patience, without a word."""
-
-MAX_GROUP_BYTES = 32 * 2**20
-"""Of the answers in one message; masks can take several. Batchers take messages of 64 MiB, and one answer is of 16 at
-most."""
 
 
 class PictureBatch:
@@ -101,13 +97,13 @@ class PictureBatch:
             await self._settle()
         await self._run_ready()
         self._give_back()  # what is left behind takes another one, once it is here
-        for group in _messages(self._take_results()):
+        for group in groups(self._take_results()):
             yield group
         while self._preparing or self._ready or self._results:
             await self._wait_for_stragglers()
             if self._ready:
                 await self._run_stragglers()
-            for group in _messages(self._take_results()):
+            for group in groups(self._take_results()):
                 yield group
 
     def abandon(self) -> None:
@@ -362,18 +358,6 @@ class PictureBatch:
             stages.left = now
         results, self._results = self._results, []
         return results
-
-
-def _messages(results: Sequence[batching_pb2.BatchItemResult]) -> Iterator[Sequence[batching_pb2.BatchItemResult]]:
-    """Results in the groups that go out as a message each; none is empty."""
-    first, size = 0, 0
-    for number, result in enumerate(results):
-        size += len(result.response)
-        if number > first and size > MAX_GROUP_BYTES:
-            yield results[first:number]
-            first, size = number, len(result.response)
-    if results:
-        yield results[first:]
 
 
 def _compact(slot: Slot, ready: list[Picture]) -> list[Picture]:

@@ -69,7 +69,7 @@ class UploadsService:
     async def _create(
         self, request: inference_pb2.CreateUploadsRequest, told: Mapping[str, str]
     ) -> inference_pb2.CreateUploadsReply:
-        client_id, verified = told.get("x-client-id", ""), told.get(identity.HEADER, "")
+        client_id, verified = told.get(identity.CLIENT_HEADER, ""), told.get(identity.HEADER, "")
         grant = self._access.grant(client_id, verified, request.api_key)
         if request.count > MAX_UPLOADS:
             raise InvalidRequest(f"count {request.count} is over {MAX_UPLOADS}; ask several times")

@@ -30,12 +30,12 @@ def test_gauges_show_the_sum_over_a_models_queues() -> None:
     assert gauge("queue_depth", model="summed") == 5
     assert gauge("in_flight", model="summed") == 12
     assert gauge("streams", model="summed", state="parked") == 5
-    meters.forget("summed", one)
+    meters.remove("summed", one)
     assert gauge("queue_depth", model="summed") == 3
 
 
-def test_a_queue_that_never_counted_can_be_forgotten() -> None:
-    Meters().forget("never-seen", Counted(1, 1))
+def test_a_queue_that_never_counted_can_be_removed() -> None:
+    Meters().remove("never-seen", Counted(1, 1))
     assert gauge("queue_depth", model="never-seen") is None
 
 

@@ -11,8 +11,8 @@ from shoal.batcher import batch_stream, dispatch
 from shoal.batcher.core import open_channel
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.meter import STRANGER
-from shoal.batching.service import SERVICE
 from shoal.batching.v1 import batching_pb2
+from shoal.batching.wire import SERVICE
 from shoal.errors import Code, DeadlineExceeded, InvalidRequest, NotFound, Overloaded
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.observe import metrics

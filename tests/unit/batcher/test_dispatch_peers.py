@@ -16,6 +16,7 @@ from shoal.batcher import dispatch, model_queue
 from shoal.batcher.core import open_channel
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batching.v1 import batching_pb2
+from shoal.batching.wire import SETTINGS, TAKEN, TAKES, WORKER
 from shoal.errors import (
     DeadlineExceeded,
     Internal,
@@ -24,7 +25,7 @@ from shoal.errors import (
     Unavailable,
     Unimplemented,
 )
-from shoal.modelconfig.batching import SETTINGS, TAKEN, TAKES, WORKER, BatchingSettings
+from shoal.modelconfig.batching import BatchingSettings
 from shoal.observe import metrics
 from support.raw_peers import items_of_one_batch, raw_worker, serve_batches
 from support.scripted_batches import ScriptedHandler, echo, scripted_worker
@@ -108,7 +109,7 @@ async def test_suspects_of_two_methods_are_never_at_one_worker_together() -> Non
 
     handler.answer = watched
     async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
-        quarantine = batcher.quarantine
+        quarantine = batcher._common.quarantine
         calls = [
             batcher.submit(method, "m", "a", message, 5.0)
             for method in (METHOD, other)

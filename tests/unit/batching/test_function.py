@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
-from shoal.batching import results as results_module
+from shoal.batching import wire
 from shoal.batching.function import Function, Requests
 from shoal.batching.meter import BatchMeter
 from shoal.batching.v1 import batching_pb2
@@ -179,7 +179,7 @@ async def test_more_than_the_batch_may_have_is_sent_back() -> None:
 
 
 async def test_large_replies_come_in_several_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results_module, "GROUP_BYTES", 4)
+    monkeypatch.setattr(wire, "RESULTS_BYTES", 4)
     batch = served(Doubler()).begin(METHOD)
     for index in range(3):
         batch.add(item(index, 2))

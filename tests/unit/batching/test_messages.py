@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
-from shoal.batching import messages
+from shoal.batching import wire
 from shoal.batching.messages import decode, encode
 from shoal.errors import InvalidRequest
 
@@ -25,6 +25,6 @@ def test_a_reply_of_another_kind_is_a_fault_of_ours(reply: object) -> None:
 
 
 def test_a_reply_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "MAX_REPLY_BYTES", 10)
+    monkeypatch.setattr(wire, "REPLY_BYTES", 10)
     with pytest.raises(ValueError, match="a reply of 11 bytes"):
         encode(bytes, bytes(11))

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from shoal.batching import results
+from shoal.batching import results, wire
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, Internal, InvalidRequest
 
@@ -26,7 +26,7 @@ def result(index: int, size: int) -> batching_pb2.BatchItemResult:
 def test_groups_are_bounded_in_bytes(
     monkeypatch: pytest.MonkeyPatch, sizes: list[int], expected: list[list[int]]
 ) -> None:
-    monkeypatch.setattr(results, "GROUP_BYTES", 100)
+    monkeypatch.setattr(wire, "RESULTS_BYTES", 100)
     groups = list(results.groups(result(index, size) for index, size in enumerate(sizes)))
     assert [[each.index for each in group] for group in groups] == expected
 

@@ -10,7 +10,8 @@ import grpc
 
 from shoal.batching import served_stream
 from shoal.batching.v1 import batching_pb2
-from shoal.modelconfig.batching import SETTINGS, TAKEN, TAKES, WORKER, BatchingSettings
+from shoal.batching.wire import SETTINGS, TAKEN, TAKES, WORKER, read_settings
+from shoal.modelconfig.batching import BatchingSettings
 from support.raw_peers import batch, raw_batcher
 from support.scripted_batches import ScriptedHandler, scripted_worker
 from support.until import until
@@ -46,7 +47,7 @@ async def test_a_worker_says_who_it_is_and_what_it_takes() -> None:
             async with raw_batcher(worker.target) as call:
                 told = dict(await call.initial_metadata())
                 assert told[TAKES] == "withdrawn"
-                assert BatchingSettings.read(told[SETTINGS]).settings == ONE
+                assert read_settings(told[SETTINGS]).settings == ONE
                 names.append(told[WORKER])
     assert names[0] == names[1] != names[2]
 

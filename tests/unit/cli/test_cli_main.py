@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import typer
 
-from shoal import cli
-from shoal.cli import COMMANDS, main, serve
+from shoal.cli import COMMANDS, lazy, main, serve
 from shoal.cli.lazy import Command, load_command
 from shoal.errors import ConfigurationError, NotFound
 
@@ -30,7 +29,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         def fail() -> None:
             raise error
 
-        monkeypatch.setattr(cli, "load_command", lambda _: make_command(fail))
+        monkeypatch.setattr(lazy, "load_command", lambda _: make_command(fail))
 
     return install
 
@@ -118,7 +117,7 @@ def test_a_part_of_the_service_needs_its_own_extra_alone(
     def fail(_: str) -> object:
         raise ModuleNotFoundError("No module named 'uvloop'", name="uvloop")
 
-    monkeypatch.setattr(cli, "load_command", fail)
+    monkeypatch.setattr(lazy, "load_command", fail)
     assert code_of("serve", part) == 2
     assert f"pip install 'shoal[{extra}]'" in capsys.readouterr().err
 

@@ -1,11 +1,6 @@
 from __future__ import annotations
 
-import contextlib
-import json
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from shoal.errors import ConfigurationError
 from shoal.modelconfig.batching import BatchingSettings
@@ -34,52 +29,3 @@ def test_every_fault_is_named() -> None:
 def test_the_defaults_are_fine() -> None:
     BatchingSettings().check()
     BatchingSettings(max_batch_size=8, preferred_batch_size=(4, 8)).check()
-
-
-@given(
-    st.builds(
-        BatchingSettings,
-        max_batch_size=st.integers(1, 10**9),
-        preferred_batch_size=st.lists(st.integers(1, 10**9), max_size=5).map(tuple),
-        max_queue_delay_microseconds=st.integers(0, 10**9),
-        max_queue_size=st.integers(0, 10**9),
-        default_timeout_microseconds=st.integers(0, 10**9),
-        instance_count=st.integers(1, 10**9),
-    )
-)
-def test_what_a_worker_writes_a_batcher_reads(settings: BatchingSettings) -> None:
-    assert BatchingSettings.read(settings.write()) == (settings, ())
-
-
-def test_a_field_that_is_missing_has_its_default_and_one_that_is_unknown_is_told() -> None:
-    reading = BatchingSettings.read('{"max_batch_size": 8, "zebra": null, "apple": {"x": [1]}}')
-    assert reading == (BatchingSettings(max_batch_size=8), ("apple", "zebra"))
-    assert BatchingSettings.read("{}") == (BatchingSettings(), ())
-
-
-@given(
-    st.one_of(st.text(), st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(json.dumps))
-)
-def test_anything_else_is_an_error_of_its_own_kind(text: str) -> None:
-    with contextlib.suppress(ConfigurationError):
-        BatchingSettings.read(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"max_batch_size": true}',
-        '{"max_batch_size": 8.0}',
-        '{"instance_count": 0}',
-        '{"max_queue_size": -1}',
-        '{"preferred_batch_size": [1, "2"]}',
-        '{"preferred_batch_size": null}',
-        "NaN",
-        "[" * 100_000,
-        "",
-    ],
-)
-def test_what_can_not_be_right_is_named(text: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        BatchingSettings.read(text)
-    assert len(str(caught.value)) < 300

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shoal.batching import wire
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, InvalidRequest, NotFound, Unavailable
 from shoal.explain.recent import Recent
@@ -181,7 +182,7 @@ async def test_bad_items_leave_no_gap_and_harm_nobody(
 async def test_large_answers_take_several_messages(
     model: PictureModel, batch: PictureBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_module, "MAX_GROUP_BYTES", 300)
+    monkeypatch.setattr(wire, "RESULTS_BYTES", 300)
     for index in range(5):
         batch.add(item(index, model.fetcher.put(RED)))
     groups = [list(group) async for group in batch.finish()]
@@ -422,13 +423,13 @@ async def test_one_whose_stream_broke_is_told_as_cancelled(model: PictureModel) 
 
 
 async def test_a_worker_forgets_too(model: PictureModel) -> None:
-    small = replace(model, recent=Recent(2))
+    small = replace(model, admission=replace(model.admission, recent=Recent(2)))
     batch = PictureBatch(small)
     names = [model.fetcher.put(RED) for _ in range(3)]
     for index, name in enumerate(names):
         batch.add(item(index, name))
     await results(batch)
-    assert [len(explain(small.recent, name).worker) for name in names] == [0, 1, 1]
+    assert [len(explain(small.admission.recent, name).worker) for name in names] == [0, 1, 1]
 
 
 SLOW = encode(Image.new("RGB", (16, 16), "red"), "PNG")
@@ -758,7 +759,7 @@ async def test_the_repr_of_a_picture_holds_no_secret(model: PictureModel) -> Non
     key = Key(id="k", key=SECRET, owner="me")
     sent = item(0, model.fetcher.put(RED))
     sent.identity = Identity.of(key).write()
-    picture = model.admit(sent, 0.0)
+    picture = model.admission.admit(sent, 0.0)
     assert picture.request.api_key == SECRET
     assert picture.key in repr(picture)
     assert SECRET not in repr(picture)

@@ -1,7 +1,7 @@
 """``shoal serve``: one part of the service a process, as containers and ``shoal up`` run them.
 
-May use: batcher, cli, errors, explain, modelconfig, modelstore/publishing, observe, pictures, router, runtime,
-service, triton, worker.
+May use: batcher, batching, cli, errors, explain, modelconfig, modelstore/publishing, observe, pictures, router,
+runtime, service, triton, worker.
 """
 
 from __future__ import annotations

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
+from shoal.batching import wire
 from shoal.errors import ConfigurationError
 from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.logs import LogLevel  # noqa: TC001 - typer reads it
-from shoal.service.section import RECENT_REQUESTS
-
-_LARGEST_MESSAGE = 3 * 2**20  # workers take 4 MiB, and an item has company
+from shoal.service.defaults import RECENT_REQUESTS
 
 
 def serve_batcher(
@@ -44,11 +43,14 @@ def serve_batcher(
     ] = RECENT_REQUESTS,
     log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = "info",
     max_message_bytes: Annotated[
-        int | None, typer.Option(min=1, max=_LARGEST_MESSAGE, help="Larger requests are refused. Default: 65536.")
+        int | None,
+        typer.Option(
+            min=1, max=wire.MAX_REQUEST_BYTES, help=f"Larger requests are refused. Default: {wire.REQUEST_BYTES}."
+        ),
     ] = None,
 ) -> None:
     """Takes unary calls and gives them to workers in batches. Runs until SIGTERM, then drains."""
-    from shoal.batcher.core import MAX_MESSAGE_BYTES, Orders  # noqa: PLC0415
+    from shoal.batcher.core import Orders  # noqa: PLC0415
     from shoal.batcher.process import BatcherOptions, serve  # noqa: PLC0415 - the extra may be missing
     from shoal.batcher.target import target_of  # noqa: PLC0415
     from shoal.modelconfig.batching import DEFAULT_MODEL  # noqa: PLC0415
@@ -62,7 +64,7 @@ def serve_batcher(
         str(Endpoint.parse(balancer)) if balancer else target_of([Endpoint.parse(each) for each in worker or ()]),
         workers=not balancer,
         models=tuple(model or (() if balancer else (DEFAULT_MODEL,))),
-        max_message_bytes=max_message_bytes or MAX_MESSAGE_BYTES,
+        max_message_bytes=max_message_bytes or wire.REQUEST_BYTES,
         metrics=str(Endpoint.parse(metrics)) if metrics else "",
         recent_requests=recent_requests if metrics else 0,
         log_level=log_level,

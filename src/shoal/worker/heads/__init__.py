@@ -1,4 +1,4 @@
 """From a model's outputs to an answer, a head a task.
 
-May use: errors, modelconfig, modelstore, pictures, runtime, v1.
+May use: batching, errors, modelconfig, modelstore, pictures, v1.
 """

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from shoal.batching.wire import REPLY_BYTES
 from shoal.errors import InvalidRequest
 from shoal.pictures.mask import encode_png, unseen
-from shoal.runtime.rpc import MAX_REPLY_BYTES
 from shoal.v1.inference_pb2 import MaskForm
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def fill(reply: SegmentReply, mask: Mask, labels: Sequence[str], form: int) -> N
     """Writes ``mask`` into ``reply``.
 
     Raises:
-        InvalidRequest: that makes it larger than ``MAX_REPLY_BYTES``.
+        InvalidRequest: that makes it larger than ``REPLY_BYTES``.
     """
     reply.height, reply.width = len(mask.rows), len(mask.columns)
     reply.class_bytes = mask.classes.itemsize
@@ -70,11 +70,11 @@ def fill(reply: SegmentReply, mask: Mask, labels: Sequence[str], form: int) -> N
         data = np.ascontiguousarray(mask.indices(), f"<u{reply.class_bytes}")
         if form == MaskForm.MASK_FORM_PNG:
             reply.mask_png = encode_png((reply.width, reply.height), reply.class_bytes, data.data)
-        elif data.nbytes <= MAX_REPLY_BYTES:
+        elif data.nbytes <= REPLY_BYTES:
             reply.class_map = data.tobytes()
         else:
             raise _too_large(reply, form, data.nbytes)
-    if reply.ByteSize() > MAX_REPLY_BYTES - _MARGIN_BYTES:
+    if reply.ByteSize() > REPLY_BYTES - _MARGIN_BYTES:
         raise _too_large(reply, form, reply.ByteSize())
 
 
@@ -82,7 +82,7 @@ def _add_runs(reply: SegmentReply, indices: Indices) -> None:
     """COCO's uncompressed run-length encoding of each region; see ``Region.counts``."""
     flat = indices.ravel(order="F")
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
-    if 2 * len(starts) > MAX_REPLY_BYTES:  # a run takes two counts, of a byte or more
+    if 2 * len(starts) > REPLY_BYTES:  # a run takes two counts, of a byte or more
         raise _too_large(reply, MaskForm.MASK_FORM_RUNS, 2 * len(starts))
     ends = np.append(starts[1:], flat.size)
     found = flat[starts]
@@ -101,5 +101,5 @@ def _times(chosen: NDArray[np.intp], cells: int) -> NDArray[np.float64]:
 def _too_large(reply: SegmentReply, form: int, size: int) -> InvalidRequest:
     return InvalidRequest(
         f"the mask of {reply.width} x {reply.height} pixels takes {size:,} bytes or more as {MaskForm.Name(form)}; "
-        f"the limit is {MAX_REPLY_BYTES:,}: ask for another mask_form, or for mask_size MASK_SIZE_MODEL"
+        f"the limit is {REPLY_BYTES:,}: ask for another mask_form, or for mask_size MASK_SIZE_MODEL"
     )

@@ -278,7 +278,7 @@ def test_a_mask_with_too_many_pixels_is_refused() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_answer_that_is_too_large_is_refused(form: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mask_module, "MAX_REPLY_BYTES", 6000)
+    monkeypatch.setattr(mask_module, "REPLY_BYTES", 6000)
     noise = np.random.default_rng(0).integers(0, 200, (80, 80))
     name = pb.MaskForm.Name(form)
     with pytest.raises(InvalidRequest, match=f"80 x 80 pixels takes .* as {name}; the limit is 6,000: ask for another"):

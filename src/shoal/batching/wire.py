@@ -1,0 +1,99 @@
+"""The wire between batcher and worker: names, limits of messages, and how a worker's settings travel.
+
+Both halves, the router between them and the client take these from here. The messages are proto/shoal/batching/v1.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from typing import Any, Final, NamedTuple
+
+from shoal.errors import ConfigurationError
+from shoal.modelconfig.batching import BatchingSettings
+
+SERVICE: Final = "shoal.batching.v1.Batching"
+COMPUTE: Final = f"/{SERVICE}/Compute"
+"""A batching stream: batches go one way, results come the other."""
+
+MODEL: Final = "x-model-name"
+"""In a call's metadata, and in a stream's: what routers go by."""
+METHOD: Final = "x-shoal-method"
+"""In a stream's metadata: the full method of its items."""
+BATCHER: Final = "x-shoal-batcher"
+"""There, too: a name for the batcher's process."""
+SETTINGS: Final = "x-shoal-batching"
+"""In a stream's initial metadata: what ``write_settings`` wrote."""
+WORKER: Final = "x-shoal-worker"
+"""There, too: a name for the worker's process, which no other has."""
+TAKES: Final = "x-shoal-takes"
+"""There, too: what the worker understands beyond the protocol's first version, with commas between."""
+WITHDRAWN: Final = "withdrawn"
+"""One of these: ``BatchChunk.withdrawn``."""
+TAKEN: Final = "x-shoal-taken"
+"""In a stream's trailers, where the worker ends it: items from this index on were never begun."""
+
+REQUEST_BYTES: Final = 64 * 2**10
+"""Of one request that Shoal's own methods take; another service's batcher may be told to take more."""
+MAX_REQUEST_BYTES: Final = 3 * 2**20
+"""Of one request that a batcher can be told to take: it has company in its chunk, of which workers take 4 MiB."""
+CHUNK_BYTES: Final = 2**20
+"""Of the requests in one ``BatchChunk``; a larger batch takes several, and a larger request one of its own."""
+MAX_CHUNK_BYTES: Final = 4 * 2**20
+"""Of a ``BatchChunk``, as workers take it."""
+REPLY_BYTES: Final = 16 * 2**20
+"""Of one reply, at most: what clients take. Of Shoal's own only a mask can come near it."""
+RESULTS_BYTES: Final = 32 * 2**20
+"""Of the replies in one ``BatchResultChunk``; what is more goes in another."""
+MAX_RESULTS_BYTES: Final = 64 * 2**20
+"""Of a ``BatchResultChunk``, as batchers take it."""
+
+
+class Reading(NamedTuple):
+    """What a worker told."""
+
+    settings: BatchingSettings
+    unknown: tuple[str, ...]
+    """Names of fields that this version doesn't know."""
+
+
+def write_settings(settings: BatchingSettings) -> str:
+    """The text that ``read_settings`` reads."""
+    return json.dumps(asdict(settings))
+
+
+def read_settings(text: str) -> Reading:
+    """Reads what a worker of any version wrote.
+
+    A field that isn't there has its default; one that isn't known, since the worker is newer, is told and left out.
+
+    Raises:
+        ConfigurationError: naming what can't be read.
+    """
+    told = _object(text)
+    known = {field.name for field in fields(BatchingSettings)}
+    values = {name: _value(name, value) for name, value in told.items() if name in known}
+    settings = BatchingSettings(**values)
+    settings.check_numbers()
+    return Reading(settings, tuple(sorted(told.keys() - known)))
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ConfigurationError(f"{text[:100]!r} is not JSON") from None
+    if not isinstance(told, dict):
+        raise ConfigurationError(f"{text[:100]!r} is not a JSON object")
+    return told
+
+
+def _value(name: str, value: Any) -> Any:  # noqa: ANN401 - what JSON brings
+    """The value of a known field: an integer, or a tuple of some."""
+    if name == "preferred_batch_size":
+        if isinstance(value, list) and all(type(size) is int for size in value):
+            return tuple(value)
+        raise ConfigurationError(f"{name} is {str(value)[:100]}: expected a list of integers")
+    if type(value) is not int:  # a bool is none
+        raise ConfigurationError(f"{name} is {str(value)[:100]}: expected an integer")
+    return value
