@@ -307,6 +307,11 @@ def test_a_batcher_is_asked_for_its_health_and_pinged() -> None:
     assert "healthy_panic_threshold" not in found["common_lb_config"], "the last one is tried whatever it says"
 
 
+@pytest.mark.parametrize("name", ["pool/default", "workers"])
+def test_a_worker_is_pinged_whatever_it_is_asked(name: str) -> None:
+    assert http2(cluster(render(ALICE), name))["connection_keepalive"] == {"interval": "1s", "timeout": "1s"}
+
+
 def http2(found: dict[str, Any]) -> dict[str, Any]:
     """A cluster's HTTP/2 options."""
     (options,) = found["typed_extension_protocol_options"].values()
