@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from shoal.identity import Identity
 from shoal.keys import Key, KeyRing
 from shoal.router import config
