@@ -1,4 +1,4 @@
-"""What was executed, and what was sent again, as the service's own logs at level debug say it."""
+"""What was executed, as the service's own logs at level debug say it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,9 @@ if TYPE_CHECKING:
     from shoal.service.home import Home
 
 _EXECUTED = re.compile(r"DEBUG shoal\.worker\.batch: model \S+: executed (.+)")
-_RESENT = re.compile(r"a stream broke under (\d+) requests")
 
 
 def executions(home: Home) -> Counter[str]:
     """How often each picture went through an engine to its end: uuid to number."""
     logs = [file.read_text() for file in home.logs.glob("worker-*.log")]
     return Counter(uuid for log in logs for batch in _EXECUTED.findall(log) for uuid in batch.split())
-
-
-def resent(home: Home) -> int:
-    """How often batchers took requests back from a stream that broke, to send them on another; counted in requests."""
-    logs = [file.read_text() for file in home.logs.glob("batcher-*.log")]
-    return sum(int(count) for log in logs for count in _RESENT.findall(log))

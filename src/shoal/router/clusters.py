@@ -37,6 +37,8 @@ _CALLS_PER_CONNECTION = 1_000
 """In flight on one connection to a batcher; more open another, so that fewer are lost with one."""
 _UNBOUNDED = 1_000_000  # where the parts themselves bound: batching streams by permits, connections by requests
 _ONE_IS_ENOUGH = 1_000_000  # percent
+_WORKER_HANGS: Json = {"interval": "1s", "timeout": "1s"}
+"""As ``HANG``, of a worker: what it holds is sent elsewhere after 2 s at most."""
 _AT_ONCE: Json = {"update_merge_window": "0s"}
 """A host's second change within a second would count only after it: calls would go on to one that has just died."""
 
@@ -115,7 +117,7 @@ def _pool(pool: str, hosts: Sequence[Endpoint]) -> Json:
     is closed when a ping stays unanswered, so that the batches it holds go elsewhere.
     """
     return {
-        **_cluster(pool_cluster(pool), hosts, _UNBOUNDED, connection_keepalive={"interval": "1s", "timeout": "1s"}),
+        **_cluster(pool_cluster(pool), hosts, _UNBOUNDED, connection_keepalive=_WORKER_HANGS),
         "load_balancing_policy": {
             "policies": [
                 {
@@ -134,8 +136,11 @@ def _pool(pool: str, hosts: Sequence[Endpoint]) -> Json:
 
 
 def _any_worker(hosts: Sequence[Endpoint]) -> Json:
-    """Watches of health, which need no key, have a limit of their own: the thresholds of HIGH."""
-    cluster = _cluster(ANY_WORKER, hosts, _UNBOUNDED)
+    """Watches of health, which need no key, have a limit of their own: the thresholds of HIGH.
+
+    Calls to a worker that hangs end as a pool's streams do: else a client that asks for an upload waits in vain.
+    """
+    cluster = _cluster(ANY_WORKER, hosts, _UNBOUNDED, connection_keepalive=_WORKER_HANGS)
     watches = {**_thresholds(MAX_WATCHES), "priority": "HIGH"}
     return {
         **cluster,

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from shoal.router import config
 from shoal.runtime.endpoint import Endpoint
 from shoal.service.api_keys import Key, KeyRing
@@ -306,6 +308,11 @@ def test_a_batcher_is_asked_for_its_health_and_pinged() -> None:
     assert (check["interval"], check["no_traffic_interval"]) == ("0.5s", "0.5s")
     assert http2(found)["connection_keepalive"] == {"interval": "0.5s", "timeout": "1.5s"}
     assert "healthy_panic_threshold" not in found["common_lb_config"], "the last one is tried whatever it says"
+
+
+@pytest.mark.parametrize("name", ["pool/default", "workers"])
+def test_a_worker_is_pinged_whatever_it_is_asked(name: str) -> None:
+    assert http2(cluster(render(ALICE), name))["connection_keepalive"] == {"interval": "1s", "timeout": "1s"}
 
 
 def http2(found: dict[str, Any]) -> dict[str, Any]:
