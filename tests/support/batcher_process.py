@@ -28,7 +28,9 @@ def free_port() -> int:
 class BatcherProcess:
     """One ``shoal serve batcher``."""
 
-    def __init__(self, process: asyncio.subprocess.Process, listen: str, metrics: int, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, listen: str, metrics: int, channel: grpc.aio.Channel
+    ) -> None:
         self.process = process
         self.listen = listen
         self.metrics = metrics
