@@ -27,4 +27,4 @@ def test_three_short_bullets() -> None:
 def test_a_call_in_six_lines_and_four_links() -> None:
     (python,) = re.findall(r"```python\n(.*?)```", FIRST_SCREEN, re.DOTALL)
     assert len([line for line in python.splitlines() if line]) == 6
-    assert len(FIRST_SCREEN.splitlines()[-1].split(" · ")) == 4
+    assert len(FIRST_SCREEN.rstrip().split("\n\n")[-1].split(" ·")) == 4
