@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-complete
 DEBIAN_TOOLS := $(and $(shell command -v promtool),$(shell command -v dnsmasq),$(shell command -v ip))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint unit integration chaos triton helm test-system bench bench-batching bench-peers proto chart observability constraints clean
+.PHONY: help setup demo test check lint unit integration chaos triton helm test-system bench bench-batching bench-peers docs proto chart observability constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -69,13 +69,16 @@ bench-batching: $(SETUP) ## Measure the batching service (15 minutes; BENCH=--qu
 bench-peers: $(SETUP) ## Measure Shoal beside other servers (25 minutes, 12 more the first time; BENCH=--quick: 8)
 	$(BIN)/python benchmarks/run_peers.py $(BENCH)
 
+docs: $(SETUP) ## Build the documentation as a site, build/site, and check its links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 proto: $(SETUP) ## Generate the protocol modules from proto/
 	$(BIN)/python tools/generate_protocols.py
 
-observability: $(SETUP) ## Write dashboards, rules and the tables of docs/metrics.md and docs/alerts.md from the code
+observability: $(SETUP) ## Write dashboards, rules and the tables of docs/reference from the code
 	$(BIN)/python tools/generate_observability.py
 
-chart: $(SETUP) ## Write the chart's values, their schema and the chapter's tables from the service file's models
+chart: $(SETUP) ## Write the chart's values, their schema and the reference's tables from the service file's models
 	$(BIN)/python tools/generate_chart.py
 
 constraints: $(SETUP) ## Write constraints.txt from what is installed, with the hashes that the index has

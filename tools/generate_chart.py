@@ -1,6 +1,6 @@
-"""Writes what chart and chapter take from the service file's models, or with --check says whether that is current.
+"""Writes what chart and reference take from the service file's models, or with --check says whether that is current.
 
-values.schema.json, values.yaml, defaults.json and README.md of the chart, and the tables of docs/deploy.md.
+values.schema.json, values.yaml, defaults.json and README.md of the chart, and docs/reference/kubernetes.md's tables.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHART = ROOT / "deploy" / "helm" / "shoal"
-CHAPTER = ROOT / "docs" / "deploy.md"
+PAGE = ROOT / "docs" / "reference" / "kubernetes.md"
 BEGIN, END = "<!-- make chart writes these tables -->", "<!-- until here -->"
 TABLES = ("pools", "models")
 """Sections whose keys are names of the user's: the chart must not give any, for Helm would add them to the user's."""
@@ -42,17 +42,17 @@ _KEYWORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 def main() -> None:
     """The command line."""
-    keep(generate(CHAPTER.read_text(encoding="utf-8")), "chart", check=checking(__doc__))
+    keep(generate(PAGE.read_text(encoding="utf-8")), "chart", check=checking(__doc__))
 
 
-def generate(chapter: str) -> dict[Path, str]:
+def generate(page: str) -> dict[Path, str]:
     """The files and their texts."""
     return {
         CHART / "values.schema.json": _json(schema()),
         CHART / "values.yaml": values(),
         CHART / "defaults.json": _json(defaults()),
         CHART / "README.md": readme(),
-        CHAPTER: with_tables(chapter),
+        PAGE: with_tables(page),
     }
 
 
@@ -153,7 +153,7 @@ def values() -> str:
     """Every key with its default; what has none, or is a table of the user's, is a comment."""
     head = [
         "# The values are the service file: `helm install -f shoal.yaml` and `shoal up -f shoal.yaml` take the same.",
-        "# Written by `make chart`; docs/service-file.md and docs/deploy.md explain the keys.",
+        "# Written by `make chart`; docs/service-file.md and docs/reference/kubernetes.md explain the keys.",
     ]
     return "\n".join([*head, *_section_lines(Service, Service())]) + "\n"
 
@@ -231,7 +231,7 @@ helm test shoal --namespace vision --logs
 The values are Shoal's service file: `shoal up -f shoal.yaml` takes the same on one machine. What has no default is a
 comment in `values.yaml`. Unknown keys, values out of range and contradictions end the installation before anything is
 made. A Secret with API keys (`shoal keys create`) has to be there; its name is `kubernetes.secrets.keys`. How the parts
-work together, upgrades, scaling and networks: the chapter "Deploy" of Shoal's documentation, `docs/deploy.md`.
+work together: the chapters "Deploy", "Roll out and scale" and "Pods and networks" of Shoal's documentation, `docs/`.
 
 Written by `make chart`.
 """
@@ -255,12 +255,12 @@ def _version() -> str:
     return str(found)
 
 
-# docs/deploy.md
+# docs/reference/kubernetes.md
 
 
-def with_tables(chapter: str) -> str:
-    """``chapter`` with the tables of the ``kubernetes`` section between their marks."""
-    before, _, rest = chapter.partition(BEGIN)
+def with_tables(page: str) -> str:
+    """``page`` with the tables of the ``kubernetes`` section between their marks."""
+    before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{tables()}\n{END}{after}"
 
@@ -272,10 +272,10 @@ def tables() -> str:
         (kind,) = _models_in(field.annotation)
         text = documentation(Kubernetes)[key]
         if key in TABLES:
-            parts.append(f"### kubernetes.{key}\n\n{text} {_AS_WORKER}\n")
+            parts.append(f"## kubernetes.{key}\n\n{text} {_AS_WORKER}\n")
             continue
         rows = "\n".join(_rows(kind, kind(), ""))
-        parts.append(f"### kubernetes.{key}\n\n{text}\n\n| key | default | consequence |\n|---|---|---|\n{rows}\n")
+        parts.append(f"## kubernetes.{key}\n\n{text}\n\n| key | default | consequence |\n|---|---|---|\n{rows}\n")
     return "\n".join(parts)
 
 

@@ -1,6 +1,6 @@
 """Writes what is generated from src/shoal/observe, or with --check says whether it is current.
 
-The chart's dashboards and rules, and the tables of docs/metrics.md and docs/alerts.md.
+The chart's dashboards and rules, and the tables of docs/reference/metrics.md and docs/reference/alerts.md.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def files() -> dict[Path, str]:
         CHART / "monitoring" / "rules.yaml": ruleset.render(),
         CHART / "monitoring" / "router-metrics.txt": scrape.ROUTER_METRICS + "\n",
         CHART / "monitoring" / "scaling.json": json.dumps(_scaling(), indent=1) + "\n",
-        **_chapter("metrics.md", {**{name: _ours(it) for name, it in COMPONENTS.items()}, "foreign": _foreign()}),
-        **_chapter("alerts.md", {"alerts": _alerts(ruleset.ALERTS), "signals": _signals()}),
+        **_page("metrics.md", {**{name: _ours(it) for name, it in COMPONENTS.items()}, "foreign": _foreign()}),
+        **_page("alerts.md", {"alerts": _alerts(ruleset.ALERTS), "signals": _signals()}),
     }
 
 
@@ -87,7 +87,10 @@ def _foreign() -> str:
 
 
 def _alerts(alerts: Iterable[Alert]) -> str:
-    rows = ((f"[{it.name}](#{it.name.lower()})", it.severity, f"`{it.expr}`", it.lasts, it.action) for it in alerts)
+    rows = (
+        (f"[{it.name}](../alerts.md#{it.name.lower()})", it.severity, f"`{it.expr}`", it.lasts, it.action)
+        for it in alerts
+    )
     return _table(("alert", "severity", "fires when", "for", "first thing to do"), rows)
 
 
@@ -100,9 +103,9 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _chapter(name: str, tables: dict[str, str]) -> dict[Path, str]:
-    """The chapter with its tables as they should be."""
-    path = ROOT / "docs" / name
+def _page(name: str, tables: dict[str, str]) -> dict[Path, str]:
+    """The reference page with its tables as they should be."""
+    path = ROOT / "docs" / "reference" / name
     text = path.read_text(encoding="utf-8")
     for key, table in tables.items():
         begin = f"<!-- table: {key} -->\n"

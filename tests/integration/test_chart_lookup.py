@@ -176,7 +176,7 @@ def test_a_number_is_handed_over_before_it_is_left_out(release: Release, more: s
 
 
 def test_the_chapters_way_to_hand_over(release: Release) -> None:
-    (lines,) = re.findall(r"```sh\n(name=.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
+    (lines,) = re.findall(r"```sh\n(name=.*?)```", (ROOT / "docs" / "rollouts.md").read_text(), re.DOTALL)
     release.do("install")
     release.shell(lines)
     assert (release.pods(), release.pods(ROUTER)) == (6, 2)

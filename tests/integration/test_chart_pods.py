@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 S3 = "object_store: {managed: false}\nmodel_store: {url: 's3://models'}\n"
 PARTS = ["router", "batcher", "worker", "image_retention", "test"]
-CHAPTER = ROOT / "docs" / "deploy.md"
+CHAPTER = ROOT / "docs" / "pods-and-networks.md"
 BINARIES = Path(sys.executable).parent
 
 

@@ -20,7 +20,7 @@ _ROW = re.compile(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", re.MULTILINE)
 SECTIONS: dict[str, type[Section]] = {
     name: {"pools": Pool, "models": ModelOverride}.get(name, type(value))
     for name, value in Service()
-    if name != "kubernetes"  # `make chart` writes its tables into docs/deploy.md
+    if name != "kubernetes"  # `make chart` writes its tables into docs/reference/kubernetes.md
 }
 
 

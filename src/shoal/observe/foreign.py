@@ -1,4 +1,4 @@
-"""Metrics of Triton's and Envoy's that dashboards and rules use: the part of docs/metrics.md that isn't ours to name.
+"""Metrics of Triton's and Envoy's that dashboards and rules use: the last table of docs/reference/metrics.md.
 
 Triton's: https://github.com/triton-inference-server/server/blob/main/docs/user_guide/metrics.md. Envoy's are the
 statistics of its connection managers and clusters under their Prometheus names

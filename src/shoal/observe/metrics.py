@@ -1,4 +1,4 @@
-"""Every metric that Shoal's own processes export, in one place: the contract that docs/metrics.md shows as a table.
+"""Every metric that Shoal's own processes export, in one place: the contract that docs/reference/metrics.md shows.
 
 Base units; a label is a name from the service's own files or a word of the code's, never a caller's, so cardinality
 stays bounded. The text of a measured time says the moments at which it starts and ends.

@@ -2,7 +2,7 @@
 
 Huffman-coded JPEGs through libjpeg-turbo have earned it by fuzzing, as long as their size bounds what they cost. What
 may cost more, is coded in a way that hardly anybody uses, or is read by anything else goes to a process with limits.
-docs/operate.md has the figures.
+docs/safe-decoding.md has the figures.
 """
 
 from __future__ import annotations

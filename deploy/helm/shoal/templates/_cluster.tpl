@@ -97,6 +97,6 @@ to its default, one pod. An owner beside the one who deploys (who owns the selec
 {{- end -}}
 {{- if and (gt $replicas 1) $held (not (has "other" $held)) -}}
 {{- $object := dict "apiVersion" "apps/v1" "kind" "Deployment" "metadata" (dict "name" $name "namespace" .root.Release.Namespace) "spec" (dict "replicas" $replicas) -}}
-{{- fail (printf "Deployment %s has %d pods, and only this release's manifest says so: without `replicas` in it the API would make it 1 at once. Have another owner hold the number first (docs/deploy.md, \"Who scales\"), then upgrade:\n  echo '%s' | kubectl apply --server-side --field-manager=shoal-scaling --validate=false -f -" $name $replicas (toJson $object)) -}}
+{{- fail (printf "Deployment %s has %d pods, and only this release's manifest says so: without `replicas` in it the API would make it 1 at once. Have another owner hold the number first (docs/rollouts.md, \"Who scales\"), then upgrade:\n  echo '%s' | kubectl apply --server-side --field-manager=shoal-scaling --validate=false -f -" $name $replicas (toJson $object)) -}}
 {{- end -}}
 {{- end -}}
