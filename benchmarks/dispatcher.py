@@ -86,8 +86,8 @@ def _environment(source: Path) -> dict[str, str]:
 
 
 async def _worker() -> None:
-    from shoal.modelconfig.batching import BatchingSettings  # noqa: PLC0415 - of the tree that PYTHONPATH names
-    from support.scripted_batches import ScriptedHandler, scripted_worker  # noqa: PLC0415
+    from shoal.modelconfig.batching import BatchingSettings  # of the tree that PYTHONPATH names
+    from support.scripted_batches import ScriptedHandler, scripted_worker
 
     handler = ScriptedHandler(BatchingSettings(max_batch_size=BATCH, max_queue_delay_microseconds=50_000))
     handler.go.set()
@@ -101,8 +101,8 @@ async def _worker() -> None:
 
 
 async def _batcher(target: str) -> None:
-    from shoal.batcher.core import open_channel  # noqa: PLC0415
-    from shoal.batcher.dispatch import Dispatcher  # noqa: PLC0415
+    from shoal.batcher.core import open_channel
+    from shoal.batcher.dispatch import Dispatcher
 
     remembers = "remembered" in inspect.signature(Dispatcher).parameters
     dispatcher = Dispatcher(open_channel(target), "bench", **({"remembered": 10_000} if remembers else {}))

@@ -214,7 +214,7 @@ def _memory(memory: Mapping[str, Any], part: str) -> list[str]:
 
 def plot(result: Result, path: Path) -> None:
     """CPU time an image by component, stacked, for each way."""
-    from matplotlib import pyplot as plt  # noqa: PLC0415 - the benchmarks do without
+    from matplotlib import pyplot as plt  # the benchmarks do without
 
     figure, axes = plt.subplots(figsize=(10, 3.6), layout="constrained")
     left = [0.0] * len(WAYS)

@@ -47,7 +47,7 @@ def settings(told: Mapping[str, Any]) -> str:
     return "Settings: " + ", ".join(f"{name} {_value(value)}" for name, value in told.items()) + "."
 
 
-def _value(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def _value(value: Any) -> str:  # any JSON value
     if isinstance(value, dict):
         return " and ".join(f"{name} {_value(one)}" for name, one in value.items())
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

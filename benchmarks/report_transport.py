@@ -132,7 +132,7 @@ def left_out(result: Result) -> str:
 
 def plot(result: Result, path: Path) -> None:
     """CPU time an image of client and server, of batches that are decoded."""
-    from matplotlib import pyplot as plt  # noqa: PLC0415 - the benchmarks do without
+    from matplotlib import pyplot as plt  # the benchmarks do without
 
     cells = [cell for cell in result["cells"] if cell["decodes"] != "nobody"]
     labels = [", ".join((cell["model"], CARRIED[cell["carried"]], f"{cell['in_flight']} in flight")) for cell in cells]

@@ -93,7 +93,7 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _job(home: Home, model: ModelConfig, say: Any) -> Job:  # noqa: ANN401 - a function
+def _job(home: Home, model: ModelConfig, say: Any) -> Job:  # a function
     say("making the pictures")
     made = {size: pictures.make(size, SAMPLES) for size in pictures.Size}
     precision = "f32"  # as Shoal has it unless told otherwise
@@ -119,7 +119,7 @@ def _reference(home: Home, model: ModelConfig, precision: str, decoder: str, of:
 class Run:
     """One run: its cells, one after the other."""
 
-    def __init__(self, job: Job, windows: Windows, peers: Sequence[str], say: Any, *, search: bool) -> None:  # noqa: ANN401
+    def __init__(self, job: Job, windows: Windows, peers: Sequence[str], say: Any, *, search: bool) -> None:
         self._job = job
         self._windows = windows
         self._peers = peers

@@ -98,7 +98,7 @@ def sections(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
     yield from seen
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - a type, or what stands for one
+def _models_in(annotation: Any) -> list[type[BaseModel]]:  # a type, or what stands for one
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for argument in get_args(annotation) for found in _models_in(argument)]
@@ -133,7 +133,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split()).replace("``", "`")
 
 
-def _tidy(node: Any) -> Any:  # noqa: ANN401 - any JSON value
+def _tidy(node: Any) -> Any:  # any JSON value
     """Without what repeats keys and other places, and strict about the names in tables."""
     if isinstance(node, list):
         return [_tidy(each) for each in node]
@@ -177,7 +177,7 @@ def _section_lines(kind: type[BaseModel], section: BaseModel) -> Iterator[str]:
             yield f"# {key}:" if value is None else f"{key}: {_flow(value)}"
 
 
-def _flow(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def _flow(value: Any) -> str:  # any JSON value
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_flow(key)}: {_flow(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
@@ -296,7 +296,7 @@ def _rows(kind: type[BaseModel], section: BaseModel | None, prefix: str) -> Iter
             yield f"| `{prefix}{key}` | {_default(value)} | {text} |"
 
 
-def _default(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def _default(value: Any) -> str:  # any JSON value
     if value is PydanticUndefined:
         return "required"
     return "none" if value is None else f"`{_flow(value)}`"

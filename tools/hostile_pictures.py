@@ -96,7 +96,7 @@ def _valid(rng: np.random.Generator) -> Iterator[Made]:
         yield _saved(picture, "WEBP", exif=exif, icc_profile=profile, xmp=b"<x/>" * 99)
 
 
-def _saved(picture: Image.Image, form: str, **options: Any) -> Made:  # noqa: ANN401 - Pillow's own
+def _saved(picture: Image.Image, form: str, **options: Any) -> Made:  # Pillow's own
     file = io.BytesIO()
     picture.save(file, form, **options)
     return Made({"WEBP": "WebP"}.get(form, form), file.getvalue())

@@ -84,7 +84,7 @@ class _Counter:
         self.calls = 0
         self.enough = False
 
-    async def call(self, call: Any, model: str) -> None:  # noqa: ANN401 - grpc's stubs know no generic callable
+    async def call(self, call: Any, model: str) -> None:  # grpc's stubs know no generic callable
         """One caller of the closed loop."""
         message = _message(model)
         metadata = (("x-model-name", model), ("x-client-id", "bench"))

@@ -147,6 +147,6 @@ def _lines(axes: Axes, xs: Sequence[float], lines: Mapping[str, tuple[str, str]]
     axes.legend(fontsize="small", frameon=False)
 
 
-def _save(figure: Any, path: Path) -> None:  # noqa: ANN401 - matplotlib's Figure, which needs no import here
+def _save(figure: Any, path: Path) -> None:  # matplotlib's Figure, which needs no import here
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -37,7 +37,7 @@ def main() -> None:
     """Measures each number of batches in flight, in rounds."""
     options = parser().parse_args()
     sys.path.insert(0, str(options.lanes))
-    import lane  # noqa: PLC0415 - needs torch
+    import lane  # needs torch
 
     in_flight = numbers("--concurrency", options.concurrency)
     lanes = lane.make_lanes(NETWORK, max(in_flight), BATCH)

@@ -61,7 +61,7 @@ class Prometheus:
                 await asyncio.sleep(_ASK_SECONDS)
         return found
 
-    async def _ask(self, kind: str, **parameters: object) -> Any:  # noqa: ANN401 - JSON
+    async def _ask(self, kind: str, **parameters: object) -> Any:  # JSON
         data = {name: str(value) for name, value in parameters.items()}
         async with self._session.post(f"/api/v1/{kind}", data=data) as response:
             answer = await response.json()

@@ -66,7 +66,7 @@ class Windows:
         return {**asdict(self), "longer": {str(size): factor for size, factor in LONGER.items()}}
 
 
-def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
+def write_json(path: Path, value: Any) -> None:  # any JSON value
     """Writes all or nothing: whoever reads the file never finds half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")

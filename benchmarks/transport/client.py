@@ -144,7 +144,7 @@ class Sender:
     def _batch(self) -> list[bytes]:
         return list(islice(self._files, BATCH))
 
-    def _request(self, cell: Cell, slot: Slot, files: Sequence[bytes]) -> Any:  # noqa: ANN401 - a protobuf message
+    def _request(self, cell: Cell, slot: Slot, files: Sequence[bytes]) -> Any:  # a protobuf message
         request = v2.ModelInferRequest(model_name=cell.model)
         request.outputs.add(name="logits")
         if cell.way.carried == JPEG:

@@ -40,7 +40,7 @@ def make(name: str) -> Decode:
 
 
 def _worker() -> Decode:
-    from shoal.pictures.decode import Decoder  # noqa: PLC0415 - needs simplejpeg
+    from shoal.pictures.decode import Decoder  # needs simplejpeg
 
     return Decoder(_CONFIG, max_pixels=Pool().max_image_pixels, max_scans=Pool().max_image_scans).decode
 

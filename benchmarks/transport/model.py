@@ -35,7 +35,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         told = {name: value["string_value"] for name, value in config["parameters"].items()}
         sys.path.extend(told["path"].split(":"))
-        import decoding  # noqa: PLC0415 - found from now on
+        import decoding  # found from now on
 
         jobs = int(told["jobs"])
         self._decode = decoding.make(told["decoder"])
@@ -120,8 +120,8 @@ class Network:
         return self._lanes(name, jobs)
 
     def _lanes(self, name: str, jobs: int) -> list[Any]:
-        import lane  # noqa: PLC0415 - needs torch
-        import torch  # noqa: PLC0415 - where it is
+        import lane  # needs torch
+        import torch  # where it is
 
         class Reach(lane.Reach):
             """Pictures that nvJPEG decoded are on the GPU already."""
@@ -148,9 +148,9 @@ def answer(firsts: Any) -> np.ndarray:
 
 def nvjpeg(jpegs: Any) -> Any:
     """Decodes a batch on the GPU; resizes as the network was trained: a 224 crop of 256, antialiased."""
-    import torch  # noqa: PLC0415 - where it is
-    from torchvision import io  # noqa: PLC0415
-    from torchvision.transforms.v2 import functional as to  # noqa: PLC0415
+    import torch  # where it is
+    from torchvision import io
+    from torchvision.transforms.v2 import functional as to
 
     stream = _stream()
     with torch.cuda.stream(stream), torch.inference_mode():
@@ -164,7 +164,7 @@ def nvjpeg(jpegs: Any) -> Any:
 
 def _stream() -> Any:
     """This thread's own."""
-    import torch  # noqa: PLC0415
+    import torch
 
     number = threading.get_ident()
     if number not in _STREAMS:
@@ -184,7 +184,7 @@ def _of_lane(lane: Any) -> Any:
 
 
 def _openvino(file: str, jobs: int) -> list[Any]:
-    import openvino as ov  # noqa: PLC0415 - where it is
+    import openvino as ov  # where it is
 
     model = ov.Core().compile_model(file, "CPU", {"NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False})
 

@@ -50,7 +50,7 @@ def make_repository(root: Path, served: Served) -> Path:
 
 def _weights(root: Path) -> Path:
     """EfficientNet-Lite0 as Shoal's model store has it."""
-    from shoal.modelstore.making import build  # noqa: PLC0415 - needs onnx, which a GPU machine may lack
-    from shoal.modelstore.making.published import PUBLISHED  # noqa: PLC0415
+    from shoal.modelstore.making import build  # needs onnx, which a GPU machine may lack
+    from shoal.modelstore.making.published import PUBLISHED
 
     return build.add_model(root / "store", *PUBLISHED[EFFICIENTNET](Home.default().cache)).path

@@ -28,7 +28,7 @@ DEPTH = 'shoal_batcher_queue_depth{{model="m"}} {}'
 async def wait_for_metric(b: BatcherProcess, line: str) -> None:
     """Returns when the batcher's metrics have this line."""
     async with aiohttp.ClientSession(f"http://127.0.0.1:{b.metrics}") as session, asyncio.timeout(5):
-        while line not in await (await session.get("/metrics")).text():  # noqa: ASYNC110 - another process's
+        while line not in await (await session.get("/metrics")).text():  # another process's
             await asyncio.sleep(0.02)
 
 

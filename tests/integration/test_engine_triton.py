@@ -140,11 +140,11 @@ async def test_memory_that_a_broken_call_still_uses_is_let_go_of_later(
         slot = await loaded.acquire()
         answer = asyncio.create_task(loaded.infer(slot, 1))
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not begun.exists():  # noqa: ASYNC110 - of another process
+            while not begun.exists():  # of another process
                 await asyncio.sleep(0.02)
         way.cut()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not await straight.registered() > before:  # noqa: ASYNC110 - of another process
+            while not await straight.registered() > before:  # of another process
                 await asyncio.sleep(0.02)
         gate.touch()
         await answer

@@ -180,7 +180,7 @@ async def test_model_sync_exports_what_the_table_says_and_nothing_else(tmp_path:
     Remote.open(ObjectStore(url=f"file://{published}"))
     with model_sync(tmp_path, f"file://{published}") as url:
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            while not (found := await _looked(url)):  # noqa: ASYNC110 - of another process
+            while not (found := await _looked(url)):  # of another process
                 await asyncio.sleep(0.05)
     assert set(found) == {exported_name(metric) for metric in declared(COMPONENTS["model-sync"])}
 

@@ -112,7 +112,7 @@ class Load:
         """Waits for so many more answers of a version."""
         wanted = self.versions.get(version, 0) + more
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while self.versions.get(version, 0) < wanted:  # noqa: ASYNC110 - the callers count
+            while self.versions.get(version, 0) < wanted:  # the callers count
                 await asyncio.sleep(0.02)
 
     def end(self) -> None:
@@ -219,7 +219,7 @@ async def test_a_triton_in_explicit_mode_is_told(place: Place) -> None:
         assert triton.models["tiny"].versions == (2,)
         triton.forget()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while "tiny" not in triton.models:  # noqa: ASYNC110 - model-sync sees to it
+            while "tiny" not in triton.models:  # model-sync sees to it
                 await asyncio.sleep(0.05)
 
 

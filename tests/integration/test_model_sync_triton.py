@@ -81,7 +81,7 @@ class Load:
     async def until(self, version: str, more: int = 20) -> None:
         wanted = self.versions.get(version, 0) + more
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while self.versions.get(version, 0) < wanted:  # noqa: ASYNC110 - the callers count
+            while self.versions.get(version, 0) < wanted:  # the callers count
                 await asyncio.sleep(0.02)
 
     def end(self) -> None:

@@ -207,7 +207,7 @@ async def until_ready(pod: Pod) -> None:
         async with grpc.aio.insecure_channel(str(pod.health), options=OPTIONS) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
             serving = health_pb2.HealthCheckResponse.SERVING
-            while (await check(health_pb2.HealthCheckRequest(), wait_for_ready=True)).status != serving:  # noqa: ASYNC110
+            while (await check(health_pb2.HealthCheckRequest(), wait_for_ready=True)).status != serving:
                 await asyncio.sleep(0.05)
         while await status(pod, "/ready") != 200:
             pass

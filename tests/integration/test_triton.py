@@ -127,7 +127,7 @@ async def test_a_killed_worker_leaves_no_memory_behind(stack: Stack) -> None:
     assert slots(stack)
     assert not any(path.exists() for path in left)
     async with TritonClient(stack.part(TRITON).listen) as client, asyncio.timeout(DEADLINE_SECONDS):
-        while {path.name for path in left} & await client.registered():  # noqa: ASYNC110 - of another process
+        while {path.name for path in left} & await client.registered():  # of another process
             await asyncio.sleep(0.02)
 
 

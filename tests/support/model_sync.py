@@ -58,7 +58,7 @@ class Sync:
 
     async def until_metric(self, name: str, least: float, **labels: str) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while await self.metric(name, **labels) < least:  # noqa: ASYNC110 - of another process
+            while await self.metric(name, **labels) < least:  # of another process
                 await asyncio.sleep(0.05)
 
     def log(self) -> str:
@@ -82,7 +82,7 @@ async def model_sync(service_file: Path, *options: str, ready: bool = True) -> A
     try:
         if ready:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while not await running.ready():  # noqa: ASYNC110 - of another process
+                while not await running.ready():  # of another process
                     await asyncio.sleep(0.05)
         await running.listens()
         yield running

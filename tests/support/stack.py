@@ -69,7 +69,7 @@ class Stack:
     async def until_metric(self, part: str, sample: str, value: float, **labels: str) -> None:
         """Waits until a sample has a value."""
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            while await self.metric(part, sample, **labels) != value:  # noqa: ASYNC110 - of another process
+            while await self.metric(part, sample, **labels) != value:  # of another process
                 await asyncio.sleep(0.02)
 
 

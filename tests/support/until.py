@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Returns as soon as ``condition`` holds."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - nothing there to wait for
+        while not condition():  # nothing there to wait for
             await asyncio.sleep(0.005)

@@ -44,13 +44,13 @@ class RunningWorker:
     async def until(self, service: str = READY) -> None:
         """Waits until health says SERVING."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not await self.serving(service):  # noqa: ASYNC110 - of another process
+            while not await self.serving(service):  # of another process
                 await asyncio.sleep(0.05)
 
     async def until_said(self, text: str) -> None:
         """Waits for words in its log."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while text not in self.log():  # noqa: ASYNC110 - of another process
+            while text not in self.log():  # of another process
                 await asyncio.sleep(0.05)
 
     async def standing(self) -> tuple[bool, bool]:

@@ -69,7 +69,7 @@ async def test_there_are_as_many_callers_as_was_said() -> None:
     async with callers(client, "tiny", ["a", "b"]) as load:
         for count in (3, 1, 5):
             await load.set(count)
-            while client.waiting != count:  # noqa: ASYNC110 - callers tell nobody
+            while client.waiting != count:  # callers tell nobody
                 await asyncio.sleep(0)
     assert client.waiting == 0
     assert client.most == 5
@@ -85,5 +85,5 @@ async def test_who_is_refused_rests_and_comes_back(monkeypatch: pytest.MonkeyPat
         for _ in range(20):
             await asyncio.sleep(0)
         client.go.clear()
-        while not client.waiting:  # noqa: ASYNC110 - callers tell nobody
+        while not client.waiting:  # callers tell nobody
             await asyncio.sleep(0)

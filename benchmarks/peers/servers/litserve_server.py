@@ -31,7 +31,7 @@ class Classifier(litserve.LitAPI):
         """Once a worker."""
         self._work = Work(Plan.read())
 
-    def decode_request(self, request: Annotated[Picture, Body(media_type="image/jpeg")]) -> Any:  # noqa: ANN401 - LitServe's signature
+    def decode_request(self, request: Annotated[Picture, Body(media_type="image/jpeg")]) -> Any:  # LitServe's signature
         """One picture."""
         return self._work.decode(request.root)
 

@@ -26,7 +26,7 @@ class Preprocess(Raw):
         self._decoder = make_decoder(plan.decoder, plan.model)
         self._shape = plan.model.input.shape
 
-    def forward(self, data: bytes) -> Any:  # noqa: ANN401 - mosec's signature
+    def forward(self, data: bytes) -> Any:  # mosec's signature
         """One picture."""
         row = np.empty(self._shape, np.uint8)
         self._decoder.decode(data, row)

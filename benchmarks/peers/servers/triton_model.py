@@ -28,7 +28,7 @@ class TritonPythonModel:
         return [_response(answer) for answer in self._work.classify(pictures)]
 
 
-def _response(answer: dict[str, Any]) -> Any:  # noqa: ANN401 - Triton's
+def _response(answer: dict[str, Any]) -> Any:  # Triton's
     classes, probabilities = zip(*answer["classes"], strict=True)
     tensors = {
         "classes": np.array([classes], np.int32),

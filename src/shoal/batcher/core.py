@@ -142,13 +142,13 @@ def _who(headers: Headers) -> tuple[str, Caller]:
 
 def make_batcher() -> Batcher:
     """The batcher that the environment describes, its metrics served; call it on the event loop that will serve."""
-    from functools import partial  # noqa: PLC0415 - what starts Envoy, and no batcher, pays for none of these
+    from functools import partial  # what starts Envoy, and no batcher, pays for none of these
 
-    from shoal.batcher.dispatch import Dispatcher  # noqa: PLC0415
-    from shoal.batcher.request import explain  # noqa: PLC0415
-    from shoal.explain.endpoint import serve_soon  # noqa: PLC0415
-    from shoal.observe.metrics import BATCHER  # noqa: PLC0415
-    from shoal.runtime.endpoint import Endpoint  # noqa: PLC0415
+    from shoal.batcher.dispatch import Dispatcher
+    from shoal.batcher.request import explain
+    from shoal.explain.endpoint import serve_soon
+    from shoal.observe.metrics import BATCHER
+    from shoal.runtime.endpoint import Endpoint
 
     orders = Orders.read(os.environ)
     channel = open_channel(orders.target, workers=orders.workers)
@@ -161,9 +161,9 @@ def make_batcher() -> Batcher:
 
 def open_channel(target: str, *, workers: bool = False) -> grpc.aio.Channel:
     """The channel to the load balancer, or to all ``workers`` of ``target``, for streams that may idle for long."""
-    import grpc  # noqa: PLC0415 - as above
+    import grpc  # as above
 
-    from shoal.runtime import rpc  # noqa: PLC0415
+    from shoal.runtime import rpc
 
     rpc.keep_queue()
     return grpc.aio.insecure_channel(
@@ -197,6 +197,6 @@ def hints_of(error: Exception) -> tuple[tuple[str, str], ...]:
     """What a caller is told besides the status, as trailers."""
     if isinstance(error, UnknownEncoding):
         return (("grpc-accept-encoding", ACCEPTED),)
-    from shoal.runtime import rpc  # noqa: PLC0415 - as above
+    from shoal.runtime import rpc  # as above
 
     return rpc.hints_of(error)

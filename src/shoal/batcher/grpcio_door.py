@@ -29,7 +29,7 @@ class GenericHandler(grpc.GenericRpcHandler):
             self._health if method == HEALTH_CHECK else self._answer(method, headers)
         )
 
-    def _answer(self, method: str, headers: Headers) -> Any:  # noqa: ANN401 - grpc's stubs know synchronous ones only
+    def _answer(self, method: str, headers: Headers) -> Any:  # grpc's stubs know synchronous ones only
         async def answer(message: bytes, context: Context) -> bytes:
             try:
                 return await self._batcher.call(method, headers, message, context.time_remaining())

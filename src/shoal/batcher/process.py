@@ -56,7 +56,7 @@ async def serve(options: BatcherOptions, stop: asyncio.Event) -> int:
 
 def has_shared_libpython() -> bool:
     """Whether Envoy can load Python. ``SHOAL_BATCHER_FRONT=grpcio`` says no."""
-    import find_libpython  # noqa: PLC0415 - comes with pyvoy
+    import find_libpython  # comes with pyvoy
 
     if os.environ.get("SHOAL_BATCHER_FRONT") == "grpcio":
         return False
@@ -65,7 +65,7 @@ def has_shared_libpython() -> bool:
 
 
 async def _serve_in_envoy(options: BatcherOptions, stop: asyncio.Event) -> int:
-    from pyvoy._server import get_envoy_environ  # noqa: PLC0415 - no public name for what a foreign Envoy needs
+    from pyvoy._server import get_envoy_environ  # no public name for what a foreign Envoy needs
 
     check_free("batcher", (options.listen,))
     token = secrets.token_urlsafe(32)
@@ -92,7 +92,7 @@ async def _serve_in_envoy(options: BatcherOptions, stop: asyncio.Event) -> int:
 
 def envoy_config(options: BatcherOptions) -> dict[str, Any]:
     """Envoy's configuration: one listener, whose only filter is the batcher."""
-    from pyvoy import PyvoyServer  # noqa: PLC0415 - needed in this one place
+    from pyvoy import PyvoyServer  # needed in this one place
 
     server = PyvoyServer(
         "shoal.batcher.envoy_door:app",
@@ -135,7 +135,7 @@ def _keep_odd_paths_out(manager: dict[str, Any]) -> None:
 
 async def _drain(listen: Endpoint, headers: dict[str, str]) -> None:
     """Returns when no call is in flight, or the time is over."""
-    import aiohttp  # noqa: PLC0415 - a start has no use for it
+    import aiohttp  # a start has no use for it
 
     try:
         async with (
@@ -159,11 +159,11 @@ async def _ask(session: aiohttp.ClientSession, path: str) -> int:
 
 
 async def _serve_in_grpcio(options: BatcherOptions, stop: asyncio.Event) -> int:
-    import grpc  # noqa: PLC0415 - Envoy's parent has no use for these
+    import grpc  # Envoy's parent has no use for these
 
-    from shoal.batcher.core import make_batcher  # noqa: PLC0415
-    from shoal.batcher.grpcio_door import GenericHandler  # noqa: PLC0415
-    from shoal.runtime import rpc  # noqa: PLC0415
+    from shoal.batcher.core import make_batcher
+    from shoal.batcher.grpcio_door import GenericHandler
+    from shoal.runtime import rpc
 
     batcher = make_batcher()
     limit = options.orders.max_message_bytes + _OVERHEAD_BYTES

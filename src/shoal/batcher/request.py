@@ -38,7 +38,7 @@ class SentBatch:
 
     def view(self, now: float) -> BatchView:
         """What is told of it."""
-        from shoal.explain.views import BatchView  # noqa: PLC0415 - only who is asked pays for pydantic
+        from shoal.explain.views import BatchView  # only who is asked pays for pydantic
 
         seconds = (self.closed or now) - self.opened
         told = BatchView(size=self.size, open_seconds=seconds, closed_because=self.reason)
@@ -110,7 +110,7 @@ class Request(Entry):
 
     def view(self, now: float) -> BatcherVisit:
         """What is told of it; not its message, which holds a key."""
-        from shoal.explain.views import BatcherVisit, stages  # noqa: PLC0415
+        from shoal.explain.views import BatcherVisit, stages
 
         end, batch, sent = self.ended or now, self.batch, self.sent
         marks = [("broken", self.lost)] if self.lost else []
@@ -142,7 +142,7 @@ _LOOK_BYTES = 256
 
 def explain(recent: Recent[Request], image_uuid: str, sleep: Callable[[float], object] = sleep) -> Answer:
     """What is remembered of a uuid, in lower case: messages are opaque, so it is looked for anywhere in them."""
-    from shoal.explain.views import Answer  # noqa: PLC0415
+    from shoal.explain.views import Answer
 
     now, wanted = monotonic(), image_uuid.encode()
     found: list[Request] = []

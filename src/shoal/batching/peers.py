@@ -81,7 +81,7 @@ async def _addresses(peers: Endpoint) -> list[str]:
     return [f"[{host}]:{peers.port}" if ":" in host else f"{host}:{peers.port}" for host in chosen]
 
 
-async def _ask(target: str) -> Any:  # noqa: ANN401 - a protobuf message, or None
+async def _ask(target: str) -> Any:  # a protobuf message, or None
     """An older worker, or one that is away or in no network of ours, says nothing."""
     async with grpc.aio.insecure_channel(target, [("grpc.enable_http_proxy", 0)]) as channel:
         served = channel.unary_unary(

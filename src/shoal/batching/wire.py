@@ -88,7 +88,7 @@ def _object(text: str) -> dict[str, Any]:
     return told
 
 
-def _value(name: str, value: Any) -> Any:  # noqa: ANN401 - what JSON brings
+def _value(name: str, value: Any) -> Any:  # what JSON brings
     """The value of a known field: an integer, or a tuple of some."""
     if name == "preferred_batch_size":
         if isinstance(value, list) and all(type(size) is int for size in value):

@@ -57,7 +57,7 @@ app = typer.Typer(cls=RootGroup, no_args_is_help=True, pretty_exceptions_enable=
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version as installed_version  # noqa: PLC0415 - 30 ms that no other command needs
+        from importlib.metadata import version as installed_version  # 30 ms that no other command needs
 
         typer.echo(f"shoal {installed_version('shoal')}")
         raise typer.Exit

@@ -194,7 +194,7 @@ def drawer_for(folder: Path | None) -> Callable[[Outcome], None]:
     if folder is None:
         return lambda _outcome: None
     try:
-        from shoal.cli.draw import Drawer  # noqa: PLC0415 - OpenCV isn't part of the base install
+        from shoal.cli.draw import Drawer  # OpenCV isn't part of the base install
     except ModuleNotFoundError:
         raise ConfigurationError("--draw needs OpenCV: pip install opencv-python-headless") from None
     return Drawer(folder)

@@ -18,7 +18,7 @@ class Command(NamedTuple):
     summary: str
 
 
-def load_command(target: str) -> Any:  # noqa: ANN401 - typer doesn't export its command's type
+def load_command(target: str) -> Any:  # typer doesn't export its command's type
     """Imports a function or a typer app and makes it a command."""
     module, _, attribute = target.partition(":")
     found = getattr(import_module(module), attribute)
@@ -34,12 +34,12 @@ class LazyGroup(TyperGroup):
 
     table: ClassVar[dict[str, Command]]
 
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - typer's own options
+    def __init__(self, **options: Any) -> None:  # typer's own options
         super().__init__(**options)
         for name, command in self.table.items():
             self.add_command(TyperCommand(name, help=command.summary))
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:  # noqa: ANN401
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """As typer's, with the listed command replaced by the real one."""
         name, _, rest = super().resolve_command(ctx, args)
         return name, load_command(self.table[str(name)].target), rest

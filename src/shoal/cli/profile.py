@@ -114,7 +114,7 @@ def profile(
     )
     asked.pace.check()
     if write_config:
-        from shoal.modelstore.making import settle  # noqa: PLC0415 - only who writes needs onnx
+        from shoal.modelstore.making import settle  # only who writes needs onnx
 
         settle.refuse(asked.store / model)
     _prepare(asked.output, plot=plot)
@@ -180,8 +180,8 @@ async def _work(asked: _Asked, book: Book) -> None:
 async def _target(asked: _Asked, say: Callable[[str], None]) -> AsyncIterator[tuple[Target, Grid]]:
     """The engine with the model, and what is measured on it."""
     if asked.triton is None:
-        from shoal.modelstore.repository import read_model  # noqa: PLC0415
-        from shoal.profile.embedded_target import EmbeddedTarget  # noqa: PLC0415 - the other engine needs no OpenVINO
+        from shoal.modelstore.repository import read_model
+        from shoal.profile.embedded_target import EmbeddedTarget  # the other engine needs no OpenVINO
 
         config = read_model(asked.store, asked.model)
         largest = config.batching.max_batch_size
@@ -189,7 +189,7 @@ async def _target(asked: _Asked, say: Callable[[str], None]) -> AsyncIterator[tu
         here = EmbeddedTarget(config, _fill(config, asked), Home.default().cache / "openvino", max(batches))
         yield here, _grid(asked, asked.instances or (here.instances,), batches)
         return
-    from shoal.profile.triton_target import Asked, TritonTarget  # noqa: PLC0415
+    from shoal.profile.triton_target import Asked, TritonTarget
 
     wanted = Asked(
         asked.triton, asked.model, asked.batches, max(asked.concurrencies), steer=asked.instances is not None
@@ -212,11 +212,11 @@ def _grid(asked: _Asked, instances: Sequence[int], batches: Sequence[int]) -> Gr
 
 def _fill(config: ModelConfig, asked: _Asked) -> Fill:
     """What fills a batch."""
-    from shoal.profile.inputs import decode, fill_randomly, fill_with  # noqa: PLC0415 - numpy may be missing
+    from shoal.profile.inputs import decode, fill_randomly, fill_with  # numpy may be missing
 
     if asked.images is None:
         return fill_randomly
-    from shoal.cli.classify import pictures  # noqa: PLC0415 - it needs the client
+    from shoal.cli.classify import pictures  # it needs the client
 
     if not asked.images.exists():
         raise ConfigurationError(f"--images {asked.images}: no such file or folder")
@@ -228,11 +228,11 @@ _MOST_PICTURES = 64
 """More than a batch has rows; all of them stay in memory, decoded."""
 
 
-def _picture(model: str, tensor: Any) -> ModelConfig:  # noqa: ANN401 - a protobuf message
+def _picture(model: str, tensor: Any) -> ModelConfig:  # a protobuf message
     """As much of a model's configuration as decoding needs: pictures are stretched to the input's size."""
-    from shoal.modelconfig.batching import BatchingSettings  # noqa: PLC0415
-    from shoal.modelconfig.model import ModelConfig, Task, Tensor  # noqa: PLC0415
-    from shoal.modelconfig.pbtxt import DTYPES, enum_name  # noqa: PLC0415
+    from shoal.modelconfig.batching import BatchingSettings
+    from shoal.modelconfig.model import ModelConfig, Task, Tensor
+    from shoal.modelconfig.pbtxt import DTYPES, enum_name
 
     shape = Tensor(tensor.name, DTYPES.get(enum_name(tensor, "data_type"), ""), tuple(tensor.dims))
     return ModelConfig(model, 1, Path(model), Task.CLASSIFICATION, shape, (), BatchingSettings())
@@ -248,7 +248,7 @@ def _show(cells: Sequence[Cell], subject: Subject) -> None:
 
 
 def _draw(cells: Sequence[Cell], of: Profile, folder: Path, slo_ms: float | None) -> None:
-    from shoal.profile.plot import draw  # noqa: PLC0415 - what no other command needs
+    from shoal.profile.plot import draw  # what no other command needs
 
     where = ", ".join(of.machine.gpus) or f"{of.machine.cpu}, {of.machine.cores} cores"
     draw(cells, f"{of.subject.model}, {of.subject.engine} {of.subject.engine_version}, {where}", folder, slo_ms)
@@ -264,6 +264,6 @@ def _choose(cells: Sequence[Cell], slo_ms: float, folder: Path | None) -> None:
         raise typer.Exit(1)
     typer.echo(f"best with p99 within {slo_ms:g} ms: {described(found)}")
     if folder is not None:
-        from shoal.modelstore.making.settle import settle  # noqa: PLC0415
+        from shoal.modelstore.making.settle import settle
 
         typer.echo(settle(folder, instances=found.instances, batch=found.batch))

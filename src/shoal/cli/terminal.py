@@ -15,7 +15,7 @@ def shown(text: str) -> str:
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def shown_json(value: Any) -> str:  # noqa: ANN401 - any tree of JSON
+def shown_json(value: Any) -> str:  # any tree of JSON
     """JSON on one line, letters of all scripts as they are; control characters are escaped and read back the same."""
     text = json.dumps(value, ensure_ascii=False)
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

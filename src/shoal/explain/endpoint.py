@@ -36,7 +36,7 @@ def serve(
     Raises:
         ConfigurationError: the port is taken.
     """
-    from shoal.observe.operators import OperatorServer, Work, metrics_of  # noqa: PLC0415 - see serve_soon
+    from shoal.observe.operators import OperatorServer, Work, metrics_of  # see serve_soon
 
     asked = Work(lambda request: request.path.removeprefix(PATH), partial(_answer, explain))
     return OperatorServer(listen, {PATH: asked, "/": metrics_of(registry)})
@@ -59,9 +59,9 @@ def serve_soon(listen: Endpoint, registry: CollectorRegistry, explain: Callable[
 
 
 def _answer(explain: Callable[[str], Answer], image_uuid: str) -> web.Response:
-    from aiohttp import web  # noqa: PLC0415 - as above
+    from aiohttp import web  # as above
 
-    from shoal.explain.views import canonical_uuid  # noqa: PLC0415 - only who is asked pays for pydantic
+    from shoal.explain.views import canonical_uuid  # only who is asked pays for pydantic
 
     try:
         answer = explain(canonical_uuid(image_uuid))

@@ -57,7 +57,7 @@ class Recent(Generic[Record]):
 
     def memory(self, now: float) -> Memory:
         """How far back it goes."""
-        from shoal.explain.views import Memory  # noqa: PLC0415 - only who is asked pays for pydantic
+        from shoal.explain.views import Memory  # only who is asked pays for pydantic
 
         records = self._records.copy()
         return Memory(requests=len(records), limit=self._limit, seconds=now - records[0].arrived if records else None)

@@ -56,10 +56,10 @@ async def _shows_certificate(endpoint: Endpoint) -> bool:
 async def _serving(endpoint: Endpoint, service: str = "") -> bool:
     if not await _accepts(endpoint):  # cheaper than a channel, and a channel's own back-off starts at a second
         return False
-    import grpc.aio  # noqa: PLC0415 - 50 ms that overlap the start of the parts
-    from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse  # noqa: PLC0415
+    import grpc.aio  # 50 ms that overlap the start of the parts
+    from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-    from shoal.runtime import rpc  # noqa: PLC0415
+    from shoal.runtime import rpc
 
     rpc.keep_queue()
     async with grpc.aio.insecure_channel(str(endpoint), options=[("grpc.enable_http_proxy", 0)]) as channel:
@@ -76,7 +76,7 @@ async def _serving(endpoint: Endpoint, service: str = "") -> bool:
 
 
 async def _started(endpoint: Endpoint) -> bool:
-    from shoal.runtime.health import STARTED  # noqa: PLC0415 - not everybody who asks for a port has its libraries
+    from shoal.runtime.health import STARTED  # not everybody who asks for a port has its libraries
 
     return await _serving(endpoint, STARTED)
 

@@ -64,7 +64,7 @@ def _add_first_model(service: Service, home: Home, say: Callable[[str], None]) -
     pool = service.pools[name] if name else None
     if pool is None or pool.triton_url or repository.names(store):
         return  # no engine of ours would serve it, or there is something to try
-    from shoal.modelstore.making import build, efficientnet  # noqa: PLC0415 - needed once in a home's life
+    from shoal.modelstore.making import build, efficientnet  # needed once in a home's life
 
     runner = needs_python_runner(pool)
     say(f"the model store {store} is empty: adding {FIRST_MODEL}, about 20 MB once")

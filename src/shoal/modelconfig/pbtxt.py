@@ -83,7 +83,7 @@ def parse(text: str) -> Message:
         google.protobuf.text_format.ParseError: it is none.
     """
     # tritonclient takes 0.3 s to import: whoever reads no model should not pay for it.
-    from tritonclient.grpc import model_config_pb2  # noqa: PLC0415
+    from tritonclient.grpc import model_config_pb2
 
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 

@@ -137,14 +137,14 @@ def _blank(text: str, start: int, end: int) -> str:
 
 
 def _fields(message: str) -> list[str]:
-    from tritonclient.grpc import model_config_pb2  # noqa: PLC0415 - see pbtxt
+    from tritonclient.grpc import model_config_pb2  # see pbtxt
 
     found = model_config_pb2.DESCRIPTOR.pool.FindMessageTypeByName(message)
     return [field.name for field in found.fields]
 
 
 def _values(enum: str) -> list[str]:
-    from tritonclient.grpc import model_config_pb2  # noqa: PLC0415 - see pbtxt
+    from tritonclient.grpc import model_config_pb2  # see pbtxt
 
     return [value.name for value in model_config_pb2.DESCRIPTOR.pool.FindEnumTypeByName(enum).values]
 

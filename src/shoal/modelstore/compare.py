@@ -96,7 +96,7 @@ def _means_any(message: pbtxt.Message, field: str) -> bool:
     return field == "kind" and pbtxt.enum_name(message, field) == "KIND_AUTO"
 
 
-def _shown(message: pbtxt.Message, field: Any, value: Any) -> str:  # noqa: ANN401 - a field's descriptor and value
+def _shown(message: pbtxt.Message, field: Any, value: Any) -> str:  # a field's descriptor and value
     if field.enum_type is not None:
         return pbtxt.enum_name(message, field.name)
     return str(list(value)) if hasattr(value, "append") else repr(value)

@@ -51,7 +51,7 @@ def view(folder: Path, config: pbtxt.Message, report: Report) -> ModelConfig | N
 
 
 def from_server(
-    config: Any,  # noqa: ANN401 - a protobuf message
+    config: Any,  # a protobuf message
     version: int,
     labels: tuple[str, ...],
     report: Report,
@@ -71,7 +71,7 @@ def from_server(
 class _Reader:
     """Reads one message field by field; a wrong field is reported and stands in with its default."""
 
-    def __init__(self, folder: Path, config: Any, report: Report) -> None:  # noqa: ANN401 - a protobuf message
+    def __init__(self, folder: Path, config: Any, report: Report) -> None:  # a protobuf message
         self._folder = folder
         self._file = folder / pbtxt.FILE
         self._config = config
@@ -171,7 +171,7 @@ class _Reader:
             self._error("input.dims", f"{list(tensor.shape)} is over {_MOST_NUMBERS:,} numbers a picture")
         return tensor
 
-    def _tensor(self, kind: str, message: Any) -> Tensor:  # noqa: ANN401 - a protobuf message
+    def _tensor(self, kind: str, message: Any) -> Tensor:  # a protobuf message
         triton_name = pbtxt.enum_name(message, "data_type")
         if triton_name not in pbtxt.DTYPES:
             self._error(f"{kind}.data_type", f"{triton_name} of {message.name!r} can't be used")
@@ -302,7 +302,7 @@ class _Reader:
 class _ServedReader(_Reader):
     """The same for a model whose files are elsewhere: its paths are within the server's repository."""
 
-    def __init__(self, config: Any, version: int, labels: tuple[str, ...], report: Report) -> None:  # noqa: ANN401
+    def __init__(self, config: Any, version: int, labels: tuple[str, ...], report: Report) -> None:
         super().__init__(Path(config.name), config, report)
         self._served = version
         self._told = labels

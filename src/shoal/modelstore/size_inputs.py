@@ -88,7 +88,7 @@ def _said(graph: onnx.GraphProto, value: onnx.ValueInfoProto, sides: dict[str, i
         graph.initializer.append(numpy_helper.from_array(np.array(numbers, dtype), f"shoal/{value.name}/{what}"))
         return f"shoal/{value.name}/{what}"
 
-    def add(operator: str, what: str, *inputs: str, **attributes: Any) -> str:  # noqa: ANN401 - of several types
+    def add(operator: str, what: str, *inputs: str, **attributes: Any) -> str:  # of several types
         name = what if what == value.name else f"shoal/{value.name}/{what}"
         nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
         return name

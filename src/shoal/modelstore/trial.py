@@ -36,7 +36,7 @@ def try_out(config: ModelConfig) -> Outcome:
     if config.path.suffix != ".onnx":
         return Outcome(untried="it isn't ONNX")
     try:
-        from shoal.engine.openvino import OpenVinoEngine  # noqa: PLC0415 - the worker's extra
+        from shoal.engine.openvino import OpenVinoEngine  # the worker's extra
     except ModuleNotFoundError as error:
         return Outcome(untried=f"{error.name} isn't installed: pip install 'shoal[worker]'")
 
@@ -54,7 +54,7 @@ def try_out(config: ModelConfig) -> Outcome:
 
 async def judge(engine: Engine, config: ModelConfig) -> Outcome:
     """Tries a model on ``engine``. Raises Unavailable where that is away."""
-    from shoal.engine import Unsupported, probe  # noqa: PLC0415 - numpy, which `shoal --help` needn't wait for
+    from shoal.engine import Unsupported, probe  # numpy, which `shoal --help` needn't wait for
 
     try:
         loaded, samples, alone_because = await probe.load(engine, config)
@@ -76,7 +76,7 @@ async def through(server: TritonClient, folder: Path, report: Report) -> None:
     Raises:
         Unavailable: the server is away.
     """
-    from shoal.engine.triton.engine import RunningTriton  # noqa: PLC0415 - tritonclient takes 0.3 s to import
+    from shoal.engine.triton.engine import RunningTriton  # tritonclient takes 0.3 s to import
 
     config = repository.read_model(folder.parent, folder.name)
     _tell(report, config, await judge(RunningTriton(server), config))

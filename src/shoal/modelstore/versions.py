@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def served(policy: Any, present: Sequence[int]) -> list[int]:  # noqa: ANN401 - tritonclient ships no types
+def served(policy: Any, present: Sequence[int]) -> list[int]:  # tritonclient ships no types
     """Those of the versions ``present``, lowest first, that a ``ModelVersionPolicy`` message serves.
 
     Without a policy it is the highest alone, as with ``latest { num_versions: 1 }``

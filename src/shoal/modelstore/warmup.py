@@ -36,7 +36,7 @@ def name_of(picture: Path) -> str:
 
 def _decoded(picture: Path, config: ModelConfig) -> bytes:
     try:
-        from shoal.pictures.decode import Decoder  # noqa: PLC0415 - the worker's extra, which the models' one lacks
+        from shoal.pictures.decode import Decoder  # the worker's extra, which the models' one lacks
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"--warmup {picture}: decoding needs {error.name!r}: pip install 'shoal[worker]'"

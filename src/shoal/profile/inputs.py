@@ -47,7 +47,7 @@ def decode(config: ModelConfig, files: Sequence[Path]) -> NDArray[Any]:
     Raises:
         ConfigurationError: one can't be read, or the model takes no pictures.
     """
-    from shoal.pictures.decode import Decoder  # noqa: PLC0415 - random input needs no codecs
+    from shoal.pictures.decode import Decoder  # random input needs no codecs
 
     limits = Pool()
     decoder = Decoder(config, max_pixels=limits.max_image_pixels, max_scans=limits.max_image_scans)

@@ -60,7 +60,7 @@ class Asked:
 class TritonTarget:
     """Implements ``shoal.profile.target.Target``."""
 
-    def __init__(self, client: TritonClient, asked: Asked, config: Any, say: Callable[[str], None]) -> None:  # noqa: ANN401 - a protobuf message
+    def __init__(self, client: TritonClient, asked: Asked, config: Any, say: Callable[[str], None]) -> None:
         self._client = client
         self._asked = asked
         self._config = config
@@ -215,7 +215,7 @@ class LoadedThere:
 class _Slot:
     """The inputs of one batch in flight: shared memory, where ``share`` got it, or bytes that go in each message."""
 
-    def __init__(self, asked: Asked, config: Any, largest: int, fills: list[Fill]) -> None:  # noqa: ANN401 - a protobuf message
+    def __init__(self, asked: Asked, config: Any, largest: int, fills: list[Fill]) -> None:  # a protobuf message
         self._asked = asked
         self._config = config
         self._largest = largest
@@ -240,13 +240,13 @@ class _Slot:
         self.regions.clear()
         return names
 
-    def request(self, batch: int) -> Any:  # noqa: ANN401 - a protobuf message
+    def request(self, batch: int) -> Any:  # a protobuf message
         """A ``ModelInferRequest`` with ``batch`` images; the same one each time."""
         if batch not in self._requests:
             self._requests[batch] = self._make(batch)
         return self._requests[batch]
 
-    def _make(self, batch: int) -> Any:  # noqa: ANN401 - a protobuf message
+    def _make(self, batch: int) -> Any:  # a protobuf message
         request = v2.ModelInferRequest(model_name=self._asked.model)
         for name, value in self._asked.parameters.items():
             request.parameters[name].string_param = value
@@ -261,11 +261,11 @@ class _Slot:
             request.outputs.add(name=output.name)
         return request
 
-    def _shape(self, tensor: Any, batch: int) -> tuple[int, ...]:  # noqa: ANN401 - a protobuf message
+    def _shape(self, tensor: Any, batch: int) -> tuple[int, ...]:  # a protobuf message
         return (*([batch] if self._config.max_batch_size else []), *tensor.dims)
 
 
-def with_instances(config: Any, instances: int) -> Any:  # noqa: ANN401 - protobuf messages
+def with_instances(config: Any, instances: int) -> Any:  # protobuf messages
     """A configuration with so many instances and without a batcher or a cache of Triton's own.
 
     Raises:
@@ -314,7 +314,7 @@ async def _make_ready(client: TritonClient, asked: Asked, say: Callable[[str], N
     return True
 
 
-def _check(model: str, config: Any, largest: int) -> None:  # noqa: ANN401 - a protobuf message
+def _check(model: str, config: Any, largest: int) -> None:  # a protobuf message
     """Raises ConfigurationError for a model that can't be profiled like that."""
     if not config.input:
         raise ConfigurationError(f"model {model!r}: its configuration at Triton names no input")
@@ -331,7 +331,7 @@ def _check(model: str, config: Any, largest: int) -> None:  # noqa: ANN401 - a p
         )
 
 
-def _dtype(tensor: Any) -> np.dtype[Any]:  # noqa: ANN401 - a protobuf message
+def _dtype(tensor: Any) -> np.dtype[Any]:  # a protobuf message
     name = pbtxt.enum_name(tensor, "data_type")
     if name not in pbtxt.DTYPES:
         raise ConfigurationError(f"the input {tensor.name!r} is {name}; numbers can be made up, that can't")

@@ -59,7 +59,7 @@ def choose(service: Service, home: Home) -> ModelNames:
         return Folder(folder, service.model_store.poll_seconds)
     if (bucket := service.model_store.bucket) is None:
         return Exact()
-    from shoal.modelstore.publishing.remote import Remote  # noqa: PLC0415 - most routers list no bucket
+    from shoal.modelstore.publishing.remote import Remote  # most routers list no bucket
 
     return Published(Remote.open(bucket), home.run / "router" / "published.json", service.model_store.poll_seconds)
 

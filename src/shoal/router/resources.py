@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from shoal.runtime.envoy_http2 import Json
 
 
-def typed(kind: str, /, **fields: Any) -> Json:  # noqa: ANN401 - any JSON value
+def typed(kind: str, /, **fields: Any) -> Json:  # any JSON value
     """A message of the protobuf type ``kind``, as an Any."""
     return {"@type": f"type.googleapis.com/{kind}", **fields}
 
 
-def extension(name: str, kind: str, /, **fields: Any) -> Json:  # noqa: ANN401 - any JSON value
+def extension(name: str, kind: str, /, **fields: Any) -> Json:  # any JSON value
     """An extension of Envoy by its ``name``, with a configuration of type ``kind``."""
     return {"name": name, "typed_config": typed(kind, **fields)}
 

@@ -125,7 +125,7 @@ def is_inside(path: Path, folder: Path) -> bool:
     return os.path.commonpath([real, root]) == root and not os.path.islink(real)  # noqa: PTH114 - it is a text
 
 
-def parse_json(content: bytes | str, *, unique: bool = False) -> Any:  # noqa: ANN401 - JSON is any tree
+def parse_json(content: bytes | str, *, unique: bool = False) -> Any:  # JSON is any tree
     """The tree that ``content`` says.
 
     Args:

@@ -39,7 +39,7 @@ def run_until_signal(main: Callable[[asyncio.Event], Awaitable[Result]], log_lev
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     """Of uvloop's event loop where that is installed, else of Python's own."""
     try:
-        import uvloop  # noqa: PLC0415 - the router does without
+        import uvloop  # the router does without
     except ModuleNotFoundError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop

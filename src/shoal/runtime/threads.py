@@ -112,7 +112,7 @@ class _Job(asyncio.Future[Any]):
         self._call = call
         self._claims = [None]  # taking from a list is atomic: a job begins or is cancelled, never both
 
-    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ANN401 - as its base has it
+    def cancel(self, msg: Any | None = None) -> bool:  # as its base has it
         """Does nothing once the call has begun."""
         if not self._claim():
             return False

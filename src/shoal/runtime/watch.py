@@ -22,7 +22,7 @@ async def changes(*folders: Path, recursive: bool = False) -> AsyncGenerator[Non
         folders: They must exist.
         recursive: Whether to watch the folders within them too.
     """
-    from watchfiles import awatch  # noqa: PLC0415 - the client's installation comes without it
+    from watchfiles import awatch  # the client's installation comes without it
 
     watcher = awatch(
         *folders, watch_filter=None, debounce=_GATHER_MILLISECONDS, step=_STEP_MILLISECONDS, recursive=recursive

@@ -58,7 +58,7 @@ class Key(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_prefix(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+    def _default_prefix(cls, data: Any) -> Any:  # whatever the file holds
         if isinstance(data, dict) and "owner" in data and "prefix" not in data:
             return {**data, "prefix": f"{data['owner']}/"}
         return data

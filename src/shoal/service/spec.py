@@ -392,7 +392,7 @@ def parse(text: str, source: str) -> Service:
         raise ConfigurationError("\n".join(told + [f"{source}: and {more:,} more"] * bool(more))) from error
 
 
-def _plain(node: Any) -> Any:  # noqa: ANN401 - YAML is any tree of scalars
+def _plain(node: Any) -> Any:  # YAML is any tree of scalars
     if isinstance(node, CommentedMap):
         return {key: _plain(value) for key, value in node.items()}
     if isinstance(node, CommentedSeq):
@@ -400,7 +400,7 @@ def _plain(node: Any) -> Any:  # noqa: ANN401 - YAML is any tree of scalars
     return node
 
 
-def _describe(tree: CommentedMap, fault: Any, source: str) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+def _describe(tree: CommentedMap, fault: Any, source: str) -> str:  # pydantic's ErrorDetails
     path = [part for part in fault["loc"] if part != "[key]"]
     key = ".".join(str(part) for part in path)
     message = fault["msg"].removeprefix("Value error, ")
@@ -424,11 +424,11 @@ def _section(path: list[Any]) -> type[Section]:
     return kind if _is_section(kind) else Service
 
 
-def _is_section(kind: Any) -> bool:  # noqa: ANN401 - a type, or what stands for one
+def _is_section(kind: Any) -> bool:  # a type, or what stands for one
     return isinstance(kind, type) and issubclass(kind, Section)
 
 
-def _without_none(kind: Any) -> Any:  # noqa: ANN401 - a type, or what stands for one
+def _without_none(kind: Any) -> Any:  # a type, or what stands for one
     arguments = get_args(kind)
     return arguments[0] if type(None) in arguments else kind
 

@@ -89,7 +89,7 @@ class _Bounds:
             elif isinstance(event, NodeEvent):
                 self._node(event)
 
-    def _node(self, event: Any) -> None:  # noqa: ANN401 - ruamel.yaml's events are untyped
+    def _node(self, event: Any) -> None:  # ruamel.yaml's events are untyped
         size = self._alias(event) if isinstance(event, AliasEvent) else _Size(1, 0)
         opens = isinstance(event, CollectionStartEvent)
         if self._nodes + size.nodes > MOST_NODES:
@@ -102,7 +102,7 @@ class _Bounds:
         if not opens:
             self._seen(event.anchor, size)
 
-    def _alias(self, event: Any) -> _Size:  # noqa: ANN401 - see above
+    def _alias(self, event: Any) -> _Size:  # see above
         if any(collection.anchor == event.anchor for collection in self._open):
             raise self._fault(event, f"*{event.anchor} stands for something that it is in itself")
         return self._sizes.get(event.anchor, _Size(1, 0))  # the parser itself names one that was never defined
@@ -114,5 +114,5 @@ class _Bounds:
         if self._open:
             self._open[-1].levels = max(self._open[-1].levels, size.levels + 1)
 
-    def _fault(self, event: Any, text: str) -> ConfigurationError:  # noqa: ANN401 - see above
+    def _fault(self, event: Any, text: str) -> ConfigurationError:  # see above
         return ConfigurationError(f"{self._source}:{event.start_mark.line + 1}: {text}")

@@ -143,7 +143,7 @@ class TritonClient:
         request = v2.RepositoryModelUnloadRequest(model_name=model)
         await self._ask(self._stub.RepositoryModelUnload, request, f"unload {model}", _LOAD_SECONDS)
 
-    async def config(self, model: str) -> Any:  # noqa: ANN401 - tritonclient ships no types
+    async def config(self, model: str) -> Any:  # tritonclient ships no types
         """The ``inference.ModelConfig`` message that a model runs with.
 
         Raises:
@@ -152,7 +152,7 @@ class TritonClient:
         request = v2.ModelConfigRequest(name=model)
         return (await self._ask(self._stub.ModelConfig, request, f"tell the configuration of {model}")).config
 
-    async def labels(self, model: str, config: Any) -> tuple[str, ...]:  # noqa: ANN401 - a protobuf message
+    async def labels(self, model: str, config: Any) -> tuple[str, ...]:  # a protobuf message
         """The labels of the first output that has a label file; none where its size varies.
 
         Label files don't come with a configuration, but a server that is asked for classes answers with their labels
@@ -194,7 +194,7 @@ class TritonClient:
             raise ConfigurationError(f"the Triton at {self.url} has {len(rows)} counts of {model} version {version}")
         return rows[0].execution_count, rows[0].inference_count
 
-    async def infer(self, request: Any) -> Any:  # noqa: ANN401 - protobuf messages
+    async def infer(self, request: Any) -> Any:  # protobuf messages
         """Sends a ``ModelInferRequest``. Raises grpc's own error: only the caller knows what is to be done."""
         return await self._stub.ModelInfer(request)
 
@@ -257,7 +257,7 @@ class TritonClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _ask(self, method: Any, request: Any, work: str, seconds: float = _ANSWER_SECONDS) -> Any:  # noqa: ANN401 - protobuf messages
+    async def _ask(self, method: Any, request: Any, work: str, seconds: float = _ANSWER_SECONDS) -> Any:
         try:
             return await method(request, timeout=seconds)
         except grpc.aio.AioRpcError as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _ORIGINAL = "shoal.steered_from"
 
 
-def steered(config: Any, batching: BatchingSettings) -> str:  # noqa: ANN401 - tritonclient ships no types
+def steered(config: Any, batching: BatchingSettings) -> str:  # tritonclient ships no types
     """JSON for ``TritonClient.load``.
 
     Args:
@@ -44,7 +44,7 @@ def steered(config: Any, batching: BatchingSettings) -> str:  # noqa: ANN401 - t
     return pbtxt.to_json(ours)
 
 
-def original(config: Any) -> Any:  # noqa: ANN401 - protobuf messages
+def original(config: Any) -> Any:  # protobuf messages
     """What ``config`` was before ``steered``; itself if it never was."""
     if _ORIGINAL not in config.parameters:
         return config

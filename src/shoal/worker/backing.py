@@ -49,12 +49,12 @@ def choose(service: Service, pool: str, store: Path, cache: Path, own_triton: st
     settings = service.pools[pool]
     from_store = StoreSource(store, service, pool)
     if settings.engine == "openvino":
-        from shoal.engine.openvino import OpenVinoEngine  # noqa: PLC0415 - each engine's library is large
+        from shoal.engine.openvino import OpenVinoEngine  # each engine's library is large
 
         engine_here = OpenVinoEngine(cache=cache / "openvino", precision=settings.inference_precision)
         return Backing(engine_here, from_store)
-    from shoal.engine.triton.engine import TritonEngine  # noqa: PLC0415
-    from shoal.triton.client import TritonClient  # noqa: PLC0415
+    from shoal.engine.triton.engine import TritonEngine
+    from shoal.triton.client import TritonClient
 
     if settings.triton_url is None:
         engine = TritonEngine(TritonClient(own_triton or "localhost:8001"), from_store.describe, owned=True)

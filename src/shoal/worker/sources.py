@@ -103,7 +103,7 @@ class StoreSource:
             async for _ in moments:
                 yield
 
-    def describe(self, config: ModelConfig) -> Any:  # noqa: ANN401 - a protobuf message
+    def describe(self, config: ModelConfig) -> Any:  # a protobuf message
         """The configuration from which ``config`` was read. Raises ConfigurationError if it is gone."""
         report = Report(config.name)
         message = pbtxt.load(self._store / config.name / pbtxt.FILE, report)
@@ -206,7 +206,7 @@ class TritonSource:
                 yield
             await asyncio.sleep(pause)
 
-    def describe(self, config: ModelConfig) -> Any:  # noqa: ANN401 - a protobuf message
+    def describe(self, config: ModelConfig) -> Any:  # a protobuf message
         """The configuration from which ``config`` was read."""
         return self._messages[config.name]
 
@@ -238,7 +238,7 @@ class TritonSource:
         self._messages[name] = message
         self._offers[name] = Offer(config)
 
-    async def _labels(self, name: str, message: Any) -> tuple[str, ...]:  # noqa: ANN401 - a protobuf message
+    async def _labels(self, name: str, message: Any) -> tuple[str, ...]:  # a protobuf message
         """None where the server doesn't tell: the model is served without."""
         try:
             return await self._client.labels(name, message)

@@ -168,8 +168,8 @@ def test_a_segmenter_is_not_mistaken(tmp_path: Path) -> None:
 
 def test_pictures_that_a_plain_classifier_tells_apart() -> None:
     """What the trial shows is no blank: else nothing could be said of batches."""
-    from shoal.engine.probe import pictures  # noqa: PLC0415
-    from support.pictures import config  # noqa: PLC0415
+    from shoal.engine.probe import pictures
+    from support.pictures import config
 
     means = np.array([picture.mean(axis=(0, 1)) for picture in pictures(config(64, 64))])
     assert min(np.abs(means[one] - means[other]).max() for one, other in ((0, 1), (0, 2), (1, 2))) > 10

@@ -153,7 +153,7 @@ async def test_what_kubernetes_mounts_is_followed(home: Home, tmp_path: Path, ca
         with caplog.at_level(logging.WARNING):
             tls.update({"tls.crt": good.certificate, "tls.key": other.key})
             async with asyncio.timeout(10):
-                while "router.tls" not in caplog.text:  # noqa: ASYNC110 - a log tells nobody
+                while "router.tls" not in caplog.text:  # a log tells nobody
                     await asyncio.sleep(0.02)
     finally:
         task.cancel()
@@ -204,7 +204,7 @@ async def test_a_named_model_that_is_not_listed_is_routed_and_keeps_a_new_router
     async with kept(tmp_path, home, service) as keeper:
         assert "resnet" in (keeper.folder / config.BALANCER_ROUTES).read_text()
         told = "not ready: the service file names resnet, and no such model is listed"
-        while told not in caplog.text:  # noqa: ASYNC110 - a log tells nobody
+        while told not in caplog.text:  # a log tells nobody
             await asyncio.sleep(0.02)
         assert not keeper.routes.is_set()
         add_model(home.models, "resnet")

@@ -116,6 +116,6 @@ async def test_what_was_listed_last_survives_a_restart_while_the_bucket_is_away(
     await models.look()
     with caplog.at_level(logging.WARNING):
         async with following(models):
-            while "keeps the models" not in caplog.text:  # noqa: ASYNC110 - a log tells nobody
+            while "keeps the models" not in caplog.text:  # a log tells nobody
                 await asyncio.sleep(0)
     assert models.names(Service()) == {"yolo"}

@@ -133,7 +133,7 @@ async def test_an_older_copy_does_not_come_back_once_the_api_is_away(tmp_path: P
         rig.api.refuses = True
         rig.api.forget()
         async with asyncio.timeout(PATIENCE):
-            while rig.watch.standing:  # noqa: ASYNC110 - of another task
+            while rig.watch.standing:  # of another task
                 await asyncio.sleep(0)
         assert rig.ids == {"bobby"}, "the mounted copy is older"
         rig.mounted.update({"keys.json": file_of()})
@@ -156,7 +156,7 @@ async def test_an_api_that_refuses_leaves_the_mounted_copy(tmp_path: Path, caplo
     async with followed(tmp_path) as rig:
         rig.api.refuses = True
         async with asyncio.timeout(PATIENCE):
-            while "answers 403" not in caplog.text:  # noqa: ASYNC110 - of another task
+            while "answers 403" not in caplog.text:  # of another task
                 await asyncio.sleep(0.01)
         rig.mounted.update({"keys.json": file_of(BOB)})
         assert rig.ids == {"bobby"}

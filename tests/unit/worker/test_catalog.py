@@ -69,7 +69,7 @@ def prepare(config: ModelConfig) -> Callable[[Any], Any]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Lets others run until it holds."""
-    while not condition():  # noqa: ASYNC110 - what happens in the store's thread sets no event
+    while not condition():  # what happens in the store's thread sets no event
         await asyncio.sleep(0)
 
 

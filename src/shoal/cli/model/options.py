@@ -152,7 +152,7 @@ def _warmup(options: Options, max_batch_size: int) -> Warmup | None:
     return Warmup(samples, sizes, options["warmup_count"] or 1)
 
 
-def _given(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of several types
+def _given(**fields: Any) -> dict[str, Any]:  # fields of several types
     return {key: value for key, value in fields.items() if value is not None}
 
 

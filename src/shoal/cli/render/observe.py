@@ -26,8 +26,8 @@ def prometheus(
 
     Addresses are those of this run: write it again after the service was started anew.
     """
-    from shoal.local import scrape, state  # noqa: PLC0415 - the others need no running service
-    from shoal.observe import ruleset  # noqa: PLC0415
+    from shoal.local import scrape, state  # the others need no running service
+    from shoal.observe import ruleset
 
     home = Home.default()
     found = state.running(home)
@@ -45,7 +45,7 @@ def rules(
     ] = "",
 ) -> None:
     """Print the rules, or write them to a file for Prometheus' rule_files."""
-    from shoal.observe import ruleset  # noqa: PLC0415
+    from shoal.observe import ruleset
 
     if runbook_base and not runbook_base.startswith(("http://", "https://")):
         raise ConfigurationError(f"--runbook-base {runbook_base}: must start with http:// or https://")
@@ -60,7 +60,7 @@ def dashboards(
     output: Annotated[Path, typer.Option(help="A folder, such as one that Grafana's provisioning reads.")],
 ) -> None:
     """Write a JSON file for each dashboard."""
-    from shoal.observe.dashboards import render  # noqa: PLC0415 - the extra may be missing
+    from shoal.observe.dashboards import render  # the extra may be missing
 
     _write(output, render())
 

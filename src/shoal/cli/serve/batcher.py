@@ -50,11 +50,11 @@ def serve_batcher(
     ] = None,
 ) -> None:
     """Takes unary calls and gives them to workers in batches. Runs until SIGTERM, then drains."""
-    from shoal.batcher.core import Orders  # noqa: PLC0415
-    from shoal.batcher.process import BatcherOptions, serve  # noqa: PLC0415 - the extra may be missing
-    from shoal.batcher.target import target_of  # noqa: PLC0415
-    from shoal.modelconfig.batching import DEFAULT_MODEL  # noqa: PLC0415
-    from shoal.runtime.signals import run_until_signal  # noqa: PLC0415
+    from shoal.batcher.core import Orders
+    from shoal.batcher.process import BatcherOptions, serve  # the extra may be missing
+    from shoal.batcher.target import target_of
+    from shoal.modelconfig.batching import DEFAULT_MODEL
+    from shoal.runtime.signals import run_until_signal
 
     if (balancer is None) == (not worker):
         raise ConfigurationError("give either --worker, once for each, or --balancer")

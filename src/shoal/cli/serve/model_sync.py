@@ -31,10 +31,10 @@ def serve_model_sync(
     home: Annotated[Path | None, typer.Option(help="Shoal's home. Default: $SHOAL_HOME or .shoal.")] = None,
 ) -> None:
     """Keep a model repository in line with published models until SIGTERM."""
-    from shoal.modelstore.publishing.sync_process import ModelSync, SyncOptions  # noqa: PLC0415
-    from shoal.runtime import logs  # noqa: PLC0415
-    from shoal.runtime.signals import run_until_signal  # noqa: PLC0415
-    from shoal.service import spec  # noqa: PLC0415 - the extra may be missing
+    from shoal.modelstore.publishing.sync_process import ModelSync, SyncOptions
+    from shoal.runtime import logs
+    from shoal.runtime.signals import run_until_signal
+    from shoal.service import spec  # the extra may be missing
 
     read = spec.load(service)
     if pool is not None and pool not in read.pools:

@@ -38,14 +38,14 @@ def serve_worker(
     ] = False,
 ) -> None:
     """Runs a worker until SIGTERM, then drains."""
-    from shoal.explain.endpoint import serve  # noqa: PLC0415
-    from shoal.explain.recent import Recent  # noqa: PLC0415
-    from shoal.observe.metrics import WORKER  # noqa: PLC0415
-    from shoal.runtime.signals import run_until_signal  # noqa: PLC0415
-    from shoal.service import spec  # noqa: PLC0415 - the extra may be missing
-    from shoal.worker.options import WorkerOptions  # noqa: PLC0415
-    from shoal.worker.server import Worker  # noqa: PLC0415
-    from shoal.worker.stages import Stages, explain  # noqa: PLC0415
+    from shoal.explain.endpoint import serve
+    from shoal.explain.recent import Recent
+    from shoal.observe.metrics import WORKER
+    from shoal.runtime.signals import run_until_signal
+    from shoal.service import spec  # the extra may be missing
+    from shoal.worker.options import WorkerOptions
+    from shoal.worker.server import Worker
+    from shoal.worker.stages import Stages, explain
 
     read = spec.load(service)
     if pool not in read.pools:

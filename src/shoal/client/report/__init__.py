@@ -49,8 +49,8 @@ def write(folder: Path, result: LoadResult, about: Mapping[str, Any]) -> Path:
     Raises:
         OSError: the disk is full, say.
     """
-    from shoal.client.report.figures import Figures  # noqa: PLC0415 - what no other command needs
-    from shoal.client.report.page import render  # noqa: PLC0415
+    from shoal.client.report.figures import Figures  # what no other command needs
+    from shoal.client.report.page import render
 
     figures = Figures.of(result, about["settings"])
     data = {**about, "summary": result.summary(), **figures.to_json()}

@@ -202,7 +202,7 @@ class TritonModel:
         else:
             raise Internal(f"model {self._config.name!r}: inference failed: {error.code().name}: {reason}") from error
 
-    def _request(self, slot: TritonSlot, size: int, deadline: float) -> Any:  # noqa: ANN401 - a protobuf message
+    def _request(self, slot: TritonSlot, size: int, deadline: float) -> Any:  # a protobuf message
         picture = self._config.input
         request = v2.ModelInferRequest(model_name=self._config.name)
         if deadline < math.inf:
@@ -220,7 +220,7 @@ class TritonModel:
                 place(wanted, slot.results[output.name], size * row_bytes(output))
         return request
 
-    def _outputs(self, slot: TritonSlot, answer: Any, size: int) -> dict[str, NDArray[np.generic]]:  # noqa: ANN401
+    def _outputs(self, slot: TritonSlot, answer: Any, size: int) -> dict[str, NDArray[np.generic]]:
         outputs: dict[str, NDArray[np.generic]] = {}
         try:
             for tensor, content in zip(answer.outputs, answer.raw_output_contents, strict=True):

@@ -86,7 +86,7 @@ class TritonSlot:
         self.shared = False
 
 
-def place(tensor: Any, region: Region, size: int) -> None:  # noqa: ANN401 - a protobuf message
+def place(tensor: Any, region: Region, size: int) -> None:  # a protobuf message
     """Says that ``tensor`` lies in ``region``."""
     tensor.parameters["shared_memory_region"].string_param = region.name
     tensor.parameters["shared_memory_byte_size"].int64_param = size

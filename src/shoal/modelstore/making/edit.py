@@ -41,7 +41,7 @@ def with_batching(text: str, *, instances: int, batch: int) -> str:
     Raises:
         ConfigurationError: it has several instance groups, or is written so that the change can't be made safely.
     """
-    from tritonclient.grpc import model_config_pb2  # noqa: PLC0415 - see pbtxt.load
+    from tritonclient.grpc import model_config_pb2  # see pbtxt.load
 
     wanted = text_format.Parse(text, model_config_pb2.ModelConfig())
     if len(wanted.instance_group) > 1:
@@ -64,7 +64,7 @@ def with_batching(text: str, *, instances: int, batch: int) -> str:
     return changed
 
 
-def _means(text: str, wanted: Any) -> bool:  # noqa: ANN401 - a protobuf message
+def _means(text: str, wanted: Any) -> bool:  # a protobuf message
     try:
         return bool(text_format.Parse(text, type(wanted)()) == wanted)
     except text_format.ParseError:

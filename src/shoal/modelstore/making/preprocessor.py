@@ -78,7 +78,7 @@ def _normalisation(said: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
     return {"mean": tuple(x / factor for x in mean), "std": tuple(x / factor for x in std)}
 
 
-def _triple(numbers: Any) -> tuple[float, ...]:  # noqa: ANN401 - whatever the file holds
+def _triple(numbers: Any) -> tuple[float, ...]:  # whatever the file holds
     found = tuple(map(float, numbers if isinstance(numbers, list) else [numbers] * _CHANNELS))
     if len(found) != _CHANNELS:
         raise ValueError("not three channels")
@@ -118,7 +118,7 @@ def _convnext(shortest: int, crop_share: float) -> dict[str, Any]:
     return {"size": size, "resize": Resize.CROP, "resize_shorter_side": int(shortest / crop_share)}
 
 
-def _size(said: Any, *, square: bool) -> tuple[tuple[int, int] | None, int]:  # noqa: ANN401 - whatever the file holds
+def _size(said: Any, *, square: bool) -> tuple[tuple[int, int] | None, int]:  # whatever the file holds
     """Height and width, or the shorter side, of a number or a mapping; the other is None, or 0."""
     if said is None:
         return None, 0
@@ -131,7 +131,7 @@ def _size(said: Any, *, square: bool) -> tuple[tuple[int, int] | None, int]:  # 
     return None, _side(said["shortest_edge"]) if "shortest_edge" in said else 0
 
 
-def _side(said: Any) -> int:  # noqa: ANN401 - whatever the file holds
+def _side(said: Any) -> int:  # whatever the file holds
     side = int(said)
     if not 1 <= side <= 99_999:  # noqa: PLR2004 - as --size
         raise ValueError("no side of a picture")

@@ -54,13 +54,13 @@ class TritonPythonModel:
             for request, each, end in zip(requests, pictures, ends, strict=True)
         ]
 
-    def _response(self, request: Any, outputs: Sequence[np.ndarray[Any, Any]]) -> Any:  # noqa: ANN401 - Triton's
+    def _response(self, request: Any, outputs: Sequence[np.ndarray[Any, Any]]) -> Any:  # Triton's
         wanted = set(request.requested_output_names())
         named = zip(self._outputs, outputs, strict=True)
         return pb_utils.InferenceResponse([_tensor(name, output) for name, output in named if name in wanted])
 
 
-def _tensor(name: str, array: np.ndarray[Any, Any]) -> Any:  # noqa: ANN401 - Triton's
+def _tensor(name: str, array: np.ndarray[Any, Any]) -> Any:  # Triton's
     """``array`` as Triton's, by DLPack, as ``execute`` has its inputs.
 
     In a stub that was built against numpy 1, with numpy 2, ``as_numpy()`` repeats the first number and
@@ -90,14 +90,14 @@ def _open(file: str, outputs: Sequence[str], threads: int, device: int | None) -
     raise ModuleNotFoundError("neither openvino nor onnxruntime is installed in the Python of Triton's stub")
 
 
-def _import(name: str) -> Any:  # noqa: ANN401 - a module, or None
+def _import(name: str) -> Any:  # a module, or None
     try:
         return __import__(name)
     except ImportError:
         return None
 
 
-def _openvino(openvino: Any, file: str, outputs: Sequence[str], threads: int) -> Run:  # noqa: ANN401 - the module
+def _openvino(openvino: Any, file: str, outputs: Sequence[str], threads: int) -> Run:  # the module
     core = openvino.Core()
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -117,7 +117,7 @@ def _openvino(openvino: Any, file: str, outputs: Sequence[str], threads: int) ->
 
 
 def _onnxruntime(
-    onnxruntime: Any,  # noqa: ANN401 - the module
+    onnxruntime: Any,  # the module
     file: str,
     outputs: Sequence[str],
     threads: int,

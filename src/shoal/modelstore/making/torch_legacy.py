@@ -85,7 +85,7 @@ def load(file: BinaryIO, source: str) -> dict[str, NDArray[Any]]:
         raise ConfigurationError(f"{source}: not a legacy PyTorch checkpoint of plain tensors: {error}") from error
 
 
-def _unpickle(file: BinaryIO) -> Any:  # noqa: ANN401 - whatever the file holds
+def _unpickle(file: BinaryIO) -> Any:  # whatever the file holds
     return _Unpickler(file).load()
 
 
@@ -107,7 +107,7 @@ class _Unpickler(pickle.Unpickler):
             return _rebuild
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
 
-    def persistent_load(self, pid: Any) -> _Storage:  # noqa: ANN401 - pickle's own signature
+    def persistent_load(self, pid: Any) -> _Storage:  # pickle's own signature
         kind, dtype, key, _location, _count, view = pid
         if kind != "storage" or view is not None or not isinstance(dtype, np.dtype):
             raise pickle.UnpicklingError("views of storages are not supported")

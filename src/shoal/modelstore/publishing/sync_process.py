@@ -200,7 +200,7 @@ class ModelSync:
 
 def _client(triton: Endpoint) -> TritonClient:
     # tritonclient takes 0.3 s to import: only who talks to a Triton pays for it.
-    from shoal.triton.client import TritonClient  # noqa: PLC0415
+    from shoal.triton.client import TritonClient
 
     return TritonClient(str(triton))
 

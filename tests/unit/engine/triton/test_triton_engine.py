@@ -359,5 +359,5 @@ async def test_memory_that_one_model_can_not_have_is_another_s(
 
 async def until(condition: Callable[[], bool]) -> None:
     """Lets others run until it holds."""
-    while not condition():  # noqa: ASYNC110 - what happens at the server sets no event
+    while not condition():  # what happens at the server sets no event
         await asyncio.sleep(0)
