@@ -11,10 +11,10 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batching.load import SEED, milliseconds
-from batching.store_proxy import store_proxy
-from end_to_end import read_pictures
-from service import running, temporary_home
+from benchmarks.batching.load import SEED, milliseconds
+from benchmarks.batching.store_proxy import store_proxy
+from benchmarks.common.service import running, temporary_home
+from benchmarks.performance.end_to_end import read_pictures
 from shoal import keys
 from shoal.client import AsyncClient
 from shoal.client.connection import find_connection
@@ -32,7 +32,7 @@ from shoal.spec import Service
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from batching.options import Options
+    from benchmarks.batching.options import Options
     from shoal.client.connection import Connection
     from shoal.client.results import Image, Result
     from shoal.client.tally import LoadResult

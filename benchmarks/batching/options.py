@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batching.curve import CostCurve
-from batching.replicas import Model
+from benchmarks.batching.curve import CostCurve
+from benchmarks.batching.replicas import Model
 from shoal.batching.settings import BatchingSettings
 from shoal.errors import ConfigurationError
 

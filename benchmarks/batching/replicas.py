@@ -1,6 +1,6 @@
 """The process of scripted replicas: any number of worker servers, each on a port of its own.
 
-python -m batching.replicas ORDERS, a JSON that ``Orders.parse`` reads
+python -m benchmarks.batching.replicas ORDERS, a JSON that ``Orders.parse`` reads
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Self
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from batching.curve import CostCurve
-from batching.scripted import ScriptedModel, SerialEngine
+from benchmarks.batching.curve import CostCurve
+from benchmarks.batching.scripted import ScriptedModel, SerialEngine
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.handler import GenericHandler
 from shoal.batcher.server import Batcher, open_channel

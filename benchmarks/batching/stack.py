@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-import cpu
-from batching.replicas import Orders
+from benchmarks.batching.replicas import Orders
+from benchmarks.common import cpu
 from shoal import keys
 from shoal.client import AsyncClient
 from shoal.errors import Internal
@@ -29,9 +29,9 @@ from shoal.topology import SHARED_BATCHER, Endpoint
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
-    from batching.replicas import Model
+    from benchmarks.batching.replicas import Model
 
-BENCHMARKS = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 _REPLICA_PROCESSES = 2
 
 
@@ -147,12 +147,12 @@ def _replicas(endpoints: Sequence[Endpoint], layout: Layout) -> list[Part]:
             name=f"replicas-{number}",
             role=Role.WORKER,
             command=(
-                *(sys.executable, "-m", "batching.replicas"),
+                *(sys.executable, "-m", "benchmarks.batching.replicas"),
                 str(Orders([str(endpoint) for endpoint in share], layout.models, layout.inside)),
             ),
             listen=share[-1],  # the last to listen
             ready=Protocol.GRPC,
-            environment={"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), os.environ.get("PYTHONPATH", "")])},
+            environment={"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         )
         for number, share in enumerate(shares, 1)
     ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peers.pictures import Size
-from peers.settings import CELLS, read_json, write_json
+from benchmarks.peers.pictures import Size
+from benchmarks.peers.settings import CELLS, read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

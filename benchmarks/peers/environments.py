@@ -71,7 +71,7 @@ class Environment:
         """For a server: its modules and Shoal's source on the path, the environment's programs first."""
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
-            "PYTHONPATH": f"{_ROOT / 'src'}{os.pathsep}{_BENCHMARKS}",
+            "PYTHONPATH": f"{_ROOT / 'src'}{os.pathsep}{_ROOT}",
             "PATH": f"{self.python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "VIRTUAL_ENV": str(FOLDER / self.name),
         }

@@ -6,18 +6,18 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import cpu
-from peers.settings import CALLERS, LOAD, SEED, TIMEOUT_SECONDS
-from peers.target import check
+from benchmarks.common import cpu
+from benchmarks.peers.settings import CALLERS, LOAD, SEED, TIMEOUT_SECONDS
+from benchmarks.peers.target import check
 from shoal.client.load import LoadRequest, LoadSettings, run_load
 from shoal.modelstore.config import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from peers.pictures import Size
-    from peers.settings import Window, Windows
-    from peers.target import Target
+    from benchmarks.peers.pictures import Size
+    from benchmarks.peers.settings import Window, Windows
+    from benchmarks.peers.target import Target
     from shoal.client.tally import LoadResult
 
 SERVER = ("inference", "decode", "fetch", "rest", "batcher", "router", "supervisor", "server")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from peers.pictures import Size
+from benchmarks.peers.pictures import Size
 
 RESULTS = Path(__file__).parent.parent / "results"
 CELLS = RESULTS / "peers"

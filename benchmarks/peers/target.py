@@ -11,11 +11,11 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cpu
-from peers import process
-from peers.servers.plan import VARIABLE, Choice, Plan
-from peers.settings import OBJECTS
-from service import running
+from benchmarks.common import cpu
+from benchmarks.common.service import running
+from benchmarks.peers import process
+from benchmarks.peers.servers.plan import VARIABLE, Choice, Plan
+from benchmarks.peers.settings import OBJECTS
 from shoal.client import AsyncClient
 from shoal.client.connection import find_connection
 from shoal.errors import DeadlineExceeded, Internal, NotFound, Unavailable
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from cpu import Snapshot
-    from peers.peer import Peer
-    from peers.pictures import Picture, Size
+    from benchmarks.common.cpu import Snapshot
+    from benchmarks.peers.peer import Peer
+    from benchmarks.peers.pictures import Picture, Size
     from shoal.client.load import Caller
     from shoal.client.results import Image
     from shoal.home import Home

@@ -5,8 +5,8 @@ import threading
 import ray
 from ray import serve
 
-from peers.servers.plan import Plan
-from peers.servers.ray_replica import Classifier
+from benchmarks.peers.servers.plan import Plan
+from benchmarks.peers.servers.ray_replica import Classifier
 
 _CALLERS = 1000
 """More than there are: no caller is to be turned away."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
-from peers.servers.shown import ShownDecoder
+from benchmarks.peers.servers.shown import ShownDecoder
 from shoal.worker.decode import Decoder
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from peers.servers.plan import Plan
+    from benchmarks.peers.servers.plan import Plan
     from shoal.modelstore.config import ModelConfig
 
     Pixels = NDArray[np.uint8]

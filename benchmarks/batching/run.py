@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from about import about, use_cores
-from batching import direct, low_load, measure_curve, neighbours, overload, spread
-from batching.options import RESULTS, Options, read_result, result_file
-from batching.tables import SHEETS
+from benchmarks.batching import direct, low_load, measure_curve, neighbours, overload, spread
+from benchmarks.batching.options import RESULTS, Options, read_result, result_file
+from benchmarks.batching.tables import SHEETS
+from benchmarks.common.about import about, use_cores
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

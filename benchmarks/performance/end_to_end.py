@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import Progress
 
-import cpu
-from about import about, commit_of, use_cores
-from ceiling import Ceiling, Work
-from figures import Measurement, overhead, ratio, summary
-from report import console_table
-from service import running, temporary_home
+from benchmarks.common import cpu
+from benchmarks.common.about import about, commit_of, use_cores
+from benchmarks.common.ceiling import Ceiling, Work
+from benchmarks.common.figures import Measurement, overhead, ratio, summary
+from benchmarks.common.service import running, temporary_home
+from benchmarks.performance.report import console_table
 from shoal.client import AsyncClient
 from shoal.client.connection import find_connection
 from shoal.client.load import LoadRequest, LoadSettings, run_load
@@ -38,11 +38,11 @@ from shoal.errors import ConfigurationError, Internal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from service import Running
+    from benchmarks.common.service import Running
     from shoal.client.results import Image
     from shoal.modelstore.config import ModelConfig
 
-RESULT = Path(__file__).parent / "results" / "end_to_end.json"
+RESULT = Path(__file__).parents[1] / "results" / "end_to_end.json"
 OBJECTS = 256
 """Pictures in the store: so many that it isn't always the same file."""
 WARM_UP_SECONDS = 1.5

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from onnx import TensorProto, helper
 
-from about import about, use_cores
+from benchmarks.common.about import about, use_cores
 from shoal.batching.settings import BatchingSettings
 from shoal.engine.triton import TritonEngine
 from shoal.engine.triton_slot import row_bytes
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from shoal.engine.triton import TritonModel
     from shoal.triton.running import Running
 
-RESULT = Path(__file__).parent / "results" / "triton_memory.json"
+RESULT = Path(__file__).parents[1] / "results" / "triton_memory.json"
 SIZE = 224
 BATCH = 8
 OUTPUTS = {"classes": 1000, "map": 540 * 960}

@@ -23,26 +23,26 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
-from about import about, use_cores
-from figures import spread, summary
+from benchmarks.common.about import about, use_cores
+from benchmarks.common.figures import spread, summary
+from benchmarks.common.unpacked import use_unpacked
+from benchmarks.transport import decoding
+from benchmarks.transport.client import Pace, Sender
+from benchmarks.transport.server import EFFICIENTNET, MODELS, Served, make_repository
+from benchmarks.transport.ways import BATCH, IN_FLIGHT, ON_GPU, SHAPE, Messages, cells, moved, turns
 from shoal.errors import ShoalError
 from shoal.local.process import tail
 from shoal.threads import Threads, usable_cores
 from shoal.triton.client import TritonClient
 from shoal.triton.running import running
-from transport import decoding
-from transport.client import Pace, Sender
-from transport.server import EFFICIENTNET, MODELS, Served, make_repository
-from transport.ways import BATCH, IN_FLIGHT, ON_GPU, SHAPE, Messages, cells, moved, turns
-from unpacked import use_unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from figures import Measurement
-    from transport.ways import Cell
+    from benchmarks.common.figures import Measurement
+    from benchmarks.transport.ways import Cell
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 RESULTS = HERE / "results"
 _MOST_THREADS = 16
 QUICK = {"seconds": 0.4, "warm_up": 0.1, "rounds": 1}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from service import temporary_home
+from benchmarks.common.service import temporary_home
 from shoal.engine.openvino import OpenVinoEngine
 from shoal.worker.decode import Decoder
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from shoal.engine.openvino import OpenVinoModel
     from shoal.modelstore.config import ModelConfig
 
-SAMPLES = sorted((Path(__file__).parents[1] / "samples").glob("*.jpg"))
+SAMPLES = sorted((Path(__file__).parents[2] / "samples").glob("*.jpg"))
 PRECISIONS = ("f32", "bf16")
 
 

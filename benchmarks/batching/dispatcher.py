@@ -21,7 +21,7 @@ from pathlib import Path
 
 import uvloop
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 REQUESTS, WARM_UP, CALLERS, BATCH = 20_000, 12_000, 96, 8
 MESSAGE_BYTES = 91
 

@@ -26,20 +26,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tritonclient.grpc import service_pb2 as v2
 
-from gpu.raw import ANSWERED, BATCH, NETWORK, batch
-from python_models import add_model
+from benchmarks.common.python_models import add_model
+from benchmarks.common.unpacked import use_unpacked
+from benchmarks.gpu.raw import ANSWERED, BATCH, NETWORK, batch
 from shoal.plan.machine import this_machine
 from shoal.plan.measure import Stream, load_together
 from shoal.plan.observer import Pace
 from shoal.plan.triton import Asked, TritonTarget
 from shoal.triton.client import TritonClient
 from shoal.triton.running import running
-from unpacked import use_unpacked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-HERE = Path(__file__).parent / "gpu"
+HERE = Path(__file__).parents[1] / "gpu"
 OTHER = "resnet50"
 IN_FLIGHT = (1, 2, 4, 8, 16)
 PROCESSES = (1, 2, 4, 8)

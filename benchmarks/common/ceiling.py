@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import uvloop
 
-import cpu
-from figures import Measurement, best
+from benchmarks.common import cpu
+from benchmarks.common.figures import Measurement, best
 from shoal.engine.openvino import OpenVinoEngine
 from shoal.errors import Internal
 from shoal.spec import Pool

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from observing.boards import Target, boards
-from observing.draw import draw
-from observing.load import callers
-from observing.prometheus import Series
+from benchmarks.observing.boards import Target, boards
+from benchmarks.observing.draw import draw
+from benchmarks.observing.load import callers
+from benchmarks.observing.prometheus import Series
 from shoal.errors import Overloaded
 from shoal.observe import dashboards
 
@@ -76,7 +76,7 @@ async def test_there_are_as_many_callers_as_was_said() -> None:
 
 
 async def test_who_is_refused_rests_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("observing.load._REST_SECONDS", 0.0)
+    monkeypatch.setattr("benchmarks.observing.load._REST_SECONDS", 0.0)
     client = Client()
     client.error = Overloaded("full")
     client.go.set()

@@ -23,31 +23,43 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from about import about, use_cores
-from ceiling import Ceiling, Work
-from peers import pictures
-from peers.cells import CEILING, CEILING_AFTER, DECODERS, SHOAL, SHOAL_WITH_UPLOAD, Cell, Store, plan
-from peers.measure import measure
-from peers.roster import PEERS
-from peers.search import Search
-from peers.servers.plan import Choice, Plan
-from peers.servers.shown import ShownDecoder
-from peers.servers.work import Work as PeerWork
-from peers.settings import CALLERS, CELLS, CHOICES, LOAD, LONGER, OBJECTS, RESULT, SEED, Windows, read_json, write_json
-from peers.summary import summarise
-from peers.target import Job, of_peer, of_shoal
-from service import temporary_home
+from benchmarks.common.about import about, use_cores
+from benchmarks.common.ceiling import Ceiling, Work
+from benchmarks.common.service import temporary_home
+from benchmarks.peers import pictures
+from benchmarks.peers.cells import CEILING, CEILING_AFTER, DECODERS, SHOAL, SHOAL_WITH_UPLOAD, Cell, Store, plan
+from benchmarks.peers.measure import measure
+from benchmarks.peers.roster import PEERS
+from benchmarks.peers.search import Search
+from benchmarks.peers.servers.plan import Choice, Plan
+from benchmarks.peers.servers.shown import ShownDecoder
+from benchmarks.peers.servers.work import Work as PeerWork
+from benchmarks.peers.settings import (
+    CALLERS,
+    CELLS,
+    CHOICES,
+    LOAD,
+    LONGER,
+    OBJECTS,
+    RESULT,
+    SEED,
+    Windows,
+    read_json,
+    write_json,
+)
+from benchmarks.peers.summary import summarise
+from benchmarks.peers.target import Job, of_peer, of_shoal
 from shoal.errors import ConfigurationError, ShoalError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from peers.pictures import Picture
+    from benchmarks.peers.pictures import Picture
     from shoal.home import Home
     from shoal.modelstore.config import ModelConfig
 
 MODEL = "efficientnet-lite0"
-SAMPLES = Path(__file__).parent.parent / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples"
 TRIAL_SECONDS = 1.0
 
 

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from observing.boards import boards
-from observing.draw import draw
-from observing.load import callers
-from observing.prometheus import watching
-from service import running, temporary_home
+from benchmarks.common.service import running, temporary_home
+from benchmarks.observing.boards import boards
+from benchmarks.observing.draw import draw
+from benchmarks.observing.load import callers
+from benchmarks.observing.prometheus import watching
 from shoal.client import AsyncClient
 from shoal.client.connection import find_connection
 from shoal.observe.scrape import LOCAL
@@ -27,11 +27,11 @@ from shoal.observe.scrape import LOCAL
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from observing.boards import Target
-    from observing.prometheus import Prometheus, Series
-    from service import Running
+    from benchmarks.common.service import Running
+    from benchmarks.observing.boards import Target
+    from benchmarks.observing.prometheus import Prometheus, Series
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images"
 SAMPLES = sorted((ROOT / "samples").glob("*.jpg"))
 MODEL = "efficientnet-lite0"

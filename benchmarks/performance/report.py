@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from cpu import COMPONENTS
-from figures import OVERHEAD
+from benchmarks.common.cpu import COMPONENTS
+from benchmarks.common.figures import OVERHEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     Result = Mapping[str, Any]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 CHAPTER = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "images" / "performance.png"

@@ -20,11 +20,11 @@ import psutil
 from rich.console import Console
 from rich.progress import Progress
 
-import cpu
-from about import about, use_cores
-from figures import spread
-from report import footprint_console_table
-from service import running, temporary_home
+from benchmarks.common import cpu
+from benchmarks.common.about import about, use_cores
+from benchmarks.common.figures import spread
+from benchmarks.common.service import running, temporary_home
+from benchmarks.performance.report import footprint_console_table
 from shoal.client import AsyncClient
 from shoal.client.connection import find_connection
 from shoal.client.load import LoadRequest, LoadSettings, run_load
@@ -32,13 +32,13 @@ from shoal.client.load import LoadRequest, LoadSettings, run_load
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from service import Running
+    from benchmarks.common.service import Running
     from shoal.local.state import ServiceState
     from shoal.modelstore.config import ModelConfig
 
     Parts = Mapping[str, Sequence[psutil.Process]]
 
-RESULT = Path(__file__).parent / "results" / "footprint.json"
+RESULT = Path(__file__).parents[1] / "results" / "footprint.json"
 SETTLE_SECONDS = 3.0
 LOAD_SECONDS = 5.0
 _MIB = 2**20

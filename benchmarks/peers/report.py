@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peers.plots import draw
-from peers.settings import RESULT, read_json
-from peers.tables import blocks
-from report import ROOT, replace_block
+from benchmarks.peers.plots import draw
+from benchmarks.peers.settings import RESULT, read_json
+from benchmarks.peers.tables import blocks
+from benchmarks.performance.report import ROOT, replace_block
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from batching.curve import CostCurve
-from batching.overload import aims
-from batching.replicas import Model, Orders
-from batching.scripted import ScriptedModel, SerialEngine
-from batching.spread import kept
-from batching.tables import spread
-from report_batching import settings
+from benchmarks.batching.curve import CostCurve
+from benchmarks.batching.overload import aims
+from benchmarks.batching.replicas import Model, Orders
+from benchmarks.batching.report import settings
+from benchmarks.batching.scripted import ScriptedModel, SerialEngine
+from benchmarks.batching.spread import kept
+from benchmarks.batching.tables import spread
 from shoal.batching.settings import BatchingSettings
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code

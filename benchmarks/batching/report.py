@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batching.options import read_result
-from batching.plots import PLOTS
-from batching.tables import SHEETS, aims
-from report import ROOT, replace_block
+from benchmarks.batching.options import read_result
+from benchmarks.batching.plots import PLOTS
+from benchmarks.batching.tables import SHEETS, aims
+from benchmarks.performance.report import ROOT, replace_block
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from report import QUIET_CORES, RESULTS, ROOT, markdown, ranged, replace_block
+from benchmarks.performance.report import QUIET_CORES, RESULTS, ROOT, markdown, ranged, replace_block
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from python_models import with_parameters
-from report import replace_block
-from report_transport import BLOCKS, NONE, block, plot, read, speed, traffic
-from support.pictures import encode, quadrants
-from transport import decoding
-from transport.server import HERE
-from transport.ways import (
+from benchmarks.common.python_models import with_parameters
+from benchmarks.performance.report import replace_block
+from benchmarks.transport import decoding
+from benchmarks.transport.report import BLOCKS, NONE, block, plot, read, speed, traffic
+from benchmarks.transport.server import HERE
+from benchmarks.transport.ways import (
     BATCH,
     JPEG,
     MEMORY,
@@ -27,6 +26,7 @@ from transport.ways import (
     packed,
     turns,
 )
+from support.pictures import encode, quadrants
 
 if TYPE_CHECKING:
     from pathlib import Path

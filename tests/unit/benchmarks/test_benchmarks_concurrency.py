@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import report_concurrency
-from report_concurrency import embedded, instances, keep, seed, together
+from benchmarks.concurrency import report as report_concurrency
+from benchmarks.concurrency.report import embedded, instances, keep, seed, together
 from support.profiles import cell, empty, measured
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import cpu
-from ceiling import Feeder, Order, Pattern, Work
-from cpu import Reading, Snapshot, Spent
-from end_to_end import read_pictures
-from figures import Measurement, best, overhead, ratio, spread, summary
-from report import aims, before, cpu_table, latency, markdown, parts, replace_block, speed
+from benchmarks.common import cpu
+from benchmarks.common.ceiling import Feeder, Order, Pattern, Work
+from benchmarks.common.cpu import Reading, Snapshot, Spent
+from benchmarks.common.figures import Measurement, best, overhead, ratio, spread, summary
+from benchmarks.performance.end_to_end import read_pictures
+from benchmarks.performance.report import aims, before, cpu_table, latency, markdown, parts, replace_block, speed
 from shoal.errors import ConfigurationError
 from shoal.threads import make_pool
 from support.pictures import encode, quadrants

@@ -13,22 +13,22 @@ import cv2
 import numpy as np
 import pytest
 
-from peers import pictures, warden
-from peers.cells import CEILING, CEILING_AFTER, OURS, SHOAL, SHOAL_WITH_UPLOAD, Cell, Store, plan
-from peers.clients import HttpCaller, http
-from peers.environments import Environment
-from peers.measure import cpu_ms
-from peers.pictures import Recipe, Size
-from peers.process import started
-from peers.search import Search, pick
-from peers.servers.plan import VARIABLE, Choice, Plan
-from peers.servers.shown import ShownDecoder
-from peers.servers.work import answer
-from peers.settings import Windows, read_json, write_json
-from peers.summary import summarise
-from peers.tables import blocks
-from report import replace_block
-from report_peers import CHAPTER, measured
+from benchmarks.peers import pictures, warden
+from benchmarks.peers.cells import CEILING, CEILING_AFTER, OURS, SHOAL, SHOAL_WITH_UPLOAD, Cell, Store, plan
+from benchmarks.peers.clients import HttpCaller, http
+from benchmarks.peers.environments import Environment
+from benchmarks.peers.measure import cpu_ms
+from benchmarks.peers.pictures import Recipe, Size
+from benchmarks.peers.process import started
+from benchmarks.peers.report import CHAPTER, measured
+from benchmarks.peers.search import Search, pick
+from benchmarks.peers.servers.plan import VARIABLE, Choice, Plan
+from benchmarks.peers.servers.shown import ShownDecoder
+from benchmarks.peers.servers.work import answer
+from benchmarks.peers.settings import Windows, read_json, write_json
+from benchmarks.peers.summary import summarise
+from benchmarks.peers.tables import blocks
+from benchmarks.performance.report import replace_block
 from shoal.errors import Code, InvalidRequest, Overloaded, Unavailable
 from shoal.modelstore.config import Resize, Task
 from support.pictures import encode, quadrants
@@ -37,7 +37,7 @@ from support.tiny_models import add_tiny_classifier
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SAMPLES = Path(__file__).parents[2] / "samples"
+SAMPLES = Path(__file__).parents[3] / "samples"
 KEY: dict[str, Any] = {"commit": "abc", "windows": Windows().told()}
 
 

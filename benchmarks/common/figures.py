@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cpu import Spent
+    from benchmarks.common.cpu import Spent
 
 OVERHEAD = ("router", "batcher", "rest")
 """What serving costs beyond fetch, decode and inference."""

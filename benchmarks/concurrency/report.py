@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from report import RESULTS, ROOT, markdown, ranged, replace_block
+from benchmarks.performance.report import RESULTS, ROOT, markdown, ranged, replace_block
 from shoal.plan.plot import STYLE, draw, in_flight_axis
 from shoal.plan.profile import Cell
 
