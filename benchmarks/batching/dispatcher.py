@@ -1,6 +1,6 @@
 """CPU microseconds that a request costs the batcher's dispatcher, of this tree and of another commit in turn.
 
-python benchmarks/dispatcher.py --against COMMIT [--rounds 12]
+python -m benchmarks.batching.dispatcher --against COMMIT [--rounds 12]
 
 A real batching service, in a process of its own, answers at once. Runs alternate, so that other work on the machine
 falls on both; the ratio is that of each pair.

@@ -1,6 +1,6 @@
 """Tables and plots of docs/batching.md, from the results.
 
-python benchmarks/report_batching.py
+python -m benchmarks.batching.report
 
 Replaces what stands between ``<!-- figures: batching-NAME -->`` and ``<!-- end -->`` in the chapter, and its plots.
 """

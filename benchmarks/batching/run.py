@@ -1,10 +1,10 @@
 """Measures the batching service.
 
-python benchmarks/run_batching.py [--quick] [--force] [--seconds S] [EXPERIMENT…]
+python -m benchmarks.batching.run [--quick] [--force] [--seconds S] [EXPERIMENT…]
 
 Results go to benchmarks/results/batching_EXPERIMENT.json. An experiment that has a result of the present commit, with
 the same windows, is not measured again unless it is --force'd: a run that was interrupted goes on where it was.
-python benchmarks/report_batching.py brings docs/batching.md up to date.
+python -m benchmarks.batching.report brings docs/batching.md up to date.
 """
 
 from __future__ import annotations

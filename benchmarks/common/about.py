@@ -44,7 +44,7 @@ def use_cores() -> list[int]:
 def about() -> dict[str, Any]:
     """Ready for JSON; nothing of it tells whose machine it was."""
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit_of(),
         "machine": {
@@ -57,6 +57,13 @@ def about() -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version(), **_versions()},
     }
+
+
+def command() -> str:
+    """The command line that this process was started with; a module's name rather than its file's."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    started = ["-m", spec.name.removesuffix(".__main__")] if spec else sys.argv[:1]
+    return shlex.join(["python", *started, *sys.argv[1:]])
 
 
 def _versions() -> dict[str, str]:

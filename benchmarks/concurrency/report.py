@@ -1,8 +1,8 @@
 """Tables and plots of docs/concurrency.md, from the results.
 
-python benchmarks/report_concurrency.py [--gpu FOLDER] [--embedded FOLDER]
+python -m benchmarks.concurrency.report [--gpu FOLDER] [--embedded FOLDER]
 
-Takes new results from the folder that ``run_gpu.py`` wrote, and from that of a ``shoal profile`` on the embedded
+Takes new results from the folder that ``concurrency.run`` wrote, and from that of a ``shoal profile`` on the embedded
 engine, into benchmarks/results; then replaces what stands between ``<!-- figures: concurrency-NAME -->`` and
 ``<!-- end -->`` in the chapter. A block without results stays as it is.
 """

@@ -1,6 +1,6 @@
 """ResNet-152 on a GPU through ``shoal profile`` and a real Triton, beside the ceiling without a server. 8 minutes.
 
-python benchmarks/run_gpu.py OUTPUT --server FOLDER [EXPERIMENT ...]
+python -m benchmarks.concurrency.run OUTPUT --server FOLDER [EXPERIMENT ...]
 
 FOLDER holds the content of the nvidia-pytriton wheel (``pytriton/``, ``nvidia_pytriton.libs/``); without it the server
 that ``shoal triton fetch`` brought is used. Needs a CUDA GPU, torch and torchvision in the Python that runs this.

@@ -4,7 +4,7 @@ Each is a part of a sample, sometimes mirrored, enlarged (Lanczos) and given bac
 of several octaves, coarse as texture and fine as a sensor's. Its JPEG quality is the one whose file comes nearest to
 the size wanted: 70 kB for a small picture, 4 MB for 12 megapixels.
 
-python benchmarks/peers/pictures.py small|12mp FOLDER     # writes them
+python -m benchmarks.peers.pictures small|12mp FOLDER     # writes them
 """
 
 from __future__ import annotations

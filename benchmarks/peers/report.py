@@ -1,6 +1,6 @@
 """Tables and plots of docs/how-it-compares.md, from the results.
 
-python benchmarks/report_peers.py
+python -m benchmarks.peers.report
 
 Replaces what stands between ``<!-- figures: peers-NAME -->`` and ``<!-- end -->`` in the chapter, and its plots.
 """

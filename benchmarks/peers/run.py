@@ -1,11 +1,11 @@
 """Measures Shoal beside other servers.
 
-python benchmarks/run_peers.py [--quick] [--force] [--rounds N] [--seconds S] [PEER…]
+python -m benchmarks.peers.run [--quick] [--force] [--rounds N] [--seconds S] [PEER…]
 
 Each cell (a round, a picture size, a decoder, a way) has a result of its own in benchmarks/results/peers/; one that was
 measured at the present commit with the same windows is not measured again unless it is --force'd: a run that was
 interrupted goes on where it was. All of them together become benchmarks/results/peers.json.
-python benchmarks/report_peers.py brings docs/how-it-compares.md up to date.
+python -m benchmarks.peers.report brings docs/how-it-compares.md up to date.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Measures the ceiling, Shoal, and Shoal with the upload counted: images a second, and CPU time by component.
 
-python benchmarks/end_to_end.py [--seconds 8] [--rounds 5] [--concurrency 48] [--model NAME] [--images DIR]
+python -m benchmarks.performance.end_to_end [--seconds 8] [--rounds 5] [--concurrency 48] [--model NAME] [--images DIR]
                                 [--before TREE] [--output FILE]
 
 All three use the same pictures and the same two cores, which the client shares. They take turns in rounds, and ratios

@@ -1,6 +1,6 @@
 """Measures what a service costs before anybody calls it: time to start, CPU while idle, memory of each part.
 
-python benchmarks/footprint.py [--starts 5] [--idle 20] [--model NAME] [--images DIR]
+python -m benchmarks.performance.footprint [--starts 5] [--idle 20] [--model NAME] [--images DIR]
 
 The first start, which compiles the model, isn't counted. Memory is read twice, before any request and after some
 seconds of load; a part's processes count together. Results: benchmarks/results/footprint.json.

@@ -1,6 +1,6 @@
 """Measures what ``inference_precision: bf16`` gains on this CPU, and what it changes.
 
-python benchmarks/precision.py [--model NAME] [--rounds 15] [--batch 8]
+python -m benchmarks.performance.precision [--model NAME] [--rounds 15] [--batch 8]
 
 Both precisions run the same batch in turns; the ratio is taken within a round. The pictures are those of samples/, and
 the model a classifier that gives logits.

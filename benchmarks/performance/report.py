@@ -1,6 +1,6 @@
 """Tables and the plot of docs/performance.md, from the results.
 
-python benchmarks/report.py
+python -m benchmarks.performance.report
 
 Replaces what stands between ``<!-- figures: NAME -->`` and ``<!-- end -->`` in the chapter, and the plot.
 """

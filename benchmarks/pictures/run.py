@@ -1,6 +1,6 @@
 """How near to Pillow's the pixels are that a model is fed, whether it answers the same, and what that costs.
 
-python benchmarks/pixels.py --images FOLDER… [--store MODEL_STORE]
+python -m benchmarks.pictures.run --images FOLDER… [--store MODEL_STORE]
 
 Every picture is cut and scaled to several sizes and encoded as JPEG (quality 90, 4:2:0). Each way decodes each file for
 EfficientNet-Lite0's input; the reference is Pillow's full decode, its resize and torchvision's crop. `OpenCV` is what

@@ -1,6 +1,6 @@
 """Measures what travels: a picture as JPEG and as tensors, and the reference that Shoal sends instead.
 
-python benchmarks/payload_bytes.py [--images samples] [--plot docs/images/payload-bytes.png]
+python -m benchmarks.requests.run [--images samples] [--plot docs/images/payload-bytes.png]
 
 Pictures are decoded once and encoded anew at each quality (OpenCV, 4:2:0). The bytes of a call are counted on the wire,
 by a relay between the client and a server: HTTP/2 frames and compressed headers included, TCP and IP headers not.

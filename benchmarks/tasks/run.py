@@ -1,6 +1,6 @@
 """What it costs to read a model's outputs: the heads of detection and segmentation on outputs of common sizes.
 
-python benchmarks/heads.py
+python -m benchmarks.tasks.run
 """
 
 from __future__ import annotations

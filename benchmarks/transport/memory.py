@@ -1,6 +1,6 @@
 """Measures what a batch costs on its way to a real Triton and back: in shared memory, and in messages.
 
-python benchmarks/triton_memory.py [--batches 200]
+python -m benchmarks.transport.memory [--batches 200]
 
 The model does next to nothing, so that what is left is the way: 8 pictures of 224 x 224 x 3 bytes there; back either
 1,000 numbers a picture (classes) or 540 x 960 of them (a map). Results: benchmarks/results/triton_memory.json.

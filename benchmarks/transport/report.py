@@ -1,8 +1,8 @@
-"""What the way in costs: tables and plots of docs/triton.md, from the results of run_transport.py.
+"""What the way in costs: tables and plots of docs/triton.md, from the results of ``transport.run``.
 
-python benchmarks/report_transport.py [--gpu FILE]
+python -m benchmarks.transport.report [--gpu FILE]
 
-FILE is what run_transport.py wrote on a GPU's machine; it becomes benchmarks/results/transport_gpu.json. Replaces what
+FILE is what ``transport.run`` wrote on a GPU's machine; it becomes benchmarks/results/transport_gpu.json. Replaces what
 stands between ``<!-- figures: transport-NAME -->`` and ``<!-- end -->`` in the chapter, and the plots.
 """
 

@@ -1,7 +1,7 @@
 """Shared memory against tensors in messages against JPEGs in messages, on a real Triton: 7 minutes.
 
-python benchmarks/run_transport.py [--quick] [--seconds 3] [--rounds 5] [--images samples] [--output FILE]
-python benchmarks/run_transport.py --network resnet50 --server FOLDER --seconds 1.2 --rounds 3 --output FILE  # a GPU
+python -m benchmarks.transport.run [--quick] [--seconds 3] [--rounds 5] [--images samples] [--output FILE]
+python -m benchmarks.transport.run --network resnet50 --server FOLDER --seconds 1.2 --rounds 3 --output FILE  # a GPU
 
 Without --network EfficientNet-Lite0 runs through OpenVINO, on two cores that client and server share, and the result is
 benchmarks/results/transport.json. With one of torchvision's networks it runs on a GPU, in lanes (gpu/lanes), with all

@@ -79,7 +79,7 @@ def result() -> dict[str, Any]:
     return {
         "date": "2026-01-02T03:04:05+00:00",
         "commit": "abc",
-        "command": "python benchmarks/run_peers.py",
+        "command": "python -m benchmarks.peers.run",
         "machine": {"cpu": "a CPU", "cores_used": 2},
         "load_average": 0.1,
         "versions": {"openvino": "1"},
@@ -202,7 +202,7 @@ def test_the_chapter_has_a_place_for_every_block() -> None:
     text = CHAPTER.read_text(encoding="utf-8")
     for name, block in {"measured": measured(result()), **blocks(result())}.items():
         text = replace_block(text, f"peers-{name}", block)
-    assert "python benchmarks/run_peers.py" in text
+    assert "python -m benchmarks.peers.run" in text
 
 
 # Choices

@@ -38,7 +38,7 @@ def end_to_end() -> dict[str, Any]:
     ]
     return {
         "date": "2026-01-02T03:04:05+00:00",
-        "command": "python benchmarks/end_to_end.py",
+        "command": "python -m benchmarks.performance.end_to_end",
         "machine": {"cpu": "a CPU", "cores_used": 2, "memory_gib": 8.0},
         "settings": {"model": "m", "concurrency": 4},
         "ceiling": summary(ceiling),
