@@ -12,23 +12,22 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.batching.options import read_result
 from benchmarks.batching.plots import PLOTS
 from benchmarks.batching.tables import SHEETS, aims
-from benchmarks.performance.report import ROOT, replace_block
+from benchmarks.common.chapter import update
+from benchmarks.common.files import DOCS, IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CHAPTER = ROOT / "docs" / "batching.md"
-IMAGES = ROOT / "docs" / "images"
+CHAPTER = DOCS / "batching.md"
 
 
 def main() -> None:
     """Brings the chapter up to date."""
     results = {name: read_result(name) for name in SHEETS}
-    text = replace_block(CHAPTER.read_text(encoding="utf-8"), "batching-aims", aims(results).markdown())
+    blocks = {f"batching-{name}": block(name, result) for name, result in results.items()}
+    update(CHAPTER, {"batching-aims": aims(results).markdown(), **blocks})
     for name, result in results.items():
-        text = replace_block(text, f"batching-{name}", block(name, result))
         PLOTS[name](result, IMAGES / f"batching-{name}.png")
-    CHAPTER.write_text(text, encoding="utf-8")
 
 
 def block(name: str, result: Mapping[str, Any]) -> str:

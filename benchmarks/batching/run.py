@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import time
 from dataclasses import replace
@@ -20,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from benchmarks.batching import direct, low_load, measure_curve, neighbours, overload, spread
-from benchmarks.batching.options import RESULTS, Options, read_result, result_file
+from benchmarks.batching.options import Options, read_result, result_file
 from benchmarks.batching.tables import SHEETS
 from benchmarks.common.about import about, use_cores
+from benchmarks.common.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -76,8 +76,7 @@ def _measure(name: str, options: Options, console: Console) -> None:
         told = replace(options, say=lambda text: status.update(f"{name}: {text}"))
         result = asyncio.run(_run(name, told))
     result = {**started, "took_s": round(time.monotonic() - began, 1), **result}
-    RESULTS.mkdir(exist_ok=True)
-    result_file(name).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(result_file(name), result)
 
 
 async def _run(name: str, options: Options) -> dict[str, Any]:

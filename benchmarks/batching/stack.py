@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.batching.replicas import Orders
 from benchmarks.common import cpu
+from benchmarks.common.files import ROOT
 from shoal import keys
 from shoal.client import AsyncClient
 from shoal.errors import Internal
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from benchmarks.batching.replicas import Model
 
-ROOT = Path(__file__).parents[2]
 _REPLICA_PROCESSES = 2
 
 

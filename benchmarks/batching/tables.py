@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from benchmarks.batching.options import read_result
-from benchmarks.performance.report import markdown
+from benchmarks.common.chapter import markdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

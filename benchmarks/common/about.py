@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psutil
+from shoal.plan.machine import this_machine
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _PACKAGES = (
     "shoal",
@@ -43,17 +44,18 @@ def use_cores() -> list[int]:
 
 def about() -> dict[str, Any]:
     """Ready for JSON; nothing of it tells whose machine it was."""
+    machine = this_machine()
     return {
         "command": command(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit_of(),
         "machine": {
-            "cpu": _cpu_model(),
+            "cpu": machine.cpu,
             "cores": os.cpu_count(),
-            "cores_used": len(os.sched_getaffinity(0)),
-            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+            "cores_used": machine.cores,
+            "memory_gib": machine.memory_gib,
             "kernel": platform.release(),
-            "gpus": _gpus(),
+            "gpus": list(machine.gpus),
         },
         "versions": {"python": platform.python_version(), **_versions()},
     }
@@ -73,21 +75,6 @@ def _versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def _gpus() -> list[str]:
-    """As their driver calls them; none where there is no driver."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    asked = [program, "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()
-
-
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def commit_of(tree: Path | None = None) -> str | None:

@@ -15,7 +15,7 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shoal.local.state import ServiceState
+    from benchmarks.common.service import Running
 
 STAGES = {"tokio": "fetch", "decode": "decode", "infer": "inference"}
 """How the names of a worker's threads begin, and what those do. All other threads are its ``rest``."""
@@ -79,18 +79,17 @@ def split(before: Reading, after: Reading) -> dict[str, float]:
     return stages | {"rest": max(after.whole - before.whole - sum(stages.values()), 0.0)}
 
 
-def of_service(service: ServiceState) -> Snapshot:
+def of_service(service: Running) -> Snapshot:
     """The parts of a running service, its workers by stage, and this process as its client."""
     components = dict.fromkeys(("batcher", "router", "store"), 0.0)
     workers = {}
     for part in service.parts:
-        assert part.pid is not None, f"{part.name} isn't running"
         if part.role == "worker":
             workers[part.pid] = read(part.pid)
         else:
             components[part.role] += sum(map(of_process, tree(part.pid)))
     components["client"] = of_process(psutil.Process())
-    components["supervisor"] = of_process(psutil.Process(service.pid))
+    components["supervisor"] = of_process(psutil.Process(service.supervisor))
     return _snapshot(components, workers)
 
 
@@ -104,7 +103,8 @@ def _of_all(processes: list[psutil.Process]) -> float:
     seconds = 0.0
     for process in processes:
         with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-            seconds += of_process(process)
+            times = process.cpu_times()
+            seconds += of_process(process) + times.children_user + times.children_system  # those that have ended
     return seconds
 
 

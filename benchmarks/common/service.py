@@ -1,32 +1,50 @@
-"""A whole service of its own for a benchmark: home, model, start, stop."""
+"""A whole service of its own for a benchmark: home, model, start, stop.
+
+A service of another commit is its command line and the files that it writes for clients: no module of it is imported.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal import tether
+from shoal.client import AsyncClient
+from shoal.client.connection import find_connection
 from shoal.errors import ConfigurationError, Unavailable
 from shoal.home import Home
-from shoal.local import state
 from shoal.local.process import tail
 from shoal.modelstore import build, repository
+from shoal.modelstore.config import ResizeFilter
 from shoal.modelstore.published import PUBLISHED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from shoal.modelstore.config import ModelConfig
 
 _LOG = "up.log"
 _STOP_SECONDS = 60
+_COMMAND_SECONDS = 60
+_LATER = {"resize_filter": ResizeFilter.BILINEAR}
+"""What a recipe says that older commits refuse to read, at the value that is left out of the model's file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A process of a service, with all that it started."""
+
+    name: str
+    role: str
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +54,31 @@ class Running:
     home: Home
     start_seconds: float
     """From the command to ready."""
+    supervisor: int
+    """Its process."""
+    parts: Sequence[Part]
 
-    @property
-    def state(self) -> state.ServiceState:
-        """Its parts."""
-        found = state.running(self.home)
-        if found is None:
-            raise Unavailable(f"the service ended:\n{tail(self.home.root / _LOG)}")
-        return found
+    def client(self) -> AsyncClient:
+        """One with connections of its own."""
+        found = find_connection(None, None, self.home)
+        return AsyncClient(found.target, api_key=found.api_key)
 
 
 @contextmanager
-def temporary_home(model: str) -> Iterator[tuple[Home, ModelConfig]]:
-    """A home with one model in its store; weights are kept in the caller's own home for the next time."""
+def temporary_home(model: str, tree: Path | None = None) -> Iterator[tuple[Home, ModelConfig]]:
+    """A home with one model in its store; weights are kept in the caller's own home for the next time.
+
+    ``tree``: a checkout of another commit, whose service has to read the model, too. What it doesn't know is left out.
+    """
     if model not in PUBLISHED:
         raise ConfigurationError(f"--model {model}: expected one of {', '.join(PUBLISHED)}")
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
         home = Home(Path(folder))
-        build.add_model(home.models, *PUBLISHED[model](Home.default().cache))
+        _add(home, model)
+        if tree and _refusal(home, model, tree):
+            _add(home, model, **_LATER)
+            if refusal := _refusal(home, model, tree):
+                raise ConfigurationError(f"--before {tree}: its service can't read {model}:\n{refusal}")
         yield home, repository.read_model(home.models, model)
 
 
@@ -65,13 +90,13 @@ def running(home: Home, service: Path | None = None, tree: Path | None = None) -
     """
     log = home.root / _LOG
     reader, writer = os.pipe()
-    command = [sys.executable, "-P", "-m", "shoal", "up", "--port", "0", "--ready-fd", str(writer)]
-    command += ["--service", str(service)] if service else []
+    told = ("--service", str(service)) if service else ()
+    command = _command("up", "--port", "0", "--ready-fd", str(writer), *told)
     started = time.monotonic()
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *command],
-            env={**os.environ, "SHOAL_HOME": str(home.root), **({"PYTHONPATH": str(tree / "src")} if tree else {})},
+            env=_environment(home, tree),
             stdout=output,
             stderr=output,
             pass_fds=(writer,),
@@ -83,7 +108,7 @@ def running(home: Home, service: Path | None = None, tree: Path | None = None) -
         seconds = time.monotonic() - started
         if not ready:
             raise Unavailable(f"the service didn't start:\n{tail(log)}")
-        yield Running(home, seconds)
+        yield Running(home, seconds, *_processes(home, tree))
     finally:
         process.terminate()
         try:
@@ -91,3 +116,43 @@ def running(home: Home, service: Path | None = None, tree: Path | None = None) -
         finally:
             process.kill()
             process.wait()
+
+
+def _add(home: Home, model: str, **changes: ResizeFilter) -> None:
+    file, recipe = PUBLISHED[model](Home.default().cache)
+    build.add_model(home.models, file, replace(recipe, **changes), force=True)
+
+
+def _processes(home: Home, tree: Path | None) -> tuple[int, tuple[Part, ...]]:
+    """The supervisor, and the parts, as ``shoal status`` of the same commit names them."""
+    done = _run(home, tree, "status", "--json")
+    if done.returncode:
+        raise Unavailable(f"the service ended:\n{tail(home.root / _LOG)}")
+    told = json.loads(done.stdout)
+    return told["pid"], tuple(Part(part["name"], part["role"], part["pid"]) for part in told["parts"])
+
+
+def _refusal(home: Home, model: str, tree: Path) -> str:
+    """What the commit of ``tree`` has against the model; empty if nothing."""
+    done = _run(home, tree, "model", "check", model)
+    return done.stderr if done.returncode else ""
+
+
+def _run(home: Home, tree: Path | None, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        _command(*arguments),
+        env=_environment(home, tree),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_COMMAND_SECONDS,
+    )
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "shoal", *arguments]
+
+
+def _environment(home: Home, tree: Path | None) -> dict[str, str]:
+    source = {"PYTHONPATH": str(tree.absolute() / "src")} if tree else {}
+    return {**os.environ, "SHOAL_HOME": str(home.root), **source}

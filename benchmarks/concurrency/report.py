@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.performance.report import RESULTS, ROOT, markdown, ranged, replace_block
+from benchmarks.common.chapter import markdown, ranged, update
+from benchmarks.common.files import DOCS, IMAGES, RESULTS, read_json, write_json
 from shoal.plan.plot import STYLE, draw, in_flight_axis
 from shoal.plan.profile import Cell
 
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
     Result = Mapping[str, Any]
 
-CHAPTER = ROOT / "docs" / "concurrency.md"
-IMAGES = ROOT / "docs" / "images"
+CHAPTER = DOCS / "concurrency.md"
 AIM = 0.90
 """Images a second to the ceiling's."""
 
@@ -49,12 +49,9 @@ def main() -> None:
         take(options.gpu)
     if options.embedded:
         keep(options.embedded / "profile.json", "profile_embedded")
-    text = CHAPTER.read_text(encoding="utf-8")
-    for name, (needed, block) in BLOCKS.items():
-        results = [read(one) for one in needed]
-        if None not in results:
-            text = replace_block(text, f"concurrency-{name}", block(*results))
-    CHAPTER.write_text(text, encoding="utf-8")
+    results = {name: [read_json(RESULTS / f"{one}.json") for one in needed] for name, (needed, _) in BLOCKS.items()}
+    there = {name: found for name, found in results.items() if None not in found}
+    update(CHAPTER, {f"concurrency-{name}": BLOCKS[name][1](*found) for name, found in there.items()})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,16 +74,7 @@ def keep(source: Path, name: str) -> None:
     result = json.loads(source.read_text(encoding="utf-8"))
     if "command" in result:
         result["command"] = _command(result["command"])
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-def read(name: str) -> Result | None:
-    """A result, None where there is none yet."""
-    path = RESULTS / f"{name}.json"
-    if not path.is_file():
-        return None
-    found: Result = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    write_json(RESULTS / f"{name}.json", result)
 
 
 def seed(raw: Result, lanes: Result, processes: Result) -> str:

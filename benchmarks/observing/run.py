@@ -15,13 +15,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.common.files import IMAGES, ROOT, jpegs
 from benchmarks.common.service import running, temporary_home
 from benchmarks.observing.boards import boards
 from benchmarks.observing.draw import draw
 from benchmarks.observing.load import callers
 from benchmarks.observing.prometheus import watching
-from shoal.client import AsyncClient
-from shoal.client.connection import find_connection
 from shoal.observe.scrape import LOCAL
 
 if TYPE_CHECKING:
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
     from benchmarks.observing.boards import Target
     from benchmarks.observing.prometheus import Prometheus, Series
 
-ROOT = Path(__file__).resolve().parents[2]
-IMAGES = ROOT / "docs" / "images"
-SAMPLES = sorted((ROOT / "samples").glob("*.jpg"))
 MODEL = "efficientnet-lite0"
 QUEUE = 48
 PHASES = (("little", 2, 0.4), ("much", 20, 0.0), ("too much", 24 + 2 * QUEUE, 0.0))
@@ -73,10 +69,9 @@ async def _run(service: Running, folder: Path, seconds: float) -> None:
 
 async def _load(service: Running, seconds: float) -> list[tuple[str, float]]:
     """Runs the phases; answers when each began."""
-    connection = find_connection(None, None, service.home)
     began = []
-    async with AsyncClient(connection.target, api_key=connection.api_key, timeout_seconds=30) as client:
-        images = [await client.upload(sample) for sample in SAMPLES]
+    async with service.client() as client:
+        images = [await client.upload(sample) for sample in jpegs()]
         async with callers(client, MODEL, images) as load:
             for name, count, rest in PHASES:
                 began.append((name, time.time()))

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.common.chapter import update
+from benchmarks.common.files import DOCS, IMAGES, read_result
 from benchmarks.peers.plots import draw
-from benchmarks.peers.settings import RESULT, read_json
+from benchmarks.peers.settings import RESULT
 from benchmarks.peers.tables import blocks
-from benchmarks.performance.report import ROOT, replace_block
-from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CHAPTER = ROOT / "docs" / "how-it-compares.md"
-IMAGES = ROOT / "docs" / "images"
+CHAPTER = DOCS / "how-it-compares.md"
 _PLOTS = {
     "speed-small": "![images a second](images/peers-speed.png)",
     "latency-small": "![p50 and p99](images/peers-latency.png)",
@@ -29,13 +28,12 @@ _PLOTS = {
 
 def main() -> None:
     """Brings the chapter up to date."""
-    result = read_json(RESULT)
-    if result is None:
-        raise ConfigurationError(f"{RESULT} is missing; measure first: make bench-peers")
-    text = replace_block(CHAPTER.read_text(encoding="utf-8"), "peers-measured", measured(result))
-    for name, block in blocks(result).items():
-        text = replace_block(text, f"peers-{name}", f"{_PLOTS[name]}\n\n{block}" if name in _PLOTS else block)
-    CHAPTER.write_text(text, encoding="utf-8")
+    result = read_result(RESULT.stem)
+    made = {
+        f"peers-{name}": f"{_PLOTS[name]}\n\n{block}" if name in _PLOTS else block
+        for name, block in blocks(result).items()
+    }
+    update(CHAPTER, {"peers-measured": measured(result), **made})
     draw(result, IMAGES)
 
 

@@ -18,21 +18,21 @@ import signal
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from benchmarks.common.about import about, use_cores
 from benchmarks.common.ceiling import Ceiling, Work
+from benchmarks.common.files import SAMPLES, read_json, write_json
 from benchmarks.common.service import temporary_home
+from benchmarks.common.shown import ShownDecoder
 from benchmarks.peers import pictures
 from benchmarks.peers.cells import CEILING, CEILING_AFTER, DECODERS, SHOAL, SHOAL_WITH_UPLOAD, Cell, Store, plan
 from benchmarks.peers.measure import measure
 from benchmarks.peers.roster import PEERS
 from benchmarks.peers.search import Search
 from benchmarks.peers.servers.plan import Choice, Plan
-from benchmarks.peers.servers.shown import ShownDecoder
 from benchmarks.peers.servers.work import Work as PeerWork
 from benchmarks.peers.settings import (
     CALLERS,
@@ -44,8 +44,6 @@ from benchmarks.peers.settings import (
     RESULT,
     SEED,
     Windows,
-    read_json,
-    write_json,
 )
 from benchmarks.peers.summary import summarise
 from benchmarks.peers.target import Job, of_peer, of_shoal
@@ -59,7 +57,6 @@ if TYPE_CHECKING:
     from shoal.modelstore.config import ModelConfig
 
 MODEL = "efficientnet-lite0"
-SAMPLES = Path(__file__).parents[2] / "samples"
 TRIAL_SECONDS = 1.0
 
 

@@ -10,8 +10,9 @@ import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.common.files import read_json, write_json
 from benchmarks.peers.measure import saturate
-from benchmarks.peers.settings import CHOICES, Windows, read_json, write_json
+from benchmarks.peers.settings import CHOICES, Windows
 from benchmarks.peers.target import check, of_peer
 
 if TYPE_CHECKING:

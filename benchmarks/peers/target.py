@@ -16,8 +16,6 @@ from benchmarks.common.service import running
 from benchmarks.peers import process
 from benchmarks.peers.servers.plan import VARIABLE, Choice, Plan
 from benchmarks.peers.settings import OBJECTS
-from shoal.client import AsyncClient
-from shoal.client.connection import find_connection
 from shoal.errors import DeadlineExceeded, Internal, NotFound, Unavailable
 from shoal.local.ports import FreePorts
 from shoal.local.process import tail
@@ -128,20 +126,14 @@ def of_shoal(job: Job, size: Size, *, upload: bool) -> Iterator[Target]:
     """The default service; with pictures in its store, or with each uploaded by its own request."""
     pictures = [picture.data for picture in job.pictures[size]]
     with running(job.home) as service:
-        connection = find_connection(None, None, job.home)
-        parts = service.state
-
-        def client() -> AsyncClient:
-            return AsyncClient(connection.target, api_key=connection.api_key)
 
         async def stored() -> list[str]:
-            async with client() as uploader:
+            async with service.client() as uploader:
                 return await uploader.upload_many(list(islice(cycle(pictures), OBJECTS[size])))
 
         images: Sequence[Image] = pictures if upload else asyncio.run(stored())
-        yield Target(
-            client, images, lambda: cpu.of_service(parts), job.model.name, {"start_s": round(service.start_seconds, 2)}
-        )
+        told = {"start_s": round(service.start_seconds, 2)}
+        yield Target(service.client, images, lambda: cpu.of_service(service), job.model.name, told)
 
 
 async def check(target: Target, references: Sequence[int]) -> None:

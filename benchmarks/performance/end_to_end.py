@@ -5,14 +5,14 @@ python -m benchmarks.performance.end_to_end [--seconds 8] [--rounds 5] [--concur
 
 All three use the same pictures and the same two cores, which the client shares. They take turns in rounds, and ratios
 are taken within a round: whatever else a machine does slows neighbours alike. With ``--before`` the service of another
-checkout takes turns, too. Results go to benchmarks/results/end_to_end.json, unless ``--output`` says otherwise.
+checkout takes turns, too, with the same model: what it can't read of that, such as the filter of a resize, is left out
+for both. Results go to benchmarks/results/end_to_end.json, unless ``--output`` says otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ from benchmarks.common import cpu
 from benchmarks.common.about import about, commit_of, use_cores
 from benchmarks.common.ceiling import Ceiling, Work
 from benchmarks.common.figures import Measurement, overhead, ratio, summary
+from benchmarks.common.files import RESULTS, SAMPLES, read_pictures, write_json
+from benchmarks.common.load import run_window
 from benchmarks.common.service import running, temporary_home
-from benchmarks.performance.report import console_table
-from shoal.client import AsyncClient
-from shoal.client.connection import find_connection
-from shoal.client.load import LoadRequest, LoadSettings, run_load
-from shoal.errors import ConfigurationError, Internal
+from benchmarks.performance.console import end_to_end_table
+from shoal.client.load import LoadRequest, LoadSettings
+from shoal.errors import Internal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from shoal.client.results import Image
     from shoal.modelstore.config import ModelConfig
 
-RESULT = Path(__file__).parents[1] / "results" / "end_to_end.json"
+RESULT = RESULTS / "end_to_end.json"
 OBJECTS = 256
 """Pictures in the store: so many that it isn't always the same file."""
 WARM_UP_SECONDS = 1.5
@@ -75,18 +75,17 @@ def main() -> None:
         def step(what: str) -> None:
             progress.update(steps, description=what, advance=1)
 
-        home, model = stack.enter_context(temporary_home(options.model))
+        home, model = stack.enter_context(temporary_home(options.model, options.before))
         loads = {"shoal": Load(stack.enter_context(running(home)), model, options)}
         if options.before:
-            other, _ = stack.enter_context(temporary_home(options.model))
+            other, _ = stack.enter_context(temporary_home(options.model, options.before))
             service = stack.enter_context(running(other, tree=options.before))
             loads["before"] = Load(service, model, options)
         ceiling = stack.enter_context(Ceiling(_work(model, pictures, home.cache)))
         step("looking for the best ceiling")
         result = _measure(loads, ceiling, model, pictures, options, step)
-    options.output.parent.mkdir(exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    Console().print(console_table(result))
+    write_json(options.output, result)
+    Console().print(end_to_end_table(result))
 
 
 def _options() -> Options:
@@ -95,18 +94,10 @@ def _options() -> Options:
     parser.add_argument("--rounds", type=int, default=5, help="3 or more tell noise from news (default 5)")
     parser.add_argument("--concurrency", type=int, default=48, help="callers of the closed loop (default 48)")
     parser.add_argument("--model", default="efficientnet-lite0", help="default efficientnet-lite0")
-    parser.add_argument("--images", type=Path, default=Path("samples"), help="a folder of JPEGs (default samples)")
+    parser.add_argument("--images", type=Path, default=SAMPLES, help="a folder of JPEGs (default samples)")
     parser.add_argument("--before", type=Path, metavar="TREE", help="a checkout of another commit, to measure in turns")
     parser.add_argument("--output", type=Path, default=RESULT, help="default benchmarks/results/end_to_end.json")
     return Options(**vars(parser.parse_args()))
-
-
-def read_pictures(folder: Path) -> list[bytes]:
-    """The JPEGs of ``folder``, in the order of their names."""
-    found = [path.read_bytes() for path in sorted(folder.glob("*.jp*g"))]
-    if not found:
-        raise ConfigurationError(f"--images {folder}: there is no JPEG")
-    return found
 
 
 def _work(model: ModelConfig, pictures: Sequence[bytes], cache: Path) -> Work:
@@ -142,6 +133,7 @@ def _measure(
             "rounds": options.rounds,
             "concurrency": options.concurrency,
             "model": options.model,
+            "resize_filter": model.resize_filter.value,
             "pictures": len(pictures),
             "picture_bytes": [len(picture) for picture in pictures],
             "batch_size": model.batching.max_batch_size,
@@ -165,7 +157,6 @@ class Load:
 
     def __init__(self, service: Running, model: ModelConfig, options: Options) -> None:
         self._service = service
-        self._connection = find_connection(None, None, service.home)
         self._model = model
         self._settings = LoadSettings(
             concurrency=options.concurrency, duration_seconds=options.seconds, warm_up_seconds=WARM_UP_SECONDS
@@ -173,34 +164,23 @@ class Load:
 
     async def upload(self, pictures: Sequence[bytes]) -> list[str]:
         """Puts pictures into the store; answers their uuids."""
-        async with self._client() as client:
+        async with self._service.client() as client:
             return await client.upload_many(pictures)
 
     async def run(self, images: Sequence[Image]) -> Measurement:
         """One window; ``images`` that are bytes are uploaded with each request."""
         requests = [LoadRequest(self._model.task, image, self._model.name) for image in images]
-        now = asyncio.get_running_loop().time
-        async with self._client() as client:
+        async with self._service.client() as client:
             await client.connect()
-            parts = self._service.state
-            begin = now() + self._settings.warm_up_seconds
-            load = asyncio.create_task(run_load(client, requests, self._settings))
-            await asyncio.sleep(begin - now())
-            before = cpu.of_service(parts)
-            await asyncio.sleep(begin + self._settings.duration_seconds - now())
-            after = cpu.of_service(parts)
-            result = await load
+            result, spent = await run_window(client, requests, self._settings, partial(cpu.of_service, self._service))
         if result.errors or not result.answered:
             raise Internal(f"requests failed, so nothing was measured: {dict(result.errors) or 'no answer in time'}")
         told = result.summary()
         return Measurement(
             result.answered,
-            cpu.spent(before, after),
+            spent,
             {name: told[name] for name in ("latency_ms", "mean_batch_size", "stage_mean_us")},
         )
-
-    def _client(self) -> AsyncClient:
-        return AsyncClient(self._connection.target, api_key=self._connection.api_key)
 
 
 if __name__ == "__main__":

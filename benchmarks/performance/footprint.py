@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,22 +22,20 @@ from rich.progress import Progress
 from benchmarks.common import cpu
 from benchmarks.common.about import about, use_cores
 from benchmarks.common.figures import spread
+from benchmarks.common.files import RESULTS, SAMPLES, read_pictures, write_json
 from benchmarks.common.service import running, temporary_home
-from benchmarks.performance.report import footprint_console_table
-from shoal.client import AsyncClient
-from shoal.client.connection import find_connection
+from benchmarks.performance.console import footprint_table
 from shoal.client.load import LoadRequest, LoadSettings, run_load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from benchmarks.common.service import Running
-    from shoal.local.state import ServiceState
     from shoal.modelstore.config import ModelConfig
 
     Parts = Mapping[str, Sequence[psutil.Process]]
 
-RESULT = Path(__file__).parents[1] / "results" / "footprint.json"
+RESULT = RESULTS / "footprint.json"
 SETTLE_SECONDS = 3.0
 LOAD_SECONDS = 5.0
 _MIB = 2**20
@@ -75,9 +72,8 @@ def main() -> None:
                     progress.update(steps, description="idle, then load", advance=1)
                     result |= _observe(service, model, options)
         result |= {"start_s": spread(starts, 2), "first_start_s": round(first, 2)}
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    Console().print(footprint_console_table(result))
+    write_json(RESULT, result)
+    Console().print(footprint_table(result))
 
 
 def _options() -> Options:
@@ -85,29 +81,27 @@ def _options() -> Options:
     parser.add_argument("--starts", type=int, default=5, help="that are counted (default 5)")
     parser.add_argument("--idle", type=float, default=20.0, help="seconds without a request (default 20)")
     parser.add_argument("--model", default="efficientnet-lite0", help="default efficientnet-lite0")
-    parser.add_argument("--images", type=Path, default=Path("samples"), help="a folder of JPEGs (default samples)")
+    parser.add_argument("--images", type=Path, default=SAMPLES, help="a folder of JPEGs (default samples)")
     return Options(**vars(parser.parse_args()))
 
 
 def _observe(service: Running, model: ModelConfig, options: Options) -> dict[str, Any]:
     """CPU while idle, and memory before and after a load."""
-    parts = processes(service.state)
+    parts = processes(service)
     time.sleep(SETTLE_SECONDS)
     before = cpu_seconds(parts)
     time.sleep(options.idle)
     idle = {name: round(100 * (after - before[name]) / options.idle, 2) for name, after in cpu_seconds(parts).items()}
     fresh = memory(parts)
-    requests = [
-        LoadRequest(model.task, path.read_bytes(), model.name) for path in sorted(options.images.glob("*.jp*g"))
-    ]
+    requests = [LoadRequest(model.task, picture, model.name) for picture in read_pictures(options.images)]
     asyncio.run(_load(service, requests))
     return {"idle_cpu_percent": idle, "memory_mib": {"before_requests": fresh, "after_load": memory(parts)}}
 
 
-def processes(service: ServiceState) -> dict[str, list[psutil.Process]]:
+def processes(service: Running) -> dict[str, list[psutil.Process]]:
     """Those of each part, and the supervisor's own."""
-    parts = {part.name: cpu.tree(part.pid) for part in service.parts if part.pid is not None}
-    return {**parts, "supervisor": [psutil.Process(service.pid)]}
+    parts = {part.name: cpu.tree(part.pid) for part in service.parts}
+    return {**parts, "supervisor": [psutil.Process(service.supervisor)]}
 
 
 def cpu_seconds(parts: Parts) -> dict[str, float]:
@@ -125,9 +119,8 @@ def memory(parts: Parts) -> dict[str, dict[str, float]]:
 
 
 async def _load(service: Running, requests: list[LoadRequest]) -> None:
-    connection = find_connection(None, None, service.home)
     settings = LoadSettings(duration_seconds=LOAD_SECONDS, warm_up_seconds=0)
-    async with AsyncClient(connection.target, api_key=connection.api_key) as client:
+    async with service.client() as client:
         await run_load(client, requests, settings)
 
 

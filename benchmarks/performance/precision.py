@@ -13,12 +13,12 @@ import asyncio
 import time
 from dataclasses import replace
 from itertools import cycle, islice
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.common.files import read_pictures
 from benchmarks.common.service import temporary_home
 from shoal.engine.openvino import OpenVinoEngine
 from shoal.worker.decode import Decoder
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from shoal.engine.openvino import OpenVinoModel
     from shoal.modelstore.config import ModelConfig
 
-SAMPLES = sorted((Path(__file__).parents[2] / "samples").glob("*.jpg"))
 PRECISIONS = ("f32", "bf16")
 
 
@@ -48,12 +47,12 @@ async def _measure(config: ModelConfig, rounds: int, batch: int) -> None:
     config = replace(config, batching=replace(config.batching, max_batch_size=batch, preferred_batch_size=()))
     engines = {name: OpenVinoEngine(precision=name) for name in PRECISIONS}
     models = {name: await engine.load(config) for name, engine in engines.items()}
-    decoder = Decoder(config, max_pixels=10**8, max_scans=64)
+    decoder, pictures = Decoder(config, max_pixels=10**8, max_scans=64), list(islice(cycle(read_pictures()), batch))
     ratios, outputs = [], {}
     for _ in range(rounds):
         seconds = {}
         for name, model in models.items():
-            seconds[name], outputs[name] = await _run(model, decoder, batch)
+            seconds[name], outputs[name] = await _run(model, decoder, pictures)
         ratios.append(seconds["f32"] / seconds["bf16"])
     logits = np.abs(outputs["f32"] - outputs["bf16"]).max()
     probabilities = np.abs(_softmax(outputs["f32"]) - _softmax(outputs["bf16"])).max()
@@ -68,13 +67,13 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-async def _run(model: OpenVinoModel, decoder: Decoder, batch: int) -> tuple[float, NDArray[np.float32]]:
+async def _run(model: OpenVinoModel, decoder: Decoder, pictures: list[bytes]) -> tuple[float, NDArray[np.float32]]:
     slot = await model.acquire()
     try:
-        for row, path in zip(slot.input, islice(cycle(SAMPLES), batch), strict=False):
-            decoder.decode(path.read_bytes(), row)
+        for row, picture in zip(slot.input, pictures, strict=False):
+            decoder.decode(picture, row)
         started = time.perf_counter()
-        inference = await model.infer(slot, batch)
+        inference = await model.infer(slot, len(pictures))
         return time.perf_counter() - started, next(iter(inference.outputs.values())).copy()
     finally:
         model.release(slot)

@@ -2,7 +2,7 @@
 
 python -m benchmarks.performance.run [--quick]
 
-``end_to_end`` and ``footprint`` run alone, too, with options of their own: ``python -m benchmarks.performance.footprint``.
+``end_to_end`` and ``footprint`` run alone, too, with options of their own.
 """
 
 from __future__ import annotations

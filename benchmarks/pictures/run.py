@@ -25,6 +25,8 @@ import openvino
 import simplejpeg
 from PIL import Image
 
+from benchmarks.common.files import SAMPLES
+from benchmarks.common.shown import ShownDecoder
 from shoal.modelstore import efficientnet
 from shoal.modelstore.build import add_model
 from shoal.modelstore.config import ResizeFilter
@@ -68,7 +70,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, nargs="+", default=[Path("samples")], help="Folders.")
+    parser.add_argument("--images", type=Path, nargs="+", default=[SAMPLES], help="Folders.")
     parser.add_argument("--store", type=Path, default=Path(".shoal/models"), help="Where the model is, or is put.")
     return parser.parse_args()
 
@@ -109,28 +111,28 @@ def ways(config: ModelConfig) -> dict[str, Way]:
 
 
 def _shoal(config: ModelConfig, decoder: Decoder, *, vectors: bool = resample.HAS_VECTORS) -> Way:
-    def decode(data: bytes) -> Pixels:
-        out = np.empty(config.input.shape, np.uint8)
+    def decode(data: bytes, out: Pixels) -> None:
         has, resample.HAS_VECTORS = resample.HAS_VECTORS, vectors  # type: ignore[misc]
         decoder.decode(data, out)
         resample.HAS_VECTORS = has  # type: ignore[misc]
+
+    return _into(decode, config)
+
+
+def _into(decode: Callable[[bytes, Pixels], object], config: ModelConfig) -> Way:
+    """``decode`` with a new picture to decode into each time."""
+
+    def made(data: bytes) -> Pixels:
+        out = np.empty(config.input.shape, np.uint8)
+        decode(data, out)
         return out
 
-    return decode
+    return made
 
 
 def pillow(config: ModelConfig, filter_: ResizeFilter) -> Way:
     """The reference."""
-
-    def decode(data: bytes) -> Pixels:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
-        shorter = config.resize_shorter_side
-        size = tuple(int(shorter * side / min(image.size)) for side in image.size)
-        image = image.resize((size[0], size[1]), Image.Resampling[filter_.name])
-        left, upper = round((size[0] - config.width) / 2), round((size[1] - config.height) / 2)
-        return np.asarray(image.crop((left, upper, left + config.width, upper + config.height)))
-
-    return decode
+    return _into(ShownDecoder(replace(config, resize_filter=filter_)).decode, config)
 
 
 def opencv(config: ModelConfig, data: bytes) -> Pixels:

@@ -22,6 +22,7 @@ import grpc.aio
 import numpy as np
 from matplotlib import pyplot as plt
 
+from benchmarks.common.files import SAMPLES, jpegs
 from shoal.batching.v1 import batching_pb2
 from shoal.client import AsyncClient
 from shoal.v1 import inference_pb2 as pb
@@ -172,11 +173,11 @@ def plot(row: dict[str, Any], call: dict[str, float], path: Path) -> None:
 def main() -> None:
     """Prints the tables, and draws the plot if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, default=Path("samples"))
+    parser.add_argument("--images", type=Path, default=SAMPLES)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", action="store_true", help="print JSON rather than Markdown")
     options = parser.parse_args()
-    rows = [row for path in sorted(options.images.glob("*.jpg")) for row in picture_rows(path)]
+    rows = [row for path in jpegs(options.images) for row in picture_rows(path)]
     call = asyncio.run(call_bytes())
     print(json.dumps({"pictures": rows, "call": call}, indent=2) if options.json else tables(rows, call))
     if options.plot:

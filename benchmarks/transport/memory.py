@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -18,10 +17,12 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from onnx import TensorProto, helper
 
+from benchmarks.common import cpu
 from benchmarks.common.about import about, use_cores
+from benchmarks.common.figures import Measurement
+from benchmarks.common.files import RESULTS, write_json
 from shoal.batching.settings import BatchingSettings
 from shoal.engine.triton import TritonEngine
 from shoal.engine.triton_slot import row_bytes
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from shoal.engine.triton import TritonModel
     from shoal.triton.running import Running
 
-RESULT = Path(__file__).parents[1] / "results" / "triton_memory.json"
+RESULT = RESULTS / "triton_memory.json"
 SIZE = 224
 BATCH = 8
 OUTPUTS = {"classes": 1000, "map": 540 * 960}
@@ -79,7 +80,7 @@ def main() -> None:
     batches = parser.parse_args().batches
     use_cores()
     rows = asyncio.run(measure(batches))
-    RESULT.write_text(json.dumps({"about": about(), "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    write_json(RESULT, {"about": about(), "rows": rows})
     print(f"wrote {RESULT}")
 
 
@@ -125,9 +126,9 @@ async def measure_way(way: Way, store: Path, triton: Running, batches: int) -> d
     engine = TritonEngine(TritonClient(triton.url), source.describe, shares_memory=way.shares_memory)
     model = await engine.load(replace((await source.offers())[way.output].config))
     await send(model, WARM_UP, 1)
-    client, server, began = time.process_time(), server_seconds(triton), time.perf_counter()
+    before = cpu.of_server(triton.process.pid)
     seconds = await send(model, batches, way.in_flight)
-    took = time.perf_counter() - began
+    took = Measurement(len(seconds), cpu.spent(before, cpu.of_server(triton.process.pid)))
     row = {
         "output": way.output,
         "memory": "shared" if way.shares_memory else "messages",
@@ -135,9 +136,9 @@ async def measure_way(way: Way, store: Path, triton: Running, batches: int) -> d
         "bytes_there": BATCH * row_bytes(model.config.input),
         "bytes_back": BATCH * row_bytes(model.config.outputs[0]),
         "median_ms": round(1e3 * median(seconds), 2),
-        "batches_a_second": round(len(seconds) / took, 1),
-        "worker_cpu_ms": round(1e3 * (time.process_time() - client) / len(seconds), 2),
-        "triton_cpu_ms": round(1e3 * since(server, server_seconds(triton)) / len(seconds), 2),
+        "batches_a_second": round(took.images_per_s, 1),
+        "worker_cpu_ms": round(took.cpu_ms("client"), 2),
+        "triton_cpu_ms": round(took.cpu_ms("server"), 2),
     }
     await engine.close()
     return row
@@ -157,17 +158,6 @@ async def send(model: TritonModel, batches: int, in_flight: int) -> list[float]:
 
     await asyncio.gather(*(one_by_one() for _ in range(in_flight)))
     return seconds
-
-
-def server_seconds(triton: Running) -> dict[int, float]:
-    """CPU time of the server and its models, by process."""
-    process = psutil.Process(triton.process.pid)
-    return {each.pid: sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True))}
-
-
-def since(before: dict[int, float], now: dict[int, float]) -> float:
-    """Seconds of the processes that are there now; an instance that was loaded before may end meanwhile."""
-    return sum(seconds - before.get(process, 0.0) for process, seconds in now.items())
 
 
 if __name__ == "__main__":

@@ -9,20 +9,20 @@ stands between ``<!-- figures: transport-NAME -->`` and ``<!-- end -->`` in the 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.performance.report import QUIET_CORES, RESULTS, ROOT, markdown, ranged, replace_block
+from benchmarks.common.bars import stack
+from benchmarks.common.chapter import QUIET_CORES, markdown, ranged, update
+from benchmarks.common.files import DOCS, IMAGES, RESULTS, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     Result = Mapping[str, Any]
 
-CHAPTER = ROOT / "docs" / "triton.md"
-IMAGES = ROOT / "docs" / "images"
+CHAPTER = DOCS / "triton.md"
 BLOCKS = {"cpu": "transport", "gpu": "transport_gpu"}
 """The name of a block, to that of its result."""
 NONE = "No results yet."
@@ -41,13 +41,11 @@ def main() -> None:
     options = parser().parse_args()
     if options.gpu:
         shutil.copy(options.gpu, RESULTS / "transport_gpu.json")
-    text = CHAPTER.read_text(encoding="utf-8")
-    for name, source in BLOCKS.items():
-        result = read(RESULTS / f"{source}.json")
-        text = replace_block(text, f"transport-{name}", NONE if result is None else block(name, result))
-        if result is not None:
+    results = {name: read_json(RESULTS / f"{source}.json") for name, source in BLOCKS.items()}
+    update(CHAPTER, {f"transport-{name}": block(name, result) if result else NONE for name, result in results.items()})
+    for name, result in results.items():
+        if result:
             plot(result, IMAGES / f"transport-{name}.png")
-    CHAPTER.write_text(text, encoding="utf-8")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,14 +53,6 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--gpu", type=Path, metavar="FILE")
     return made
-
-
-def read(path: Path) -> Result | None:
-    """A result, None where there is none yet."""
-    if not path.is_file():
-        return None
-    found: Result = json.loads(path.read_text(encoding="utf-8"))
-    return found
 
 
 def block(name: str, result: Result) -> str:
@@ -140,12 +130,7 @@ def plot(result: Result, path: Path) -> None:
         label + (" (nvJPEG)" if cell["decodes"] == "nvjpeg" else "") for label, cell in zip(labels, cells, strict=True)
     ]
     figure, axes = plt.subplots(figsize=(10, 1 + 0.32 * len(cells)), layout="constrained")
-    left = [0.0] * len(cells)
-    for name, colour in COLOURS.items():
-        widths = [cell["cpu_ms_per_image"][name] for cell in cells]
-        axes.barh(labels, widths, left=left, color=colour, label=name)
-        left = [start + width for start, width in zip(left, widths, strict=True)]
-    axes.invert_yaxis()
+    stack(axes, labels, {name: [cell["cpu_ms_per_image"][name] for cell in cells] for name in COLOURS}, COLOURS)
     axes.set_xlabel("CPU milliseconds an image, decoding included, median over the rounds")
     axes.legend(frameon=False)
     figure.savefig(path, dpi=110)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import tempfile
 from collections import defaultdict
@@ -25,6 +24,7 @@ import grpc.aio
 
 from benchmarks.common.about import about, use_cores
 from benchmarks.common.figures import spread, summary
+from benchmarks.common.files import RESULTS, SAMPLES, read_pictures, write_json
 from benchmarks.common.unpacked import use_unpacked
 from benchmarks.transport import decoding
 from benchmarks.transport.client import Pace, Sender
@@ -42,8 +42,7 @@ if TYPE_CHECKING:
     from benchmarks.common.figures import Measurement
     from benchmarks.transport.ways import Cell
 
-HERE = Path(__file__).parents[1]
-RESULTS = HERE / "results"
+LANES = Path(__file__).parents[1] / "gpu" / "lanes"
 _MOST_THREADS = 16
 QUICK = {"seconds": 0.4, "warm_up": 0.1, "rounds": 1}
 
@@ -55,7 +54,7 @@ def main() -> None:
         setattr(options, name, value)
     served = Served(options.network, decoding.best(), 0, options.lanes)
     output = options.output or RESULTS / ("transport_gpu.json" if served.on_gpu else "transport.json")
-    files = pictures(options.images)
+    files = read_pictures(options.images)
     if not served.on_gpu:
         use_cores()
     load_average = os.getloadavg()[0]
@@ -80,8 +79,7 @@ def main() -> None:
         },
         **measured,
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(output, result)
     print(output)
 
 
@@ -92,20 +90,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, default=3.0)
     made.add_argument("--warm-up", type=float, default=0.5)
     made.add_argument("--rounds", type=int, default=5)
-    made.add_argument("--images", type=Path, default=HERE.parent / "samples", help="a folder of JPEGs")
+    made.add_argument("--images", type=Path, default=SAMPLES, help="a folder of JPEGs")
     made.add_argument("--network", default=EFFICIENTNET)
     made.add_argument("--server", type=Path)
-    made.add_argument("--lanes", type=Path, default=HERE / "gpu" / "lanes", help="the folder of lane.py")
+    made.add_argument("--lanes", type=Path, default=LANES, help="the folder of lane.py")
     made.add_argument("--output", type=Path)
     return made
-
-
-def pictures(folder: Path) -> list[bytes]:
-    """The JPEGs of a folder."""
-    files = [path.read_bytes() for path in sorted(folder.glob("*.jp*g"))]
-    if not files:
-        raise SystemExit(f"--images {folder}: there is no JPEG")
-    return files
 
 
 async def measure(served: Served, files: Sequence[bytes], options: argparse.Namespace, scratch: Path) -> dict[str, Any]:

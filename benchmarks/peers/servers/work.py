@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
-from benchmarks.peers.servers.shown import ShownDecoder
+from benchmarks.common.shown import ShownDecoder
 from shoal.worker.decode import Decoder
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.common.chapter import replace_block
+from benchmarks.common.shown import ShownDecoder
 from benchmarks.peers import pictures, warden
 from benchmarks.peers.cells import CEILING, CEILING_AFTER, OURS, SHOAL, SHOAL_WITH_UPLOAD, Cell, Store, plan
 from benchmarks.peers.clients import HttpCaller, http
@@ -23,12 +25,10 @@ from benchmarks.peers.process import started
 from benchmarks.peers.report import CHAPTER, measured
 from benchmarks.peers.search import Search, pick
 from benchmarks.peers.servers.plan import VARIABLE, Choice, Plan
-from benchmarks.peers.servers.shown import ShownDecoder
 from benchmarks.peers.servers.work import answer
-from benchmarks.peers.settings import Windows, read_json, write_json
+from benchmarks.peers.settings import Windows
 from benchmarks.peers.summary import summarise
 from benchmarks.peers.tables import blocks
-from benchmarks.performance.report import replace_block
 from shoal.errors import Code, InvalidRequest, Overloaded, Unavailable
 from shoal.modelstore.config import Resize, Task
 from support.pictures import encode, quadrants
@@ -130,16 +130,6 @@ def test_another_commit_or_other_windows_measure_again(tmp_path: Path) -> None:
 def test_each_cell_has_a_file_of_its_own() -> None:
     cells = list(plan(3, ["mosec", "ray"]))
     assert len({cell.name for cell in cells}) == len(cells)
-
-
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
-    file = tmp_path / "folder" / "a.json"
-    write_json(file, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(file, {"a": object()})
-    assert read_json(file) == {"a": 1}
-    assert [path.name for path in file.parent.iterdir()] == ["a.json"]
-    assert read_json(tmp_path / "none.json") is None
 
 
 # Figures

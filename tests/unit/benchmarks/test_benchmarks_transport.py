@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from benchmarks.common.chapter import update
 from benchmarks.common.python_models import with_parameters
-from benchmarks.performance.report import replace_block
 from benchmarks.transport import decoding
-from benchmarks.transport.report import BLOCKS, NONE, block, plot, read, speed, traffic
+from benchmarks.transport.report import BLOCKS, NONE, block, plot, speed, traffic
 from benchmarks.transport.server import HERE
 from benchmarks.transport.ways import (
     BATCH,
@@ -129,11 +129,11 @@ def test_speed_of_a_busy_machine_is_in_italics() -> None:
 
 
 def test_a_block_without_results_says_so(tmp_path: Path) -> None:
-    assert read(tmp_path / "missing.json") is None
     text = "".join(f"<!-- figures: transport-{name} -->\nold\n<!-- end -->\n" for name in BLOCKS)
-    for name in BLOCKS:
-        text = replace_block(text, f"transport-{name}", NONE)
-    assert text.count(NONE) == 2
+    chapter = tmp_path / "chapter.md"
+    chapter.write_text(text)
+    update(chapter, {f"transport-{name}": NONE for name in BLOCKS})
+    assert chapter.read_text().count(NONE) == 2
 
 
 def test_the_plot_is_drawn(tmp_path: Path) -> None:

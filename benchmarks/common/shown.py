@@ -36,9 +36,8 @@ class ShownDecoder:
         """Decodes one picture into ``out``, uint8 ``(H, W, 3)``."""
         with Image.open(io.BytesIO(data)) as opened:
             picture = opened.convert("RGB")
-        scale = self._shorter / min(picture.size)
         # torchvision: the longer side is rounded down, the crop's corner to the nearest.
-        whole = tuple(self._shorter if side == min(picture.size) else int(side * scale) for side in picture.size)
+        whole = tuple(self._shorter * side // min(picture.size) for side in picture.size)
         left, top = (round((side - kept) / 2) for side, kept in zip(whole, self._size, strict=True))
         small = picture.resize((whole[0], whole[1]), self._filter)
         np.copyto(out, np.asarray(small.crop((left, top, left + self._size[0], top + self._size[1]))))
