@@ -135,7 +135,7 @@ def _processes(home: Home, tree: Path | None) -> tuple[int, tuple[Part, ...]]:
 def _refusal(home: Home, model: str, tree: Path) -> str:
     """What the commit of ``tree`` has against the model; empty if nothing."""
     done = _run(home, tree, "model", "check", model)
-    return done.stderr if done.returncode else ""
+    return (done.stdout + done.stderr).strip() or f"exit code {done.returncode}" if done.returncode else ""
 
 
 def _run(home: Home, tree: Path | None, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -159,7 +159,8 @@ import os, pathlib, sys
 command, check, model = sys.argv[1:]
 told = pathlib.Path(os.environ["SHOAL_HOME"], "models", model, "config.pbtxt").read_text()
 refused = [key for key in {refuses} if key in told]
-sys.exit("unknown: " + refused[0] if refused else 0)
+print(*(f"unknown: {{key}}" for key in refused))
+sys.exit(bool(refused))
 """
 
 
