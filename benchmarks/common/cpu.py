@@ -100,11 +100,12 @@ def of_server(pid: int) -> Snapshot:
 
 
 def _of_all(processes: list[psutil.Process]) -> float:
+    """CPU seconds of these, and of what they started and that has ended."""
     seconds = 0.0
     for process in processes:
         with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             times = process.cpu_times()
-            seconds += of_process(process) + times.children_user + times.children_system  # those that have ended
+            seconds += of_process(process) + times.children_user + times.children_system
     return seconds
 
 

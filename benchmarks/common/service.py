@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 _LOG = "up.log"
 _STOP_SECONDS = 60
 _COMMAND_SECONDS = 60
-_LATER = {"resize_filter": ResizeFilter.BILINEAR}
-"""What a recipe says that older commits refuse to read, at the value that is left out of the model's file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ def temporary_home(model: str, tree: Path | None = None) -> Iterator[tuple[Home,
         home = Home(Path(folder))
         _add(home, model)
         if tree and _refusal(home, model, tree):
-            _add(home, model, **_LATER)
+            _add(home, model, ResizeFilter.BILINEAR)  # which isn't written down: older commits know no other
             if refusal := _refusal(home, model, tree):
                 raise ConfigurationError(f"--before {tree}: its service can't read {model}:\n{refusal}")
         yield home, repository.read_model(home.models, model)
@@ -118,9 +116,10 @@ def running(home: Home, service: Path | None = None, tree: Path | None = None) -
             process.wait()
 
 
-def _add(home: Home, model: str, **changes: ResizeFilter) -> None:
+def _add(home: Home, model: str, resize_filter: ResizeFilter | None = None) -> None:
     file, recipe = PUBLISHED[model](Home.default().cache)
-    build.add_model(home.models, file, replace(recipe, **changes), force=True)
+    recipe = replace(recipe, resize_filter=resize_filter or recipe.resize_filter)
+    build.add_model(home.models, file, recipe, force=True)
 
 
 def _processes(home: Home, tree: Path | None) -> tuple[int, tuple[Part, ...]]:

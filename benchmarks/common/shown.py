@@ -19,6 +19,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from typing_extensions import Buffer
 
     from shoal.modelstore.config import ModelConfig
 
@@ -32,7 +33,7 @@ class ShownDecoder:
         self._size = (config.width, config.height)
         self._filter = Image.Resampling[config.resize_filter.name]
 
-    def decode(self, data: bytes, out: NDArray[Any]) -> None:
+    def decode(self, data: Buffer, out: NDArray[Any]) -> None:
         """Decodes one picture into ``out``, uint8 ``(H, W, 3)``."""
         with Image.open(io.BytesIO(data)) as opened:
             picture = opened.convert("RGB")

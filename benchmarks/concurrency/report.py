@@ -210,7 +210,7 @@ def _rounds(rows: Iterable[Mapping[str, Any]], names: Sequence[str], name: str) 
 
 
 def _rate(rounds: Iterable[Mapping[str, Any]]) -> float:
-    return median(one["images_per_s"] for one in rounds)
+    return float(median(one["images_per_s"] for one in rounds))
 
 
 def _circumstances(result: Result) -> str:

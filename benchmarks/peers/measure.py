@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.common.load import run_window
@@ -86,7 +86,7 @@ def kept(result: LoadResult, spent: Spent) -> dict[str, Any]:
 
 def cpu_ms(components: Mapping[str, float], images: int) -> dict[str, float]:
     """CPU milliseconds a picture of server, store and client."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for name, value in components.items():
         seconds["server" if name in SERVER else name] += value
     return {

@@ -103,7 +103,7 @@ def _with_detail(picture: Pixels, recipe: Recipe, random: np.random.Generator) -
     for grain, deviation in recipe.octaves:
         coarse = random.standard_normal((-(-shape[0] // grain), -(-shape[1] // grain)), np.float32)
         noise += deviation * cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)
-    return np.clip(picture + noise[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(picture + noise[..., None], 0, 255), np.uint8)
 
 
 def encode(picture: Pixels, recipe: Recipe) -> bytes:

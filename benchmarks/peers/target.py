@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from benchmarks.peers.peer import Peer
     from benchmarks.peers.pictures import Picture, Size
     from shoal.client.load import Caller
-    from shoal.client.results import Image
+    from shoal.client.results import Class, Image
     from shoal.home import Home
     from shoal.modelstore.config import ModelConfig
 
@@ -145,6 +145,6 @@ async def check(target: Target, references: Sequence[int]) -> None:
     async with target.connect() as caller:
         for number, (image, expected) in enumerate(zip(target.images, references, strict=False)):
             found = await caller.infer(Task.CLASSIFICATION, image, target.model, timeout_seconds=READY_SECONDS)
-            answered = getattr(found, "classes", ())
+            answered: Sequence[Class] = getattr(found, "classes", ())
             if len(answered) != 5 or answered[0].index != expected:
                 raise Internal(f"picture {number}: expected class {expected} and four others; got {answered}")

@@ -26,10 +26,10 @@ from shoal.worker.decode import Decoder
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shoal.engine.openvino import OpenVinoModel
+    from shoal.engine.openvino import OpenVinoModel, Precision
     from shoal.modelstore.config import ModelConfig
 
-PRECISIONS = ("f32", "bf16")
+PRECISIONS: tuple[Precision, ...] = ("f32", "bf16")
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ async def _run(model: OpenVinoModel, decoder: Decoder, pictures: list[bytes]) ->
             decoder.decode(picture, row)
         started = time.perf_counter()
         inference = await model.infer(slot, len(pictures))
-        return time.perf_counter() - started, next(iter(inference.outputs.values())).copy()
+        return time.perf_counter() - started, np.array(next(iter(inference.outputs.values())), np.float32)
     finally:
         model.release(slot)
 

@@ -14,6 +14,7 @@ import argparse
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import thread_time
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 WIDTHS = (500, 640, 1280, 4000)
 CUTS = 2
 ROUNDS = 5
-LIMITS = {"max_pixels": 10**8, "max_scans": 64}
+decoder = partial(Decoder, max_pixels=10**8, max_scans=64)
 Way = Callable[[bytes], "Pixels"]
 
 
@@ -104,16 +105,16 @@ def ways(config: ModelConfig) -> dict[str, Way]:
     return {
         "Pillow": pillow(config, config.resize_filter),
         "OpenCV": lambda data: opencv(config, data),
-        "exact": _shoal(config, Decoder(config, **LIMITS)),
-        "exact, no vectors": _shoal(config, Decoder(config, **LIMITS), vectors=False),
-        "fast": _shoal(config, Decoder(config, **LIMITS, decoding="fast")),
+        "exact": _shoal(config, decoder(config)),
+        "exact, no vectors": _shoal(config, decoder(config), vectors=False),
+        "fast": _shoal(config, decoder(config, decoding="fast")),
     }
 
 
-def _shoal(config: ModelConfig, decoder: Decoder, *, vectors: bool = resample.HAS_VECTORS) -> Way:
+def _shoal(config: ModelConfig, made: Decoder, *, vectors: bool = resample.HAS_VECTORS) -> Way:
     def decode(data: bytes, out: Pixels) -> None:
         has, resample.HAS_VECTORS = resample.HAS_VECTORS, vectors  # type: ignore[misc]
-        decoder.decode(data, out)
+        made.decode(data, out)
         resample.HAS_VECTORS = has  # type: ignore[misc]
 
     return _into(decode, config)
@@ -122,12 +123,12 @@ def _shoal(config: ModelConfig, decoder: Decoder, *, vectors: bool = resample.HA
 def _into(decode: Callable[[bytes, Pixels], object], config: ModelConfig) -> Way:
     """``decode`` with a new picture to decode into each time."""
 
-    def made(data: bytes) -> Pixels:
+    def decoded(data: bytes) -> Pixels:
         out = np.empty(config.input.shape, np.uint8)
         decode(data, out)
         return out
 
-    return made
+    return decoded
 
 
 def pillow(config: ModelConfig, filter_: ResizeFilter) -> Way:

@@ -30,8 +30,6 @@ from shoal.v1 import inference_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from numpy.typing import NDArray
-
 QUALITIES = (55, 80, 90, 100)
 SIDE = 224
 KEY = "shoal_" + "k" * 43  # as long as a real one
@@ -41,7 +39,8 @@ CALLS = 1000
 
 def picture_rows(path: Path) -> list[dict[str, Any]]:
     """A row a quality: bytes of the JPEG, and of uint8 and float32 ``(H, W, 3)`` tensors, at full size and 224x224."""
-    pixels: NDArray[np.uint8] = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    assert pixels is not None, path
     small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     tensors = {
         "uint8_full": pixels.nbytes,

@@ -24,8 +24,8 @@ from benchmarks.common.about import about, use_cores
 from benchmarks.common.figures import Measurement
 from benchmarks.common.files import RESULTS, write_json
 from shoal.batching.settings import BatchingSettings
+from shoal.engine.limits import row_bytes
 from shoal.engine.triton import TritonEngine
-from shoal.engine.triton_slot import row_bytes
 from shoal.modelstore.config import ModelConfig, Resize, Task, Tensor
 from shoal.modelstore.formats import RUNNER
 from shoal.modelstore.render import render

@@ -84,7 +84,8 @@ class Job:
 
 def unpacked(tensor: Any) -> list[bytes]:
     """JPEGs, each behind its length, as in a BYTES tensor; with numpy 2 those can't be read here."""
-    content, jpegs = memoryview(np.from_dlpack(tensor)), []
+    numbers: Any = np.from_dlpack(tensor)
+    content, jpegs = memoryview(numbers), []
     while content:
         length = int.from_bytes(content[:4], "little")
         jpegs.append(bytes(content[4 : 4 + length]))

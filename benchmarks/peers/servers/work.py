@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from typing_extensions import Buffer
 
     from benchmarks.peers.servers.plan import Plan
     from shoal.modelstore.config import ModelConfig
@@ -63,7 +64,7 @@ class Work:
             self._requests.put(request)
         return [answer(row, len(logits)) for row in logits]
 
-    def classify(self, pictures: Sequence[bytes]) -> list[dict[str, Any]]:
+    def classify(self, pictures: Sequence[Buffer]) -> list[dict[str, Any]]:
         """Decodes one after the other, then infers."""
         rows = np.empty((len(pictures), *self._shape), np.uint8)
         for picture, row in zip(pictures, rows, strict=True):
