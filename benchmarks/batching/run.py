@@ -23,6 +23,7 @@ from benchmarks.batching.options import Options, read_result, result_file
 from benchmarks.batching.tables import SHEETS
 from benchmarks.common.about import about, use_cores
 from benchmarks.common.files import write_json
+from benchmarks.common.options import add_names
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,7 +44,7 @@ def main() -> None:
     use_cores()
     console = Console()
     options = Options(arguments.seconds, arguments.quick)
-    for name in arguments.experiments or EXPERIMENTS:
+    for name in arguments.experiments:
         if arguments.force or not _is_done(name, options):
             _measure(name, options, Console(stderr=True))
         for sheet in SHEETS[name](read_result(name)):
@@ -52,14 +53,11 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"of {', '.join(EXPERIMENTS)}; all")
+    add_names(parser, "experiment", EXPERIMENTS)
     parser.add_argument("--seconds", type=float, help="of each window, in place of the experiment's own")
     parser.add_argument("--quick", action="store_true", help="short windows and few points, to see that it works")
     parser.add_argument("--force", action="store_true", help="measure again what has a result")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.experiments) - EXPERIMENTS.keys():
-        parser.error(f"no experiment {', '.join(sorted(unknown))}")
-    return arguments
+    return parser.parse_args()
 
 
 def _is_done(name: str, options: Options) -> bool:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from shoal.engine.openvino import OpenVinoModel
+    from shoal.engine.openvino import OpenVinoModel, Precision
     from shoal.modelstore.config import ModelConfig
 
 _TRIALS = 2
@@ -75,6 +75,7 @@ class Work:
     """Where the engine keeps compiled models."""
     threads: int
     """That decode."""
+    precision: Precision = "f32"
     make_decoder: Callable[[ModelConfig], RowDecoder] = workers_decoder
     """A function of a module, which the process can import, too."""
 
@@ -163,7 +164,7 @@ class Feeder:
     @classmethod
     async def open(cls, work: Work) -> Self:
         """Loads and warms the model."""
-        engine = OpenVinoEngine(cache=work.cache)
+        engine = OpenVinoEngine(cache=work.cache, precision=work.precision)
         return cls(work, engine, await engine.load(work.model))
 
     async def run(self, order: Order) -> Measurement:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tritonclient.grpc import service_pb2 as v2
 
+from benchmarks.common.options import add_names
 from benchmarks.common.python_models import add_model
 from benchmarks.common.unpacked import use_unpacked
 from benchmarks.gpu.raw import ANSWERED, BATCH, NETWORK, batch
@@ -201,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("output", type=Path)
-    made.add_argument("experiments", nargs="*", default=list(EXPERIMENTS), metavar="EXPERIMENT")
+    add_names(made, "experiment", EXPERIMENTS)
     made.add_argument("--server", type=Path)
     made.add_argument("--seconds", type=float, default=3.0)
     made.add_argument("--warm-up", type=float, default=5.0)
@@ -214,9 +215,6 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Measures, into the output's folder."""
     options = parser().parse_args()
-    unknown = [name for name in options.experiments if name not in EXPERIMENTS]
-    if unknown:
-        raise SystemExit(f"{unknown[0]}: there are {', '.join(EXPERIMENTS)}")
     options.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         if options.server:

@@ -25,6 +25,7 @@ from rich.console import Console
 from benchmarks.common.about import about, use_cores
 from benchmarks.common.ceiling import Ceiling, Work
 from benchmarks.common.files import SAMPLES, read_json, write_json
+from benchmarks.common.options import add_names
 from benchmarks.common.service import temporary_home
 from benchmarks.common.shown import ShownDecoder
 from benchmarks.peers import pictures
@@ -86,15 +87,12 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("peers", nargs="*", metavar="PEER", help=f"of {', '.join(PEERS)}; all")
+    add_names(parser, "peer", PEERS)
     parser.add_argument("--rounds", type=int, help="3 or more tell noise from news (default 3)")
     parser.add_argument("--seconds", type=float, help="of each window, in place of 4")
     parser.add_argument("--quick", action="store_true", help="one round, short windows, no search for settings")
     parser.add_argument("--force", action="store_true", help="measure all again, the search for settings included")
     arguments = parser.parse_args()
-    if unknown := set(arguments.peers) - PEERS.keys():
-        parser.error(f"no peer {', '.join(sorted(unknown))}")
-    arguments.peers = arguments.peers or list(PEERS)
     windows = Windows.quick() if arguments.quick else Windows()
     if arguments.seconds:
         windows = replace(windows, saturated_seconds=arguments.seconds, half_seconds=arguments.seconds)

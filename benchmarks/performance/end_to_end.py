@@ -1,12 +1,15 @@
 """Measures the ceiling, Shoal, and Shoal with the upload counted: images a second, and CPU time by component.
 
 python -m benchmarks.performance.end_to_end [--seconds 8] [--rounds 5] [--concurrency 48] [--model NAME] [--images DIR]
-                                [--before TREE] [--output FILE]
+                                           [--precision f32|bf16] [--before TREE] [--output FILE]
 
 All three use the same pictures and the same two cores, which the client shares. They take turns in rounds, and ratios
-are taken within a round: whatever else a machine does slows neighbours alike. With ``--before`` the service of another
-checkout takes turns, too, with the same model: what it can't read of that, such as the filter of a resize, is left out
-for both. Results go to benchmarks/results/end_to_end.json, unless ``--output`` says otherwise.
+are taken within a round: whatever else a machine does slows neighbours alike. Results go to
+benchmarks/results/end_to_end.json, unless ``--output`` says otherwise.
+
+With ``--before`` the service of another checkout takes turns, too. Both have the same model: what the other can't read
+of it, such as the filter of a resize, is left out. All else there is its own default. Where the CPU multiplies bf16,
+commits that know no ``inference_precision`` use it, and compare with ``--precision bf16``.
 """
 
 from __future__ import annotations
@@ -28,8 +31,9 @@ from benchmarks.common import cpu
 from benchmarks.common.about import about, commit_of, use_cores
 from benchmarks.common.ceiling import Ceiling, Work
 from benchmarks.common.figures import Measurement, overhead, ratio, summary
-from benchmarks.common.files import RESULTS, SAMPLES, read_pictures, write_json
+from benchmarks.common.files import RESULTS, read_pictures, write_json
 from benchmarks.common.load import run_window
+from benchmarks.common.options import add_images, add_model
 from benchmarks.common.service import running, temporary_home
 from benchmarks.performance.console import end_to_end_table
 from shoal.client.load import LoadRequest, LoadSettings
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
 
     from benchmarks.common.service import Running
     from shoal.client.results import Image
+    from shoal.engine.openvino import Precision
+    from shoal.home import Home
     from shoal.modelstore.config import ModelConfig
 
 RESULT = RESULTS / "end_to_end.json"
@@ -58,6 +64,7 @@ class Options:
     concurrency: int
     model: str
     images: Path
+    precision: Precision
     before: Path | None
     output: Path
 
@@ -76,12 +83,12 @@ def main() -> None:
             progress.update(steps, description=what, advance=1)
 
         home, model = stack.enter_context(temporary_home(options.model, options.before))
-        loads = {"shoal": Load(stack.enter_context(running(home)), model, options)}
+        loads = {"shoal": Load(stack.enter_context(running(home, _service(home, options))), model, options)}
         if options.before:
             other, _ = stack.enter_context(temporary_home(options.model, options.before))
             service = stack.enter_context(running(other, tree=options.before))
             loads["before"] = Load(service, model, options)
-        ceiling = stack.enter_context(Ceiling(_work(model, pictures, home.cache)))
+        ceiling = stack.enter_context(Ceiling(_work(model, pictures, home.cache, options)))
         step("looking for the best ceiling")
         result = _measure(loads, ceiling, model, pictures, options, step)
     write_json(options.output, result)
@@ -93,16 +100,26 @@ def _options() -> Options:
     parser.add_argument("--seconds", type=float, default=8.0, help="of each window (default 8)")
     parser.add_argument("--rounds", type=int, default=5, help="3 or more tell noise from news (default 5)")
     parser.add_argument("--concurrency", type=int, default=48, help="callers of the closed loop (default 48)")
-    parser.add_argument("--model", default="efficientnet-lite0", help="default efficientnet-lite0")
-    parser.add_argument("--images", type=Path, default=SAMPLES, help="a folder of JPEGs (default samples)")
+    add_model(parser)
+    add_images(parser)
+    parser.add_argument(
+        "--precision", choices=("f32", "bf16"), default="f32", help="of service and ceiling (default f32)"
+    )
     parser.add_argument("--before", type=Path, metavar="TREE", help="a checkout of another commit, to measure in turns")
     parser.add_argument("--output", type=Path, default=RESULT, help="default benchmarks/results/end_to_end.json")
     return Options(**vars(parser.parse_args()))
 
 
-def _work(model: ModelConfig, pictures: Sequence[bytes], cache: Path) -> Work:
+def _service(home: Home, options: Options) -> Path:
+    """The service file of this tree's service."""
+    file = home.root / "shoal.yaml"
+    file.write_text(f"pools: {{default: {{inference_precision: {options.precision}}}}}\n", encoding="utf-8")
+    return file
+
+
+def _work(model: ModelConfig, pictures: Sequence[bytes], cache: Path, options: Options) -> Work:
     # The folder and the number of threads are those of a worker of the default service.
-    return Work(model, pictures, cache / "openvino", len(os.sched_getaffinity(0)))
+    return Work(model, pictures, cache / "openvino", len(os.sched_getaffinity(0)), options.precision)
 
 
 def _measure(
@@ -133,6 +150,7 @@ def _measure(
             "rounds": options.rounds,
             "concurrency": options.concurrency,
             "model": options.model,
+            "precision": options.precision,
             "resize_filter": model.resize_filter.value,
             "pictures": len(pictures),
             "picture_bytes": [len(picture) for picture in pictures],

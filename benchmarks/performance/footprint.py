@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -22,13 +21,15 @@ from rich.progress import Progress
 from benchmarks.common import cpu
 from benchmarks.common.about import about, use_cores
 from benchmarks.common.figures import spread
-from benchmarks.common.files import RESULTS, SAMPLES, read_pictures, write_json
+from benchmarks.common.files import RESULTS, read_pictures, write_json
+from benchmarks.common.options import add_images, add_model
 from benchmarks.common.service import running, temporary_home
 from benchmarks.performance.console import footprint_table
 from shoal.client.load import LoadRequest, LoadSettings, run_load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from benchmarks.common.service import Running
     from shoal.modelstore.config import ModelConfig
@@ -80,8 +81,8 @@ def _options() -> Options:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--starts", type=int, default=5, help="that are counted (default 5)")
     parser.add_argument("--idle", type=float, default=20.0, help="seconds without a request (default 20)")
-    parser.add_argument("--model", default="efficientnet-lite0", help="default efficientnet-lite0")
-    parser.add_argument("--images", type=Path, default=SAMPLES, help="a folder of JPEGs (default samples)")
+    add_model(parser)
+    add_images(parser)
     return Options(**vars(parser.parse_args()))
 
 

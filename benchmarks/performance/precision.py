@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.common.files import read_pictures
+from benchmarks.common.options import add_model
 from benchmarks.common.service import temporary_home
 from shoal.engine.openvino import OpenVinoEngine
 from shoal.worker.decode import Decoder
@@ -35,7 +36,7 @@ PRECISIONS: tuple[Precision, ...] = ("f32", "bf16")
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="efficientnet-lite0")
+    add_model(parser)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=8)
     options = parser.parse_args()

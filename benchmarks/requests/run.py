@@ -22,7 +22,8 @@ import grpc.aio
 import numpy as np
 from matplotlib import pyplot as plt
 
-from benchmarks.common.files import SAMPLES, jpegs
+from benchmarks.common.files import jpegs
+from benchmarks.common.options import add_images
 from shoal.batching.v1 import batching_pb2
 from shoal.client import AsyncClient
 from shoal.v1 import inference_pb2 as pb
@@ -172,7 +173,7 @@ def plot(row: dict[str, Any], call: dict[str, float], path: Path) -> None:
 def main() -> None:
     """Prints the tables, and draws the plot if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, default=SAMPLES)
+    add_images(parser)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", action="store_true", help="print JSON rather than Markdown")
     options = parser.parse_args()

@@ -24,7 +24,8 @@ import grpc.aio
 
 from benchmarks.common.about import about, use_cores
 from benchmarks.common.figures import spread, summary
-from benchmarks.common.files import RESULTS, SAMPLES, read_pictures, write_json
+from benchmarks.common.files import RESULTS, read_pictures, write_json
+from benchmarks.common.options import add_images
 from benchmarks.common.unpacked import use_unpacked
 from benchmarks.transport import decoding
 from benchmarks.transport.client import Pace, Sender
@@ -90,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, default=3.0)
     made.add_argument("--warm-up", type=float, default=0.5)
     made.add_argument("--rounds", type=int, default=5)
-    made.add_argument("--images", type=Path, default=SAMPLES, help="a folder of JPEGs")
+    add_images(made)
     made.add_argument("--network", default=EFFICIENTNET)
     made.add_argument("--server", type=Path)
     made.add_argument("--lanes", type=Path, default=LANES, help="the folder of lane.py")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import asyncio
 import importlib.util
 import subprocess
@@ -16,6 +17,7 @@ from benchmarks.common.chapter import markdown, replace_block
 from benchmarks.common.cpu import Reading, Snapshot
 from benchmarks.common.figures import Measurement, best, overhead, ratio
 from benchmarks.common.files import read_json, read_pictures, read_result, write_json
+from benchmarks.common.options import add_names
 from shoal.errors import ConfigurationError
 from shoal.modelstore.config import ResizeFilter, Task
 from shoal.modelstore.recipe import Recipe
@@ -198,3 +200,13 @@ def test_a_commit_that_reads_the_model_in_no_form_says_why(older: Path, tmp_path
         service.temporary_home("tiny", older_tree(tmp_path / "picky", "shoal.resize_filter", "shoal.task")),
     ):
         pass
+
+
+def test_names_on_the_command_line_are_some_of_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_names(parser, "peer", {"mosec": 1, "triton": 2})
+    assert parser.parse_args([]).peers == ["mosec", "triton"]
+    assert parser.parse_args(["triton"]).peers == ["triton"]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["tritn"])
+    assert "no peer tritn: expected some of mosec, triton" in capsys.readouterr().err
