@@ -18,7 +18,7 @@ from benchmarks.batching.scripted import ScriptedModel, SerialEngine
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.handler import GenericHandler
 from shoal.batcher.server import Batcher, open_channel
-from shoal.batching.service import BatchingService
+from shoal.batching.service import SERVICE, BatchingService
 from shoal.batching.settings import BatchingSettings
 from shoal.signals import run_until_signal
 
@@ -77,7 +77,8 @@ class Replica:
         for name, model in self._orders.models.items():
             await service.put(name, ScriptedModel(model.settings, SerialEngine(model.curve), model.echo))
         health_servicer = health.aio.HealthServicer()
-        await health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+        for name in ("", SERVICE):  # what a router asks batchers for, and what it asks workers for
+            await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, self._server)
         self._server.add_generic_rpc_handlers((service.rpc_handler(),))
         if self._batcher is not None:
