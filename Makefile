@@ -59,15 +59,14 @@ ifeq ($(DEBIAN_TOOLS),)
 endif
 	$(BIN)/pytest -q tests/system
 
-bench: $(SETUP) ## Measure ceiling, service, CPU time a component and footprint (4 minutes); results go to benchmarks/results
-	$(BIN)/python benchmarks/end_to_end.py
-	$(BIN)/python benchmarks/footprint.py
-
+bench: CHAPTER ?= performance
+bench-batching: CHAPTER = batching
+bench-peers: CHAPTER = peers
+bench: $(SETUP) ## Measure the service (4 minutes), or CHAPTER=transport and others: benchmarks/README.md; BENCH=--quick
 bench-batching: $(SETUP) ## Measure the batching service (15 minutes; BENCH=--quick: 3); results go to benchmarks/results
-	$(BIN)/python benchmarks/run_batching.py $(BENCH)
-
 bench-peers: $(SETUP) ## Measure Shoal beside other servers (25 minutes, 12 more the first time; BENCH=--quick: 8)
-	$(BIN)/python benchmarks/run_peers.py $(BENCH)
+bench bench-batching bench-peers:
+	$(BIN)/python -m benchmarks.$(CHAPTER).run $(BENCH)
 
 docs: $(SETUP) ## Build the documentation as a site, build/site, and check its links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

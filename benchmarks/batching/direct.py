@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from batching.replicas import Model
-from batching.stack import Layout, running
+from benchmarks.batching.replicas import Model
+from benchmarks.batching.stack import Layout, running
 from shoal.local.plan import Role
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:
-    from batching.options import Options
-    from batching.stack import Running
+    from benchmarks.batching.options import Options
+    from benchmarks.batching.stack import Running
 
 FRONTS = {"envoy": "", "grpcio": "grpcio"}
 SIZES = (8, 32)

@@ -12,7 +12,7 @@ from shoal.errors import Internal
 from shoal.modelconfig.model import Task
 
 if TYPE_CHECKING:
-    from batching.stack import Running
+    from benchmarks.batching.stack import Running
     from shoal.client.load.tally import LoadResult
 
 SEED = 1

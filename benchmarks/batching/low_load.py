@@ -6,18 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from batching.load import OpenLoop, milliseconds, offer
-from batching.options import DEADLINE_SECONDS, MAX_BATCH_SIZE, measured_curve
-from batching.replicas import Model
-from batching.stack import Layout, running
+from benchmarks.batching.load import OpenLoop, milliseconds, offer
+from benchmarks.batching.options import DEADLINE_SECONDS, MAX_BATCH_SIZE, measured_curve
+from benchmarks.batching.replicas import Model
+from benchmarks.batching.stack import Layout, running
 from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
 from shoal.client.load.tally import merge, percentile
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import Task
 
 if TYPE_CHECKING:
-    from batching.options import Options
-    from batching.stack import Running
+    from benchmarks.batching.options import Options
+    from benchmarks.batching.stack import Running
     from shoal.client.load.tally import LoadResult
 
 RATE = 40.0

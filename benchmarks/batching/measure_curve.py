@@ -6,12 +6,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from service import temporary_home
+from benchmarks.common.service import temporary_home
 from shoal.engine.openvino import OpenVinoEngine
 from shoal.modelconfig.batching import BatchingSettings
 
 if TYPE_CHECKING:
-    from batching.options import Options
+    from benchmarks.batching.options import Options
     from shoal.engine.openvino import OpenVinoModel
 
 MODEL = "efficientnet-lite0"

@@ -8,15 +8,12 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batching.load import SEED, milliseconds
-from batching.store_proxy import store_proxy
-from end_to_end import read_pictures
-from service import running, temporary_home
-from shoal.client import AsyncClient
-from shoal.client.connection import find_connection
+from benchmarks.batching.load import SEED, milliseconds
+from benchmarks.batching.store_proxy import store_proxy
+from benchmarks.common.files import read_pictures
+from benchmarks.common.service import running, temporary_home
 from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
 from shoal.client.load.tally import merge, percentile
 from shoal.errors import ShoalError
@@ -32,15 +29,15 @@ from shoal.service.spec import Service
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from batching.options import Options
-    from shoal.client.connection import Connection
+    from benchmarks.batching.options import Options
+    from benchmarks.common.service import Running
+    from shoal.client import AsyncClient
     from shoal.client.load.tally import LoadResult
     from shoal.client.results import Image, Result
     from shoal.modelconfig.model import ModelConfig
     from shoal.service.home import Home
 
 MODEL = "efficientnet-lite0"
-SAMPLES = Path(__file__).parents[2] / "samples"
 OBJECTS = 200
 BAD_SHARE = 0.05
 CALLERS = 32
@@ -91,10 +88,10 @@ async def measure(options: Options) -> dict[str, Any]:
     """Each stream in turns with one that has good pictures only."""
     seconds = options.window(SECONDS)
     hanging: set[str] = set()
-    async with _service(hanging) as (connection, model):
-        bench = _Bench(connection, model, seconds, options)
-        async with AsyncClient(connection.target, api_key=connection.api_key) as client:
-            pictures = await _upload(client, read_pictures(SAMPLES))
+    async with _service(hanging) as (service, model):
+        bench = _Bench(service, model, seconds, options)
+        async with service.client() as client:
+            pictures = await _upload(client, read_pictures())
         hanging.update(pictures.hanging)
         streams = {"good only": [], "5 % broken": pictures.broken}
         closed = await bench.rounds(pictures, streams, rate=None)
@@ -118,9 +115,9 @@ async def measure(options: Options) -> dict[str, Any]:
 class _Bench:
     """The client's side."""
 
-    def __init__(self, connection: Connection, model: ModelConfig, seconds: float, options: Options) -> None:
+    def __init__(self, service: Running, model: ModelConfig, seconds: float, options: Options) -> None:
         self.count = 1 if options.quick else ROUNDS
-        self._connection = connection
+        self._service = service
         self._model = model
         self._seconds = seconds
         self._options = options
@@ -151,7 +148,7 @@ class _Bench:
             timeout_seconds=DEADLINE_SECONDS,
             seed=SEED,
         )
-        async with AsyncClient(self._connection.target, api_key=self._connection.api_key) as client:
+        async with self._service.client() as client:
             sorting = Sorting(client, bad)
             requests = [LoadRequest(Task.CLASSIFICATION, image, MODEL) for image in images]
             return await run_load(sorting, requests, settings), sorting.became
@@ -177,7 +174,7 @@ async def _upload(client: AsyncClient, photographs: Sequence[bytes]) -> Pictures
 
 
 @asynccontextmanager
-async def _service(hanging: set[str]) -> AsyncGenerator[tuple[Connection, ModelConfig]]:
+async def _service(hanging: set[str]) -> AsyncGenerator[tuple[Running, ModelConfig]]:
     """``shoal up`` whose object store is behind a proxy."""
     with temporary_home(MODEL) as (home, model):
         ports = FreePorts()
@@ -192,8 +189,8 @@ async def _service(hanging: set[str]) -> AsyncGenerator[tuple[Connection, ModelC
         try:
             await store.ready()
             async with store_proxy(listen, behind, hanging):
-                with running(home, file):
-                    yield find_connection(None, None, home), model
+                with running(home, file) as found:
+                    yield found, model
         finally:
             await store.stop()
 

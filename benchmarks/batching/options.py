@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batching.curve import CostCurve
-from batching.replicas import Model
-from shoal.errors import ConfigurationError
+from benchmarks.batching.curve import CostCurve
+from benchmarks.batching.replicas import Model
+from benchmarks.common import files
 from shoal.modelconfig.batching import BatchingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-RESULTS = Path(__file__).parent.parent / "results"
+    from pathlib import Path
 
 CAPACITY = 400.0
 """Pictures a second of one scripted replica with full batches: so few that two cores carry twice that, client
@@ -52,16 +49,12 @@ class Options:
 
 def result_file(name: str) -> Path:
     """Where an experiment's result lies."""
-    return RESULTS / f"batching_{name}.json"
+    return files.RESULTS / f"batching_{name}.json"
 
 
 def read_result(name: str) -> dict[str, Any]:
     """An earlier result."""
-    try:
-        found: dict[str, Any] = json.loads(result_file(name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(f"results/{result_file(name).name} is missing; measure {name!r} first") from None
-    return found
+    return files.read_result(result_file(name).stem)
 
 
 def measured_curve() -> CostCurve:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batching.load import OpenLoop, figures, offer
-from batching.options import CAPACITY, DEADLINE_SECONDS, MAX_BATCH_SIZE, scripted_model
-from batching.stack import Layout, running
+from benchmarks.batching.load import OpenLoop, figures, offer
+from benchmarks.batching.options import CAPACITY, DEADLINE_SECONDS, MAX_BATCH_SIZE, scripted_model
+from benchmarks.batching.stack import Layout, running
 
 if TYPE_CHECKING:
-    from batching.options import Options
+    from benchmarks.batching.options import Options
 
 LOADS = (0.2, 0.5, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
 QUICK_LOADS = (0.2, 0.9, 1.0, 2.0)

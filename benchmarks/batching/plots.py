@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib import pyplot as plt
 
-from batching.options import read_result
-from batching.tables import way_label
+from benchmarks.batching.options import read_result
+from benchmarks.batching.tables import way_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """The process of scripted replicas: any number of worker servers, each on a port of its own.
 
-python -m batching.replicas ORDERS, a JSON that ``Orders.parse`` reads
+python -m benchmarks.batching.replicas ORDERS, a JSON that ``Orders.parse`` reads
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Self
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from batching.curve import CostCurve
-from batching.scripted import ScriptedModel, SerialEngine
+from benchmarks.batching.curve import CostCurve
+from benchmarks.batching.scripted import ScriptedModel, SerialEngine
 from shoal.batcher.core import Batcher, open_channel
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.grpcio_door import GenericHandler
 from shoal.batching.service import BatchingService
+from shoal.batching.wire import SERVICE
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.runtime.signals import run_until_signal
 
@@ -77,7 +78,8 @@ class Replica:
         for name, model in self._orders.models.items():
             await service.put(name, ScriptedModel(model.settings, SerialEngine(model.curve), model.echo))
         health_servicer = health.aio.HealthServicer()
-        await health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+        for name in ("", SERVICE):  # what a router asks batchers for, and what it asks workers for
+            await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, self._server)
         self._server.add_generic_rpc_handlers((service.rpc_handler(),))
         if self._batcher is not None:

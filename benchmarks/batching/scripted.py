@@ -14,7 +14,7 @@ from shoal.v1 import inference_pb2
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from batching.curve import CostCurve
+    from benchmarks.batching.curve import CostCurve
     from shoal.modelconfig.batching import BatchingSettings
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batching.load import OpenLoop, figures, offer
-from batching.options import CAPACITY, DEADLINE_SECONDS, scripted_model
-from batching.stack import Layout, running
+from benchmarks.batching.load import OpenLoop, figures, offer
+from benchmarks.batching.options import CAPACITY, DEADLINE_SECONDS, scripted_model
+from benchmarks.batching.stack import Layout, running
 
 if TYPE_CHECKING:
-    from batching.curve import CostCurve
-    from batching.options import Options
+    from benchmarks.batching.curve import CostCurve
+    from benchmarks.batching.options import Options
     from shoal.client.load.tally import LoadResult
 
 LOAD = 0.8

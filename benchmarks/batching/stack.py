@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-import cpu
-from batching.replicas import Orders
+from benchmarks.batching.replicas import Orders
+from benchmarks.common import cpu
+from benchmarks.common.files import ROOT
 from shoal.client import AsyncClient
 from shoal.errors import Internal
 from shoal.local.plan import Files, Part, Plan, Protocol, Role, plan
@@ -29,10 +30,9 @@ from shoal.service.topology import SHARED_BATCHER
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
-    from batching.replicas import Model
+    from benchmarks.batching.replicas import Model
     from shoal.runtime.endpoint import Endpoint
 
-BENCHMARKS = Path(__file__).parent.parent
 _REPLICA_PROCESSES = 2
 
 
@@ -148,12 +148,12 @@ def _replicas(endpoints: Sequence[Endpoint], layout: Layout) -> list[Part]:
             name=f"replicas-{number}",
             role=Role.WORKER,
             command=(
-                *(sys.executable, "-m", "batching.replicas"),
+                *(sys.executable, "-m", "benchmarks.batching.replicas"),
                 str(Orders([str(endpoint) for endpoint in share], layout.models, layout.inside)),
             ),
             listen=share[-1],  # the last to listen
             ready=Protocol.GRPC,
-            environment={"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), os.environ.get("PYTHONPATH", "")])},
+            environment={"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         )
         for number, share in enumerate(shares, 1)
     ]

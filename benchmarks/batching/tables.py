@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from batching.options import read_result
-from report import markdown
+from benchmarks.batching.options import read_result
+from benchmarks.common.chapter import markdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

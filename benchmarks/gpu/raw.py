@@ -1,6 +1,6 @@
 """The ceiling: lanes in one process, a thread each, without any server. Needs a CUDA GPU, torch and torchvision.
 
-python benchmarks/gpu/raw.py RESULT.json --answers ANSWERS.npz
+python -m benchmarks.gpu.raw RESULT.json --answers ANSWERS.npz
 
 Pictures lie in memory that the GPU reads by itself. ``--answers`` keeps the logits of a few batches, to hold a server's
 against.

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from observing.boards import Board, Panel, Target
-    from observing.prometheus import Series
+    from benchmarks.observing.boards import Board, Panel, Target
+    from benchmarks.observing.prometheus import Series
 
     Answers = Mapping[Target, Sequence[Series]]
     """Of each query, over the run."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peers.pictures import Size
-from peers.settings import CELLS, read_json, write_json
+from benchmarks.common.files import read_json, write_json
+from benchmarks.peers.pictures import Size
+from benchmarks.peers.settings import CELLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

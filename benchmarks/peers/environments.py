@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.files import ROOT
 from shoal.errors import ConfigurationError
 
-_BENCHMARKS = Path(__file__).parent.parent
-_ROOT = _BENCHMARKS.parent
-FOLDER = _BENCHMARKS / "peers" / ".environments"
+FOLDER = Path(__file__).parent / ".environments"
 _SHARED = ("numpy", "opencv-python-headless", "openvino", "pillow", "simplejpeg", "uvloop")
 """What the work needs, at the versions that Shoal is tested with."""
 _INSTALL_SECONDS = 1200
@@ -71,13 +70,13 @@ class Environment:
         """For a server: its modules and Shoal's source on the path, the environment's programs first."""
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
-            "PYTHONPATH": f"{_ROOT / 'src'}{os.pathsep}{_BENCHMARKS}",
+            "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
             "PATH": f"{self.python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "VIRTUAL_ENV": str(FOLDER / self.name),
         }
 
     def _wanted(self) -> list[str]:
-        return [*self.requirements, *_pinned((_ROOT / "constraints.txt").read_text(encoding="utf-8"))]
+        return [*self.requirements, *_pinned((ROOT / "constraints.txt").read_text(encoding="utf-8"))]
 
     def _stamp(self) -> dict[str, Any]:
         try:

@@ -12,9 +12,9 @@ https://lightning.ai/docs/litserve/features/batching:
 
 from __future__ import annotations
 
-from peers.environments import Environment
-from peers.peer import HttpPeer
-from peers.servers.plan import Choice
+from benchmarks.peers.environments import Environment
+from benchmarks.peers.peer import HttpPeer
+from benchmarks.peers.servers.plan import Choice
 
 _CHOICES = (
     Choice("2 workers"),
@@ -29,6 +29,6 @@ LITSERVE = HttpPeer(
     "LitServe",
     Environment("litserve", ("litserve==0.2.19",)),
     _CHOICES,
-    "peers.servers.litserve_server",
+    "benchmarks.peers.servers.litserve_server",
     "/predict",
 )

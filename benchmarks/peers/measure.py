@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-import cpu
-from peers.settings import CALLERS, LOAD, SEED, TIMEOUT_SECONDS
-from peers.target import check
-from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
+from benchmarks.common.load import run_window
+from benchmarks.peers.settings import CALLERS, LOAD, SEED, TIMEOUT_SECONDS
+from benchmarks.peers.target import check
+from shoal.client.load.generator import LoadRequest, LoadSettings
 from shoal.modelconfig.model import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from peers.pictures import Size
-    from peers.settings import Window, Windows
-    from peers.target import Target
+    from benchmarks.common.cpu import Spent
+    from benchmarks.peers.pictures import Size
+    from benchmarks.peers.settings import Window, Windows
+    from benchmarks.peers.target import Target
     from shoal.client.load.tally import LoadResult
 
 SERVER = ("inference", "decode", "fetch", "rest", "batcher", "router", "supervisor", "server")
@@ -59,20 +59,13 @@ async def at_rate(target: Target, rate: float, window: Window) -> dict[str, Any]
     return {**kept(result, spent), "rate_per_s": round(rate, 2), "latencies_ms": milliseconds}
 
 
-async def _run(target: Target, settings: LoadSettings) -> tuple[LoadResult, cpu.Spent]:
+async def _run(target: Target, settings: LoadSettings) -> tuple[LoadResult, Spent]:
     requests = [LoadRequest(Task.CLASSIFICATION, image, target.model) for image in target.images]
-    now = asyncio.get_running_loop().time
     async with target.connect() as caller:
-        begin = now() + settings.warm_up_seconds
-        load = asyncio.create_task(run_load(caller, requests, settings))
-        await asyncio.sleep(begin - now())
-        before = target.snapshot()
-        await asyncio.sleep(begin + settings.duration_seconds - now())
-        after = target.snapshot()
-        return await load, cpu.spent(before, after)
+        return await run_window(caller, requests, settings, target.snapshot)
 
 
-def kept(result: LoadResult, spent: cpu.Spent) -> dict[str, Any]:
+def kept(result: LoadResult, spent: Spent) -> dict[str, Any]:
     """What is kept of a window."""
     summary = result.summary()
     return {
@@ -93,7 +86,7 @@ def kept(result: LoadResult, spent: cpu.Spent) -> dict[str, Any]:
 
 def cpu_ms(components: Mapping[str, float], images: int) -> dict[str, float]:
     """CPU milliseconds a picture of server, store and client."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for name, value in components.items():
         seconds["server" if name in SERVER else name] += value
     return {

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peers.environments import Environment
-from peers.peer import HttpPeer
-from peers.servers.plan import Choice
+from benchmarks.peers.environments import Environment
+from benchmarks.peers.peer import HttpPeer
+from benchmarks.peers.servers.plan import Choice
 
 if TYPE_CHECKING:
-    from peers.servers.plan import Plan
+    from benchmarks.peers.servers.plan import Plan
 
 _CHOICES = (
     Choice("two stages: 2 to decode, 2 to infer", options={"preprocess_processes": 2}),
@@ -46,7 +46,7 @@ MOSEC = HttpPeer(
     "mosec",
     Environment("mosec", ("mosec==0.9.8",)),
     _CHOICES,
-    "peers.servers.mosec_server",
+    "benchmarks.peers.servers.mosec_server",
     "/inference",
     _variables,
 )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from peers import clients
+from benchmarks.peers import clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from peers.environments import Environment
-    from peers.servers.plan import Choice, Plan
+    from benchmarks.peers.environments import Environment
+    from benchmarks.peers.servers.plan import Choice, Plan
     from shoal.client.load.generator import Caller
 
 NO_VARIABLES: Callable[[Plan], Mapping[str, str]] = lambda _plan: {}  # noqa: E731 - typed, a default

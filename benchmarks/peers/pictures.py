@@ -4,7 +4,7 @@ Each is a part of a sample, sometimes mirrored, enlarged (Lanczos) and given bac
 of several octaves, coarse as texture and fine as a sensor's. Its JPEG quality is the one whose file comes nearest to
 the size wanted: 70 kB for a small picture, 4 MB for 12 megapixels.
 
-python benchmarks/peers/pictures.py small|12mp FOLDER     # writes them
+python -m benchmarks.peers.pictures small|12mp FOLDER     # writes them
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _with_detail(picture: Pixels, recipe: Recipe, random: np.random.Generator) -
     for grain, deviation in recipe.octaves:
         coarse = random.standard_normal((-(-shape[0] // grain), -(-shape[1] // grain)), np.float32)
         noise += deviation * cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)
-    return np.clip(picture + noise[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(picture + noise[..., None], 0, 255), np.uint8)
 
 
 def encode(picture: Pixels, recipe: Recipe) -> bytes:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib import pyplot as plt
 
-from peers.cells import CEILING, SHOAL, SHOAL_WITH_UPLOAD
-from peers.pictures import Size
-from peers.tables import SIZES, label, rows_of
+from benchmarks.peers.cells import CEILING, SHOAL, SHOAL_WITH_UPLOAD
+from benchmarks.peers.pictures import Size
+from benchmarks.peers.tables import SIZES, label, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

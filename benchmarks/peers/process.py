@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peers import warden
+from benchmarks.peers import warden
 from shoal.errors import Unavailable
 from shoal.local.process import tail
 

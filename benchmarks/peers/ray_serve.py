@@ -18,13 +18,13 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from peers.environments import Environment
-from peers.peer import HttpPeer
-from peers.servers.plan import Choice
+from benchmarks.peers.environments import Environment
+from benchmarks.peers.peer import HttpPeer
+from benchmarks.peers.servers.plan import Choice
 from shoal.runtime.ports import FreePorts
 
 if TYPE_CHECKING:
-    from peers.servers.plan import Plan
+    from benchmarks.peers.servers.plan import Plan
 
 _CHOICES = (
     Choice("2 replicas", options={"batches": 1}),
@@ -67,7 +67,7 @@ RAY_SERVE = HttpPeer(
     "Ray Serve",
     Environment("ray", ("ray[serve]==2.60.0",)),
     _CHOICES,
-    "peers.servers.ray_server",
+    "benchmarks.peers.servers.ray_server",
     "/",
     _variables,
 )

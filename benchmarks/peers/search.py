@@ -10,18 +10,19 @@ import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from peers.measure import saturate
-from peers.settings import CHOICES, Windows, read_json, write_json
-from peers.target import check, of_peer
+from benchmarks.common.files import read_json, write_json
+from benchmarks.peers.measure import saturate
+from benchmarks.peers.settings import CHOICES, Windows
+from benchmarks.peers.target import check, of_peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from peers.peer import Peer
-    from peers.pictures import Size
-    from peers.servers.plan import Choice
-    from peers.target import Job
+    from benchmarks.peers.peer import Peer
+    from benchmarks.peers.pictures import Size
+    from benchmarks.peers.servers.plan import Choice
+    from benchmarks.peers.target import Job
 
 WINDOWS = Windows(saturated_seconds=2.0)
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from peers.pictures import Size
+from benchmarks.common.files import RESULTS
+from benchmarks.peers.pictures import Size
 
-RESULTS = Path(__file__).parent.parent / "results"
 CELLS = RESULTS / "peers"
 """One file a cell: what a run that was interrupted goes on from. Not kept in the repository."""
 RESULT = RESULTS / "peers.json"
@@ -64,23 +61,3 @@ class Windows:
     def told(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {**asdict(self), "longer": {str(size): factor for size, factor in LONGER.items()}}
-
-
-def write_json(path: Path, value: Any) -> None:  # any JSON value
-    """Writes all or nothing: whoever reads the file never finds half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """What was written; None if nothing was."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return found

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
-from figures import spread
-from peers.cells import CEILING, CEILING_AFTER, SHOAL, SHOAL_WITH_UPLOAD, Cell
+from benchmarks.common.figures import spread
+from benchmarks.peers.cells import CEILING, CEILING_AFTER, SHOAL, SHOAL_WITH_UPLOAD, Cell
 from shoal.client.load.tally import percentile
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peers.cells import CEILING, DECODERS, OURS, SHOAL, SHOAL_WITH_UPLOAD
-from peers.pictures import Size
-from report import markdown, ranged
+from benchmarks.common.chapter import markdown, ranged
+from benchmarks.peers.cells import CEILING, DECODERS, OURS, SHOAL, SHOAL_WITH_UPLOAD
+from benchmarks.peers.pictures import Size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

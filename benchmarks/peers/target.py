@@ -11,13 +11,11 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cpu
-from peers import process
-from peers.servers.plan import VARIABLE, Choice, Plan
-from peers.settings import OBJECTS
-from service import running
-from shoal.client import AsyncClient
-from shoal.client.connection import find_connection
+from benchmarks.common import cpu
+from benchmarks.common.service import running
+from benchmarks.peers import process
+from benchmarks.peers.servers.plan import VARIABLE, Choice, Plan
+from benchmarks.peers.settings import OBJECTS
 from shoal.errors import DeadlineExceeded, Internal, NotFound, Unavailable
 from shoal.local.process import tail
 from shoal.modelconfig.model import Task
@@ -27,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from cpu import Snapshot
-    from peers.peer import Peer
-    from peers.pictures import Picture, Size
+    from benchmarks.common.cpu import Snapshot
+    from benchmarks.peers.peer import Peer
+    from benchmarks.peers.pictures import Picture, Size
     from shoal.client.load.generator import Caller
-    from shoal.client.results import Image
+    from shoal.client.results import Class, Image
     from shoal.modelconfig.model import ModelConfig
     from shoal.service.home import Home
 
@@ -128,20 +126,14 @@ def of_shoal(job: Job, size: Size, *, upload: bool) -> Iterator[Target]:
     """The default service; with pictures in its store, or with each uploaded by its own request."""
     pictures = [picture.data for picture in job.pictures[size]]
     with running(job.home) as service:
-        connection = find_connection(None, None, job.home)
-        parts = service.state
-
-        def client() -> AsyncClient:
-            return AsyncClient(connection.target, api_key=connection.api_key)
 
         async def stored() -> list[str]:
-            async with client() as uploader:
+            async with service.client() as uploader:
                 return await uploader.upload_many(list(islice(cycle(pictures), OBJECTS[size])))
 
         images: Sequence[Image] = pictures if upload else asyncio.run(stored())
-        yield Target(
-            client, images, lambda: cpu.of_service(parts), job.model.name, {"start_s": round(service.start_seconds, 2)}
-        )
+        told = {"start_s": round(service.start_seconds, 2)}
+        yield Target(service.client, images, lambda: cpu.of_service(service), job.model.name, told)
 
 
 async def check(target: Target, references: Sequence[int]) -> None:
@@ -153,6 +145,6 @@ async def check(target: Target, references: Sequence[int]) -> None:
     async with target.connect() as caller:
         for number, (image, expected) in enumerate(zip(target.images, references, strict=False)):
             found = await caller.infer(Task.CLASSIFICATION, image, target.model, timeout_seconds=READY_SECONDS)
-            answered = getattr(found, "classes", ())
+            answered: Sequence[Class] = getattr(found, "classes", ())
             if len(answered) != 5 or answered[0].index != expected:
                 raise Internal(f"picture {number}: expected class {expected} and four others; got {answered}")

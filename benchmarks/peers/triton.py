@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peers import clients
-from peers.environments import Environment
-from peers.peer import Launch
-from peers.servers.plan import Choice
+from benchmarks.peers import clients
+from benchmarks.peers.environments import Environment
+from benchmarks.peers.peer import Launch
+from benchmarks.peers.servers.plan import Choice
 from shoal.runtime.endpoint import Endpoint
 from shoal.triton import fetch_server
 from shoal.triton.installation import Installation, default_folder, fetched_server
@@ -30,7 +30,7 @@ from shoal.triton.launch import Options, arguments, environment
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from peers.servers.plan import Plan
+    from benchmarks.peers.servers.plan import Plan
     from shoal.client.load.generator import Caller
 
 _MODEL = "classifier"
@@ -45,7 +45,7 @@ _CHOICES = (
 _MODEL_FILE = """\
 import os, sys
 sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)  # the stub's interpreter doesn't read it
-from peers.servers.triton_model import TritonPythonModel
+from benchmarks.peers.servers.triton_model import TritonPythonModel
 """
 _CONFIG = """\
 name: "{name}"

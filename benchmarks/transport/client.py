@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tritonclient.grpc import service_pb2 as v2
 
-import cpu
-from figures import Measurement
-from shoal.engine.triton.shared_memory import Region
-from transport import decoding
-from transport.ways import (
+from benchmarks.common import cpu
+from benchmarks.common.figures import Measurement
+from benchmarks.transport import decoding
+from benchmarks.transport.ways import (
     BATCH,
     CLASSES,
     CLIENT,
@@ -31,13 +30,14 @@ from transport.ways import (
     Messages,
     packed,
 )
+from shoal.engine.triton.shared_memory import Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from benchmarks.transport.ways import Cell
     from shoal.runtime.threads import Threads
     from shoal.triton.client import TritonClient
-    from transport.ways import Cell
 
 _MORE_SECONDS = 30
 

@@ -50,6 +50,7 @@ def _opencv(jpeg: bytes, out: np.ndarray) -> None:
     window = place(_CONFIG, header.upright).window
     scale = next((scale for scale in _REDUCED if scale * SIDE <= min(window)), 1)
     picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), _REDUCED.get(scale, cv2.IMREAD_COLOR))
+    assert picture is not None, "no JPEG"
     width, height = (max(1, round(side / scale)) for side in window)
     left, top = (picture.shape[1] - width) // 2, (picture.shape[0] - height) // 2
     seen = picture[max(top, 0) : top + height, max(left, 0) : left + width]

@@ -8,8 +8,6 @@ A request's own parameter ``decode`` says what becomes of JPEGs: ``server``, ``n
 The first of 1000 numbers of ``take`` shows that the pictures have come: see ``mark``.
 """
 
-
-
 from __future__ import annotations
 
 import ctypes
@@ -84,7 +82,8 @@ class Job:
 
 def unpacked(tensor: Any) -> list[bytes]:
     """JPEGs, each behind its length, as in a BYTES tensor; with numpy 2 those can't be read here."""
-    content, jpegs = memoryview(np.from_dlpack(tensor)), []
+    numbers: Any = np.from_dlpack(tensor)
+    content, jpegs = memoryview(numbers), []
     while content:
         length = int.from_bytes(content[:4], "little")
         jpegs.append(bytes(content[4 : 4 + length]))

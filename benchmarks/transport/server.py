@@ -6,9 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from python_models import add_model
+from benchmarks.common.python_models import add_model
+from benchmarks.transport.ways import IN_FLIGHT, NETWORK, TAKE
 from shoal.service.home import Home
-from transport.ways import IN_FLIGHT, NETWORK, TAKE
 
 HERE = Path(__file__).parent
 MODELS = (TAKE, NETWORK)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from about import about
+from benchmarks.common.about import about
 from support.neighbour import Neighbour
 from support.stack import Stack, running_stack
 from support.steady_load import Counts

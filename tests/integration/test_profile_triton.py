@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from run_gpu import EXPERIMENTS, Setup, parser
+from benchmarks.concurrency.run import EXPERIMENTS, Setup, parser
 from shoal.cli.profile_table import described
 from shoal.engine.triton.shared_memory import DEVICE
 from shoal.local.running_triton import running

@@ -13,9 +13,9 @@ import pytest_asyncio
 from PIL import Image
 from ruamel.yaml import YAML
 
-from observing.boards import Board, Panel, Target, boards
-from observing.load import callers
-from observing.prometheus import Prometheus, watching
+from benchmarks.observing.boards import Board, Panel, Target, boards
+from benchmarks.observing.load import callers
+from benchmarks.observing.prometheus import Prometheus, watching
 from shoal.client import AsyncClient
 from shoal.errors import NotFound
 from shoal.local.scrape import LOCAL

@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from observing.boards import boards
-from observing.prometheus import watching
+from benchmarks.observing.boards import boards
+from benchmarks.observing.prometheus import watching
 from shoal.local.scrape import LOCAL, configuration
 from shoal.local.state import PartState, ServiceState
 from shoal.observe import ruleset
@@ -25,7 +25,7 @@ from shoal.runtime.ports import FreePorts
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from observing.prometheus import Prometheus
+    from benchmarks.observing.prometheus import Prometheus
     from shoal.runtime.endpoint import Endpoint
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -6,8 +6,8 @@ import litserve
 from fastapi import Body
 from pydantic import RootModel
 
-from peers.servers.plan import Plan
-from peers.servers.work import Work
+from benchmarks.peers.servers.plan import Plan
+from benchmarks.peers.servers.work import Work
 
 
 class Picture(RootModel[bytes]):

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from mosec import Server, Worker
 
-from peers.servers.plan import Plan
-from peers.servers.work import Work, make_decoder
+from benchmarks.peers.servers.plan import Plan
+from benchmarks.peers.servers.work import Work, make_decoder
 
 
 class Raw(Worker):

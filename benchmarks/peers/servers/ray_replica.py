@@ -6,8 +6,8 @@ from typing import Any
 from ray import serve
 from starlette.requests import Request
 
-from peers.servers.plan import Plan
-from peers.servers.work import Work
+from benchmarks.peers.servers.plan import Plan
+from benchmarks.peers.servers.work import Work
 
 _CHOICE = Plan.read().choice
 

@@ -1,12 +1,13 @@
 """Ray Serve: starts a cluster of this one machine, and the replicas."""
 
 import threading
+from typing import Any
 
 import ray
 from ray import serve
 
-from peers.servers.plan import Plan
-from peers.servers.ray_replica import Classifier
+from benchmarks.peers.servers.plan import Plan
+from benchmarks.peers.servers.ray_replica import Classifier
 
 _CALLERS = 1000
 """More than there are: no caller is to be turned away."""
@@ -25,8 +26,9 @@ def main() -> None:
         log_to_driver=True,
     )
     serve.start(http_options={"host": "127.0.0.1", "port": plan.port, "access_log": False})
+    deployment: Any = Classifier  # the decorator made it one
     serve.run(
-        Classifier.options(
+        deployment.options(
             num_replicas=choice.processes,
             max_ongoing_requests=_CALLERS,
             ray_actor_options={"num_cpus": 1},

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from peers.servers.plan import Plan
-from peers.servers.work import Work
+from benchmarks.peers.servers.plan import Plan
+from benchmarks.peers.servers.work import Work
 
 
 class TritonPythonModel:

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
-from peers.servers.shown import ShownDecoder
+from benchmarks.common.shown import ShownDecoder
 from shoal.pictures.decode import Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from typing_extensions import Buffer
 
-    from peers.servers.plan import Plan
+    from benchmarks.peers.servers.plan import Plan
     from shoal.modelconfig.model import ModelConfig
 
     Pixels = NDArray[np.uint8]
@@ -63,7 +64,7 @@ class Work:
             self._requests.put(request)
         return [answer(row, len(logits)) for row in logits]
 
-    def classify(self, pictures: Sequence[bytes]) -> list[dict[str, Any]]:
+    def classify(self, pictures: Sequence[Buffer]) -> list[dict[str, Any]]:
         """Decodes one after the other, then infers."""
         rows = np.empty((len(pictures), *self._shape), np.uint8)
         for picture, row in zip(pictures, rows, strict=True):
