@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shoal.local.ports import FreePorts
+from support.ports import free_port
 from support.stack import shoal
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ _PORT = re.compile(r"(?<=127\.0\.0\.1:)\d+")
 
 def with_free_ports(block: str) -> str:
     """The block with a free port for each one that it names."""
-    free = FreePorts()
-    ports = {port: str(free().port) for port in _PORT.findall(block)}
+    ports = {port: str(free_port()) for port in _PORT.findall(block)}
     return _PORT.sub(lambda found: ports[found[0]], block)
 
 

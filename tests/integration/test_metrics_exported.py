@@ -20,12 +20,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from shoal.batcher.meter import STRANGER
 from shoal.client import AsyncClient
 from shoal.errors import Code, NotFound, ShoalError
-from shoal.local.ports import FreePorts
 from shoal.modelstore.remote import Remote
 from shoal.observe.foreign import FOREIGN, Origin
 from shoal.spec import ObjectStore
 from shoal.v1 import inference_pb2 as pb
 from support.pictures import encode
+from support.ports import free
 from support.raw_calls import Call, raw_client
 from support.stack import running_stack
 from support.tiny_models import add_tiny_classifier
@@ -199,7 +199,7 @@ def model_sync(root: Path, store: str) -> Iterator[str]:
     """A running model-sync; the address of its metrics."""
     file = root / "shoal.yaml"
     file.write_text(f"model_store: {{path: {root / 'models'}, url: '{store}'}}\n")
-    metrics = FreePorts()()
+    metrics = free()
     process = subprocess.Popen(
         [sys.executable, "-m", "shoal", "serve", "model-sync", "--service", file, "--metrics", str(metrics)],
         env={**os.environ, "SHOAL_HOME": str(root / "home")},

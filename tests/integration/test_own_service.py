@@ -18,8 +18,9 @@ from nearest_pb2_grpc import SearchStub
 from worker import VECTORS, nearest
 
 from shoal import batching
-from support.batcher_process import batcher, free_port, until_healthy
+from support.batcher_process import batcher, until_healthy
 from support.metrics import sample
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence

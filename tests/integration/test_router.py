@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import stat
 import sys
 from collections import defaultdict
@@ -32,6 +31,7 @@ from shoal.router.keeper import Keeper
 from shoal.router.process import serve
 from shoal.topology import Endpoint, Topology
 from support.metrics import sample
+from support.ports import free
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -51,12 +51,6 @@ OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.use_local_subchannel_pool", 1),
 ]
-
-
-def free() -> Endpoint:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return Endpoint(*probe.getsockname())
 
 
 @dataclass

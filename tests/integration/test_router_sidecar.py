@@ -20,13 +20,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shoal import keys, tether
 from shoal.home import Home
-from shoal.local.ports import FreePorts
 from shoal.topology import Endpoint, Topology
 from shoal.worker.peers import Proof
 from support.certificates import Certificate, self_signed
 from support.kubernetes_api import kubernetes_api
 from support.metrics import sample
 from support.mounted import Mounted
+from support.ports import free
 from support.s3 import running_s3
 
 if TYPE_CHECKING:
@@ -133,7 +133,6 @@ async def laid_out(
 
     Where models are ``served``, a worker of the pool says so.
     """
-    free = FreePorts()
     topology = Topology(
         public=free(),
         balancer=free(),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import sys
 from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,17 +19,12 @@ if TYPE_CHECKING:
 METADATA = (("x-model-name", "m"), ("x-client-id", "key-1"))
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 class BatcherProcess:
     """One ``shoal serve batcher``."""
 
-    def __init__(self, process: asyncio.subprocess.Process, listen: str, metrics: int, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, listen: str, metrics: int, channel: grpc.aio.Channel
+    ) -> None:
         self.process = process
         self.listen = listen
         self.metrics = metrics

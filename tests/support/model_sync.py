@@ -17,8 +17,8 @@ from shoal import tether
 from shoal.local.plan import Protocol
 from shoal.local.probe import until_ready
 from shoal.topology import Endpoint
-from support.batcher_process import free_port
 from support.metrics import sample
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

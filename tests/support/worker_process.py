@@ -13,7 +13,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shoal import keys, tether
-from support.batcher_process import free_port
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
