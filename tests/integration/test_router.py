@@ -45,7 +45,7 @@ CREATE = "/shoal.v1.Uploads/Create"
 WATCH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 SERVED = "/shoal.batching.v1.Batching/Served"
-PATIENCE = 15.0  # seconds after which a test has failed
+PATIENCE = 60.0  # seconds after which a test has failed
 OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -142,7 +142,7 @@ class Rig:
 
     async def until(self, code: str, *arguments: Any) -> None:
         """Calls until the answer has ``code``, on the one open connection."""
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(60):
             while await self.code(*arguments) != code:
                 pass
 

@@ -31,7 +31,7 @@ class BatcherProcess:
         self.channel = channel
         self.call = channel.unary_unary("/any.Service/Method")
 
-    async def ask(self, message: bytes, timeout: float | None = 10.0) -> bytes:
+    async def ask(self, message: bytes, timeout: float | None = 60.0) -> bytes:
         return await self.call(message, metadata=METADATA, timeout=timeout)
 
 
@@ -57,5 +57,5 @@ async def batcher(front: str, *arguments: str) -> AsyncIterator[BatcherProcess]:
 async def until_healthy(channel: grpc.aio.Channel) -> None:
     """Waits for the server at the other end."""
     health = health_pb2_grpc.HealthStub(channel)
-    reply = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20)
+    reply = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=60)
     assert reply.status == health_pb2.HealthCheckResponse.SERVING

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60.0
 READY, BATCHES, STARTED, ALIVE = "", "shoal.batching.v1.Batching", "started", "liveness"
 
 
