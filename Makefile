@@ -69,7 +69,7 @@ ifeq ($(DEBIAN_TOOLS),)
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends prometheus dnsmasq-base iproute2 >/dev/null
 endif
-	$(BIN)/pytest -q tests/system
+	$(call PYTEST,tests/system,loadfile)
 
 bench: $(SETUP) ## Measure ceiling, service, CPU time a component and footprint (4 minutes); results go to benchmarks/results
 	$(BIN)/python benchmarks/end_to_end.py
