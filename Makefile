@@ -2,8 +2,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SETUP := $(VENV)/.setup-complete
+# Processes that run tests side by side: many of them wait.
+WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 8 ? cores + 1 : 8)))
+# One file's tests share what they started. TESTS="tests/unit/test_home.py -k name" runs those, and no processes beside.
+PYTEST = $(BIN)/pytest -q $(or $(TESTS),$1 -n $(WORKERS) --dist $2)
 DEBIAN_TOOLS := $(and $(shell command -v promtool),$(shell command -v dnsmasq),$(shell command -v ip))
+
+# Tests start hundreds of processes: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint unit integration chaos triton helm test-system bench bench-batching bench-peers docs proto chart observability constraints clean
@@ -15,8 +23,11 @@ setup: $(SETUP) ## Make .venv with everything in it, at the versions and with th
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	sed -n '/^uv==/,/[^\\]$$/p' constraints.txt >$(VENV)/uv.txt
+	$(PIP) --no-deps --require-hashes --requirement $(VENV)/uv.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes --requirement constraints.txt || \
+	$(PIP) --require-hashes --requirement constraints.txt # which knows the mirrors of pip.conf
+	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
 
 triton: $(SETUP) ## Fetch a real tritonserver into .triton, unless it is there (55 MB)
@@ -32,8 +43,9 @@ demo: $(SETUP) ## Start the whole service, label two photographs, stop it
 	$(BIN)/shoal up --detach --port 0; \
 	$(BIN)/shoal classify samples/chelsea.jpg samples/coffee.jpg --model efficientnet-lite0
 
-test: check integration chaos ## Everything that needs no root
-check: lint unit ## Style, types and unit tests: a minute or less
+test: triton helm ## Everything that needs no root, side by side; each part is shown when it is done
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target integration check chaos
+check: lint unit ## Style, types and unit tests: two minutes
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
@@ -44,10 +56,10 @@ lint: $(SETUP)
 	$(BIN)/python tools/generate_observability.py --check
 
 unit: $(SETUP)
-	$(BIN)/pytest -q tests/unit
+	$(call PYTEST,tests/unit,worksteal)
 
-integration: triton helm
-	$(BIN)/pytest -q tests/integration
+integration: triton helm ## Every real part, started: TESTS="tests/integration/test_up.py -k down" for some
+	$(call PYTEST,tests/integration,loadfile)
 
 chaos: $(SETUP) ## Kill, roll and freeze each part under load, and count what became of the requests: a minute
 	$(BIN)/pytest -q tests/chaos $(if $(CHAOS),--chaos-results $(CHAOS))
@@ -57,7 +69,7 @@ ifeq ($(DEBIAN_TOOLS),)
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends prometheus dnsmasq-base iproute2 >/dev/null
 endif
-	$(BIN)/pytest -q tests/system
+	$(call PYTEST,tests/system,loadfile)
 
 bench: CHAPTER ?= performance
 bench-batching: CHAPTER = batching

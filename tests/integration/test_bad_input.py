@@ -244,13 +244,13 @@ async def test_a_revoked_key(service: Service, client: RawClient) -> None:
     second = api_keys.create(service.stack.home.keys, "alice")
     knock = service.call(key=second.key, model=None)  # the key is checked before the model
     in_message = service.call(api_key=second.key)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await client.send(knock)).code is Code.UNAUTHENTICATED:
             pass
         while (await amid_good_ones(service, client, in_message)).code is Code.UNAUTHENTICATED:
             pass
     api_keys.revoke(service.stack.home.keys, second.id)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         while (await client.send(knock)).code is not Code.UNAUTHENTICATED:
             pass
         while (await amid_good_ones(service, client, in_message)).code is not Code.UNAUTHENTICATED:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -19,16 +18,18 @@ from shoal.errors import Unavailable
 from shoal.local.store import store_part
 from shoal.modelconfig.model import Task
 from shoal.pictures.objectstore import Credentials, open_store, presign_puts
-from shoal.runtime.endpoint import Endpoint
 from shoal.service.spec import ObjectStore as Settings
 from shoal.v1 import inference_pb2 as pb
 from support.fake_service import API_KEY, KNOWN, FakeService, serving, serving_in_thread
+from support.ports import free
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from obstore.store import ObjectStore
+
+    from shoal.runtime.endpoint import Endpoint
 
 PICTURE = bytes(range(256)) * 400
 CREDENTIALS = Credentials("SHOLTESTKEY", "a-secret-of-some-length")
@@ -45,12 +46,6 @@ class Signing(FakeService):
         urls = await presign_puts(self.store, [f"alice/{name}.jpg" for name in names], self.signed_seconds)
         uploads = [pb.Upload(image_uuid=name, put_url=url) for name, url in zip(names, urls, strict=True)]
         return pb.CreateUploadsReply(uploads=uploads, expires_in_seconds=60, max_bytes=10**6)
-
-
-def free_endpoint() -> Endpoint:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return Endpoint("127.0.0.1", listener.getsockname()[1])
 
 
 @asynccontextmanager
@@ -72,7 +67,7 @@ def open_bucket(endpoint: Endpoint) -> ObjectStore:
 
 
 async def test_presigned_uploads_survive_a_store_that_starts_late(tmp_path: Path) -> None:
-    endpoint = free_endpoint()
+    endpoint = free()
     service = Signing()
     service.store = open_bucket(endpoint)
     async with serving(service), AsyncClient(service.target, api_key=API_KEY) as client:
@@ -88,7 +83,7 @@ async def test_presigned_uploads_survive_a_store_that_starts_late(tmp_path: Path
 
 
 async def test_own_credentials_survive_a_store_that_starts_late(tmp_path: Path) -> None:
-    endpoint = free_endpoint()
+    endpoint = free()
     bucket = open_bucket(endpoint)
     async with (
         serving() as service,
@@ -123,6 +118,6 @@ def test_processes_share_the_load() -> None:
 
 def test_processes_tell_that_nobody_answers() -> None:
     settings = LoadSettings(concurrency=2, duration_seconds=0.5)
-    job = LoadJob(Connection(str(free_endpoint()), API_KEY), (LoadRequest(Task.CLASSIFICATION, KNOWN, "m"),), settings)
+    job = LoadJob(Connection(str(free()), API_KEY), (LoadRequest(Task.CLASSIFICATION, KNOWN, "m"),), settings)
     with pytest.raises(Unavailable, match="no service answers"):
         run_job(job, 2, lambda _elapsed: None)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shoal.runtime.ports import FreePorts
 from support.chart import helm
+from support.ports import free_port
 from support.stack import shoal
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def blocks(page: Path) -> Iterator[tuple[str, str | None]]:
 
 def with_free_ports(block: str) -> str:
     """The block with a free port for each one that it names."""
-    free = FreePorts()
-    ports = {port: str(free().port) for port in _PORT.findall(block)}
+    ports = {port: str(free_port()) for port in _PORT.findall(block)}
     return _PORT.sub(lambda found: ports[found[0]], block)
 
 

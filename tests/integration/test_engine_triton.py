@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60.0
 SLOW = """
 import time
 _execute = TritonPythonModel.execute

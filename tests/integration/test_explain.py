@@ -37,7 +37,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 async def client(own: Stack) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(own.target, api_key=own.api_key, timeout_seconds=20) as made:
+    async with AsyncClient(own.target, api_key=own.api_key, timeout_seconds=60) as made:
         yield made
 
 

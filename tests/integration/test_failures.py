@@ -37,7 +37,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 async def client(stack: Stack) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(stack.target, api_key=stack.api_key, timeout_seconds=20) as made:
+    async with AsyncClient(stack.target, api_key=stack.api_key, timeout_seconds=60) as made:
         yield made
 
 

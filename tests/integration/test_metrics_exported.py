@@ -22,10 +22,10 @@ from shoal.client import AsyncClient
 from shoal.errors import Code, NotFound, ShoalError
 from shoal.modelstore.publishing.remote import Remote
 from shoal.observe.foreign import FOREIGN, Origin
-from shoal.runtime.ports import FreePorts
 from shoal.service.spec import ObjectStore
 from shoal.v1 import inference_pb2 as pb
 from support.pictures import encode
+from support.ports import free
 from support.raw_calls import Call, raw_client
 from support.stack import running_stack
 from support.tiny_models import add_tiny_classifier
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 PARTS = {"batcher": "batcher-shared-1", "worker": "worker-default-1"}
 INVENTED = "invented-by-a-caller"
-_PATIENCE_SECONDS = 30
+_PATIENCE_SECONDS = 60.0
 
 
 async def exported(url: str | None) -> str:
@@ -61,7 +61,7 @@ def ours(text: str) -> dict[str, Metric]:
 
 @pytest.fixture
 async def client(stack: Stack) -> AsyncClient:
-    async with AsyncClient(stack.target, api_key=stack.api_key, timeout_seconds=20) as made:
+    async with AsyncClient(stack.target, api_key=stack.api_key, timeout_seconds=60) as made:
         yield made
 
 
@@ -167,7 +167,7 @@ async def test_triton_exports_what_rules_and_dashboards_use(tmp_path: Path) -> N
         add_tiny_classifier(store, python_runner=True)
 
     with running_stack(tmp_path / "home", models=add_model, service="pools: {default: {engine: triton}}") as stack:
-        async with AsyncClient(stack.target, api_key=stack.api_key, timeout_seconds=30) as client:
+        async with AsyncClient(stack.target, api_key=stack.api_key, timeout_seconds=60) as client:
             await client.classify(encode(Image.new("RGB", (64, 48), (250, 0, 0))), "tiny")
         found = await exported(stack.part("triton-default-1").metrics)
     for name in (name for name, it in FOREIGN.items() if it.origin is Origin.TRITON):
@@ -199,7 +199,7 @@ def model_sync(root: Path, store: str) -> Iterator[str]:
     """A running model-sync; the address of its metrics."""
     file = root / "shoal.yaml"
     file.write_text(f"model_store: {{path: {root / 'models'}, url: '{store}'}}\n")
-    metrics = FreePorts()()
+    metrics = free()
     process = subprocess.Popen(
         [sys.executable, "-m", "shoal", "serve", "model-sync", "--service", file, "--metrics", str(metrics)],
         env={**os.environ, "SHOAL_HOME": str(root / "home")},

@@ -121,7 +121,7 @@ class Load:
 
 @asynccontextmanager
 async def load(target: str, api_key: str) -> AsyncIterator[Load]:
-    async with AsyncClient(target, api_key=api_key, timeout_seconds=20) as client:
+    async with AsyncClient(target, api_key=api_key, timeout_seconds=60) as client:
         running = Load(client)
         async with asyncio.TaskGroup() as callers:
             for _ in range(CALLERS):

@@ -18,8 +18,9 @@ from nearest_pb2_grpc import SearchStub
 from worker import VECTORS, nearest
 
 from shoal import batching
-from support.batcher_process import batcher, free_port, until_healthy
+from support.batcher_process import batcher, until_healthy
 from support.metrics import sample
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -111,7 +112,7 @@ class Load:
 
     async def until(self, more: int) -> None:
         """Waits for so many more answers."""
-        async with self.answered, asyncio.timeout(30):
+        async with self.answered, asyncio.timeout(60):
             wanted = self.outcomes.total() + more
             await self.answered.wait_for(lambda: self.outcomes.total() >= wanted)
 
@@ -119,7 +120,7 @@ class Load:
         expected = number % len(VECTORS)
         vector = VECTORS[expected] + 0.02 * self._noise.standard_normal(VECTORS.shape[1], np.float32)
         try:
-            answer = await self._good(Query(vector=vector), timeout=20)
+            answer = await self._good(Query(vector=vector), timeout=60)
         except grpc.aio.AioRpcError as error:
             return f"good: {error.code().name} {error.details()}"
         return "good: found" if answer.id == expected and answer.cosine > 0.9 else f"good: wrong {answer.id}"
@@ -127,7 +128,7 @@ class Load:
     async def _send_bad(self, number: int) -> str:
         name = list(BAD)[number % len(BAD)]
         try:
-            await self._raw(BAD[name], timeout=20)
+            await self._raw(BAD[name], timeout=60)
         except grpc.aio.AioRpcError as error:
             return f"bad: {error.code().name}"
         return f"bad: {name} was answered"
@@ -147,7 +148,7 @@ async def test_workers_share_the_load(front: str) -> None:
     async with workers(2) as started, batcher(front, *before(started)) as b:
         load = Load(b.channel)
         running = asyncio.ensure_future(load.run())
-        async with asyncio.timeout(30):  # the first to connect has all streams, until these are placed anew
+        async with asyncio.timeout(60):  # the first to connect has all streams, until these are placed anew
             while not all([(await each.executed())[0] for each in started]):
                 await load.until(100)
         earlier = [await each.executed() for each in started]
@@ -172,7 +173,7 @@ async def test_a_killed_worker_loses_nothing_and_one_that_returns_has_its_share(
         try:
             async with grpc.aio.insecure_channel(dies.listen) as channel:
                 await until_healthy(channel)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while (await dies.executed())[1] < 50:
                     await load.until(50)
             load.enough = True
@@ -189,7 +190,7 @@ async def test_a_worker_that_is_told_to_stop_answers_what_it_has() -> None:
         running = asyncio.ensure_future(load.run())
         await load.until(200)
         leaves.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await leaves.process.wait() == 0
         await load.until(100)
         load.enough = True
@@ -221,11 +222,11 @@ async def test_a_function_that_hangs_keeps_no_worker_from_its_end() -> None:
     )
     try:
         async with batcher("", "--worker", listen) as b:
-            call = asyncio.ensure_future(b.channel.unary_unary("/hang.v1.Hang/Hang")(b"", timeout=20))
+            call = asyncio.ensure_future(b.channel.unary_unary("/hang.v1.Hang/Hang")(b"", timeout=60))
             assert process.stdout
             await process.stdout.readline()
             process.terminate()
-            _, errors = await asyncio.wait_for(process.communicate(), 10)
+            _, errors = await asyncio.wait_for(process.communicate(), 60)
             call.cancel()
     finally:
         if process.returncode is None:
@@ -248,12 +249,12 @@ async def test_large_messages_pass_where_they_are_allowed(front: str) -> None:
     ):
         call: Any = b.channel.unary_unary("/echo.v1.Echo/Echo")
         messages = [bytes([n]) * 2**20 for n in range(16)]
-        assert await asyncio.gather(*(call(message, timeout=20) for message in messages)) == messages
+        assert await asyncio.gather(*(call(message, timeout=60) for message in messages)) == messages
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call(bytes(2**20 + 1), timeout=20)
+            await call(bytes(2**20 + 1), timeout=60)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call(b"x", timeout=20, metadata=(("x-model-name", "other"),))
+            await call(b"x", timeout=60, metadata=(("x-model-name", "other"),))
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
@@ -269,7 +270,7 @@ async def test_an_answer_as_long_as_the_callers_window_arrives(front: str) -> No
     async with server.serving("127.0.0.1:0") as worker, batcher(front, "--worker", str(worker)) as b:
         for length in (*range(window - 2 * frame, window + frame), 2 * window - frame):
             async with grpc.aio.insecure_channel(b.listen, options) as channel:
-                answer: bytes = await channel.unary_unary("/zeros.v1.Zeros/Zeros")(str(length).encode(), timeout=20)
+                answer: bytes = await channel.unary_unary("/zeros.v1.Zeros/Zeros")(str(length).encode(), timeout=60)
             assert len(answer) == length
 
 

@@ -57,12 +57,12 @@ async def test_too_much_metadata_is_told_so(bad: Caller, metadata: list[tuple[st
 
 async def test_health_is_answered_while_all_watches_are_taken(bad: Caller) -> None:
     async with bad.channels(2) as (channel, other):
-        watches = [channel.unary_stream(WATCH)(b"", timeout=30) for _ in range(100)]
+        watches = [channel.unary_stream(WATCH)(b"", timeout=60) for _ in range(100)]
         for watch in watches:
             assert health_pb2.HealthCheckResponse.FromString(await watch.read()).status
-        late = other.unary_stream(WATCH)(b"", timeout=30)
+        late = other.unary_stream(WATCH)(b"", timeout=60)
         assert await late.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        answer = health_pb2.HealthCheckResponse.FromString(await other.unary_unary(CHECK)(b"", timeout=30))
+        answer = health_pb2.HealthCheckResponse.FromString(await other.unary_unary(CHECK)(b"", timeout=60))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         for watch in watches:
             watch.cancel()
@@ -101,7 +101,7 @@ async def test_a_batcher_that_hangs_is_left(tmp_path: Path) -> None:
     with running_stack(tmp_path / "home", models=add_tiny_classifier, service="models: {tiny: {batchers: 2}}") as stack:
         lone = caller(stack.target, stack.api_key, PICTURE)
         hung = _envoy(stack.part("batcher-tiny-1").pid)
-        async with lone.channels(1) as (channel,), asyncio.timeout(60):
+        async with lone.channels(1) as (channel,), asyncio.timeout(200):
             await lone.all([lone.start(channel) for _ in range(20)])
             assert lone.heard == {"OK": 20}
             hung.suspend()
@@ -113,7 +113,7 @@ async def test_a_batcher_that_hangs_is_left(tmp_path: Path) -> None:
                 assert "UNAVAILABLE" in codes
                 lone.heard.clear()
                 for _ in range(50):
-                    await lone.hear(lone.start(channel, timeout=5))
+                    await lone.hear(lone.start(channel, timeout=30))
                 assert lone.heard == {"OK": 50}
             finally:
                 hung.resume()

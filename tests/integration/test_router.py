@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import stat
 import sys
 from collections import defaultdict
@@ -33,6 +32,7 @@ from shoal.service.home import Home
 from shoal.service.identity import Identity
 from shoal.service.topology import Topology
 from support.metrics import sample
+from support.ports import free
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -46,18 +46,12 @@ CREATE = "/shoal.v1.Uploads/Create"
 WATCH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 SERVED = "/shoal.batching.v1.Batching/Served"
-PATIENCE = 15.0  # seconds after which a test has failed
+PATIENCE = 60.0  # seconds after which a test has failed
 OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.use_local_subchannel_pool", 1),
 ]
-
-
-def free() -> Endpoint:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return Endpoint(*probe.getsockname())
 
 
 @dataclass
@@ -149,7 +143,7 @@ class Rig:
 
     async def until(self, code: str, *arguments: Any) -> None:
         """Calls until the answer has ``code``, on the one open connection."""
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(60):
             while await self.code(*arguments) != code:
                 pass
 

@@ -35,7 +35,7 @@ pools:
   default: {engine: triton}
 observe: {log_level: debug}
 """
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 WORKER, TRITON = "worker-default-1", "triton-default-1"
 
 

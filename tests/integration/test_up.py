@@ -48,12 +48,12 @@ def family(stack: Stack) -> list[psutil.Process]:
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    _, left = psutil.wait_procs(processes, timeout=10)
+    _, left = psutil.wait_procs(processes, timeout=60)
     return [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 def classify(stack: Stack, picture: Path) -> dict[str, object]:
-    done = stack.shoal("classify", picture, "--model", "tiny", "--json", "--timeout", "20")
+    done = stack.shoal("classify", picture, "--model", "tiny", "--json", "--timeout", "60")
     answer: dict[str, object] = json.loads(done.stdout)
     return answer
 
@@ -118,7 +118,7 @@ async def test_down_answers_what_is_in_flight_and_leaves_nothing(tmp_path: Path,
     slow = replace(BATCHING, max_queue_delay_microseconds=1_000_000)
     with running_stack(tmp_path / "home", models=lambda store: add_tiny_classifier(store, batching=slow)) as stack:
         parts = family(stack)
-        async with AsyncClient(stack.target, api_key=stack.api_key, timeout_seconds=20) as client:
+        async with AsyncClient(stack.target, api_key=stack.api_key, timeout_seconds=60) as client:
             await client.classify(red, "tiny")
             waiting = asyncio.create_task(client.classify(red, "tiny"))
             await stack.until_metric("worker-default-1", "shoal_worker_batches_in_flight", 1)

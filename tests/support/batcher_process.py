@@ -5,24 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import sys
 from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from support.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 METADATA = (("x-model-name", "m"), ("x-client-id", "key-1"))
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class BatcherProcess:
@@ -37,7 +31,7 @@ class BatcherProcess:
         self.channel = channel
         self.call = channel.unary_unary("/any.Service/Method")
 
-    async def ask(self, message: bytes, timeout: float | None = 10.0) -> bytes:
+    async def ask(self, message: bytes, timeout: float | None = 60.0) -> bytes:
         return await self.call(message, metadata=METADATA, timeout=timeout)
 
 
@@ -63,5 +57,5 @@ async def batcher(front: str, *arguments: str) -> AsyncIterator[BatcherProcess]:
 async def until_healthy(channel: grpc.aio.Channel) -> None:
     """Waits for the server at the other end."""
     health = health_pb2_grpc.HealthStub(channel)
-    reply = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=20)
+    reply = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=60)
     assert reply.status == health_pb2.HealthCheckResponse.SERVING

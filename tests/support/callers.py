@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CLASSIFY = "/shoal.v1.Inference/Classify"
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
-PATIENT = 30.0
+PATIENT = 60.0
 """Seconds of a patient caller's deadline."""
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
 HARMLESS = {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "CANCELLED"}

@@ -17,14 +17,14 @@ from shoal.local.plan import Protocol
 from shoal.local.probe import until_ready
 from shoal.runtime import tether
 from shoal.runtime.endpoint import Endpoint
-from support.batcher_process import free_port
 from support.metrics import sample
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60.0
 
 
 class Sync:

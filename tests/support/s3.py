@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 from shoal.local.store import store_part
 from shoal.pictures.objectstore import Credentials, create_credentials, open_store
-from shoal.runtime.endpoint import Endpoint
 from shoal.service import spec
+from support.ports import free
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from obstore.store import ObjectStore
+
+    from shoal.runtime.endpoint import Endpoint
 
 
 class Server:
@@ -28,8 +30,7 @@ class Server:
         self.url = f"s3://{bucket}"
         self.credentials_file = root / "s3-credentials.json"
         self.credentials = create_credentials(self.credentials_file)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            listen = Endpoint("127.0.0.1", probe.getsockname()[1])
+        listen = free()
         self.address = f"http://{listen}"
         self._part = store_part(listen, root / "objects", self.credentials)
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +66,7 @@ def running_s3(root: Path, bucket: str) -> Iterator[Server]:
 
 
 def _await_port(listen: Endpoint, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, "the server ended"
         try:

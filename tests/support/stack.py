@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _STOP_SECONDS = 60
-_PATIENCE_SECONDS = 30
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shoal.runtime import tether
 from shoal.service import api_keys
-from support.batcher_process import free_port
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60.0
 READY, BATCHES, STARTED, ALIVE = "", "shoal.batching.v1.Batching", "started", "liveness"
 
 

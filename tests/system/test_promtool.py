@@ -27,7 +27,7 @@ def check(stack: Stack, part: str) -> subprocess.CompletedProcess[str]:
     """What ``promtool check metrics`` says of a part's metrics."""
     address = stack.part(part).metrics
     assert address
-    with urllib.request.urlopen(address, timeout=10) as response:
+    with urllib.request.urlopen(address, timeout=60) as response:
         text = response.read()
     assert text
     return subprocess.run(

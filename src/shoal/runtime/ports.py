@@ -22,6 +22,8 @@ class FreePorts:
 
     They stay out of the range that the kernel gives to outgoing connections: a part that restarts must find its port
     free again, and none of the service's own thousands of connections may sit on it meanwhile.
+
+    A port stays reserved until this process ends: no other process is given it before its part listens there.
     """
 
     def __init__(self) -> None:
@@ -32,10 +34,27 @@ class FreePorts:
         """A free endpoint on the loopback address."""
         for _ in range(_TRIES):
             port = random.randint(_LOWEST, self._highest)  # noqa: S311 - not a secret
-            if port not in self._given and is_free(Endpoint(LOOPBACK, port)):
+            if port not in self._given and _reserve(port):
                 self._given.add(port)
                 return Endpoint(LOOPBACK, port)
         raise ConfigurationError(f"no free TCP port found between {_LOWEST} and {self._highest}")
+
+
+def _reserve(port: int) -> bool:
+    """Keeps a loopback port from others who reserve; whether it could.
+
+    The socket is bound and doesn't listen, which leaves the port to every server with SO_REUSEADDR: as good as all.
+    """
+    holder = socket.socket()
+    try:
+        holder.bind((LOOPBACK, port))  # without SO_REUSEADDR: fails beside any other socket
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except OSError:
+        holder.close()
+        return False
+    holder.detach()  # open for as long as this process
+    return True
 
 
 def is_free(endpoint: Endpoint) -> bool:

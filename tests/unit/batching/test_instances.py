@@ -44,7 +44,7 @@ class Gate:
     def in_a_thread(self, items: Sequence[int]) -> Sequence[int]:
         with self._lock:
             self._begin(items)
-        self.may_end.wait(10)
+        self.may_end.wait(60)
         with self._lock:
             self.at_once -= 1
         return items

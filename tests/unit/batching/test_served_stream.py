@@ -198,7 +198,7 @@ async def test_a_batcher_that_does_not_read_gives_its_permits_back(monkeypatch: 
         await hung.write(batch(*[b"x"] * 4))
         await until(lambda: handler.abandoned)
         await until(lambda: not served.gate.granted)
-        await asyncio.wait_for(worker.service.drain(), 5)
+        await asyncio.wait_for(worker.service.drain(), 60)
 
 
 async def test_a_straggler_that_a_batcher_does_not_read_ends_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:

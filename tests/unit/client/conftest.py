@@ -22,5 +22,5 @@ async def service() -> AsyncIterator[FakeService]:
 
 @pytest.fixture
 async def client(service: FakeService) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(service.target, api_key=API_KEY, retry=PROMPT, timeout_seconds=10) as one:
+    async with AsyncClient(service.target, api_key=API_KEY, retry=PROMPT, timeout_seconds=60) as one:
         yield one

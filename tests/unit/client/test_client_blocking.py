@@ -26,7 +26,7 @@ def service() -> Iterator[FakeService]:
 
 @pytest.fixture
 def client(service: FakeService) -> Iterator[Client]:
-    with Client(service.target, api_key=API_KEY, timeout_seconds=10) as one:
+    with Client(service.target, api_key=API_KEY, timeout_seconds=60) as one:
         yield one
 
 
@@ -91,7 +91,7 @@ def test_a_forgotten_client_leaves_no_thread(service: FakeService) -> None:
     thread = client._loop._thread
     del client
     gc.collect()
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()
     assert "shoal-client" not in {one.name for one in threading.enumerate()}
 

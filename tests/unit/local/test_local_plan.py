@@ -101,6 +101,17 @@ def test_free_ports_differ_and_stay_clear_of_outgoing_connections(
     assert all(endpoint.port < 22_000 and is_free(endpoint) for endpoint in given)
 
 
+def test_no_two_are_given_the_same_port_before_anybody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = FreePorts()()  # as by a process of its own: each knows its own ports alone
+    tries = iter([first.port, first.port, *range(20_000, 21_000)])
+    monkeypatch.setattr(ports.random, "randint", lambda _low, _high: next(tries))
+    assert FreePorts()() != first
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(first)
+        server.listen()
+
+
 def test_a_busy_port_is_an_error_that_says_what_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]

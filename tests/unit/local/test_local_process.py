@@ -97,7 +97,7 @@ async def test_what_it_started_ends_with_it(tmp_path: Path) -> None:
     child = await LocalProcess.start(script(parent), tmp_path)
     await child.wait()
     grandchild = int((tmp_path / "child.log").read_text())
-    psutil.wait_procs([psutil.Process(grandchild)] if psutil.pid_exists(grandchild) else [], timeout=10)
+    psutil.wait_procs([psutil.Process(grandchild)] if psutil.pid_exists(grandchild) else [], timeout=60)
     assert not psutil.pid_exists(grandchild)
 
 
@@ -115,7 +115,7 @@ def test_a_killed_parent_takes_the_child_along() -> None:
         while "sleep" not in child.name():
             os.sched_yield()
         supervisor.kill()
-    psutil.wait_procs([child], timeout=10)
+    psutil.wait_procs([child], timeout=60)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 

@@ -158,7 +158,7 @@ async def test_every_log_of_the_folder_is_looked_after(tmp_path: Path, monkeypat
     for name in ("broken.log", "router.log", "worker.log", "small.log", "worker.log.1"):
         (tmp_path / name).write_bytes(b"x" * (50 if name == "small.log" else 200))
     task = asyncio.create_task(turnover.keep_small(tmp_path))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await done.wait()
     task.cancel()
     assert turned == ["broken.log", "router.log", "worker.log"]

@@ -36,7 +36,7 @@ class Slow:
         self.asked.append(question)
         self.at_once += 1
         assert self.at_once == 1
-        self.go.wait(10)
+        self.go.wait(60)
         self.at_once -= 1
         return web.Response(text=str(len(self.asked)))
 
@@ -114,7 +114,7 @@ async def test_who_stays_silent_goes(slow: Slow, monkeypatch: pytest.MonkeyPatch
         for text in (b"", b"GET /slow/", b"GET / HTTP/1.1\r\nX: "):
             reader = await connect(endpoint, text)
             with contextlib.suppress(ConnectionError):
-                assert await asyncio.wait_for(reader.read(), 10) == b""
+                assert await asyncio.wait_for(reader.read(), 60) == b""
             reader.writer.close()  # type: ignore[attr-defined]
 
 
@@ -157,7 +157,7 @@ async def test_what_is_no_http_ends_its_connection_alone(slow: Slow, text: bytes
     async with serving(slow) as endpoint:
         reader = await connect(endpoint, text)
         with contextlib.suppress(ConnectionError):
-            assert b" 400 " in await asyncio.wait_for(reader.read(), 10)
+            assert b" 400 " in await asyncio.wait_for(reader.read(), 60)
         reader.writer.close()  # type: ignore[attr-defined]
         assert await get(endpoint, "/") == (200, "fast")
 

@@ -152,7 +152,7 @@ async def test_what_kubernetes_mounts_is_followed(home: Home, tmp_path: Path, ca
         await until(keeper, config.LISTENERS, "2048")
         with caplog.at_level(logging.WARNING):
             tls.update({"tls.crt": good.certificate, "tls.key": other.key})
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while "router.tls" not in caplog.text:  # a log tells nobody
                     await asyncio.sleep(0.02)
     finally:
@@ -183,7 +183,7 @@ async def kept(folder: Path, home: Home, service: str) -> AsyncIterator[Keeper]:
     keeper.render()
     task = asyncio.create_task(keeper.run())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             yield keeper
     finally:
         task.cancel()
@@ -238,7 +238,7 @@ def replace(path: Path, text: str) -> None:
 
 async def until(keeper: Keeper, name: str, text: str, *, there: bool = True) -> None:
     """Waits until a file has ``text``, as Envoy would: by watching for its move."""
-    async with asyncio.timeout(10), contextlib.aclosing(changes(keeper.folder)) as moments:
+    async with asyncio.timeout(60), contextlib.aclosing(changes(keeper.folder)) as moments:
         async for _ in moments:
             content = (keeper.folder / name).read_text()
             json.loads(content)

@@ -40,7 +40,7 @@ async def following(models: ModelNames) -> AsyncGenerator[asyncio.Event]:
     changed = asyncio.Event()
     task = asyncio.create_task(models.follow(changed.set))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             yield changed
     finally:
         task.cancel()

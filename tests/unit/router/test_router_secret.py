@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "shoal-keys"
 ALICE, BOB = (Key(id=name, key=name * 5, owner=name) for name in ("alice", "bobby"))
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def file_of(*keys: Key) -> bytes:

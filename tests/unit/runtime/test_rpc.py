@@ -9,7 +9,7 @@ import pytest
 # stopped: what it leaves in the process's completion queue keeps whoever closes last.
 LEAK = """
 import asyncio, faulthandler, gc, grpc.aio
-faulthandler.dump_traceback_later(20, exit=True)
+faulthandler.dump_traceback_later(100, exit=True)
 kept = []
 
 async def leak():

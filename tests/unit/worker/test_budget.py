@@ -50,7 +50,7 @@ async def test_who_waits_for_its_own_shares_holds_up_nobody() -> None:
     held = await budget.acquire("greedy", 60)
     more = asyncio.create_task(budget.acquire("greedy", 60))
     await settle()
-    other = await asyncio.wait_for(budget.acquire("other", 30), 10)
+    other = await asyncio.wait_for(budget.acquire("other", 30), 60)
     assert not more.done()
     held.release()
     await more
@@ -133,4 +133,4 @@ def test_it_is_never_exceeded_and_everybody_is_served(steps: list[tuple[str, int
             held.pop().release()
         assert budget.used == 0
 
-    asyncio.run(asyncio.wait_for(run(), 20))
+    asyncio.run(asyncio.wait_for(run(), 60))
