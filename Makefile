@@ -43,8 +43,8 @@ demo: $(SETUP) ## Start the whole service, label two photographs, stop it
 	$(BIN)/shoal up --detach --port 0; \
 	$(BIN)/shoal classify samples/chelsea.jpg samples/coffee.jpg --model efficientnet-lite0
 
-test: triton helm ## Everything that needs no root, side by side; each part is shown when it is done
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=target integration check chaos
+test: check triton helm ## Everything that needs no root
+	$(call PYTEST,tests/chaos tests/integration,loadfile --no-loadscope-reorder)
 check: lint unit ## Style, types and unit tests: two minutes
 
 lint: $(SETUP)

@@ -106,7 +106,7 @@ async def _batcher(target: str) -> None:
     try:
         from shoal.batcher.core import open_channel
     except ModuleNotFoundError:  # an older tree
-        from shoal.batcher.core import open_channel  # type: ignore[import-not-found,no-redef]
+        from shoal.batcher.core import open_channel
 
     remembers = "remembered" in inspect.signature(Dispatcher).parameters
     dispatcher = Dispatcher(open_channel(target), "bench", **({"remembered": 10_000} if remembers else {}))

@@ -42,6 +42,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def _table(
     reporter: pytest.TerminalReporter, title: str, kind: type[Counts | Neighbour], rows: Mapping[str, Any]
 ) -> None:
+    if not rows:
+        return  # the tests ran in other processes
     reporter.section(title)
     names = [field.name for field in fields(kind)]
     width = max(map(len, rows), default=0)
