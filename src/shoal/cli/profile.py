@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from shoal.cli.inputs import pictures
 from shoal.cli.profile_table import described, notes, table
 from shoal.errors import ConfigurationError
 from shoal.profile import choice
@@ -216,8 +217,6 @@ def _fill(config: ModelConfig, asked: _Asked) -> Fill:
 
     if asked.images is None:
         return fill_randomly
-    from shoal.cli.classify import pictures  # it needs the client
-
     if not asked.images.exists():
         raise ConfigurationError(f"--images {asked.images}: no such file or folder")
     return fill_with(decode(config, pictures([asked.images])[:_MOST_PICTURES]))
