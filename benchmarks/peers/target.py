@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cpu import Snapshot
     from peers.peer import Peer
     from peers.pictures import Picture, Size
-    from shoal.client.load.generator import Caller
+    from shoal.client.load.generator import LoadClient
     from shoal.client.results import Image
     from shoal.modelconfig.model import ModelConfig
     from shoal.service.home import Home
@@ -59,7 +59,7 @@ class Job:
 class Target:
     """Something that answers."""
 
-    connect: Callable[[], AbstractAsyncContextManager[Caller]]
+    connect: Callable[[], AbstractAsyncContextManager[LoadClient]]
     images: Sequence[Image]
     """Sent in turn; the first are the job's pictures, in their order."""
     snapshot: Callable[[], Snapshot]

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from shoal.errors import ShoalError
-from shoal.local.keeper import Keeper
+from shoal.local.keeper import PartKeeper
 from shoal.local.plan import START_ORDER, STOP_ORDER
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from shoal.local.keeper import Launch
-    from shoal.local.plan import Part, Role
+    from shoal.local.plan import Component, Part
 
 
 class Supervisor:
@@ -30,33 +30,34 @@ class Supervisor:
     def __init__(
         self, parts: Iterable[Part], launch: Launch, *, changed: Callable[[], None], say: Callable[[str], None]
     ) -> None:
-        self.keepers = tuple(Keeper(part, launch, changed=changed, say=say) for part in parts)
+        self.keepers = tuple(PartKeeper(part, launch, changed=changed, say=say) for part in parts)
 
-    async def start(self, check: Callable[[AbstractSet[Role]], None] = lambda _: None) -> None:
+    async def start(self, check: Callable[[AbstractSet[Component]], None] = lambda _: None) -> None:
         """Starts every part; returns once all are ready.
 
         Args:
-            check: Called with the roles that are ready now, before those start that need them; may raise ShoalError.
+            check: Called with the components that are ready now, before those start that need them; may raise
+                ShoalError.
 
         Raises:
             ShoalError: a part didn't become ready. The others run until ``stop``.
         """
-        for roles in START_ORDER:
-            await _together(keeper.start() for keeper in self._of(roles))
-            check(roles)
+        for components in START_ORDER:
+            await _together(keeper.start() for keeper in self._of(components))
+            check(components)
 
     async def stop(self) -> None:
         """Drains every part, those that take requests first. Safe whatever ``start`` came to."""
-        for roles in STOP_ORDER:
-            await _together(keeper.stop() for keeper in self._of(roles))
+        for components in STOP_ORDER:
+            await _together(keeper.stop() for keeper in self._of(components))
 
     def kill(self) -> None:
         """Ends every part at once."""
         for keeper in self.keepers:
             keeper.kill()
 
-    def _of(self, roles: AbstractSet[Role]) -> list[Keeper]:
-        return [keeper for keeper in self.keepers if keeper.part.role in roles]
+    def _of(self, components: AbstractSet[Component]) -> list[PartKeeper]:
+        return [keeper for keeper in self.keepers if keeper.part.component in components]
 
 
 async def _together(work: Iterable[Coroutine[None, None, None]]) -> None:

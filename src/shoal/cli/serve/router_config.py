@@ -51,6 +51,6 @@ def serve_router_config(
         logs.configure(level)
         keeper.render()
         return
-    door = Endpoint.parse(listen) if listen else None
+    health = Endpoint.parse(listen) if listen else None
     departure = Departure(lame_duck_seconds, drain_seconds)
-    run_until_signal(lambda stop: keep(keeper, stop, listen=door, departure=departure), level)
+    run_until_signal(lambda stop: keep(keeper, stop, listen=health, departure=departure), level)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PROGRESS_SECONDS = 0.1
 
 
-class Caller(Protocol):
+class LoadClient(Protocol):
     """What of a client the load generator uses."""
 
     async def infer(self, task: Task, image: Image, model: str, *, timeout_seconds: float | None = None) -> Result:
@@ -91,7 +91,7 @@ def poisson(rate: float, source: random.Random) -> Iterator[float]:
 
 
 async def run_load(
-    client: Caller,
+    client: LoadClient,
     requests: Sequence[LoadRequest],
     settings: LoadSettings,
     *,
@@ -117,7 +117,11 @@ class _Run:
     """One run; times are the event loop's."""
 
     def __init__(
-        self, client: Caller, requests: Sequence[LoadRequest], settings: LoadSettings, advance: Callable[[float], None]
+        self,
+        client: LoadClient,
+        requests: Sequence[LoadRequest],
+        settings: LoadSettings,
+        advance: Callable[[float], None],
     ) -> None:
         self._client = client
         self._requests = cycle(requests)
