@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from shoal.modelstore import outputs
+from shoal.modelstore import output_names, outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,7 +58,7 @@ def _probabilities(model: ModelConfig, answers: Answers) -> Iterator[str]:
 
 
 def _boxes_scores(model: ModelConfig, answers: Answers) -> Iterator[str]:
-    names = outputs.box_outputs(output.name for output in model.outputs)
+    names = output_names.box_outputs(output.name for output in model.outputs)
     if names is None:
         return
     scores = _all(answers, names.scores)
@@ -108,7 +108,7 @@ def _end_to_end(model: ModelConfig, answers: Answers) -> Iterator[str]:
 
 
 def _detr(model: ModelConfig, answers: Answers) -> Iterator[str]:
-    names = outputs.query_outputs(output.name for output in model.outputs)
+    names = output_names.query_outputs(output.name for output in model.outputs)
     if names and (reason := _outside(_all(answers, names[1]))):
         yield f"output {names[1]!r}: {reason}, and it takes it for centre, width and height in [0, 1]"
 
