@@ -87,7 +87,7 @@ def _fill(config: ModelConfig, options: ProfileOptions) -> Fill:
 
 
 def _picture(model: str, tensor: Any) -> ModelConfig:  # a protobuf message
-    """As much of a model's configuration as decoding needs: pictures are stretched to the input's size."""
+    """What decoding needs of a model's configuration: pictures are stretched to the input's size."""
     from shoal.modelconfig.batching import BatchingSettings
     from shoal.modelconfig.model import ModelConfig, Task, Tensor
     from shoal.modelconfig.pbtxt import DTYPES, enum_name

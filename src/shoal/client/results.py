@@ -108,7 +108,7 @@ class Region:
     index: int
     label: str
     pixels: int
-    """Of the mask."""
+    """How many of the mask's show it."""
     counts: tuple[int, ...] = field(repr=False)
     """With ``MaskForm.RUNS``: COCO's uncompressed run-length encoding, down the columns; else empty."""
 
@@ -121,14 +121,14 @@ class Segmentation:
     model_name: str
     model_version: int
     width: int
-    """Of the mask, in pixels."""
+    """The mask's, in pixels."""
     height: int
     class_bytes: int
-    """Of a pixel in ``class_map()``: 1 or 2."""
+    """What a pixel takes in ``class_map()``: 1 or 2."""
     regions: tuple[Region, ...]
     """Largest first."""
     labels: tuple[str, ...]
-    """Of all classes, by index; empty where the model has none."""
+    """All classes', by index; empty where the model has none."""
     timing: Timing
     form: MaskForm
     data: bytes = field(repr=False)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
     Answers = Sequence[Mapping[str, Array]]
-    """Of each picture, alone: output name to ``(1, *shape)``."""
+    """Output name to array ``(1, *shape)``, for each picture by itself."""
 
 SLACK: Final = 0.005
 """By so much a score may miss [0, 1]: what float16 and bfloat16 make of 1."""
@@ -73,7 +73,7 @@ def _boxes_scores(model: ModelConfig, answers: Answers) -> Iterator[str]:
 
 
 def _units(model: ModelConfig, boxes: Array, *, pixels: bool) -> Iterator[str]:
-    """Of one's own head parameter: what the boxes are measured in."""
+    """What is wrong with ``shoal.head.pixels``, which says what the boxes are measured in."""
     most = np.abs(boxes).max(initial=0)
     if not pixels and most > _PIXELS:
         yield f"boxes reach {most:g}, so they are in pixels: --head-parameter pixels=1"

@@ -35,7 +35,7 @@ _SCORES: Final = ("scores", "pred_scores", "detection_scores", "det_scores")
 _CLASSES: Final = ("classes", "labels", "pred_classes", "pred_labels", "detection_classes", "det_classes")
 _LOGITS: Final = ("logits", "pred_logits")
 _NAMED: Final = {"softmax": _LOGITS, "probabilities": ("probabilities", "probs")}
-"""Of heads that read one output."""
+"""Heads that read one output, and its usual names."""
 _PREFIX: Final = re.compile(r"graph\d+_")
 """What super-gradients puts before its names."""
 

@@ -22,7 +22,7 @@ _CHANNELS = 3
 _LAYOUTS = {"uint8": (2, "[height, width, 3]"), "float32": (0, "[3, height, width]")}
 """What workers feed: a data type, where its channels are, and its layout."""
 _MOST_NUMBERS = 2**28
-"""Of one input, a square of 9,459 pixels: a worker that made room for more would end, and its other models with it."""
+"""The most in one input, a square of 9,459 pixels: a worker that made room for more would end, with all its models."""
 
 
 def read(folder: Path, report: Report) -> ModelConfig | None:
@@ -35,13 +35,13 @@ def read(folder: Path, report: Report) -> ModelConfig | None:
 
 
 def inspect(folder: Path, report: Report) -> ModelConfig | None:
-    """As ``read``, but a model with faults is returned too, its wrong fields at their defaults."""
+    """The model in ``folder``, also one with faults: its wrong fields are at their defaults. None: no config.pbtxt."""
     config = pbtxt.load(folder / pbtxt.FILE, report)
     return None if config is None else view(folder, config, report)
 
 
 def view(folder: Path, config: pbtxt.Message, report: Report) -> ModelConfig | None:
-    """As ``inspect``, of a config.pbtxt that was read already."""
+    """Does what ``inspect`` does with a config.pbtxt that was read already."""
     try:
         return _Reader(folder, config, report).model()
     except OSError as error:  # a folder that may not be listed, or that somebody just took away
@@ -55,7 +55,7 @@ def from_server(
     labels: tuple[str, ...],
     report: Report,
 ) -> ModelConfig | None:
-    """As ``read``, from what an inference server told.
+    """The model that an inference server tells of; None, with the reasons in ``report``, if it can't be served.
 
     Args:
         config: Its ``inference.ModelConfig``.
@@ -129,7 +129,7 @@ class _Reader:
         return [], self._folder / "0" / filename
 
     def _filename(self) -> str:
-        """Of the model; where a ``model.py`` runs it, ``keys.MODEL_FILENAME`` names it."""
+        """The name of the model's file; where a ``model.py`` runs it, ``keys.MODEL_FILENAME`` says it."""
         usual = default_filename(self._config.backend, self._config.platform)
         named = {
             "default_model_filename": self._config.default_model_filename,

@@ -25,7 +25,7 @@ class Measured(NamedTuple):
     setting: Setting
     round: Round
     executed_batch: float | None
-    """See ``Cell.executed_batch``."""
+    """Images in an execution, as the engine counted them; None where it doesn't."""
 
 
 async def measure(

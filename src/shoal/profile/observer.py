@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _STRETCH_SECONDS: Final = 0.25
 _STRETCH_ROUNDS: Final = 2
-"""Of all callers: a stretch has seen each of them more than once."""
+"""Batches of each caller in a stretch, so that it has seen all of them."""
 _TOLERANCE: Final = 0.05
 
 
@@ -23,7 +23,7 @@ class Pace:
     """How long a load lasts."""
 
     duration_seconds: float = 3.0
-    """That are measured."""
+    """The measured window."""
     warm_up_seconds: float = 10.0
     """After so long it is measured even if its rate never was steady."""
 

@@ -100,7 +100,7 @@ class TritonTarget:
 
     @property
     def subject(self) -> Subject:
-        """See ``Target``."""
+        """The configuration at the server, by its checksum without what a profile varies, and the server's version."""
         told = type(self._config)()
         told.CopyFrom(original(self._config))
         for name in _VARIED:
@@ -118,7 +118,7 @@ class TritonTarget:
 
     @property
     def instances(self) -> int:
-        """See ``Target``."""
+        """The sum over the ``instance_group`` of what is loaded."""
         return pbtxt.instances(self._config)
 
     @property
@@ -138,7 +138,7 @@ class TritonTarget:
 
     @asynccontextmanager
     async def loaded(self, instances: int) -> AsyncIterator[LoadedThere]:
-        """See ``Target``."""
+        """Loads the model with so many instances where the server lets us, and as it was afterwards."""
         if not self._steers:
             yield self._model()
             return
@@ -187,7 +187,7 @@ class LoadedThere:
         self._pool = SlotPool(lambda: next(unused), len(inputs))
 
     async def run(self, batch: int) -> None:
-        """See ``Loaded``."""
+        """Sends one batch; waits while as many as were announced are in flight."""
         shared = await self._pool.acquire()
         try:
             answer = await self._client.infer(shared.request(batch))
@@ -202,7 +202,7 @@ class LoadedThere:
             raise Internal(f"model {self._model!r}: an output came back empty, so nothing it does can be measured")
 
     async def executions(self) -> tuple[int, int] | None:
-        """See ``Loaded``."""
+        """From the server's statistics; None where it doesn't keep any."""
         try:
             return await self._client.executions(self._model, self._version)
         except ConfigurationError:

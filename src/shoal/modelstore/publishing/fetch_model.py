@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _MODELS = frozenset(Path(runtime.filename).suffix for runtime in RUNTIMES.values())
 _RESERVE_BYTES = 2**24
-"""Of the disk, left free."""
+"""What stays free on the disk."""
 
 
 async def wanted(

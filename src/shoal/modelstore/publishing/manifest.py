@@ -93,7 +93,7 @@ class Manifest(BaseModel):
 
     @property
     def content(self) -> bytes:
-        """As it is published."""
+        """The JSON that is published."""
         return self.model_dump_json(indent=1).encode()
 
     @property

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from shoal.service import spec
 
 CHUNK_BYTES = 8 * 2**20
-"""Of a file in memory at once; S3 takes parts of 5 MiB and more."""
+"""What of a file is in memory at once; S3 takes parts of 5 MiB and more."""
 _AT_ONCE = 4
 """Files on their way at the same time."""
 _LIMITS: ClientConfig = {"timeout": timedelta(hours=1), "read_timeout": timedelta(seconds=20)}

@@ -32,7 +32,7 @@ FIRST_PAUSE_SECONDS = 15.0
 LONGEST_PAUSE_SECONDS = 600.0
 """Between tries to load what the Triton refused."""
 _REASON_LENGTH = 1000
-"""Of the one line that a refusal is told in: a backend's own reason may be a stack trace."""
+"""What one line tells of a refusal, in characters: a backend's own reason may be a stack trace."""
 
 
 class Control(Protocol):
@@ -266,8 +266,8 @@ class _Metered:
     """Counts what comes from the store."""
 
     def expect(self, size: int) -> None:
-        """See ``Progress``."""
+        """Nothing: what is still to come is no metric."""
 
     def advance(self, size: int) -> None:
-        """See ``Progress``."""
+        """Counts ``size`` bytes as come."""
         metrics.SYNC_BYTES.inc(size)
