@@ -129,7 +129,7 @@ def curve(ordered: Sequence[float]) -> list[tuple[float, float]]:
 
 
 def batch_share(sizes: Iterable[int]) -> dict[int, float]:
-    """Batch size to its share of the batches. A batch of n is told n times, once by each request, so each counts 1/n."""
+    """Batch size to its share of the batches. A batch of n is told n times, so each counts 1/n."""
     told = Counter(max(size, 1) for size in sizes)
     batches = {size: count / size for size, count in sorted(told.items())}
     whole = sum(batches.values())
