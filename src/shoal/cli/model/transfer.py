@@ -23,7 +23,7 @@ from shoal.service import spec
 from shoal.service.home import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from rich.progress import TaskID
 
@@ -88,30 +88,38 @@ def pull(
     place = store or Home.default().models
 
     async def run() -> None:
-        published = await remote.published()
-        missing = [model for model in models or () if model not in published]
-        if missing or not published:
-            there = ", ".join(sorted(published)) or "no model"
-            raise NotFound(f"{url} has no model {', '.join(missing)}; there: {there}" if missing else f"{url}: {there}")
-        wanted = list(dict.fromkeys(models or sorted(published)))
-        refused = 0
-        for model in wanted:
-            with _bar(model) as bar:
-                try:
-                    changed = await pull_model(
-                        remote, model, published[model], place, bar, every=all_versions, force=force
-                    )
-                except (ConfigurationError, NotFound) as error:
-                    if len(wanted) == 1:
-                        raise
-                    typer.echo(shown(f"shoal: {model}: {error}"), err=True)
-                    refused += 1
-                    continue
-            typer.echo(f"{model}: pulled to {place / model}" if changed else f"{model}: nothing new")
+        wanted = await _published(remote, url, models or ())
+        refused = [model for model, marks in wanted.items() if not await bring(model, marks, alone=len(wanted) == 1)]
         if refused:
             raise typer.Exit(1)
 
+    async def bring(model: str, published: Collection[int], *, alone: bool) -> bool:
+        with _bar(model) as bar:
+            try:
+                changed = await pull_model(remote, model, published, place, bar, every=all_versions, force=force)
+            except (ConfigurationError, NotFound) as error:
+                if alone:
+                    raise
+                typer.echo(shown(f"shoal: {model}: {error}"), err=True)
+                return False
+        typer.echo(f"{model}: pulled to {place / model}" if changed else f"{model}: nothing new")
+        return True
+
     asyncio.run(run())
+
+
+async def _published(remote: Remote, url: str, models: Sequence[str]) -> dict[str, Collection[int]]:
+    """Each of ``models``, or all where none is named, and its versions.
+
+    Raises:
+        NotFound: one isn't there, or none is.
+    """
+    published = await remote.published()
+    missing = [model for model in models if model not in published]
+    if missing or not published:
+        there = ", ".join(sorted(published)) or "no model"
+        raise NotFound(f"{url} has no model {', '.join(missing)}; there: {there}" if missing else f"{url}: {there}")
+    return {model: published[model] for model in models or sorted(published)}
 
 
 def _remote(url: str, endpoint: str | None, region: str, credentials_file: str | None) -> Remote:
