@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-Store: TypeAlias = Annotated[Path | None, typer.Option(help="The local store. Default: `models` in Shoal's home.")]
-Endpoint: TypeAlias = Annotated[
+LocalStore: TypeAlias = Annotated[Path | None, typer.Option(help="The local store. Default: `models` in Shoal's home.")]
+S3Endpoint: TypeAlias = Annotated[
     str | None, typer.Option(metavar="URL", envvar="SHOAL_MODELS_ENDPOINT", help="The S3 API's address. Default: AWS.")
 ]
 Region: TypeAlias = Annotated[str, typer.Option(help="Of the bucket.")]
@@ -43,10 +43,10 @@ def push(
     words: Annotated[list[str], typer.Argument(metavar="MODEL... URL", help=f"Models, and where to: {escape(_URL)}")],
     *,
     again: Annotated[bool, typer.Option("--again", help="Send everything, to mend a damaged upload.")] = False,
-    endpoint: Endpoint = None,
+    endpoint: S3Endpoint = None,
     region: Region = "us-east-1",
     credentials_file: CredentialsFile = None,
-    store: Store = None,
+    store: LocalStore = None,
 ) -> None:
     """Publish models: files first, then a manifest a version. What is there already isn't sent again."""
     *models, url = words
@@ -75,10 +75,10 @@ def pull(
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite what differs; remove what isn't published.")
     ] = False,
-    endpoint: Endpoint = None,
+    endpoint: S3Endpoint = None,
     region: Region = "us-east-1",
     credentials_file: CredentialsFile = None,
-    store: Store = None,
+    store: LocalStore = None,
 ) -> None:
     """Bring published models into a store, each checked and whole. What is there already isn't fetched again.
 
