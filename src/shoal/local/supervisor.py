@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from shoal.errors import ShoalError
 from shoal.local.keeper import PartKeeper
 from shoal.local.plan import START_ORDER, STOP_ORDER
+from shoal.runtime.together import together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Iterable
     from collections.abc import Set as AbstractSet
 
     from shoal.local.keeper import Launch
@@ -43,13 +42,13 @@ class Supervisor:
             ShoalError: a part didn't become ready. The others run until ``stop``.
         """
         for components in START_ORDER:
-            await _together(keeper.start() for keeper in self._of(components))
+            await together(keeper.start() for keeper in self._of(components))
             check(components)
 
     async def stop(self) -> None:
         """Drains every part, those that take requests first. Safe whatever ``start`` came to."""
         for components in STOP_ORDER:
-            await _together(keeper.stop() for keeper in self._of(components))
+            await together(keeper.stop() for keeper in self._of(components))
 
     def kill(self) -> None:
         """Ends every part at once."""
@@ -58,28 +57,3 @@ class Supervisor:
 
     def _of(self, components: AbstractSet[Component]) -> list[PartKeeper]:
         return [keeper for keeper in self.keepers if keeper.part.component in components]
-
-
-async def _together(work: Iterable[Coroutine[None, None, None]]) -> None:
-    """Runs all; the first ShoalError cancels the rest."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for each in work:
-                group.create_task(each)
-    except BaseExceptionGroup as group:
-        # Not except*: what is raised in there, Python 3.11's first releases wrap again.
-        expected, other = group.split(ShoalError)
-        if expected is None or other is not None:
-            raise
-        error = _first(expected)
-    else:
-        return
-    raise error from None
-
-
-def _first(group: BaseExceptionGroup[ShoalError]) -> ShoalError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, ShoalError)
-    return error

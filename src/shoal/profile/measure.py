@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from itertools import groupby
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from shoal.profile.observer import Observer
+from shoal.runtime.together import together
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -75,13 +75,8 @@ async def load_together(loops: Sequence[ClosedLoop], pace: Pace, clock: Clock = 
             await loop.model.run(loop.batch)
             observer.finished(started, clock())
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for loop, observer in zip(loops, observers, strict=True):
-                for _ in range(loop.concurrency):
-                    group.create_task(call(loop, observer))
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None  # they all met the same engine
+    pairs = zip(loops, observers, strict=True)
+    await together(call(loop, observer) for loop, observer in pairs for _ in range(loop.concurrency))
     return [observer.round() for observer in observers]
 
 

@@ -16,6 +16,7 @@ from shoal.errors import ConfigurationError, NotFound, ShoalError, Unavailable
 from shoal.modelstore.publishing import manifest
 from shoal.pictures.objectstore import load_credentials, open_store
 from shoal.runtime import intake
+from shoal.runtime.together import together
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
@@ -73,12 +74,7 @@ async def several(work: Iterable[Callable[[], Coroutine[None, None, None]]]) -> 
         async with turns:
             await piece()
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for piece in work:
-                group.create_task(one(piece))
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    await together(map(one, work))
 
 
 class NoSpace(Unavailable):
