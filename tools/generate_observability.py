@@ -60,7 +60,7 @@ def declared(registry: CollectorRegistry) -> list[MetricWrapperBase]:
 
 
 def exported_name(metric: MetricWrapperBase) -> str:
-    """As ``/metrics`` and PromQL have it; of a histogram without ``_bucket``, ``_sum`` and ``_count``."""
+    """A metric's name in ``/metrics`` and PromQL; of a histogram without ``_bucket``, ``_sum`` and ``_count``."""
     (family,) = metric.describe()
     return f"{family.name}_total" if family.type == "counter" else family.name
 

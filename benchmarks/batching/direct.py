@@ -10,7 +10,7 @@ import grpc
 
 from benchmarks.batching.replicas import Model
 from benchmarks.batching.stack import Layout, running
-from shoal.local.plan import Role
+from shoal.local.plan import Component
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.v1 import inference_pb2
 
@@ -53,7 +53,7 @@ def _settings(size: int) -> BatchingSettings:
 
 async def _window(service: Running, size: int, seconds: float, warm_up: float) -> dict[str, Any]:
     model = f"echo-{size}"
-    (batcher,) = (part.listen for part in service.plan.parts if part.role == Role.BATCHER)
+    (batcher,) = (part.listen for part in service.plan.parts if part.component == Component.BATCHER)
     counter = _Counter()
     async with grpc.aio.insecure_channel(str(batcher)) as channel:
         call: Any = channel.unary_unary(METHOD)
@@ -75,8 +75,8 @@ async def _window(service: Running, size: int, seconds: float, warm_up: float) -
 
 async def _snapshot(service: Running, counter: _Counter) -> tuple[float, float, float, float]:
     """Calls, CPU seconds of the batcher, the time and batches."""
-    batches = await service.metric(Role.BATCHER, "shoal_batcher_batch_size_count")
-    return counter.calls, service.cpu_seconds(Role.BATCHER), time.monotonic(), batches
+    batches = await service.metric(Component.BATCHER, "shoal_batcher_batch_size_count")
+    return counter.calls, service.cpu_seconds(Component.BATCHER), time.monotonic(), batches
 
 
 class _Counter:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
-from shoal.client.load.tally import percentile
 from shoal.errors import Internal
 from shoal.modelconfig.model import Task
+from shoal.runtime.percentile import percentile
 
 if TYPE_CHECKING:
     from benchmarks.batching.stack import Running

@@ -11,9 +11,10 @@ from benchmarks.batching.options import DEADLINE_SECONDS, MAX_BATCH_SIZE, measur
 from benchmarks.batching.replicas import Model
 from benchmarks.batching.stack import Layout, running
 from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
-from shoal.client.load.tally import merge, percentile
+from shoal.client.load.tally import merge
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import Task
+from shoal.runtime.percentile import percentile
 
 if TYPE_CHECKING:
     from benchmarks.batching.options import Options

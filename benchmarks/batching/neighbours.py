@@ -15,13 +15,14 @@ from benchmarks.batching.store_proxy import store_proxy
 from benchmarks.common.files import read_pictures
 from benchmarks.common.service import running, temporary_home
 from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
-from shoal.client.load.tally import merge, percentile
+from shoal.client.load.tally import merge
 from shoal.errors import ShoalError
 from shoal.local.process import LocalProcess
 from shoal.local.setup import LOCAL_OWNER
 from shoal.local.store import create_bucket, store_part
 from shoal.modelconfig.model import Task
 from shoal.pictures.objectstore import Credentials, create_credentials
+from shoal.runtime.percentile import percentile
 from shoal.runtime.ports import FreePorts
 from shoal.service import api_keys
 from shoal.service.spec import Service

@@ -18,7 +18,7 @@ from benchmarks.common import cpu
 from benchmarks.common.files import ROOT
 from shoal.client import AsyncClient
 from shoal.errors import Internal
-from shoal.local.plan import Files, Part, Plan, Protocol, Role, plan
+from shoal.local.plan import Component, Part, Plan, PlanFiles, Protocol, plan
 from shoal.local.process import LocalProcess
 from shoal.local.supervisor import Supervisor
 from shoal.runtime.ports import FreePorts
@@ -63,14 +63,14 @@ class Running:
         """One with a connection of its own."""
         return AsyncClient(self.target, api_key=self.api_key)
 
-    def cpu_seconds(self, role: Role) -> float:
-        """What all processes of a role have used."""
-        pids = [keeper.pid for keeper in self.supervisor.keepers if keeper.part.role == role]
+    def cpu_seconds(self, component: Component) -> float:
+        """What all processes of a component have used."""
+        pids = [keeper.pid for keeper in self.supervisor.keepers if keeper.part.component == component]
         return sum(cpu.of_process(process) for pid in pids if pid for process in cpu.tree(pid))
 
-    async def metric(self, role: Role, sample: str) -> float:
-        """A sample over all parts of a role and all labels."""
-        addresses = [part.metrics for part in self.plan.parts if part.role == role]
+    async def metric(self, component: Component, sample: str) -> float:
+        """A sample over all parts of a component and all labels."""
+        addresses = [part.metrics for part in self.plan.parts if part.component == component]
         return sum([await _metric(address, sample) for address in addresses if address])
 
     def check(self) -> None:
@@ -120,7 +120,7 @@ def _lay_out(home: Home, layout: Layout) -> Plan:
             "models": {name: {"batchers": layout.batchers} for name in layout.models},
         }
     )
-    files = Files.of(home)
+    files = PlanFiles.of(home)
     laid_out = plan(service, home, files, ports, _no_store)
     workers = laid_out.topology.pools["default"]
     topology = laid_out.topology
@@ -128,10 +128,10 @@ def _lay_out(home: Home, layout: Layout) -> Plan:
         topology = topology.model_copy(update={"batchers": {SHARED_BATCHER: workers}})
     files.service.write_text(service.model_dump_json(exclude_defaults=True), encoding="utf-8")
     topology.save(files.topology)
-    parts = [part for part in laid_out.parts if part.role == Role.ROUTER]
+    parts = [part for part in laid_out.parts if part.component == Component.ROUTER]
     if not layout.inside:
         unused = f"batcher-{SHARED_BATCHER}-1" if layout.batchers else ""
-        batchers = [part for part in laid_out.parts if part.role == Role.BATCHER and part.name != unused]
+        batchers = [part for part in laid_out.parts if part.component == Component.BATCHER and part.name != unused]
         parts += [replace(part, environment=_front(layout.batcher_front)) for part in batchers]
     return replace(laid_out, parts=(*parts, *_replicas(workers, layout)), topology=topology)
 
@@ -146,7 +146,7 @@ def _replicas(endpoints: Sequence[Endpoint], layout: Layout) -> list[Part]:
     return [
         Part(
             name=f"replicas-{number}",
-            role=Role.WORKER,
+            component=Component.WORKER,
             command=(
                 *(sys.executable, "-m", "benchmarks.batching.replicas"),
                 str(Orders([str(endpoint) for endpoint in share], layout.models, layout.inside)),

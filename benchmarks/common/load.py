@@ -11,12 +11,12 @@ from shoal.client.load.generator import run_load
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from shoal.client.load.generator import Caller, LoadRequest, LoadSettings
+    from shoal.client.load.generator import LoadClient, LoadRequest, LoadSettings
     from shoal.client.load.tally import LoadResult
 
 
 async def run_window(
-    caller: Caller, requests: Sequence[LoadRequest], settings: LoadSettings, snapshot: Callable[[], cpu.Snapshot]
+    caller: LoadClient, requests: Sequence[LoadRequest], settings: LoadSettings, snapshot: Callable[[], cpu.Snapshot]
 ) -> tuple[LoadResult, cpu.Spent]:
     """Runs the load; ``snapshot`` is taken behind the warm-up and at the window's end."""
     now = asyncio.get_running_loop().time

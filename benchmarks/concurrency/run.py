@@ -32,7 +32,7 @@ from benchmarks.common.unpacked import use_unpacked
 from benchmarks.gpu.raw import ANSWERED, BATCH, NETWORK, batch
 from shoal.local.running_triton import running
 from shoal.profile.machine import this_machine
-from shoal.profile.measure import Stream, load_together
+from shoal.profile.measure import ClosedLoop, load_together
 from shoal.profile.observer import Pace
 from shoal.profile.triton_target import Asked, TritonTarget
 from shoal.triton.client import TritonClient
@@ -139,7 +139,7 @@ async def _pairs(setup: Setup, url: str, server: str) -> AsyncIterator[dict[str,
         loads = [(k, names) for k in TOGETHER for names in ((NETWORK,), (OTHER,), (NETWORK, OTHER))]
         for number, (in_flight, names) in product(range(setup.rounds), loads):
             measured = await load_together(
-                [Stream(models[name], BATCH, in_flight) for name in names], Pace(setup.seconds, setup.warm_up)
+                [ClosedLoop(models[name], BATCH, in_flight) for name in names], Pace(setup.seconds, setup.warm_up)
             )
             told = {name: each.model_dump() for name, each in zip(names, measured, strict=True)}
             rates = ", ".join(f"{name} {each['images_per_s']:,.0f}" for name, each in told.items())

@@ -36,13 +36,13 @@ class HttpCaller:
 
     async def infer(
         self,
-        task: Task,  # noqa: ARG002 - see Caller
+        task: Task,  # noqa: ARG002 - see LoadClient
         image: Image,
         model: str,
         *,
         timeout_seconds: float | None = None,
     ) -> Classification:
-        """See ``shoal.client.load.generator.Caller``; ``image`` is bytes."""
+        """See ``shoal.client.load.generator.LoadClient``; ``image`` is bytes."""
         limit = aiohttp.ClientTimeout(total=timeout_seconds)
         try:
             async with self._session.post(self._url, data=image, timeout=limit) as response:
@@ -78,13 +78,13 @@ class TritonCaller:
 
     async def infer(
         self,
-        task: Task,  # noqa: ARG002 - see Caller
+        task: Task,  # noqa: ARG002 - see LoadClient
         image: Image,
         model: str,
         *,
         timeout_seconds: float | None = None,
     ) -> Classification:
-        """See ``shoal.client.load.generator.Caller``; ``image`` is bytes."""
+        """See ``shoal.client.load.generator.LoadClient``; ``image`` is bytes."""
         assert isinstance(image, bytes)
         picture = triton.InferInput("picture", [1, len(image)], "UINT8")
         picture.set_data_from_numpy(np.frombuffer(image, np.uint8)[None])

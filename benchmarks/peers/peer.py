@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from benchmarks.peers.environments import Environment
     from benchmarks.peers.servers.plan import Choice, Plan
-    from shoal.client.load.generator import Caller
+    from shoal.client.load.generator import LoadClient
 
 NO_VARIABLES: Callable[[Plan], Mapping[str, str]] = lambda _plan: {}  # noqa: E731 - typed, a default
 
@@ -58,7 +58,7 @@ class Peer(Protocol):
         """What to start; may write to the plan's scratch folder."""
         ...
 
-    def connect(self, port: int) -> AbstractAsyncContextManager[Caller]:
+    def connect(self, port: int) -> AbstractAsyncContextManager[LoadClient]:
         """A client."""
         ...
 
@@ -88,6 +88,6 @@ class HttpPeer:
         variables = {**self.environment.variables(), **self.variables(plan)}
         return Launch([str(self.environment.python), "-m", self.module], variables)
 
-    def connect(self, port: int) -> AbstractAsyncContextManager[Caller]:
+    def connect(self, port: int) -> AbstractAsyncContextManager[LoadClient]:
         """See ``Peer``."""
         return clients.http(port, self.path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.common.figures import spread
 from benchmarks.peers.cells import CEILING, CEILING_AFTER, SHOAL, SHOAL_WITH_UPLOAD, Cell
-from shoal.client.load.tally import percentile
+from shoal.runtime.percentile import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

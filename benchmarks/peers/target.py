@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from benchmarks.common.cpu import Snapshot
     from benchmarks.peers.peer import Peer
     from benchmarks.peers.pictures import Picture, Size
-    from shoal.client.load.generator import Caller
+    from shoal.client.load.generator import LoadClient
     from shoal.client.results import Class, Image
     from shoal.modelconfig.model import ModelConfig
     from shoal.service.home import Home
@@ -57,7 +57,7 @@ class Job:
 class Target:
     """Something that answers."""
 
-    connect: Callable[[], AbstractAsyncContextManager[Caller]]
+    connect: Callable[[], AbstractAsyncContextManager[LoadClient]]
     images: Sequence[Image]
     """Sent in turn; the first are the job's pictures, in their order."""
     snapshot: Callable[[], Snapshot]

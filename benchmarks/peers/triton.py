@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from benchmarks.peers.servers.plan import Plan
-    from shoal.client.load.generator import Caller
+    from shoal.client.load.generator import LoadClient
 
 _MODEL = "classifier"
 _CHOICES = (
@@ -92,7 +92,7 @@ class TritonPeer:
         libraries = environment(installation)["LD_LIBRARY_PATH"]
         return Launch(command, {**self.environment.variables(), "LD_LIBRARY_PATH": libraries}, shared_memory)
 
-    def connect(self, port: int) -> AbstractAsyncContextManager[Caller]:
+    def connect(self, port: int) -> AbstractAsyncContextManager[LoadClient]:
         """See ``Peer``."""
         return clients.triton_grpc(port, _MODEL)
 

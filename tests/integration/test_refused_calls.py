@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2
 from PIL import Image
 
 from shoal.client import Client
-from shoal.local.plan import Files
+from shoal.local.plan import PlanFiles
 from shoal.service import api_keys
 from shoal.service.api_keys import Key, load_keys
 from shoal.service.identity import HEADER, Identity
@@ -73,7 +73,7 @@ async def test_a_forged_identity_gets_nothing_behind_the_router(stack: Stack, ba
     known = next(iter(load_keys(stack.home.keys)))
     forged = Key(id=known.id if key_id != "invented" else key_id, key="f" * 24, owner=known.owner)
     metadata = (("x-client-id", forged.id), (HEADER, Identity.of(forged).write()), ("x-model-name", "tiny"))
-    topology = Topology.load(Files.of(stack.home).topology)
+    topology = Topology.load(PlanFiles.of(stack.home).topology)
     image = pb.ImageRequest(api_key=forged.key, image_uuid=bad.image_uuid, model_name="tiny")
     for where, method, message in (
         (topology.pools["default"][0], "/shoal.v1.Uploads/Create", pb.CreateUploadsRequest(api_key=forged.key)),

@@ -100,7 +100,7 @@ def _missing_extra(words: list[str], error: ModuleNotFoundError) -> str:
 
 
 def _extra(words: list[str]) -> str:
-    """Of the command that ``words`` call; what is in a group may need less than the whole, or something else."""
+    """The extra that the called command needs; what is in a group may need less than the whole, or something else."""
     group, name, *_ = [*(word for word in words if not word.startswith("-")), "", ""]
     if group in _OWN_TABLES and (called := import_module(f"{__name__}.{group}").COMMANDS.get(name)):
         return str(called.extra)

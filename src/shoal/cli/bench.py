@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from shoal.cli.classify import DEFAULT_MODELS, ApiKey, Ca, Target, pictures
+from shoal.cli.calls import DEFAULT_MODELS, ApiKey, Ca, Target
+from shoal.cli.inputs import pictures
 from shoal.cli.terminal import shown
 from shoal.client import Client
 from shoal.client import report as reports

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from shoal.explain.views import Memory
 
 _PIPE_COLUMNS = 160
-_ROLES = frozenset({"batcher", "worker"})
+_COMPONENTS = frozenset({"batcher", "worker"})
 
 
 def explain(
@@ -94,7 +94,7 @@ def _running_here() -> Mapping[str, Endpoint]:
     return {
         part.name: Endpoint.parse(urlsplit(part.metrics).netloc)
         for part in found.parts
-        if part.role in _ROLES and part.metrics
+        if part.role in _COMPONENTS and part.metrics
     }
 
 

@@ -40,6 +40,6 @@ class LazyGroup(TyperGroup):
             self.add_command(TyperCommand(name, help=command.summary))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """As typer's, with the listed command replaced by the real one."""
+        """Finds the called command, and imports it."""
         name, _, rest = super().resolve_command(ctx, args)
         return name, load_command(self.table[str(name)].target), rest

@@ -6,21 +6,20 @@ import asyncio
 import shlex
 import sys
 import tempfile
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shoal.cli.profile_table import described, notes, table
+from shoal.cli.profile_target import ProfileOptions, open_target
 from shoal.errors import ConfigurationError
 from shoal.profile import choice
 from shoal.profile.book import Book
-from shoal.profile.grid import Grid, numbers
+from shoal.profile.grid import numbers
 from shoal.profile.measure import measure
 from shoal.profile.observer import Pace
 from shoal.profile.records import FILE
@@ -28,29 +27,11 @@ from shoal.runtime.signals import loop_factory
 from shoal.service.home import Home
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Sequence
 
-    from shoal.modelconfig.model import ModelConfig
-    from shoal.profile.inputs import Fill
     from shoal.profile.records import Cell, Profile, Setting, Subject
-    from shoal.profile.target import Target
 
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """The command line, checked."""
-
-    model: str
-    store: Path
-    triton: str | None
-    instances: tuple[int, ...] | None
-    batches: tuple[int, ...] | None
-    concurrencies: tuple[int, ...]
-    rounds: int
-    pace: Pace
-    images: Path | None
-    output: Path
-    force: bool
+_PIPE_COLUMNS = 120
 
 
 def profile(
@@ -99,7 +80,7 @@ def profile(
     """
     if write_config and latency_slo_ms is None:
         raise ConfigurationError("--write needs --latency-slo-ms: it writes the setting that this names")
-    asked = _Asked(
+    options = ProfileOptions(
         model=model,
         store=store or Home.default().models,
         triton=triton,
@@ -112,15 +93,15 @@ def profile(
         output=output or Path("profile") / model,
         force=force,
     )
-    asked.pace.check()
+    options.pace.check()
     if write_config:
         from shoal.modelstore.making import settle  # only who writes needs onnx
 
-        settle.refuse(asked.store / model)
-    _prepare(asked.output, plot=plot)
-    cells = _measured(asked, plot=plot, slo_ms=latency_slo_ms)
+        settle.refuse(options.store / model)
+    _prepare(options.output, plot=plot)
+    cells = _measured(options, plot=plot, slo_ms=latency_slo_ms)
     if latency_slo_ms is not None:
-        _choose(cells, latency_slo_ms, asked.store / model if write_config else None)
+        _choose(cells, latency_slo_ms, options.store / model if write_config else None)
 
 
 def _prepare(folder: Path, *, plot: bool) -> None:
@@ -137,23 +118,23 @@ def _prepare(folder: Path, *, plot: bool) -> None:
         raise ConfigurationError(f"--output {folder}: can't be written: {error.strerror}") from error
 
 
-def _measured(asked: _Asked, *, plot: bool, slo_ms: float | None) -> list[Cell]:
+def _measured(options: ProfileOptions, *, plot: bool, slo_ms: float | None) -> list[Cell]:
     """The grid's cells, shown, also when it ended early."""
-    book = Book(asked.output / FILE, force=asked.force)
+    book = Book(options.output / FILE, force=options.force)
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(_work(asked, book))
+            runner.run(_work(options, book))
     finally:
         cells = book.cells()
         if cells:
             _show(cells, book.profile.subject)
             if plot:
-                _draw(cells, book.profile, asked.output, slo_ms)
-            typer.echo(f"{asked.output / FILE}")
+                _draw(cells, book.profile, options.output, slo_ms)
+            typer.echo(f"{options.output / FILE}")
     return cells
 
 
-async def _work(asked: _Asked, book: Book) -> None:
+async def _work(options: ProfileOptions, book: Book) -> None:
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -162,8 +143,12 @@ async def _work(asked: _Asked, book: Book) -> None:
         console=Console(stderr=True),
         transient=True,
     )
+
+    def say(text: str) -> None:
+        bar.console.print(f"shoal: {text}", highlight=False)
+
     with bar:
-        async with _target(asked, lambda text: bar.console.print(f"shoal: {text}", highlight=False)) as (target, grid):
+        async with open_target(options, say) as (target, grid):
             book.open(grid, target.subject, shlex.join(["shoal", *sys.argv[1:]]))
             work = [setting for _, setting in grid.missing(book.profile)]
             shown = bar.add_task("loading", total=len(work))
@@ -171,71 +156,9 @@ async def _work(asked: _Asked, book: Book) -> None:
             def begin(setting: Setting) -> None:
                 bar.update(shown, description="instances {}, batch {}, in flight {}".format(*setting))
 
-            async for one in measure(target, work, asked.pace, begin):
+            async for one in measure(target, work, options.pace, begin):
                 book.add(one.setting, one.round, one.executed_batch)
                 bar.advance(shown)
-
-
-@asynccontextmanager
-async def _target(asked: _Asked, say: Callable[[str], None]) -> AsyncIterator[tuple[Target, Grid]]:
-    """The engine with the model, and what is measured on it."""
-    if asked.triton is None:
-        from shoal.modelstore.repository import read_model
-        from shoal.profile.embedded_target import EmbeddedTarget  # the other engine needs no OpenVINO
-
-        config = read_model(asked.store, asked.model)
-        largest = config.batching.max_batch_size
-        batches = asked.batches or (1, largest)
-        here = EmbeddedTarget(config, _fill(config, asked), Home.default().cache / "openvino", max(batches))
-        yield here, _grid(asked, asked.instances or (here.instances,), batches)
-        return
-    from shoal.profile.triton_target import Asked, TritonTarget
-
-    wanted = Asked(
-        asked.triton, asked.model, asked.batches, max(asked.concurrencies), steer=asked.instances is not None
-    )
-    async with TritonTarget.open(wanted, say, lambda tensor: _fill(_picture(asked.model, tensor), asked)) as there:
-        instances = there.possible(asked.instances or (there.instances,))
-        yield there, _grid(asked, instances, there.batches)
-
-
-def _grid(asked: _Asked, instances: Sequence[int], batches: Sequence[int]) -> Grid:
-    return Grid(
-        instances=instances,
-        batches=sorted(set(batches)),
-        concurrencies=asked.concurrencies,
-        rounds=asked.rounds,
-        duration_seconds=asked.pace.duration_seconds,
-        input="random" if asked.images is None else "pictures",
-    )
-
-
-def _fill(config: ModelConfig, asked: _Asked) -> Fill:
-    """What fills a batch."""
-    from shoal.profile.inputs import decode, fill_randomly, fill_with  # numpy may be missing
-
-    if asked.images is None:
-        return fill_randomly
-    from shoal.cli.classify import pictures  # it needs the client
-
-    if not asked.images.exists():
-        raise ConfigurationError(f"--images {asked.images}: no such file or folder")
-    return fill_with(decode(config, pictures([asked.images])[:_MOST_PICTURES]))
-
-
-_PIPE_COLUMNS = 120
-_MOST_PICTURES = 64
-"""More than a batch has rows; all of them stay in memory, decoded."""
-
-
-def _picture(model: str, tensor: Any) -> ModelConfig:  # a protobuf message
-    """As much of a model's configuration as decoding needs: pictures are stretched to the input's size."""
-    from shoal.modelconfig.batching import BatchingSettings
-    from shoal.modelconfig.model import ModelConfig, Task, Tensor
-    from shoal.modelconfig.pbtxt import DTYPES, enum_name
-
-    shape = Tensor(tensor.name, DTYPES.get(enum_name(tensor, "data_type"), ""), tuple(tensor.dims))
-    return ModelConfig(model, 1, Path(model), Task.CLASSIFICATION, shape, (), BatchingSettings())
 
 
 def _show(cells: Sequence[Cell], subject: Subject) -> None:

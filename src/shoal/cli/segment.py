@@ -7,42 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shoal.cli.classify import (
-    ApiKey,
-    Ca,
-    Concurrency,
-    Images,
-    Json,
-    Target,
-    Timeout,
-    drawer_for,
-    outcomes_of,
-    pictures,
-    report,
-    shows_progress,
-)
+from shoal.cli.calls import Calls, drawer_for, with_call_options
 from shoal.cli.output import OutputFolder
 from shoal.client import MaskForm, MaskSize, Segmentation
-from shoal.client.connection import find_connection
 from shoal.modelconfig.model import Task
-from shoal.service.home import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from shoal.cli.calls import Saver
+    from shoal.client import Outcome
 
-    from shoal.client import Client, Outcome
 
-
+@with_call_options
 def segment(
-    images: Images,
+    calls: Calls,
     *,
     model: Annotated[str, typer.Option(help="The model's name.", show_default=False)],
-    as_json: Json = False,
-    target: Target = None,
-    api_key: ApiKey = None,
-    ca: Ca = None,
-    timeout: Timeout = 30.0,
-    concurrency: Concurrency = 32,
     score_threshold: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Of a model with one class: least probability.", show_default="the model's"),
@@ -57,30 +36,17 @@ def segment(
     ] = None,
 ) -> None:
     """Tell the class of each pixel of pictures. Exit code 1 if any failed."""
-    found = pictures(images)
-    savers = [drawer_for(draw), _mask_saver(output)]
-
-    def ask(client: Client) -> Iterator[Outcome]:
-        outcomes = client.map(
-            found,
-            model,
-            task=Task.SEGMENTATION,
-            ordered=True,
-            concurrency=concurrency,
-            progress=shows_progress(found, as_json),
-            score_threshold=score_threshold,
-            mask_form=MaskForm.RUNS if runs else MaskForm.PNG,
-            mask_size=mask_size,
-        )
-        for outcome in outcomes:
-            for save in savers:
-                save(outcome)
-            yield outcome
-
-    report(outcomes_of(find_connection(target, api_key, Home.default(), ca), timeout, found, ask, as_json), as_json)
+    calls.run(
+        Task.SEGMENTATION,
+        model,
+        [drawer_for(draw), _mask_saver(output)],
+        score_threshold=score_threshold,
+        mask_form=MaskForm.RUNS if runs else MaskForm.PNG,
+        mask_size=mask_size,
+    )
 
 
-def _mask_saver(folder: Path | None) -> Callable[[Outcome], None]:
+def _mask_saver(folder: Path | None) -> Saver:
     """What saves each outcome's mask as ``<folder>/<name>.mask.png``."""
     if folder is None:
         return lambda _outcome: None

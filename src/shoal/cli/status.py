@@ -13,15 +13,14 @@ from rich.table import Table
 
 from shoal.local import state
 from shoal.local.keeper import State
-from shoal.local.plan import Role
+from shoal.local.plan import STOP_ORDER, Component
 from shoal.local.process import DRAIN_SECONDS
 from shoal.modelstore import repository
 from shoal.runtime.endpoint import Endpoint
 from shoal.service.home import Home
 from shoal.service.worker_report import Report
 
-_ROLES = 5
-_DOWN_SECONDS = _ROLES * DRAIN_SECONDS + 10
+_DOWN_SECONDS = len(STOP_ORDER) * DRAIN_SECONDS + 10
 
 
 def status(as_json: bool = typer.Option(False, "--json", help="One JSON object.")) -> None:
@@ -55,7 +54,7 @@ def _describe(found: state.ServiceState, home: Home) -> dict[str, Any]:
     view = found.model_dump()
     for part in view["parts"]:
         part.update(_usage(part["pid"]))
-        if part["role"] == Role.WORKER:
+        if part["role"] == Component.WORKER:
             report = Report.load(home, Endpoint.parse(part["listen"]))
             part.update(models=report.models, not_served=report.reasons)
             if part["state"] == State.READY and not report.ready:

@@ -127,12 +127,20 @@ def _worker_sentences(part: str, visit: WorkerVisit, batcher: BatcherVisit | Non
 
 def _run_sentence(visit: WorkerVisit, batcher: BatcherVisit | None) -> str:
     if visit.left_behind:
-        return "its batch went without it, since its picture didn't come; it runs alone"
+        return f"its batch went without it, since its picture wasn't ready in time; {_straggler(visit)}"
     if visit.executions > 1:
         return "the engine failed on its batch, so each picture of it ran alone"
     if visit.batch_size:
         return _executed(visit.batch_size, batcher)
     return "it never reached the engine" if visit.code else "it has not reached the engine"
+
+
+def _straggler(visit: WorkerVisit) -> str:
+    """Those of a batch that are ready by the same moment run together."""
+    if visit.batch_size:
+        others = visit.batch_size - 1
+        return f"it ran later, with {_count(others, 'other straggler')}" if others else "it ran later, by itself"
+    return "it never reached the engine" if visit.code else "it runs later"
 
 
 def _executed(size: int, batcher: BatcherVisit | None) -> str:

@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
-from uuid import UUID
 
 from shoal.batching import wire
+from shoal.client.arguments import choice, image_reference, model_name, positive
 from shoal.client.channel import Methods, connect, open_channel, parse_target
 from shoal.client.mapping import bounded_map
 from shoal.client.progress import tracked
-from shoal.client.results import (
-    Classification,
-    Detection,
-    Elapsed,
-    MaskForm,
-    MaskSize,
-    Outcome,
-    Result,
-    Segmentation,
-    classification,
-    detection,
-    segmentation,
-)
+from shoal.client.replies import Elapsed, classification, detection, segmentation
+from shoal.client.results import Classification, Detection, MaskForm, MaskSize, Outcome, Result, Segmentation
 from shoal.client.retry import Retry, told
 from shoal.client.upload import PresignedUploader, StoreUploader, Tickets, Uploader
-from shoal.errors import Cancelled, ConfigurationError, DeadlineExceeded, Internal, InvalidRequest, ShoalError
+from shoal.errors import Cancelled, ConfigurationError, DeadlineExceeded, Internal, ShoalError
 from shoal.modelconfig.model import Task
 from shoal.service import identity
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-    from enum import StrEnum
     from types import TracebackType
 
     import grpc
@@ -46,12 +33,9 @@ if TYPE_CHECKING:
     from shoal.client.channel import Metadata, Method
     from shoal.client.results import Image
 
-    ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
     ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply)
     ResultT = TypeVar("ResultT", Classification, Detection, Segmentation)
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_NAME = re.compile(r"[\x21-\x7e]{1,256}")
 _MICROSECONDS = 1_000_000
 
 
@@ -210,8 +194,8 @@ class AsyncClient:
             model_name=model,
             model_version=model_version,
             score_threshold=score_threshold,
-            mask_form=f"MASK_FORM_{_choice(MaskForm, mask_form).name}",
-            mask_size=f"MASK_SIZE_{_choice(MaskSize, mask_size).name}",
+            mask_form=f"MASK_FORM_{choice(MaskForm, mask_form).name}",
+            mask_size=f"MASK_SIZE_{choice(MaskSize, mask_size).name}",
         )
         return await self._infer(self._open().segment, segmentation, image, request, timeout_seconds)
 
@@ -247,7 +231,7 @@ class AsyncClient:
             ShoalError: of the first that failed; the rest is given up.
         """
         one = partial(self.upload, timeout_seconds=timeout_seconds)
-        return [uuid async for uuid in bounded_map(one, images, concurrency=_positive(concurrency), ordered=True)]
+        return [uuid async for uuid in bounded_map(one, images, concurrency=positive(concurrency), ordered=True)]
 
     async def map(
         self,
@@ -286,7 +270,7 @@ class AsyncClient:
             Task.DETECTION: {"score_threshold": score_threshold},
             Task.SEGMENTATION: {"score_threshold": score_threshold, "mask_form": mask_form, "mask_size": mask_size},
         }
-        call = partial(self._method(task), **options[_choice(Task, task)])
+        call = partial(self._method(task), **options[choice(Task, task)])
 
         async def one(item: tuple[int, Image]) -> Outcome:
             index, image = item
@@ -295,7 +279,7 @@ class AsyncClient:
             except ShoalError as error:
                 return Outcome(index, image, None, error)
 
-        outcomes = bounded_map(one, enumerate(images), concurrency=_positive(concurrency), ordered=ordered)
+        outcomes = bounded_map(one, enumerate(images), concurrency=positive(concurrency), ordered=ordered)
         try:
             with tracked(images, progress, model) as advance:
                 async for outcome in outcomes:
@@ -332,7 +316,7 @@ class AsyncClient:
             Task.DETECTION: self.detect,
             Task.SEGMENTATION: self.segment,
         }
-        return methods[_choice(Task, task)]
+        return methods[choice(Task, task)]
 
     async def _infer(
         self,
@@ -345,14 +329,14 @@ class AsyncClient:
         clock = self._retry.clock
         started = uploaded = clock()
         deadline = started + self._seconds(timeout_seconds)
-        metadata: Metadata = ((wire.MODEL, _model(request.model_name)), (identity.HEADER, self._api_key))
+        metadata: Metadata = ((wire.MODEL, model_name(request.model_name)), (identity.HEADER, self._api_key))
         self._begin()
         try:
             if isinstance(image, Path | bytes):
                 request.image_uuid = await self._upload(image, deadline)
                 uploaded = clock()
             else:
-                request.image_uuid = _reference(image)
+                request.image_uuid = image_reference(image)
             reply = await self._retry.call(lambda left: method(request, left, metadata), deadline)
         finally:
             self._end()
@@ -390,33 +374,6 @@ class AsyncClient:
         self._in_flight -= 1
         if not self._in_flight:
             self._idle.set()
-
-
-def _reference(image: object) -> str:
-    reference = str(image) if isinstance(image, str | UUID) else ""
-    if not _UUID.fullmatch(reference):
-        shown = repr(image)[:80]
-        raise InvalidRequest(f"{shown}: expected a Path, the bytes of a picture, or the uuid of an uploaded one")
-    return reference.lower()
-
-
-def _model(name: str) -> str:
-    if not _NAME.fullmatch(name):  # it could not travel as metadata
-        raise InvalidRequest(f"model {name[:64]!r}: expected the name of a model, such as 'efficientnet-lite0'")
-    return name
-
-
-def _choice(kind: type[ChoiceT], value: str) -> ChoiceT:
-    try:
-        return kind(value)
-    except ValueError:
-        raise InvalidRequest(f"{value!r}: expected one of {', '.join(kind)}") from None
-
-
-def _positive(concurrency: int) -> int:
-    if concurrency < 1:
-        raise InvalidRequest(f"concurrency {concurrency}: expected 1 or more")
-    return concurrency
 
 
 def _microseconds(seconds: float) -> int:

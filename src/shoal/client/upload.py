@@ -118,7 +118,7 @@ class PresignedUploader:
         )
 
     async def upload(self, image: Path | bytes, deadline: float) -> str:
-        """See ``Uploader``."""
+        """Asks for a ticket if none is in stock, and PUTs the picture to its URL."""
         ticket = await self._tickets.take(deadline)
         try:
             content = await read(image, ticket.max_bytes)
@@ -144,7 +144,7 @@ class PresignedUploader:
             raise _refused(status)
 
     async def close(self) -> None:
-        """See ``Uploader``."""
+        """Closes the HTTP session; uploads in flight fail."""
         await self._session.close()
 
 
@@ -157,7 +157,7 @@ class StoreUploader:
         self._retry = retry
 
     async def upload(self, image: Path | bytes, deadline: float) -> str:
-        """See ``Uploader``."""
+        """PUTs the picture under a uuid of our own."""
         content = await read(image)
         image_uuid = str(uuid4())
         await self._retry.call(lambda _left: self._put(image_uuid, content), deadline)
@@ -174,7 +174,7 @@ class StoreUploader:
             raise Internal(f"the object store refused the upload ({kind})") from None
 
     async def close(self) -> None:
-        """See ``Uploader``."""
+        """Does nothing: the store is its owner's to close."""
 
 
 async def read(image: Path | bytes, max_bytes: int = 0) -> bytes:

@@ -51,7 +51,7 @@ class BackOff:
         return self._pause
 
 
-class Keeper:
+class PartKeeper:
     """One part, from its start to its stop.
 
     Args:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
 
-class Role(StrEnum):
-    """What a part does; parts of one role don't depend on each other."""
+class Component(StrEnum):
+    """A kind of part; parts of one component don't depend on each other."""
 
     STORE = "store"
     TRITON = "triton"
@@ -33,14 +33,17 @@ class Role(StrEnum):
 
 
 START_ORDER = (
-    frozenset({Role.STORE}),
-    frozenset({Role.TRITON, Role.WORKER, Role.BATCHER}),
-    frozenset({Role.ROUTER}),
+    frozenset({Component.STORE}),
+    frozenset({Component.TRITON, Component.WORKER, Component.BATCHER}),
+    frozenset({Component.ROUTER}),
 )
 """Groups, each started once the one before it is ready; a worker isn't before its Triton."""
 
-STOP_ORDER = tuple(frozenset({role}) for role in (Role.ROUTER, Role.BATCHER, Role.WORKER, Role.TRITON, Role.STORE))
-"""From the door inwards: what feeds a part leaves before it."""
+STOP_ORDER = tuple(
+    frozenset({each})
+    for each in (Component.ROUTER, Component.BATCHER, Component.WORKER, Component.TRITON, Component.STORE)
+)
+"""From the router inwards: what feeds a part leaves before it."""
 
 
 class Protocol(StrEnum):
@@ -61,7 +64,7 @@ class Part:
     """One process of the service."""
 
     name: str
-    role: Role
+    component: Component
     command: tuple[str, ...]
     listen: Endpoint
     """Where it is asked whether it is ready."""
@@ -87,20 +90,20 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class PlanFiles:
     """What the parts read, written before they start."""
 
     service: Path
     topology: Path
 
     @classmethod
-    def of(cls, home: Home) -> Files:
+    def of(cls, home: Home) -> PlanFiles:
         """Those of a home."""
         return cls(home.run / "service.yaml", home.run / "topology.json")
 
 
 def plan(
-    service: Service, home: Home, files: Files, free: Callable[[], Endpoint], store: Callable[[Endpoint], Part]
+    service: Service, home: Home, files: PlanFiles, free: Callable[[], Endpoint], store: Callable[[Endpoint], Part]
 ) -> Plan:
     """Lays a service out on this machine.
 
@@ -151,11 +154,11 @@ def _batcher(
         "serve", "batcher", "--name", name, "--listen", listen, "--balancer", balancer,
         "--metrics", metrics, "--recent-requests", observe.recent_requests, "--log-level", observe.log_level,
     )  # fmt: skip
-    return Part(name, Role.BATCHER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics", group)
+    return Part(name, Component.BATCHER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics", group)
 
 
 def _workers(
-    service: Service, topology: Topology, home: Home, files: Files, free: Callable[[], Endpoint]
+    service: Service, topology: Topology, home: Home, files: PlanFiles, free: Callable[[], Endpoint]
 ) -> Iterator[Part]:
     """Each worker, behind the Triton of its own where its pool has them."""
     for pool, endpoints in topology.pools.items():
@@ -173,7 +176,7 @@ def _worker(
     listen: Endpoint,
     metrics: Endpoint,
     home: Home,
-    files: Files,
+    files: PlanFiles,
     topology: Topology,
     triton: Endpoint | None,
 ) -> Part:
@@ -182,7 +185,7 @@ def _worker(
         "--verify-identity",  # every user of this machine reaches its loopback
         "--listen", listen, "--metrics", metrics, *_stores(topology), *(("--triton", triton) if triton else ()),
     )  # fmt: skip
-    return Part(name, Role.WORKER, command, listen, Protocol.WORKER, f"http://{metrics}/metrics", pool)
+    return Part(name, Component.WORKER, command, listen, Protocol.WORKER, f"http://{metrics}/metrics", pool)
 
 
 def _stores(topology: Topology) -> tuple[str, ...]:
@@ -195,14 +198,14 @@ def _stores(topology: Topology) -> tuple[str, ...]:
 def triton_part(name: str, options: Options, pool: str = "") -> Part:
     """A Triton."""
     metrics = f"http://{options.metrics}/metrics" if options.metrics else None
-    return Part(name, Role.TRITON, options.command(), options.listen, Protocol.GRPC, metrics, pool)
+    return Part(name, Component.TRITON, options.command(), options.listen, Protocol.GRPC, metrics, pool)
 
 
-def _router(service: Service, topology: Topology, home: Home, files: Files) -> Part:
+def _router(service: Service, topology: Topology, home: Home, files: PlanFiles) -> Part:
     command = _shoal("serve", "router", "--service", files.service, "--topology", files.topology, "--home", home.root)
     metrics = f"http://{topology.metrics}/stats/prometheus"
     ready = Protocol.TLS if service.router.tls else Protocol.GRPC
-    return Part("router", Role.ROUTER, command, reachable(topology.public), ready, metrics)
+    return Part("router", Component.ROUTER, command, reachable(topology.public), ready, metrics)
 
 
 def target(service: Service, topology: Topology) -> str:

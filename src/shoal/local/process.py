@@ -89,7 +89,7 @@ class LocalProcess:
         return self._process.pid
 
     async def ready(self) -> None:
-        """See ``Child``."""
+        """Returns once it serves. Raises ShoalError, with its log's end, if it ends or takes ``READY_SECONDS``."""
         ended = asyncio.ensure_future(self._process.wait())
         probe = asyncio.ensure_future(until_ready(self._part.ready, self._part.listen))
         try:
@@ -104,13 +104,13 @@ class LocalProcess:
             probe.cancel()
 
     async def wait(self) -> int:
-        """See ``Child``."""
+        """Its exit status; negative for a signal. What it started ends with it."""
         code = await self._process.wait()
         self.kill()  # what it started and left behind
         return code
 
     async def stop(self) -> None:
-        """See ``Child``."""
+        """Sends SIGTERM, and kills it after ``DRAIN_SECONDS``. Returns once nothing of it is left."""
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -123,7 +123,7 @@ class LocalProcess:
         await self._process.wait()
 
     def kill(self) -> None:
-        """See ``Child``."""
+        """Sends SIGKILL to it and all it started."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 

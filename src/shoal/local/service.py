@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from shoal.errors import Unavailable
 from shoal.local import setup, state
 from shoal.local.keeper import State
-from shoal.local.plan import Files, Part, Plan, Role, plan
+from shoal.local.plan import Component, Part, Plan, PlanFiles, plan
 from shoal.local.process import LocalProcess
 from shoal.local.store import keep_retention, store_part
 from shoal.local.supervisor import Supervisor
@@ -71,7 +71,7 @@ def _lay_out(service: Service, home: Home) -> Plan:
     def store(listen: Endpoint) -> Part:
         return store_part(listen, home.objects, setup.store_credentials(service, home))
 
-    files = Files.of(home)
+    files = PlanFiles.of(home)
     worker_report.remove_all(home)
     layout = plan(service, home, files, ports.FreePorts(), store)
     files.service.write_text(service.model_dump_json(indent=2, exclude_defaults=True))  # YAML contains JSON
@@ -108,13 +108,13 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> boo
         await asyncio.gather(working, return_exceptions=True)
 
 
-def _tell_of_models(home: Home, layout: Plan, say: Callable[[str], None], roles: AbstractSet[Role]) -> None:
+def _tell_of_models(home: Home, layout: Plan, say: Callable[[str], None], components: AbstractSet[Component]) -> None:
     """Says which models aren't served, and why, once the workers know.
 
     Raises:
         Unavailable: none is, though some are meant to be.
     """
-    workers = [part for part in layout.parts if part.role is Role.WORKER and part.role in roles]
+    workers = [part for part in layout.parts if part.component is Component.WORKER and part.component in components]
     reports = {part.name: worker_report.Report.load(home, part.listen) for part in workers}
     lines = [f"{name}: {reason}" for name, report in reports.items() for reason in report.reasons]
     if lines and not any(report.models for report in reports.values()):
@@ -161,7 +161,7 @@ def _snapshot(service: Service, home: Home, layout: Plan, supervisor: Supervisor
         parts=tuple(
             state.PartState(
                 name=keeper.part.name,
-                role=keeper.part.role,
+                role=keeper.part.component,
                 state=keeper.state,
                 pid=keeper.pid,
                 restarts=keeper.restarts,

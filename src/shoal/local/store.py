@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from shoal.errors import ConfigurationError, ShoalError
-from shoal.local.plan import Part, Protocol, Role
+from shoal.local.plan import Component, Part, Protocol
 from shoal.pictures.objectstore import open_store
 from shoal.pictures.retention import expire
 
@@ -43,7 +43,7 @@ def store_part(listen: Endpoint, objects: Path, credentials: Credentials) -> Par
     """The S3 server over ``objects``, a folder a bucket."""
     return Part(
         name="store",
-        role=Role.STORE,
+        component=Component.STORE,
         command=(find_rclone(), "serve", "s3", "--addr", str(listen), *_OPTIONS, str(objects)),
         listen=listen,
         ready=Protocol.TCP,

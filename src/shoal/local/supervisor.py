@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from shoal.errors import ShoalError
-from shoal.local.keeper import Keeper
+from shoal.local.keeper import PartKeeper
 from shoal.local.plan import START_ORDER, STOP_ORDER
+from shoal.runtime.together import together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Iterable
     from collections.abc import Set as AbstractSet
 
     from shoal.local.keeper import Launch
-    from shoal.local.plan import Part, Role
+    from shoal.local.plan import Component, Part
 
 
 class Supervisor:
@@ -30,55 +29,31 @@ class Supervisor:
     def __init__(
         self, parts: Iterable[Part], launch: Launch, *, changed: Callable[[], None], say: Callable[[str], None]
     ) -> None:
-        self.keepers = tuple(Keeper(part, launch, changed=changed, say=say) for part in parts)
+        self.keepers = tuple(PartKeeper(part, launch, changed=changed, say=say) for part in parts)
 
-    async def start(self, check: Callable[[AbstractSet[Role]], None] = lambda _: None) -> None:
+    async def start(self, check: Callable[[AbstractSet[Component]], None] = lambda _: None) -> None:
         """Starts every part; returns once all are ready.
 
         Args:
-            check: Called with the roles that are ready now, before those start that need them; may raise ShoalError.
+            check: Called with the components that are ready now, before those start that need them; may raise
+                ShoalError.
 
         Raises:
             ShoalError: a part didn't become ready. The others run until ``stop``.
         """
-        for roles in START_ORDER:
-            await _together(keeper.start() for keeper in self._of(roles))
-            check(roles)
+        for components in START_ORDER:
+            await together(keeper.start() for keeper in self._of(components))
+            check(components)
 
     async def stop(self) -> None:
         """Drains every part, those that take requests first. Safe whatever ``start`` came to."""
-        for roles in STOP_ORDER:
-            await _together(keeper.stop() for keeper in self._of(roles))
+        for components in STOP_ORDER:
+            await together(keeper.stop() for keeper in self._of(components))
 
     def kill(self) -> None:
         """Ends every part at once."""
         for keeper in self.keepers:
             keeper.kill()
 
-    def _of(self, roles: AbstractSet[Role]) -> list[Keeper]:
-        return [keeper for keeper in self.keepers if keeper.part.role in roles]
-
-
-async def _together(work: Iterable[Coroutine[None, None, None]]) -> None:
-    """Runs all; the first ShoalError cancels the rest."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for each in work:
-                group.create_task(each)
-    except BaseExceptionGroup as group:
-        # Not except*: what is raised in there, Python 3.11's first releases wrap again.
-        expected, other = group.split(ShoalError)
-        if expected is None or other is not None:
-            raise
-        error = _first(expected)
-    else:
-        return
-    raise error from None
-
-
-def _first(group: BaseExceptionGroup[ShoalError]) -> ShoalError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, ShoalError)
-    return error
+    def _of(self, components: AbstractSet[Component]) -> list[PartKeeper]:
+        return [keeper for keeper in self.keepers if keeper.part.component in components]

@@ -98,7 +98,7 @@ def _check_graph(folder: Path, model: ModelConfig, report: Report) -> None:
             report.error(folder / FILE, f'parameters["{keys.HEAD}"]', message)
     batch = shape_of(picture)[:1]
     largest = model.batching.max_batch_size
-    if batch and batch[0] not in (-1, largest):
+    if batch and batch[0] not in (outputs.VARIES, largest):
         report.error(
             folder / FILE,
             "max_batch_size",
@@ -123,7 +123,7 @@ def _compare(folder: Path, kind: str, tensor: Tensor, graph: dict[str, onnx.Valu
         )
     own = shape_of(value)[1:]
     fits = len(own) == len(tensor.shape) and all(
-        -1 in pair or pair[0] == pair[1] for pair in zip(own, tensor.shape, strict=True)
+        outputs.VARIES in pair or pair[0] == pair[1] for pair in zip(own, tensor.shape, strict=True)
     )
     # A graph may leave an output's shape out altogether.
     if not fits and value.type.tensor_type.HasField("shape"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from shoal.modelstore import outputs
+from shoal.modelstore import output_names
 
 if TYPE_CHECKING:
     import onnx
@@ -43,7 +43,7 @@ def misfit(model: ModelConfig, proto: onnx.ModelProto) -> str:
 def _scores(model: ModelConfig) -> str:
     """The output that holds them."""
     names = [output.name for output in model.outputs]
-    queries = outputs.query_outputs(names) if model.head == "detr" else None
+    queries = output_names.query_outputs(names) if model.head == "detr" else None
     return queries[0] if queries else names[0]
 
 

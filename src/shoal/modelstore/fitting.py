@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from shoal.modelstore import outputs
+from shoal.modelstore import output_names, outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
     Answers = Sequence[Mapping[str, Array]]
-    """Of each picture, alone: output name to ``(1, *shape)``."""
+    """Output name to array ``(1, *shape)``, for each picture by itself."""
 
 SLACK: Final = 0.005
 """By so much a score may miss [0, 1]: what float16 and bfloat16 make of 1."""
@@ -58,7 +58,7 @@ def _probabilities(model: ModelConfig, answers: Answers) -> Iterator[str]:
 
 
 def _boxes_scores(model: ModelConfig, answers: Answers) -> Iterator[str]:
-    names = outputs.box_outputs(output.name for output in model.outputs)
+    names = output_names.box_outputs(output.name for output in model.outputs)
     if names is None:
         return
     scores = _all(answers, names.scores)
@@ -73,7 +73,7 @@ def _boxes_scores(model: ModelConfig, answers: Answers) -> Iterator[str]:
 
 
 def _units(model: ModelConfig, boxes: Array, *, pixels: bool) -> Iterator[str]:
-    """Of one's own head parameter: what the boxes are measured in."""
+    """What is wrong with ``shoal.head.pixels``, which says what the boxes are measured in."""
     most = np.abs(boxes).max(initial=0)
     if not pixels and most > _PIXELS:
         yield f"boxes reach {most:g}, so they are in pixels: --head-parameter pixels=1"
@@ -108,7 +108,7 @@ def _end_to_end(model: ModelConfig, answers: Answers) -> Iterator[str]:
 
 
 def _detr(model: ModelConfig, answers: Answers) -> Iterator[str]:
-    names = outputs.query_outputs(output.name for output in model.outputs)
+    names = output_names.query_outputs(output.name for output in model.outputs)
     if names and (reason := _outside(_all(answers, names[1]))):
         yield f"output {names[1]!r}: {reason}, and it takes it for centre, width and height in [0, 1]"
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST_BYTES: Final = 2**31 - 1
-"""Of one file: protobuf holds no more."""
+"""The most that one file may have: protobuf holds no more."""
 INLINE_BYTES: Final = 2**30
 """Weights up to this size in all go into the model's own file; more stay in a file beside it."""
 _SMALL_BYTES: Final = 2**16

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.modelconfig import keys, pbtxt
 from shoal.modelconfig.batching import BatchingSettings
-from shoal.modelconfig.model import ModelConfig, Resize, ResizeFilter, Task, Tensor
+from shoal.modelconfig.model import ModelConfig, Tensor
 from shoal.modelstore import labels
 from shoal.modelstore.formats import default_filename
+from shoal.modelstore.parameters import Parameters
 from shoal.modelstore.versions import served
 from shoal.runtime import intake
 
@@ -21,9 +22,7 @@ _CHANNELS = 3
 _LAYOUTS = {"uint8": (2, "[height, width, 3]"), "float32": (0, "[3, height, width]")}
 """What workers feed: a data type, where its channels are, and its layout."""
 _MOST_NUMBERS = 2**28
-"""Of one input, a square of 9,459 pixels: a worker that made room for more would end, and its other models with it."""
-_NO_MEAN = (0.0, 0.0, 0.0)
-_NO_STD = (1.0, 1.0, 1.0)
+"""The most in one input, a square of 9,459 pixels: a worker that made room for more would end, with all its models."""
 
 
 def read(folder: Path, report: Report) -> ModelConfig | None:
@@ -36,13 +35,13 @@ def read(folder: Path, report: Report) -> ModelConfig | None:
 
 
 def inspect(folder: Path, report: Report) -> ModelConfig | None:
-    """As ``read``, but a model with faults is returned too, its wrong fields at their defaults."""
+    """The model in ``folder``, also one with faults: its wrong fields are at their defaults. None: no config.pbtxt."""
     config = pbtxt.load(folder / pbtxt.FILE, report)
     return None if config is None else view(folder, config, report)
 
 
 def view(folder: Path, config: pbtxt.Message, report: Report) -> ModelConfig | None:
-    """As ``inspect``, of a config.pbtxt that was read already."""
+    """Does what ``inspect`` does with a config.pbtxt that was read already."""
     try:
         return _Reader(folder, config, report).model()
     except OSError as error:  # a folder that may not be listed, or that somebody just took away
@@ -56,7 +55,7 @@ def from_server(
     labels: tuple[str, ...],
     report: Report,
 ) -> ModelConfig | None:
-    """As ``read``, from what an inference server told.
+    """The model that an inference server tells of; None, with the reasons in ``report``, if it can't be served.
 
     Args:
         config: Its ``inference.ModelConfig``.
@@ -76,22 +75,20 @@ class _Reader:
         self._file = folder / pbtxt.FILE
         self._config = config
         self._report = report
-        self._parameters: dict[str, str] = {
-            key: value.string_value for key, value in config.parameters.items() if key.startswith(keys.PREFIX)
-        }
+        self._parameters = Parameters(config, self._error)
 
     def model(self) -> ModelConfig:
         if self._config.name not in {"", self._folder.name}:
             self._error("name", f"is {self._config.name!r}, but the folder is {self._folder.name!r}")
         allowed, path = self._versions()
-        task = self._task()
-        head = self._head(task)
-        self._known_keys(head)
+        task = self._parameters.task()
+        head = self._parameters.head(task)
+        self._parameters.report_unknown(head)
         input_ = self._input()
         outputs = tuple(self._tensor("output", tensor) for tensor in self._config.output)
         if not outputs:
             self._error("output", "missing; name each output with data_type and dims")
-        resize = self._resize()
+        resize = self._parameters.resize()
         return ModelConfig(
             name=self._folder.name,
             version=allowed[-1] if allowed else 0,
@@ -103,12 +100,12 @@ class _Reader:
             batching=self._batching(),
             labels=self._labels(),
             resize=resize,
-            resize_shorter_side=self._shorter_side(resize, input_),
-            resize_filter=self._resize_filter(),
-            mean=self._triple(keys.MEAN, _NO_MEAN),
-            std=self._std(),
+            resize_shorter_side=self._parameters.shorter_side(resize, input_),
+            resize_filter=self._parameters.resize_filter(),
+            mean=self._parameters.mean(),
+            std=self._parameters.std(),
             head=head,
-            head_parameters=self._head_parameters(),
+            head_parameters=self._parameters.head_parameters(),
             backend=self._config.backend or "onnxruntime",
         )
 
@@ -132,11 +129,11 @@ class _Reader:
         return [], self._folder / "0" / filename
 
     def _filename(self) -> str:
-        """Of the model; where a ``model.py`` runs it, ``keys.MODEL_FILENAME`` names it."""
+        """The name of the model's file; where a ``model.py`` runs it, ``keys.MODEL_FILENAME`` says it."""
         usual = default_filename(self._config.backend, self._config.platform)
         named = {
             "default_model_filename": self._config.default_model_filename,
-            f'parameters["{keys.MODEL_FILENAME}"]': self._parameters.get(keys.MODEL_FILENAME, ""),
+            f'parameters["{keys.MODEL_FILENAME}"]': self._parameters.model_filename(),
         }
         for field, filename in named.items():
             if filename and not pbtxt.is_plain(filename):
@@ -222,82 +219,6 @@ class _Reader:
             self._report.error(path, "", "empty; write one label a line, in the order of the output")
         return found
 
-    # Shoal's own parameters.
-
-    def _task(self) -> Task:
-        choices = [task.value for task in Task]
-        if keys.TASK not in self._parameters:
-            self._parameter_error(keys.TASK, f"missing; one of {', '.join(choices)}")
-        return Task(self._choice(keys.TASK, choices, Task.CLASSIFICATION.value))
-
-    def _resize(self) -> Resize:
-        return Resize(self._choice(keys.RESIZE, [resize.value for resize in Resize], Resize.STRETCH.value))
-
-    def _resize_filter(self) -> ResizeFilter:
-        choices = [resize_filter.value for resize_filter in ResizeFilter]
-        return ResizeFilter(self._choice(keys.RESIZE_FILTER, choices, ResizeFilter.BILINEAR.value))
-
-    def _head(self, task: Task) -> str:
-        choices = [head for head, its_task in keys.HEADS.items() if its_task is task]
-        return self._choice(keys.HEAD, choices, keys.DEFAULT_HEAD[task])
-
-    def _choice(self, key: str, choices: list[str], default: str) -> str:
-        text = self._parameters.get(key, default)
-        if text in choices or text == default:
-            return text
-        self._parameter_error(key, f"{text!r} is unknown; {keys.suggestion(text, choices)}")
-        return default
-
-    def _shorter_side(self, resize: Resize, input_: Tensor) -> int:
-        if resize is not Resize.CROP:
-            return 0
-        text = self._parameters.get(keys.RESIZE_SHORTER_SIDE, "")
-        crop = max(input_.shape[:2] if input_.dtype == "uint8" else input_.shape[1:], default=1)
-        if text.isdecimal() and int(text) >= crop:
-            return int(text)
-        self._parameter_error(
-            keys.RESIZE_SHORTER_SIDE, f"is {text or 'missing'}; {keys.RESIZE} crop needs pixels, {crop} or more"
-        )
-        return crop
-
-    def _triple(self, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
-        if key not in self._parameters:
-            return default
-        numbers = [_number(word) for word in self._parameters[key].replace(",", " ").split()]
-        if len(numbers) == 1:
-            numbers *= _CHANNELS
-        if len(numbers) != _CHANNELS or not all(math.isfinite(number) for number in numbers):
-            self._parameter_error(key, f"{self._parameters[key]!r}: expected one number, or three for R, G and B")
-            return default
-        return numbers[0], numbers[1], numbers[2]
-
-    def _std(self) -> tuple[float, float, float]:
-        std = self._triple(keys.STD, _NO_STD)
-        if min(std) > 0:
-            return std
-        self._parameter_error(keys.STD, f"{list(std)} must be positive")
-        return _NO_STD
-
-    def _head_parameters(self) -> dict[str, float]:
-        prefix = f"{keys.HEAD}."
-        parameters = {}
-        for key in sorted(key for key in self._parameters if key.startswith(prefix)):
-            number = parameters[key.removeprefix(prefix)] = _number(self._parameters[key])
-            if not math.isfinite(number):
-                self._parameter_error(key, f"{self._parameters[key]!r} is no number")
-            elif key.endswith("threshold") and not 0 <= number <= 1:
-                self._parameter_error(key, f"{number:g} is not in [0, 1]")
-        return parameters
-
-    def _known_keys(self, head: str) -> None:
-        choices = keys.known(head)
-        for key in sorted(self._parameters):
-            if key not in choices:
-                self._parameter_error(key, f"unknown; {keys.suggestion(key, choices)}")
-
-    def _parameter_error(self, key: str, message: str) -> None:
-        self._error(f'parameters["{key}"]', message)
-
 
 class _ServedReader(_Reader):
     """The same for a model whose files are elsewhere: its paths are within the server's repository."""
@@ -325,10 +246,3 @@ def versions(folder: Path, filename: str) -> list[int]:
 
 def _reason(error: OSError | ValueError) -> str:
     return str(error.strerror if isinstance(error, OSError) else error)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

@@ -43,8 +43,8 @@ KNOWN: Final = {
     "scale_factor": _Known(2, _ONES),
     "pixel_mask": _Known(3, _ONES),
 }
-"""Of RT-DETR, D-FINE and DEIM (https://github.com/lyuwenyu/RT-DETR, ``tools/export_onnx.py``); of PaddleDetection
-(``deploy/python/preprocess.py``); of DETR at Hugging Face."""
+"""The names in RT-DETR, D-FINE and DEIM (https://github.com/lyuwenyu/RT-DETR, ``tools/export_onnx.py``), in
+PaddleDetection (``deploy/python/preprocess.py``) and in DETR at Hugging Face."""
 
 
 def fill(model: onnx.ModelProto) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from shoal.triton.client import TritonClient
 
 
-class Outcome(NamedTuple):
+class TrialOutcome(NamedTuple):
     """What became of a model; all empty: it is served as its configuration says."""
 
     untried: str = ""
@@ -31,16 +31,16 @@ class Outcome(NamedTuple):
     """Why workers would serve it with batches of 1 alone."""
 
 
-def try_out(config: ModelConfig) -> Outcome:
+def try_out(config: ModelConfig) -> TrialOutcome:
     """Tries a model on OpenVINO, if that is installed and the model a file that it reads."""
     if config.path.suffix != ".onnx":
-        return Outcome(untried="it isn't ONNX")
+        return TrialOutcome(untried="it isn't ONNX")
     try:
         from shoal.engine.openvino import OpenVinoEngine  # the worker's extra
     except ModuleNotFoundError as error:
-        return Outcome(untried=f"{error.name} isn't installed: pip install 'shoal[worker]'")
+        return TrialOutcome(untried=f"{error.name} isn't installed: pip install 'shoal[worker]'")
 
-    async def run() -> Outcome:
+    async def run() -> TrialOutcome:
         engine = OpenVinoEngine()
         try:
             return await judge(engine, config)
@@ -52,20 +52,20 @@ def try_out(config: ModelConfig) -> Outcome:
         return thread.submit(asyncio.run, run()).result()
 
 
-async def judge(engine: Engine, config: ModelConfig) -> Outcome:
+async def judge(engine: Engine, config: ModelConfig) -> TrialOutcome:
     """Tries a model on ``engine``. Raises Unavailable where that is away."""
     from shoal.engine import Unsupported, probe  # numpy, which `shoal --help` needn't wait for
 
     try:
         loaded, samples, alone_because = await probe.load(engine, config)
     except Unsupported as error:
-        return Outcome(unsupported=str(error))
+        return TrialOutcome(unsupported=str(error))
     except Unavailable:
         raise
     except (ShoalError, MemoryError) as error:
-        return Outcome(broken=str(error) or "its memory can't be had")
+        return TrialOutcome(broken=str(error) or "its memory can't be had")
     try:
-        return Outcome(broken=fitting.misfit(config, samples), alone_because=alone_because)
+        return TrialOutcome(broken=fitting.misfit(config, samples), alone_because=alone_because)
     finally:
         await loaded.close()
 
@@ -88,7 +88,7 @@ def add_to(report: Report, folder: Path) -> None:
     _tell(report, config, try_out(config))
 
 
-def _tell(report: Report, config: ModelConfig, outcome: Outcome) -> None:
+def _tell(report: Report, config: ModelConfig, outcome: TrialOutcome) -> None:
     if outcome.untried:
         report.note(config.path, "", f"not tried: {outcome.untried}")
     if outcome.unsupported:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 from onnx import TensorProto, helper
 
+from shoal.modelstore.outputs import VARIES
+
 if TYPE_CHECKING:
     import onnx
 
-VARIES: Final = -1
 _NO_NUMBERS: Final[dict[int, str]] = {TensorProto.STRING: "text", TensorProto.UNDEFINED: "untyped"}
 _NO_TENSORS: Final = {
     "sequence_type": "a sequence", "map_type": "a map", "optional_type": "optional", "sparse_tensor_type": "sparse",
@@ -17,9 +18,9 @@ _NO_TENSORS: Final = {
 
 
 def shape_of(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """The declared shape, batch dimension included; -1 where it varies."""
+    """The declared shape, batch dimension included; ``VARIES`` where it does."""
     dims = value.type.tensor_type.shape.dim
-    return tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else -1 for dim in dims)
+    return tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else VARIES for dim in dims)
 
 
 def dtype_of(value: onnx.ValueInfoProto) -> str:

@@ -38,7 +38,7 @@ class Book:
 
     @property
     def profile(self) -> Profile:
-        """As far as it is; only once it is open."""
+        """What is measured so far; only once the book is open."""
         assert self._profile is not None
         return self._profile
 

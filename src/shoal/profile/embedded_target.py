@@ -41,7 +41,7 @@ class EmbeddedTarget:
 
     @property
     def subject(self) -> Subject:
-        """See ``Target``."""
+        """The model file, by its checksum, in this version of OpenVINO."""
         return Subject(
             model=self._config.name,
             version=self._config.version,
@@ -53,12 +53,12 @@ class EmbeddedTarget:
 
     @property
     def instances(self) -> int:
-        """See ``Target``."""
+        """The number in the model's ``instance_group``."""
         return self._config.batching.instance_count
 
     @asynccontextmanager
     async def loaded(self, instances: int) -> AsyncIterator[LoadedHere]:
-        """See ``Target``."""
+        """Compiles the model, with so many instances, for the largest batch that is asked for."""
         batching = replace(
             self._config.batching,
             instance_count=instances,
@@ -81,7 +81,7 @@ class LoadedHere:
         self._filled: set[OpenVinoSlot] = set()
 
     async def run(self, batch: int) -> None:
-        """See ``Loaded``. The engine has three slots more than instances; who finds none waits for one."""
+        """Runs one batch. The engine has three slots more than instances; who finds none waits for one."""
         slot = await self._model.acquire()
         try:
             if slot not in self._filled:
@@ -92,4 +92,4 @@ class LoadedHere:
             self._model.release(slot)
 
     async def executions(self) -> None:
-        """See ``Loaded``: a batch here is an execution."""
+        """None: a batch here is an execution, so nothing has to be counted."""

@@ -31,7 +31,7 @@ def _cpu() -> str:
 
 
 def _gpus() -> tuple[str, ...]:
-    """As their driver calls them; none where there is no driver."""
+    """The GPUs' names, by their driver; none where there is no driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()

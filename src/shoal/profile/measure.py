@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from itertools import groupby
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from shoal.profile.observer import Observer
+from shoal.runtime.together import together
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ class Measured(NamedTuple):
     setting: Setting
     round: Round
     executed_batch: float | None
-    """See ``Cell.executed_batch``."""
+    """Images in an execution, as the engine counted them; None where it doesn't."""
 
 
 async def measure(
@@ -47,11 +47,11 @@ async def measure(
             for setting in settings:
                 begin(setting)
                 before = await model.executions()
-                measured = await load(Stream(model, setting.batch, setting.concurrency), pace)
+                measured = await load(ClosedLoop(model, setting.batch, setting.concurrency), pace)
                 yield Measured(setting, measured, _mean(before, await model.executions()))
 
 
-class Stream(NamedTuple):
+class ClosedLoop(NamedTuple):
     """A closed loop of ``concurrency`` callers with batches of ``batch`` images."""
 
     model: Loaded
@@ -59,29 +59,24 @@ class Stream(NamedTuple):
     concurrency: int
 
 
-async def load(stream: Stream, pace: Pace, clock: Clock = perf_counter) -> Round:
-    """Runs one stream until enough is measured."""
-    (measured,) = await load_together([stream], pace, clock)
+async def load(loop: ClosedLoop, pace: Pace, clock: Clock = perf_counter) -> Round:
+    """Runs one closed loop until enough is measured."""
+    (measured,) = await load_together([loop], pace, clock)
     return measured
 
 
-async def load_together(streams: Sequence[Stream], pace: Pace, clock: Clock = perf_counter) -> list[Round]:
-    """Runs several streams at once, each until enough is measured of all."""
-    observers = [Observer(clock(), stream.batch, stream.concurrency, pace) for stream in streams]
+async def load_together(loops: Sequence[ClosedLoop], pace: Pace, clock: Clock = perf_counter) -> list[Round]:
+    """Runs several closed loops at once, each until enough is measured of all."""
+    observers = [Observer(clock(), loop.batch, loop.concurrency, pace) for loop in loops]
 
-    async def call(stream: Stream, observer: Observer) -> None:
+    async def call(loop: ClosedLoop, observer: Observer) -> None:
         while not all(each.done for each in observers):
             started = clock()
-            await stream.model.run(stream.batch)
+            await loop.model.run(loop.batch)
             observer.finished(started, clock())
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for stream, observer in zip(streams, observers, strict=True):
-                for _ in range(stream.concurrency):
-                    group.create_task(call(stream, observer))
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None  # they all met the same engine
+    pairs = zip(loops, observers, strict=True)
+    await together(call(loop, observer) for loop, observer in pairs for _ in range(loop.concurrency))
     return [observer.round() for observer in observers]
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from shoal.errors import ConfigurationError
 from shoal.profile.records import Round
+from shoal.runtime.percentile import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _STRETCH_SECONDS: Final = 0.25
 _STRETCH_ROUNDS: Final = 2
-"""Of all callers: a stretch has seen each of them more than once."""
+"""Batches of each caller in a stretch, so that it has seen all of them."""
 _TOLERANCE: Final = 0.05
 
 
@@ -23,7 +24,7 @@ class Pace:
     """How long a load lasts."""
 
     duration_seconds: float = 3.0
-    """That are measured."""
+    """The measured window."""
     warm_up_seconds: float = 10.0
     """After so long it is measured even if its rate never was steady."""
 
@@ -99,5 +100,7 @@ class Observer:
 
 
 def _percentile_ms(ordered: Sequence[float], quantile: float) -> float:
-    """By nearest rank, of sorted seconds."""
-    return round(1000 * ordered[max(math.ceil(quantile * len(ordered)), 1) - 1], 3)
+    """``ordered``: seconds, at least one."""
+    found = percentile(ordered, quantile)
+    assert found is not None
+    return round(1000 * found, 3)

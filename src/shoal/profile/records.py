@@ -53,13 +53,13 @@ class Round(_Record):
     images_per_s: float
     p50_ms: float
     p99_ms: float
-    """Of a batch, from when it is sent, by nearest rank: of fewer than 100 batches p99 is the slowest one's."""
+    """A batch's latency, from when it is sent, by nearest rank: of fewer than 100 batches p99 is the slowest one's."""
     batches: Count
     """That were finished in the window."""
     seconds: float
-    """Of the window."""
+    """The window's length."""
     warm_up_s: float
-    """Of the same load before the window."""
+    """How long the same load ran before the window."""
     settled: bool
     """Whether the rate was steady when the window began, rather than the warm-up's bound reached."""
 
@@ -89,12 +89,12 @@ class Cell(_Record):
 
     @property
     def p50_ms(self) -> Spread:
-        """Of a batch, over the rounds."""
+        """A batch's median latency, over the rounds."""
         return _spread([one.p50_ms for one in self.rounds])
 
     @property
     def p99_ms(self) -> Spread:
-        """Of a batch, over the rounds."""
+        """A batch's 99th percentile, over the rounds."""
         return _spread([one.p99_ms for one in self.rounds])
 
     @property
@@ -150,9 +150,9 @@ class Profile(_Record):
     versions: dict[str, str]
     date: str
     command: str
-    """Of the last run that added to it."""
+    """The command line of the last run that added to it."""
     load_average: float
-    """Of one minute, before that run: above 0, something else used the machine, too."""
+    """The machine's over one minute, before that run: above 0, something else used the machine, too."""
     cells: tuple[Cell, ...] = ()
 
     def cell(self, like: Cell) -> Cell:

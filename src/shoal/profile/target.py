@@ -36,7 +36,7 @@ class Target(Protocol):
 
     @property
     def instances(self) -> int:
-        """As configured."""
+        """How many the configuration asks for."""
         ...
 
     def loaded(self, instances: int) -> AbstractAsyncContextManager[Loaded]:

@@ -9,29 +9,24 @@ many and without a dynamic batcher, which would merge what is measured, and at t
 from __future__ import annotations
 
 import hashlib
-import math
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
-import numpy as np
-from tritonclient.grpc import service_pb2 as v2
 
 from shoal.engine.slots import SlotPool
-from shoal.engine.triton.shared_memory import Region, sweep
-from shoal.engine.triton.slot import place
+from shoal.engine.triton.shared_memory import sweep
 from shoal.errors import ConfigurationError, Internal, NotFound, ShoalError, Unavailable
 from shoal.modelconfig import pbtxt
 from shoal.profile.inputs import fill_randomly
 from shoal.profile.records import Subject
+from shoal.profile.shared_input import SharedInput, dtype
 from shoal.triton.client import AWAY, NotSteered, TritonClient
 from shoal.triton.steer import original
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-
-    from numpy.typing import NDArray
 
     from shoal.profile.inputs import Fill
 
@@ -65,7 +60,7 @@ class TritonTarget:
         self._asked = asked
         self._config = config
         self._say = say
-        self._slots: list[_Slot] = []
+        self._inputs: list[SharedInput] = []
         self._steers = False
         self._version = 0
         self._server = ""
@@ -105,7 +100,7 @@ class TritonTarget:
 
     @property
     def subject(self) -> Subject:
-        """See ``Target``."""
+        """The configuration at the server, by its checksum without what a profile varies, and the server's version."""
         told = type(self._config)()
         told.CopyFrom(original(self._config))
         for name in _VARIED:
@@ -118,12 +113,12 @@ class TritonTarget:
             engine_version=self._server,
             checksum=f"sha256:{digest}",
             checksum_of="configuration",
-            transport="shared memory" if self._slots[0].regions else "messages",
+            transport="shared memory" if self._inputs[0].regions else "messages",
         )
 
     @property
     def instances(self) -> int:
-        """See ``Target``."""
+        """The sum over the ``instance_group`` of what is loaded."""
         return pbtxt.instances(self._config)
 
     @property
@@ -143,7 +138,7 @@ class TritonTarget:
 
     @asynccontextmanager
     async def loaded(self, instances: int) -> AsyncIterator[LoadedThere]:
-        """See ``Target``."""
+        """Loads the model with so many instances where the server lets us, and as it was afterwards."""
         if not self._steers:
             yield self._model()
             return
@@ -154,27 +149,29 @@ class TritonTarget:
             await self._client.load(self._asked.model, pbtxt.to_json(self._config))
 
     def _model(self) -> LoadedThere:
-        return LoadedThere(self._client, self._asked.model, self._version, self._slots)
+        return LoadedThere(self._client, self._asked.model, self._version, self._inputs)
 
     async def _prepare(self, fill: Callable[[Any], Fill]) -> None:
-        """Makes a slot for each batch in flight."""
+        """Makes the inputs of each batch in flight."""
         _check(self._asked.model, self._config, largest := max(self.batches))
         self._steers = self._asked.steer and await _may_steer(self._client)
         self._server = await self._client.version()
         self._version = (await self._client.versions())[self._asked.model]
         fills = [fill(self._config.input[0]), *[fill_randomly] * (len(self._config.input) - 1)]
         sweep()
-        self._slots = [_Slot(self._asked, self._config, largest, fills) for _ in range(self._asked.in_flight)]
+        self._inputs = [
+            SharedInput(self._config, largest, fills, self._asked.parameters) for _ in range(self._asked.in_flight)
+        ]
         try:
-            for slot in self._slots:
-                await slot.share(self._client)
+            for each in self._inputs:
+                await each.share(self._client)
         except (OSError, ConfigurationError) as error:
             self._say(f"no shared memory with Triton, so batches go in the messages: {error}")
             await self._release()
 
     async def _release(self) -> None:
         """Takes the memory away, here and at the server."""
-        names = [name for slot in self._slots for name in slot.unshare()]
+        names = [name for each in self._inputs for name in each.unshare()]
         if left := await self._client.forget(names):
             self._say(f"Triton at {self._asked.url} keeps {len(left)} regions of shared memory until it ends")
 
@@ -182,87 +179,34 @@ class TritonTarget:
 class LoadedThere:
     """Implements ``shoal.profile.target.Loaded``."""
 
-    def __init__(self, client: TritonClient, model: str, version: int, slots: list[_Slot]) -> None:
+    def __init__(self, client: TritonClient, model: str, version: int, inputs: list[SharedInput]) -> None:
         self._client = client
         self._model = model
         self._version = version
-        unused = iter(slots)
-        self._pool = SlotPool(lambda: next(unused), len(slots))
+        unused = iter(inputs)
+        self._pool = SlotPool(lambda: next(unused), len(inputs))
 
     async def run(self, batch: int) -> None:
-        """See ``Loaded``."""
-        slot = await self._pool.acquire()
+        """Sends one batch; waits while as many as were announced are in flight."""
+        shared = await self._pool.acquire()
         try:
-            answer = await self._client.infer(slot.request(batch))
+            answer = await self._client.infer(shared.request(batch))
         except grpc.aio.AioRpcError as error:
             if error.code() in AWAY:
                 raise self._client.away(error) from error
             reason = error.details() or error.code().name
             raise Internal(f"model {self._model!r}: Triton can't run a batch of {batch}: {reason}") from error
         finally:
-            self._pool.release(slot)
+            self._pool.release(shared)
         if not answer.raw_output_contents or not all(answer.raw_output_contents):
             raise Internal(f"model {self._model!r}: an output came back empty, so nothing it does can be measured")
 
     async def executions(self) -> tuple[int, int] | None:
-        """See ``Loaded``."""
+        """From the server's statistics; None where it doesn't keep any."""
         try:
             return await self._client.executions(self._model, self._version)
         except ConfigurationError:
             return None
-
-
-class _Slot:
-    """The inputs of one batch in flight: shared memory, where ``share`` got it, or bytes that go in each message."""
-
-    def __init__(self, asked: Asked, config: Any, largest: int, fills: list[Fill]) -> None:  # a protobuf message
-        self._asked = asked
-        self._config = config
-        self._largest = largest
-        self._fills = fills
-        self._requests: dict[int, Any] = {}
-        self.regions: list[Region] = []
-
-    async def share(self, client: TritonClient) -> None:
-        """Raises OSError or ConfigurationError where that can't be, Unavailable where the server is away."""
-        for tensor, fill in zip(self._config.input, self._fills, strict=True):
-            shape, kind = self._shape(tensor, self._largest), _dtype(tensor)
-            region = Region(math.prod(shape) * kind.itemsize)
-            self.regions.append(region)
-            fill(np.frombuffer(region.memory, kind).reshape(shape))
-            await client.register(region.name, region.size)
-
-    def unshare(self) -> list[str]:
-        """Takes the memory away; the names that the server may know it by."""
-        for region in self.regions:
-            region.close()
-        names = [region.name for region in self.regions]
-        self.regions.clear()
-        return names
-
-    def request(self, batch: int) -> Any:  # a protobuf message
-        """A ``ModelInferRequest`` with ``batch`` images; the same one each time."""
-        if batch not in self._requests:
-            self._requests[batch] = self._make(batch)
-        return self._requests[batch]
-
-    def _make(self, batch: int) -> Any:  # a protobuf message
-        request = v2.ModelInferRequest(model_name=self._asked.model)
-        for name, value in self._asked.parameters.items():
-            request.parameters[name].string_param = value
-        for index, tensor in enumerate(self._config.input):
-            shape, kind = self._shape(tensor, batch), _dtype(tensor)
-            told = request.inputs.add(name=tensor.name, datatype=pbtxt.datatype(tensor), shape=shape)
-            if self.regions:
-                place(told, self.regions[index], math.prod(shape) * kind.itemsize)
-            else:
-                request.raw_input_contents.append(_content(shape, kind, self._fills[index]))
-        for output in self._config.output:
-            request.outputs.add(name=output.name)
-        return request
-
-    def _shape(self, tensor: Any, batch: int) -> tuple[int, ...]:  # a protobuf message
-        return (*([batch] if self._config.max_batch_size else []), *tensor.dims)
 
 
 def with_instances(config: Any, instances: int) -> Any:  # protobuf messages
@@ -324,21 +268,8 @@ def _check(model: str, config: Any, largest: int) -> None:  # a protobuf message
                 f"model {model!r}: the input {tensor.name!r} has no fixed shape, {list(tensor.dims)}; write "
                 "input.dims into its config.pbtxt"
             )
-        _dtype(tensor)
+        dtype(tensor)
     if largest > max(config.max_batch_size, 1):
         raise ConfigurationError(
             f"--batch {largest}: max_batch_size of model {model!r} is {config.max_batch_size} at Triton"
         )
-
-
-def _dtype(tensor: Any) -> np.dtype[Any]:  # a protobuf message
-    name = pbtxt.enum_name(tensor, "data_type")
-    if name not in pbtxt.DTYPES:
-        raise ConfigurationError(f"the input {tensor.name!r} is {name}; numbers can be made up, that can't")
-    return np.dtype(pbtxt.DTYPES[name])
-
-
-def _content(shape: tuple[int, ...], kind: np.dtype[Any], fill: Fill) -> bytes:
-    rows: NDArray[Any] = np.zeros(shape, kind)
-    fill(rows)
-    return rows.tobytes()

@@ -76,7 +76,11 @@ def test_one_that_was_not_sent(changes: dict[str, object], words: str) -> None:
     ("changes", "words"),
     [
         ({"batch_size": 1}, "it ran by itself; 1 other of its batch failed or was left behind"),
-        ({"left_behind": True, "batch_size": 1}, "its batch went without it"),
+        ({"left_behind": True, "batch_size": 1}, "its batch went without it, since its picture wasn't ready in time"),
+        ({"left_behind": True, "batch_size": 1}, "it ran later, by itself"),
+        ({"left_behind": True, "batch_size": 3}, "it ran later, with 2 other stragglers"),
+        ({"left_behind": True, "batch_size": 0}, "it never reached the engine"),
+        ({"left_behind": True, "batch_size": 0, "code": ""}, "it runs later"),
         ({"executions": 2, "batch_size": 1}, "the engine failed on its batch, so each picture of it ran alone"),
         ({"batch_size": 0, "code": "NOT_FOUND", "message": "no image"}, "it never reached the engine"),
         ({"batch_size": 0, "code": "", "stage_seconds": {"fetch": 1.0}}, "at the worker now: fetching the picture"),

@@ -6,14 +6,14 @@ import os
 import pytest
 
 from shoal.errors import ShoalError, Unavailable
-from shoal.local.keeper import BackOff, Keeper, State
-from shoal.local.plan import Part, Protocol, Role
+from shoal.local.keeper import BackOff, PartKeeper, State
+from shoal.local.plan import Component, Part, Protocol
 from shoal.local.supervisor import Supervisor
 from shoal.runtime.endpoint import Endpoint
 
 
-def part(name: str, role: Role = Role.WORKER) -> Part:
-    return Part(name, role, ("true",), Endpoint("127.0.0.1", 1), Protocol.TCP)
+def part(name: str, component: Component = Component.WORKER) -> Part:
+    return Part(name, component, ("true",), Endpoint("127.0.0.1", 1), Protocol.TCP)
 
 
 class ScriptedChild:
@@ -74,8 +74,8 @@ class Stage:
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
 
-    def keeper(self, name: str = "worker") -> Keeper:
-        return Keeper(part(name), self.launch, changed=lambda: None, say=self.said.append, sleep=self.sleep)
+    def keeper(self, name: str = "worker") -> PartKeeper:
+        return PartKeeper(part(name), self.launch, changed=lambda: None, say=self.said.append, sleep=self.sleep)
 
     def supervisor(self, *parts: Part) -> Supervisor:
         return Supervisor(parts, self.launch, changed=lambda: None, say=self.said.append)
@@ -164,7 +164,7 @@ async def test_stop_ends_the_wait_for_a_restart() -> None:
     async def sleep(_: float) -> None:
         await forever.wait()
 
-    keeper = Keeper(part("worker"), stage.launch, changed=lambda: None, say=stage.said.append, sleep=sleep)
+    keeper = PartKeeper(part("worker"), stage.launch, changed=lambda: None, say=stage.said.append, sleep=sleep)
     await keeper.start()
     stage.children[0].end(1)
     await settle()
@@ -173,7 +173,12 @@ async def test_stop_ends_the_wait_for_a_restart() -> None:
     assert len(stage.children) == 1
 
 
-SERVICE = (part("router", Role.ROUTER), part("worker"), part("batcher", Role.BATCHER), part("store", Role.STORE))
+SERVICE = (
+    part("router", Component.ROUTER),
+    part("worker"),
+    part("batcher", Component.BATCHER),
+    part("store", Component.STORE),
+)
 
 
 async def test_parts_start_from_the_inside_out_and_stop_from_the_outside_in() -> None:

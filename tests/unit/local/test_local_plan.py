@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shoal.errors import ConfigurationError
-from shoal.local.plan import START_ORDER, STOP_ORDER, Files, Part, Plan, Protocol, Role, plan, reachable
+from shoal.local.plan import START_ORDER, STOP_ORDER, Component, Part, Plan, PlanFiles, Protocol, plan, reachable
 from shoal.local.public_port import with_port
 from shoal.runtime import ports
 from shoal.runtime.endpoint import Endpoint
@@ -22,13 +22,13 @@ def lay_out(service: Service) -> Plan:
     numbers = count(20_000)
 
     def store(listen: Endpoint) -> Part:
-        return Part("store", Role.STORE, ("rclone",), listen, Protocol.TCP, environment={"KEY": "hush"})
+        return Part("store", Component.STORE, ("rclone",), listen, Protocol.TCP, environment={"KEY": "hush"})
 
-    return plan(service, HOME, Files.of(HOME), lambda: Endpoint("127.0.0.1", next(numbers)), store)
+    return plan(service, HOME, PlanFiles.of(HOME), lambda: Endpoint("127.0.0.1", next(numbers)), store)
 
 
-def names(layout: Plan, role: Role) -> list[str]:
-    return [part.name for part in layout.parts if part.role is role]
+def names(layout: Plan, component: Component) -> list[str]:
+    return [part.name for part in layout.parts if part.component is component]
 
 
 def test_the_default_service_is_one_of_each() -> None:
@@ -42,16 +42,16 @@ def test_pools_have_replicas_and_hot_models_have_batchers() -> None:
     layout = lay_out(
         parse("pools: {a: {replicas: 2, models: [x]}, b: {models: ['*']}}\nmodels: {x: {batchers: 2}, y: {}}\n", "s")
     )
-    assert names(layout, Role.WORKER) == ["worker-a-1", "worker-a-2", "worker-b-1"]
-    assert names(layout, Role.BATCHER) == ["batcher-shared-1", "batcher-x-1", "batcher-x-2"]
+    assert names(layout, Component.WORKER) == ["worker-a-1", "worker-a-2", "worker-b-1"]
+    assert names(layout, Component.BATCHER) == ["batcher-shared-1", "batcher-x-1", "batcher-x-2"]
     assert {pool: len(workers) for pool, workers in layout.topology.pools.items()} == {"a": 2, "b": 1}
     assert {group: len(each) for group, each in layout.topology.batchers.items()} == {"shared": 1, "x": 2}
 
 
 def test_every_part_listens_where_the_topology_says() -> None:
     layout = lay_out(Service())
-    (worker,) = (part for part in layout.parts if part.role is Role.WORKER)
-    (batcher,) = (part for part in layout.parts if part.role is Role.BATCHER)
+    (worker,) = (part for part in layout.parts if part.component is Component.WORKER)
+    (batcher,) = (part for part in layout.parts if part.component is Component.BATCHER)
     assert layout.topology.pools == {"default": [worker.listen]}
     assert layout.topology.batchers == {"shared": [batcher.listen]}
     assert str(layout.topology.balancer) in batcher.command
@@ -61,13 +61,13 @@ def test_every_part_listens_where_the_topology_says() -> None:
 
 def test_batchers_log_and_remember_what_the_file_says() -> None:
     layout = lay_out(parse("observe: {log_level: debug, recent_requests: 7}", "s"))
-    (batcher,) = (part for part in layout.parts if part.role is Role.BATCHER)
+    (batcher,) = (part for part in layout.parts if part.component is Component.BATCHER)
     assert batcher.command[-4:] == ("--recent-requests", "7", "--log-level", "debug")
 
 
 def test_a_store_elsewhere_is_not_run() -> None:
     layout = lay_out(parse("object_store: {url: 's3://pictures', endpoint: 'http://s3.example'}", "s"))
-    assert names(layout, Role.STORE) == []
+    assert names(layout, Component.STORE) == []
     assert layout.store_url is None
     assert not any("--store-endpoint" in part.command for part in layout.parts)
 
@@ -79,8 +79,8 @@ def test_secrets_stay_out_of_repr_and_of_commands() -> None:
 
 
 def test_every_role_starts_and_stops_once() -> None:
-    assert sorted(role for group in START_ORDER for role in group) == sorted(Role)
-    assert sorted(role for group in STOP_ORDER for role in group) == sorted(Role)
+    assert sorted(component for group in START_ORDER for component in group) == sorted(Component)
+    assert sorted(component for group in STOP_ORDER for component in group) == sorted(Component)
 
 
 def test_a_listener_on_every_address_is_reached_on_loopback() -> None:
@@ -128,7 +128,7 @@ def test_each_worker_has_a_triton_of_its_own() -> None:
     layout = lay_out(
         parse("pools: {a: {engine: triton, replicas: 2, models: [x], triton_server: /opt/t}, b: {models: ['*']}}", "s")
     )
-    assert names(layout, Role.TRITON) == ["triton-a-1", "triton-a-2"]
+    assert names(layout, Component.TRITON) == ["triton-a-1", "triton-a-2"]
     parts = {part.name: part for part in layout.parts}
     for number in (1, 2):
         triton, worker = parts[f"triton-a-{number}"], parts[f"worker-a-{number}"]
@@ -141,10 +141,10 @@ def test_each_worker_has_a_triton_of_its_own() -> None:
 
 def test_a_triton_that_is_there_is_not_started() -> None:
     layout = lay_out(parse("pools: {a: {engine: triton, triton_url: 'localhost:8001'}}", "s"))
-    assert names(layout, Role.TRITON) == []
+    assert names(layout, Component.TRITON) == []
 
 
 def test_workers_believe_no_identity_since_every_local_user_reaches_them() -> None:
     layout = lay_out(parse("pools: {a: {replicas: 2, models: [x]}, b: {models: ['*']}}", "s"))
-    workers = [part for part in layout.parts if part.role is Role.WORKER]
+    workers = [part for part in layout.parts if part.component is Component.WORKER]
     assert all("--verify-identity" in part.command for part in workers)

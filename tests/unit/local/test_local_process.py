@@ -13,7 +13,7 @@ import pytest
 
 from shoal.errors import ConfigurationError, Unavailable
 from shoal.local import process
-from shoal.local.plan import Part, Protocol, Role
+from shoal.local.plan import Component, Part, Protocol
 from shoal.local.process import LocalProcess, describe_exit, rotate, tail
 from shoal.runtime import tether
 from shoal.runtime.ports import FreePorts
@@ -37,7 +37,7 @@ SERVING = (
 def script(code: str, ready: Protocol = Protocol.TCP, **environment: str) -> Part:
     listen = FreePorts()()
     command = (sys.executable, "-c", code, str(listen.port))
-    return Part("child", Role.WORKER, command, listen, ready, environment=environment)
+    return Part("child", Component.WORKER, command, listen, ready, environment=environment)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ async def test_a_child_that_never_gets_ready_is_given_up(tmp_path: Path, monkeyp
 
 
 async def test_a_command_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    part = Part("child", Role.STORE, ("no-such-program",), FreePorts()(), Protocol.TCP)
+    part = Part("child", Component.STORE, ("no-such-program",), FreePorts()(), Protocol.TCP)
     child = await LocalProcess.start(part, tmp_path)
     with pytest.raises(Unavailable, match="no-such-program: No such file"):
         await child.ready()

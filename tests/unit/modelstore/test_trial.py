@@ -134,11 +134,11 @@ def test_a_batch_that_takes_all_memory(tmp_path: Path) -> None:
 
 def test_what_isnt_onnx_is_not_tried(tmp_path: Path) -> None:
     config = replace(add_tiny_classifier(tmp_path), path=tmp_path / "model.plan")
-    assert trial.try_out(config) == trial.Outcome(untried="it isn't ONNX")
+    assert trial.try_out(config) == trial.TrialOutcome(untried="it isn't ONNX")
 
 
 async def test_it_may_be_called_from_a_loop(tmp_path: Path) -> None:
-    assert trial.try_out(add_tiny_classifier(tmp_path)) == trial.Outcome()
+    assert trial.try_out(add_tiny_classifier(tmp_path)) == trial.TrialOutcome()
 
 
 @pytest.mark.parametrize(("made", "severity", "expected"), [
@@ -163,7 +163,7 @@ async def test_a_model_at_a_triton(tmp_path: Path, made: object, severity: str, 
 def test_a_segmenter_is_not_mistaken(tmp_path: Path) -> None:
     for stride, last in ((1, False), (2, True)):
         config = add_tiny_segmenter(tmp_path, f"s{stride}", stride=stride, channels_last=last)
-        assert trial.try_out(config) == trial.Outcome()
+        assert trial.try_out(config) == trial.TrialOutcome()
 
 
 def test_pictures_that_a_plain_classifier_tells_apart() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.errors import Unavailable
-from shoal.profile.measure import Stream, load, load_together, measure
+from shoal.profile.measure import ClosedLoop, load, load_together, measure
 from shoal.profile.observer import Pace
 from shoal.profile.records import Setting, Subject
 
@@ -57,7 +57,7 @@ class Target:
 
 async def test_callers_are_in_flight_at_once() -> None:
     model = Scripted()
-    measured = await load(Stream(model, 8, 4), Pace(1.0, 0.0), model.clock)
+    measured = await load(ClosedLoop(model, 8, 4), Pace(1.0, 0.0), model.clock)
     assert measured.images_per_s == pytest.approx(4 * 8 / 0.01, rel=0.02)
     assert measured.p50_ms == pytest.approx(10)
     assert set(model.batches) == {8}
@@ -65,7 +65,7 @@ async def test_callers_are_in_flight_at_once() -> None:
 
 async def test_streams_together_run_until_both_are_measured() -> None:
     model = Scripted()
-    first, second = await load_together([Stream(model, 8, 1), Stream(model, 2, 1)], Pace(0.5, 0.0), model.clock)
+    first, second = await load_together([ClosedLoop(model, 8, 1), ClosedLoop(model, 2, 1)], Pace(0.5, 0.0), model.clock)
     assert first.images_per_s == pytest.approx(4 * second.images_per_s, rel=0.05)
 
 
@@ -87,4 +87,4 @@ async def test_what_the_engine_executed_is_told() -> None:
 async def test_an_engine_that_goes_away_ends_it() -> None:
     model = Scripted(fails_after=5)
     with pytest.raises(Unavailable, match="away"):
-        await load(Stream(model, 8, 4), Pace(10.0, 0.0), model.clock)
+        await load(ClosedLoop(model, 8, 4), Pace(10.0, 0.0), model.clock)

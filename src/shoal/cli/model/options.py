@@ -40,7 +40,7 @@ def _is_given(value: object) -> bool:
 
 
 def flag(name: str) -> str:
-    """As typed."""
+    """An option as it is typed: ``--head-parameter`` for ``head_parameter``."""
     return "--" + name.replace("_", "-")
 
 

@@ -23,12 +23,12 @@ from shoal.service import spec
 from shoal.service.home import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from rich.progress import TaskID
 
-Store: TypeAlias = Annotated[Path | None, typer.Option(help="The local store. Default: `models` in Shoal's home.")]
-Endpoint: TypeAlias = Annotated[
+LocalStore: TypeAlias = Annotated[Path | None, typer.Option(help="The local store. Default: `models` in Shoal's home.")]
+S3Endpoint: TypeAlias = Annotated[
     str | None, typer.Option(metavar="URL", envvar="SHOAL_MODELS_ENDPOINT", help="The S3 API's address. Default: AWS.")
 ]
 Region: TypeAlias = Annotated[str, typer.Option(help="Of the bucket.")]
@@ -43,10 +43,10 @@ def push(
     words: Annotated[list[str], typer.Argument(metavar="MODEL... URL", help=f"Models, and where to: {escape(_URL)}")],
     *,
     again: Annotated[bool, typer.Option("--again", help="Send everything, to mend a damaged upload.")] = False,
-    endpoint: Endpoint = None,
+    endpoint: S3Endpoint = None,
     region: Region = "us-east-1",
     credentials_file: CredentialsFile = None,
-    store: Store = None,
+    store: LocalStore = None,
 ) -> None:
     """Publish models: files first, then a manifest a version. What is there already isn't sent again."""
     *models, url = words
@@ -75,10 +75,10 @@ def pull(
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite what differs; remove what isn't published.")
     ] = False,
-    endpoint: Endpoint = None,
+    endpoint: S3Endpoint = None,
     region: Region = "us-east-1",
     credentials_file: CredentialsFile = None,
-    store: Store = None,
+    store: LocalStore = None,
 ) -> None:
     """Bring published models into a store, each checked and whole. What is there already isn't fetched again.
 
@@ -88,30 +88,38 @@ def pull(
     place = store or Home.default().models
 
     async def run() -> None:
-        published = await remote.published()
-        missing = [model for model in models or () if model not in published]
-        if missing or not published:
-            there = ", ".join(sorted(published)) or "no model"
-            raise NotFound(f"{url} has no model {', '.join(missing)}; there: {there}" if missing else f"{url}: {there}")
-        wanted = list(dict.fromkeys(models or sorted(published)))
-        refused = 0
-        for model in wanted:
-            with _bar(model) as bar:
-                try:
-                    changed = await pull_model(
-                        remote, model, published[model], place, bar, every=all_versions, force=force
-                    )
-                except (ConfigurationError, NotFound) as error:
-                    if len(wanted) == 1:
-                        raise
-                    typer.echo(shown(f"shoal: {model}: {error}"), err=True)
-                    refused += 1
-                    continue
-            typer.echo(f"{model}: pulled to {place / model}" if changed else f"{model}: nothing new")
+        wanted = await _published(remote, url, models or ())
+        refused = [model for model, marks in wanted.items() if not await bring(model, marks, alone=len(wanted) == 1)]
         if refused:
             raise typer.Exit(1)
 
+    async def bring(model: str, published: Collection[int], *, alone: bool) -> bool:
+        with _bar(model) as bar:
+            try:
+                changed = await pull_model(remote, model, published, place, bar, every=all_versions, force=force)
+            except (ConfigurationError, NotFound) as error:
+                if alone:
+                    raise
+                typer.echo(shown(f"shoal: {model}: {error}"), err=True)
+                return False
+        typer.echo(f"{model}: pulled to {place / model}" if changed else f"{model}: nothing new")
+        return True
+
     asyncio.run(run())
+
+
+async def _published(remote: Remote, url: str, models: Sequence[str]) -> dict[str, Collection[int]]:
+    """Each of ``models``, or all where none is named, and its versions.
+
+    Raises:
+        NotFound: one isn't there, or none is.
+    """
+    published = await remote.published()
+    missing = [model for model in models if model not in published]
+    if missing or not published:
+        there = ", ".join(sorted(published)) or "no model"
+        raise NotFound(f"{url} has no model {', '.join(missing)}; there: {there}" if missing else f"{url}: {there}")
+    return {model: published[model] for model in models or sorted(published)}
 
 
 def _remote(url: str, endpoint: str | None, region: str, credentials_file: str | None) -> Remote:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from shoal.cli.places import home_at
 from shoal.errors import ConfigurationError
 from shoal.router import config
 from shoal.router.keeper import Keeper, write
-from shoal.service.home import Home
 
 
 def envoy(
@@ -21,8 +21,7 @@ def envoy(
     show_secrets: Annotated[bool, typer.Option("--show-secrets", help="Don't redact the API keys.")] = False,
 ) -> None:
     """Print Envoy's files, or write them to a folder where Envoy can run on them."""
-    place = Home(home.absolute()) if home else Home.default()
-    keeper = Keeper(service_file=service, topology_file=topology, home=place)
+    keeper = Keeper(service_file=service, topology_file=topology, home=home_at(home))
     if output is None:
         _print(keeper, show_secrets=show_secrets)
         return

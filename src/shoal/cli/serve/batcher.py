@@ -58,9 +58,9 @@ def serve_batcher(
 
     if (balancer is None) == (not worker):
         raise ConfigurationError("give either --worker, once for each, or --balancer")
-    door = Endpoint.parse(listen)
+    endpoint = Endpoint.parse(listen)
     orders = Orders(
-        name or f"{socket.gethostname()}:{door.port}",
+        name or f"{socket.gethostname()}:{endpoint.port}",
         str(Endpoint.parse(balancer)) if balancer else target_of([Endpoint.parse(each) for each in worker or ()]),
         workers=not balancer,
         models=tuple(model or (() if balancer else (DEFAULT_MODEL,))),
@@ -69,5 +69,5 @@ def serve_batcher(
         recent_requests=recent_requests if metrics else 0,
         log_level=log_level,
     )
-    options = BatcherOptions(orders, door)
+    options = BatcherOptions(orders, endpoint)
     raise typer.Exit(run_until_signal(lambda stop: serve(options, stop), log_level))

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from shoal.cli.places import home_at
 from shoal.errors import ConfigurationError
 from shoal.pictures.objectstore import open_configured
 from shoal.pictures.retention import expire
 from shoal.runtime import logs
 from shoal.service import spec
-from shoal.service.home import Home
 
 
 def serve_image_retention(
@@ -28,5 +28,5 @@ def serve_image_retention(
             "false or an endpoint for one that is elsewhere"
         )
     logs.configure(read.observe.log_level)
-    store = open_configured(read, Home(home) if home else Home.default())
+    store = open_configured(read, home_at(home))
     expire(store, read.object_store.retention_hours)

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
+from shoal.cli.places import endpoint_at, home_at
 from shoal.errors import ConfigurationError
-from shoal.runtime.endpoint import Endpoint
-from shoal.service.home import Home
 
 
 def serve_model_sync(
@@ -41,18 +40,14 @@ def serve_model_sync(
         raise ConfigurationError(f"--pool {pool}: the service file has {', '.join(read.pools)}")
     options = SyncOptions(
         service=read,
-        repository=(Home(home) if home else Home.default()).model_store(read),
+        repository=home_at(home).model_store(read),
         pool=pool,
-        listen=_endpoint(listen),
-        metrics=_endpoint(metrics),
-        triton=_endpoint(triton),
+        listen=endpoint_at(listen),
+        metrics=endpoint_at(metrics),
+        triton=endpoint_at(triton),
         remove=remove,
     )
     if once:
         logs.configure(read.observe.log_level)
         raise typer.Exit(asyncio.run(ModelSync(options).once()))
     raise typer.Exit(run_until_signal(lambda stop: ModelSync(options).run(stop), read.observe.log_level))
-
-
-def _endpoint(text: str | None) -> Endpoint | None:
-    return Endpoint.parse(text) if text else None

@@ -8,13 +8,12 @@ from typing import Annotated
 
 import typer
 
+from shoal.cli.places import endpoint_at, home_at
 from shoal.router.drain import Departure
 from shoal.router.secret import ACCOUNT, Api, SecretWatch
 from shoal.router.sidecar import keep, open_keeper
 from shoal.runtime import logs
-from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.signals import run_until_signal
-from shoal.service.home import Home
 
 _DEFAULT = Departure()
 
@@ -43,14 +42,13 @@ def serve_router_config(
     ] = _DEFAULT.drain_seconds,
 ) -> None:
     """Keep Envoy's files current until SIGTERM, then have Envoy drain and end."""
-    place = Home(home.absolute()) if home else Home.default()
     watch = SecretWatch(Api.of_pod(service_account), keys_secret) if keys_secret else None
-    keeper = asyncio.run(open_keeper(service_file=service, topology_file=topology, home=place, watch=watch))
+    keeper = asyncio.run(open_keeper(service_file=service, topology_file=topology, home=home_at(home), watch=watch))
     level = keeper.service.value.observe.log_level
     if once:
         logs.configure(level)
         keeper.render()
         return
-    door = Endpoint.parse(listen) if listen else None
+    health = endpoint_at(listen)
     departure = Departure(lame_duck_seconds, drain_seconds)
-    run_until_signal(lambda stop: keep(keeper, stop, listen=door, departure=departure), level)
+    run_until_signal(lambda stop: keep(keeper, stop, listen=health, departure=departure), level)

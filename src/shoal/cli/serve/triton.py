@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from shoal.cli.places import endpoint_at
 from shoal.runtime.endpoint import Endpoint
 from shoal.triton import installation, launch
 
@@ -35,7 +36,7 @@ def serve_triton(
     options = launch.Options(
         repository=repository,
         listen=Endpoint.parse(listen),
-        metrics=Endpoint.parse(metrics) if metrics else None,
+        metrics=endpoint_at(metrics),
         control=control,
         models=tuple(model or ()),
         client_shared_memory=client_shared_memory,

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from shoal.cli.places import endpoint_at, home_at
 from shoal.errors import ConfigurationError
 from shoal.runtime.endpoint import Endpoint
-from shoal.service.home import Home
 
 
 def serve_worker(
@@ -50,13 +50,8 @@ def serve_worker(
     read = spec.load(service)
     if pool not in read.pools:
         raise ConfigurationError(f"--pool {pool}: the service file has {', '.join(read.pools)}")
-    place = Home(home) if home else Home.default()
-    where = (store_endpoint, upload_endpoint, triton, _endpoint(peers))
-    options = WorkerOptions(read, place, pool, Endpoint.parse(listen), *where, verify_identity)
+    where = (store_endpoint, upload_endpoint, triton, endpoint_at(peers))
+    options = WorkerOptions(read, home_at(home), pool, Endpoint.parse(listen), *where, verify_identity)
     recent: Recent[Stages] = Recent(read.observe.recent_requests)
     serve(Endpoint.parse(metrics), WORKER, partial(explain, recent))
     run_until_signal(lambda stop: Worker(options, recent).run(stop), read.observe.log_level)
-
-
-def _endpoint(text: str | None) -> Endpoint | None:
-    return Endpoint.parse(text) if text else None

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 _PROGRESS_SECONDS = 0.1
 
 
-class Caller(Protocol):
+class LoadClient(Protocol):
     """What of a client the load generator uses."""
 
     async def infer(self, task: Task, image: Image, model: str, *, timeout_seconds: float | None = None) -> Result:
-        """See ``AsyncClient``."""
+        """Calls once; the answer, or a ShoalError."""
         ...
 
 
@@ -52,11 +52,11 @@ class LoadSettings:
     warm_up_seconds: float = 2.0
     """Sent before the window, and not counted."""
     timeout_seconds: float = 30.0
-    """Of one request, from its intended send time."""
+    """One request's deadline, from its intended send time."""
     max_in_flight: int = 10_000
     """Open loop: more wait to be sent, and their latency grows meanwhile."""
     seed: int | None = None
-    """Of the arrivals. None: others each time."""
+    """Makes the arrivals repeatable. None: others each time."""
     trace: bool = False
     """Whether each request is noted by itself, for a report."""
 
@@ -91,7 +91,7 @@ def poisson(rate: float, source: random.Random) -> Iterator[float]:
 
 
 async def run_load(
-    client: Caller,
+    client: LoadClient,
     requests: Sequence[LoadRequest],
     settings: LoadSettings,
     *,
@@ -117,7 +117,11 @@ class _Run:
     """One run; times are the event loop's."""
 
     def __init__(
-        self, client: Caller, requests: Sequence[LoadRequest], settings: LoadSettings, advance: Callable[[float], None]
+        self,
+        client: LoadClient,
+        requests: Sequence[LoadRequest],
+        settings: LoadSettings,
+        advance: Callable[[float], None],
     ) -> None:
         self._client = client
         self._requests = cycle(requests)

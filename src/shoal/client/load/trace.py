@@ -28,9 +28,9 @@ class Trace:
     finished: array[float] = field(default_factory=_floats)
     """Good answers to what was asked for within the window: one each in ``LoadResult.latencies``, in the same order."""
     batch_sizes: array[int] = field(default_factory=partial(array, "H"))
-    """Of those."""
+    """The batch sizes of those in ``finished``."""
     stage_ms: dict[str, array[float]] = field(default_factory=lambda: {stage: _floats() for stage in STAGES})
-    """Of those."""
+    """Their times, by stage."""
     failed: defaultdict[str, array[float]] = field(default_factory=lambda: defaultdict(_floats))
     """gRPC status name to when such requests failed."""
 

@@ -1,6 +1,6 @@
 """A load test as a page: ``write`` makes ``index.html`` and ``bench.json`` of a traced result.
 
-May use: client/load, errors.
+May use: client/load, errors, runtime.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from shoal.client.load.tally import percentile
 from shoal.client.load.trace import STAGES, Trace
+from shoal.runtime.percentile import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -129,7 +129,7 @@ def curve(ordered: Sequence[float]) -> list[tuple[float, float]]:
 
 
 def batch_share(sizes: Iterable[int]) -> dict[int, float]:
-    """Of the batch sizes that each request tells: a batch of n is told n times, and so counts 1/n each."""
+    """Batch size to its share of the batches. A batch of n is told n times, so each counts 1/n."""
     told = Counter(max(size, 1) for size in sizes)
     batches = {size: count / size for size, count in sorted(told.items())}
     whole = sum(batches.values())

@@ -91,7 +91,7 @@ def _write_model(model: onnx.ModelProto, file: Path, weights: Path | None) -> No
 
 
 def _runs_in_python(store: Path, recipe: Recipe, *, force: bool) -> bool:
-    """As the recipe says, or as the model does that gets another version: its config.pbtxt stays."""
+    """Whether the recipe says so, or the model that gets another version does: its config.pbtxt stays."""
     if force or not (store / recipe.name).exists():
         return recipe.python_runner
     return repository.read_model(store, recipe.name).backend == RUNNER.backend

@@ -85,15 +85,7 @@ def add_configured(
     Raises:
         ConfigurationError: a file is wrong, or the place; the store is as before.
     """
-    try:
-        text = intake.read_text(config, pbtxt.LARGEST_BYTES)
-        message = pbtxt.parse(text)
-    except OSError as error:
-        raise ConfigurationError(f"{config}: can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{config}: {intake.not_utf8(error)}") from error
-    except text_format.ParseError as error:
-        raise ConfigurationError(f"{config}: {error}") from None
+    text, message = _read_config(config)
     if not (chosen := name or message.name):
         raise ConfigurationError(f"{config}: name: missing; add --name")
     build.refuse_existing(store, chosen, version=version, force=force)
@@ -108,6 +100,19 @@ def add_configured(
             _copy(labels, folder / _label_filename(config, message))
 
     return build.install(store, chosen, version or 1, write, force=force)
+
+
+def _read_config(config: Path) -> tuple[str, pbtxt.Message]:
+    """The text of a config.pbtxt, and what it says."""
+    try:
+        text = intake.read_text(config, pbtxt.LARGEST_BYTES)
+        return text, pbtxt.parse(text)
+    except OSError as error:
+        raise ConfigurationError(f"{config}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{config}: {intake.not_utf8(error)}") from error
+    except text_format.ParseError as error:
+        raise ConfigurationError(f"{config}: {error}") from None
 
 
 def _copy_model(file: Path, target: Path) -> None:

@@ -29,7 +29,7 @@ class Preprocessing:
 
     file: Path
     fields: dict[str, Any] = field(default_factory=dict)
-    """Of ``Recipe``: ``size``, ``resize``, ``resize_shorter_side``, ``mean``, ``std``, ``channel_order``."""
+    """Fields of ``Recipe``: ``size``, ``resize``, ``resize_shorter_side``, ``mean``, ``std``, ``channel_order``."""
     left_out: tuple[str, ...] = ()
     """What it says that Shoal doesn't do the same."""
 

@@ -22,7 +22,7 @@ class Recipe:
     name: str
     task: Task
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Of pixels in [0, 255], in the model's own channel order."""
+    """What is subtracted from pixels in [0, 255], in the model's own channel order."""
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)
     """The graph gets ``(x - mean) / std``: by default pixels in [0, 1]."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
@@ -32,7 +32,7 @@ class Recipe:
     layout: Literal["nchw", "nhwc"] | None = None
     """Where the channels are, for an input that leaves that open, too. None: as the graph tells."""
     outputs: tuple[str, ...] = ()
-    """Of the graph's, those to serve; empty: all of them."""
+    """Those of the graph's outputs to serve; empty: all of them."""
     resize: Resize = Resize.STRETCH
     resize_shorter_side: int = 0
     """For ``Resize.CROP``; 0: the input's longer side times 8 / 7, as 256 is to 224."""

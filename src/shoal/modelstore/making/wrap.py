@@ -18,8 +18,9 @@ from shoal.modelconfig.model import Tensor
 from shoal.modelstore import size_inputs
 from shoal.modelstore.graph import names_read, opset_of, picture_input, require_valid
 from shoal.modelstore.making.layout import CHANNELS, FLOATS, is_channels_first
-from shoal.modelstore.outputs import needed
-from shoal.modelstore.values import VARIES, dtype_of, shape_of
+from shoal.modelstore.output_names import needed
+from shoal.modelstore.outputs import VARIES
+from shoal.modelstore.values import dtype_of, shape_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

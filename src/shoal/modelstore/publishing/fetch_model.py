@@ -23,15 +23,17 @@ from shoal.modelstore.publishing.snapshot import entry_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from shoal.modelstore.publishing.manifest import Entry
+    from shoal.modelstore.publishing.manifest import FileEntry
     from shoal.modelstore.publishing.remote import Progress, Remote
 
 _MODELS = frozenset(Path(runtime.filename).suffix for runtime in RUNTIMES.values())
 _RESERVE_BYTES = 2**24
-"""Of the disk, left free."""
+"""What stays free on the disk."""
 
 
-async def wanted(remote: Remote, model: str, published: Collection[int], *, every: bool = False) -> dict[str, Entry]:
+async def wanted(
+    remote: Remote, model: str, published: Collection[int], *, every: bool = False
+) -> dict[str, FileEntry]:
     """The files that a store should hold of ``model``.
 
     config.pbtxt, labels and the like are those of the highest version; of the version folders, those that its
@@ -56,7 +58,7 @@ async def wanted(remote: Remote, model: str, published: Collection[int], *, ever
     return files
 
 
-async def _served(remote: Remote, model: str, published: Collection[int], entry: Entry) -> list[int]:
+async def _served(remote: Remote, model: str, published: Collection[int], entry: FileEntry) -> list[int]:
     text = await remote.read(model, entry, pbtxt.LARGEST_BYTES)
     try:
         policy = pbtxt.parse(text.decode()).version_policy
@@ -71,7 +73,7 @@ async def _served(remote: Remote, model: str, published: Collection[int], entry:
 async def fetch(
     remote: Remote,
     model: str,
-    files: Mapping[str, Entry],
+    files: Mapping[str, FileEntry],
     folder: Path,
     *,
     known: Mapping[str, Path],
@@ -106,7 +108,7 @@ async def fetch(
     await several(partial(remote.download, model, entry, folder / path, progress) for path, entry in missing.items())
 
 
-def _prepare(folder: Path, files: Mapping[str, Entry], known: Mapping[str, Path]) -> dict[str, Entry]:
+def _prepare(folder: Path, files: Mapping[str, FileEntry], known: Mapping[str, Path]) -> dict[str, FileEntry]:
     """Removes what doesn't belong, links what is known, and answers what is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     for present in [path for path in folder.rglob("*") if path.is_file()]:

@@ -51,7 +51,7 @@ def _plain_path(path: str) -> str:
     return path
 
 
-def _distinct(files: dict[str, Entry]) -> dict[str, Entry]:
+def _distinct(files: dict[str, FileEntry]) -> dict[str, FileEntry]:
     """Raises ValueError where two paths can't both be files of one folder, on some system or other."""
     folded: dict[str, str] = {}
     for path in files:
@@ -69,7 +69,7 @@ FilePath = Annotated[str, AfterValidator(_plain_path)]
 """Relative to the model's folder, such as ``1/model.onnx``."""
 
 
-class Entry(BaseModel):
+class FileEntry(BaseModel):
     """One file's content."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -89,20 +89,20 @@ class Manifest(BaseModel):
     version: int = Field(ge=1)
     published: str
     """When, in UTC, ISO 8601; for people, and so that a second push of the same files is seen as one."""
-    files: Annotated[dict[FilePath, Entry], AfterValidator(_distinct)]
+    files: Annotated[dict[FilePath, FileEntry], AfterValidator(_distinct)]
 
     @property
     def content(self) -> bytes:
-        """As it is published."""
+        """The JSON that is published."""
         return self.model_dump_json(indent=1).encode()
 
     @property
-    def shared(self) -> dict[str, Entry]:
+    def shared(self) -> dict[str, FileEntry]:
         """config.pbtxt, labels and whatever else lies beside the version folders."""
         return {path: entry for path, entry in self.files.items() if version_of(path) is None}
 
     @property
-    def own(self) -> dict[str, Entry]:
+    def own(self) -> dict[str, FileEntry]:
         """The files of the version's folder."""
         return {path: entry for path, entry in self.files.items() if version_of(path) == self.version}
 
@@ -160,7 +160,7 @@ def parse(content: bytes, model: str, version: int) -> Manifest:
     return manifest
 
 
-def digest(files: Mapping[str, Entry]) -> str:
+def digest(files: Mapping[str, FileEntry]) -> str:
     """Names a set of files: the same for the same paths and contents, 16 hexadecimal digits."""
     listed = sorted((path, entry.sha256) for path, entry in files.items())
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from shoal.errors import ConfigurationError
-from shoal.modelstore.publishing.manifest import Entry
+from shoal.modelstore.publishing.manifest import FileEntry
 from shoal.runtime import intake, private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _INDEX = "index.json"
-_ENTRIES = TypeAdapter(dict[str, Entry])
+_ENTRIES = TypeAdapter(dict[str, FileEntry])
 _PART = ".part"
 _MARKER = "synced"
 
@@ -105,7 +105,7 @@ class Mirror:
                 found[entry.sha256] = index.parent / model / path
         return found
 
-    def accept(self, model: str, digest: str, files: Mapping[str, Entry]) -> None:
+    def accept(self, model: str, digest: str, files: Mapping[str, FileEntry]) -> None:
         """Makes the files gathered in ``staging`` a set."""
         part = self.staging(model, digest).parent
         (part / _INDEX).write_bytes(_ENTRIES.dump_json(dict(files)))
@@ -170,7 +170,7 @@ def _sets_of(repository: Path) -> str:
     return f".{repository.name}.sync"
 
 
-def _entries(index: Path) -> dict[str, Entry]:
+def _entries(index: Path) -> dict[str, FileEntry]:
     try:
         return _ENTRIES.validate_json(intake.read(index, intake.LIST_BYTES))
     except (OSError, ValidationError):

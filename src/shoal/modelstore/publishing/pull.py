@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    from shoal.modelstore.publishing.manifest import Entry
+    from shoal.modelstore.publishing.manifest import FileEntry
     from shoal.modelstore.publishing.remote import Progress, Remote
 
 
@@ -65,7 +65,7 @@ async def pull(
     return True
 
 
-def _present(target: Path, *, force: bool) -> dict[str, Entry]:
+def _present(target: Path, *, force: bool) -> dict[str, FileEntry]:
     """What is here already; with ``force``, nothing where that can't be told: it is replaced anyway."""
     try:
         return snapshot(target) if target.is_dir() else {}
@@ -75,7 +75,7 @@ def _present(target: Path, *, force: bool) -> dict[str, Entry]:
         raise
 
 
-def _merged(target: Path, present: Mapping[str, Entry], files: Mapping[str, Entry]) -> dict[str, Entry]:
+def _merged(target: Path, present: Mapping[str, FileEntry], files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
     for path, entry in files.items():
         if present.get(path, entry) != entry:
             raise ConfigurationError(f"{target / path} differs from what is published; replace the model with --force")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from shoal.modelstore.publishing.manifest import Entry
+    from shoal.modelstore.publishing.manifest import FileEntry
     from shoal.modelstore.publishing.remote import Progress, Remote
 
 
@@ -64,7 +64,7 @@ async def push(store: Path, model: str, remote: Remote, progress: Progress, *, a
     return [one.version for one in made if await _publish(one, remote, again=again)]
 
 
-def manifests(model: str, files: Mapping[str, Entry]) -> list[Manifest]:
+def manifests(model: str, files: Mapping[str, FileEntry]) -> list[Manifest]:
     """A manifest a version, lowest first.
 
     Raises:
@@ -91,7 +91,7 @@ def manifests(model: str, files: Mapping[str, Entry]) -> list[Manifest]:
 
 
 async def _upload(
-    folder: Path, model: str, files: Mapping[str, Entry], remote: Remote, progress: Progress, *, again: bool
+    folder: Path, model: str, files: Mapping[str, FileEntry], remote: Remote, progress: Progress, *, again: bool
 ) -> None:
     present = {} if again else await remote.contents(model)
     missing = {entry.sha256: path for path, entry in files.items() if present.get(entry.sha256) != entry.size}

@@ -16,6 +16,7 @@ from shoal.errors import ConfigurationError, NotFound, ShoalError, Unavailable
 from shoal.modelstore.publishing import manifest
 from shoal.pictures.objectstore import load_credentials, open_store
 from shoal.runtime import intake
+from shoal.runtime.together import together
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
     from obstore import ObjectMeta
     from obstore.store import ClientConfig, ObjectStore
 
-    from shoal.modelstore.publishing.manifest import Entry, Manifest
+    from shoal.modelstore.publishing.manifest import FileEntry, Manifest
     from shoal.service import spec
 
 CHUNK_BYTES = 8 * 2**20
-"""Of a file in memory at once; S3 takes parts of 5 MiB and more."""
+"""What of a file is in memory at once; S3 takes parts of 5 MiB and more."""
 _AT_ONCE = 4
 """Files on their way at the same time."""
 _LIMITS: ClientConfig = {"timeout": timedelta(hours=1), "read_timeout": timedelta(seconds=20)}
@@ -73,12 +74,7 @@ async def several(work: Iterable[Callable[[], Coroutine[None, None, None]]]) -> 
         async with turns:
             await piece()
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for piece in work:
-                group.create_task(one(piece))
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    await together(map(one, work))
 
 
 class NoSpace(Unavailable):
@@ -154,13 +150,13 @@ class Remote:
                 self._store, manifest.manifest_key(made.model, made.version), made.content, use_multipart=False
             )
 
-    async def read(self, model: str, entry: Entry, most: int) -> bytes:
+    async def read(self, model: str, entry: FileEntry, most: int) -> bytes:
         """A small content. Raises as ``download``."""
         content = await self._read(manifest.file_key(model, entry.sha256), most)
         self._check(manifest.file_key(model, entry.sha256), entry, len(content), hashlib.sha256(content).hexdigest())
         return content
 
-    async def upload(self, model: str, file: Path, entry: Entry, progress: Progress) -> None:
+    async def upload(self, model: str, file: Path, entry: FileEntry, progress: Progress) -> None:
         """Streams ``file`` to where its checksum says; nothing is there before all of it is.
 
         Raises:
@@ -179,7 +175,7 @@ class Remote:
                     # Raised within: the writer then leaves nothing behind.
                     raise ConfigurationError(f"{file}: changed while it was pushed; push again")
 
-    async def download(self, model: str, entry: Entry, file: Path, progress: Progress) -> None:
+    async def download(self, model: str, entry: FileEntry, file: Path, progress: Progress) -> None:
         """Streams a content into ``file``, which appears only once it is whole and its checksum fits.
 
         Raises:
@@ -215,12 +211,12 @@ class Remote:
                 raise ConfigurationError(f"{self.name}: {key} has {found.meta['size']:,} bytes; {most:,} at most")
             return bytes(await found.bytes_async())
 
-    def _check(self, key: str, entry: Entry, size: int, sha256: str) -> None:
+    def _check(self, key: str, entry: FileEntry, size: int, sha256: str) -> None:
         self._check_size(key, entry, size)
         if sha256 != entry.sha256:
             raise ConfigurationError(f"{self.name}: {key} is damaged: its sha256 is {sha256}; push it with --again")
 
-    def _check_size(self, key: str, entry: Entry, size: int) -> None:
+    def _check_size(self, key: str, entry: FileEntry, size: int) -> None:
         if size != entry.size:
             raise ConfigurationError(
                 f"{self.name}: {key} has {size:,} bytes, the manifest says {entry.size:,}; push it with --again"

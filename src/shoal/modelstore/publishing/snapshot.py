@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.errors import ConfigurationError
-from shoal.modelstore.publishing.manifest import Entry
+from shoal.modelstore.publishing.manifest import FileEntry
 from shoal.runtime import intake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def snapshot(folder: Path) -> dict[str, Entry]:
+def snapshot(folder: Path) -> dict[str, FileEntry]:
     """Path to entry of every file below ``folder``, sorted; hidden files and folders are work in progress.
 
     A link to another file of the folder counts as that file.
@@ -28,11 +28,11 @@ def snapshot(folder: Path) -> dict[str, Entry]:
     return {path: entry_of(folder / path) for path in sorted(_paths(folder, folder))}
 
 
-def entry_of(file: Path) -> Entry:
+def entry_of(file: Path) -> FileEntry:
     """Size and checksum of one file."""
     with intake.opened(file) as content:
         checksum = hashlib.file_digest(content, "sha256")
-        return Entry(size=content.tell(), sha256=checksum.hexdigest())
+        return FileEntry(size=content.tell(), sha256=checksum.hexdigest())
 
 
 def _paths(folder: Path, root: Path, above: str = "") -> Iterator[str]:

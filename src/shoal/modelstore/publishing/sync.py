@@ -32,7 +32,7 @@ FIRST_PAUSE_SECONDS = 15.0
 LONGEST_PAUSE_SECONDS = 600.0
 """Between tries to load what the Triton refused."""
 _REASON_LENGTH = 1000
-"""Of the one line that a refusal is told in: a backend's own reason may be a stack trace."""
+"""What one line tells of a refusal, in characters: a backend's own reason may be a stack trace."""
 
 
 class Control(Protocol):
@@ -109,7 +109,7 @@ class Synchronizer:
             if self._remove:
                 for model in sorted(set(self._mirror.models()) - chosen):
                     await self._withdraw(model)
-            self._forget(chosen)
+            self._drop_unselected(chosen)
             await self._load_missing()
             self._mirror.completed(Synced(source=self._remote.name, published=len(published), refused=self._refused))
             if not self._short:
@@ -170,7 +170,7 @@ class Synchronizer:
         await asyncio.to_thread(self._mirror.sweep, model)
         return sorted({version for path in files if (version := manifest.version_of(path)) is not None})
 
-    def _accept(self, model: str, digest: str, files: Mapping[str, manifest.Entry]) -> None:
+    def _accept(self, model: str, digest: str, files: Mapping[str, manifest.FileEntry]) -> None:
         report = check_folder(self._mirror.staging(model, digest))
         if report.errors:
             self._mirror.discard(model, digest)
@@ -196,7 +196,7 @@ class Synchronizer:
         await asyncio.to_thread(self._mirror.sweep, model)
         log.info("model %s is removed", model)
 
-    def _forget(self, chosen: set[str]) -> None:
+    def _drop_unselected(self, chosen: set[str]) -> None:
         for model in self._seen.keys() - chosen:
             del self._seen[model]
         self._refused = {model: reason for model, reason in self._refused.items() if model in chosen}
@@ -266,8 +266,8 @@ class _Metered:
     """Counts what comes from the store."""
 
     def expect(self, size: int) -> None:
-        """See ``Progress``."""
+        """Nothing: what is still to come is no metric."""
 
     def advance(self, size: int) -> None:
-        """See ``Progress``."""
+        """Counts ``size`` bytes as come."""
         metrics.SYNC_BYTES.inc(size)

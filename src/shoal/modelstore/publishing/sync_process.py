@@ -81,7 +81,7 @@ class ModelSync:
     async def run(self, stop: asyncio.Event) -> int:
         """Synchronises until ``stop`` is set. Returns the exit code."""
         with self._alone():
-            async with self._synchronizer() as synchronizer, self._doors():
+            async with self._synchronizer() as synchronizer, self._listening():
                 if self._mirror.complete:
                     await self._judge()
                 following = [asyncio.create_task(self._follow_store(synchronizer))]
@@ -169,7 +169,7 @@ class ModelSync:
     # What is seen from outside.
 
     @contextlib.asynccontextmanager
-    async def _doors(self) -> AsyncIterator[None]:
+    async def _listening(self) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._health.listening(self._options.listen))
             if self._options.metrics:

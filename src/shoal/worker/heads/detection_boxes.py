@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
-from shoal.modelstore.outputs import BOX, box_outputs
+from shoal.modelstore.output_names import box_outputs
+from shoal.modelstore.outputs import BOX
 from shoal.worker.heads.detection import Found
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _MATRIX: Final = 2
 class BoxesScoresReader:
     """Reads ``boxes`` ``(n, 4)``, ``scores`` ``(n,)`` and, if the model has it, ``classes`` or ``labels`` ``(n,)``.
 
-    ``modelstore.outputs.box_outputs`` has the names, and what those of YOLO-NAS and TensorFlow's detectors say of the
+    ``modelstore.output_names`` has the names, and what those of YOLO-NAS and TensorFlow's detectors say of the
     boxes. Scores ``(n, classes)`` will do too: then a box counts for each class that scores enough, as in torchvision's
     SSD (https://github.com/pytorch/vision/blob/main/torchvision/models/detection/ssd.py, ``postprocess_detections``).
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from shoal.modelstore.outputs import BOX, END_TO_END, has_no_object, query_outputs
+from shoal.modelstore.output_names import query_outputs
+from shoal.modelstore.outputs import BOX, END_TO_END, has_no_object
 from shoal.worker.heads.detection import Found
 from shoal.worker.heads.detection_boxes import from_centres, unit
 

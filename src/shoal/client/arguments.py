@@ -1,0 +1,48 @@
+"""What callers hand to the client's methods, checked before anything is sent; each raises InvalidRequest."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
+
+from shoal.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from enum import StrEnum
+
+    ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_NAME = re.compile(r"[\x21-\x7e]{1,256}")
+
+
+def image_reference(image: object) -> str:
+    """The uuid that ``image`` names, in lower case."""
+    reference = str(image) if isinstance(image, str | UUID) else ""
+    if not _UUID.fullmatch(reference):
+        shown = repr(image)[:80]
+        raise InvalidRequest(f"{shown}: expected a Path, the bytes of a picture, or the uuid of an uploaded one")
+    return reference.lower()
+
+
+def model_name(name: str) -> str:
+    """``name``, if a model can be called so."""
+    if not _NAME.fullmatch(name):  # it could not travel as metadata
+        raise InvalidRequest(f"model {name[:64]!r}: expected the name of a model, such as 'efficientnet-lite0'")
+    return name
+
+
+def choice(kind: type[ChoiceT], value: str) -> ChoiceT:
+    """The member of ``kind`` that ``value`` names."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise InvalidRequest(f"{value!r}: expected one of {', '.join(kind)}") from None
+
+
+def positive(concurrency: int) -> int:
+    """``concurrency``, if it is 1 or more."""
+    if concurrency < 1:
+        raise InvalidRequest(f"concurrency {concurrency}: expected 1 or more")
+    return concurrency

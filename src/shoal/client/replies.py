@@ -1,0 +1,85 @@
+"""From the messages that the service answers with to what the client's calls answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shoal.client.results import Box, Class, Classification, Detection, MaskForm, Region, Segmentation, Timing
+from shoal.errors import Internal
+from shoal.pictures import mask
+
+if TYPE_CHECKING:
+    from shoal.v1 import inference_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Elapsed:
+    """What the client itself measured of one call, in microseconds."""
+
+    upload_us: int
+    total_us: int
+
+
+def classification(reply: inference_pb2.ClassifyReply, elapsed: Elapsed) -> Classification:
+    """The value of a ``ClassifyReply``."""
+    return Classification(
+        reply.image_uuid,
+        reply.model_name,
+        reply.model_version,
+        tuple(Class(found.index, found.label, found.probability) for found in reply.classes),
+        _timing(reply.timing, elapsed),
+    )
+
+
+def detection(reply: inference_pb2.DetectReply, elapsed: Elapsed) -> Detection:
+    """The value of a ``DetectReply``."""
+    return Detection(
+        reply.image_uuid,
+        reply.model_name,
+        reply.model_version,
+        tuple(
+            Box(box.x, box.y, box.width, box.height, box.index, box.label, box.score)
+            for box in reply.boxes
+        ),
+        _timing(reply.timing, elapsed),
+    )  # fmt: skip
+
+
+def segmentation(reply: inference_pb2.SegmentReply, elapsed: Elapsed) -> Segmentation:
+    """The value of a ``SegmentReply``.
+
+    Raises:
+        Internal: the reply contradicts itself.
+    """
+    mask.check_size(reply.width, reply.height)
+    form = MaskForm.PNG if reply.mask_png else MaskForm.CLASS_MAP if reply.class_map else MaskForm.RUNS
+    if reply.class_bytes not in {1, 2} or (
+        form is MaskForm.CLASS_MAP and len(reply.class_map) != reply.width * reply.height * reply.class_bytes
+    ):
+        raise Internal(f"the answer for image {reply.image_uuid} has a mask of another size than it says")
+    return Segmentation(
+        reply.image_uuid,
+        reply.model_name,
+        reply.model_version,
+        reply.width,
+        reply.height,
+        reply.class_bytes,
+        tuple(Region(one.index, one.label, one.pixels, tuple(one.counts)) for one in reply.regions),
+        tuple(reply.labels),
+        _timing(reply.timing, elapsed),
+        form,
+        reply.mask_png or reply.class_map,
+    )
+
+
+def _timing(timing: inference_pb2.Timing, elapsed: Elapsed) -> Timing:
+    return Timing(
+        timing.queue_us,
+        timing.fetch_us,
+        timing.decode_us,
+        timing.compute_us,
+        elapsed.upload_us,
+        elapsed.total_us,
+        timing.batch_size,
+    )
