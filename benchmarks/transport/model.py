@@ -8,8 +8,6 @@ A request's own parameter ``decode`` says what becomes of JPEGs: ``server``, ``n
 The first of 1000 numbers of ``take`` shows that the pictures have come: see ``mark``.
 """
 
-# ruff: noqa: ANN401 - torch, and what Triton gives to models, are not there to take types from
-
 from __future__ import annotations
 
 import ctypes

@@ -63,7 +63,7 @@ _NEXT_MARKER: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _ANY_MARKER: Final = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
 
 
-class ImageFormat(StrEnum):
+class PictureFormat(StrEnum):
     """The formats that Shoal reads."""
 
     JPEG = "JPEG"
@@ -71,7 +71,7 @@ class ImageFormat(StrEnum):
     WEBP = "WebP"
 
 
-class ImageSize(NamedTuple):
+class PictureSize(NamedTuple):
     """In pixels."""
 
     width: int
@@ -79,10 +79,10 @@ class ImageSize(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class ImageHeader:
+class PictureHeader:
     """What a picture says of itself."""
 
-    format: ImageFormat
+    format: PictureFormat
     width: int
     """As stored: before the orientation is applied."""
     height: int
@@ -108,12 +108,12 @@ class ImageHeader:
         return self.orientation >= _TRANSPOSED
 
     @property
-    def upright(self) -> ImageSize:
+    def upright(self) -> PictureSize:
         """The size of the picture as people see it."""
-        return ImageSize(self.height, self.width) if self.transposed else ImageSize(self.width, self.height)
+        return PictureSize(self.height, self.width) if self.transposed else PictureSize(self.width, self.height)
 
 
-def read_header(data: Buffer, *, max_pixels: int, max_scans: int) -> ImageHeader:
+def read_header(data: Buffer, *, max_pixels: int, max_scans: int) -> PictureHeader:
     """Reads the header of a JPEG, PNG or WebP file.
 
     Raises:
@@ -129,7 +129,7 @@ def read_header(data: Buffer, *, max_pixels: int, max_scans: int) -> ImageHeader
     return header
 
 
-def _reader(view: memoryview) -> Callable[[memoryview, int], ImageHeader]:
+def _reader(view: memoryview) -> Callable[[memoryview, int], PictureHeader]:
     start = bytes(view[:16])
     if start.startswith(JPEG):
         return _read_jpeg
@@ -142,7 +142,7 @@ def _reader(view: memoryview) -> Callable[[memoryview, int], ImageHeader]:
     raise InvalidRequest("not a picture that can be read: expected a JPEG, PNG or WebP file")
 
 
-def _check(header: ImageHeader, max_pixels: int, max_scans: int) -> None:
+def _check(header: PictureHeader, max_pixels: int, max_scans: int) -> None:
     size = f"{header.width} x {header.height}"
     if header.width < 1 or header.height < 1:
         raise InvalidRequest(f"the picture is damaged: its size is {size}")
@@ -176,7 +176,7 @@ class _Frame(NamedTuple):
     doubt: str
 
 
-def _read_jpeg(view: memoryview, max_scans: int) -> ImageHeader:
+def _read_jpeg(view: memoryview, max_scans: int) -> PictureHeader:
     frame: _Frame | None = None
     exif: list[bytes] = []
     xmp = b""
@@ -193,8 +193,8 @@ def _read_jpeg(view: memoryview, max_scans: int) -> ImageHeader:
                 raise InvalidRequest("the JPEG is damaged: it has no frame header")
             scans = _count_scans(view, start, max_scans) if _has_many_scans(view, frame, start) else 1
             turned = orientation(b"".join(exif), xmp)
-            return ImageHeader(
-                ImageFormat.JPEG, frame.width, frame.height, turned, frame.channels, scans, frame.marker, frame.doubt
+            return PictureHeader(
+                PictureFormat.JPEG, frame.width, frame.height, turned, frame.channels, scans, frame.marker, frame.doubt
             )
     raise InvalidRequest("the JPEG is damaged: too many segments before its first scan")
 
@@ -267,12 +267,12 @@ def _walk_scans(data: bytes, max_scans: int) -> int:
     return scans
 
 
-def _read_png(view: memoryview, _max_scans: int) -> ImageHeader:
+def _read_png(view: memoryview, _max_scans: int) -> PictureHeader:
     length, kind, width, height, _, colour = struct.unpack_from(">I4sIIBB", view, len(_PNG))
     if (length, kind) != (13, b"IHDR"):
         raise InvalidRequest("the PNG is damaged: it has no header")
     channels = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}.get(colour, 3)
-    return ImageHeader(ImageFormat.PNG, width, height, _png_orientation(view), channels)
+    return PictureHeader(PictureFormat.PNG, width, height, _png_orientation(view), channels)
 
 
 def _png_orientation(view: memoryview) -> int:
@@ -319,26 +319,26 @@ def _raw_profile(text: bytes) -> bytes:
         return b""
 
 
-def _read_webp(view: memoryview, _max_scans: int) -> ImageHeader:
+def _read_webp(view: memoryview, _max_scans: int) -> PictureHeader:
     name = bytes(view[12:16])
     if name == b"VP8 ":
         width, height = struct.unpack_from("<HH", view, 26)
-        return ImageHeader(ImageFormat.WEBP, width & 0x3FFF, height & 0x3FFF)
+        return PictureHeader(PictureFormat.WEBP, width & 0x3FFF, height & 0x3FFF)
     if name == b"VP8L":
         (bits,) = struct.unpack_from("<I", view, 21)
         channels = 4 if bits >> 28 & 1 else 3
-        return ImageHeader(ImageFormat.WEBP, (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, 1, channels)
+        return PictureHeader(PictureFormat.WEBP, (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, 1, channels)
     if name != b"VP8X":
         raise InvalidRequest("the WebP is damaged: it has no header")
     return _read_extended_webp(view)
 
 
-def _read_extended_webp(view: memoryview) -> ImageHeader:
+def _read_extended_webp(view: memoryview) -> PictureHeader:
     flags, low, high = struct.unpack_from("<B3xIH", view, 20)
     width, height = (low & 0xFFFFFF) + 1, (low >> 24 | high << 8) + 1
     exif = _first_chunk(view, b"EXIF") if flags & 0x08 else b""
     xmp = _first_chunk(view, b"XMP ") if flags & 0x04 else b""
-    return ImageHeader(ImageFormat.WEBP, width, height, orientation(exif, xmp), 4 if flags & 0x10 else 3)
+    return PictureHeader(PictureFormat.WEBP, width, height, orientation(exif, xmp), 4 if flags & 0x10 else 3)
 
 
 def _first_chunk(view: memoryview, wanted: bytes) -> bytes:

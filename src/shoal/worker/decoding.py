@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from shoal.pictures.decode import Decoder
-    from shoal.pictures.header import ImageSize
+    from shoal.pictures.header import PictureSize
     from shoal.runtime.threads import Threads
     from shoal.worker.decoders.decoder_pool import DecoderPool
     from shoal.worker.picture import Picture
@@ -70,7 +70,7 @@ class Decoding:
         picture.pixels, picture.decode_seconds = await self._pool.decode(owner, decoder, data)
 
 
-def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> tuple[ImageSize, float, bool]:
+def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> tuple[PictureSize, float, bool]:
     """In a thread. Size, seconds, and whether it was quick enough to be decoded."""
     picture.remaining(monotonic())
     started = perf_counter()
@@ -85,6 +85,6 @@ def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> tuple[ImageSize
     return size, perf_counter() - started, done
 
 
-def _measure(picture: Picture, decoder: Decoder, data: Buffer) -> ImageSize:
+def _measure(picture: Picture, decoder: Decoder, data: Buffer) -> PictureSize:
     picture.remaining(monotonic())
     return decoder.read_header(data).upright

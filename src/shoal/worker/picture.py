@@ -8,7 +8,7 @@ from math import isinf
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import DeadlineExceeded
-from shoal.pictures.header import ImageSize
+from shoal.pictures.header import PictureSize
 from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Picture:
     """A row of its own, where its batch went without it."""
     withdrawn: bool = False
     """Its caller has left; it has its answer."""
-    size: ImageSize = field(default_factory=lambda: ImageSize(0, 0))
+    size: PictureSize = field(default_factory=lambda: PictureSize(0, 0))
     """Of the upright picture, once decoded."""
     fetch_seconds: float = 0.0
     decode_seconds: float = 0.0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.modelconfig.model import ModelConfig
-    from shoal.pictures.header import ImageSize
+    from shoal.pictures.header import PictureSize
     from shoal.v1.inference_pb2 import ImageRequest
 
 DEFAULT_TOP_K: Final = 5
@@ -48,7 +48,7 @@ class ClassificationHead:
         outputs: Mapping[str, NDArray[np.generic]],
         row: int,
         request: ImageRequest,
-        image_size: ImageSize,  # noqa: ARG002 - see Head
+        picture_size: PictureSize,  # noqa: ARG002 - see Head
     ) -> ClassifyReply:
         """See ``Head``."""
         values = cast("NDArray[np.floating]", outputs[self._output][row]).ravel()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from shoal.modelconfig.model import ModelConfig
     from shoal.pictures.geometry import Placement
-    from shoal.pictures.header import ImageSize
+    from shoal.pictures.header import PictureSize
     from shoal.v1.inference_pb2 import ImageRequest
 
     Outputs = Mapping[str, NDArray[np.generic]]
@@ -75,9 +75,9 @@ class DetectionHead:
         """Raises InvalidRequest if ``score_threshold`` is not in [0, 1]."""
         check_score_threshold(request)
 
-    def reply(self, outputs: Outputs, row: int, request: ImageRequest, image_size: ImageSize) -> DetectReply:
+    def reply(self, outputs: Outputs, row: int, request: ImageRequest, picture_size: PictureSize) -> DetectReply:
         """See ``Head``."""
-        placement = place(self._config, image_size)
+        placement = place(self._config, picture_size)
         given = request.HasField("score_threshold")
         threshold = request.score_threshold if given else self._reader.default_threshold
         found = self._reader.read(outputs, row, placement, threshold)

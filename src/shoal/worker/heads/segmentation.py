@@ -10,7 +10,7 @@ import numpy as np
 from shoal.errors import Internal, InvalidRequest
 from shoal.modelstore.fitting import SLACK
 from shoal.pictures.geometry import place
-from shoal.pictures.header import ImageSize
+from shoal.pictures.header import PictureSize
 from shoal.pictures.mask import MAX_PIXELS, unseen
 from shoal.v1.inference_pb2 import MaskForm, MaskSize, SegmentReply
 from shoal.worker.heads.detection import check_score_threshold
@@ -66,13 +66,13 @@ class SegmentationHead:
             if value not in kind.values():
                 raise InvalidRequest(f"mask_{name} {value} is unknown; there are {', '.join(kind.keys())}")
 
-    def reply(self, outputs: Outputs, row: int, request: ImageRequest, image_size: ImageSize) -> SegmentReply:
+    def reply(self, outputs: Outputs, row: int, request: ImageRequest, picture_size: PictureSize) -> SegmentReply:
         """See ``Head``.
 
         Raises:
             InvalidRequest: the mask is larger than an answer may be.
         """
-        placement = place(self._config, image_size)
+        placement = place(self._config, picture_size)
         threshold = request.score_threshold if request.HasField("score_threshold") else None
         mask = _lay(self._reader.read(outputs, row, threshold), placement, request.mask_size)
         reply = SegmentReply(labels=self._config.labels)
@@ -156,7 +156,9 @@ def _logit(probability: float) -> float:
 def _lay(classes: Indices, placement: Placement, size: MaskSize) -> Mask:
     """The mask of the whole upright picture, of the size that was asked for."""
     height, width = classes.shape
-    wanted = placement.picture if size == MaskSize.MASK_SIZE_PICTURE else placement.mask_size(ImageSize(width, height))
+    wanted = (
+        placement.picture if size == MaskSize.MASK_SIZE_PICTURE else placement.mask_size(PictureSize(width, height))
+    )
     if wanted.width * wanted.height > MAX_PIXELS:
         raise InvalidRequest(
             f"the mask would have {wanted.width} x {wanted.height} pixels; the limit is {MAX_PIXELS:,} in all: "
