@@ -14,7 +14,7 @@ from shoal.runtime import intake
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.modelconfig.fault import Report
+    from shoal.modelconfig.fault import FaultReport
 
 FILE = "config.pbtxt"
 LARGEST_BYTES = 2**18
@@ -40,7 +40,7 @@ DTYPES = {
 """Triton's name of a data type, and numpy's."""
 
 
-def load(path: Path, report: Report) -> Message | None:
+def load(path: Path, report: FaultReport) -> Message | None:
     """The ``ModelConfig`` message at ``path``; None, with the faults in ``report``, if it can't be read.
 
     Fields that only a newer Triton may know are noted and left out.
@@ -61,7 +61,7 @@ def load(path: Path, report: Report) -> Message | None:
         return None
 
 
-def _text(path: Path, report: Report) -> str | None:
+def _text(path: Path, report: FaultReport) -> str | None:
     try:
         content = intake.read(path, LARGEST_BYTES)
         if not content.startswith(BOM_UTF8):

@@ -15,7 +15,7 @@ from shoal.modelstore.versions import served
 from shoal.runtime import intake
 
 if TYPE_CHECKING:
-    from shoal.modelconfig.fault import Report
+    from shoal.modelconfig.fault import FaultReport
 
 _CHANNELS = 3
 _LAYOUTS = {"uint8": (2, "[height, width, 3]"), "float32": (0, "[3, height, width]")}
@@ -26,7 +26,7 @@ _NO_MEAN = (0.0, 0.0, 0.0)
 _NO_STD = (1.0, 1.0, 1.0)
 
 
-def read(folder: Path, report: Report) -> ModelConfig | None:
+def read(folder: Path, report: FaultReport) -> ModelConfig | None:
     """The model in ``folder``; None, with the reasons in ``report``, if it can't be served.
 
     Reads config.pbtxt, the label file and the names of the version folders, not the model itself.
@@ -35,13 +35,13 @@ def read(folder: Path, report: Report) -> ModelConfig | None:
     return None if report.errors else model
 
 
-def inspect(folder: Path, report: Report) -> ModelConfig | None:
+def inspect(folder: Path, report: FaultReport) -> ModelConfig | None:
     """As ``read``, but a model with faults is returned too, its wrong fields at their defaults."""
     config = pbtxt.load(folder / pbtxt.FILE, report)
     return None if config is None else view(folder, config, report)
 
 
-def view(folder: Path, config: pbtxt.Message, report: Report) -> ModelConfig | None:
+def view(folder: Path, config: pbtxt.Message, report: FaultReport) -> ModelConfig | None:
     """As ``inspect``, of a config.pbtxt that was read already."""
     try:
         return _Reader(folder, config, report).model()
@@ -54,7 +54,7 @@ def from_server(
     config: Any,  # a protobuf message
     version: int,
     labels: tuple[str, ...],
-    report: Report,
+    report: FaultReport,
 ) -> ModelConfig | None:
     """As ``read``, from what an inference server told.
 
@@ -71,7 +71,7 @@ def from_server(
 class _Reader:
     """Reads one message field by field; a wrong field is reported and stands in with its default."""
 
-    def __init__(self, folder: Path, config: Any, report: Report) -> None:  # a protobuf message
+    def __init__(self, folder: Path, config: Any, report: FaultReport) -> None:  # a protobuf message
         self._folder = folder
         self._file = folder / pbtxt.FILE
         self._config = config
@@ -302,7 +302,7 @@ class _Reader:
 class _ServedReader(_Reader):
     """The same for a model whose files are elsewhere: its paths are within the server's repository."""
 
-    def __init__(self, config: Any, version: int, labels: tuple[str, ...], report: Report) -> None:
+    def __init__(self, config: Any, version: int, labels: tuple[str, ...], report: FaultReport) -> None:
         super().__init__(Path(config.name), config, report)
         self._served = version
         self._told = labels

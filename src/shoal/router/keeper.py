@@ -51,7 +51,7 @@ class Input(Generic[_T]):
             _log.warning("the router keeps what it had: %s", error)
 
 
-class Keeper:
+class ConfigKeeper:
     """Renders Envoy's configuration into a folder, once and then after every change of its inputs.
 
     Another place for the keys file, the certificate or the model store in the service file takes effect at the next
@@ -99,7 +99,7 @@ class Keeper:
         self._told = ""
         self._names = models or Folder(home.model_store(self.service.value), store.poll_seconds)
         self.models = Input(self._models)
-        files = [service_file, topology_file, keys_file, *(certificate.Files.of(tls) if tls else ())]
+        files = [service_file, topology_file, keys_file, *(certificate.CertificateFiles.of(tls) if tls else ())]
         self._folders = sorted({path.absolute().parent for path in files if path is not None})
 
     def render(self) -> list[str]:

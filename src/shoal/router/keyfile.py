@@ -63,7 +63,7 @@ class WatchedSecret(KeyFile):
 
     def read(self) -> KeyRing:
         """See ``KeyFile``."""
-        if self._ring is not None and not self._watch.standing and self._mounted() != self._copy:
+        if self._ring is not None and not self._watch.current and self._mounted() != self._copy:
             self._ring = None
         return super().read() if self._ring is None else self._ring  # one without keys lets nobody in
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from shoal.router.resources import config_file, extension, typed
 
 if TYPE_CHECKING:
-    from shoal.router.certificate import Files
+    from shoal.router.certificate import CertificateFiles
     from shoal.runtime.envoy_http2 import Json
 
 _NAME = "public"
@@ -30,7 +30,7 @@ def transport_socket(secrets_file: str) -> Json:
     )
 
 
-def secret(files: Files) -> Json:
+def secret(files: CertificateFiles) -> Json:
     """Where the certificate is. Of one folder both files are read in one step; of two, each when it changes."""
     folder = files.certificate.parent
     watched = {"watched_directory": {"path": str(folder)}} if files.key.parent == folder else {}

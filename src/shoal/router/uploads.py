@@ -1,4 +1,4 @@
-"""The door to the managed object store: a presigned PUT says where a picture goes, but not how large it may be.
+"""The listener before the managed object store: a presigned PUT says where a picture goes, but not how large it may be.
 
 rclone takes any size, so Envoy stands before it and reads each upload's Content-Length. Nothing is held back: the bytes
 stream on, and the Host header stays, so that the signature holds.

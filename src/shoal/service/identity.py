@@ -81,7 +81,7 @@ class Identity:
         return bool(secret) and hmac.compare_digest(self.digest.encode(), digest(secret).encode())
 
 
-class Caller(NamedTuple):
+class CallerId(NamedTuple):
     """Who calls, as the batcher passes it on, beside whose share of its queue that is."""
 
     key_id: str = ""
@@ -90,10 +90,10 @@ class Caller(NamedTuple):
     """As the router wrote it, for the worker alone: it holds a digest of the key."""
 
     def __repr__(self) -> str:
-        return f"Caller({self.key_id!r})"
+        return f"CallerId({self.key_id!r})"
 
 
-NOBODY: Final = Caller()
+NOBODY: Final = CallerId()
 
 
 def _rate(text: str | None) -> float | None:

@@ -1,7 +1,7 @@
 """A batch of pictures: each is fetched and decoded into the slot while the batch still fills, then all run together.
 
-An item's failure is its own. A picture whose fetch hangs or whose decoding takes long is left behind when others are
-ready, and runs later, together with others of its batch that are ready by then.
+An item's failure is its own. A picture whose fetch hangs or whose decoding takes long is a straggler: the batch runs
+without it, and it runs later, together with other stragglers of its batch that are ready by then.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ class PictureBatch:
             yield self._take_results()
             while self._preparing and not self._ready and self._slot is None:
                 await self._settle()
-        while not self._leave():
+        while not self._leave_stragglers():
             await self._settle()
         await self._run_ready()
-        self._give_back()  # what is left behind takes another one, once it is here
+        self._give_back()  # a straggler takes another one, once it is here
         for group in groups(self._take_results()):
             yield group
         while self._preparing or self._ready or self._results:
@@ -146,12 +146,12 @@ class PictureBatch:
             picture.stages.closed = now
 
     async def _settle(self) -> None:
-        """Waits until each picture is ready, has failed, or may be left behind; or until nothing moves at all."""
+        """Waits until each picture is ready, has failed, or may become a straggler; or until nothing moves at all."""
         closed = progress = monotonic()
         pending = len(self._preparing)
         while self._preparing:
             await asyncio.wait(self._preparing, timeout=min(_STEP_SECONDS, STRAGGLER_SECONDS))
-            self._forget_done()
+            self._drop_prepared()
             now = monotonic()
             if len(self._preparing) < pending:
                 pending, progress = len(self._preparing), now
@@ -166,11 +166,11 @@ class PictureBatch:
         others_queued = complete and since_close >= QUEUED_SECONDS and not self._model.decoding.is_crowded
         hang = (since_close if complete else since_progress) >= STRAGGLER_SECONDS
         left = {At.FETCH: hang, At.SLOT: False, At.QUEUE: others_queued, At.APART: others_apart or hang}
-        pictures = (picture for picture in self._preparing.values() if not picture.stages.left_behind)
+        pictures = (picture for picture in self._preparing.values() if not picture.stages.straggler)
         return any(picture.is_written or not left[picture.at] for picture in pictures)
 
-    def _leave(self) -> bool:
-        """From here on, what isn't ready goes its own way.
+    def _leave_stragglers(self) -> bool:
+        """Makes what isn't ready a straggler: from here on it goes its own way.
 
         False, if a picture waits for the slot, which it came for while nobody looked, or a thread has just begun to
         write to it.
@@ -178,14 +178,14 @@ class PictureBatch:
         if any(picture.at is At.SLOT for picture in self._preparing.values()):
             return False
         for picture in self._preparing.values():
-            if not picture.stages.left_behind:
-                picture.stages.left_behind = picture.place.leave() or not picture.is_written
-        return all(picture.stages.left_behind for picture in self._preparing.values())
+            if not picture.stages.straggler:
+                picture.stages.straggler = picture.place.leave() or not picture.is_written
+        return all(picture.stages.straggler for picture in self._preparing.values())
 
     async def _wait_for_stragglers(self) -> None:
         if self._preparing and not self._ready and not self._results:
             await asyncio.wait(self._preparing, return_when=asyncio.FIRST_COMPLETED)
-        self._forget_done()
+        self._drop_prepared()
 
     async def _run_ready(self) -> None:
         """Runs what is ready in the batch's own slot."""
@@ -213,7 +213,7 @@ class PictureBatch:
         finally:
             self._model.loaded.release(slot)
 
-    def _forget_done(self) -> None:
+    def _drop_prepared(self) -> None:
         self._preparing = {task: picture for task, picture in self._preparing.items() if not task.done()}
 
     def _take_ready(self) -> list[Picture]:
@@ -251,10 +251,10 @@ class PictureBatch:
 
     async def _decode(self, picture: Picture, fetched: Fetched) -> None:
         """Into the batch's slot, or into memory of its own if it takes long or the batch went without it."""
-        if not picture.stages.left_behind and self._model.decoding.needs_row(fetched.data):
+        if not picture.stages.straggler and self._model.decoding.needs_row(fetched.data):
             picture.at = At.SLOT
             slot = await asyncio.shield(self._own_slot())
-            if not picture.stages.left_behind:
+            if not picture.stages.straggler:
                 picture.place = Place(slot.input[picture.row])
         await self._model.decoding.decode(picture, self._model.decoder, fetched.data)
         picture.stages.decoded = monotonic()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shoal.engine.probe import Samples
     from shoal.modelconfig.model import ModelConfig
     from shoal.service.spec import ModelOverride, Service
-    from shoal.worker.readiness import Found
+    from shoal.worker.readiness import Available
     from shoal.worker.sources import Source
 
     Assemble = Callable[[LoadedModel[Any]], Handler]
@@ -93,7 +93,7 @@ class Catalog:
         return {**self._source.found.troubles, **{name: failed.reason for name, failed in self._failed.items()}, **lost}
 
     @property
-    def found(self) -> Found:
+    def found(self) -> Available:
         """What is there, and why which of it isn't served as it is."""
         return dataclasses.replace(self._source.found, troubles=self.failed)
 

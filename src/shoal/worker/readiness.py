@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Available:
     """What is there for a pool, served or not."""
 
     place: str
@@ -61,7 +61,7 @@ def others(seen: Iterable[Seen], before: Others | None, service: Service, pool: 
 
 
 def missing(
-    *, served: AbstractSet[str], named: AbstractSet[str], found: Found, others: Others | None
+    *, served: AbstractSet[str], named: AbstractSet[str], found: Available, others: Others | None
 ) -> tuple[str, ...]:
     """Why a worker isn't ready, a line each; nothing: it is.
 
@@ -82,7 +82,7 @@ def missing(
     return tuple(lines)
 
 
-def unserved(found: Found, served: AbstractSet[str]) -> tuple[str, ...]:
+def unserved(found: Available, served: AbstractSet[str]) -> tuple[str, ...]:
     """The models that are there and not served, with the reason, a line each."""
     troubles = found.troubles
     return tuple(_line(name, troubles, found.place) for name in sorted(troubles.keys() - served))

@@ -29,7 +29,7 @@ from shoal.worker.heads.choice import make_head
 from shoal.worker.meter import Meter
 from shoal.worker.picture_model import PictureModel
 from shoal.worker.readiness import origin
-from shoal.worker.standing import Standing
+from shoal.worker.status import WorkerStatus
 from shoal.worker.uploads import UploadsService
 
 if TYPE_CHECKING:
@@ -94,11 +94,11 @@ class Worker:
             batching=self._batching,
             prepare=self._prepare,
         )
-        door = open_configured(options.service, options.home, options.upload_endpoint or options.store_endpoint)
-        uploads = UploadsService(door, options.service.object_store, self._access)
+        upload_store = open_configured(options.service, options.home, options.upload_endpoint or options.store_endpoint)
+        uploads = UploadsService(upload_store, options.service.object_store, self._access)
         proof = Proof(origin(options.service, options.pool))
         self._host = Host(self._batching, _SERVICES, (uploads.rpc_handler(), proof.rpc_handler()))
-        self._standing = Standing(self._host, self._catalog, options, proof)
+        self._status = WorkerStatus(self._host, self._catalog, options, proof)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until ``stop`` is set, then drains."""
@@ -158,9 +158,9 @@ class Worker:
         try:
             await self._catalog.refresh()
         except ShoalError as error:
-            await self._standing.away(str(error))
+            await self._status.away(str(error))
             return False
-        await self._standing.judge()
+        await self._status.judge()
         return True
 
     async def _follow_engine(self) -> None:
@@ -169,4 +169,4 @@ class Worker:
             async for available in self._backing.triton.availability():
                 if available:
                     await self._refresh()
-                await self._standing.engine(available=available)
+                await self._status.engine(available=available)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from shoal.errors import ConfigurationError, ShoalError, Unavailable
 from shoal.modelconfig import keys, pbtxt
-from shoal.modelconfig.fault import Report
+from shoal.modelconfig.fault import FaultReport
 from shoal.modelstore import reader, repository
 from shoal.modelstore.publishing.mirror import last_synced
 from shoal.runtime.watch import changes
 from shoal.triton.steer import original
-from shoal.worker.readiness import Found
+from shoal.worker.readiness import Available
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
@@ -45,7 +45,7 @@ class Source(Protocol):
     """Models for one pool."""
 
     @property
-    def found(self) -> Found:
+    def found(self) -> Available:
         """What was there at the last ``offers``, and what of it can't be served."""
         ...
 
@@ -87,7 +87,7 @@ class StoreSource:
         self._told: set[str] = set()
         """Faults that were logged."""
         self._refused = Refusals()
-        self.found = Found(str(store))
+        self.found = Available(str(store))
         """See ``Source``."""
 
     async def offers(self) -> Mapping[str, Offer]:
@@ -105,7 +105,7 @@ class StoreSource:
 
     def describe(self, config: ModelConfig) -> Any:  # a protobuf message
         """The configuration from which ``config`` was read. Raises ConfigurationError if it is gone."""
-        report = Report(config.name)
+        report = FaultReport(config.name)
         message = pbtxt.load(self._store / config.name / pbtxt.FILE, report)
         if message is None:
             raise ConfigurationError("; ".join(map(str, report.errors)))
@@ -124,7 +124,7 @@ class StoreSource:
         names = self._service.models_of(self._pool, models)
         return {name: Offer(models[name], _identity(models[name].path)) for name in names}
 
-    def _look(self, there: Collection[str], models: Collection[str], faults: Iterable[Fault]) -> Found:
+    def _look(self, there: Collection[str], models: Collection[str], faults: Iterable[Fault]) -> Available:
         """What is in the folder, and what model-sync, if it keeps the folder, couldn't bring there."""
         synced = last_synced(self._store)
         place = f"{self._store}, which follows {synced.source}," if synced.source else str(self._store)
@@ -137,7 +137,7 @@ class StoreSource:
             self._refused.note(name, "; ".join(reasons[name]))
         self._refused.keep(mine)
         empty = not (models or reasons or synced.published)
-        return Found(place, empty, dict(self._refused))
+        return Available(place, empty, dict(self._refused))
 
 
 class _Foreign(ConfigurationError):
@@ -160,7 +160,7 @@ class TritonSource:
         self._foreign = Refusals()
         """Models that nobody means to be served here."""
         self._refused = Refusals()
-        self.found = Found(f"the Triton at {client.url}")
+        self.found = Available(f"the Triton at {client.url}")
         """See ``Source``."""
 
     async def offers(self) -> Mapping[str, Offer]:
@@ -186,7 +186,7 @@ class TritonSource:
         self._refused.keep(refused)
         self._foreign.keep(foreign)
         self._offers = {name: offer for name, offer in self._offers.items() if name in versions}
-        self.found = Found(self.found.place, not there, dict(self._refused))
+        self.found = Available(self.found.place, not there, dict(self._refused))
         return self._offers
 
     async def changes(self) -> AsyncGenerator[None]:
@@ -227,7 +227,7 @@ class TritonSource:
         known = self._offers.get(name)
         if known and known.config.version == version and self._messages[name] == message:
             return
-        report = Report(name)
+        report = FaultReport(name)
         # Somebody else's model is asked for nothing before it is known to be one for Shoal.
         if reader.from_server(message, version, (), report) is None:
             means_us = keys.TASK in message.parameters or name in self._service.exact_models(self._pool)

@@ -9,7 +9,7 @@ import typer
 
 from shoal.errors import ConfigurationError
 from shoal.router import config
-from shoal.router.keeper import Keeper, write
+from shoal.router.keeper import ConfigKeeper, write
 from shoal.service.home import Home
 
 
@@ -22,7 +22,7 @@ def envoy(
 ) -> None:
     """Print Envoy's files, or write them to a folder where Envoy can run on them."""
     place = Home(home.absolute()) if home else Home.default()
-    keeper = Keeper(service_file=service, topology_file=topology, home=place)
+    keeper = ConfigKeeper(service_file=service, topology_file=topology, home=place)
     if output is None:
         _print(keeper, show_secrets=show_secrets)
         return
@@ -33,7 +33,7 @@ def envoy(
     write(output, keeper.files(output.absolute()))
 
 
-def _print(keeper: Keeper, *, show_secrets: bool) -> None:
+def _print(keeper: ConfigKeeper, *, show_secrets: bool) -> None:
     for name, text in keeper.files(keeper.folder).items():
         typer.echo(f"// {name}")
         typer.echo(text if show_secrets else config.redact(text, keeper.keys.value))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shoal.router.keeper import Keeper
+from shoal.router.keeper import ConfigKeeper
 from shoal.router.process import serve
 from shoal.runtime.signals import run_until_signal
 from shoal.service.home import Home
@@ -21,6 +21,6 @@ def serve_router(
 ) -> None:
     """Check keys, limit rates, route calls to batchers and batching streams to workers."""
     place = Home(home.absolute()) if home else Home.default()
-    keeper = Keeper(service_file=service, topology_file=topology, home=place)
+    keeper = ConfigKeeper(service_file=service, topology_file=topology, home=place)
     level = keeper.service.value.observe.log_level
     raise typer.Exit(run_until_signal(lambda stop: serve(keeper, stop, concurrency=concurrency), level))

@@ -29,7 +29,7 @@ MAX_BOXES: Final = 1000
 """Of one picture: the best ones, before those that overlap are left out. 1000 take OpenCV 2.4 ms to compare."""
 
 
-class Found(NamedTuple):
+class FoundBoxes(NamedTuple):
     """Boxes as a model sees them."""
 
     boxes: Floats
@@ -39,9 +39,9 @@ class Found(NamedTuple):
     classes: NDArray[np.intp]
     """``(n,)``."""
 
-    def pick(self, index: NDArray[np.generic]) -> Found:
+    def pick(self, index: NDArray[np.generic]) -> FoundBoxes:
         """Those that ``index``, a mask or numbers, names."""
-        return Found(self.boxes[index], self.scores[index], self.classes[index])
+        return FoundBoxes(self.boxes[index], self.scores[index], self.classes[index])
 
 
 class BoxReader(Protocol):
@@ -53,7 +53,7 @@ class BoxReader(Protocol):
     iou_threshold: float
     """Of two boxes of one class that overlap by more, the better one stays. 1: all stay."""
 
-    def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> Found:
+    def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> FoundBoxes:
         """The boxes that score at least ``threshold``, in any order."""
         ...
 
@@ -91,7 +91,7 @@ class DetectionHead:
             best = best.pick(_suppress(best, self._reader.iou_threshold))
         return self._build(best, placement)
 
-    def _build(self, found: Found, placement: Placement) -> DetectReply:
+    def _build(self, found: FoundBoxes, placement: Placement) -> DetectReply:
         labels = self._config.labels
         reply = DetectReply()
         boxes = placement.to_picture(found.boxes).tolist()
@@ -110,7 +110,7 @@ def check_score_threshold(request: ImageRequest) -> None:
         raise InvalidRequest(f"score_threshold {request.score_threshold:g} is not in [0, 1]")
 
 
-def _suppress(found: Found, iou_threshold: float) -> NDArray[np.intp]:
+def _suppress(found: FoundBoxes, iou_threshold: float) -> NDArray[np.intp]:
     """Greedy non-maximum suppression within each class: the numbers, in order, of the boxes that stay, best first.
 
     Args:
