@@ -30,6 +30,7 @@ from shoal.client.retry import Retry, told
 from shoal.client.upload import PresignedUploader, StoreUploader, Tickets, Uploader
 from shoal.errors import Cancelled, ConfigurationError, DeadlineExceeded, Internal, InvalidRequest, ShoalError
 from shoal.modelconfig.model import Task
+from shoal.pictures.reference import canonical_uuid
 from shoal.service import identity
 from shoal.v1 import inference_pb2 as pb
 
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply)
     ResultT = TypeVar("ResultT", Classification, Detection, Segmentation)
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NAME = re.compile(r"[\x21-\x7e]{1,256}")
 _MICROSECONDS = 1_000_000
 
@@ -393,11 +393,12 @@ class AsyncClient:
 
 
 def _reference(image: object) -> str:
-    reference = str(image) if isinstance(image, str | UUID) else ""
-    if not _UUID.fullmatch(reference):
+    try:
+        return canonical_uuid(str(image) if isinstance(image, str | UUID) else "")
+    except InvalidRequest:
         shown = repr(image)[:80]
-        raise InvalidRequest(f"{shown}: expected a Path, the bytes of a picture, or the uuid of an uploaded one")
-    return reference.lower()
+        text = f"{shown}: expected a Path, the bytes of a picture, or the uuid of an uploaded one"
+        raise InvalidRequest(text) from None
 
 
 def _model(name: str) -> str:

@@ -11,6 +11,7 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 
 from shoal.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound, Unavailable
 from shoal.observe import metrics
+from shoal.pictures.reference import uuid_in
 from shoal.worker.budget import Budget
 from shoal.worker.store_faults import FaultLog
 
@@ -137,7 +138,7 @@ class Fetcher:
                     found = await self._take_turn(key, owner, reservation, trouble)
                 return found
         except TimeoutError:
-            raise DeadlineExceeded(f"the deadline passed while image {_image(key)} was fetched{trouble}") from None
+            raise DeadlineExceeded(f"the deadline passed while image {uuid_in(key)} was fetched{trouble}") from None
 
     async def _take_turn(
         self, key: str, owner: str, reservation: Reservation | None, trouble: _Trouble
@@ -152,7 +153,9 @@ class Fetcher:
                 reservation.release()
             if isinstance(error, TimeoutError):
                 within = f"within {self._timeout_seconds:g} s{trouble}"
-                raise Unavailable(f"the object store did not deliver image {_image(key)} {within}; try again") from None
+                raise Unavailable(
+                    f"the object store did not deliver image {uuid_in(key)} {within}; try again"
+                ) from None
             raise
         return found
 
@@ -164,7 +167,7 @@ class Fetcher:
             try:
                 return await self._get(key, owner, reservation)
             except FileNotFoundError:
-                raise NotFound(f"no image {_image(key)}") from None
+                raise NotFound(f"no image {uuid_in(key)}") from None
             except (PermissionDeniedError, UnauthenticatedError) as error:
                 raise Internal("the object store refuses the worker's credentials") from error
             except (BaseError, OSError) as error:
@@ -192,16 +195,11 @@ class Fetcher:
 
     def _check_size(self, key: str, size: int) -> None:
         if size == 0:
-            raise InvalidRequest(f"image {_image(key)} is empty")
+            raise InvalidRequest(f"image {uuid_in(key)} is empty")
         if size > self._max_bytes:
-            raise InvalidRequest(f"image {_image(key)} has {size:,} bytes; the limit is {self._max_bytes:,}")
+            raise InvalidRequest(f"image {uuid_in(key)} has {size:,} bytes; the limit is {self._max_bytes:,}")
         if size > self._budget.limit:
             raise InvalidRequest(
-                f"image {_image(key)} has {size:,} bytes; a worker holds {self._budget.limit:,} in all "
+                f"image {uuid_in(key)} has {size:,} bytes; a worker holds {self._budget.limit:,} in all "
                 "(max_fetched_bytes of its pool)"
             )
-
-
-def _image(key: str) -> str:
-    """The part of a key that a caller may see."""
-    return key.rpartition("/")[2].removesuffix(".jpg")[-36:]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from typing import TYPE_CHECKING
 
 import grpc
 
 from shoal.errors import Code, InvalidRequest, to_status
-from shoal.pictures.objectstore import object_key, presign_puts
+from shoal.pictures.objectstore import presign_puts
+from shoal.pictures.reference import new_uuid, object_key
 from shoal.runtime import rpc
 from shoal.service import identity
 from shoal.v1 import inference_pb2
@@ -85,7 +85,7 @@ class UploadsService:
     async def _sign(self, prefix: str, count: int) -> list[inference_pb2.Upload]:
         """A few at a time, one call after the other: signing thousands would hold up the batches of others."""
         async with self._signing:
-            names = [str(uuid.uuid4()) for _ in range(count)]
+            names = [new_uuid() for _ in range(count)]
             lifetime = self._settings.upload_url_lifetime_seconds
             urls = await presign_puts(self._store, [object_key(prefix, name) for name in names], lifetime)
         return [inference_pb2.Upload(image_uuid=name, put_url=url) for name, url in zip(names, urls, strict=True)]
