@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FILE = "config.pbtxt"
 LARGEST_BYTES = 2**18
-"""Of the file; protobuf's parser takes seconds for a megabyte of some texts."""
+"""The largest file that is read: protobuf's parser takes seconds for a megabyte of some texts."""
 
 Message: TypeAlias = Any
 """A protobuf message; tritonclient ships no types."""
@@ -101,12 +101,12 @@ def datatype(tensor: Message) -> str:
 
 
 def instances(config: Message) -> int:
-    """Of all groups, on all GPUs that they name; Triton's default is one instance a group, and one group."""
+    """Number of instances in all groups, on all GPUs that they name. Triton's default is one group of one instance."""
     return sum(max(group.count, 1) * max(len(group.gpus), 1) for group in config.instance_group) or 1
 
 
 def to_json(config: Message) -> str:
-    """As Triton takes it with a load, on one line."""
+    """The configuration as JSON on one line, the form in which Triton takes it with a load."""
     return json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)
 
 

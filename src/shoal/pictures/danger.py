@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HUFFMAN: Final = frozenset({0xC0, 0xC1, 0xC2})
 """Baseline, extended sequential and progressive; not lossless, hierarchical or arithmetic coding."""
 _MOST_SECONDS: Final = 0.35
-"""Of a core. 29 megapixels in one pass, or 4.8 in ten."""
+"""CPU time that decoding may take: 29 megapixels in one pass, or 4.8 in ten."""
 _MOST_COEFFICIENT_BYTES: Final = 64 * 2**20
 """A picture of several scans is kept as coefficients of 2 bytes until the last one."""
 

@@ -92,7 +92,7 @@ def place(config: ModelConfig, picture: PictureSize) -> Placement:
 
 
 def _crop(config: ModelConfig, picture: PictureSize, frame: PictureSize) -> Placement:
-    """As torchvision's ``Resize`` and ``CenterCrop``: the longer side is rounded down, the crop's corner is rounded.
+    """Rounds as torchvision's ``Resize`` and ``CenterCrop``: the longer side down, the crop's corner to the nearest.
 
     A crop can't be larger than the resized picture, so its shorter side is the least.
     """

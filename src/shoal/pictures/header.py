@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MAX_SEGMENTS: Final = 2000
 """A 32 MiB picture made of nothing but full JPEG segments has 512."""
 _MAX_CHUNKS: Final = 20_000
-"""Of a PNG: encoders write IDAT chunks of 8 KiB and more."""
+"""The most chunks of a PNG: encoders write IDAT chunks of 8 KiB and more."""
 _MAX_TEXT: Final = 2**20
 """Bytes that a PNG's compressed text may have, as in Pillow."""
 _MAX_PASSES: Final = 12
@@ -84,12 +84,12 @@ class PictureHeader:
 
     format: PictureFormat
     width: int
-    """As stored: before the orientation is applied."""
+    """Pixels as stored, before the orientation is applied."""
     height: int
     orientation: int = 1
     """EXIF's, 1 to 8; 1 is upright."""
     channels: int = 3
-    """As stored: 1 grey, 3 colour, 4 CMYK (JPEG) or colour and alpha."""
+    """Number stored: 1 grey, 3 colour, 4 CMYK (JPEG) or colour and alpha."""
     scans: int = 1
     """Passes over the picture; above 1 in progressive JPEGs only. Data after the picture may be counted in."""
     coding: int = 0

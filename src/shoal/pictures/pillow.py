@@ -28,7 +28,7 @@ _STRIP_BYTES: Final = 2**20
 """Pixels are converted in strips of about so much, so that a picture is in memory once in each form, not twice."""
 _SIGNATURE_BYTES: Final = 8
 _CHUNK_BYTES: Final = 12
-"""Of a PNG chunk beside its payload: length, name and checksum."""
+"""What a PNG chunk has beside its payload: length, name and checksum, 4 bytes each."""
 _KEPT: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 """What the pixels come from. Texts, profiles and further frames are left out: they cost memory and change nothing."""
 _DEFLATE_RATIO: Final = 1032

@@ -18,7 +18,7 @@ _UUID_LENGTH: Final = 36
 _SUFFIX: Final = ".jpg"
 _EXAMPLE: Final = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
 _SHOWN_CHARACTERS: Final = 64
-"""Of what is refused; an error stays one line."""
+"""How much of a refused text an error quotes: it stays one line."""
 
 
 def new_uuid() -> str:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _CONNECTION_BUFFER_BYTES = 1024 * 1024
 _ENTRIES, _HEADERS_BYTES = 100, 16 * 1024
-"""Of one call's metadata; more is answered RESOURCE_EXHAUSTED."""
+"""The most entries and bytes of one call's metadata; more is answered RESOURCE_EXHAUSTED."""
 _OTHERS = 20
 """Headers of a call that are HTTP/2's, gRPC's or Envoy's own, at the most."""
 _MOST_HEADERS, _MOST_HEADERS_KB = 1000, 96
@@ -164,7 +164,10 @@ def _first_bytes(router: Router) -> Json:
 
 
 def _connection_limit(name: str, most: int) -> Json:
-    """Of connections that have said something. The public listener's that haven't are bounded by the bootstrap."""
+    """A filter that closes connections over ``most``, counting those that have sent something.
+
+    Silent ones to the public listener are bounded by the bootstrap.
+    """
     kind = "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit"
     return extension("envoy.filters.network.connection_limit", kind, stat_prefix=name, max_connections=most)
 

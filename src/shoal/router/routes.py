@@ -54,7 +54,7 @@ _SPEAK_GRPC = (
     "are not taken; see shoal.v1.Inference"
 )
 _TRACEPARENT_LENGTH = 55
-"""Of version 00 (https://www.w3.org/TR/trace-context/#traceparent-header); what is longer is cut."""
+"""Characters of version 00 (https://www.w3.org/TR/trace-context/#traceparent-header); what is longer is cut."""
 
 _NOBODY = "-"  # no key has this id; an empty list would allow everybody
 _OFF = typed("envoy.config.route.v3.FilterConfig", disabled=True)
@@ -65,7 +65,7 @@ _KEYLESS: Json = {
     "typed_per_filter_config": _NO_KEY,
 }
 _WATCH_SECONDS = 60.0
-"""Of a health Watch, which anybody may open; clients open the next one by themselves."""
+"""How long a health Watch may last, which anybody may open; clients open the next one by themselves."""
 _REFLECTION_SECONDS = 600.0
 _NO_LIMIT: Json = {"max_tokens": 2**32 - 1, "tokens_per_fill": 2**32 - 1, "fill_interval": "1s"}
 _SMALLEST_REFILL_SECONDS = 0.05  # Envoy refuses a shorter interval

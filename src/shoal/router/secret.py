@@ -66,12 +66,12 @@ class Api:
 
     @property
     def namespace(self) -> str:
-        """Of the pod."""
+        """The pod's namespace."""
         return self._read("namespace").strip()
 
     @property
     def token(self) -> str:
-        """Of the pod's ServiceAccount. It is replaced from time to time: read it for each request."""
+        """The token of the pod's ServiceAccount. It is replaced from time to time: read it for each request."""
         return self._read("token").strip()
 
     @property

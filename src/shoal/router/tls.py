@@ -19,7 +19,7 @@ _NAME = "public"
 
 
 def transport_socket(secrets_file: str) -> Json:
-    """Of a listener whose certificate is named in ``secrets_file``. gRPC insists on ALPN."""
+    """The transport socket of a listener whose certificate ``secrets_file`` names. gRPC insists on ALPN."""
     return extension(
         "envoy.transport_sockets.tls",
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",

@@ -19,7 +19,7 @@ UPLOADS = "uploads"
 STORE = "store"
 """The managed object store's cluster."""
 MAX_CONNECTIONS = 1000
-"""Of those who bring pictures; about what Envoy itself opens to one cluster at most."""
+"""Connections of clients that upload; about as many as Envoy itself opens to one cluster."""
 
 _NO_PUT = "pictures are brought here, by PUT to a URL that shoal.v1.Uploads/Create answered; nothing else is done here"
 _NO_LENGTH = "an upload must say its size in Content-Length"

@@ -30,7 +30,7 @@ every router that knew nothing of identities. No caller can slip in one."""
 CLIENT_HEADER: Final = "x-client-id"
 """Names the key behind the router, without its secret; the router takes a caller's own away."""
 MAX_LENGTH: Final = 1024
-"""Of one, in characters; a longer text is none."""
+"""Characters of an identity; a longer text is none."""
 
 _VERSION: Final = "1"
 _DIGEST_BYTES: Final = 16
@@ -45,9 +45,9 @@ class Identity:
     prefix: str
     """Goes before the uuid in an object's name."""
     digest: str = field(repr=False)
-    """Of the key."""
+    """The key's ``digest``."""
     requests_per_second: float | None = None
-    """As the key says, 0: no limit. None: an older router doesn't say it."""
+    """The key's limit; 0: none. None: an older router doesn't tell it."""
 
     @classmethod
     def of(cls, key: Key) -> Self:
@@ -87,7 +87,7 @@ class CallerId(NamedTuple):
     key_id: str = ""
     """What workers, logs and metrics know it by; empty: the owner."""
     identity: str = ""
-    """As the router wrote it, for the worker alone: it holds a digest of the key."""
+    """The text of the router's ``Identity``, for the worker alone: it holds a digest of the key."""
 
     def __repr__(self) -> str:
         return f"CallerId({self.key_id!r})"
@@ -107,6 +107,6 @@ def _rate(text: str | None) -> float | None:
 
 
 def digest(secret: str) -> str:
-    """Of an API key, in 22 letters that a header may have."""
+    """A digest of an API key, in 22 characters that a header may have."""
     whole = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
     return base64.urlsafe_b64encode(whole[:_DIGEST_BYTES]).decode().rstrip("=")

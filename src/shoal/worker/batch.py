@@ -51,7 +51,7 @@ class PictureBatch:
         self._ready: list[Picture] = []
         self._results: list[batching_pb2.BatchItemResult] = []
         self._answered: list[Stages] = []
-        """Of what is in ``_results``."""
+        """The stages of those in ``_results``, in their order."""
         self._rows = 0
 
     def add(self, item: batching_pb2.BatchItem) -> None:

@@ -39,7 +39,6 @@ LONGEST_PAUSE_SECONDS: Final = 60.0
 
 class _Served(NamedTuple):
     offer: Offer
-    """As it was offered."""
     loaded: LoadedModel[Any]
     alone_because: str
     """Why it takes batches of 1 whatever its configuration says; empty: it takes those."""

@@ -32,7 +32,7 @@ class Decoding:
 
     def __init__(self, threads: Threads, pool: DecoderPool) -> None:
         self.threads = threads
-        """Of the worker's own process."""
+        """The threads of the worker's own process, for quick JPEGs."""
         self._pool = pool
 
     @property

@@ -110,7 +110,7 @@ class Fetcher:
 
     @property
     def held_bytes(self) -> int:
-        """Of the budget."""
+        """Bytes of the budget that pictures hold."""
         return self._budget.used
 
     async def fetch(self, key: str, timeout_seconds: float | None = None, owner: str = "") -> Fetched:

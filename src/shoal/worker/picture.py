@@ -37,7 +37,7 @@ class Place:
     """
 
     def __init__(self, *rows: NDArray[Any]) -> None:
-        """Of one row; without any, it was left from the beginning."""
+        """Takes one row, of ``config.input.shape``; without a row it counts as left from the beginning."""
         self._rows = list(rows)  # taking from a list is atomic
 
     @property
@@ -82,7 +82,7 @@ class Picture:
     withdrawn: bool = False
     """Its caller has left; it has its answer."""
     size: PictureSize = field(default_factory=lambda: PictureSize(0, 0))
-    """Of the upright picture, once decoded."""
+    """The upright picture's size, once it is decoded."""
     fetch_seconds: float = 0.0
     decode_seconds: float = 0.0
 
@@ -92,7 +92,7 @@ class Picture:
         return self.at is At.QUEUE and not self.place.is_open
 
     def seconds_left(self, now: float) -> float | None:
-        """As ``asyncio.timeout`` takes it."""
+        """Seconds until the deadline, negative after it; None without one, as ``asyncio.timeout`` takes it."""
         return None if isinf(self.deadline) else self.deadline - now
 
     def remaining(self, now: float) -> float:

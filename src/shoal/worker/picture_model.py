@@ -42,7 +42,7 @@ class PictureModel:
 
     @property
     def row_bytes(self) -> int:
-        """Of one picture in a slot."""
+        """Bytes of one picture in a slot."""
         return math.prod(self.decoder.input.shape) * np.dtype(self.decoder.input.dtype).itemsize
 
     @property

@@ -44,7 +44,7 @@ class Others:
     served: frozenset[str] = frozenset()
     """When somebody was there last."""
     differing: frozenset[str] = frozenset()
-    """Of these, what workers of another origin serve."""
+    """Those of ``served`` that workers of another origin serve."""
 
 
 def others(seen: Iterable[Seen], before: Others | None, service: Service, pool: str) -> Others | None:
@@ -89,9 +89,9 @@ def unserved(found: Available, served: AbstractSet[str]) -> tuple[str, ...]:
 
 
 def origin(service: Service, pool: str) -> str:
-    """Of what says where the models of ``pool`` come from and which they are: differs where that does.
+    """A digest of the settings that say which models ``pool`` has and where they come from.
 
-    A digest, since an address is nobody's business who merely asks.
+    Not the settings themselves: whoever asks a worker need not learn addresses.
     """
     store, settings = service.model_store, service.pools[pool]
     said = (store.url, store.endpoint, store.path, settings.triton_url, sorted(settings.models))

@@ -38,7 +38,7 @@ class Offer(NamedTuple):
 
     config: ModelConfig
     identity: tuple[int, ...] = ()
-    """Of its file: differs once that was replaced or written to."""
+    """Its file's inode, modification time and size: differs once the file was replaced or written to."""
 
 
 class Source(Protocol):
@@ -88,14 +88,17 @@ class StoreSource:
         """Faults that were logged."""
         self._refused = Refusals()
         self.found = Available(str(store))
-        """See ``Source``."""
 
     async def offers(self) -> Mapping[str, Offer]:
-        """See ``Source``. Raises Unavailable if the folder can't be read: it may be a volume that is away."""
+        """The folder's models that are the pool's and can be served, by name.
+
+        Raises:
+            Unavailable: the folder can't be read: it may be a volume that is away.
+        """
         return await asyncio.to_thread(self._scan)
 
     async def changes(self) -> AsyncGenerator[None]:
-        """See ``Source``."""
+        """Yields now and after each change below the folder; until the folder is there, every ``LOOK_SECONDS``."""
         while not self._store.is_dir():  # nothing can be watched that isn't there
             yield
             await asyncio.sleep(LOOK_SECONDS)
@@ -161,10 +164,13 @@ class TritonSource:
         """Models that nobody means to be served here."""
         self._refused = Refusals()
         self.found = Available(f"the Triton at {client.url}")
-        """See ``Source``."""
 
     async def offers(self) -> Mapping[str, Offer]:
-        """See ``Source``."""
+        """The server's models that are the pool's and can be served, by name; the server is told to load all of them.
+
+        Raises:
+            ShoalError: the server doesn't answer.
+        """
         there = await self._client.versions()
         versions = self._mine(there)
         refused, foreign = [], []
@@ -190,7 +196,7 @@ class TritonSource:
         return self._offers
 
     async def changes(self) -> AsyncGenerator[None]:
-        """See ``Source``."""
+        """Yields now and when the server's models or their versions change; it is asked every ``look_seconds``."""
         seen: Mapping[str, int] | None = None
         pause = self._look_seconds
         while True:

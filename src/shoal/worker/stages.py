@@ -39,7 +39,7 @@ class Stages:
     left: float = 0.0
     """Its answer goes to the batcher, with those of its batch-mates."""
     size: int = 0
-    """Of the last batch that the engine was asked to run with it."""
+    """Pictures in the last batch that the engine was asked to run with it."""
     executions: int = 0
     straggler: bool = False
     code: Code = Code.OK

@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MAX_WAITING: Final = 1000
-"""Pictures of one owner."""
+"""Most pictures of one owner that wait."""
 _AGAIN_SECONDS: Final = 1.0
-"""Between two starts of the process that starts decoders; twice as long after each that has decoded nothing."""
+"""Pause between two starts of the process that starts decoders; doubled after each that has decoded nothing."""
 _MOST_AGAIN_SECONDS: Final = 30.0
 _KILL_AGAIN_SECONDS: Final = 0.5
-"""After one that couldn't be sent."""
+"""When a kill that couldn't be sent is sent again."""
 _ENDS: Final = ("decoded", "refused", "memory", "cpu", "crashed", "killed", "left")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one picture."""
+    """What decoding one picture may take."""
 
     cpu_seconds: float
     memory_bytes: int
@@ -91,7 +91,7 @@ class DecoderPool:
         self._closed = False
         self._seldom = Seldom(log)
         self.latest: ChildEnded | None = None
-        """Of the child that ended last."""
+        """The end of the child that ended last."""
 
     def start(self) -> None:
         """Starts the process that starts decoders; it needs a quarter of a second until it has them all loaded."""

@@ -79,7 +79,7 @@ class DecodeRequest(NamedTuple):
     out_bytes: int = 0
 
     def pack(self) -> bytes:
-        """As it travels."""
+        """The bytes of the message to the starter, without its descriptors."""
         return _REQUEST.pack(*self)
 
     @classmethod
@@ -93,7 +93,7 @@ class ChildEnded(NamedTuple):
 
     job: int
     status: int
-    """See ``os.waitstatus_to_exitcode``."""
+    """The wait status, for ``os.waitstatus_to_exitcode``."""
     cpu_seconds: float
     memory_bytes: int
     """The most that was resident, codecs included."""
@@ -103,7 +103,7 @@ class ChildEnded(NamedTuple):
     text: str = ""
 
     def pack(self) -> bytes:
-        """As it travels."""
+        """The bytes of the message from the starter."""
         return _REPORT.pack(*self[:4]) + self.said + self.text.encode()
 
     @classmethod

@@ -50,7 +50,11 @@ class ClassificationHead:
         request: ImageRequest,
         picture_size: PictureSize,  # noqa: ARG002 - see Head
     ) -> ClassifyReply:
-        """See ``Head``."""
+        """The ``top_k`` best classes of one picture (default ``DEFAULT_TOP_K``), best first.
+
+        Raises:
+            Internal: NaN, infinity, or a probability outside [0, 1].
+        """
         values = cast("NDArray[np.floating]", outputs[self._output][row]).ravel()
         best = _best(values, request.top_k or DEFAULT_TOP_K)
         if not math.isfinite(values[best[0]]):  # NaN sorts above all numbers

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 MAX_BOXES: Final = 1000
-"""Of one picture: the best ones, before those that overlap are left out. 1000 take OpenCV 2.4 ms to compare."""
+"""The most boxes of a picture: the best, before overlapping ones are dropped. OpenCV compares 1000 in 2.4 ms."""
 
 
 class FoundBoxes(NamedTuple):
@@ -51,7 +51,7 @@ class BoxReader(Protocol):
     default_threshold: float
     """The model's own ``score_threshold``."""
     iou_threshold: float
-    """Of two boxes of one class that overlap by more, the better one stays. 1: all stay."""
+    """Intersection over union, 0 to 1: of two boxes of one class that overlap by more, the better stays. 1: both."""
 
     def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> FoundBoxes:
         """The boxes that score at least ``threshold``, in any order."""
@@ -68,7 +68,7 @@ class DetectionHead:
 
     @property
     def slow(self) -> bool:
-        """See ``Head``."""
+        """Whether the reader is, or overlapping boxes are compared: milliseconds."""
         return self._reader.slow
 
     def check(self, request: ImageRequest) -> None:
@@ -76,7 +76,11 @@ class DetectionHead:
         check_score_threshold(request)
 
     def reply(self, outputs: Outputs, row: int, request: ImageRequest, picture_size: PictureSize) -> DetectReply:
-        """See ``Head``."""
+        """The boxes of one picture, best first, in [0, 1] of the upright picture; ``MAX_BOXES`` at most.
+
+        Raises:
+            Internal: NaN, infinity, or a score outside [0, 1].
+        """
         placement = place(self._config, picture_size)
         given = request.HasField("score_threshold")
         threshold = request.score_threshold if given else self._reader.default_threshold

@@ -51,7 +51,7 @@ class BoxesScoresReader:
         self.slow = self.iou_threshold < 1
 
     def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> FoundBoxes:  # noqa: ARG002
-        """See ``BoxReader``."""
+        """The boxes of one picture that score at least ``threshold``; one a class if scores are ``(n, classes)``."""
         boxes = cast("Floats", outputs[self._boxes][row]).reshape(-1, BOX)
         scores = cast("Floats", outputs[self._scores][row])
         if scores.ndim == _MATRIX and self._classes is None:
@@ -100,7 +100,7 @@ class YoloReader:
         self._unit = unit(config, pixels=bool(config.head_parameters.get("pixels", 1)))
 
     def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> FoundBoxes:  # noqa: ARG002
-        """See ``BoxReader``."""
+        """The candidates of one picture whose best class scores at least ``threshold``."""
         candidates = cast("Floats", outputs[self._output][row])
         fields = candidates.T if self._axis else candidates  # (fields, n)
         scores = fields[self._skipped :]

@@ -42,7 +42,7 @@ class EndToEndReader:
         self.slow = self.iou_threshold < 1
 
     def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> FoundBoxes:  # noqa: ARG002
-        """See ``BoxReader``."""
+        """The rows of one picture that score at least ``threshold``; those of a negative class are padding."""
         rows = cast("Floats", outputs[self._output][row]).reshape(-1, END_TO_END).astype(np.float32)
         rows = rows[~(rows[:, BOX] < threshold)]  # a NaN is kept, for the head to report
         boxes = rows[:, :BOX] / self._unit
@@ -73,7 +73,7 @@ class QueryReader:
         self.slow = self.iou_threshold < 1
 
     def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> FoundBoxes:  # noqa: ARG002
-        """See ``BoxReader``."""
+        """The queries of one picture that score at least ``threshold``."""
         logits = cast("Floats", outputs[self._logits][row]).astype(np.float32)
         boxes = from_centres(cast("Floats", outputs[self._boxes][row]).astype(np.float32))
         if not self._no_object:

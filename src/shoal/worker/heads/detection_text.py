@@ -52,7 +52,11 @@ class TextMapReader:
     def read(
         self, outputs: Mapping[str, NDArray[np.generic]], row: int, placement: Placement, threshold: float
     ) -> FoundBoxes:
-        """See ``BoxReader``."""
+        """The boxes around one picture's text regions that score at least ``threshold``, each of class 0.
+
+        Raises:
+            Internal: NaN, infinity, or a probability outside [0, 1].
+        """
         whole = cast("Floats", outputs[self._output][row])
         if not np.isfinite(whole).all():
             raise Internal(f"model {self._model!r} answered NaN or infinity")

@@ -67,9 +67,10 @@ class SegmentationHead:
                 raise InvalidRequest(f"mask_{name} {value} is unknown; there are {', '.join(kind.keys())}")
 
     def reply(self, outputs: Outputs, row: int, request: ImageRequest, picture_size: PictureSize) -> SegmentReply:
-        """See ``Head``.
+        """The mask of one picture, and how many pixels each class has.
 
         Raises:
+            Internal: the outputs make no sense.
             InvalidRequest: the mask is larger than an answer may be.
         """
         placement = place(self._config, picture_size)
@@ -94,7 +95,7 @@ class ArgmaxReader:
         self._axis = -1 if config.head_parameters.get("channels_last") else 0
 
     def read(self, outputs: Outputs, row: int, threshold: float | None) -> Indices:  # noqa: ARG002 - of one class
-        """See ``MapReader``."""
+        """The best class of each cell, ``(h, w)``: uint8, or uint16 if there are many classes. NaN is refused."""
         scores = _finite(outputs[self._output][row], self._model)
         small = scores.shape[self._axis] <= unseen(1)
         return cast("Indices", scores.argmax(axis=self._axis).astype(np.uint8 if small else np.uint16))
@@ -109,7 +110,7 @@ class ClassMapReader:
         self._output = config.outputs[0].name
 
     def read(self, outputs: Outputs, row: int, threshold: float | None) -> Indices:  # noqa: ARG002 - no scores
-        """See ``MapReader``."""
+        """The classes as they stand in the output, ``(h, w)``; what is no index of a class is refused."""
         values = _finite(_flat(outputs[self._output][row]), self._model)
         least, most = values.min(), values.max()
         if values.dtype.kind == "f" and (values != np.floor(values)).any():
@@ -138,7 +139,7 @@ class ForegroundReader:
         self._threshold = config.head_parameters.get("threshold", 0.5)
 
     def read(self, outputs: Outputs, row: int, threshold: float | None) -> Indices:
-        """See ``MapReader``."""
+        """``(h, w)``, uint8: 1 where the probability of class 1 is at least ``threshold``; NaN is refused."""
         values = _finite(_flat(outputs[self._output][row]), self._model)
         if not self._logits and not -SLACK <= values.min() <= values.max() <= 1 + SLACK:
             raise Internal(f"model {self._model!r} answered a probability outside [0, 1]")
