@@ -5,11 +5,10 @@ Every setting has a default, so no file at all is a complete service. Errors nam
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -21,6 +20,7 @@ from shoal.service import yaml_tree
 from shoal.service.defaults import RECENT_REQUESTS
 from shoal.service.kubernetes import Kubernetes
 from shoal.service.section import HttpAddress, Name, Port, Seconds, Section, StoreUrl
+from shoal.service.spec_faults import describe
 from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
@@ -395,7 +395,7 @@ def parse(text: str, source: str) -> Service:
         return Service.model_validate(_plain(tree))
     except ValidationError as error:
         faults = error.errors()
-        told = [_describe(tree, fault, source) for fault in faults[:_MOST_FAULTS]]
+        told = [describe(Service, tree, fault, source) for fault in faults[:_MOST_FAULTS]]
         more = len(faults) - len(told)
         raise ConfigurationError("\n".join(told + [f"{source}: and {more:,} more"] * bool(more))) from error
 
@@ -406,48 +406,3 @@ def _plain(node: Any) -> Any:  # YAML is any tree of scalars
     if isinstance(node, CommentedSeq):
         return [_plain(value) for value in node]
     return node
-
-
-def _describe(tree: CommentedMap, fault: Any, source: str) -> str:  # pydantic's ErrorDetails
-    path = [part for part in fault["loc"] if part != "[key]"]
-    key = ".".join(str(part) for part in path)
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        message = "unknown key" + _suggestion(path)
-    return f"{source}:{_line(tree, path)}: {key + ': ' if key else ''}{message}"
-
-
-def _suggestion(path: list[Any]) -> str:
-    known = list(_section(path).model_fields)
-    close = difflib.get_close_matches(str(path[-1]), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
-
-
-def _section(path: list[Any]) -> type[Section]:
-    """The section that the last part of ``path`` was meant as a key of."""
-    kind: Any = Service
-    for part in path[:-1]:
-        # In a section the part is a key, in a table such as pools a name.
-        kind = _without_none(kind.model_fields[part].annotation if _is_section(kind) else get_args(kind)[-1])
-    return kind if _is_section(kind) else Service
-
-
-def _is_section(kind: Any) -> bool:  # a type, or what stands for one
-    return isinstance(kind, type) and issubclass(kind, Section)
-
-
-def _without_none(kind: Any) -> Any:  # a type, or what stands for one
-    arguments = get_args(kind)
-    return arguments[0] if type(None) in arguments else kind
-
-
-def _line(tree: CommentedMap, path: list[Any]) -> int:
-    node: Any = tree
-    line = 1
-    for part in path:
-        try:
-            line = (node.lc.key(part) if isinstance(node, CommentedMap) else node.lc.item(part))[0] + 1
-            node = node[part]
-        except (AttributeError, KeyError, IndexError, TypeError):
-            break
-    return line

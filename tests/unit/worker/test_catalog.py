@@ -16,7 +16,7 @@ from shoal.modelconfig.batching import BatchingSettings
 from shoal.service.spec import ModelOverride, parse
 from shoal.worker.catalog import Catalog, overridden
 from shoal.worker.heads.choice import make_head
-from shoal.worker.sources import StoreSource
+from shoal.worker.store_source import StoreSource
 from support.scripted_engine import CONFIG, ScriptedModel
 from support.tiny_models import add_tiny_classifier, add_tiny_detector, add_tiny_yolo
 
