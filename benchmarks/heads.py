@@ -16,7 +16,7 @@ from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import ModelConfig, Resize, Task, Tensor
 from shoal.pictures.header import PictureSize
 from shoal.v1 import inference_pb2 as pb
-from shoal.worker.heads.choice import make_head
+from shoal.worker.heads.head import make_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable

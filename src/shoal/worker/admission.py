@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shoal.explain.recent import Recent
     from shoal.modelconfig.model import ModelConfig
     from shoal.worker.access import Access
-    from shoal.worker.heads.choice import Head
+    from shoal.worker.heads.head import Head
 
 SERVICE = "shoal.v1.Inference"
 

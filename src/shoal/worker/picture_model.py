@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from shoal.worker.admission import Admission
     from shoal.worker.decoding import Decoding
     from shoal.worker.fetch_picture import Fetcher
-    from shoal.worker.heads.choice import Head
+    from shoal.worker.heads.head import Head
     from shoal.worker.meter import Meter
 
 

@@ -25,7 +25,7 @@ from shoal.worker.decoders.decoder_pool import DecoderPool, Limits
 from shoal.worker.decoding import Decoding
 from shoal.worker.fetch_picture import Fetcher
 from shoal.worker.handler import PictureHandler
-from shoal.worker.heads.choice import make_head
+from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
 from shoal.worker.picture_model import PictureModel
 from shoal.worker.readiness import origin

@@ -19,7 +19,7 @@ from shoal.modelstore.making.build import add_model
 from shoal.modelstore.making.recipe import Recipe
 from shoal.pictures.header import PictureSize
 from shoal.v1 import inference_pb2 as pb
-from shoal.worker.heads.choice import make_head
+from shoal.worker.heads.head import make_head
 
 if TYPE_CHECKING:
     from pathlib import Path

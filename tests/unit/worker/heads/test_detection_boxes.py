@@ -14,14 +14,14 @@ from shoal.modelconfig.model import Resize, Tensor
 from shoal.pictures.decode import Decoder
 from shoal.pictures.header import PictureSize
 from shoal.v1 import inference_pb2 as pb
-from shoal.worker.heads.choice import make_head
 from shoal.worker.heads.detection import MAX_BOXES
+from shoal.worker.heads.head import make_head
 from support.pictures import config, encode, stored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shoal.worker.heads.choice import Head
+    from shoal.worker.heads.head import Head
 
 FRAME = PictureSize(640, 320)
 LABELS = ("cat", "dog", "fish")

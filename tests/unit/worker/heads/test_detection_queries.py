@@ -15,11 +15,11 @@ from shoal.errors import ConfigurationError, Internal
 from shoal.modelconfig.model import Resize, Tensor
 from shoal.pictures.header import PictureSize
 from shoal.v1 import inference_pb2 as pb
-from shoal.worker.heads.choice import make_head
+from shoal.worker.heads.head import make_head
 from support.pictures import config
 
 if TYPE_CHECKING:
-    from shoal.worker.heads.choice import Head
+    from shoal.worker.heads.head import Head
 
 FRAME = PictureSize(640, 320)
 PICTURE = PictureSize(1280, 960)

@@ -14,12 +14,12 @@ from shoal.modelconfig.model import Resize, Tensor
 from shoal.pictures.geometry import place
 from shoal.pictures.header import PictureSize
 from shoal.v1.inference_pb2 import ImageRequest
-from shoal.worker.heads.choice import make_head
+from shoal.worker.heads.head import make_head
 from support.pictures import config
 
 if TYPE_CHECKING:
     from shoal.v1.inference_pb2 import Box
-    from shoal.worker.heads.choice import Head
+    from shoal.worker.heads.head import Head
 
 SIZE = PictureSize(64, 64)
 

@@ -19,14 +19,14 @@ from shoal.pictures.geometry import place
 from shoal.pictures.header import PictureSize
 from shoal.v1 import inference_pb2 as pb
 from shoal.worker.heads import mask_reply as mask_module
-from shoal.worker.heads.choice import make_head
+from shoal.worker.heads.head import make_head
 from support.pictures import config, encode, stored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.v1.inference_pb2 import SegmentReply
-    from shoal.worker.heads.choice import Head
+    from shoal.worker.heads.head import Head
 
 SIZE = PictureSize(8, 8)
 FORMS = list(pb.MaskForm.values())

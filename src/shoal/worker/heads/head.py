@@ -1,4 +1,4 @@
-"""Heads: what turns a model's outputs into replies."""
+"""What a head is, and which one a model's configuration names."""
 
 from __future__ import annotations
 
