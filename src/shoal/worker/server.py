@@ -57,10 +57,11 @@ class Worker:
 
     def __init__(self, options: WorkerOptions, recent: Recent[Stages]) -> None:
         """Prepares; what becomes of pictures is kept in ``recent``."""
-        store = open_configured(options.service, options.home, options.store_endpoint)
         self._options = options
         self._recent = recent
         self._settings: Pool = options.service.pools[options.pool]
+        self._fetcher = self._open_fetcher()
+        metrics.WORKER_FETCHED_BYTES.set_function(lambda: self._fetcher.held_bytes)
         keys = options.home.keys_file(options.service)
         self._access = Access(load_keys(keys), Newest(keys) if options.verify_identity else None)
         decode_threads = self._settings.decode_threads or usable_cores()
@@ -78,14 +79,6 @@ class Worker:
             options.home.cache,
             options.own_triton,
         )
-        self._fetcher = Fetcher(
-            store,
-            concurrency=self._settings.fetch_concurrency,
-            max_bytes=options.service.object_store.max_image_bytes,
-            budget_bytes=self._settings.max_fetched_bytes,
-            timeout_seconds=options.service.object_store.fetch_timeout_seconds,
-        )
-        metrics.WORKER_FETCHED_BYTES.set_function(lambda: self._fetcher.held_bytes)
         self._batching = BatchingService()
         self._catalog = Catalog(
             self._backing.source,
@@ -113,6 +106,16 @@ class Worker:
         await self._backing.engine.close()
         self._threads.close()
         await self._pool.close()
+
+    def _open_fetcher(self) -> Fetcher:
+        options, limits = self._options, self._options.service.object_store
+        return Fetcher(
+            open_configured(options.service, options.home, options.store_endpoint),
+            concurrency=self._settings.fetch_concurrency,
+            max_bytes=limits.max_image_bytes,
+            budget_bytes=self._settings.max_fetched_bytes,
+            timeout_seconds=limits.fetch_timeout_seconds,
+        )
 
     def _prepare(self, config: ModelConfig) -> Callable[[LoadedModel[Any]], PictureHandler]:
         """What a model's batches need beside the loaded model itself; see ``Catalog``."""
