@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from shoal.errors import Overloaded
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
+from shoal.runtime.release import Releasable
 
 
 @dataclass(eq=False, slots=True)
@@ -21,7 +17,7 @@ class _Waiter:
     ready: asyncio.Future[Reservation]
 
 
-class Reservation:
+class Reservation(Releasable):
     """A part of a budget; a context manager. Giving it back twice is harmless."""
 
     def __init__(self, budget: Budget, owner: str, amount: int) -> None:
@@ -39,14 +35,6 @@ class Reservation:
         budget, self._budget = self._budget, None
         if budget is not None:
             budget.give_back(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 class Budget:

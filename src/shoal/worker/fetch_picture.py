@@ -12,13 +12,11 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from shoal.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound, Unavailable
 from shoal.observe import metrics
 from shoal.pictures.reference import uuid_in
+from shoal.runtime.release import Releasable
 from shoal.worker.budget import Budget
 from shoal.worker.store_faults import FaultLog
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
     from obstore import ObjectMeta
     from typing_extensions import Buffer
 
@@ -51,7 +49,7 @@ class Store(Protocol):
         ...
 
 
-class Fetched:
+class Fetched(Releasable):
     """A picture's bytes, which count against the fetcher's budget until they are released; a context manager."""
 
     def __init__(self, data: Buffer, reservation: Reservation) -> None:
@@ -62,14 +60,6 @@ class Fetched:
         """Lets the bytes go."""
         self.data = b""
         self._reservation.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 @dataclass(slots=True)

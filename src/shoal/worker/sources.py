@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Mapping
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from shoal.worker.readiness import Available
 
 log = logging.getLogger(__name__)
-
-LOOK_SECONDS: Final = 1.0
-"""How often whoever can't tell of changes is asked: a Triton, or a folder that isn't there yet."""
 
 
 class Offer(NamedTuple):

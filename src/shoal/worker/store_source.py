@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from shoal.errors import ConfigurationError, Unavailable
 from shoal.modelconfig import pbtxt
@@ -14,7 +14,7 @@ from shoal.modelstore import repository
 from shoal.modelstore.publishing.mirror import last_synced
 from shoal.runtime.watch import changes
 from shoal.worker.readiness import Available
-from shoal.worker.sources import LOOK_SECONDS, Offer, Refusals
+from shoal.worker.sources import Offer, Refusals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from shoal.service.spec import Service
 
 log = logging.getLogger(__name__)
+
+_FOLDER_SECONDS: Final = 1.0
+"""Between two looks whether the model store's folder is there."""
 
 
 class StoreSource:
@@ -48,10 +51,10 @@ class StoreSource:
         return await asyncio.to_thread(self._scan)
 
     async def changes(self) -> AsyncGenerator[None]:
-        """Yields now and after each change below the folder; until the folder is there, every ``LOOK_SECONDS``."""
+        """Yields now and after each change below the folder; until the folder is there, every second."""
         while not self._store.is_dir():  # nothing can be watched that isn't there
             yield
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(_FOLDER_SECONDS)
         async with aclosing(changes(self._store, recursive=True)) as moments:
             async for _ in moments:
                 yield

@@ -12,7 +12,7 @@ from shoal.modelconfig.fault import FaultReport
 from shoal.modelstore import reader
 from shoal.triton.steer import original
 from shoal.worker.readiness import Available
-from shoal.worker.sources import LOOK_SECONDS, Offer, Refusals
+from shoal.worker.sources import Offer, Refusals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+LOOK_SECONDS: Final = 1.0
+"""How often a Triton is asked for its models: the protocol has no way to be told."""
 RARELY_SECONDS: Final = 30.0
 """The longest pause before a Triton that doesn't answer is asked again."""
 
