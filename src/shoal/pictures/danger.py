@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from shoal.pictures.header import JPEG, PictureFormat
+from shoal.pictures.header import PictureFormat
+from shoal.pictures.jpeg_header import JPEG
 
 if TYPE_CHECKING:
     from shoal.pictures.header import PictureHeader

@@ -19,8 +19,9 @@ from shoal.errors import ConfigurationError, InvalidRequest
 from shoal.pictures import pillow
 from shoal.pictures.danger import is_quick
 from shoal.pictures.geometry import place
-from shoal.pictures.header import PictureFormat, PictureSize, read_header
+from shoal.pictures.header import PictureFormat, PictureSize
 from shoal.pictures.jpeg import read_jpeg
+from shoal.pictures.read_header import read_header
 from shoal.pictures.resample import Box, Job, resample, rows_first
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Decoder:
         return header.upright
 
     def read_header(self, data: Buffer) -> PictureHeader:
-        """Raises InvalidRequest: see ``shoal.pictures.header.read_header``."""
+        """Raises InvalidRequest, as ``read_header`` does."""
         return read_header(data, max_pixels=self._max_pixels, max_scans=self._max_scans)
 
     def decode_if_quick(self, data: Buffer, make_out: Callable[[], NDArray[Any]]) -> tuple[PictureSize, bool]:

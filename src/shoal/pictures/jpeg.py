@@ -16,7 +16,7 @@ import simplejpeg
 from PIL.JpegImagePlugin import JpegImageFile
 
 from shoal.errors import InvalidRequest
-from shoal.pictures.header import without_metadata
+from shoal.pictures.jpeg_header import without_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from shoal.errors import InvalidRequest
-from shoal.pictures.header import PictureFormat, PictureHeader, PictureSize, read_header, without_metadata
+from shoal.pictures.header import PictureFormat, PictureHeader, PictureSize
+from shoal.pictures.jpeg_header import without_metadata
+from shoal.pictures.read_header import read_header
 from support.pictures import encode, many_scans, quadrants, resized_header
 
 LIMITS = {"max_pixels": 1_000_000, "max_scans": 64}

@@ -12,7 +12,8 @@ from PIL import Image
 from shoal.errors import InvalidRequest
 from shoal.pictures import pillow
 from shoal.pictures.danger import is_quick, least_bytes, may_be_quick
-from shoal.pictures.header import PictureFormat, PictureHeader, read_header
+from shoal.pictures.header import PictureFormat, PictureHeader
+from shoal.pictures.read_header import read_header
 from support.pictures import encode, many_scans, quadrants
 
 

@@ -37,7 +37,7 @@ from PIL import Image
 from shoal.errors import InvalidRequest
 from shoal.pictures import pillow
 from shoal.pictures.danger import least_bytes
-from shoal.pictures.header import read_header
+from shoal.pictures.read_header import read_header
 
 if TYPE_CHECKING:
     from shoal.pictures.decode import Decoder
