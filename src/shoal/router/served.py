@@ -57,7 +57,7 @@ class Unserved:
         return frozenset(model for model, since in self._missing.items() if now - since >= PATIENCE_SECONDS)
 
 
-class Shown:
+class ServedModels:
     """Models that ready workers serve are routed to, even where the listing or the patterns lack them.
 
     Either may be mistyped, and workers of before the mistake stay: what they answered they go on answering. But what

@@ -92,7 +92,7 @@ class Access:
         return header.owner
 
 
-class Newest:
+class NewestKeys:
     """The keys in the file at ``path``, where a refusal should not rest on older ones.
 
     Router and worker watch one file, and the router may see a change first. The file is read again only if it is

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from shoal.batching.results import groups
 from shoal.errors import Cancelled, Code, DeadlineExceeded, Internal, ShoalError, Unavailable
 from shoal.worker.batch_results import BatchResults
-from shoal.worker.picture import At, Place
+from shoal.worker.picture import At, SlotRow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -176,7 +176,7 @@ class PictureBatch:
             return False
         for picture in self._preparing.values():
             if not picture.stages.straggler:
-                picture.stages.straggler = picture.place.leave() or not picture.is_written
+                picture.stages.straggler = picture.slot_row.leave() or not picture.is_written
         return all(picture.stages.straggler for picture in self._preparing.values())
 
     async def _wait_for_stragglers(self) -> None:
@@ -252,7 +252,7 @@ class PictureBatch:
             picture.at = At.SLOT
             slot = await asyncio.shield(self._own_slot())
             if not picture.stages.straggler:
-                picture.place = Place(slot.input[picture.row])
+                picture.slot_row = SlotRow(slot.input[picture.row])
         await self._model.decoding.decode(picture, self._model.decoder, fetched.data)
         picture.stages.decoded = monotonic()
         picture.stages.decoding = picture.stages.decoded - picture.decode_seconds

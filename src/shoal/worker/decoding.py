@@ -41,11 +41,11 @@ class Decoding:
         return self.threads.waiting > MAX_LEFT
 
     def needs_row(self, data: Buffer) -> bool:
-        """Whether ``data`` may be decoded into the picture's place, so that it is worth having one."""
+        """Whether ``data`` may be decoded into a row of the slot, so that it is worth having one."""
         return may_be_quick(bytes(memoryview(data)[:8]))
 
     async def decode(self, picture: Picture, decoder: Decoder, data: Buffer) -> None:
-        """Decodes ``data`` into the picture's place if it is quick and that wasn't left, else into ``picture.pixels``.
+        """Decodes ``data`` into the picture's row of the slot; if it isn't quick or was left, into ``picture.pixels``.
 
         Cancelling it ends the work, unless a thread has begun with it: then it ends when that has.
 
@@ -62,7 +62,7 @@ class Decoding:
             )
             if done:
                 return
-            picture.place.leave()
+            picture.slot_row.leave()
             picture.at = At.APART
         else:
             picture.at = At.APART
@@ -76,10 +76,10 @@ def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> tuple[PictureSi
     started = perf_counter()
 
     def row() -> NDArray[Any]:
-        place = picture.place.take()
-        if place is None:
-            place = picture.pixels = np.empty(decoder.input.shape, decoder.input.dtype)
-        return place
+        row = picture.slot_row.take()
+        if row is None:
+            row = picture.pixels = np.empty(decoder.input.shape, decoder.input.dtype)
+        return row
 
     size, done = decoder.decode_if_quick(data, row)
     return size, perf_counter() - started, done

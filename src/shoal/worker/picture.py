@@ -25,12 +25,12 @@ class At(Enum):
     SLOT = 1
     """It is here, and waits for the batch's slot."""
     QUEUE = 2
-    """For a thread, unless its place is taken: then one decodes it."""
+    """For a thread, unless its row was taken: then one decodes it."""
     APART = 3
     """In a process of its own, or waits for one."""
 
 
-class Place:
+class SlotRow:
     """The row of its batch's slot that a picture is decoded into, for as long as the batch waits for it.
 
     A thread that begins and a batch that leaves without the picture may come at once: one of them gets the row.
@@ -76,7 +76,7 @@ class Picture:
     row: int = 0
     """Its row of the slot."""
     at: At = At.FETCH
-    place: Place = field(default_factory=Place)
+    slot_row: SlotRow = field(default_factory=SlotRow)
     pixels: NDArray[Any] | None = field(default=None, repr=False)
     """A row of its own, where its batch went without it."""
     withdrawn: bool = False
@@ -89,7 +89,7 @@ class Picture:
     @property
     def is_written(self) -> bool:
         """Whether a thread may be writing to its batch's slot: only to be asked of one that isn't ready or left."""
-        return self.at is At.QUEUE and not self.place.is_open
+        return self.at is At.QUEUE and not self.slot_row.is_open
 
     def seconds_left(self, now: float) -> float | None:
         """Seconds until the deadline, negative after it; None without one, as ``asyncio.timeout`` takes it."""

@@ -17,7 +17,7 @@ from shoal.pictures.objectstore import open_configured
 from shoal.runtime.threads import Threads, usable_cores
 from shoal.service.api_keys import load_keys, watch_keys
 from shoal.v1 import inference_pb2
-from shoal.worker.access import Access, Newest
+from shoal.worker.access import Access, NewestKeys
 from shoal.worker.admission import Admission
 from shoal.worker.backing import choose
 from shoal.worker.catalog import Catalog
@@ -63,7 +63,7 @@ class Worker:
         self._fetcher = self._open_fetcher()
         metrics.WORKER_FETCHED_BYTES.set_function(lambda: self._fetcher.held_bytes)
         keys = options.home.keys_file(options.service)
-        self._access = Access(load_keys(keys), Newest(keys) if options.verify_identity else None)
+        self._access = Access(load_keys(keys), NewestKeys(keys) if options.verify_identity else None)
         decode_threads = self._settings.decode_threads or usable_cores()
         metrics.WORKER_DECODE_THREADS.set(decode_threads)
         self._threads = Threads(decode_threads, "decode")
