@@ -26,7 +26,7 @@ class BatchResults:
         self._model = model
         self._waiting: list[batching_pb2.BatchItemResult] = []
         self._ended: list[Stages] = []
-        """Of pictures whose results were not taken yet."""
+        """The stages of pictures whose results were not taken yet."""
 
     def __bool__(self) -> bool:
         """Whether a result waits to be taken."""
