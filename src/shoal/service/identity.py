@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from shoal.service.api_keys import Key
 
 HEADER: Final = "x-api-key"
-"""Carries it behind the router, which takes the caller's own header of that name away before it sets this one; so did
-every router that knew nothing of identities. No caller can slip in one."""
+"""Carries the identity behind the router. The router, an older one too, removes the caller's own header of this name
+before it sets this one, so no caller can slip one in."""
 CLIENT_HEADER: Final = "x-client-id"
-"""Names the key behind the router, without its secret; the router takes a caller's own away."""
+"""Carries the key's id behind the router, never its secret; a caller's own header of this name is removed."""
 MAX_LENGTH: Final = 1024
 """Characters of an identity; a longer text is none."""
 
@@ -82,10 +82,10 @@ class Identity:
 
 
 class CallerId(NamedTuple):
-    """Who calls, as the batcher passes it on, beside whose share of its queue that is."""
+    """Who calls, as the batcher passes it on to workers."""
 
     key_id: str = ""
-    """What workers, logs and metrics know it by; empty: the owner."""
+    """The key's id, as workers, logs and metrics show it; empty: the owner is shown."""
     identity: str = ""
     """The text of the router's ``Identity``, for the worker alone: it holds a digest of the key."""
 

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 FIRST_PAUSE_SECONDS: Final = 1.0
-"""Until what failed is tried again."""
+"""The first pause before what failed is tried again."""
 LONGEST_PAUSE_SECONDS: Final = 60.0
 """Each pause is twice the one before it, up to this."""
 
