@@ -10,6 +10,7 @@ import inspect
 import json
 import re
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from generated import ROOT, checking, keep
@@ -19,14 +20,17 @@ from pydantic_core import PydanticUndefined
 from shoal.batcher import process as batcher
 from shoal.batching import host as worker
 from shoal.router.drain import HAND_OVER_SECONDS, Departure
+from shoal.runtime.endpoint import Endpoint
 from shoal.service.kubernetes import SELECTOR_LABELS, Kubernetes, ModelSync
 from shoal.service.kubernetes_extras import OWN_FOLDERS, OWN_TREES, OWN_VARIABLES, OWN_VOLUMES
+from shoal.service.kubernetes_ports import PORTS
 from shoal.service.section import Section
 from shoal.service.spec import Pool, Service
+from shoal.triton.installation import Installation
+from shoal.triton.launch import SHARED_MEMORY_FLAG, SHM_PREFIX, Options, arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 CHART = ROOT / "deploy" / "helm" / "shoal"
 PAGE = ROOT / "docs" / "reference" / "kubernetes.md"
@@ -203,6 +207,8 @@ def defaults() -> dict[str, Any]:
             "folders": sorted(OWN_FOLDERS),
             "trees": sorted(OWN_TREES),
         },
+        "ports": PORTS,
+        "triton": triton(),
         "drain_seconds": {
             "envoy": int(router.drain_seconds),
             "router": int(router.drain_seconds + HAND_OVER_SECONDS),
@@ -210,6 +216,18 @@ def defaults() -> dict[str, Any]:
             "worker": int(worker.NOTICE_SECONDS + worker.DRAIN_SECONDS + worker.STOP_SECONDS),
         },
     }
+
+
+def triton() -> dict[str, Any]:
+    """How a pod's Triton is started; the template adds ``--model-repository``, and shared memory where it is known."""
+    options = Options(
+        repository=Path(),
+        listen=Endpoint("127.0.0.1", PORTS["triton"]),
+        metrics=Endpoint("0.0.0.0", PORTS["triton_metrics"]),  # noqa: S104 - a pod's own address
+    )
+    server = Installation(Path("tritonserver"), None)
+    command, _, *rest = arguments(server, options, known=SHARED_MEMORY_FLAG, shm_prefix=SHM_PREFIX)
+    return {"command": command, "arguments": rest[:-1], "allow_shared_memory": rest[-1]}
 
 
 def _json(document: dict[str, Any]) -> str:

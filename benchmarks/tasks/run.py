@@ -14,9 +14,9 @@ import numpy as np
 
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import ModelConfig, Resize, Task, Tensor
-from shoal.pictures.header import ImageSize
+from shoal.pictures.header import PictureSize
 from shoal.v1 import inference_pb2 as pb
-from shoal.worker.heads.choice import make_head
+from shoal.worker.heads.head import make_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Reply = pb.SegmentReply | pb.DetectReply
 
 ROUNDS = 7
-PICTURES = (ImageSize(640, 480), ImageSize(4000, 3000))
+PICTURES = (PictureSize(640, 480), PictureSize(4000, 3000))
 FORMS = ("PNG", "RUNS", "CLASS_MAP")
 
 
@@ -62,7 +62,7 @@ def with_objectness(made: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.insert(made, 4, 1, axis=0).T)
 
 
-def show(name: str, output: NDArray[np.float32], side: int, size: ImageSize, request: pb.ImageRequest) -> None:
+def show(name: str, output: NDArray[np.float32], side: int, size: PictureSize, request: pb.ImageRequest) -> None:
     """One row of the table."""
     config = ModelConfig(
         name="model",

@@ -16,7 +16,7 @@ import numpy as np
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import ModelConfig, Resize, Task, Tensor
 from shoal.pictures.geometry import place
-from shoal.pictures.header import read_header
+from shoal.pictures.read_header import read_header
 from shoal.service.spec import Pool
 
 if TYPE_CHECKING:

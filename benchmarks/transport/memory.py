@@ -32,7 +32,7 @@ from shoal.modelstore.formats import RUNNER
 from shoal.modelstore.making.render import render
 from shoal.service.spec import Service
 from shoal.triton.client import TritonClient
-from shoal.worker.sources import StoreSource
+from shoal.worker.store_source import StoreSource
 
 if TYPE_CHECKING:
     from shoal.engine.triton.model import TritonModel

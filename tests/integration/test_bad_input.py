@@ -16,7 +16,8 @@ from PIL import Image
 
 from shoal.client import Client
 from shoal.errors import Code
-from shoal.pictures.objectstore import load_credentials, object_key, open_store
+from shoal.pictures.objectstore import load_credentials, open_store
+from shoal.pictures.reference import object_key
 from shoal.service import api_keys
 from shoal.service.home import Home
 from shoal.service.spec import ObjectStore as StoreSettings

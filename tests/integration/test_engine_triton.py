@@ -15,7 +15,8 @@ from shoal.errors import ConfigurationError, DeadlineExceeded
 from shoal.local.running_triton import running
 from shoal.service.spec import Service
 from shoal.triton.client import NotSteered, TritonClient
-from shoal.worker.sources import StoreSource, TritonSource
+from shoal.worker.store_source import StoreSource
+from shoal.worker.triton_source import TritonSource
 from support.cable import cable
 from support.engine_contract import ALONE, BLUE, RED, EngineContract, colours
 from support.tiny_models import add_tiny_classifier, add_tiny_detector

@@ -18,7 +18,8 @@ from hostile_pictures import png, png_chunks, raw_png
 from PIL import Image
 
 from shoal.errors import Code
-from shoal.pictures.objectstore import load_credentials, object_key, open_store
+from shoal.pictures.objectstore import load_credentials, open_store
+from shoal.pictures.reference import object_key
 from shoal.service import api_keys
 from shoal.service.home import Home
 from shoal.service.spec import ObjectStore as StoreSettings

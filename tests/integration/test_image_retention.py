@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from shoal.pictures.objectstore import object_key
+from shoal.pictures.reference import object_key
 from support.s3 import Server, running_s3
 from support.stack import shoal
 

@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 
 from shoal.errors import Internal, InvalidRequest, NotFound, Unavailable
-from shoal.pictures.objectstore import Credentials, object_key, presign_puts
+from shoal.pictures.objectstore import Credentials, presign_puts
+from shoal.pictures.reference import object_key
 from shoal.worker.fetch_picture import Fetcher
 from support.s3 import Server, running_s3
 

@@ -13,7 +13,7 @@ from shoal.batching.peers import Proof
 from shoal.runtime.endpoint import Endpoint
 from shoal.service.home import Home
 from shoal.service.spec import parse
-from shoal.service.worker_report import Report
+from shoal.service.worker_report import WorkerReport
 from shoal.worker.readiness import origin
 from support.fake_triton import fake_triton
 from support.model_sync import model_sync
@@ -107,7 +107,7 @@ async def test_a_version_that_breaks_leaves_a_ready_worker_ready(tmp_path: Path,
         (store / "one" / "1" / "model.onnx").write_bytes(b"half a mod")
         await running.until_said("model one is not served")
         assert await running.standing() == (True, True)
-        report = Report.load(Home(tmp_path / "home"), Endpoint.parse(running.address))
+        report = WorkerReport.load(Home(tmp_path / "home"), Endpoint.parse(running.address))
         assert (report.ready, report.models) == (True, ("one", "two"))
         # A new one, which can't have the old version, isn't.
         async with worker(tmp_path, PLAIN, "--peers", running.address) as new:

@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import ConfigurationError
-from shoal.router.keeper import Keeper
+from shoal.router.keeper import ConfigKeeper
 from shoal.router.process import serve
 from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.envoy_admin import EnvoyAdmin, admin_socket
@@ -193,7 +193,7 @@ async def running(
     batcher = Server("batcher", topology.batchers["shared"][0])
     servers = [Server(f"worker-{number}", host) for number, host in enumerate(hosts)]
     stop = asyncio.Event()
-    keeper = Keeper(service_file=tmp_path / "shoal.yaml", topology_file=tmp_path / "topology.json", home=home)
+    keeper = ConfigKeeper(service_file=tmp_path / "shoal.yaml", topology_file=tmp_path / "topology.json", home=home)
     router = asyncio.create_task(serve(keeper, stop))
     try:
         for server in (batcher, *servers):
@@ -648,7 +648,7 @@ async def until_refused(endpoint: Endpoint) -> None:
 
 
 async def test_a_busy_port_is_named(rig: Rig, tmp_path: Path) -> None:
-    keeper = Keeper(service_file=None, topology_file=tmp_path / "topology.json", home=rig.home)
+    keeper = ConfigKeeper(service_file=None, topology_file=tmp_path / "topology.json", home=rig.home)
     with pytest.raises(ConfigurationError, match=str(rig.topology.public.port)):
         await serve(keeper, asyncio.Event())
 

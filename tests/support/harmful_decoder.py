@@ -9,7 +9,7 @@ from typing import Any
 
 from shoal.errors import InvalidRequest
 from shoal.pictures.decode import Decoder
-from shoal.pictures.header import ImageFormat, ImageHeader
+from shoal.pictures.header import PictureFormat, PictureHeader
 from shoal.worker.decoders import decoder_process
 
 
@@ -19,8 +19,8 @@ class HarmfulDecoder(Decoder):
     def decode(self, data: Any, out: Any) -> Any:
         return _HARM[bytes(data).decode()]()
 
-    def read_header(self, data: Any) -> ImageHeader:
-        return ImageHeader(ImageFormat.PNG, 8, 8)
+    def read_header(self, data: Any) -> PictureHeader:
+        return PictureHeader(PictureFormat.PNG, 8, 8)
 
 
 def _spin() -> None:

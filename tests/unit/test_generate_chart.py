@@ -33,7 +33,7 @@ def test_every_key_is_described(kind: type[Section]) -> None:
 
 def test_a_key_has_the_words_of_its_own_section() -> None:
     assert "26.04" in documentation(TritonImage)["tag"]
-    assert documentation(TritonImage)["pull_policy"].startswith("As Kubernetes'")
+    assert documentation(TritonImage)["pull_policy"].startswith("When nodes pull the image")
 
 
 def test_the_schema_is_strict_and_leaves_helm_its_key() -> None:

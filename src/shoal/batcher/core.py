@@ -14,7 +14,7 @@ from shoal.batcher.compression import ACCEPTED, UnknownEncoding
 from shoal.batching import wire
 from shoal.errors import Code, InvalidRequest, NotFound, ShoalError, Unavailable, to_status
 from shoal.service import identity
-from shoal.service.identity import NOBODY, Caller
+from shoal.service.identity import NOBODY, CallerId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,7 +124,7 @@ class Batcher:
         self.dispatcher.drain()
 
 
-def _who(headers: Headers) -> tuple[str, Caller]:
+def _who(headers: Headers) -> tuple[str, CallerId]:
     """Whose share of the queue a call takes, and what the caller is known by.
 
     Keys of one owner share: where the router says the owner, that is the name. Anything else counts as it is.
@@ -136,7 +136,7 @@ def _who(headers: Headers) -> tuple[str, Caller]:
     if len(client) > MAX_OWNER_LENGTH:
         raise InvalidRequest(f"the {identity.CLIENT_HEADER} metadata is longer than {MAX_OWNER_LENGTH} characters")
     if verified := identity.Identity.parse(text):
-        return verified.owner, Caller(verified.key_id, text)
+        return verified.owner, CallerId(verified.key_id, text)
     return client, NOBODY
 
 

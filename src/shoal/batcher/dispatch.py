@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import grpc
 
     from shoal.batcher.request import Request
-    from shoal.service.identity import Caller
+    from shoal.service.identity import CallerId
 
 MAX_QUEUES = 1024
 """Bounds what callers can make a batcher keep who invent methods while no worker is there to refuse them."""
@@ -62,7 +62,7 @@ class Dispatcher:
         message: bytes,
         timeout_seconds: float,
         traceparent: str = "",
-        caller: Caller = NOBODY,
+        caller: CallerId = NOBODY,
     ) -> bytes:
         """Answers one unary call of ``method``, batched with others of the same model and method.
 

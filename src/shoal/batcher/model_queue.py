@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from shoal.batcher.meter import QueueMeter
     from shoal.batcher.policy import Decision
     from shoal.batching.v1 import batching_pb2
-    from shoal.service.identity import Caller
+    from shoal.service.identity import CallerId
 
 log = Seldom(logging.getLogger(__name__))
 
@@ -114,7 +114,7 @@ class ModelQueue:
         return sum(stream.state == state for stream in tuple(self._streams))
 
     async def submit(
-        self, owner: str, message: bytes, timeout_seconds: float, traceparent: str = "", caller: Caller = NOBODY
+        self, owner: str, message: bytes, timeout_seconds: float, traceparent: str = "", caller: CallerId = NOBODY
     ) -> bytes:
         """Answers one request with its response message, or raises the ShoalError of its status.
 

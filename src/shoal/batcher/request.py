@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from shoal.batching.fair_queue import Entry
 from shoal.errors import Code
 from shoal.explain.recent import MAX_TEXT
-from shoal.service.identity import NOBODY, Caller
+from shoal.service.identity import NOBODY, CallerId
 
 if TYPE_CHECKING:
     import asyncio
@@ -57,7 +57,7 @@ class Request(Entry):
     """One unary call. Its message is opaque. Times are 0 until they come."""
 
     message: bytes = field(repr=False)
-    caller: Caller = NOBODY
+    caller: CallerId = NOBODY
     answer: asyncio.Future[bytes]
     """The response message, or the error that the caller gets."""
     traceparent: str = ""

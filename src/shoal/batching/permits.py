@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from shoal.batching.fair_queue import FairQueue
 from shoal.errors import Unavailable
+from shoal.runtime.release import Releasable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
 DRAINING: Final = "the worker is draining"
 IDLE_SECONDS: Final = 0.05
@@ -26,7 +26,7 @@ class _Waiter:
     ready: asyncio.Future[Permit]
 
 
-class Permit:
+class Permit(Releasable):
     """The right to one batch; a context manager. Giving it back twice is harmless."""
 
     def __init__(self, gate: PermitGate, owner: str) -> None:
@@ -44,14 +44,6 @@ class Permit:
     def release(self) -> None:
         """Gives it back."""
         self._gate.give_back(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 class PermitGate:

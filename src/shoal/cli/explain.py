@@ -15,8 +15,8 @@ from shoal.cli.terminal import shown
 from shoal.errors import ConfigurationError, InvalidRequest, Unavailable
 from shoal.explain.explanation import explain as bring_together
 from shoal.explain.inquiry import Told, ask, every_address
-from shoal.explain.views import canonical_uuid
 from shoal.local import state
+from shoal.pictures.reference import canonical_uuid
 from shoal.runtime.endpoint import Endpoint
 from shoal.service.home import Home
 

@@ -18,7 +18,7 @@ from shoal.local.process import DRAIN_SECONDS
 from shoal.modelstore import repository
 from shoal.runtime.endpoint import Endpoint
 from shoal.service.home import Home
-from shoal.service.worker_report import Report
+from shoal.service.worker_report import WorkerReport
 
 _DOWN_SECONDS = len(STOP_ORDER) * DRAIN_SECONDS + 10
 
@@ -55,7 +55,7 @@ def _describe(found: state.ServiceState, home: Home) -> dict[str, Any]:
     for part in view["parts"]:
         part.update(_usage(part["pid"]))
         if part["role"] == Component.WORKER:
-            report = Report.load(home, Endpoint.parse(part["listen"]))
+            report = WorkerReport.load(home, Endpoint.parse(part["listen"]))
             part.update(models=report.models, not_served=report.reasons)
             if part["state"] == State.READY and not report.ready:
                 part["state"] = "not ready"

@@ -7,23 +7,24 @@ from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 from shoal.errors import InvalidRequest
+from shoal.pictures.reference import canonical_uuid
 
 if TYPE_CHECKING:
     from enum import StrEnum
 
     ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NAME = re.compile(r"[\x21-\x7e]{1,256}")
 
 
 def image_reference(image: object) -> str:
     """The uuid that ``image`` names, in lower case."""
-    reference = str(image) if isinstance(image, str | UUID) else ""
-    if not _UUID.fullmatch(reference):
+    try:
+        return canonical_uuid(str(image) if isinstance(image, str | UUID) else "")
+    except InvalidRequest:
         shown = repr(image)[:80]
-        raise InvalidRequest(f"{shown}: expected a Path, the bytes of a picture, or the uuid of an uploaded one")
-    return reference.lower()
+        text = f"{shown}: expected a Path, the bytes of a picture, or the uuid of an uploaded one"
+        raise InvalidRequest(text) from None
 
 
 def model_name(name: str) -> str:

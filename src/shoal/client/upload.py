@@ -7,7 +7,6 @@ import io
 import os
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
-from uuid import uuid4
 
 import aiohttp
 import obstore
@@ -15,6 +14,7 @@ from obstore.exceptions import BaseError, GenericError
 from yarl import URL
 
 from shoal.errors import Cancelled, Internal, InvalidRequest, NotFound, ShoalError, Unavailable
+from shoal.pictures.reference import new_uuid, object_key
 from shoal.service import identity
 from shoal.v1 import inference_pb2 as pb
 
@@ -159,12 +159,12 @@ class StoreUploader:
     async def upload(self, image: Path | bytes, deadline: float) -> str:
         """PUTs the picture under a uuid of our own."""
         content = await read(image)
-        image_uuid = str(uuid4())
+        image_uuid = new_uuid()
         await self._retry.call(lambda _left: self._put(image_uuid, content), deadline)
         return image_uuid
 
     async def _put(self, image_uuid: str, content: bytes) -> None:
-        key = f"{self._prefix}{image_uuid}.jpg"
+        key = object_key(self._prefix, image_uuid)
         try:
             await obstore.put_async(self._store, key, content, use_multipart=False)
         except GenericError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import ConfigurationError, InvalidRequest
 from shoal.explain import PATH
+from shoal.pictures.reference import canonical_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,8 +61,6 @@ def serve_soon(listen: Endpoint, registry: CollectorRegistry, explain: Callable[
 
 def _answer(explain: Callable[[str], Answer], image_uuid: str) -> web.Response:
     from aiohttp import web  # as above
-
-    from shoal.explain.views import canonical_uuid  # only who is asked pays for pydantic
 
     try:
         answer = explain(canonical_uuid(image_uuid))

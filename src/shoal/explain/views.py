@@ -7,11 +7,8 @@ clocks of two hosts needn't agree.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
-
-from shoal.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -109,19 +106,3 @@ def stages(began: float, marks: Iterable[tuple[str, float]], end: float) -> dict
             break
         began = max(began, mark)
     return spans
-
-
-def canonical_uuid(text: str) -> str:
-    """A UUID in lower case.
-
-    Raises:
-        InvalidRequest: not the text of one.
-    """
-    try:
-        found = str(UUID(text))
-    except ValueError:
-        found = ""
-    if not found or found != text.lower():
-        shown = text if len(text) <= 64 else text[:64] + "…"  # noqa: PLR2004 - fits a line
-        raise InvalidRequest(f"{shown!r} is not a UUID, such as 6ba7b810-9dad-41d1-80b4-00c04fd430c8")
-    return found

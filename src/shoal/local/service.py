@@ -115,7 +115,7 @@ def _tell_of_models(home: Home, layout: Plan, say: Callable[[str], None], compon
         Unavailable: none is, though some are meant to be.
     """
     workers = [part for part in layout.parts if part.component is Component.WORKER and part.component in components]
-    reports = {part.name: worker_report.Report.load(home, part.listen) for part in workers}
+    reports = {part.name: worker_report.WorkerReport.load(home, part.listen) for part in workers}
     lines = [f"{name}: {reason}" for name, report in reports.items() for reason in report.reasons]
     if lines and not any(report.models for report in reports.values()):
         raise Unavailable("\n".join(["no model is served", *lines]))
@@ -127,7 +127,7 @@ def _publish(service: Service, home: Home, layout: Plan) -> None:
     """Tells the commands on this machine where to call, and with which key."""
     tls = service.router.tls
     # A self-made certificate vouches for itself.
-    authority = certificate.Files.of(tls).certificate if tls else None
+    authority = certificate.CertificateFiles.of(tls).certificate if tls else None
     state.save_client(home, layout.target, setup.local_key(service, home).key, authority)
 
 

@@ -37,7 +37,10 @@ class BatchingSettings:
             raise ConfigurationError("batching settings: " + "; ".join(faults))
 
     def check_numbers(self) -> None:
-        """As ``check``, but for ``preferred_batch_size``, which a worker of another version may mean otherwise."""
+        """Checks all but ``preferred_batch_size``, which a worker of another version may mean differently.
+
+        Raises as ``check``.
+        """
         if faults := list(self._numbers()):
             raise ConfigurationError("; ".join(faults))
 

@@ -35,7 +35,7 @@ class Fault:
         return f"{place}: {self.message}"
 
 
-class Report:
+class FaultReport:
     """Collects one model's faults as they are found, so that one run names them all."""
 
     def __init__(self, model: str) -> None:

@@ -72,7 +72,7 @@ class ModelConfig:
     """For ``Resize.CROP``."""
     resize_filter: ResizeFilter = ResizeFilter.BILINEAR
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Of pixels in [0, 255]; used where the input is float32: ``(x - mean) / std``."""
+    """Mean of each channel, of values in [0, 255]. A float32 input gets ``(value - mean) / std``."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     head: str = ""
     """How the outputs are read; ``keys.HEADS`` has them all."""

@@ -14,11 +14,11 @@ from shoal.runtime import intake
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.modelconfig.fault import Report
+    from shoal.modelconfig.fault import FaultReport
 
 FILE = "config.pbtxt"
 LARGEST_BYTES = 2**18
-"""Of the file; protobuf's parser takes seconds for a megabyte of some texts."""
+"""The largest file that is read: protobuf's parser takes seconds for a megabyte of some texts."""
 
 Message: TypeAlias = Any
 """A protobuf message; tritonclient ships no types."""
@@ -40,7 +40,7 @@ DTYPES = {
 """Triton's name of a data type, and numpy's."""
 
 
-def load(path: Path, report: Report) -> Message | None:
+def load(path: Path, report: FaultReport) -> Message | None:
     """The ``ModelConfig`` message at ``path``; None, with the faults in ``report``, if it can't be read.
 
     Fields that only a newer Triton may know are noted and left out.
@@ -61,7 +61,7 @@ def load(path: Path, report: Report) -> Message | None:
         return None
 
 
-def _text(path: Path, report: Report) -> str | None:
+def _text(path: Path, report: FaultReport) -> str | None:
     try:
         content = intake.read(path, LARGEST_BYTES)
         if not content.startswith(BOM_UTF8):
@@ -101,12 +101,12 @@ def datatype(tensor: Message) -> str:
 
 
 def instances(config: Message) -> int:
-    """Of all groups, on all GPUs that they name; Triton's default is one instance a group, and one group."""
+    """Number of instances in all groups, on all GPUs that they name. Triton's default is one group of one instance."""
     return sum(max(group.count, 1) * max(len(group.gpus), 1) for group in config.instance_group) or 1
 
 
 def to_json(config: Message) -> str:
-    """As Triton takes it with a load, on one line."""
+    """The configuration as JSON on one line, the form in which Triton takes it with a load."""
     return json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from shoal.engine.limits import excess
 from shoal.errors import ConfigurationError, NotFound
 from shoal.modelconfig import keys, pbtxt
-from shoal.modelconfig.fault import Fault, Report
+from shoal.modelconfig.fault import Fault, FaultReport
 from shoal.modelconfig.pbtxt import FILE
 from shoal.modelstore import ending, graph, outputs, reader, repository, trial
 from shoal.modelstore.check_settings import check_settings
@@ -41,9 +41,9 @@ def check(store: Path, name: str, *, run: bool = False) -> list[Fault]:
     return report.faults
 
 
-def check_folder(folder: Path) -> Report:
+def check_folder(folder: Path) -> FaultReport:
     """The same for a model's folder, wherever it is."""
-    report = Report(folder.name)
+    report = FaultReport(folder.name)
     config = pbtxt.load(folder / FILE, report)
     model = None if config is None else reader.view(folder, config, report)
     if model is None:
@@ -62,13 +62,13 @@ def check_folder(folder: Path) -> Report:
     return report
 
 
-def _check_strays(folder: Path, report: Report) -> None:
+def _check_strays(folder: Path, report: FaultReport) -> None:
     """What can be said of the graphs where config.pbtxt says nothing."""
     for path in sorted(folder.glob("*/*.onnx")):
         _load(path, report)
 
 
-def _load(path: Path, report: Report) -> tuple[onnx.ModelProto, onnx.ValueInfoProto] | None:
+def _load(path: Path, report: FaultReport) -> tuple[onnx.ModelProto, onnx.ValueInfoProto] | None:
     """The graph at ``path`` and its picture."""
     try:
         proto = graph.read(path)
@@ -78,7 +78,7 @@ def _load(path: Path, report: Report) -> tuple[onnx.ModelProto, onnx.ValueInfoPr
         return None
 
 
-def _check_graph(folder: Path, model: ModelConfig, report: Report) -> None:
+def _check_graph(folder: Path, model: ModelConfig, report: FaultReport) -> None:
     """Names, data types and shapes of config.pbtxt against the graph's."""
     if model.path.suffix != ".onnx":
         report.note(model.path, "", "not ONNX: its tensors, and whether it loads, were not checked")
@@ -106,7 +106,9 @@ def _check_graph(folder: Path, model: ModelConfig, report: Report) -> None:
         )
 
 
-def _compare(folder: Path, kind: str, tensor: Tensor, graph: dict[str, onnx.ValueInfoProto], report: Report) -> None:
+def _compare(
+    folder: Path, kind: str, tensor: Tensor, graph: dict[str, onnx.ValueInfoProto], report: FaultReport
+) -> None:
     file = folder / FILE
     value = graph.get(tensor.name)
     if value is None:
@@ -134,13 +136,13 @@ def _compare(folder: Path, kind: str, tensor: Tensor, graph: dict[str, onnx.Valu
         )
 
 
-def _check_head(folder: Path, model: ModelConfig, report: Report) -> None:
+def _check_head(folder: Path, model: ModelConfig, report: FaultReport) -> None:
     """Whether the outputs have the shapes that the head reads."""
     if message := outputs.misfit(model):
         report.error(folder / FILE, "output", message)
 
 
-def _check_labels(folder: Path, model: ModelConfig, report: Report) -> None:
+def _check_labels(folder: Path, model: ModelConfig, report: FaultReport) -> None:
     if not model.labels:
         report.note(folder / FILE, "output.label_filename", "missing; answers carry an index and no label")
         return
@@ -153,7 +155,7 @@ def _check_labels(folder: Path, model: ModelConfig, report: Report) -> None:
         )
 
 
-def _note_float_input(folder: Path, model: ModelConfig, report: Report) -> None:
+def _note_float_input(folder: Path, model: ModelConfig, report: FaultReport) -> None:
     if model.input.dtype == "uint8":
         return
     pixels = 3 * model.height * model.width

@@ -10,10 +10,10 @@ from shoal.modelstore import warmup
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.modelconfig.fault import Report
+    from shoal.modelconfig.fault import FaultReport
 
 
-def check_settings(folder: Path, config: pbtxt.Message, report: Report) -> None:
+def check_settings(folder: Path, config: pbtxt.Message, report: FaultReport) -> None:
     """Adds the faults of backend, version_policy, instance_group, dynamic_batching and model_warmup to ``report``."""
     file = folder / pbtxt.FILE
     if not config.backend and not config.platform:
@@ -27,7 +27,7 @@ def check_settings(folder: Path, config: pbtxt.Message, report: Report) -> None:
         _check_warmup(folder, config, sample, report)
 
 
-def _check_instances(file: Path, config: pbtxt.Message, report: Report) -> None:
+def _check_instances(file: Path, config: pbtxt.Message, report: FaultReport) -> None:
     for group in config.instance_group:
         if group.count < 0:
             report.error(file, "instance_group.count", f"is {group.count}; it must be 1 or more")
@@ -37,7 +37,7 @@ def _check_instances(file: Path, config: pbtxt.Message, report: Report) -> None:
             report.error(file, "instance_group.gpus", f"{list(group.gpus)}: each GPU's number once, from 0")
 
 
-def _check_warmup(folder: Path, config: pbtxt.Message, sample: pbtxt.Message, report: Report) -> None:
+def _check_warmup(folder: Path, config: pbtxt.Message, sample: pbtxt.Message, report: FaultReport) -> None:
     file = folder / pbtxt.FILE
     if not 1 <= sample.batch_size <= max(config.max_batch_size, 1):
         report.error(
@@ -55,7 +55,7 @@ def _check_warmup(folder: Path, config: pbtxt.Message, sample: pbtxt.Message, re
             _check_data(folder / warmup.FOLDER, given, report)
 
 
-def _check_data(folder: Path, given: pbtxt.Message, report: Report) -> None:
+def _check_data(folder: Path, given: pbtxt.Message, report: FaultReport) -> None:
     name = given.input_data_file
     if not pbtxt.is_plain(name):
         report.error(folder, "model_warmup.inputs.input_data_file", f"{name!r} leaves the folder {warmup.FOLDER}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.errors import NotFound
 from shoal.modelconfig import pbtxt
-from shoal.modelconfig.fault import Report
+from shoal.modelconfig.fault import FaultReport
 from shoal.modelstore import reader
 from shoal.triton.steer import original
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from shoal.triton.client import TritonClient
 
 
-async def compare(folder: Path, server: TritonClient) -> Report:
+async def compare(folder: Path, server: TritonClient) -> FaultReport:
     """The differences of the model in ``folder`` and what ``server`` serves of it; none if the files can't be read.
 
     What the files leave out, a server fills in, and a worker that loads a model changes who waits (``triton.steer``):
@@ -26,7 +26,7 @@ async def compare(folder: Path, server: TritonClient) -> Report:
     Raises:
         Unavailable: the server is away.
     """
-    report, unread = Report(folder.name), Report(folder.name)
+    report, unread = FaultReport(folder.name), FaultReport(folder.name)
     config = pbtxt.load(folder / pbtxt.FILE, unread)
     model = None if config is None else reader.view(folder, config, unread)
     if config is None or model is None:

@@ -16,7 +16,7 @@ from shoal.modelstore.versions import served
 from shoal.runtime import intake
 
 if TYPE_CHECKING:
-    from shoal.modelconfig.fault import Report
+    from shoal.modelconfig.fault import FaultReport
 
 _CHANNELS = 3
 _LAYOUTS = {"uint8": (2, "[height, width, 3]"), "float32": (0, "[3, height, width]")}
@@ -25,7 +25,7 @@ _MOST_NUMBERS = 2**28
 """The most in one input, a square of 9,459 pixels: a worker that made room for more would end, with all its models."""
 
 
-def read(folder: Path, report: Report) -> ModelConfig | None:
+def read(folder: Path, report: FaultReport) -> ModelConfig | None:
     """The model in ``folder``; None, with the reasons in ``report``, if it can't be served.
 
     Reads config.pbtxt, the label file and the names of the version folders, not the model itself.
@@ -34,13 +34,13 @@ def read(folder: Path, report: Report) -> ModelConfig | None:
     return None if report.errors else model
 
 
-def inspect(folder: Path, report: Report) -> ModelConfig | None:
+def inspect(folder: Path, report: FaultReport) -> ModelConfig | None:
     """The model in ``folder``, also one with faults: its wrong fields are at their defaults. None: no config.pbtxt."""
     config = pbtxt.load(folder / pbtxt.FILE, report)
     return None if config is None else view(folder, config, report)
 
 
-def view(folder: Path, config: pbtxt.Message, report: Report) -> ModelConfig | None:
+def view(folder: Path, config: pbtxt.Message, report: FaultReport) -> ModelConfig | None:
     """Does what ``inspect`` does with a config.pbtxt that was read already."""
     try:
         return _Reader(folder, config, report).model()
@@ -53,7 +53,7 @@ def from_server(
     config: Any,  # a protobuf message
     version: int,
     labels: tuple[str, ...],
-    report: Report,
+    report: FaultReport,
 ) -> ModelConfig | None:
     """The model that an inference server tells of; None, with the reasons in ``report``, if it can't be served.
 
@@ -70,7 +70,7 @@ def from_server(
 class _Reader:
     """Reads one message field by field; a wrong field is reported and stands in with its default."""
 
-    def __init__(self, folder: Path, config: Any, report: Report) -> None:  # a protobuf message
+    def __init__(self, folder: Path, config: Any, report: FaultReport) -> None:  # a protobuf message
         self._folder = folder
         self._file = folder / pbtxt.FILE
         self._config = config
@@ -223,7 +223,7 @@ class _Reader:
 class _ServedReader(_Reader):
     """The same for a model whose files are elsewhere: its paths are within the server's repository."""
 
-    def __init__(self, config: Any, version: int, labels: tuple[str, ...], report: Report) -> None:
+    def __init__(self, config: Any, version: int, labels: tuple[str, ...], report: FaultReport) -> None:
         super().__init__(Path(config.name), config, report)
         self._served = version
         self._told = labels

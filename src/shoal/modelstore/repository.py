@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shoal.errors import ConfigurationError, NotFound
-from shoal.modelconfig.fault import Fault, Report
+from shoal.modelconfig.fault import Fault, FaultReport
 from shoal.modelstore import reader
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def read_model(store: Path, name: str) -> ModelConfig:
     if name not in names(store):
         known = ", ".join(names(store)) or "none; `shoal model add` makes one"
         raise NotFound(f"model {name!r} is not in {store}; there: {known}")
-    report = Report(name)
+    report = FaultReport(name)
     model = reader.read(store / name, report)
     if model is None:
         raise ConfigurationError("\n".join(map(str, report.errors)))
@@ -43,7 +43,7 @@ def scan(store: Path) -> tuple[dict[str, ModelConfig], list[Fault]]:
     models: dict[str, ModelConfig] = {}
     faults: list[Fault] = []
     for name in names(store):
-        report = Report(name)
+        report = FaultReport(name)
         model = reader.read(store / name, report)
         faults += report.faults
         if model is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.engine import Engine
-    from shoal.modelconfig.fault import Report
+    from shoal.modelconfig.fault import FaultReport
     from shoal.modelconfig.model import ModelConfig
     from shoal.triton.client import TritonClient
 
@@ -70,7 +70,7 @@ async def judge(engine: Engine, config: ModelConfig) -> TrialOutcome:
         await loaded.close()
 
 
-async def through(server: TritonClient, folder: Path, report: Report) -> None:
+async def through(server: TritonClient, folder: Path, report: FaultReport) -> None:
     """Tries the model in ``folder``, which has no fault so far, at a Triton that runs it, and reports what came of it.
 
     Raises:
@@ -82,13 +82,13 @@ async def through(server: TritonClient, folder: Path, report: Report) -> None:
     _tell(report, config, await judge(RunningTriton(server), config))
 
 
-def add_to(report: Report, folder: Path) -> None:
+def add_to(report: FaultReport, folder: Path) -> None:
     """Tries the model in ``folder``, which has no fault so far, and reports what came of it."""
     config = repository.read_model(folder.parent, folder.name)
     _tell(report, config, try_out(config))
 
 
-def _tell(report: Report, config: ModelConfig, outcome: TrialOutcome) -> None:
+def _tell(report: FaultReport, config: ModelConfig, outcome: TrialOutcome) -> None:
     if outcome.untried:
         report.note(config.path, "", f"not tried: {outcome.untried}")
     if outcome.unsupported:

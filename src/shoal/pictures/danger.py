@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from shoal.pictures.header import JPEG, ImageFormat
+from shoal.pictures.header import PictureFormat
+from shoal.pictures.jpeg_header import JPEG
 
 if TYPE_CHECKING:
-    from shoal.pictures.header import ImageHeader
+    from shoal.pictures.header import PictureHeader
 
 _HUFFMAN: Final = frozenset({0xC0, 0xC1, 0xC2})
 """Baseline, extended sequential and progressive; not lossless, hierarchical or arithmetic coding."""
 _MOST_SECONDS: Final = 0.35
-"""Of a core. 29 megapixels in one pass, or 4.8 in ten."""
+"""CPU time that decoding may take: 29 megapixels in one pass, or 4.8 in ten."""
 _MOST_COEFFICIENT_BYTES: Final = 64 * 2**20
 """A picture of several scans is kept as coefficients of 2 bytes until the last one."""
 
@@ -33,9 +34,9 @@ def may_be_quick(start: bytes) -> bool:
     return start.startswith(JPEG)
 
 
-def is_quick(header: ImageHeader, file_bytes: int) -> bool:
+def is_quick(header: PictureHeader, file_bytes: int) -> bool:
     """Whether a picture is decoded in a fraction of a second, in little memory, by code that takes any bytes."""
-    if header.format is not ImageFormat.JPEG or header.coding not in _HUFFMAN:
+    if header.format is not PictureFormat.JPEG or header.coding not in _HUFFMAN:
         return False
     pixels = header.width * header.height
     again = header.scans if header.scans > 1 else 0
@@ -44,11 +45,11 @@ def is_quick(header: ImageHeader, file_bytes: int) -> bool:
     return seconds <= _MOST_SECONDS and kept <= _MOST_COEFFICIENT_BYTES
 
 
-def least_bytes(header: ImageHeader) -> int:
+def least_bytes(header: PictureHeader) -> int:
     """Memory that decoding a picture takes at the least: what has more than that to spare may try."""
     pixels = header.width * header.height
-    if header.format is ImageFormat.WEBP:
+    if header.format is PictureFormat.WEBP:
         return 16 * pixels  # two canvases and two copies of the first frame, of 4 bytes each
-    if header.format is ImageFormat.PNG:
+    if header.format is PictureFormat.PNG:
         return 4 * pixels  # one byte as stored, three as RGB
     return 2 * header.channels * pixels // 2 if header.scans > 1 else 0  # coefficients, chroma at a quarter of the size

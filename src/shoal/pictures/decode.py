@@ -19,8 +19,9 @@ from shoal.errors import ConfigurationError, InvalidRequest
 from shoal.pictures import pillow
 from shoal.pictures.danger import is_quick
 from shoal.pictures.geometry import place
-from shoal.pictures.header import ImageFormat, ImageSize, read_header
+from shoal.pictures.header import PictureFormat, PictureSize
 from shoal.pictures.jpeg import read_jpeg
+from shoal.pictures.read_header import read_header
 from shoal.pictures.resample import Box, Job, resample, rows_first
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from shoal.modelconfig.model import ModelConfig, Tensor
     from shoal.pictures.geometry import Placement
-    from shoal.pictures.header import ImageHeader
+    from shoal.pictures.header import PictureHeader
     from shoal.service.spec import Decoding, JpegStrictness
 
     Pixels = NDArray[np.uint8]
@@ -89,7 +90,7 @@ class Decoder:
         """Shape and dtype of a row."""
         return self._config.input
 
-    def decode(self, data: Buffer, out: NDArray[Any]) -> ImageSize:
+    def decode(self, data: Buffer, out: NDArray[Any]) -> PictureSize:
         """Decodes one picture into ``out``. Releases the GIL in all heavy parts.
 
         Args:
@@ -107,11 +108,11 @@ class Decoder:
         self._decode(data, header, out)
         return header.upright
 
-    def read_header(self, data: Buffer) -> ImageHeader:
-        """Raises InvalidRequest: see ``shoal.pictures.header.read_header``."""
+    def read_header(self, data: Buffer) -> PictureHeader:
+        """Raises InvalidRequest, as ``read_header`` does."""
         return read_header(data, max_pixels=self._max_pixels, max_scans=self._max_scans)
 
-    def decode_if_quick(self, data: Buffer, make_out: Callable[[], NDArray[Any]]) -> tuple[ImageSize, bool]:
+    def decode_if_quick(self, data: Buffer, make_out: Callable[[], NDArray[Any]]) -> tuple[PictureSize, bool]:
         """``decode``, of a picture that harms nobody in this process: see ``shoal.pictures.danger``.
 
         Args:
@@ -130,7 +131,7 @@ class Decoder:
         self._decode(data, header, make_out())
         return header.upright, True
 
-    def _decode(self, data: Buffer, header: ImageHeader, out: NDArray[Any]) -> None:
+    def _decode(self, data: Buffer, header: PictureHeader, out: NDArray[Any]) -> None:
         placement = place(self._config, header.upright)
         picture = _read(data, header, placement, self._decoding, self._strictness)
         fast = self._decoding == "fast"
@@ -161,10 +162,10 @@ def _check_input(config: ModelConfig) -> None:
 
 
 def _read(
-    data: Buffer, header: ImageHeader, placement: Placement, decoding: Decoding, strictness: JpegStrictness
+    data: Buffer, header: PictureHeader, placement: Placement, decoding: Decoding, strictness: JpegStrictness
 ) -> Pixels | Image.Image:
     """The stored picture in RGB, see ``resample``; possibly reduced, never below what the placement needs."""
-    if header.format is ImageFormat.JPEG:
+    if header.format is PictureFormat.JPEG:
         return read_jpeg(data, header, _dct_scale(placement, _MARGINS[decoding]), strictness)
     return pillow.read(data, header)
 
@@ -177,7 +178,7 @@ def _dct_scale(placement: Placement, margin: int) -> int:
 
 
 def _fill(
-    picture: Pixels | Image.Image, header: ImageHeader, placement: Placement, out: Pixels, *, fast: bool = False
+    picture: Pixels | Image.Image, header: PictureHeader, placement: Placement, out: Pixels, *, fast: bool = False
 ) -> None:
     """Resizes the window to the content's size and turns it upright into ``out``; the rest is zero."""
     width, height = placement.content
@@ -189,7 +190,7 @@ def _fill(
     _UPRIGHT[header.orientation](small, out[:height, :width])
 
 
-def _job(picture: Pixels | Image.Image, header: ImageHeader, placement: Placement, *, fast: bool) -> Job:
+def _job(picture: Pixels | Image.Image, header: PictureHeader, placement: Placement, *, fast: bool) -> Job:
     """The placement in the pixels of the stored, and maybe reduced, picture."""
     height, width = (picture.height, picture.width) if isinstance(picture, Image.Image) else picture.shape[:2]
     sizes = {(-(-header.width // scale), -(-header.height // scale)): scale for scale in (*_DCT_SCALES, 1)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.modelconfig.model import Resize, ResizeFilter
-from shoal.pictures.header import ImageSize
+from shoal.pictures.header import PictureSize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 class Placement:
     """The ``window`` of the upright ``picture`` fills ``content`` at the upper left of the ``frame``."""
 
-    picture: ImageSize
+    picture: PictureSize
     corner: tuple[float, float]
     """The window's left and upper edge, in the upright picture's pixels."""
     window: tuple[float, float]
     """Width and height, in the upright picture's pixels."""
-    content: ImageSize
-    frame: ImageSize
+    content: PictureSize
+    frame: PictureSize
     """The model's input."""
-    resized: ImageSize
+    resized: PictureSize
     """What the whole picture becomes at the content's scale; larger than the content where the rest is cut off."""
     filter: ResizeFilter = ResizeFilter.BILINEAR
 
@@ -50,7 +50,7 @@ class Placement:
         corners[:, 2:] -= corners[:, :2]
         return corners
 
-    def mask_size(self, cells: ImageSize) -> ImageSize:
+    def mask_size(self, cells: PictureSize) -> PictureSize:
         """The size of a mask as fine as a map of ``cells`` over the frame, of the upright picture's aspect.
 
         No cell is lost, where the picture itself is as fine; a frame that the picture was stretched to repeats some
@@ -60,7 +60,7 @@ class Placement:
             cells[axis] / self.frame[axis] * self.content[axis] / self.window[axis] for axis in (0, 1)
         ]  # cells a pixel of the picture
         finest = max(shown)
-        return ImageSize(
+        return PictureSize(
             *(_sides(length, min(1, own), min(1, finest)) for length, own in zip(self.picture, shown, strict=True))
         )
 
@@ -81,9 +81,9 @@ class Placement:
         return np.where((inside >= 0) & (inside < 1), found.clip(0, cells - 1), -1)
 
 
-def place(config: ModelConfig, picture: ImageSize) -> Placement:
+def place(config: ModelConfig, picture: PictureSize) -> Placement:
     """Applies the model's resize rule to an upright picture's size."""
-    frame = ImageSize(config.width, config.height)
+    frame = PictureSize(config.width, config.height)
     if config.resize is Resize.CROP:
         return _crop(config, picture, frame)
     content = _fit(picture, frame) if config.resize is Resize.LETTERBOX else frame
@@ -91,13 +91,13 @@ def place(config: ModelConfig, picture: ImageSize) -> Placement:
     return Placement(picture, (0.0, 0.0), whole, content, frame, content, config.resize_filter)
 
 
-def _crop(config: ModelConfig, picture: ImageSize, frame: ImageSize) -> Placement:
-    """As torchvision's ``Resize`` and ``CenterCrop``: the longer side is rounded down, the crop's corner is rounded.
+def _crop(config: ModelConfig, picture: PictureSize, frame: PictureSize) -> Placement:
+    """Rounds as torchvision's ``Resize`` and ``CenterCrop``: the longer side down, the crop's corner to the nearest.
 
     A crop can't be larger than the resized picture, so its shorter side is the least.
     """
     shorter = max(config.resize_shorter_side, *frame)
-    resized = ImageSize(*(int(shorter * side / min(picture)) for side in picture))
+    resized = PictureSize(*(int(shorter * side / min(picture)) for side in picture))
     scale = [side / after for side, after in zip(picture, resized, strict=True)]
     left, upper = (round((after - kept) / 2) * by for after, kept, by in zip(resized, frame, scale, strict=True))
     window = frame.width * scale[0], frame.height * scale[1]
@@ -110,6 +110,6 @@ def _sides(length: int, own: float, finest: float) -> int:
     return max(1, plain if abs(plain - wanted) <= 1 else wanted)
 
 
-def _fit(picture: ImageSize, frame: ImageSize) -> ImageSize:
+def _fit(picture: PictureSize, frame: PictureSize) -> PictureSize:
     scale = min(frame.width / picture.width, frame.height / picture.height)
-    return ImageSize(max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return PictureSize(max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))

@@ -16,7 +16,7 @@ import simplejpeg
 from PIL.JpegImagePlugin import JpegImageFile
 
 from shoal.errors import InvalidRequest
-from shoal.pictures.header import without_metadata
+from shoal.pictures.jpeg_header import without_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from typing_extensions import Buffer
 
-    from shoal.pictures.header import ImageHeader
+    from shoal.pictures.header import PictureHeader
     from shoal.service.spec import JpegStrictness
 
 _CMYK: Final = 4
@@ -48,7 +48,7 @@ _PILLOW_RAISES: Final = (
 
 
 def read_jpeg(
-    data: Buffer, header: ImageHeader, scale: int, strictness: JpegStrictness
+    data: Buffer, header: PictureHeader, scale: int, strictness: JpegStrictness
 ) -> NDArray[np.uint8] | Image.Image:
     """The stored picture, reduced by ``scale``: 1, 2, 4 or 8; a side becomes the next larger whole number.
 
@@ -75,7 +75,7 @@ def read_jpeg(
 
 
 def _through_pillow(
-    data: Buffer, header: ImageHeader, scale: int, strictness: JpegStrictness, fault: str
+    data: Buffer, header: PictureHeader, scale: int, strictness: JpegStrictness, fault: str
 ) -> Image.Image:
     plain = without_metadata(data)
     ends = _made_whole(plain) if strictness == "lenient" else iter([plain])
@@ -101,7 +101,7 @@ def _made_whole(data: bytes) -> Iterator[bytes]:
     yield data[: max(data.rfind(marker) for marker in _BETWEEN_SCANS)] + _END
 
 
-def _reason(header: ImageHeader, pillow: str, turbojpeg: str) -> str:
+def _reason(header: PictureHeader, pillow: str, turbojpeg: str) -> str:
     if header.doubt:
         return f"the JPEG can't be decoded: {header.doubt}"
     if "truncated" in pillow.lower():

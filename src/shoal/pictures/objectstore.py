@@ -1,4 +1,4 @@
-"""The object store: where pictures are, how they are named, and who may open it."""
+"""The object store: where pictures are, and who may open it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import atexit
 import base64
 import json
 import os
-import re
 import secrets
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -18,7 +17,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import MemoryStore, from_url
 
-from shoal.errors import ConfigurationError, InvalidRequest, Unavailable
+from shoal.errors import ConfigurationError, Unavailable
 from shoal.runtime import intake, private
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from shoal.service import spec
     from shoal.service.home import Home
 
-_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_SUFFIX: Final = ".jpg"
 _RETRY: Final[RetryConfig] = {
     "max_retries": 2,
     "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=1)},
@@ -149,26 +146,6 @@ def _s3_options(
         client["allow_http"] = address.startswith("http://")
         options |= {"endpoint": address, "virtual_hosted_style_request": False}
     return options | (asdict(credentials) if credentials else {})
-
-
-def object_key(prefix: str, image_uuid: str) -> str:
-    """The key of a picture: ``<prefix><image_uuid>.jpg``.
-
-    Raises:
-        InvalidRequest: not a UUID in its canonical, lower-case form.
-    """
-    if not _UUID.fullmatch(image_uuid):
-        shown = image_uuid if len(image_uuid) <= 64 else image_uuid[:64] + "…"  # noqa: PLR2004 - fits a line
-        raise InvalidRequest(
-            f"image_uuid {shown!r} is not a UUID in lower case, such as 6ba7b810-9dad-41d1-80b4-00c04fd430c8"
-        )
-    return f"{prefix}{image_uuid}{_SUFFIX}"
-
-
-def is_picture(key: str) -> bool:
-    """Whether ``key`` can be one that ``object_key`` made."""
-    name = key.rpartition("/")[2]
-    return name.endswith(_SUFFIX) and _UUID.fullmatch(name.removesuffix(_SUFFIX)) is not None
 
 
 async def presign_puts(store: ObjectStore, keys: Sequence[str], lifetime_seconds: float) -> list[str]:

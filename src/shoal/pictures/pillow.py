@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image, PngImagePlugin, WebPImagePlugin
 
 from shoal.errors import InvalidRequest
-from shoal.pictures.header import ImageFormat
+from shoal.pictures.header import PictureFormat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
-    from shoal.pictures.header import ImageHeader
+    from shoal.pictures.header import PictureHeader
 
     Pixels = NDArray[np.uint8]
 
@@ -28,7 +28,7 @@ _STRIP_BYTES: Final = 2**20
 """Pixels are converted in strips of about so much, so that a picture is in memory once in each form, not twice."""
 _SIGNATURE_BYTES: Final = 8
 _CHUNK_BYTES: Final = 12
-"""Of a PNG chunk beside its payload: length, name and checksum."""
+"""What a PNG chunk has beside its payload: length, name and checksum, 4 bytes each."""
 _KEPT: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 """What the pixels come from. Texts, profiles and further frames are left out: they cost memory and change nothing."""
 _DEFLATE_RATIO: Final = 1032
@@ -38,7 +38,7 @@ _BITS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _HIGH_BYTE: Final = 8
 
 
-def read(data: Buffer, header: ImageHeader) -> Pixels:
+def read(data: Buffer, header: PictureHeader) -> Pixels:
     """The stored picture in RGB, ``(h, w, 3)``; of an animation the first frame.
 
     Raises:
@@ -56,13 +56,13 @@ def read(data: Buffer, header: ImageHeader) -> Pixels:
         raise InvalidRequest(f"the {header.format} is truncated or damaged: {_reason(error)}") from error
 
 
-def _check_size(picture: Image.Image, header: ImageHeader) -> None:
+def _check_size(picture: Image.Image, header: PictureHeader) -> None:
     if picture.size != (header.width, header.height):
         raise InvalidRequest(f"the {header.format} is damaged: it has two sizes")
 
 
-def _open(view: memoryview, header: ImageHeader) -> Image.Image:
-    if header.format is ImageFormat.PNG:
+def _open(view: memoryview, header: PictureHeader) -> Image.Image:
+    if header.format is PictureFormat.PNG:
         return PngImagePlugin.PngImageFile(io.BytesIO(_essence(view)))
     return WebPImagePlugin.WebPImageFile(io.BytesIO(view))
 

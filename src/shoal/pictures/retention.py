@@ -10,7 +10,7 @@ import obstore
 from obstore.exceptions import BaseError
 
 from shoal.errors import Unavailable
-from shoal.pictures.objectstore import is_picture
+from shoal.pictures.reference import is_object_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ def expire(store: ObjectStore, hours: float, *, now: datetime | None = None) -> 
     removed = 0
     try:
         for chunk in obstore.list(store, chunk_size=_DELETE_CHUNK):
-            old = [found["path"] for found in chunk if found["last_modified"] < limit and is_picture(found["path"])]
+            old = [found["path"] for found in chunk if found["last_modified"] < limit and is_object_key(found["path"])]
             _delete(store, old)
             removed += len(old)
     except (BaseError, OSError) as error:

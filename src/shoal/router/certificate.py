@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from shoal.service.spec import Tls
 
 
-class Files(NamedTuple):
+class CertificateFiles(NamedTuple):
     """Absolute paths."""
 
     certificate: Path
     key: Path
 
     @classmethod
-    def of(cls, tls: Tls) -> Files:
+    def of(cls, tls: Tls) -> CertificateFiles:
         """Those of a service file."""
         return cls(*(intake.expanded(file).absolute() for file in (tls.certificate_file, tls.key_file)))
 
@@ -34,7 +34,7 @@ def check(tls: Tls | None) -> None:
     """
     if tls is None:
         return
-    files = Files.of(tls)
+    files = CertificateFiles.of(tls)
     try:
         private.read(files.key)
         intake.read(files.certificate)

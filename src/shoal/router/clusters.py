@@ -32,13 +32,13 @@ MAX_CHECKS = 1_000
 """Checks of health at a time."""
 """What workers are asked for: one that lacks a model isn't ready, and serves the others."""
 _AUTHORITY = "shoal"
-"""Of health checks. Else it is the cluster's name, whose slash HTTP/2 refuses."""
+"""The ``:authority`` of health checks. The default is the cluster's name, whose slash HTTP/2 refuses."""
 _CALLS_PER_CONNECTION = 1_000
 """In flight on one connection to a batcher; more open another, so that fewer are lost with one."""
 _UNBOUNDED = 1_000_000  # where the parts themselves bound: batching streams by permits, connections by requests
 _ONE_IS_ENOUGH = 1_000_000  # percent
 _WORKER_HANGS: Json = {"interval": "1s", "timeout": "1s"}
-"""As ``HANG``, of a worker: what it holds is sent elsewhere after 2 s at most."""
+"""HTTP/2 pings that end a hanging worker's connection, as ``HANG`` does: what it holds is sent elsewhere within 2 s."""
 _AT_ONCE: Json = {"update_merge_window": "0s"}
 """A host's second change within a second would count only after it: calls would go on to one that has just died."""
 

@@ -92,7 +92,7 @@ def render(
     health = health_listener(health_socket(admin_socket(folder)))
     metrics = [metrics_listener(topology.metrics)] if topology.metrics else []
     uploads = [uploads_listener(topology.uploads, service.object_store)] if topology.uploads and topology.store else []
-    secrets = [secret(certificate.Files.of(service.router.tls))] if service.router.tls else []
+    secrets = [secret(certificate.CertificateFiles.of(service.router.tls))] if service.router.tls else []
     return {
         BOOTSTRAP: _text(_bootstrap(service, folder)),
         CLUSTERS: _resources(*clusters(service, topology, admin_socket(folder))),

@@ -38,7 +38,7 @@ def health_socket(admin: Path) -> Path:
 
 
 def bridge_filter() -> Json:
-    """Of the public listener, off but on the routes that turn it on."""
+    """The bridge in the public listener's filter chain, off except on routes with ``bridged``."""
     kind = "envoy.extensions.filters.http.grpc_http1_reverse_bridge.v3.FilterConfig"
     return {**extension(BRIDGE, kind, content_type=MESSAGE, withhold_grpc_frames=True), "disabled": True}
 

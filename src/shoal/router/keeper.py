@@ -13,7 +13,7 @@ from shoal.errors import ConfigurationError
 from shoal.router import certificate, config
 from shoal.router.keyfile import KeyFile
 from shoal.router.model_names import Folder, fit
-from shoal.router.served import POLL_SECONDS, Shown, Unserved, served
+from shoal.router.served import POLL_SECONDS, ServedModels, Unserved, served
 from shoal.runtime import private
 from shoal.runtime.envoy_admin import admin_socket, prepare
 from shoal.runtime.watch import changes
@@ -51,7 +51,7 @@ class Input(Generic[_T]):
             _log.warning("the router keeps what it had: %s", error)
 
 
-class Keeper:
+class ConfigKeeper:
     """Renders Envoy's configuration into a folder, once and then after every change of its inputs.
 
     Another place for the keys file, the certificate or the model store in the service file takes effect at the next
@@ -92,14 +92,14 @@ class Keeper:
         self.certificate = Input(lambda: certificate.check(self.service.value.router.tls))
         store = self.service.value.model_store
         self._unserved = Unserved()
-        self._shown = Shown()
+        self._reported = ServedModels()
         self._asked = False
         self._absent: set[str] = set()
         """Models that the service file names and that aren't listed."""
         self._told = ""
         self._names = models or Folder(home.model_store(self.service.value), store.poll_seconds)
         self.models = Input(self._models)
-        files = [service_file, topology_file, keys_file, *(certificate.Files.of(tls) if tls else ())]
+        files = [service_file, topology_file, keys_file, *(certificate.CertificateFiles.of(tls) if tls else ())]
         self._folders = sorted({path.absolute().parent for path in files if path is not None})
 
     def render(self) -> list[str]:
@@ -110,7 +110,7 @@ class Keeper:
 
     def files(self, folder: Path) -> dict[str, str]:
         """What the files should be if they lie in ``folder``: name to text."""
-        inputs = (self._shown.adopt(self.service.value), self.topology.value, self.keys.value, self.models.value)
+        inputs = (self._reported.adopt(self.service.value), self.topology.value, self.keys.value, self.models.value)
         return config.render(*inputs, folder=folder, unserved=self._unserved.names(monotonic()))
 
     async def run(self) -> None:
@@ -130,12 +130,12 @@ class Keeper:
         """What is listed; what the service file names, listed or not; and what workers serve that are ready."""
         service = self.service.value
         listed = self._names.names(service) | service.elsewhere
-        self._shown.list(listed)
+        self._reported.list(listed)
         meant = {pool: service.named_models(pool) for pool in service.pools}
         # Of a Triton of somebody else's there is no listing.
         ours = (names for pool, names in meant.items() if service.pools[pool].triton_url is None)
         self._absent = set().union(*ours) - listed
-        return sorted(listed.union(*map(fit, meant.values())) | self._shown.models(service))
+        return sorted(listed.union(*map(fit, meant.values())) | self._reported.models(service))
 
     def _judge(self) -> None:
         """Sets ``routes``, or says why not."""
@@ -158,10 +158,10 @@ class Keeper:
         while True:
             answers = await served(self.topology.value.pools, proven)
             now = monotonic()
-            if self._shown.update(answers) or not self._asked:
+            if self._reported.update(answers) or not self._asked:
                 self._asked = True
                 changed()
-            self._unserved.update(self._shown.adopt(self.service.value), self.models.value, answers, now)
+            self._unserved.update(self._reported.adopt(self.service.value), self.models.value, answers, now)
             if (names := self._unserved.names(now)) != known:
                 if new := names - known:
                     _log.warning("no worker serves %s: calls are refused until one does", ", ".join(sorted(new)))

@@ -62,13 +62,16 @@ class WatchedSecret(KeyFile):
         """The mounted copy's content when the Secret was last known."""
 
     def read(self) -> KeyRing:
-        """See ``KeyFile``."""
-        if self._ring is not None and not self._watch.standing and self._mounted() != self._copy:
+        """The Secret's keys while it is followed, else those of the mounted copy.
+
+        Raises ConfigurationError as ``load_keys``.
+        """
+        if self._ring is not None and not self._watch.current and self._mounted() != self._copy:
             self._ring = None
         return super().read() if self._ring is None else self._ring  # one without keys lets nobody in
 
     async def look(self) -> None:
-        """See ``KeyFile``. An API that is away holds up nobody for long."""
+        """Waits until the API has told the Secret, for 5 s at most: then the mounted copy has to do."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_FIRST_SECONDS), aclosing(self._watch.contents()) as contents:
                 async for content in contents:
@@ -76,7 +79,7 @@ class WatchedSecret(KeyFile):
                         return
 
     async def follow(self, changed: Callable[[], None]) -> None:
-        """See ``KeyFile``."""
+        """Calls ``changed`` for each new content of the Secret that holds keys."""
         async with aclosing(self._watch.contents()) as contents:
             async for content in contents:
                 if self._take(content):

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.errors import Code
 from shoal.router import uploads
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.health import HEALTH, bridge_filter, check_filter, messages
+from shoal.router.key_checks import API_KEY_AUTH, RATE_LIMIT, key_id_filter
+from shoal.router.local_replies import metadata_limit, replies, trouble_log
 from shoal.router.resources import (
     address,
     config_file,
     extension,
-    header,
     pipe,
     seconds,
     typed,
 )
-from shoal.router.routes import (
-    API_KEY_AUTH,
-    BALANCER,
-    BODY_LIMIT,
-    KEY_ID,
-    KEY_ID_FILTER,
-    METRICS,
-    PUBLIC,
-    RATE_LIMIT,
-    REQUESTED_MODEL,
-    health_routes,
-    metrics_routes,
-)
+from shoal.router.routes import BALANCER, BODY_LIMIT, METRICS, PUBLIC, health_routes, metrics_routes
 from shoal.router.tls import transport_socket
 from shoal.runtime.envoy_http2 import HANG, Json, public_http2, trusted_http2
-from shoal.service.identity import CLIENT_HEADER, HEADER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,15 +28,8 @@ if TYPE_CHECKING:
     from shoal.service.spec import ObjectStore, Router
 
 _CONNECTION_BUFFER_BYTES = 1024 * 1024
-_ENTRIES, _HEADERS_BYTES = 100, 16 * 1024
-"""Of one call's metadata; more is answered RESOURCE_EXHAUSTED."""
-_OTHERS = 20
-"""Headers of a call that are HTTP/2's, gRPC's or Envoy's own, at the most."""
 _MOST_HEADERS, _MOST_HEADERS_KB = 1000, 96
 """More is a reset: nobody keeps it for an answer."""
-_METADATA = "metadata"
-_LOGGED_PATH = 128
-"""Bytes of a call's path, which is as long as its caller likes."""
 _IDLE_SECONDS = 60.0
 """A connection without a call for so long is asked to leave."""
 _FIRST_BYTES_SECONDS = 3.0
@@ -81,11 +61,11 @@ def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secret
         transport_socket=transport_socket(secrets_file) if router.tls else None,
         http_filters=[
             extension(API_KEY_AUTH, "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"),
-            _key_id_filter(),
+            key_id_filter(),
             extension(
                 RATE_LIMIT, "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", stat_prefix="keys"
             ),
-            _metadata_limit(),
+            metadata_limit(),
             extension(
                 BODY_LIMIT, "envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=router.max_request_bytes
             ),
@@ -96,8 +76,8 @@ def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secret
         request_headers_timeout="10s",
         stream_idle_timeout=seconds(router.max_timeout_seconds + 1),
         max_request_headers_kb=_MOST_HEADERS_KB,
-        local_reply_config={"mappers": _replies(router)},
-        access_log=[_trouble_log()],
+        local_reply_config={"mappers": replies(router)},
+        access_log=[trouble_log()],
     )
     return {**listener, **_first_bytes(router), "traffic_direction": "INBOUND"}  # it leaves before the balancer does
 
@@ -164,33 +144,12 @@ def _first_bytes(router: Router) -> Json:
 
 
 def _connection_limit(name: str, most: int) -> Json:
-    """Of connections that have said something. The public listener's that haven't are bounded by the bootstrap."""
+    """A filter that closes connections over ``most``, counting those that have sent something.
+
+    Silent ones to the public listener are bounded by the bootstrap.
+    """
     kind = "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit"
     return extension("envoy.filters.network.connection_limit", kind, stat_prefix=name, max_connections=most)
-
-
-def _metadata_limit() -> Json:
-    """Refuses in words what HTTP/2 would only reset. It stands before the body, so all that came are headers."""
-    request = {"ident_expr": {"name": "request"}}
-    size = {"select_expr": {"operand": request, "field": "total_size"}}
-    count = _call("size", {"select_expr": {"operand": request, "field": "headers"}})
-    too_much = {
-        "permissions": [{"any": True}],
-        "principals": [{"any": True}],
-        "condition": _call("_||_", _over(count, _ENTRIES + _OTHERS), _over(size, _HEADERS_BYTES)),
-    }
-    kind = "envoy.extensions.filters.http.rbac.v3.RBAC"
-    rules = {"action": "DENY", "policies": {_METADATA: too_much}}
-    return extension("envoy.filters.http.rbac", kind, rules=rules)
-
-
-def _over(value: Json, most: int) -> Json:
-    return _call("_>_", value, {"const_expr": {"int64_value": most}})
-
-
-def _call(function: str, *arguments: Json) -> Json:
-    """A part of an expression in CEL, parsed (https://github.com/google/cel-spec)."""
-    return {"call_expr": {"function": function, "args": list(arguments)}}
 
 
 def _age(router: Router) -> Json:
@@ -239,99 +198,7 @@ def _listener(
     )
 
 
-def _key_id_filter() -> Json:
-    """Cuts the id out of the caller's identity, for ``KEY_ID``."""
-    rest: Json = {"pattern": {"regex": r"\?.*"}, "substitution": ""}
-    found: Json = {"metadata_namespace": "shoal", "key": "key_id", "regex_value_rewrite": rest}
-    return extension(
-        KEY_ID_FILTER,
-        "envoy.extensions.filters.http.header_to_metadata.v3.Config",
-        request_rules=[{"header": CLIENT_HEADER, "on_header_present": found}],
-    )
-
-
 def _router_filter() -> Json:
     return extension(
         "envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True
     )
-
-
-def _replies(router: Router) -> list[Json]:
-    """The router's own refusals, in words, and with a gRPC status where Envoy's choice would mislead."""
-    return [
-        _reply(_status(408, 504), "the deadline has passed", Code.DEADLINE_EXCEEDED),
-        _reply(_flags("UO"), "too many calls in flight; try again later", Code.RESOURCE_EXHAUSTED),
-        _reply(_status(429), "this API key's rate limit is reached; try again later", Code.RESOURCE_EXHAUSTED),
-        _reply(_status(413), f"the request is larger than {router.max_request_bytes} bytes", Code.RESOURCE_EXHAUSTED),
-        _reply(
-            _status(401),
-            f"the API key in the metadata {HEADER} is missing, unknown or revoked; 'shoal keys create' makes one",
-            Code.UNAUTHENTICATED,
-        ),
-        _reply(
-            _detailed(f"rbac_access_denied_matched_policy[{_METADATA}]"),
-            f"the call's metadata is over {_ENTRIES} entries or {_HEADERS_BYTES // 1024} KiB",
-            Code.RESOURCE_EXHAUSTED,
-        ),
-        _reply(
-            _status(403),
-            f"this API key may not call model '{REQUESTED_MODEL}'; 'shoal keys list' shows which it may",
-            Code.PERMISSION_DENIED,
-        ),
-        _reply(_flags("UF", "UH", "UC", "URX"), "the service is away; trying again may help", Code.UNAVAILABLE),
-    ]
-
-
-def _reply(when: Json, text: str, code: Code) -> Json:
-    return {
-        "filter": when,
-        "body_format_override": {"text_format_source": {"inline_string": text}},
-        "headers_to_add": [header("grpc-status", str(int(code)))],
-    }
-
-
-def _flags(*flags: str) -> Json:
-    return {"response_flag_filter": {"flags": list(flags)}}
-
-
-def _detailed(details: str) -> Json:
-    kind = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
-    return {
-        "extension_filter": extension(
-            "envoy.access_loggers.extension_filters.cel", kind, expression=f"response.code_details == '{details}'"
-        )
-    }
-
-
-def _status(*codes: int) -> Json:
-    filters = [
-        {
-            "status_code_filter": {
-                "comparison": {"value": {"default_value": code, "runtime_key": f"shoal.status.{code}"}}
-            }
-        }
-        for code in codes
-    ]
-    return filters[0] if len(filters) == 1 else {"or_filter": {"filters": filters}}
-
-
-def _trouble_log() -> Json:
-    """A line for each call that found no batcher or worker, without secrets. Other calls cost no line."""
-    return {
-        "filter": _flags("UF", "UH", "UC", "URX", "NC"),
-        **extension(
-            "envoy.access_loggers.stderr",
-            "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
-            log_format={
-                "json_format": {
-                    "time": "%START_TIME%",
-                    "path": f"%REQ(:PATH):{_LOGGED_PATH}%",
-                    "model": REQUESTED_MODEL,
-                    "key_id": KEY_ID,
-                    "flags": "%RESPONSE_FLAGS%",
-                    "upstream": "%UPSTREAM_HOST%",
-                    "milliseconds": "%DURATION%",
-                }
-            },
-        ),
-    }

@@ -40,7 +40,7 @@ class ModelNames(Protocol):
         ...
 
     def names(self, service: Service) -> set[str]:
-        """As they are, or were when they could last be seen."""
+        """The models there are, or were when they could last be seen."""
         ...
 
     async def follow(self, changed: Callable[[], None]) -> None:
@@ -68,14 +68,14 @@ class Exact:
     """Those that the service file names without a pattern."""
 
     async def look(self) -> None:
-        """See ``ModelNames``."""
+        """There is always an answer."""
 
     def names(self, service: Service) -> set[str]:
-        """See ``ModelNames``."""
+        """All names in the service file that are no patterns."""
         return {name for pool in service.pools for name in service.named_models(pool)}
 
     async def follow(self, changed: Callable[[], None]) -> None:
-        """See ``ModelNames``."""
+        """Returns at once: the service file, which somebody else follows, has them all."""
 
 
 class Folder:
@@ -86,14 +86,14 @@ class Folder:
         self._poll_seconds = max(poll_seconds, _LEAST_PAUSE_SECONDS)
 
     async def look(self) -> None:
-        """See ``ModelNames``."""
+        """There is always an answer."""
 
     def names(self, service: Service) -> set[str]:  # noqa: ARG002 - whatever the pools name
-        """See ``ModelNames``."""
+        """The folder's models, whatever the pools name."""
         return self._scan()
 
     async def follow(self, changed: Callable[[], None]) -> None:
-        """See ``ModelNames``."""
+        """Calls ``changed`` after each change below the folder, and when a poll finds other models."""
         self._folder.mkdir(parents=True, exist_ok=True)  # nothing can be watched that isn't there
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch(changed))
@@ -126,16 +126,16 @@ class Published:
         self._poll_seconds = max(poll_seconds, _LEAST_PAUSE_SECONDS)
 
     async def look(self) -> None:
-        """See ``ModelNames``."""
+        """Lists the bucket, unless an earlier answer was kept. Raises ShoalError if that fails."""
         if self._read() is None:
             await self._list()
 
     def names(self, service: Service) -> set[str]:  # noqa: ARG002 - whatever the pools name
-        """See ``ModelNames``."""
+        """The models of the last answer, whatever the pools name."""
         return self._read() or set()
 
     async def follow(self, changed: Callable[[], None]) -> None:
-        """See ``ModelNames``."""
+        """Lists the bucket every ``poll_seconds``, and calls ``changed`` when it has other models."""
         while True:
             try:
                 if await self._list():

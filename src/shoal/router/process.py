@@ -14,7 +14,7 @@ from shoal.runtime.envoy import EnvoyProcess, check_free
 from shoal.runtime.envoy_admin import EnvoyAdmin
 
 if TYPE_CHECKING:
-    from shoal.router.keeper import Keeper
+    from shoal.router.keeper import ConfigKeeper
 
 DRAIN_SECONDS = 10.0
 """What calls in flight get to finish."""
@@ -29,7 +29,7 @@ _OTHER_FILES = 500
 _log = logging.getLogger(__name__)
 
 
-async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) -> int:
+async def serve(keeper: ConfigKeeper, stop: asyncio.Event, *, concurrency: int = 1) -> int:
     """Runs Envoy until it ends by itself or ``stop`` is set; then it drains, no longer than ``DRAIN_SECONDS``.
 
     Args:
@@ -47,8 +47,8 @@ async def serve(keeper: Keeper, stop: asyncio.Event, *, concurrency: int = 1) ->
     ours = (topology.public, topology.balancer, topology.metrics, topology.uploads)
     check_free("router", [endpoint for endpoint in ours if endpoint])
     keeper.render()
-    doors = 2 * uploads.MAX_CONNECTIONS if topology.uploads else 0
-    _check_files(connections(keeper.service.value.router) + doors + _OTHER_FILES)
+    upload_connections = 2 * uploads.MAX_CONNECTIONS if topology.uploads else 0
+    _check_files(connections(keeper.service.value.router) + upload_connections + _OTHER_FILES)
     async with EnvoyProcess(_arguments(keeper), concurrency=concurrency) as envoy:
         keeping = asyncio.create_task(keeper.run())
         stopping = asyncio.create_task(stop.wait())
@@ -77,7 +77,7 @@ def _check_files(needed: int) -> None:
         )
 
 
-def _arguments(keeper: Keeper) -> list[str]:
+def _arguments(keeper: ConfigKeeper) -> list[str]:
     return [
         *("--config-path", str(keeper.folder / BOOTSTRAP)),
         *("--drain-time-s", str(int(DRAIN_SECONDS)), "--drain-strategy", "immediate"),

@@ -66,12 +66,12 @@ class Api:
 
     @property
     def namespace(self) -> str:
-        """Of the pod."""
+        """The pod's namespace."""
         return self._read("namespace").strip()
 
     @property
     def token(self) -> str:
-        """Of the pod's ServiceAccount. It is replaced from time to time: read it for each request."""
+        """The token of the pod's ServiceAccount. It is replaced from time to time: read it for each request."""
         return self._read("token").strip()
 
     @property
@@ -91,7 +91,7 @@ class SecretWatch:
 
     def __init__(self, api: Api, secret: str, key: str = "keys.json") -> None:
         self.name = f"Secret {secret}"
-        self.standing = False
+        self.current = False
         """Whether what was yielded last is what the API has, as far as anybody can know."""
         self._api = api
         self._secret = secret
@@ -110,7 +110,7 @@ class SecretWatch:
                     # holds until then.
                     await asyncio.sleep(_FIRST_PAUSE)
                 except _TROUBLES as error:
-                    self.standing = False
+                    self.current = False
                     reason = str(error) or type(error).__name__
                     if reason != told:
                         log.warning("%s isn't followed now, its mounted copy is: %s", self.name, reason)
@@ -118,7 +118,7 @@ class SecretWatch:
                     await asyncio.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311 - not a secret
                     pause = min(2 * pause, _LAST_PAUSE)
         finally:
-            self.standing = False
+            self.current = False
 
     async def _watch(self) -> AsyncGenerator[str]:
         """One watch, until the API ends it."""
@@ -143,7 +143,7 @@ class SecretWatch:
             _keep_alive(response)
             async for line in response.content:
                 if (content := self._content(json.loads(line))) is not None:
-                    self.standing = True
+                    self.current = True
                     yield content
 
     def _content(self, event: dict[str, Any]) -> str | None:

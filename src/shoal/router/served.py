@@ -1,9 +1,9 @@
-"""What workers say that they serve: models that none of them does, and such as neither listing nor patterns have.
+"""What workers report that they serve, and what follows for the router.
 
-Calls for a model that no worker serves, though workers are there and ready, would only wait.
-
-A model in the store may be one that no worker can load. Its workers say so when they are asked; the router then refuses
-its calls at once. What nobody knows is routed: workers may be starting, or be older than the question.
+A model in the store may be one that no worker can load: calls for it would only wait. The router asks the workers, and
+refuses a model's calls at once if ready workers don't serve it (``Unserved``). A model that they serve is routed to,
+even if it isn't listed (``ServedModels``). If no worker answers, calls are routed: workers may be starting, or be
+older than the question.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 5.0
 """How often workers are asked."""
 PATIENCE_SECONDS = 30.0
-"""What a model that is new in the store gets to be loaded; until then its calls wait for a worker."""
+"""How long a model that is new in the store may take to load. Until then its calls wait for a worker."""
 
 
 class Unserved:
@@ -32,7 +32,7 @@ class Unserved:
 
     def __init__(self) -> None:
         self._missing: dict[str, float] = {}
-        """Since when, in seconds from any origin."""
+        """Model to the time since when it is missing, in seconds from any origin."""
 
     def update(
         self, service: Service, models: Iterable[str], served: Mapping[str, frozenset[str] | None], now: float
@@ -57,7 +57,7 @@ class Unserved:
         return frozenset(model for model, since in self._missing.items() if now - since >= PATIENCE_SECONDS)
 
 
-class Shown:
+class ServedModels:
     """Models that ready workers serve are routed to, even where the listing or the patterns lack them.
 
     Either may be mistyped, and workers of before the mistake stay: what they answered they go on answering. But what
@@ -82,7 +82,7 @@ class Shown:
         self._listed = listed
 
     def models(self, service: Service) -> set[str]:
-        """But for those that ``service`` gives to another pool than the one whose workers serve them."""
+        """The models that are served, without those that ``service`` gives to another pool."""
         return {name for pool, names in self._of(service) for name in names if service.pool_of(name) in {None, pool}}
 
     def adopt(self, service: Service) -> Service:

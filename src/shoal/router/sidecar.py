@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from shoal.router.drain import depart
-from shoal.router.keeper import Keeper
+from shoal.router.keeper import ConfigKeeper
 from shoal.router.keyfile import KeyFile, WatchedSecret
 from shoal.router.model_names import choose
 from shoal.runtime.envoy_admin import EnvoyAdmin
@@ -26,7 +26,7 @@ SERVICE = "shoal.RouterConfig"
 
 async def open_keeper(
     *, service_file: Path | None, topology_file: Path, home: Home, watch: SecretWatch | None = None
-) -> Keeper:
+) -> ConfigKeeper:
     """A keeper that knows which models there are.
 
     Args:
@@ -45,10 +45,10 @@ async def open_keeper(
     if watch is not None:
         keys = WatchedSecret(keys.path, watch, home.run.absolute() / "router" / "keys.json")
     await asyncio.gather(models.look(), keys.look())
-    return Keeper(service_file=service_file, topology_file=topology_file, home=home, models=models, keys=keys)
+    return ConfigKeeper(service_file=service_file, topology_file=topology_file, home=home, models=models, keys=keys)
 
 
-async def keep(keeper: Keeper, stop: asyncio.Event, *, listen: Endpoint | None, departure: Departure) -> None:
+async def keep(keeper: ConfigKeeper, stop: asyncio.Event, *, listen: Endpoint | None, departure: Departure) -> None:
     """Keeps Envoy's files current until ``stop`` is set; then has Envoy drain and end.
 
     Args:
@@ -76,7 +76,7 @@ async def keep(keeper: Keeper, stop: asyncio.Event, *, listen: Endpoint | None, 
             await asyncio.gather(keeping, stopping, telling, return_exceptions=True)
 
 
-async def _tell(keeper: Keeper, health: HealthServer) -> None:
+async def _tell(keeper: ConfigKeeper, health: HealthServer) -> None:
     """A router that knows no model answers every call with NOT_FOUND: one that knows some is not to make way for it."""
     if not keeper.routes.is_set():
         await health.say(serving=False)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from shoal.router.resources import config_file, extension, typed
 
 if TYPE_CHECKING:
-    from shoal.router.certificate import Files
+    from shoal.router.certificate import CertificateFiles
     from shoal.runtime.envoy_http2 import Json
 
 _NAME = "public"
 
 
 def transport_socket(secrets_file: str) -> Json:
-    """Of a listener whose certificate is named in ``secrets_file``. gRPC insists on ALPN."""
+    """The transport socket of a listener whose certificate ``secrets_file`` names. gRPC insists on ALPN."""
     return extension(
         "envoy.transport_sockets.tls",
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
@@ -30,7 +30,7 @@ def transport_socket(secrets_file: str) -> Json:
     )
 
 
-def secret(files: Files) -> Json:
+def secret(files: CertificateFiles) -> Json:
     """Where the certificate is. Of one folder both files are read in one step; of two, each when it changes."""
     folder = files.certificate.parent
     watched = {"watched_directory": {"path": str(folder)}} if files.key.parent == folder else {}

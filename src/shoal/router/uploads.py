@@ -1,4 +1,4 @@
-"""The door to the managed object store: a presigned PUT says where a picture goes, but not how large it may be.
+"""The listener before the managed object store: a presigned PUT says where a picture goes, but not how large it may be.
 
 rclone takes any size, so Envoy stands before it and reads each upload's Content-Length. Nothing is held back: the bytes
 stream on, and the Host header stays, so that the signature holds.
@@ -19,7 +19,7 @@ UPLOADS = "uploads"
 STORE = "store"
 """The managed object store's cluster."""
 MAX_CONNECTIONS = 1000
-"""Of those who bring pictures; about what Envoy itself opens to one cluster at most."""
+"""Connections of clients that upload; about as many as Envoy itself opens to one cluster."""
 
 _NO_PUT = "pictures are brought here, by PUT to a URL that shoal.v1.Uploads/Create answered; nothing else is done here"
 _NO_LENGTH = "an upload must say its size in Content-Length"

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from shoal.service.api_keys import Key
 
 HEADER: Final = "x-api-key"
-"""Carries it behind the router, which takes the caller's own header of that name away before it sets this one; so did
-every router that knew nothing of identities. No caller can slip in one."""
+"""Carries the identity behind the router. The router, an older one too, removes the caller's own header of this name
+before it sets this one, so no caller can slip one in."""
 CLIENT_HEADER: Final = "x-client-id"
-"""Names the key behind the router, without its secret; the router takes a caller's own away."""
+"""Carries the key's id behind the router, never its secret; a caller's own header of this name is removed."""
 MAX_LENGTH: Final = 1024
-"""Of one, in characters; a longer text is none."""
+"""Characters of an identity; a longer text is none."""
 
 _VERSION: Final = "1"
 _DIGEST_BYTES: Final = 16
@@ -45,9 +45,9 @@ class Identity:
     prefix: str
     """Goes before the uuid in an object's name."""
     digest: str = field(repr=False)
-    """Of the key."""
+    """The key's ``digest``."""
     requests_per_second: float | None = None
-    """As the key says, 0: no limit. None: an older router doesn't say it."""
+    """The key's limit; 0: none. None: an older router doesn't tell it."""
 
     @classmethod
     def of(cls, key: Key) -> Self:
@@ -81,19 +81,19 @@ class Identity:
         return bool(secret) and hmac.compare_digest(self.digest.encode(), digest(secret).encode())
 
 
-class Caller(NamedTuple):
-    """Who calls, as the batcher passes it on, beside whose share of its queue that is."""
+class CallerId(NamedTuple):
+    """Who calls, as the batcher passes it on to workers."""
 
     key_id: str = ""
-    """What workers, logs and metrics know it by; empty: the owner."""
+    """The key's id, as workers, logs and metrics show it; empty: the owner is shown."""
     identity: str = ""
-    """As the router wrote it, for the worker alone: it holds a digest of the key."""
+    """The text of the router's ``Identity``, for the worker alone: it holds a digest of the key."""
 
     def __repr__(self) -> str:
-        return f"Caller({self.key_id!r})"
+        return f"CallerId({self.key_id!r})"
 
 
-NOBODY: Final = Caller()
+NOBODY: Final = CallerId()
 
 
 def _rate(text: str | None) -> float | None:
@@ -107,6 +107,6 @@ def _rate(text: str | None) -> float | None:
 
 
 def digest(secret: str) -> str:
-    """Of an API key, in 22 letters that a header may have."""
+    """A digest of an API key, in 22 characters that a header may have."""
     whole = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
     return base64.urlsafe_b64encode(whole[:_DIGEST_BYTES]).decode().rstrip("=")

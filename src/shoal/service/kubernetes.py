@@ -51,44 +51,45 @@ class Image(Section):
     """A container image, ``registry/repository:tag``."""
 
     registry: str | None = None
-    """Of a mirror, or your own. None: the cluster's default."""
+    """The registry's host: a mirror's, or your own. None: the cluster's default registry."""
     repository: str
-    """The name within the registry."""
+    """The image's name in the registry."""
     tag: str | None = None
-    """None: the chart's ``appVersion``."""
+    """The image's tag. None: the chart's ``appVersion``."""
     digest: str | None = Field(default=None, pattern="^sha256:[0-9a-f]{64}$")
-    """What the tag has to lead to, ``sha256:…``. None: whatever it leads to when a node pulls it."""
+    """The image's digest, ``sha256:…``: nodes pull exactly this image. None: whatever the tag names at that moment."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
-    """As Kubernetes' ``imagePullPolicy``."""
+    """When nodes pull the image: Kubernetes' ``imagePullPolicy``."""
 
 
 class ShoalImage(Image):
     """Shoal itself."""
 
     repository: str = "shoal"
-    """The name within the registry."""
+    """The image's name in the registry."""
 
 
 class EnvoyImage(Image):
     """Envoy, as its makers publish it."""
 
     registry: str | None = "docker.io"
-    """Of a mirror, or your own. None: the cluster's default."""
+    """The registry's host: a mirror's, or your own. None: the cluster's default registry."""
     repository: str = "envoyproxy/envoy"
-    """The name within the registry."""
+    """The image's name in the registry."""
     tag: str | None = "distroless-v1.39.3"
-    """A version that Shoal's configuration was tested with."""
+    """The image's tag. Shoal's configuration was tested with the default."""
 
 
 class TritonImage(Image):
     """Triton, as NVIDIA publishes it, or yours with models in ``/models``."""
 
     registry: str | None = "nvcr.io"
-    """Of a mirror, or your own. None: the cluster's default."""
+    """The registry's host: a mirror's, or your own. None: the cluster's default registry."""
     repository: str = "nvidia/tritonserver"
-    """The name within the registry."""
+    """The image's name in the registry."""
     tag: str | None = "26.04-py3"
-    """From 26.04 on clients' shared memory has to be allowed, which the chart does by the year and month in it."""
+    """The image's tag. From 26.04 on, Triton must be told to let clients share memory; the chart does so if the tag's
+    year and month say that it is needed."""
 
 
 class Images(Section):
@@ -102,22 +103,26 @@ class Images(Section):
 
 
 class Secrets(Section):
-    """Names of Secrets that exist; the chart makes none. A changed one is followed, but for stores' credentials."""
+    """Names of Secrets that exist already: the chart makes none.
+
+    A changed key or certificate takes effect while pods run; a store's new credentials take new pods.
+    """
 
     keys: ObjectName = "shoal-keys"
-    """With ``keys.json``: the API keys, as ``shoal keys`` writes them."""
+    """The Secret with the API keys under ``keys.json``, as ``shoal keys`` writes them."""
     tls: ObjectName | None = None
-    """Of type ``kubernetes.io/tls``: the public listener's certificate. None: plaintext."""
+    """The Secret, of type ``kubernetes.io/tls``, with the certificate that clients see. None: no TLS."""
     object_store: ObjectName | None = None
-    """With ``credentials.json``, as ``object_store.credentials_file`` has it. None: the cloud's usual chain, such as a
+    """The Secret with the object store's credentials under ``credentials.json``, a file as
+    ``object_store.credentials_file`` describes it. None: credentials are found in the cloud's usual ways, such as a
     workload identity."""
     object_store_environment: ObjectName | None = None
-    """In place of ``object_store``: with ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``, as an
-    ``ObjectBucketClaim`` leaves one."""
+    """Instead of ``object_store``: a Secret with ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``, such as an
+    ``ObjectBucketClaim`` makes."""
     model_store: ObjectName | None = None
-    """The same for ``model_store``."""
+    """Like ``object_store``, for the model store's credentials."""
     model_store_environment: ObjectName | None = None
-    """The same for ``model_store``."""
+    """Like ``object_store_environment``, for the model store's credentials."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Secrets:
@@ -128,36 +133,40 @@ class Secrets(Section):
 
 
 class ClusterStore(Section):
-    """Where pods find the object store, if that is elsewhere than ``object_store`` says. None: as it says."""
+    """The object store as pods reach it, where that differs from ``object_store``. None: as there."""
 
     url: StoreUrl | None = None
     """``s3://bucket[/prefix]``, ``gs://`` or ``az://``."""
     endpoint: HttpAddress | None = None
-    """The S3 API's address, for pods and for clients that upload."""
+    """The address of the S3 API, for pods and for clients that upload."""
     region: str | None = None
-    """Of the bucket."""
+    """The bucket's region."""
 
 
 class Nfs(Section):
     """A folder of an NFS server."""
 
     server: str = Field(min_length=1)
-    """Its name or address."""
+    """The server's name or address."""
     path: str = Field(pattern="^/")
     """The exported folder."""
 
 
 class ModelVolume(Section):
-    """A volume that is there already, mounted read-only. Give one of the three."""
+    """An existing volume with the models, mounted read-only.
+
+    Give one of ``nfs``, ``persistent_volume_claim`` and ``host_path``.
+    """
 
     nfs: Nfs | None = None
     """An NFS export."""
     persistent_volume_claim: ObjectName | None = None
-    """A claim's name; with pods on several nodes, one that many may read."""
+    """The name of a PersistentVolumeClaim. With pods on several nodes, all of them must be able
+    to read its volume."""
     host_path: str | None = Field(default=None, pattern="^/")
-    """A folder of every node, such as one mounted there."""
+    """A folder that every node has, such as a mounted file system."""
     sub_path: str | None = Field(default=None, pattern="^[^/]")
-    """The model store's folder within the volume. None: its top."""
+    """The folder in the volume that holds the models. None: the volume's top folder."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> ModelVolume:
@@ -167,26 +176,27 @@ class ModelVolume(Section):
 
 
 class ModelSync(Section):
-    """Copies of what is published at ``model_store.url``, brought before a pod starts and kept in line."""
+    """Copies of the models published at ``model_store.url``: fetched before a pod starts, then kept up to date."""
 
     size_limit: Quantity = "20Gi"
-    """Of the volume they lie in; the old and the new set of a model are there together for a while."""
+    """The largest size of the volume with these copies. While a model is replaced, its old and new files are both
+    there."""
     remove: bool = False
-    """Whether models go that are no longer published, or no longer the pool's."""
+    """Whether copies are deleted of models that are no longer published, or that the pool no longer serves."""
     resources: Raw = Field(default_factory=lambda: _resources("50m", "256Mi", "1Gi"))
-    """Of the container model-sync."""
+    """Kubernetes' resources of the container model-sync."""
 
 
 class ModelWay(Section):
-    """How models come into pods. Give one; none: ``sync`` if ``model_store.url`` is set."""
+    """How models come into pods. Give at most one; without any it is ``sync`` if ``model_store.url`` is set."""
 
     image: bool = False
-    """They are part of the image, in ``/models``: Triton's, or Shoal's for ``engine: openvino``. Pools then name them
-    exactly, without patterns."""
+    """Whether the models are part of a container image, in ``/models``: Triton's image, or Shoal's for
+    ``engine: openvino``. Pools must then list their models by exact name, without patterns."""
     volume: ModelVolume | None = None
-    """They lie in a volume."""
+    """The models are in an existing volume."""
     sync: ModelSync | None = None
-    """model-sync brings them."""
+    """The container model-sync copies the models into each pod."""
 
     @model_validator(mode="after")
     def _one_way(self) -> ModelWay:
@@ -196,39 +206,43 @@ class ModelWay(Section):
 
 
 class ServiceAccount(Section):
-    """Whom the pods are to the cloud. In the cluster they have no right and no token, but for ``router.watch_keys``."""
+    """The pods' ServiceAccount, by which a cloud knows them.
+
+    It has no rights in the cluster, and pods get no token, except for ``router.watch_keys``.
+    """
 
     name: ObjectName | None = None
-    """One that exists. None: the chart makes one."""
+    """The name of an existing ServiceAccount. None: the chart makes one."""
     annotations: dict[str, str] = Field(default_factory=dict)
-    """Of the one that the chart makes, such as ``eks.amazonaws.com/role-arn``."""
+    """Annotations of the ServiceAccount that the chart makes, such as ``eks.amazonaws.com/role-arn``."""
 
 
 class Pods(Section):
-    """Where the pods of a part run, and what they have beside the chart's own."""
+    """Where a component's pods run, and what is added to them."""
 
     node_selector: dict[str, str] = Field(default_factory=dict)
-    """Labels of nodes."""
+    """Labels that a node must have to get these pods."""
     tolerations: list[Raw] = Field(default_factory=list)
-    """Kubernetes' own objects."""
+    """Kubernetes' ``Toleration`` objects."""
     affinity: Raw = Field(default_factory=dict)
-    """Kubernetes' own object."""
+    """Kubernetes' ``Affinity`` object."""
     priority_class: ObjectName | None = None
-    """A PriorityClass."""
+    """The name of a PriorityClass."""
     runtime_class: ObjectName | None = None
-    """A RuntimeClass, such as ``nvidia`` where it isn't the nodes' default."""
+    """The name of a RuntimeClass, such as ``nvidia`` where that isn't the nodes' default."""
     labels: PodLabels = Field(default_factory=dict)
-    """Of the pods, beside the chart's own, such as ``azure.workload.identity/use: "true"``."""
+    """Labels added to the pods, such as ``azure.workload.identity/use: "true"``."""
     annotations: dict[str, str] = Field(default_factory=dict)
-    """Of the pods."""
+    """Annotations added to the pods."""
     extra_env: ExtraVariables = Field(default_factory=list)
-    """Kubernetes' ``EnvVar`` objects, for every container: a proxy, a certificate's path. Secrets by ``valueFrom``."""
+    """Kubernetes' ``EnvVar`` objects, added to every container, such as a proxy's address. Take secrets by
+    ``valueFrom``."""
     extra_volumes: ExtraVolumes = Field(default_factory=list)
-    """Kubernetes' ``Volume`` objects."""
+    """Kubernetes' ``Volume`` objects, added to the pods."""
     extra_volume_mounts: ExtraMounts = Field(default_factory=list)
-    """Kubernetes' ``VolumeMount`` objects of these volumes, for every container."""
+    """Kubernetes' ``VolumeMount`` objects of ``extra_volumes``, added to every container."""
     scratch_size: Quantity = "256Mi"
-    """What a pod may write to ``/tmp``, and again to Shoal's home; one that writes more is evicted."""
+    """How much a pod may write to ``/tmp``, and as much again to Shoal's home. A pod that writes more is evicted."""
 
     @model_validator(mode="after")
     def _mounted_volumes_are_there(self) -> Pods:
@@ -239,100 +253,108 @@ class Pods(Section):
 
 
 class ReplicatedPods(Pods):
-    """Those of a Deployment: how many there are, and how many may be away."""
+    """Pods of a Deployment: how many there are, and how many may be missing at once."""
 
     topology_spread: list[Raw] | None = None
-    """Kubernetes' ``topologySpreadConstraints``; the chart adds the selector. None: over nodes, as far as that goes."""
+    """Kubernetes' ``topologySpreadConstraints``; the chart adds the selector. None: spread over nodes where
+    possible."""
     max_unavailable: CountOrPercent = 1
-    """Pods that the draining of nodes may take away at once (PodDisruptionBudget)."""
+    """How many pods may be evicted at once when nodes are drained: a number or a percentage (PodDisruptionBudget)."""
     scaled_elsewhere: bool = False
-    """Whether somebody else says how many there are, such as an autoscaler of yours: the chart then leaves ``replicas``
-    out, and a new Deployment begins with 1. What ``autoscaling`` names is so by itself."""
+    """Whether something outside the chart sets the number of pods, such as an autoscaler of yours. The chart then
+    leaves ``replicas`` out, and a new Deployment starts with 1 pod. What ``autoscaling`` names needs no such
+    setting."""
 
 
 class RouterService(Section):
     """How clients reach the router."""
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """As Kubernetes has it. A load balancer must pass TCP through: the router itself speaks HTTP/2 and TLS."""
+    """The Service's type in Kubernetes. A load balancer must pass TCP through: the router itself handles HTTP/2 and
+    TLS."""
     port: Port = 8080
-    """The Service's own."""
+    """The Service's port."""
     annotations: dict[str, str] = Field(default_factory=dict)
-    """For the cloud's load balancer."""
+    """Annotations of the Service, such as a cloud's load balancer reads."""
 
 
 class RouterPods(ReplicatedPods):
-    """Envoy, and beside it what keeps its configuration current."""
+    """The router's pods: Envoy, and a container that keeps its configuration up to date."""
 
     replicas: int = Field(default=2, ge=1, le=1000)
-    """Pods."""
+    """Number of pods."""
     concurrency: int = Field(default=2, ge=1, le=256)
-    """Envoy's threads; each may keep one core busy."""
+    """Envoy's worker threads. Each can use one core fully."""
     service: RouterService = RouterService()
     resources: Raw = Field(default_factory=lambda: _resources("500m", "256Mi", "1Gi"))
-    """Of Envoy."""
+    """Kubernetes' resources of the container with Envoy."""
     config_resources: Raw = Field(default_factory=lambda: _resources("50m", "128Mi", "512Mi"))
-    """Of the container that keeps Envoy's configuration current."""
+    """Kubernetes' resources of the container that keeps Envoy's configuration up to date."""
     watch_keys: bool = False
-    """Whether routers follow the Secret ``secrets.keys`` at the Kubernetes API: a revoked key is refused within 2 s,
-    not in the minute or more that the kubelet takes. The pods get a token, and a Role to watch this one Secret."""
+    """Whether routers watch the Secret ``secrets.keys`` through the Kubernetes API. A revoked key is then refused
+    within 2 s; otherwise it takes a minute or more, until the kubelet has updated the mounted file. The pods get a
+    token, and a Role that lets them watch this Secret only."""
     leave_seconds: int = Field(default=5, ge=0, le=3600)
-    """How long a pod that is to end still takes calls: until nodes and load balancers know that it leaves. A cloud's
-    load balancer with pods as its targets may need minutes."""
+    """How long a pod that was told to stop still takes calls, so that nodes and load balancers learn that it is
+    leaving. A cloud load balancer that targets pods directly may need minutes."""
     termination_grace_seconds: GraceSeconds = 60
-    """``leave_seconds``, 30 s for those in flight, 2 s to hand streams over, and some to spare."""
+    """Kubernetes' ``terminationGracePeriodSeconds``: at least ``leave_seconds``, plus 30 s for calls in flight and 2 s
+    to hand batching streams over."""
     service_account: ServiceAccount = ServiceAccount()
 
 
 class BatcherPods(ReplicatedPods):
-    """The shared batcher, and those of models with ``batchers``."""
+    """The pods of the shared batcher, and of models that have ``batchers`` of their own."""
 
     replicas: int = Field(default=1, ge=1, le=64)
-    """Pods of the shared batcher. Each forms batches of its own, so one gives the largest."""
+    """Number of pods of the shared batcher. Each forms its own batches, so one pod makes the largest batches."""
     resources: Raw = Field(default_factory=lambda: _resources("500m", "256Mi", "1Gi"))
-    """Of each pod."""
+    """Kubernetes' resources of each pod."""
     leave_seconds: GraceSeconds = 40
-    """How long a pod that is to end still takes calls: until every router knows that it leaves. The cluster's DNS may
-    hold the old answer for 30 s, and routers ask every second."""
+    """How long a pod that was told to stop still takes calls, so that every router learns that it is leaving. Routers
+    ask the cluster's DNS every second, which may give the old answer for 30 s."""
     termination_grace_seconds: GraceSeconds = 75
-    """``leave_seconds``, 30 s for calls in flight, and some to spare."""
+    """Kubernetes' ``terminationGracePeriodSeconds``: at least ``leave_seconds``, plus 30 s for calls in flight."""
     service_account: ServiceAccount = ServiceAccount()
 
 
 class PoolPods(ReplicatedPods):
-    """A pool's pods: a worker each, with ``engine: triton`` beside its own Triton."""
+    """A pool's pods: one worker in each, and with ``engine: triton`` a Triton of its own beside it."""
 
     gpus: int | None = Field(default=None, ge=0, le=64)
-    """Of each pod. None: 1 with a Triton in the pod, else 0."""
+    """GPUs of each pod. None: 1 if the pod runs a Triton, else 0."""
     gpu_resource: str = Field(default="nvidia.com/gpu", pattern="^[a-z0-9.-]+/[A-Za-z0-9._-]+$")
-    """What the device plugin calls them: a slice, such as ``nvidia.com/mig-1g.10gb``, or a turn on a GPU, such as
-    ``nvidia.com/gpu.shared``."""
+    """The resource name that the device plugin gives GPUs. It may name a slice, such as ``nvidia.com/mig-1g.10gb``, or
+    a share in time, such as ``nvidia.com/gpu.shared``."""
     shared_memory: Quantity = "1Gi"
-    """The size of ``/dev/shm``, which worker and Triton share. Counts as their memory."""
+    """The size of ``/dev/shm``, which worker and Triton share. What is written there counts against their memory
+    limits."""
     allow_client_shared_memory: bool | None = None
-    """Whether Triton is told ``--allow-client-shm=true``. None: if its image's tag says 26.04 or later."""
+    """Whether Triton is started with ``--allow-client-shm=true``. None: yes if its image's tag says 26.04 or later."""
     resources: Raw = Field(default_factory=lambda: _resources("2", "2Gi", "4Gi"))
-    """Of the worker. Without a limit for ``cpu`` it decodes as many pictures at once as its node has cores, unless the
-    pool's ``decode_threads`` says otherwise."""
+    """Kubernetes' resources of the worker. Without a limit for ``cpu`` it decodes as many pictures at once as its node
+    has cores; the pool's ``decode_threads`` sets another number."""
     triton_resources: Raw = Field(default_factory=lambda: _resources("1", "4Gi", "16Gi"))
-    """Of Triton; GPUs are added."""
+    """Kubernetes' resources of Triton; the chart adds the GPUs."""
     startup_seconds: int = Field(default=600, ge=10, le=86_400)
-    """How long fetching all models may take, and then loading and warming them, before the container is tried anew."""
+    """How long a container may take to start before Kubernetes restarts it: once to fetch all models, and as long again
+    to load and warm them."""
     min_ready_seconds: int = Field(default=40, ge=0, le=3600)
-    """In a rollout: how long a new pod is ready before the next old one goes. Routers learn of it from DNS, which may
-    take 35 s."""
+    """How long a new pod must have been ready before a rollout goes on to the next old pod. Routers find new pods by
+    DNS, which may take 35 s."""
     rolling_update: Raw | None = None
-    """A Deployment's ``maxSurge`` and ``maxUnavailable``. None: one more pod first; with GPUs one less, since a free
-    GPU may not be there."""
+    """The Deployment's ``maxSurge`` and ``maxUnavailable``. None: a rollout adds a new pod before it removes an old
+    one; with GPUs it removes the old one first, because there may be no free GPU."""
     termination_grace_seconds: GraceSeconds = 75
-    """1 s to be left alone, 30 s for batches in flight, 30 s for Triton's own end, and some to spare."""
+    """Kubernetes' ``terminationGracePeriodSeconds``: at least 1 s until no new batches come, 30 s for batches in
+    flight, and 30 s for Triton to stop."""
     scratch_size: Quantity = "4Gi"
-    """What a pod may write to ``/tmp``, where Triton unpacks Python environments, and again to Shoal's home, where
-    OpenVINO keeps compiled models; one that writes more is evicted."""
+    """How much a pod may write to ``/tmp``, where Triton unpacks Python environments, and as much again to Shoal's
+    home, where OpenVINO keeps compiled models. A pod that writes more is evicted."""
 
 
 class WorkerPods(PoolPods):
-    """What holds for every pool's pods, unless ``pools.<name>`` says otherwise."""
+    """Settings of every pool's pods; ``pools.<name>`` sets others for one pool."""
 
     service_account: ServiceAccount = ServiceAccount()
 
@@ -341,35 +363,36 @@ class ImageRetention(Pods):
     """A CronJob that deletes pictures older than ``object_store.retention_hours``."""
 
     enabled: bool = False
-    """Off, since the bucket may hold more than Shoal's pictures, and its own lifecycle rules cost nothing."""
+    """Whether there is such a CronJob. Off by default: a bucket's own lifecycle rules cost nothing, and the bucket may
+    hold other things too."""
     schedule: str = "17 * * * *"
-    """When, as cron has it."""
+    """When the job runs, in cron's notation."""
     resources: Raw = Field(default_factory=lambda: _resources("50m", "128Mi", "512Mi"))
-    """Of its pod."""
+    """Kubernetes' resources of the job's pod."""
     service_account: ServiceAccount = ServiceAccount()
 
 
 class HelmTest(Pods):
-    """What ``helm test`` runs: a pod that asks the router for its health, and has a picture answered."""
+    """What ``helm test`` runs: a pod that asks for the router's health, and calls a model with a picture."""
 
     enabled: bool = True
-    """Whether the release has it. Nothing runs before ``helm test``."""
+    """Whether the release contains this test. It runs only when you call ``helm test``."""
     key_secret: ObjectName | None = None
-    """A Secret with an API key under ``api_key``. None: health alone is asked."""
+    """The Secret with an API key under ``api_key``. None: the test asks for health only."""
     model: Name | None = None
-    """A model that the key may ask. Goes with ``key_secret``."""
+    """The model to call, which the key must allow. Goes with ``key_secret``."""
     task: Literal["classify", "detect", "segment"] = "classify"
-    """The model's."""
+    """The model's task."""
     target: str | None = None
-    """``HOST:PORT``, or ``https://HOST[:PORT]``. None: the router's Service, which with TLS its certificate has to
-    name."""
+    """The address to call: ``HOST:PORT``, or ``https://HOST[:PORT]``. None: the router's Service; with TLS the
+    certificate must then name it."""
     ca_secret: ObjectName | None = None
-    """With TLS: a Secret with ``ca.crt``, whom to trust, such as the one that cert-manager keeps the certificate in.
-    None: the public authorities."""
+    """With TLS: the Secret with the authority to trust under ``ca.crt``, such as the one where cert-manager keeps the
+    certificate. None: the public authorities."""
     timeout_seconds: int = Field(default=60, ge=1, le=3600)
-    """For health, which may have to come yet, and again for the picture."""
+    """How long the test waits for the service to become healthy, and as long again for the picture's answer."""
     resources: Raw = Field(default_factory=lambda: _resources("50m", "128Mi", "512Mi"))
-    """Of its containers."""
+    """Kubernetes' resources of each of the test's containers."""
 
     @model_validator(mode="after")
     def _key_and_model(self) -> HelmTest:
@@ -382,8 +405,8 @@ class Namespace(Section):
     """The release's namespace."""
 
     look_up: bool = True
-    """Whether the chart reads the namespace's Pod Security label where pods ask for more than ``restricted`` allows, to
-    say so before anything is made. It takes the right to ``get`` that Namespace."""
+    """Whether the chart reads the namespace's Pod Security label if pods ask for more than ``restricted`` allows, so
+    that it can refuse before anything is created. Whoever installs it needs the right to ``get`` the Namespace."""
 
 
 class Kubernetes(Section):
@@ -397,7 +420,7 @@ class Kubernetes(Section):
     batcher: BatcherPods = BatcherPods()
     worker: WorkerPods = WorkerPods()
     pools: dict[Name, PoolPods] = Field(default_factory=dict)
-    """A pool's name, and what its pods have otherwise than ``worker`` says."""
+    """By pool: settings that differ from those in ``worker``."""
     image_retention: ImageRetention = ImageRetention()
     network_policies: NetworkPolicies = NetworkPolicies()
     gateway: Gateway = Gateway()

@@ -13,32 +13,34 @@ class Monitoring(Section):
     """What Prometheus and Grafana find by themselves: PodMonitors, rules and dashboards."""
 
     enabled: bool = False
-    """Whether there are any. PodMonitors and rules are kinds of the Prometheus operator's, which has to be there."""
+    """Whether the chart makes them. PodMonitors and rules need the Prometheus operator in the cluster."""
     labels: dict[str, str] = Field(default_factory=dict)
-    """Of PodMonitors and rules: what your Prometheus selects by, such as ``release: kube-prometheus-stack``."""
+    """Labels of PodMonitors and rules by which your Prometheus finds them, such as ``release:
+    kube-prometheus-stack``."""
     scrape_interval_seconds: int = Field(default=15, ge=1, le=60)
-    """Rules look at windows of a minute: four scrapes."""
+    """How often Prometheus reads the metrics. At most 60: rules look at windows of one minute, by default four
+    scrapes."""
     rules: bool = True
-    """A PrometheusRule with the recorded signals, which dashboards and autoscaling need, and the alerts. Of several
-    releases under one Prometheus, one has it for all."""
+    """Whether there is a PrometheusRule with the alerts, and with the recorded signals that dashboards and autoscaling
+    need. If several releases share one Prometheus, only one of them should have it."""
     runbook_base: HttpAddress | None = None
-    """URL of the folder that has ``docs/alerts.md``, for the alerts' annotation ``runbook_url``, such as
-    ``https://git.example/shoal/blob/main``. None: the annotation is the path alone."""
+    """URL of the folder above ``docs/alerts.md``, such as ``https://git.example/shoal/blob/main``. It begins the
+    alerts' annotation ``runbook_url``. None: the annotation is the path alone."""
     dashboards: bool = True
-    """A ConfigMap with Grafana's dashboards."""
+    """Whether there are ConfigMaps with Grafana's dashboards."""
     dashboard_labels: dict[str, str] = Field(default_factory=lambda: {"grafana_dashboard": "1"})
-    """What Grafana's sidecar selects by."""
+    """Labels by which Grafana's sidecar finds the dashboards."""
     dashboard_annotations: dict[str, str] = Field(default_factory=dict)
-    """Such as ``grafana_folder: Shoal``."""
+    """Annotations of the dashboards, such as ``grafana_folder: Shoal``."""
 
 
 class Scale(Section):
-    """How many there may be."""
+    """The least and the largest number of pods."""
 
     min_replicas: int = Field(default=1, ge=1, le=1000)
-    """Pods that are there without any load."""
+    """Number of pods without any load."""
     max_replicas: int = Field(ge=1, le=1000)
-    """Pods that there are at most."""
+    """The largest number of pods."""
 
     @model_validator(mode="after")
     def _least_is_not_most(self) -> Scale:
@@ -48,50 +50,51 @@ class Scale(Section):
 
 
 class PoolScale(Scale):
-    """A pool's workers, by the slots that are asked of them."""
+    """Scales a pool's workers by how many of their slots are in demand."""
 
     slot_demand: float = Field(default=0.7, gt=0, le=1)
-    """Share of its slots that a pool is to be asked for, the queue's included; over it replicas come."""
+    """The wanted demand, as a share of the pool's slots. Waiting requests count as demand. Above it, replicas are
+    added."""
     queue_seconds: float = Field(default=0.25, gt=0, le=60)
-    """A tenth of the requests may wait so long for a worker; over it replicas come, too."""
+    """How long the slowest tenth of requests may wait for a worker. Above it, replicas are added, too."""
 
 
 class BatcherScale(Scale):
-    """A group of batchers, by what they carry."""
+    """Scales a group of batchers by their load."""
 
     requests_per_second: float = Field(default=2000, gt=0)
-    """Of each. More batchers make smaller batches."""
+    """The wanted load of each batcher. More batchers make smaller batches."""
 
 
 class RouterScale(Scale):
-    """The routers, by what they carry."""
+    """Scales the routers by their load."""
 
     min_replicas: int = Field(default=2, ge=1, le=1000)
-    """Pods that are there without any load."""
+    """Number of pods without any load."""
     calls_per_second: float = Field(default=1500, gt=0)
-    """Of each."""
+    """The wanted load of each router."""
 
 
 class Autoscaling(Section):
-    """What KEDA scales, each apart; what isn't named keeps its ``replicas``."""
+    """What KEDA scales. A pool, batcher group or router that isn't named here keeps its ``replicas``."""
 
     prometheus_url: HttpAddress | None = None
-    """Of the Prometheus that has the recorded signals (``monitoring.rules``), such as
+    """Address of the Prometheus that has the recorded signals (``monitoring.rules``), such as
     ``http://prometheus-operated.monitoring.svc:9090``."""
     authentication: ObjectName | None = None
-    """A TriggerAuthentication of KEDA's, where that Prometheus asks for one."""
+    """The name of KEDA's TriggerAuthentication, if that Prometheus requires authentication."""
     authentication_modes: list[Literal["basic", "bearer", "custom", "tls"]] = Field(default_factory=list)
-    """What it holds, such as ``[bearer]``; KEDA takes nothing else of it (``authModes``)."""
+    """The kinds of credentials in it, such as ``[bearer]``: KEDA's ``authModes``. KEDA ignores other kinds."""
     poll_seconds: int = Field(default=15, ge=1, le=3600)
-    """How often Prometheus is asked."""
+    """How often KEDA asks Prometheus."""
     scale_down_seconds: int = Field(default=300, ge=0, le=3600)
-    """The load must have been lower for so long before pods are taken away."""
+    """How long the load must have been lower before pods are removed."""
     pools: dict[Name, PoolScale] = Field(default_factory=dict)
-    """By pool."""
+    """By pool: how its workers scale."""
     batchers: dict[Name, BatcherScale] = Field(default_factory=dict)
-    """By group: ``shared``, or a model with ``batchers``."""
+    """By batcher group, ``shared`` or a model with ``batchers``: how it scales."""
     router: RouterScale | None = None
-    """None: ``kubernetes.router.replicas``."""
+    """How the routers scale. None: they stay at ``kubernetes.router.replicas``."""
 
     @model_validator(mode="after")
     def _prometheus_is_named(self) -> Autoscaling:

@@ -23,31 +23,32 @@ def _cluster_dns() -> list[Raw]:
 
 
 class Egress(Section):
-    """What pods may open connections to, each part apart: DNS, the parts that it asks, and the stores."""
+    """What pods may open connections to: DNS, the components that they call, and the stores."""
 
     enabled: bool = False
-    """Off, since only you know all that your pods need: try it before you rely on it."""
+    """Whether connections from pods are restricted. Off by default, for your cluster may need more than is listed here:
+    try it before you rely on it."""
     dns: list[Raw] = Field(default_factory=_cluster_dns)
-    """Kubernetes' ``NetworkPolicyPeer`` objects: who answers names. With a DNS cache on every node its address, too:
+    """Kubernetes' ``NetworkPolicyPeer`` objects: the DNS servers. If every node has a DNS cache, add its address:
     ``ipBlock: {cidr: 169.254.20.10/32}``."""
     stores: list[Raw] = Field(default_factory=list)
-    """Kubernetes' ``NetworkPolicyEgressRule`` objects: the ways to pictures and models, and to what tells the cloud
-    whose pods these are. Empty: by the stores' addresses, a Service's namespace or else the address's port (443 if it
-    has none) anywhere."""
+    """Kubernetes' ``NetworkPolicyEgressRule`` objects: how pods reach the stores of pictures and models, and the
+    cloud's identity service. Empty: derived from the stores' addresses. If one names a Service, its namespace is
+    allowed; otherwise any address, at the port given (443 by default)."""
     extra: list[Raw] = Field(default_factory=list)
-    """``NetworkPolicyEgressRule`` objects for all of the release's pods, such as to a proxy, or to the Triton of
-    ``pools.<name>.triton_url``."""
+    """More ``NetworkPolicyEgressRule`` objects, for all pods of the release: to a proxy, for instance, or to the Triton
+    at ``pools.<name>.triton_url``."""
 
 
 class NetworkPolicies(Section):
-    """Who may open connections to pods, and to whom pods may."""
+    """Which connections to and from pods are allowed."""
 
     enabled: bool = True
-    """Needs a network that follows NetworkPolicies; another ignores them."""
+    """Whether the chart makes NetworkPolicies. They only work if the cluster's network plugin enforces them."""
     clients: list[Raw] = Field(default_factory=list)
-    """Kubernetes' ``NetworkPolicyPeer`` objects: who may call the router. Empty: everybody."""
+    """Kubernetes' ``NetworkPolicyPeer`` objects: who may call the router. Empty: anyone."""
     monitoring: list[Raw] = Field(default_factory=_monitoring_namespace)
-    """Who may read metrics. Empty: nobody."""
+    """Kubernetes' ``NetworkPolicyPeer`` objects: who may read metrics. Empty: nobody."""
     egress: Egress = Egress()
 
     @model_validator(mode="after")
@@ -61,17 +62,18 @@ class Gateway(Section):
     """A route of the Gateway API to the router, beside its Service."""
 
     enabled: bool = False
-    """Whether there is one. Its kinds have to be there, and a Gateway that is yours."""
+    """Whether the chart makes this route. The cluster must have the Gateway API's kinds, and a Gateway of yours."""
     kind: Literal["GRPCRoute", "HTTPRoute"] = "GRPCRoute"
-    """``GRPCRoute`` carries gRPC; ``HTTPRoute`` any HTTP/2, for gateways that know no ``GRPCRoute``."""
+    """The route's kind. ``HTTPRoute`` is for gateways without support for ``GRPCRoute``."""
     parent_refs: list[Raw] = Field(default_factory=list)
-    """The Gateways, as Kubernetes has it: ``[{name: public, namespace: gateways, sectionName: https}]``."""
+    """Kubernetes' ``ParentReference`` objects: the Gateways that the route belongs to, such as
+    ``[{name: public, namespace: gateways, sectionName: https}]``."""
     hostnames: list[str] = Field(default_factory=list)
-    """What the route is for. Empty: every host of the listener."""
+    """Host names that the route serves. Empty: all of the listener's."""
     labels: dict[str, str] = Field(default_factory=dict)
-    """Of the route."""
+    """Labels of the route."""
     annotations: dict[str, str] = Field(default_factory=dict)
-    """Of the route."""
+    """Annotations of the route."""
 
     @model_validator(mode="after")
     def _parents_are_named(self) -> Gateway:

@@ -56,10 +56,10 @@ Raw: TypeAlias = dict[str, Any]
 """An object of Kubernetes' own, passed on as it is."""
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$")]
-"""Of Kubernetes: ``500m``, ``2Gi``."""
+"""A quantity as Kubernetes writes it: ``500m``, ``2Gi``."""
 
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
-"""Of a Kubernetes object."""
+"""The name of a Kubernetes object."""
 
 
 class Section(BaseModel):

@@ -5,11 +5,10 @@ Every setting has a default, so no file at all is a complete service. Errors nam
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -21,6 +20,7 @@ from shoal.service import yaml_tree
 from shoal.service.defaults import RECENT_REQUESTS
 from shoal.service.kubernetes import Kubernetes
 from shoal.service.section import HttpAddress, Name, Port, Seconds, Section, StoreUrl
+from shoal.service.spec_faults import describe
 from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
@@ -37,22 +37,22 @@ class ObjectStore(Section):
     url: StoreUrl = "s3://images"
     """``s3://bucket[/prefix]``, ``gs://``, ``az://``, ``file:///`` or ``memory://``."""
     endpoint: HttpAddress | None = None
-    """The S3 API's address. None with an ``s3://`` url and ``managed``: ``shoal up`` starts a local S3 server."""
+    """The address of the S3 API. None, with an ``s3://`` url and ``managed``: ``shoal up`` starts a local S3 server."""
     managed: bool = True
     """Whether ``shoal up`` runs the store itself. Set false for a store that is already there."""
     region: str = "us-east-1"
-    """Of the bucket; a part of S3's signatures."""
+    """The bucket's region, which is part of S3's signatures."""
     credentials_file: str | None = None
-    """JSON with ``access_key_id`` and ``secret_access_key``, mode 0600. None: the cloud's usual chain, or, for a
-    managed store, the file that ``shoal up`` makes."""
+    """A JSON file, mode 0600, with ``access_key_id`` and ``secret_access_key``. None: for a managed store the file that
+    ``shoal up`` makes, else the cloud's usual ways, such as the environment or an instance's role."""
     retention_hours: float = Field(default=24.0, gt=0, le=876_000)
-    """A managed store deletes pictures this long after their upload."""
+    """How long after its upload a managed store deletes a picture."""
     upload_url_lifetime_seconds: int = Field(default=900, ge=1, le=604_800)
-    """How long a presigned upload URL is good for (S3 allows 7 days at most)."""
+    """How long a presigned upload URL is valid. S3 allows 7 days at most."""
     max_image_bytes: int = Field(default=32 * 2**20, ge=1)
-    """A larger object is refused with INVALID_ARGUMENT before it is fetched."""
+    """The largest picture. A larger one is refused with INVALID_ARGUMENT before it is fetched."""
     fetch_timeout_seconds: Seconds = 10.0
-    """One picture's fetch, retries included, takes no longer, whatever the caller's deadline."""
+    """How long fetching one picture may take, retries included, however late the caller's deadline is."""
 
     @model_validator(mode="after")
     def _endpoint_is_for_s3(self) -> ObjectStore:
@@ -72,18 +72,19 @@ class ModelStore(Section):
     path: str | None = None
     """A folder. None: ``models`` in Shoal's home (``.shoal`` or ``$SHOAL_HOME``)."""
     url: StoreUrl | None = None
-    """Where ``shoal model push`` publishes and what ``shoal serve model-sync`` keeps ``path`` in line with. None: the
-    folder is kept by other means."""
+    """Where ``shoal model push`` publishes models, and from where ``shoal serve model-sync`` copies them to ``path``.
+    None: nothing is copied, and you look after the folder yourself."""
     endpoint: HttpAddress | None = None
-    """The S3 API's address, where it isn't AWS."""
+    """The address of the S3 API. None: that of AWS."""
     region: str = "us-east-1"
-    """Of the bucket; a part of S3's signatures."""
+    """The bucket's region, which is part of S3's signatures."""
     credentials_file: str | None = None
-    """JSON with ``access_key_id`` and ``secret_access_key``, mode 0600. None: the cloud's usual chain."""
+    """A JSON file, mode 0600, with ``access_key_id`` and ``secret_access_key``. None: the cloud's usual ways, such as
+    the environment or an instance's role."""
     poll_seconds: Seconds = 30.0
-    """How often model-sync looks for something new, unless it is notified."""
+    """How often model-sync looks for new models. A notification makes it look at once."""
     max_model_bytes: int = Field(default=64 * 2**30, ge=1)
-    """A published model whose files have more in all is refused by model-sync; the others are served."""
+    """The largest published model, all of its files together. model-sync refuses a larger one; others are served."""
 
     @property
     def bucket(self) -> ObjectStore | None:
@@ -106,35 +107,35 @@ class ModelStore(Section):
 
 
 class Tls(Section):
-    """A server's certificate. Both files are followed: what is moved in their place serves the next connection."""
+    """A server's certificate. Both files are watched: new connections get a new certificate at once."""
 
     certificate_file: str
-    """PEM: the certificate, then those between it and its authority."""
+    """A PEM file with the certificate, followed by the intermediate ones."""
     key_file: str
-    """PEM: its private key, mode 0600 and without a passphrase."""
+    """A PEM file with its private key, mode 0600 and without a passphrase."""
 
 
 class Router(Section):
     """The public listener."""
 
     host: str = "127.0.0.1"
-    """The address to listen on. ``0.0.0.0`` or ``::``: every one of this machine."""
+    """The address to listen on. ``0.0.0.0`` or ``::`` is every address of this machine."""
     port: Port = 8080
     tls: Tls | None = None
-    """None: plaintext."""
+    """The listener's certificate. None: no TLS."""
     default_timeout_seconds: Seconds = 30.0
     """The deadline of a call that names none."""
     max_timeout_seconds: Seconds = 300.0
-    """A longer deadline is cut to this."""
+    """The longest deadline. A longer one is cut to this."""
     max_connections: int = Field(default=10_000, ge=1)
-    """Clients' connections to each router; more are closed at once."""
+    """Client connections that each router accepts. More are closed at once."""
     max_connection_seconds: Seconds = 600.0
-    """An older connection, and one from a batcher, is asked to be opened anew, at another router if there are several;
-    calls in flight on it go on."""
+    """The age at which a client's or a batcher's connection is asked to reconnect, perhaps to another router. Calls in
+    flight on it are finished."""
     max_requests: int = Field(default=100_000, ge=1)
-    """Calls in flight over all connections of each router; more are answered RESOURCE_EXHAUSTED."""
+    """Calls in flight in each router, over all connections. More are refused with RESOURCE_EXHAUSTED."""
     max_request_bytes: int = Field(default=65_536, ge=1024)
-    """A message carries a reference, never a picture; a larger one is refused."""
+    """The largest message. It names a picture and never carries one, so it is small; a larger one is refused."""
 
     @field_validator("host")
     @classmethod
@@ -159,52 +160,58 @@ class Auth(Section):
     """Who may call."""
 
     keys_file: str | None = None
-    """JSON of mode 0600, written by ``shoal keys``. None: ``keys.json`` in Shoal's home."""
+    """The JSON file with the API keys, mode 0600, written by ``shoal keys``. None: ``keys.json`` in Shoal's home."""
 
 
 JpegStrictness = Literal["strict", "normal", "lenient"]
-"""What becomes of a JPEG that isn't quite one."""
+"""Which damaged JPEGs are decoded."""
 Decoding = Literal["exact", "fast"]
-"""How near to Pillow's pixels a picture has to come."""
+"""How close to Pillow's pixels a decoded picture has to come."""
 
 
 class Pool(Section):
     """A group of identical workers, each with one engine, that serve the same models."""
 
     models: list[str] = Field(default_factory=lambda: ["*"], min_length=1)
-    """Names, or patterns such as ``resnet*``, of models in the store. An exact name wins over a pattern."""
+    """The models to serve: names of models in the store, or patterns such as ``resnet*``. An exact name in one pool
+    wins over a pattern in another."""
     replicas: int = Field(default=1, ge=1, le=1000)
-    """Worker processes."""
+    """Number of worker processes."""
     engine: Literal["openvino", "triton"] = "openvino"
     """What runs the models: ``openvino`` in each worker itself, ``triton`` in a Triton beside it."""
     triton_url: str | None = None
-    """``HOST:PORT`` of a Triton that is there already. None: ``shoal up`` starts one for each worker."""
+    """``HOST:PORT`` of a Triton that is running already. None: ``shoal up`` starts one for each worker."""
     triton_server: str | None = None
-    """The ``tritonserver`` to start. None: one on the PATH, else what ``shoal triton fetch`` brought."""
+    """The path of the ``tritonserver`` to start. None: one on the PATH, else the one that ``shoal triton fetch``
+    brought."""
     inference_precision: Literal["f32", "bf16"] = "f32"
-    """Of the arithmetic inside ``openvino``: ``bf16`` is faster on CPUs with AMX, and moves probabilities a little."""
+    """The precision of ``openvino``'s arithmetic. ``bf16`` is faster on CPUs with AMX, and changes probabilities a
+    little."""
     decode_threads: int | None = Field(default=None, ge=1)
-    """Pictures that one worker decodes at once in its own process. None: one a core."""
+    """How many pictures a worker decodes at once in its own process. None: one per core."""
     decode_processes: int | None = Field(default=None, ge=1)
-    """Pictures that are decoded at once in processes of their own: all but quick JPEGs. None: as decode_threads, 4 at
-    most, since each may take max_decode_memory_bytes."""
+    """How many pictures a worker decodes at once in separate processes, one process a picture: all but quick JPEGs.
+    None: as ``decode_threads``, but 4 at most, since each may take ``max_decode_memory_bytes``."""
     max_decode_memory_bytes: int = Field(default=384 * 2**20, ge=16 * 2**20)
-    """A picture in a process of its own whose decoding takes more memory is refused."""
+    """The most memory that decoding a picture in a separate process may take. A picture that needs more is refused."""
     max_decode_cpu_seconds: Seconds = 1.5
-    """A picture in a process of its own whose decoding takes more CPU time is refused."""
+    """The most CPU time that decoding a picture in a separate process may take. A picture that needs more is
+    refused."""
     max_fetched_bytes: int = Field(default=256 * 2**20, ge=2**20)
-    """Of pictures that one worker is fetching or has not decoded yet; more wait. A larger picture is refused."""
+    """The most memory that a worker uses for encoded pictures, from fetching until they are decoded. Further pictures
+    wait; one that is larger than this is refused."""
     fetch_concurrency: int = Field(default=64, ge=1)
-    """Pictures being fetched at once by one worker; more wait."""
+    """How many pictures a worker fetches at once. More wait."""
     max_image_pixels: int = Field(default=100_000_000, ge=1)
-    """Read from the picture's header: a larger one is refused before anything is decoded."""
+    """The largest picture, by the size in its header. A larger one is refused before anything is decoded."""
     max_image_scans: int = Field(default=64, ge=1)
-    """A progressive JPEG with more scans is refused: each scan costs a pass over the whole picture."""
+    """The most scans of a progressive JPEG: each costs a pass over the whole picture. One with more is refused."""
     jpeg_strictness: JpegStrictness = "normal"
-    """``normal`` shows what Pillow shows. ``strict`` refuses whatever libjpeg warns about. ``lenient`` shows truncated
-    files, too; what is missing is grey."""
+    """Which damaged JPEGs are decoded. ``normal``: those that Pillow decodes. ``strict``: none that libjpeg warns
+    about. ``lenient``: truncated files, too; what is missing is grey."""
     decoding: Decoding = "exact"
-    """``exact`` resizes within one level of Pillow. ``fast`` decodes large JPEGs smaller: see docs/pictures.md."""
+    """``exact`` gives Pillow's pixels to within one level. ``fast`` decodes large JPEGs at a smaller size: see
+    docs/pictures.md."""
 
     @field_validator("triton_url")
     @classmethod
@@ -231,20 +238,21 @@ class Pool(Section):
 
 
 class ModelOverride(Section):
-    """What this service does otherwise than the model's config.pbtxt says. None: as the model says."""
+    """Settings that replace those of the model's config.pbtxt. None: as there."""
 
     batchers: int = Field(default=0, ge=0, le=64)
-    """Batcher processes for this model alone. 0: it shares the common one."""
+    """Number of batcher processes for this model alone. 0: it uses the shared batcher."""
     max_batch_size: int | None = Field(default=None, ge=1)
-    """Pictures."""
+    """The most pictures in a batch."""
     preferred_batch_size: list[Annotated[int, Field(ge=1)]] | None = None
-    """Pictures: the largest of these that fits goes at once. Sizes over ``max_batch_size`` don't count."""
+    """Batch sizes that are sent at once, without waiting for more: the largest that the queue can fill. Sizes over
+    ``max_batch_size`` are ignored."""
     max_queue_delay_microseconds: int | None = Field(default=None, ge=0)
-    """Otherwise a batch goes when its oldest request has waited this long."""
+    """How long the oldest request of a batch may wait for others. Then the batch is sent whatever its size."""
     max_queue_size: int | None = Field(default=None, ge=1)
-    """Requests that may wait; more are answered RESOURCE_EXHAUSTED."""
+    """The most requests that may wait. More are refused with RESOURCE_EXHAUSTED."""
     instance_count: int | None = Field(default=None, ge=1)
-    """Batches that execute at once in each worker."""
+    """How many batches each worker executes at once."""
 
     @model_validator(mode="after")
     def _preferred_fits(self) -> ModelOverride:
@@ -258,9 +266,9 @@ class Observe(Section):
     """Logs, and what ``shoal explain`` knows."""
 
     log_level: LogLevel = "info"
-    """The least that is logged. ``debug`` names the uuids of every batch."""
+    """The least severe messages that are logged. ``debug`` also logs the uuids of every batch."""
     recent_requests: int = Field(default=RECENT_REQUESTS, ge=0, le=1_000_000)
-    """How many requests each batcher and each worker remembers, at about 0.6 kB. 0: none."""
+    """How many recent requests each batcher and each worker remembers, at about 0.6 kB a request. 0: none."""
 
 
 class Service(Section):
@@ -387,7 +395,7 @@ def parse(text: str, source: str) -> Service:
         return Service.model_validate(_plain(tree))
     except ValidationError as error:
         faults = error.errors()
-        told = [_describe(tree, fault, source) for fault in faults[:_MOST_FAULTS]]
+        told = [describe(Service, tree, fault, source) for fault in faults[:_MOST_FAULTS]]
         more = len(faults) - len(told)
         raise ConfigurationError("\n".join(told + [f"{source}: and {more:,} more"] * bool(more))) from error
 
@@ -398,48 +406,3 @@ def _plain(node: Any) -> Any:  # YAML is any tree of scalars
     if isinstance(node, CommentedSeq):
         return [_plain(value) for value in node]
     return node
-
-
-def _describe(tree: CommentedMap, fault: Any, source: str) -> str:  # pydantic's ErrorDetails
-    path = [part for part in fault["loc"] if part != "[key]"]
-    key = ".".join(str(part) for part in path)
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        message = "unknown key" + _suggestion(path)
-    return f"{source}:{_line(tree, path)}: {key + ': ' if key else ''}{message}"
-
-
-def _suggestion(path: list[Any]) -> str:
-    known = list(_section(path).model_fields)
-    close = difflib.get_close_matches(str(path[-1]), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
-
-
-def _section(path: list[Any]) -> type[Section]:
-    """The section that the last part of ``path`` was meant as a key of."""
-    kind: Any = Service
-    for part in path[:-1]:
-        # In a section the part is a key, in a table such as pools a name.
-        kind = _without_none(kind.model_fields[part].annotation if _is_section(kind) else get_args(kind)[-1])
-    return kind if _is_section(kind) else Service
-
-
-def _is_section(kind: Any) -> bool:  # a type, or what stands for one
-    return isinstance(kind, type) and issubclass(kind, Section)
-
-
-def _without_none(kind: Any) -> Any:  # a type, or what stands for one
-    arguments = get_args(kind)
-    return arguments[0] if type(None) in arguments else kind
-
-
-def _line(tree: CommentedMap, path: list[Any]) -> int:
-    node: Any = tree
-    line = 1
-    for part in path:
-        try:
-            line = (node.lc.key(part) if isinstance(node, CommentedMap) else node.lc.item(part))[0] + 1
-            node = node[part]
-        except (AttributeError, KeyError, IndexError, TypeError):
-            break
-    return line

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from shoal.service.home import Home
 
 
-class Report(BaseModel):
+class WorkerReport(BaseModel):
     """Whether a worker is ready, and why not."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -35,7 +35,7 @@ class Report(BaseModel):
         private.replace(file, self.model_dump_json())
 
     @classmethod
-    def load(cls, home: Home, worker: Endpoint) -> Report:
+    def load(cls, home: Home, worker: Endpoint) -> WorkerReport:
         """What the worker said last; one that said nothing yet has no trouble."""
         try:
             return cls.model_validate_json(private.read(_file(home, worker)))

@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 from shoal.errors import ConfigurationError
 from shoal.runtime.ports import is_free
@@ -25,7 +25,10 @@ ControlMode = Literal["explicit", "none", "poll"]
 """``explicit``: models come and go over the control API. ``none``: all, at the start. ``poll``: as the folder says."""
 
 _SHM = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
-_SHM_PREFIX = "shoal-triton-"
+SHM_PREFIX: Final = "shoal-triton-"
+"""Begins the names of the memory that the Python backend shares with its models."""
+SHARED_MEMORY_FLAG: Final = "--allow-client-shm"
+"""Known to servers from 2.68 on."""
 _HELP_SECONDS = 60
 
 
@@ -114,7 +117,7 @@ def arguments(installation: Installation, options: Options, *, known: str, shm_p
         "--exit-on-error=false",
         "--strict-readiness=false",
         *([] if options.auto_complete else ["--disable-auto-complete-config"]),
-        *([f"--allow-client-shm={shared}"] if "--allow-client-shm" in known else []),
+        *([f"{SHARED_MEMORY_FLAG}={shared}"] if SHARED_MEMORY_FLAG in known else []),
     ]
 
 
@@ -150,11 +153,11 @@ def _shm_prefix() -> str:
     in, that number, and when the process started, since numbers come again.
     """
     namespace = Path("/proc/self/ns/pid").stat().st_ino
-    for left in _SHM.glob(f"{_SHM_PREFIX}{namespace}-*"):
-        pid, started = left.name.removeprefix(f"{_SHM_PREFIX}{namespace}-").split("-")[:2]
+    for left in _SHM.glob(f"{SHM_PREFIX}{namespace}-*"):
+        pid, started = left.name.removeprefix(f"{SHM_PREFIX}{namespace}-").split("-")[:2]
         if _start_of(pid) != started:
             left.unlink(missing_ok=True)
-    return f"{_SHM_PREFIX}{namespace}-{os.getpid()}-{_start_of(str(os.getpid()))}-"
+    return f"{SHM_PREFIX}{namespace}-{os.getpid()}-{_start_of(str(os.getpid()))}-"
 
 
 def _start_of(pid: str) -> str:

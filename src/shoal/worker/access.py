@@ -43,11 +43,11 @@ class Access:
         self.ring = ring
         self._newest = newest
 
-    def grant(self, client_id: str, identity: str, api_key: str, model: str | None = None) -> Grant:
+    def grant(self, key_id: str, identity: str, api_key: str, model: str | None = None) -> Grant:
         """Whose request it is.
 
         Args:
-            client_id: The id of the key that the router verified.
+            key_id: The id of the key that the router verified.
             identity: What the router says of that key; empty where it is an older one.
             api_key: The message's own.
             model: What it asks for. None: nothing that keys are limited to.
@@ -57,42 +57,42 @@ class Access:
             PermissionDenied: the model is not among those of the message's key.
         """
         if self._newest is None:
-            return self._grant(client_id, Identity.parse(identity), api_key, model)
+            return self._grant(key_id, Identity.parse(identity), api_key, model)
         try:
-            return self._grant(client_id, None, api_key, model)
+            return self._grant(key_id, None, api_key, model)
         except (Unauthenticated, PermissionDenied):
             ring = self._newest()
             if ring is None:
                 raise
             self.ring = ring
-        return self._grant(client_id, None, api_key, model)
+        return self._grant(key_id, None, api_key, model)
 
-    def rate(self, client_id: str, identity: str) -> float:
+    def rate(self, key_id: str, identity: str) -> float:
         """The calls a second of the key that the router verified; 0: no limit. Ask once ``grant`` has let it in."""
         verified = Identity.parse(identity) if self._newest is None else None
         if verified is not None and verified.requests_per_second is not None:
             return verified.requests_per_second
-        key = self.ring.by_id(client_id)
+        key = self.ring.by_id(key_id)
         return key.requests_per_second if key else 0.0
 
-    def _grant(self, client_id: str, verified: Identity | None, api_key: str, model: str | None) -> Grant:
+    def _grant(self, key_id: str, verified: Identity | None, api_key: str, model: str | None) -> Grant:
         if verified is not None and verified.is_of(api_key):
             return Grant(verified.owner, verified.prefix)  # the router has checked the model
         key = self.ring.by_secret(api_key) if api_key else None
         if key is None:
             raise Unauthenticated("the message's api_key is missing or unknown")
-        if (verified.owner if verified else self._owner_of(client_id)) != key.owner:
+        if (verified.owner if verified else self._owner_of(key_id)) != key.owner:
             raise Unauthenticated("the message's api_key and the x-api-key metadata belong to different owners")
         return _within(key, model)
 
-    def _owner_of(self, client_id: str) -> str:
-        header = self.ring.by_id(client_id)
+    def _owner_of(self, key_id: str) -> str:
+        header = self.ring.by_id(key_id)
         if header is None:
             raise Unauthenticated("the x-api-key metadata is missing or no longer valid")
         return header.owner
 
 
-class Newest:
+class NewestKeys:
     """The keys in the file at ``path``, where a refusal should not rest on older ones.
 
     Router and worker watch one file, and the router may see a change first. The file is read again only if it is

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from shoal.errors import InvalidRequest
-from shoal.pictures.objectstore import object_key
+from shoal.pictures.reference import object_key
 from shoal.v1 import inference_pb2
 from shoal.worker.picture import Picture
 from shoal.worker.stages import Stages
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shoal.explain.recent import Recent
     from shoal.modelconfig.model import ModelConfig
     from shoal.worker.access import Access
-    from shoal.worker.heads.choice import Head
+    from shoal.worker.heads.head import Head
 
 SERVICE = "shoal.v1.Inference"
 

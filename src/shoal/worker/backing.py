@@ -6,7 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoal.worker.sources import Source, StoreSource, TritonSource
+from shoal.worker.store_source import StoreSource
+from shoal.worker.triton_source import TritonSource
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from shoal.engine import Engine
     from shoal.engine.triton.engine import TritonEngine
     from shoal.service.spec import Service
+    from shoal.worker.sources import Source
 
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """A batch of pictures: each is fetched and decoded into the slot while the batch still fills, then all run together.
 
-An item's failure is its own. A picture whose fetch hangs or whose decoding takes long is left behind when others are
-ready, and runs later, together with others of its batch that are ready by then.
+An item's failure is its own. A picture whose fetch hangs or whose decoding takes long is a straggler: the batch runs
+without it, and it runs later, together with other stragglers of its batch that are ready by then.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ import math
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from shoal.batching.results import failure, groups
-from shoal.batching.v1 import batching_pb2
+from shoal.batching.results import groups
 from shoal.errors import Cancelled, Code, DeadlineExceeded, Internal, ShoalError, Unavailable
-from shoal.worker.picture import At, Place
+from shoal.worker.batch_results import BatchResults
+from shoal.worker.picture import At, SlotRow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from shoal.engine import Inference, Slot
-    from shoal.v1 import inference_pb2
+    from shoal.batching.v1 import batching_pb2
+    from shoal.engine import Slot
     from shoal.worker.fetch_picture import Fetched
     from shoal.worker.picture import Picture
     from shoal.worker.picture_model import PictureModel
-    from shoal.worker.stages import Stages
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ _STEP_SECONDS: Final = 0.02
 
 
 class PictureBatch:
-    """One batch of one model; see ``shoal.batching.served_stream.Batch``."""
+    """One batch of one model, as ``shoal.batching.served_stream.Batch`` describes it."""
 
     def __init__(self, model: PictureModel) -> None:
         self._model = model
@@ -49,20 +48,18 @@ class PictureBatch:
         self._slot: asyncio.Task[Slot] | None = None
         self._preparing: dict[asyncio.Task[None], Picture] = {}
         self._ready: list[Picture] = []
-        self._results: list[batching_pb2.BatchItemResult] = []
-        self._answered: list[Stages] = []
-        """Of what is in ``_results``."""
+        self._results = BatchResults(model)
         self._rows = 0
 
     def add(self, item: batching_pb2.BatchItem) -> None:
         """Starts fetching at once."""
         if self._rows == self._model.settings.max_batch_size:
-            self._fail(item.index, Unavailable("the batch is larger than the model takes; try again"))
+            self._results.fail(item.index, Unavailable("the batch is larger than the model takes; try again"))
             return
         try:
             picture = self._model.admission.admit(item, monotonic())
         except Exception as error:
-            self._fail(item.index, error)
+            self._results.fail(item.index, error)
             return
         picture.row = self._rows
         self._rows += 1
@@ -90,28 +87,28 @@ class PictureBatch:
         self._note_close()
         await self._settle()
         if self._preparing and not self._ready:
-            yield self._take_results()
+            yield self._results.take()
             while self._preparing and not self._ready and self._slot is None:
                 await self._settle()
-        while not self._leave():
+        while not self._leave_stragglers():
             await self._settle()
         await self._run_ready()
-        self._give_back()  # what is left behind takes another one, once it is here
-        for group in groups(self._take_results()):
+        self._give_back()  # a straggler takes another one, once it is here
+        for group in groups(self._results.take()):
             yield group
         while self._preparing or self._ready or self._results:
             await self._wait_for_stragglers()
             if self._ready:
                 await self._run_stragglers()
-            for group in groups(self._take_results()):
+            for group in groups(self._results.take()):
                 yield group
 
     def abandon(self) -> None:
         """Stops what is left and gives the slot back."""
         for picture in (*self._preparing.values(), *self._ready):
             if not picture.stages.ended:
-                self._note_end(picture, Code.CANCELLED, "the batch's stream ended")
-        self._take_results()
+                self._results.note_end(picture, Code.CANCELLED, "the batch's stream ended")
+        self._results.take()
         for task in self._preparing:
             self._model.own(task)
             task.cancel()
@@ -146,12 +143,12 @@ class PictureBatch:
             picture.stages.closed = now
 
     async def _settle(self) -> None:
-        """Waits until each picture is ready, has failed, or may be left behind; or until nothing moves at all."""
+        """Waits until each picture is ready, has failed, or may become a straggler; or until nothing moves at all."""
         closed = progress = monotonic()
         pending = len(self._preparing)
         while self._preparing:
             await asyncio.wait(self._preparing, timeout=min(_STEP_SECONDS, STRAGGLER_SECONDS))
-            self._forget_done()
+            self._drop_prepared()
             now = monotonic()
             if len(self._preparing) < pending:
                 pending, progress = len(self._preparing), now
@@ -166,11 +163,11 @@ class PictureBatch:
         others_queued = complete and since_close >= QUEUED_SECONDS and not self._model.decoding.is_crowded
         hang = (since_close if complete else since_progress) >= STRAGGLER_SECONDS
         left = {At.FETCH: hang, At.SLOT: False, At.QUEUE: others_queued, At.APART: others_apart or hang}
-        pictures = (picture for picture in self._preparing.values() if not picture.stages.left_behind)
+        pictures = (picture for picture in self._preparing.values() if not picture.stages.straggler)
         return any(picture.is_written or not left[picture.at] for picture in pictures)
 
-    def _leave(self) -> bool:
-        """From here on, what isn't ready goes its own way.
+    def _leave_stragglers(self) -> bool:
+        """Makes what isn't ready a straggler: from here on it goes its own way.
 
         False, if a picture waits for the slot, which it came for while nobody looked, or a thread has just begun to
         write to it.
@@ -178,14 +175,14 @@ class PictureBatch:
         if any(picture.at is At.SLOT for picture in self._preparing.values()):
             return False
         for picture in self._preparing.values():
-            if not picture.stages.left_behind:
-                picture.stages.left_behind = picture.place.leave() or not picture.is_written
-        return all(picture.stages.left_behind for picture in self._preparing.values())
+            if not picture.stages.straggler:
+                picture.stages.straggler = picture.slot_row.leave() or not picture.is_written
+        return all(picture.stages.straggler for picture in self._preparing.values())
 
     async def _wait_for_stragglers(self) -> None:
         if self._preparing and not self._ready and not self._results:
             await asyncio.wait(self._preparing, return_when=asyncio.FIRST_COMPLETED)
-        self._forget_done()
+        self._drop_prepared()
 
     async def _run_ready(self) -> None:
         """Runs what is ready in the batch's own slot."""
@@ -195,7 +192,7 @@ class PictureBatch:
             slot = await self._own_slot()
         except Exception as error:
             for picture in pictures:
-                self._drop(picture, error)
+                self._results.drop(picture, error)
             return
         await self._execute(slot, _compact(slot, pictures))
 
@@ -205,7 +202,7 @@ class PictureBatch:
             slot = await self._model.loaded.acquire()
         except Exception as error:
             for picture in self._take_ready():
-                self._drop(picture, error)
+                self._results.drop(picture, error)
             return
         try:
             if pictures := self._take_ready():
@@ -213,7 +210,7 @@ class PictureBatch:
         finally:
             self._model.loaded.release(slot)
 
-    def _forget_done(self) -> None:
+    def _drop_prepared(self) -> None:
         self._preparing = {task: picture for task, picture in self._preparing.items() if not task.done()}
 
     def _take_ready(self) -> list[Picture]:
@@ -222,7 +219,7 @@ class PictureBatch:
         ready, self._ready = self._ready, []
         for picture in ready:
             if picture.deadline <= now:
-                self._drop(picture, DeadlineExceeded("the deadline passed before the batch was ready"))
+                self._results.drop(picture, DeadlineExceeded("the deadline passed before the batch was ready"))
         return [picture for picture in ready if picture.deadline > now]
 
     async def _prepare(self, picture: Picture) -> None:
@@ -232,9 +229,9 @@ class PictureBatch:
                     await self._decode(picture, fetched)
             self._ready.append(picture)
         except TimeoutError:
-            self._drop(picture, DeadlineExceeded("the deadline passed before the picture was decoded"))
+            self._results.drop(picture, DeadlineExceeded("the deadline passed before the picture was decoded"))
         except Exception as error:
-            self._drop(picture, error)
+            self._results.drop(picture, error)
 
     async def _fetch(self, picture: Picture) -> Fetched:
         started = monotonic()
@@ -251,11 +248,11 @@ class PictureBatch:
 
     async def _decode(self, picture: Picture, fetched: Fetched) -> None:
         """Into the batch's slot, or into memory of its own if it takes long or the batch went without it."""
-        if not picture.stages.left_behind and self._model.decoding.needs_row(fetched.data):
+        if not picture.stages.straggler and self._model.decoding.needs_row(fetched.data):
             picture.at = At.SLOT
             slot = await asyncio.shield(self._own_slot())
-            if not picture.stages.left_behind:
-                picture.place = Place(slot.input[picture.row])
+            if not picture.stages.straggler:
+                picture.slot_row = SlotRow(slot.input[picture.row])
         await self._model.decoding.decode(picture, self._model.decoder, fetched.data)
         picture.stages.decoded = monotonic()
         picture.stages.decoding = picture.stages.decoded - picture.decode_seconds
@@ -275,11 +272,11 @@ class PictureBatch:
                     slot.input[0] = slot.input[row]
                     await self._execute(slot, [picture])
                 return
-            results = [self._dropped(picture, error) for picture in pictures]
+            results = [self._results.dropped(picture, error) for picture in pictures]
         except Exception as error:
-            results = [self._dropped(picture, error) for picture in pictures]
+            results = [self._results.dropped(picture, error) for picture in pictures]
         # What is there by now: a wait in this very line would extend what went out before.
-        self._results.extend(results)
+        self._results.add(results)
 
     async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
         asked = monotonic()
@@ -296,68 +293,12 @@ class PictureBatch:
             uuids = " ".join(picture.request.image_uuid for picture in pictures)
             log.debug("model %s: executed %s", self._model.name, uuids)
         if self._model.head.slow:
-            return await self._model.decoding.threads.run(self._replies, inference, started, pictures)
-        return self._replies(inference, started, pictures)
-
-    def _replies(
-        self, inference: Inference, started: float, pictures: Sequence[Picture]
-    ) -> list[batching_pb2.BatchItemResult]:
-        compute_us = int(inference.seconds * 1e6)
-        results = []
-        for row, picture in enumerate(pictures):
-            timing = picture.timing(started, compute_us, len(pictures))
-            picture.stages.started, picture.stages.computed = started, started + inference.seconds
-            results.append(self._reply(inference, row, picture, timing))
-        return results
-
-    def _reply(
-        self, inference: Inference, row: int, picture: Picture, timing: inference_pb2.Timing
-    ) -> batching_pb2.BatchItemResult:
-        try:
-            reply = self._model.head.reply(inference.outputs, row, picture.request, picture.size)
-            reply.image_uuid = picture.request.image_uuid
-            reply.model_name = self._model.name
-            reply.model_version = inference.version or self._model.loaded.config.version
-            reply.timing.CopyFrom(timing)
-            self._model.meter.answered(Code.OK)
-            self._note_end(picture, Code.OK)
-            return batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
-        except Exception as error:
-            return self._dropped(picture, error)
+            return await self._model.decoding.threads.run(self._results.replies, inference, started, pictures)
+        return self._results.replies(inference, started, pictures)
 
     def _withdraw(self, picture: Picture) -> None:
-        self._drop(picture, Cancelled("the caller left"))
+        self._results.drop(picture, Cancelled("the caller left"))
         picture.withdrawn = True
-
-    def _drop(self, picture: Picture, error: BaseException) -> None:
-        """Answers with ``error``, unless there is an answer."""
-        if not picture.withdrawn:
-            self._results.append(self._dropped(picture, error))
-
-    def _dropped(self, picture: Picture, error: BaseException) -> batching_pb2.BatchItemResult:
-        result = self._failure(picture.item.index, error)
-        self._note_end(picture, Code(result.code), result.message)
-        return result
-
-    def _note_end(self, picture: Picture, code: Code, text: str = "") -> None:
-        picture.stages.end(code, text)
-        self._answered.append(picture.stages)
-
-    def _fail(self, index: int, error: BaseException) -> None:
-        self._results.append(self._failure(index, error))
-
-    def _failure(self, index: int, error: BaseException) -> batching_pb2.BatchItemResult:
-        result = failure(index, error, f"model {self._model.name}")
-        self._model.meter.answered(Code(result.code))
-        return result
-
-    def _take_results(self) -> list[batching_pb2.BatchItemResult]:
-        now = monotonic()
-        answered, self._answered = self._answered, []
-        for stages in answered:
-            stages.left = now
-        results, self._results = self._results, []
-        return results
 
 
 def _compact(slot: Slot, ready: list[Picture]) -> list[Picture]:

@@ -5,23 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from shoal.errors import Overloaded
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
+from shoal.runtime.release import Releasable
 
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
     owner: str
     amount: int
-    ready: asyncio.Future[Share]
+    ready: asyncio.Future[Reservation]
 
 
-class Share:
+class Reservation(Releasable):
     """A part of a budget; a context manager. Giving it back twice is harmless."""
 
     def __init__(self, budget: Budget, owner: str, amount: int) -> None:
@@ -40,30 +36,23 @@ class Share:
         if budget is not None:
             budget.give_back(self)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
 
 class Budget:
-    """Hands out shares, first come, first served for each owner and owners in turn; belongs to one event loop.
+    """Hands out reservations, first come, first served for each owner and owners in turn; belongs to one event loop.
 
-    A share of any size up to the limit is granted in the end: nobody is served before one that waits for others alone.
+    A reservation of any size up to the limit is granted in the end: nobody is served before an owner who waits for
+    others alone.
     """
 
     def __init__(self, limit: int, *, max_waiting: int, leaves_room: bool = False) -> None:
         """Prepares.
 
         Args:
-            limit: Of all shares together.
+            limit: Of all reservations together.
             max_waiting: Of one owner; more are turned away.
-            leaves_room: No owner gets a second share that makes it hold more than it leaves free: one alone gets half,
-                two get a third each, and so a newcomer always finds some (Choudhury and Hahne, "Dynamic queue length
-                thresholds for shared-memory packet switches", IEEE/ACM ToN 1998).
+            leaves_room: No owner gets a second reservation that makes it hold more than it leaves free: one alone gets
+                half, two get a third each, and so a newcomer always finds some (Choudhury and Hahne, "Dynamic queue
+                length thresholds for shared-memory packet switches", IEEE/ACM ToN 1998).
         """
         self.limit = limit
         self._max_waiting = max_waiting
@@ -77,21 +66,21 @@ class Budget:
         """What is out."""
         return self._used
 
-    def take(self, owner: str, amount: int) -> Share | None:
-        """A share at once; None where it has to wait. Nobody is overtaken who waits for others."""
+    def take(self, owner: str, amount: int) -> Reservation | None:
+        """A reservation at once; None where it has to wait. Nobody is overtaken who waits for others."""
         waits_for_others = any(not self._used_by[each] for each in self._waiting)
         if waits_for_others or owner in self._waiting or not self._fits(owner, amount):
             return None
         return self._grant(owner, amount)
 
-    async def acquire(self, owner: str, amount: int) -> Share:
-        """Waits for a share; ``amount`` is at most the limit.
+    async def acquire(self, owner: str, amount: int) -> Reservation:
+        """Waits for a reservation; ``amount`` is at most the limit.
 
         Raises:
             Overloaded: too many of the owner's wait already.
         """
-        if (share := self.take(owner, amount)) is not None:
-            return share
+        if (reservation := self.take(owner, amount)) is not None:
+            return reservation
         waiter = _Waiter(owner, amount, asyncio.get_running_loop().create_future())
         waiting = self._waiting.setdefault(owner, OrderedDict())
         if len(waiting) >= self._max_waiting:
@@ -108,12 +97,12 @@ class Budget:
                 self._serve()
             raise
 
-    def give_back(self, share: Share) -> None:
-        """Takes a share back, and grants what may be granted now."""
-        self._used -= share.amount
-        self._used_by[share.owner] -= share.amount
-        if not self._used_by[share.owner]:
-            del self._used_by[share.owner]
+    def give_back(self, reservation: Reservation) -> None:
+        """Takes a reservation back, and grants what may be granted now."""
+        self._used -= reservation.amount
+        self._used_by[reservation.owner] -= reservation.amount
+        if not self._used_by[reservation.owner]:
+            del self._used_by[reservation.owner]
         self._serve()
 
     def _fits(self, owner: str, amount: int) -> bool:
@@ -121,10 +110,10 @@ class Budget:
         own = self._used_by[owner]
         return left >= 0 and not (self._leaves_room and own and own + amount > left)
 
-    def _grant(self, owner: str, amount: int) -> Share:
+    def _grant(self, owner: str, amount: int) -> Reservation:
         self._used += amount
         self._used_by[owner] += amount
-        return Share(self, owner, amount)
+        return Reservation(self, owner, amount)
 
     def _serve(self) -> None:
         while (waiter := self._next()) is not None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shoal.engine.probe import Samples
     from shoal.modelconfig.model import ModelConfig
     from shoal.service.spec import ModelOverride, Service
-    from shoal.worker.readiness import Found
+    from shoal.worker.readiness import Available
     from shoal.worker.sources import Source
 
     Assemble = Callable[[LoadedModel[Any]], Handler]
@@ -32,14 +32,13 @@ log = logging.getLogger(__name__)
 
 
 FIRST_PAUSE_SECONDS: Final = 1.0
-"""Until what failed is tried again."""
+"""The first pause before what failed is tried again."""
 LONGEST_PAUSE_SECONDS: Final = 60.0
 """Each pause is twice the one before it, up to this."""
 
 
 class _Served(NamedTuple):
     offer: Offer
-    """As it was offered."""
     loaded: LoadedModel[Any]
     alone_because: str
     """Why it takes batches of 1 whatever its configuration says; empty: it takes those."""
@@ -93,7 +92,7 @@ class Catalog:
         return {**self._source.found.troubles, **{name: failed.reason for name, failed in self._failed.items()}, **lost}
 
     @property
-    def found(self) -> Found:
+    def found(self) -> Available:
         """What is there, and why which of it isn't served as it is."""
         return dataclasses.replace(self._source.found, troubles=self.failed)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from shoal.pictures.decode import Decoder
-    from shoal.pictures.header import ImageSize
+    from shoal.pictures.header import PictureSize
     from shoal.runtime.threads import Threads
     from shoal.worker.decoders.decoder_pool import DecoderPool
     from shoal.worker.picture import Picture
@@ -32,7 +32,7 @@ class Decoding:
 
     def __init__(self, threads: Threads, pool: DecoderPool) -> None:
         self.threads = threads
-        """Of the worker's own process."""
+        """The threads of the worker's own process, for quick JPEGs."""
         self._pool = pool
 
     @property
@@ -41,11 +41,11 @@ class Decoding:
         return self.threads.waiting > MAX_LEFT
 
     def needs_row(self, data: Buffer) -> bool:
-        """Whether ``data`` may be decoded into the picture's place, so that it is worth having one."""
+        """Whether ``data`` may be decoded into a row of the slot, so that it is worth having one."""
         return may_be_quick(bytes(memoryview(data)[:8]))
 
     async def decode(self, picture: Picture, decoder: Decoder, data: Buffer) -> None:
-        """Decodes ``data`` into the picture's place if it is quick and that wasn't left, else into ``picture.pixels``.
+        """Decodes ``data`` into the picture's row of the slot; if it isn't quick or was left, into ``picture.pixels``.
 
         Cancelling it ends the work, unless a thread has begun with it: then it ends when that has.
 
@@ -62,7 +62,7 @@ class Decoding:
             )
             if done:
                 return
-            picture.place.leave()
+            picture.slot_row.leave()
             picture.at = At.APART
         else:
             picture.at = At.APART
@@ -70,21 +70,21 @@ class Decoding:
         picture.pixels, picture.decode_seconds = await self._pool.decode(owner, decoder, data)
 
 
-def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> tuple[ImageSize, float, bool]:
+def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> tuple[PictureSize, float, bool]:
     """In a thread. Size, seconds, and whether it was quick enough to be decoded."""
     picture.remaining(monotonic())
     started = perf_counter()
 
     def row() -> NDArray[Any]:
-        place = picture.place.take()
-        if place is None:
-            place = picture.pixels = np.empty(decoder.input.shape, decoder.input.dtype)
-        return place
+        row = picture.slot_row.take()
+        if row is None:
+            row = picture.pixels = np.empty(decoder.input.shape, decoder.input.dtype)
+        return row
 
     size, done = decoder.decode_if_quick(data, row)
     return size, perf_counter() - started, done
 
 
-def _measure(picture: Picture, decoder: Decoder, data: Buffer) -> ImageSize:
+def _measure(picture: Picture, decoder: Decoder, data: Buffer) -> PictureSize:
     picture.remaining(monotonic())
     return decoder.read_header(data).upright

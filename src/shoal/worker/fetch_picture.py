@@ -11,17 +11,16 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 
 from shoal.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound, Unavailable
 from shoal.observe import metrics
+from shoal.pictures.reference import uuid_in
+from shoal.runtime.release import Releasable
 from shoal.worker.budget import Budget
 from shoal.worker.store_faults import FaultLog
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
     from obstore import ObjectMeta
     from typing_extensions import Buffer
 
-    from shoal.worker.budget import Share
+    from shoal.worker.budget import Reservation
 
 _FIRST_BACKOFF_SECONDS: Final = 0.05
 _LONGEST_BACKOFF_SECONDS: Final = 2.0
@@ -50,25 +49,17 @@ class Store(Protocol):
         ...
 
 
-class Fetched:
+class Fetched(Releasable):
     """A picture's bytes, which count against the fetcher's budget until they are released; a context manager."""
 
-    def __init__(self, data: Buffer, share: Share) -> None:
+    def __init__(self, data: Buffer, reservation: Reservation) -> None:
         self.data = data
-        self._share = share
+        self._reservation = reservation
 
     def release(self) -> None:
         """Lets the bytes go."""
         self.data = b""
-        self._share.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
+        self._reservation.release()
 
 
 @dataclass(slots=True)
@@ -109,7 +100,7 @@ class Fetcher:
 
     @property
     def held_bytes(self) -> int:
-        """Of the budget."""
+        """Bytes of the budget that pictures hold."""
         return self._budget.used
 
     async def fetch(self, key: str, timeout_seconds: float | None = None, owner: str = "") -> Fetched:
@@ -133,34 +124,40 @@ class Fetcher:
             async with asyncio.timeout(timeout_seconds):
                 found: Fetched | int = await self._take_turn(key, owner, None, trouble)
                 while isinstance(found, int):
-                    share = await self._budget.acquire(owner, found)
-                    found = await self._take_turn(key, owner, share, trouble)
+                    reservation = await self._budget.acquire(owner, found)
+                    found = await self._take_turn(key, owner, reservation, trouble)
                 return found
         except TimeoutError:
-            raise DeadlineExceeded(f"the deadline passed while image {_image(key)} was fetched{trouble}") from None
+            raise DeadlineExceeded(f"the deadline passed while image {uuid_in(key)} was fetched{trouble}") from None
 
-    async def _take_turn(self, key: str, owner: str, share: Share | None, trouble: _Trouble) -> Fetched | int:
-        """The picture, which takes ``share`` over; or its size in bytes, for which there is no room now."""
+    async def _take_turn(
+        self, key: str, owner: str, reservation: Reservation | None, trouble: _Trouble
+    ) -> Fetched | int:
+        """The picture, which takes ``reservation`` over; or its size in bytes, for which there is no room now."""
         try:
             with await self._turns.acquire(owner, 1):
                 async with asyncio.timeout(self._timeout_seconds):
-                    found = await self._keep_trying(key, owner, share, trouble)
+                    found = await self._keep_trying(key, owner, reservation, trouble)
         except BaseException as error:
-            if share is not None:
-                share.release()
+            if reservation is not None:
+                reservation.release()
             if isinstance(error, TimeoutError):
                 within = f"within {self._timeout_seconds:g} s{trouble}"
-                raise Unavailable(f"the object store did not deliver image {_image(key)} {within}; try again") from None
+                raise Unavailable(
+                    f"the object store did not deliver image {uuid_in(key)} {within}; try again"
+                ) from None
             raise
         return found
 
-    async def _keep_trying(self, key: str, owner: str, share: Share | None, trouble: _Trouble) -> Fetched | int:
+    async def _keep_trying(
+        self, key: str, owner: str, reservation: Reservation | None, trouble: _Trouble
+    ) -> Fetched | int:
         pause = _FIRST_BACKOFF_SECONDS
         while True:
             try:
-                return await self._get(key, owner, share)
+                return await self._get(key, owner, reservation)
             except FileNotFoundError:
-                raise NotFound(f"no image {_image(key)}") from None
+                raise NotFound(f"no image {uuid_in(key)}") from None
             except (PermissionDeniedError, UnauthenticatedError) as error:
                 raise Internal("the object store refuses the worker's credentials") from error
             except (BaseError, OSError) as error:
@@ -170,34 +167,29 @@ class Fetcher:
                 await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - not a secret
                 pause = min(2 * pause, _LONGEST_BACKOFF_SECONDS)
 
-    async def _get(self, key: str, owner: str, share: Share | None) -> Fetched | int:
+    async def _get(self, key: str, owner: str, reservation: Reservation | None) -> Fetched | int:
         result = await self._store.get_async(key)
         size = result.meta["size"]
         self._check_size(key, size)
-        if share is not None and share.amount != size:  # it was replaced meanwhile
-            share.release()
-        if share is None or not share.held:
-            share = self._budget.take(owner, size)
-        if share is None:
+        if reservation is not None and reservation.amount != size:  # it was replaced meanwhile
+            reservation.release()
+        if reservation is None or not reservation.held:
+            reservation = self._budget.take(owner, size)
+        if reservation is None:
             return size
         try:
-            return Fetched(await result.bytes_async(), share)
+            return Fetched(await result.bytes_async(), reservation)
         except BaseException:
-            share.release()
+            reservation.release()
             raise
 
     def _check_size(self, key: str, size: int) -> None:
         if size == 0:
-            raise InvalidRequest(f"image {_image(key)} is empty")
+            raise InvalidRequest(f"image {uuid_in(key)} is empty")
         if size > self._max_bytes:
-            raise InvalidRequest(f"image {_image(key)} has {size:,} bytes; the limit is {self._max_bytes:,}")
+            raise InvalidRequest(f"image {uuid_in(key)} has {size:,} bytes; the limit is {self._max_bytes:,}")
         if size > self._budget.limit:
             raise InvalidRequest(
-                f"image {_image(key)} has {size:,} bytes; a worker holds {self._budget.limit:,} in all "
+                f"image {uuid_in(key)} has {size:,} bytes; a worker holds {self._budget.limit:,} in all "
                 "(max_fetched_bytes of its pool)"
             )
-
-
-def _image(key: str) -> str:
-    """The part of a key that a caller may see."""
-    return key.rpartition("/")[2].removesuffix(".jpg")[-36:]

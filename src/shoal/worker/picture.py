@@ -8,7 +8,7 @@ from math import isinf
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import DeadlineExceeded
-from shoal.pictures.header import ImageSize
+from shoal.pictures.header import PictureSize
 from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:
@@ -25,19 +25,19 @@ class At(Enum):
     SLOT = 1
     """It is here, and waits for the batch's slot."""
     QUEUE = 2
-    """For a thread, unless its place is taken: then one decodes it."""
+    """For a thread, unless its row was taken: then one decodes it."""
     APART = 3
     """In a process of its own, or waits for one."""
 
 
-class Place:
+class SlotRow:
     """The row of its batch's slot that a picture is decoded into, for as long as the batch waits for it.
 
     A thread that begins and a batch that leaves without the picture may come at once: one of them gets the row.
     """
 
     def __init__(self, *rows: NDArray[Any]) -> None:
-        """Of one row; without any, it was left from the beginning."""
+        """Takes one row, of ``config.input.shape``; without a row it counts as left from the beginning."""
         self._rows = list(rows)  # taking from a list is atomic
 
     @property
@@ -76,23 +76,23 @@ class Picture:
     row: int = 0
     """Its row of the slot."""
     at: At = At.FETCH
-    place: Place = field(default_factory=Place)
+    slot_row: SlotRow = field(default_factory=SlotRow)
     pixels: NDArray[Any] | None = field(default=None, repr=False)
     """A row of its own, where its batch went without it."""
     withdrawn: bool = False
     """Its caller has left; it has its answer."""
-    size: ImageSize = field(default_factory=lambda: ImageSize(0, 0))
-    """Of the upright picture, once decoded."""
+    size: PictureSize = field(default_factory=lambda: PictureSize(0, 0))
+    """The upright picture's size, once it is decoded."""
     fetch_seconds: float = 0.0
     decode_seconds: float = 0.0
 
     @property
     def is_written(self) -> bool:
         """Whether a thread may be writing to its batch's slot: only to be asked of one that isn't ready or left."""
-        return self.at is At.QUEUE and not self.place.is_open
+        return self.at is At.QUEUE and not self.slot_row.is_open
 
     def seconds_left(self, now: float) -> float | None:
-        """As ``asyncio.timeout`` takes it."""
+        """Seconds until the deadline, negative after it; None without one, as ``asyncio.timeout`` takes it."""
         return None if isinf(self.deadline) else self.deadline - now
 
     def remaining(self, now: float) -> float:

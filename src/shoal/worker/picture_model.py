@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from shoal.worker.admission import Admission
     from shoal.worker.decoding import Decoding
     from shoal.worker.fetch_picture import Fetcher
-    from shoal.worker.heads.choice import Head
+    from shoal.worker.heads.head import Head
     from shoal.worker.meter import Meter
 
 
@@ -42,7 +42,7 @@ class PictureModel:
 
     @property
     def row_bytes(self) -> int:
-        """Of one picture in a slot."""
+        """Bytes of one picture in a slot."""
         return math.prod(self.decoder.input.shape) * np.dtype(self.decoder.input.dtype).itemsize
 
     @property

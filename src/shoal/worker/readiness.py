@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Available:
     """What is there for a pool, served or not."""
 
     place: str
@@ -44,7 +44,7 @@ class Others:
     served: frozenset[str] = frozenset()
     """When somebody was there last."""
     differing: frozenset[str] = frozenset()
-    """Of these, what workers of another origin serve."""
+    """Those of ``served`` that workers of another origin serve."""
 
 
 def others(seen: Iterable[Seen], before: Others | None, service: Service, pool: str) -> Others | None:
@@ -61,7 +61,7 @@ def others(seen: Iterable[Seen], before: Others | None, service: Service, pool: 
 
 
 def missing(
-    *, served: AbstractSet[str], named: AbstractSet[str], found: Found, others: Others | None
+    *, served: AbstractSet[str], named: AbstractSet[str], found: Available, others: Others | None
 ) -> tuple[str, ...]:
     """Why a worker isn't ready, a line each; nothing: it is.
 
@@ -82,16 +82,16 @@ def missing(
     return tuple(lines)
 
 
-def unserved(found: Found, served: AbstractSet[str]) -> tuple[str, ...]:
+def unserved(found: Available, served: AbstractSet[str]) -> tuple[str, ...]:
     """The models that are there and not served, with the reason, a line each."""
     troubles = found.troubles
     return tuple(_line(name, troubles, found.place) for name in sorted(troubles.keys() - served))
 
 
 def origin(service: Service, pool: str) -> str:
-    """Of what says where the models of ``pool`` come from and which they are: differs where that does.
+    """A digest of the settings that say which models ``pool`` has and where they come from.
 
-    A digest, since an address is nobody's business who merely asks.
+    Not the settings themselves: whoever asks a worker need not learn addresses.
     """
     store, settings = service.model_store, service.pools[pool]
     said = (store.url, store.endpoint, store.path, settings.triton_url, sorted(settings.models))

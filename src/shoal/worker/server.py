@@ -17,7 +17,7 @@ from shoal.pictures.objectstore import open_configured
 from shoal.runtime.threads import Threads, usable_cores
 from shoal.service.api_keys import load_keys, watch_keys
 from shoal.v1 import inference_pb2
-from shoal.worker.access import Access, Newest
+from shoal.worker.access import Access, NewestKeys
 from shoal.worker.admission import Admission
 from shoal.worker.backing import choose
 from shoal.worker.catalog import Catalog
@@ -25,11 +25,11 @@ from shoal.worker.decoders.decoder_pool import DecoderPool, Limits
 from shoal.worker.decoding import Decoding
 from shoal.worker.fetch_picture import Fetcher
 from shoal.worker.handler import PictureHandler
-from shoal.worker.heads.choice import make_head
+from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
 from shoal.worker.picture_model import PictureModel
 from shoal.worker.readiness import origin
-from shoal.worker.standing import Standing
+from shoal.worker.status import WorkerStatus
 from shoal.worker.uploads import UploadsService
 
 if TYPE_CHECKING:
@@ -57,12 +57,13 @@ class Worker:
 
     def __init__(self, options: WorkerOptions, recent: Recent[Stages]) -> None:
         """Prepares; what becomes of pictures is kept in ``recent``."""
-        store = open_configured(options.service, options.home, options.store_endpoint)
         self._options = options
         self._recent = recent
         self._settings: Pool = options.service.pools[options.pool]
+        self._fetcher = self._open_fetcher()
+        metrics.WORKER_FETCHED_BYTES.set_function(lambda: self._fetcher.held_bytes)
         keys = options.home.keys_file(options.service)
-        self._access = Access(load_keys(keys), Newest(keys) if options.verify_identity else None)
+        self._access = Access(load_keys(keys), NewestKeys(keys) if options.verify_identity else None)
         decode_threads = self._settings.decode_threads or usable_cores()
         metrics.WORKER_DECODE_THREADS.set(decode_threads)
         self._threads = Threads(decode_threads, "decode")
@@ -78,14 +79,6 @@ class Worker:
             options.home.cache,
             options.own_triton,
         )
-        self._fetcher = Fetcher(
-            store,
-            concurrency=self._settings.fetch_concurrency,
-            max_bytes=options.service.object_store.max_image_bytes,
-            budget_bytes=self._settings.max_fetched_bytes,
-            timeout_seconds=options.service.object_store.fetch_timeout_seconds,
-        )
-        metrics.WORKER_FETCHED_BYTES.set_function(lambda: self._fetcher.held_bytes)
         self._batching = BatchingService()
         self._catalog = Catalog(
             self._backing.source,
@@ -94,11 +87,11 @@ class Worker:
             batching=self._batching,
             prepare=self._prepare,
         )
-        door = open_configured(options.service, options.home, options.upload_endpoint or options.store_endpoint)
-        uploads = UploadsService(door, options.service.object_store, self._access)
+        upload_store = open_configured(options.service, options.home, options.upload_endpoint or options.store_endpoint)
+        uploads = UploadsService(upload_store, options.service.object_store, self._access)
         proof = Proof(origin(options.service, options.pool))
         self._host = Host(self._batching, _SERVICES, (uploads.rpc_handler(), proof.rpc_handler()))
-        self._standing = Standing(self._host, self._catalog, options, proof)
+        self._status = WorkerStatus(self._host, self._catalog, options, proof)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until ``stop`` is set, then drains."""
@@ -113,6 +106,16 @@ class Worker:
         await self._backing.engine.close()
         self._threads.close()
         await self._pool.close()
+
+    def _open_fetcher(self) -> Fetcher:
+        options, limits = self._options, self._options.service.object_store
+        return Fetcher(
+            open_configured(options.service, options.home, options.store_endpoint),
+            concurrency=self._settings.fetch_concurrency,
+            max_bytes=limits.max_image_bytes,
+            budget_bytes=self._settings.max_fetched_bytes,
+            timeout_seconds=limits.fetch_timeout_seconds,
+        )
 
     def _prepare(self, config: ModelConfig) -> Callable[[LoadedModel[Any]], PictureHandler]:
         """What a model's batches need beside the loaded model itself; see ``Catalog``."""
@@ -158,9 +161,9 @@ class Worker:
         try:
             await self._catalog.refresh()
         except ShoalError as error:
-            await self._standing.away(str(error))
+            await self._status.away(str(error))
             return False
-        await self._standing.judge()
+        await self._status.judge()
         return True
 
     async def _follow_engine(self) -> None:
@@ -169,4 +172,4 @@ class Worker:
             async for available in self._backing.triton.availability():
                 if available:
                     await self._refresh()
-                await self._standing.engine(available=available)
+                await self._status.engine(available=available)

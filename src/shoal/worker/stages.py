@@ -39,9 +39,9 @@ class Stages:
     left: float = 0.0
     """Its answer goes to the batcher, with those of its batch-mates."""
     size: int = 0
-    """Of the last batch that the engine was asked to run with it."""
+    """Pictures in the last batch that the engine was asked to run with it."""
     executions: int = 0
-    left_behind: bool = False
+    straggler: bool = False
     code: Code = Code.OK
     text: str = ""
 
@@ -81,7 +81,7 @@ class Stages:
             sent_as=self.sent_as,
             batch_size=self.size,
             executions=self.executions,
-            left_behind=self.left_behind,
+            left_behind=self.straggler,
         )
 
 

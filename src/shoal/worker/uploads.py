@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from typing import TYPE_CHECKING
 
 import grpc
 
 from shoal.errors import Code, InvalidRequest, to_status
-from shoal.pictures.objectstore import object_key, presign_puts
+from shoal.pictures.objectstore import presign_puts
+from shoal.pictures.reference import new_uuid, object_key
 from shoal.runtime import rpc
 from shoal.service import identity
 from shoal.v1 import inference_pb2
-from shoal.worker.allowance import Allowances
+from shoal.worker.upload_limits import UploadLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ class UploadsService:
         self._store = store
         self._settings = settings
         self._access = access
-        self._allowances = Allowances()
+        self._limits = UploadLimits()
         self._signing = asyncio.Lock()
 
     def rpc_handler(self) -> grpc.GenericRpcHandler:
@@ -69,12 +69,12 @@ class UploadsService:
     async def _create(
         self, request: inference_pb2.CreateUploadsRequest, told: Mapping[str, str]
     ) -> inference_pb2.CreateUploadsReply:
-        client_id, verified = told.get(identity.CLIENT_HEADER, ""), told.get(identity.HEADER, "")
-        grant = self._access.grant(client_id, verified, request.api_key)
+        key_id, verified = told.get(identity.CLIENT_HEADER, ""), told.get(identity.HEADER, "")
+        grant = self._access.grant(key_id, verified, request.api_key)
         if request.count > MAX_UPLOADS:
             raise InvalidRequest(f"count {request.count} is over {MAX_UPLOADS}; ask several times")
         count = request.count or 1
-        self._allowances.take(client_id, self._access.rate(client_id, verified), count, time.monotonic())
+        self._limits.take(key_id, self._access.rate(key_id, verified), count, time.monotonic())
         uploads = [one for size in _turns(count) for one in await self._sign(grant.prefix, size)]
         return inference_pb2.CreateUploadsReply(
             uploads=uploads,
@@ -85,7 +85,7 @@ class UploadsService:
     async def _sign(self, prefix: str, count: int) -> list[inference_pb2.Upload]:
         """A few at a time, one call after the other: signing thousands would hold up the batches of others."""
         async with self._signing:
-            names = [str(uuid.uuid4()) for _ in range(count)]
+            names = [new_uuid() for _ in range(count)]
             lifetime = self._settings.upload_url_lifetime_seconds
             urls = await presign_puts(self._store, [object_key(prefix, name) for name in names], lifetime)
         return [inference_pb2.Upload(image_uuid=name, put_url=url) for name, url in zip(names, urls, strict=True)]

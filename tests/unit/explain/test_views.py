@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import pytest
-
-from shoal.errors import InvalidRequest
-from shoal.explain.views import canonical_uuid, stages
+from shoal.explain.views import stages
 
 UUID = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
 
@@ -23,16 +20,3 @@ def test_a_mark_before_the_one_ahead_of_it_takes_nothing() -> None:
 
 def test_a_mark_that_another_thread_has_just_set_makes_no_stage_negative() -> None:
     assert stages(10.0, [("fetch", 0.0)], 9.0) == {"fetch": 0.0}
-
-
-@pytest.mark.parametrize("text", [UUID, UUID.upper()])
-def test_a_uuid_is_taken_in_either_case(text: str) -> None:
-    assert canonical_uuid(text) == UUID
-
-
-@pytest.mark.parametrize(
-    "text", ["", "x", UUID[:-1], f"{{{UUID}}}", UUID.replace("-", ""), f"urn:uuid:{UUID}", "é" * 99]
-)
-def test_anything_else_is_invalid(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="not a UUID"):
-        canonical_uuid(text)

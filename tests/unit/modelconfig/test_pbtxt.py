@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.modelconfig import pbtxt, pbtxt_faults
-from shoal.modelconfig.fault import Report
+from shoal.modelconfig.fault import FaultReport
 from shoal.modelstore.check import check
 from support.tiny_models import add_tiny_classifier
 
@@ -160,7 +160,7 @@ def test_a_missing_backend(tiny: Path) -> None:
 
 def _load(tmp_path: Path, content: bytes) -> list[str]:
     (tmp_path / pbtxt.FILE).write_bytes(content)
-    report = Report("m")
+    report = FaultReport("m")
     assert pbtxt.load(tmp_path / pbtxt.FILE, report) is None
     return [str(fault) for fault in report.errors]
 

@@ -17,9 +17,9 @@ from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import Resize, Task
 from shoal.modelstore.making.build import add_model
 from shoal.modelstore.making.recipe import Recipe
-from shoal.pictures.header import ImageSize
+from shoal.pictures.header import PictureSize
 from shoal.v1 import inference_pb2 as pb
-from shoal.worker.heads.choice import make_head
+from shoal.worker.heads.head import make_head
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,7 +139,7 @@ def add(store: Path, model: onnx.ModelProto, head: str = "boxes_scores", **recip
     return add_model(store, model, Recipe(name="sized", task=Task.DETECTION, head=head, batching=batching, **given))
 
 
-def answer(config: ModelConfig, size: ImageSize) -> list[float]:
+def answer(config: ModelConfig, size: PictureSize) -> list[float]:
     """The box that a worker answers of the last of three white pictures."""
 
     async def run() -> pb.DetectReply:
@@ -162,24 +162,24 @@ def answer(config: ModelConfig, size: ImageSize) -> list[float]:
 @pytest.mark.parametrize("batch", ["n", 1])
 def test_rt_detr(tmp_path: Path, kind: int, last: bool, batch: int | str) -> None:
     config = add(tmp_path, rt_detr(kind=kind, last=last, batch=batch))
-    assert answer(config, ImageSize(640, 480)) == pytest.approx(BOX)
+    assert answer(config, PictureSize(640, 480)) == pytest.approx(BOX)
 
 
 def test_a_letterbox_is_undone(tmp_path: Path) -> None:
     config = add(tmp_path, rt_detr(), resize=Resize.LETTERBOX)
     # A square picture fills the left half of the frame, 48 x 48 of 96 x 48: x doubles and is clipped.
-    assert answer(config, ImageSize(100, 100)) == pytest.approx([0.5, 0.125, 1, 0.5])
+    assert answer(config, PictureSize(100, 100)) == pytest.approx([0.5, 0.125, 1, 0.5])
 
 
 def test_paddles(tmp_path: Path) -> None:
-    assert answer(add(tmp_path, paddle()), ImageSize(640, 480)) == pytest.approx(BOX)
+    assert answer(add(tmp_path, paddle()), PictureSize(640, 480)) == pytest.approx(BOX)
 
 
 @pytest.mark.parametrize("dims", [["n", 64, 64], ["n", "h", "w"]])
 def test_a_mask_of_what_is_picture(tmp_path: Path, dims: list[int | str]) -> None:
     config = add(tmp_path, masked(dims), "detr", labels=("thing",))
     assert [output.name for output in config.outputs] == ["logits", "pred_boxes"], "nobody reads the hidden state"
-    assert answer(config, ImageSize(640, 480)) == pytest.approx(BOX)
+    assert answer(config, PictureSize(640, 480)) == pytest.approx(BOX)
 
 
 @pytest.mark.parametrize(("name", "kind", "dims", "message"), [
@@ -218,4 +218,4 @@ def test_counts_are_left_out(tmp_path: Path) -> None:
     yx = np.array([[[BOX[1], BOX[0], BOX[3], BOX[2]]]], np.float32)
     constants = {**CONSTANTS, "yx": yx, "rows": np.array([-1, 1, 1]), "one": np.ones(1, np.float32)}
     config = add(tmp_path, graph(nodes, [], outputs, constants), head_parameters={})
-    assert answer(config, ImageSize(640, 480)) == pytest.approx(BOX)
+    assert answer(config, PictureSize(640, 480)) == pytest.approx(BOX)

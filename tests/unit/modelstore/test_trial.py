@@ -12,7 +12,7 @@ from onnx import helper
 
 from shoal.errors import ConfigurationError
 from shoal.modelconfig.batching import BatchingSettings
-from shoal.modelconfig.fault import Report
+from shoal.modelconfig.fault import FaultReport
 from shoal.modelconfig.model import Task
 from shoal.modelstore import repository, trial
 from shoal.modelstore.check import check
@@ -152,7 +152,7 @@ async def test_a_model_at_a_triton(tmp_path: Path, made: object, severity: str, 
     async with fake_triton(tmp_path) as (fake, url), TritonClient(url) as client:
         fake.load("tiny")
         running = fake.models["tiny"]
-        report = Report("tiny")
+        report = FaultReport("tiny")
         await trial.through(client, tmp_path / "tiny", report)
         assert fake.models == {"tiny": running}, "it is used as it is"
         assert not fake.regions

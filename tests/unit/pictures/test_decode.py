@@ -15,7 +15,7 @@ from shoal.errors import ConfigurationError, InvalidRequest
 from shoal.modelconfig.model import ModelConfig, Resize, ResizeFilter, Tensor
 from shoal.pictures.decode import Decoder, _dct_scale
 from shoal.pictures.geometry import place
-from shoal.pictures.header import ImageSize
+from shoal.pictures.header import PictureSize
 from support.pictures import QUADRANT_COLOURS, config, encode, many_scans, quadrants, resized_header, stored
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def decoder(**changes: Any) -> Decoder:
     return Decoder(config(**changes), max_pixels=50_000_000, max_scans=64)
 
 
-def decode(data: bytes, **changes: Any) -> tuple[np.ndarray[Any, Any], ImageSize]:
+def decode(data: bytes, **changes: Any) -> tuple[np.ndarray[Any, Any], PictureSize]:
     settings_ = config(**changes)
     out = np.full(settings_.input.shape, 77, settings_.input.dtype)
     size = decoder(**changes).decode(data, out)
@@ -94,7 +94,7 @@ RULES = {
 def test_every_orientation_comes_out_upright(form: str, orientation: int) -> None:
     upright = quadrants(120, 80)
     pixels, size = decode(encode(stored(upright, orientation), form, orientation), height=32, width=48)
-    assert size == ImageSize(120, 80)
+    assert size == PictureSize(120, 80)
     assert_quadrants(pixels)
 
 
@@ -119,7 +119,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_stays_near_pillow(which: ResizeFilt
     data = encode(quadrants(2000, 1500).resize((2600, 2000)), quality=90)
     changes = {"height": 224, "width": 224, "resize_filter": which}
     pixels, _ = decode(data, **changes)
-    assert _dct_scale(place(config(**changes), ImageSize(2600, 2000)), 4) == 2
+    assert _dct_scale(place(config(**changes), PictureSize(2600, 2000)), 4) == 2
     assert np.abs(pixels - reference(data, config(**changes))).max() <= 4
 
 

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from shoal.errors import InvalidRequest
-from shoal.pictures.header import ImageFormat, ImageHeader, ImageSize, read_header, without_metadata
+from shoal.pictures.header import PictureFormat, PictureHeader, PictureSize
+from shoal.pictures.jpeg_header import without_metadata
+from shoal.pictures.read_header import read_header
 from support.pictures import encode, many_scans, quadrants, resized_header
 
 LIMITS = {"max_pixels": 1_000_000, "max_scans": 64}
 
 
-def read(data: bytes) -> ImageHeader:
+def read(data: bytes) -> PictureHeader:
     return read_header(data, **LIMITS)
 
 
@@ -35,7 +37,7 @@ def test_size_of_each_format(form: str, options: dict[str, bool]) -> None:
 def test_orientation_of_each_format(form: str, orientation: int) -> None:
     header = read(encode(quadrants(120, 80), form, orientation))
     assert header.orientation == orientation
-    assert header.upright == (ImageSize(80, 120) if orientation >= 5 else ImageSize(120, 80))
+    assert header.upright == (PictureSize(80, 120) if orientation >= 5 else PictureSize(120, 80))
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("CMYK", 4)])
@@ -48,7 +50,7 @@ def test_webp_with_alpha_and_orientation_is_extended() -> None:
     image.putalpha(100)
     data = encode(image, "WEBP", orientation=6)
     assert data[12:16] == b"VP8X"
-    assert read(data) == ImageHeader(ImageFormat.WEBP, 200, 100, 6, channels=4)
+    assert read(data) == PictureHeader(PictureFormat.WEBP, 200, 100, 6, channels=4)
 
 
 def test_takes_any_buffer() -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 from shoal.errors import InvalidRequest
 from shoal.pictures import pillow
 from shoal.pictures.danger import is_quick, least_bytes, may_be_quick
-from shoal.pictures.header import ImageFormat, ImageHeader, read_header
+from shoal.pictures.header import PictureFormat, PictureHeader
+from shoal.pictures.read_header import read_header
 from support.pictures import encode, many_scans, quadrants
 
 
@@ -89,10 +90,10 @@ def test_a_size_that_the_pixels_cannot_fill_is_refused() -> None:
 def test_a_size_that_differs_within_the_file_is_refused() -> None:
     data = encode(quadrants(), "WEBP")
     with pytest.raises(InvalidRequest, match="two sizes"):
-        pillow.read(data, ImageHeader(ImageFormat.WEBP, 10, 10))
+        pillow.read(data, PictureHeader(PictureFormat.WEBP, 10, 10))
 
 
-def header(data: bytes) -> ImageHeader:
+def header(data: bytes) -> PictureHeader:
     return read_header(data, max_pixels=10**9, max_scans=64)
 
 
@@ -122,12 +123,12 @@ def test_quick_are_jpegs_of_bounded_cost() -> None:
 def test_the_cost_is_bounded_by_pixels_scans_and_bytes(
     size: tuple[int, int], scans: int, file_bytes: int, quick: bool
 ) -> None:
-    assert is_quick(ImageHeader(ImageFormat.JPEG, *size, scans=scans, coding=0xC2), file_bytes) == quick
+    assert is_quick(PictureHeader(PictureFormat.JPEG, *size, scans=scans, coding=0xC2), file_bytes) == quick
 
 
 @pytest.mark.parametrize("coding", [0xC3, 0xC9, 0xCA, 0xCB, 0])
 def test_rare_codings_are_not_quick(coding: int) -> None:
-    assert not is_quick(ImageHeader(ImageFormat.JPEG, 8, 8, coding=coding), 100)
+    assert not is_quick(PictureHeader(PictureFormat.JPEG, 8, 8, coding=coding), 100)
 
 
 def test_the_coding_is_read_from_the_file() -> None:
@@ -137,7 +138,7 @@ def test_the_coding_is_read_from_the_file() -> None:
 
 def test_memory_is_estimated_from_below() -> None:
     """For whatever fits, decoding must be tried."""
-    assert least_bytes(ImageHeader(ImageFormat.WEBP, 1000, 1000)) == 16_000_000
-    assert least_bytes(ImageHeader(ImageFormat.PNG, 1000, 1000)) == 4_000_000
-    assert least_bytes(ImageHeader(ImageFormat.JPEG, 1000, 1000)) == 0
-    assert least_bytes(ImageHeader(ImageFormat.JPEG, 1000, 1000, scans=2)) == 3_000_000
+    assert least_bytes(PictureHeader(PictureFormat.WEBP, 1000, 1000)) == 16_000_000
+    assert least_bytes(PictureHeader(PictureFormat.PNG, 1000, 1000)) == 4_000_000
+    assert least_bytes(PictureHeader(PictureFormat.JPEG, 1000, 1000)) == 0
+    assert least_bytes(PictureHeader(PictureFormat.JPEG, 1000, 1000, scans=2)) == 3_000_000

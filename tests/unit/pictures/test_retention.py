@@ -8,7 +8,8 @@ import pytest
 from obstore.store import LocalStore, MemoryStore
 
 from shoal.errors import Unavailable
-from shoal.pictures.objectstore import Credentials, is_picture, object_key, open_store
+from shoal.pictures.objectstore import Credentials, open_store
+from shoal.pictures.reference import object_key
 from shoal.pictures.retention import expire
 from shoal.service import spec
 
@@ -38,13 +39,6 @@ def test_what_is_no_picture_of_ours_stays() -> None:
         store.put(key, b"x")
     assert expire(store, 1, now=datetime.now(UTC) + timedelta(hours=2)) == 0
     assert len(store.list().collect()) == len(others)
-
-
-def test_a_picture_is_known_by_its_name() -> None:
-    assert is_picture(picture(1))
-    assert is_picture(picture(1, "a/b/"))
-    assert not is_picture(f"{UUID(int=1)}.jpg/")
-    assert not is_picture(f"x{UUID(int=1)}.jpg")
 
 
 def test_a_picture_that_vanishes_is_no_error(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from shoal.errors import ConfigurationError
-from shoal.router.certificate import Files, check
+from shoal.router.certificate import CertificateFiles, check
 from shoal.service.spec import Tls
 from support.certificates import self_signed
 from support.mounted import Mounted
@@ -62,4 +62,4 @@ def test_a_key_with_a_passphrase_is_refused_without_asking_for_it(tls: Tls, tmp_
 
 
 def test_paths_are_absolute_for_envoy() -> None:
-    assert all(path.is_absolute() for path in Files.of(Tls(certificate_file="a.crt", key_file="~/a.key")))
+    assert all(path.is_absolute() for path in CertificateFiles.of(Tls(certificate_file="a.crt", key_file="~/a.key")))

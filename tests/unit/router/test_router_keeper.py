@@ -12,7 +12,7 @@ import pytest
 from shoal.batching.peers import Proof
 from shoal.errors import ConfigurationError
 from shoal.router import config
-from shoal.router.keeper import Input, Keeper, write
+from shoal.router.keeper import ConfigKeeper, Input, write
 from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.watch import changes
 from shoal.service import api_keys
@@ -51,8 +51,10 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def keeper(home: Home, tmp_path: Path) -> Keeper:
-    return Keeper(service_file=tmp_path / "service" / "shoal.yaml", topology_file=tmp_path / "topology.json", home=home)
+def keeper(home: Home, tmp_path: Path) -> ConfigKeeper:
+    return ConfigKeeper(
+        service_file=tmp_path / "service" / "shoal.yaml", topology_file=tmp_path / "topology.json", home=home
+    )
 
 
 def test_writing_touches_only_what_differs(tmp_path: Path) -> None:
@@ -92,10 +94,10 @@ def test_a_broken_input_keeps_its_last_good_value(caplog: pytest.LogCaptureFixtu
 def test_a_broken_input_at_the_start_is_an_error(home: Home, tmp_path: Path) -> None:
     home.keys.unlink()
     with pytest.raises(ConfigurationError, match="shoal keys create"):
-        Keeper(service_file=None, topology_file=tmp_path / "topology.json", home=home)
+        ConfigKeeper(service_file=None, topology_file=tmp_path / "topology.json", home=home)
 
 
-async def test_files_follow_keys_models_and_the_service_file(keeper: Keeper, home: Home, tmp_path: Path) -> None:
+async def test_files_follow_keys_models_and_the_service_file(keeper: ConfigKeeper, home: Home, tmp_path: Path) -> None:
     keeper.render()
     task = asyncio.create_task(keeper.run())
     try:
@@ -111,7 +113,9 @@ async def test_files_follow_keys_models_and_the_service_file(keeper: Keeper, hom
             await task
 
 
-async def test_a_broken_service_file_does_not_hold_up_a_revocation(keeper: Keeper, home: Home, tmp_path: Path) -> None:
+async def test_a_broken_service_file_does_not_hold_up_a_revocation(
+    keeper: ConfigKeeper, home: Home, tmp_path: Path
+) -> None:
     keeper.render()
     task = asyncio.create_task(keeper.run())
     try:
@@ -136,7 +140,7 @@ async def test_what_kubernetes_mounts_is_followed(home: Home, tmp_path: Path, ca
     config_map.update({**files, "service.yaml": json.dumps(settings)})
     secret.update({"keys.json": home.keys.read_bytes()})
     tls.update({"tls.crt": good.certificate, "tls.key": good.key})
-    keeper = Keeper(
+    keeper = ConfigKeeper(
         service_file=tmp_path / "config" / "service.yaml",
         topology_file=tmp_path / "config" / "topology.json",
         home=home,
@@ -177,9 +181,11 @@ async def worker(pool: str, folder: Path, *models: str) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def kept(folder: Path, home: Home, service: str) -> AsyncIterator[Keeper]:
+async def kept(folder: Path, home: Home, service: str) -> AsyncIterator[ConfigKeeper]:
     (folder / "service" / "shoal.yaml").write_text(service)
-    keeper = Keeper(service_file=folder / "service" / "shoal.yaml", topology_file=folder / "topology.json", home=home)
+    keeper = ConfigKeeper(
+        service_file=folder / "service" / "shoal.yaml", topology_file=folder / "topology.json", home=home
+    )
     keeper.render()
     task = asyncio.create_task(keeper.run())
     try:
@@ -236,7 +242,7 @@ def replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-async def until(keeper: Keeper, name: str, text: str, *, there: bool = True) -> None:
+async def until(keeper: ConfigKeeper, name: str, text: str, *, there: bool = True) -> None:
     """Waits until a file has ``text``, as Envoy would: by watching for its move."""
     async with asyncio.timeout(60), contextlib.aclosing(changes(keeper.folder)) as moments:
         async for _ in moments:

@@ -75,13 +75,13 @@ async def test_the_first_content_is_the_present_one_and_changes_follow(tmp_path:
         api.put("another", keys_json=b"nobody's")
         api.put(NAME, keys_json=b"second")
         assert await anext(contents) == "second"
-        assert watch.standing
+        assert watch.current
         api.delete(NAME)
         api.put(NAME, other=b"of no use")
         api.put(NAME, keys_json=b"third")
         assert await anext(contents) == "third"
         assert api.queries[0]["fieldSelector"] == f"metadata.name={NAME}"
-    assert not watch.standing
+    assert not watch.current
 
 
 @pytest.mark.parametrize("end", ["forget", "end_watches"])
@@ -133,7 +133,7 @@ async def test_an_older_copy_does_not_come_back_once_the_api_is_away(tmp_path: P
         rig.api.refuses = True
         rig.api.forget()
         async with asyncio.timeout(PATIENCE):
-            while rig.watch.standing:  # of another task
+            while rig.watch.current:  # of another task
                 await asyncio.sleep(0)
         assert rig.ids == {"bobby"}, "the mounted copy is older"
         rig.mounted.update({"keys.json": file_of()})

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from shoal.router.served import PATIENCE_SECONDS, Shown, Unserved, served
+from shoal.router.served import PATIENCE_SECONDS, ServedModels, Unserved, served
 from shoal.runtime.endpoint import Endpoint
 from shoal.service.spec import Pool, Service
 
@@ -47,8 +47,8 @@ async def test_one_worker_of_a_pool_that_serves_it_is_enough() -> None:
     assert answers == {"a": {"yolo-1", "yolo-2"}, "b": None, "c": None}
 
 
-def shown(*listed: str, **answers: frozenset[str] | None) -> Shown:
-    known = Shown()
+def shown(*listed: str, **answers: frozenset[str] | None) -> ServedModels:
+    known = ServedModels()
     known.list(listed)
     known.update(answers)
     return known

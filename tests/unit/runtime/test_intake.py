@@ -10,7 +10,7 @@ import pytest
 from shoal.client.connection import Connection
 from shoal.errors import ConfigurationError
 from shoal.modelconfig import pbtxt
-from shoal.modelconfig.fault import Report
+from shoal.modelconfig.fault import FaultReport
 from shoal.modelstore import labels
 from shoal.pictures.objectstore import load_credentials
 from shoal.runtime import intake
@@ -49,7 +49,7 @@ def _labels(path: Path) -> None:
 
 
 def _config(path: Path) -> None:
-    report = Report("model")
+    report = FaultReport("model")
     assert pbtxt.load(path, report) is None
     raise ConfigurationError(str(report.errors[0]))
 

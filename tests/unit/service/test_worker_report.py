@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from shoal.runtime.endpoint import Endpoint
 from shoal.service.home import Home
-from shoal.service.worker_report import Report
+from shoal.service.worker_report import WorkerReport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 def test_a_report_is_found_by_the_workers_address(tmp_path: Path) -> None:
     home, worker = Home(tmp_path), Endpoint("127.0.0.1", 7)
-    assert Report.load(home, worker) == Report()
-    report = Report(ready=False, models=("a",), reasons=("model b: no",))
+    assert WorkerReport.load(home, worker) == WorkerReport()
+    report = WorkerReport(ready=False, models=("a",), reasons=("model b: no",))
     report.save(home, worker)
-    assert Report.load(home, worker) == report
-    assert Report.load(home, worker._replace(port=8)) == Report()
+    assert WorkerReport.load(home, worker) == report
+    assert WorkerReport.load(home, worker._replace(port=8)) == WorkerReport()

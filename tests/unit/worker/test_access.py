@@ -10,7 +10,7 @@ from shoal.errors import PermissionDenied, Unauthenticated
 from shoal.service import api_keys
 from shoal.service.api_keys import Key, KeyRing
 from shoal.service.identity import Identity
-from shoal.worker.access import Access, Grant, Newest
+from shoal.worker.access import Access, Grant, NewestKeys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ def test_a_real_key_gets_there_no_more_than_is_its_own() -> None:
 def test_what_the_router_may_know_already_is_read_before_anybody_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     old = api_keys.create(file, "alice")
-    access = Access(api_keys.load_keys(file), Newest(file))
+    access = Access(api_keys.load_keys(file), NewestKeys(file))
     new = api_keys.create(file, "alice", models=["resnet*"])
     assert access.grant(new.id, identity(new), new.key, "resnet-50") == Grant("alice", "alice/")
     api_keys.revoke(file, old.id)
@@ -102,7 +102,7 @@ def test_what_the_router_may_know_already_is_read_before_anybody_is_refused(tmp_
 
 def test_keys_are_read_again_only_from_another_file(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
-    newest = Newest(file)
+    newest = NewestKeys(file)
     assert newest() is None
     key = api_keys.create(file, "alice")
     assert newest() == KeyRing([key])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.errors import Overloaded
-from shoal.worker.budget import Budget, Share
+from shoal.worker.budget import Budget, Reservation
 
 
 async def settle() -> None:
@@ -24,14 +24,14 @@ async def test_what_is_released_goes_to_who_waits() -> None:
     assert not waiting.done()
     first.release()
     first.release()
-    share = await waiting
-    assert (share.held, first.held, budget.used) == (True, False, 7)
+    reservation = await waiting
+    assert (reservation.held, first.held, budget.used) == (True, False, 7)
 
 
 async def test_one_owner_leaves_room_and_a_newcomer_finds_it() -> None:
     budget = Budget(100, max_waiting=100, leaves_room=True)
     held = [budget.take("greedy", 10) for _ in range(10)]
-    assert sum(share is not None for share in held) == 5
+    assert sum(reservation is not None for reservation in held) == 5
     assert budget.take("newcomer", 10) is not None
 
 
@@ -108,13 +108,13 @@ async def test_a_cancelled_wait_takes_nothing(granted: bool) -> None:
 def test_it_is_never_exceeded_and_everybody_is_served(steps: list[tuple[str, int, bool]], leaves_room: bool) -> None:
     async def run() -> None:
         budget = Budget(20, max_waiting=1000, leaves_room=leaves_room)
-        held: list[Share] = []
+        held: list[Reservation] = []
         served: Counter[str] = Counter()
 
         async def one(owner: str, amount: int) -> None:
-            share = await budget.acquire(owner, amount)
+            reservation = await budget.acquire(owner, amount)
             assert budget.used <= 20
-            held.append(share)
+            held.append(reservation)
             served[owner] += 1
 
         tasks = []

@@ -15,8 +15,8 @@ from shoal.errors import ConfigurationError, Internal, Unavailable
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.service.spec import ModelOverride, parse
 from shoal.worker.catalog import Catalog, overridden
-from shoal.worker.heads.choice import make_head
-from shoal.worker.sources import StoreSource
+from shoal.worker.heads.head import make_head
+from shoal.worker.store_source import StoreSource
 from support.scripted_engine import CONFIG, ScriptedModel
 from support.tiny_models import add_tiny_classifier, add_tiny_detector, add_tiny_yolo
 

@@ -6,7 +6,7 @@ import pytest
 
 from shoal.batching.peers import Seen
 from shoal.service.spec import parse
-from shoal.worker.readiness import Found, Others, missing, origin, others, unserved
+from shoal.worker.readiness import Available, Others, missing, origin, others, unserved
 
 REFUSED = {"a": "no such backend", "b": "it is\nfor a newer server"}
 PLACE = "/models"
@@ -22,7 +22,7 @@ def judged(
     empty: bool = False,
 ) -> list[str]:
     """The models, or the place, that the reasons name."""
-    found = Found(PLACE, empty, {name: REFUSED[name] for name in troubles})
+    found = Available(PLACE, empty, {name: REFUSED[name] for name in troubles})
     known = None if proven is None else Others(frozenset(proven), frozenset(proven), frozenset(differing))
     lines = missing(served=frozenset(served), named=frozenset(names), found=found, others=known)
     return [line.split(":")[0].removeprefix("model ").split()[0] for line in lines]
@@ -67,12 +67,12 @@ def test_what_keeps_a_worker_from_being_ready(case: dict[str, str], expected: li
 
 
 def test_a_reason_is_one_line_with_model_and_cause() -> None:
-    found = Found(PLACE, troubles=REFUSED)
+    found = Available(PLACE, troubles=REFUSED)
     assert unserved(found, {"a"}) == ("model b: it is for a newer server",)
-    (line,) = missing(served=set(), named={"c"}, found=Found(PLACE), others=None)
+    (line,) = missing(served=set(), named={"c"}, found=Available(PLACE), others=None)
     assert line == "model c: the service file names it, and it isn't in /models"
     shown = Others(frozenset("d"), frozenset("d"))
-    (line,) = missing(served=set(), named=set(), found=Found(PLACE), others=shown)
+    (line,) = missing(served=set(), named=set(), found=Available(PLACE), others=shown)
     assert line == "model d: ready workers of the pool serve it, and here it fits no pattern or isn't in /models"
 
 

@@ -13,7 +13,8 @@ from shoal.modelconfig import pbtxt
 from shoal.service.spec import Service, parse
 from shoal.triton.client import TritonClient
 from shoal.triton.steer import steered
-from shoal.worker.sources import StoreSource, TritonSource
+from shoal.worker.store_source import StoreSource
+from shoal.worker.triton_source import TritonSource
 from support.fake_triton import FakeTriton, fake_triton
 from support.tiny_models import add_tiny_classifier, add_tiny_detector
 

@@ -88,3 +88,8 @@ replicas: {{ .replicas | int }}
 {{- if eq .component "router" -}}{{- if $scaling.router -}}by KEDA{{- end -}}
 {{- else if hasKey (ternary $scaling.batchers $scaling.pools (eq .component "batcher") | default dict) .name -}}by KEDA{{- end -}}
 {{- end -}}
+
+{{/* Where each container listens, by name, as JSON. */}}
+{{- define "shoal.ports" -}}
+{{- (.Files.Get "defaults.json" | fromJson).ports | toJson -}}
+{{- end -}}

@@ -63,6 +63,7 @@
 
 {{/* The service file that containers read: the values, with the places where a pod has things. */}}
 {{- define "shoal.service" -}}
+{{- $ports := include "shoal.ports" . | fromJson -}}
 {{- $service := omit .Values "kubernetes" "global" | deepCopy -}}
 {{- $way := include "shoal.way" . -}}
 {{- $_ := set $service "object_store" (set (include "shoal.objectStore" . | fromJson) "managed" false) -}}
@@ -72,7 +73,7 @@
 {{- $_ := set $models "credentials_file" "/etc/shoal/model-store/credentials.json" -}}
 {{- end -}}
 {{- $_ := set $service "model_store" (set $models "path" (include "shoal.modelFolder" .)) -}}
-{{- $router := set (set (omit $service.router "tls") "host" "0.0.0.0") "port" 8080 -}}
+{{- $router := set (set (omit $service.router "tls") "host" "0.0.0.0") "port" $ports.router -}}
 {{- if .Values.kubernetes.secrets.tls -}}
 {{- $_ := set $router "tls" (dict "certificate_file" "/etc/shoal/tls/tls.crt" "key_file" "/etc/shoal/tls/tls.key") -}}
 {{- end -}}
@@ -82,7 +83,7 @@
 {{- range $name, $pool := include "shoal.pools" . | fromJson -}}
 {{- $kept := omit $pool "pods" "starts_triton" "triton_server" -}}
 {{- /* Triton's image alone has the models: the worker asks it for everything. */ -}}
-{{- if and (eq $way "image") $pool.starts_triton -}}{{- $_ := set $kept "triton_url" "127.0.0.1:8001" -}}{{- end -}}
+{{- if and (eq $way "image") $pool.starts_triton -}}{{- $_ := set $kept "triton_url" (printf "127.0.0.1:%v" $ports.triton) -}}{{- end -}}
 {{- $_ := set $pools $name $kept -}}
 {{- end -}}
 {{- $_ := set $service "pools" $pools -}}
@@ -91,20 +92,21 @@
 
 {{/* Where each part listens; see shoal.topology.Topology. */}}
 {{- define "shoal.topology" -}}
+{{- $ports := include "shoal.ports" . | fromJson -}}
 {{- $batchers := dict -}}
 {{- range $group, $_ := include "shoal.batchers" . | fromJson -}}
 {{- $host := include "shoal.host" (dict "root" $ "parts" (list "batcher" $group)) -}}
-{{- $_ := set $batchers $group (list (list $host 9000)) -}}
+{{- $_ := set $batchers $group (list (list $host $ports.batcher)) -}}
 {{- end -}}
 {{- $pools := dict -}}
 {{- range $pool, $_ := include "shoal.pools" . | fromJson -}}
 {{- $host := include "shoal.host" (dict "root" $ "parts" (list "worker" $pool)) -}}
-{{- $_ := set $pools $pool (list (list $host 9000)) -}}
+{{- $_ := set $pools $pool (list (list $host $ports.worker)) -}}
 {{- end -}}
 {{- dict
-  "public" (list "0.0.0.0" 8080)
-  "balancer" (list "0.0.0.0" 9001)
-  "metrics" (list "0.0.0.0" 9100)
+  "public" (list "0.0.0.0" $ports.router)
+  "balancer" (list "0.0.0.0" $ports.balancer)
+  "metrics" (list "0.0.0.0" $ports.metrics)
   "batchers" $batchers
   "pools" $pools
   | toPrettyJson -}}

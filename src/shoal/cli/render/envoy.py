@@ -10,7 +10,7 @@ import typer
 from shoal.cli.places import home_at
 from shoal.errors import ConfigurationError
 from shoal.router import config
-from shoal.router.keeper import Keeper, write
+from shoal.router.keeper import ConfigKeeper, write
 
 
 def envoy(
@@ -21,7 +21,7 @@ def envoy(
     show_secrets: Annotated[bool, typer.Option("--show-secrets", help="Don't redact the API keys.")] = False,
 ) -> None:
     """Print Envoy's files, or write them to a folder where Envoy can run on them."""
-    keeper = Keeper(service_file=service, topology_file=topology, home=home_at(home))
+    keeper = ConfigKeeper(service_file=service, topology_file=topology, home=home_at(home))
     if output is None:
         _print(keeper, show_secrets=show_secrets)
         return
@@ -32,7 +32,7 @@ def envoy(
     write(output, keeper.files(output.absolute()))
 
 
-def _print(keeper: Keeper, *, show_secrets: bool) -> None:
+def _print(keeper: ConfigKeeper, *, show_secrets: bool) -> None:
     for name, text in keeper.files(keeper.folder).items():
         typer.echo(f"// {name}")
         typer.echo(text if show_secrets else config.redact(text, keeper.keys.value))

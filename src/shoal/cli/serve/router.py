@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shoal.cli.places import home_at
-from shoal.router.keeper import Keeper
+from shoal.router.keeper import ConfigKeeper
 from shoal.router.process import serve
 from shoal.runtime.signals import run_until_signal
 
@@ -20,6 +20,6 @@ def serve_router(
     concurrency: Annotated[int, typer.Option(min=1, help="Envoy's threads; each may keep one core busy.")] = 1,
 ) -> None:
     """Check keys, limit rates, route calls to batchers and batching streams to workers."""
-    keeper = Keeper(service_file=service, topology_file=topology, home=home_at(home))
+    keeper = ConfigKeeper(service_file=service, topology_file=topology, home=home_at(home))
     level = keeper.service.value.observe.log_level
     raise typer.Exit(run_until_signal(lambda stop: serve(keeper, stop, concurrency=concurrency), level))

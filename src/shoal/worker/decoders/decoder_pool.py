@@ -21,7 +21,7 @@ from shoal.observe import metrics
 from shoal.runtime.logs import Seldom
 from shoal.runtime.shares import Shares
 from shoal.worker.decoders import decoder_process
-from shoal.worker.decoders.decoder_process import Request
+from shoal.worker.decoders.decoder_process import DecodeRequest
 from shoal.worker.decoders.decoder_starter import StarterProcess, lay_out, memory
 
 if TYPE_CHECKING:
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 
     from shoal.pictures.decode import Decoder
     from shoal.runtime.shares import Turn
-    from shoal.worker.decoders.decoder_process import Report
+    from shoal.worker.decoders.decoder_process import ChildEnded
 
 log = logging.getLogger(__name__)
 
 _MAX_WAITING: Final = 1000
-"""Pictures of one owner."""
+"""Most pictures of one owner that wait."""
 _AGAIN_SECONDS: Final = 1.0
-"""Between two starts of the process that starts decoders; twice as long after each that has decoded nothing."""
+"""Pause between two starts of the process that starts decoders; doubled after each that has decoded nothing."""
 _MOST_AGAIN_SECONDS: Final = 30.0
 _KILL_AGAIN_SECONDS: Final = 0.5
-"""After one that couldn't be sent."""
+"""When a kill that couldn't be sent is sent again."""
 _ENDS: Final = ("decoded", "refused", "memory", "cpu", "crashed", "killed", "left")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one picture."""
+    """What decoding one picture may take."""
 
     cpu_seconds: float
     memory_bytes: int
@@ -67,7 +67,7 @@ class _Run:
     """One picture that is being decoded."""
 
     turn: Turn[_Job]
-    report: asyncio.Future[Report]
+    report: asyncio.Future[ChildEnded]
 
 
 class _Gone(Exception):
@@ -90,8 +90,8 @@ class DecoderPool:
         self._next_start = -math.inf
         self._closed = False
         self._seldom = Seldom(log)
-        self.latest: Report | None = None
-        """Of the child that ended last."""
+        self.latest: ChildEnded | None = None
+        """The end of the child that ended last."""
 
     def start(self) -> None:
         """Starts the process that starts decoders; it needs a quarter of a second until it has them all loaded."""
@@ -181,7 +181,7 @@ class DecoderPool:
             raise Internal("a decoder's picture is incomplete")
         return np.frombuffer(pixels, dtype).reshape(decoder.input.shape)
 
-    async def _run(self, turn: Turn[_Job], decoder: Decoder, data: Buffer, output: int, out_bytes: int) -> Report:
+    async def _run(self, turn: Turn[_Job], decoder: Decoder, data: Buffer, output: int, out_bytes: int) -> ChildEnded:
         """The end of the child that has decoded ``data`` into ``output``. Raises _Gone, or Unavailable."""
         loop = asyncio.get_running_loop()
         try:
@@ -195,7 +195,7 @@ class DecoderPool:
             self._finish(turn, 0.0)
             raise _Gone
         number, run = next(self._numbers), _Run(turn, loop.create_future())
-        request = Request(
+        request = DecodeRequest(
             decoder_process.DECODE, number, self._limits.cpu_seconds, self._limits.memory_bytes, len(code), out_bytes
         )
         sent = self._starter.send(request, (given, output))
@@ -219,10 +219,10 @@ class DecoderPool:
         """Until it is sent: one that isn't killed may keep its place for ever."""
         if self._starter is None or number not in self._running:
             return
-        if not self._starter.send(Request(decoder_process.KILL, number), ()):
+        if not self._starter.send(DecodeRequest(decoder_process.KILL, number), ()):
             asyncio.get_running_loop().call_later(_KILL_AGAIN_SECONDS, self._kill, number)
 
-    def _judge(self, report: Report) -> None:
+    def _judge(self, report: ChildEnded) -> None:
         """Raises what became of a picture, unless it is there."""
         limits, code = self._limits, os.waitstatus_to_exitcode(report.status)
         if report.said == decoder_process.DONE:
@@ -251,7 +251,7 @@ class DecoderPool:
             raise InvalidRequest(f"the picture is damaged: its decoder crashed ({signal.Signals(-code).name})")
         raise Internal(f"a picture's decoder failed: {report.text or code}")
 
-    def _end(self, report: Report) -> None:
+    def _end(self, report: ChildEnded) -> None:
         """A child is gone."""
         self._again_seconds = _AGAIN_SECONDS
         run, self.latest = self._running.pop(report.job), report

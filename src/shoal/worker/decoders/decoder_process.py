@@ -37,7 +37,7 @@ from PIL import Image
 from shoal.errors import InvalidRequest
 from shoal.pictures import pillow
 from shoal.pictures.danger import least_bytes
-from shoal.pictures.header import read_header
+from shoal.pictures.read_header import read_header
 
 if TYPE_CHECKING:
     from shoal.pictures.decode import Decoder
@@ -65,7 +65,7 @@ _NICE: Final = 3
 """Pictures that are decoded here are slow or rare; those that aren't come first."""
 
 
-class Request(NamedTuple):
+class DecodeRequest(NamedTuple):
     """What the pool asks for; with ``DECODE`` come two descriptors, of the input and of ``out_bytes`` of output."""
 
     kind: bytes
@@ -79,21 +79,21 @@ class Request(NamedTuple):
     out_bytes: int = 0
 
     def pack(self) -> bytes:
-        """As it travels."""
+        """The bytes of the message to the starter, without its descriptors."""
         return _REQUEST.pack(*self)
 
     @classmethod
-    def unpack(cls, message: bytes) -> Request:
+    def unpack(cls, message: bytes) -> DecodeRequest:
         """From what travelled."""
         return cls._make(_REQUEST.unpack(message))
 
 
-class Report(NamedTuple):
+class ChildEnded(NamedTuple):
     """A child is gone."""
 
     job: int
     status: int
-    """See ``os.waitstatus_to_exitcode``."""
+    """The wait status, for ``os.waitstatus_to_exitcode``."""
     cpu_seconds: float
     memory_bytes: int
     """The most that was resident, codecs included."""
@@ -103,11 +103,11 @@ class Report(NamedTuple):
     text: str = ""
 
     def pack(self) -> bytes:
-        """As it travels."""
+        """The bytes of the message from the starter."""
         return _REPORT.pack(*self[:4]) + self.said + self.text.encode()
 
     @classmethod
-    def unpack(cls, message: bytes) -> Report:
+    def unpack(cls, message: bytes) -> ChildEnded:
         """From what travelled."""
         said = message[_REPORT.size :]
         job, status, cpu_seconds, memory_bytes = _REPORT.unpack_from(message)
@@ -148,7 +148,7 @@ class Starter:
         message, descriptors, _, _ = socket.recv_fds(self._pool, 1024, _DESCRIPTORS)
         if not message:
             return False
-        request = Request.unpack(message)
+        request = DecodeRequest.unpack(message)
         if request.kind == DECODE:
             self._start(request, descriptors)
         else:
@@ -157,17 +157,17 @@ class Starter:
                     os.kill(child.pid, signal.SIGKILL)
         return True
 
-    def _start(self, request: Request, descriptors: list[int]) -> None:
+    def _start(self, request: DecodeRequest, descriptors: list[int]) -> None:
         """What can't be started harms no other: processes, descriptors and memory may be short for a while."""
         try:
             answer, pid = self._fork(request, descriptors)
         except OSError as error:
-            self._pool.send(Report(request.job, 0, 0.0, 0, NOT_STARTED, str(error.strerror)).pack())
+            self._pool.send(ChildEnded(request.job, 0, 0.0, 0, NOT_STARTED, str(error.strerror)).pack())
             return
         self._children[answer] = _Child(request.job, pid)
         self._selector.register(answer, selectors.EVENT_READ)
 
-    def _fork(self, request: Request, descriptors: list[int]) -> tuple[int, int]:
+    def _fork(self, request: DecodeRequest, descriptors: list[int]) -> tuple[int, int]:
         """Where the child's answer comes, and its id. Closes ``descriptors`` here. Raises OSError."""
         with ExitStack() as childs:
             for descriptor in descriptors:
@@ -196,10 +196,10 @@ class Starter:
         _, status, usage = os.wait4(child.pid, 0)
         used = usage.ru_utime + usage.ru_stime
         text = said[1:].decode(errors="replace")
-        self._pool.send(Report(child.job, status, used, usage.ru_maxrss * 1024, said[:1], text).pack())
+        self._pool.send(ChildEnded(child.job, status, used, usage.ru_maxrss * 1024, said[:1], text).pack())
 
 
-def _be_child(request: Request, descriptors: list[int], libc: ctypes.CDLL) -> NoReturn:
+def _be_child(request: DecodeRequest, descriptors: list[int], libc: ctypes.CDLL) -> NoReturn:
     """Decodes one picture, answers, and is gone: nothing of Python's is torn down."""
     answer = FAILED
     try:
@@ -213,7 +213,7 @@ def _be_child(request: Request, descriptors: list[int], libc: ctypes.CDLL) -> No
         os._exit(0)
 
 
-def _confine(request: Request, descriptors: list[int], libc: ctypes.CDLL) -> None:
+def _confine(request: DecodeRequest, descriptors: list[int], libc: ctypes.CDLL) -> None:
     """Takes away what decoding doesn't need, for ever."""
     parent = os.getppid()
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -235,7 +235,7 @@ def _confine(request: Request, descriptors: list[int], libc: ctypes.CDLL) -> Non
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def _limit(request: Request) -> None:
+def _limit(request: DecodeRequest) -> None:
     pages = [int(field) for field in Path("/proc/self/statm").read_text(encoding="ascii").split()]
     page = resource.getpagesize()
     inputs = os.fstat(_INPUT).st_size
@@ -256,7 +256,7 @@ def _set(limit: int, value: int) -> None:
     resource.setrlimit(limit, (value, value))
 
 
-def _answer(request: Request) -> bytes:
+def _answer(request: DecodeRequest) -> bytes:
     view = memoryview(mmap.mmap(_INPUT, 0, access=mmap.ACCESS_READ))
     decoder: Decoder = pickle.loads(view[: request.decoder_bytes])  # noqa: S301 - our own pool's
     data = view[request.decoder_bytes :]

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from shoal.errors import Unavailable
 from shoal.worker.decoders import decoder_process
-from shoal.worker.decoders.decoder_process import Report
+from shoal.worker.decoders.decoder_process import ChildEnded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from typing_extensions import Buffer
 
-    from shoal.worker.decoders.decoder_process import Request
+    from shoal.worker.decoders.decoder_process import DecodeRequest
 
 _ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 """What a decoder may know; no credentials."""
@@ -31,7 +31,7 @@ _LARGE_BYTES: Final = 2**20
 class StarterProcess:
     """``decoder_process``, as its pool sees it."""
 
-    def __init__(self, report: Callable[[Report], object], lost: Callable[[], object]) -> None:
+    def __init__(self, report: Callable[[ChildEnded], object], lost: Callable[[], object]) -> None:
         """Starts it. ``report`` is told of each child that is gone; ``lost`` is called once, if all of it is.
 
         Raises:
@@ -50,7 +50,7 @@ class StarterProcess:
                 raise
         self._loop.add_reader(self._socket, self._read)
 
-    def send(self, request: Request, descriptors: Sequence[int]) -> bool:
+    def send(self, request: DecodeRequest, descriptors: Sequence[int]) -> bool:
         """Asks for something; False, if that can't be now, so that nothing will be told of it.
 
         What is sent to a process that died counts as sent: ``lost`` is called soon.
@@ -78,7 +78,7 @@ class StarterProcess:
         except OSError:
             message = b""
         if message:
-            self._report(Report.unpack(message))
+            self._report(ChildEnded.unpack(message))
             return
         self._loop.remove_reader(self._socket)
         self._socket.close()

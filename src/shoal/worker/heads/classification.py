@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.modelconfig.model import ModelConfig
-    from shoal.pictures.header import ImageSize
+    from shoal.pictures.header import PictureSize
     from shoal.v1.inference_pb2 import ImageRequest
 
 DEFAULT_TOP_K: Final = 5
@@ -48,9 +48,13 @@ class ClassificationHead:
         outputs: Mapping[str, NDArray[np.generic]],
         row: int,
         request: ImageRequest,
-        image_size: ImageSize,  # noqa: ARG002 - see Head
+        picture_size: PictureSize,  # noqa: ARG002 - see Head
     ) -> ClassifyReply:
-        """See ``Head``."""
+        """The ``top_k`` best classes of one picture (default ``DEFAULT_TOP_K``), best first.
+
+        Raises:
+            Internal: NaN, infinity, or a probability outside [0, 1].
+        """
         values = cast("NDArray[np.floating]", outputs[self._output][row]).ravel()
         best = _best(values, request.top_k or DEFAULT_TOP_K)
         if not math.isfinite(values[best[0]]):  # NaN sorts above all numbers

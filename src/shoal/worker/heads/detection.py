@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
     from shoal.modelconfig.model import ModelConfig
     from shoal.pictures.geometry import Placement
-    from shoal.pictures.header import ImageSize
+    from shoal.pictures.header import PictureSize
     from shoal.v1.inference_pb2 import ImageRequest
 
     Outputs = Mapping[str, NDArray[np.generic]]
     Floats = NDArray[np.float32]
 
 MAX_BOXES: Final = 1000
-"""Of one picture: the best ones, before those that overlap are left out. 1000 take OpenCV 2.4 ms to compare."""
+"""The most boxes of a picture: the best, before overlapping ones are dropped. OpenCV compares 1000 in 2.4 ms."""
 
 
-class Found(NamedTuple):
+class FoundBoxes(NamedTuple):
     """Boxes as a model sees them."""
 
     boxes: Floats
@@ -39,9 +39,9 @@ class Found(NamedTuple):
     classes: NDArray[np.intp]
     """``(n,)``."""
 
-    def pick(self, index: NDArray[np.generic]) -> Found:
+    def pick(self, index: NDArray[np.generic]) -> FoundBoxes:
         """Those that ``index``, a mask or numbers, names."""
-        return Found(self.boxes[index], self.scores[index], self.classes[index])
+        return FoundBoxes(self.boxes[index], self.scores[index], self.classes[index])
 
 
 class BoxReader(Protocol):
@@ -51,9 +51,9 @@ class BoxReader(Protocol):
     default_threshold: float
     """The model's own ``score_threshold``."""
     iou_threshold: float
-    """Of two boxes of one class that overlap by more, the better one stays. 1: all stay."""
+    """Intersection over union, 0 to 1: of two boxes of one class that overlap by more, the better stays. 1: both."""
 
-    def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> Found:
+    def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> FoundBoxes:
         """The boxes that score at least ``threshold``, in any order."""
         ...
 
@@ -68,16 +68,20 @@ class DetectionHead:
 
     @property
     def slow(self) -> bool:
-        """See ``Head``."""
+        """Whether the reader is, or overlapping boxes are compared: milliseconds."""
         return self._reader.slow
 
     def check(self, request: ImageRequest) -> None:
         """Raises InvalidRequest if ``score_threshold`` is not in [0, 1]."""
         check_score_threshold(request)
 
-    def reply(self, outputs: Outputs, row: int, request: ImageRequest, image_size: ImageSize) -> DetectReply:
-        """See ``Head``."""
-        placement = place(self._config, image_size)
+    def reply(self, outputs: Outputs, row: int, request: ImageRequest, picture_size: PictureSize) -> DetectReply:
+        """The boxes of one picture, best first, in [0, 1] of the upright picture; ``MAX_BOXES`` at most.
+
+        Raises:
+            Internal: NaN, infinity, or a score outside [0, 1].
+        """
+        placement = place(self._config, picture_size)
         given = request.HasField("score_threshold")
         threshold = request.score_threshold if given else self._reader.default_threshold
         found = self._reader.read(outputs, row, placement, threshold)
@@ -91,7 +95,7 @@ class DetectionHead:
             best = best.pick(_suppress(best, self._reader.iou_threshold))
         return self._build(best, placement)
 
-    def _build(self, found: Found, placement: Placement) -> DetectReply:
+    def _build(self, found: FoundBoxes, placement: Placement) -> DetectReply:
         labels = self._config.labels
         reply = DetectReply()
         boxes = placement.to_picture(found.boxes).tolist()
@@ -110,7 +114,7 @@ def check_score_threshold(request: ImageRequest) -> None:
         raise InvalidRequest(f"score_threshold {request.score_threshold:g} is not in [0, 1]")
 
 
-def _suppress(found: Found, iou_threshold: float) -> NDArray[np.intp]:
+def _suppress(found: FoundBoxes, iou_threshold: float) -> NDArray[np.intp]:
     """Greedy non-maximum suppression within each class: the numbers, in order, of the boxes that stay, best first.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 
 from shoal.modelstore.output_names import box_outputs
 from shoal.modelstore.outputs import BOX
-from shoal.worker.heads.detection import Found
+from shoal.worker.heads.detection import FoundBoxes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,19 +51,19 @@ class BoxesScoresReader:
         self._unit = unit(config, pixels=bool(parameters.get("pixels")))
         self.slow = self.iou_threshold < 1
 
-    def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> Found:  # noqa: ARG002
-        """See ``BoxReader``."""
+    def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> FoundBoxes:  # noqa: ARG002
+        """The boxes of one picture that score at least ``threshold``; one a class if scores are ``(n, classes)``."""
         boxes = cast("Floats", outputs[self._boxes][row]).reshape(-1, BOX)
         scores = cast("Floats", outputs[self._scores][row])
         if scores.ndim == _MATRIX and self._classes is None:
             chosen, classes = np.nonzero(~(scores < threshold))  # a NaN is kept, for the head to report
-            found = Found(boxes[chosen], scores[chosen, classes], classes)
+            found = FoundBoxes(boxes[chosen], scores[chosen, classes], classes)
         else:
             scores = scores.reshape(-1)
             given = np.zeros(len(scores)) if self._classes is None else outputs[self._classes][row].reshape(-1)
-            found = Found(boxes, scores, given.astype(np.intp)).pick(~(scores < threshold))
+            found = FoundBoxes(boxes, scores, given.astype(np.intp)).pick(~(scores < threshold))
         found = found.pick(found.classes >= self._background)
-        return Found(self._normalised(found.boxes), found.scores, found.classes)
+        return FoundBoxes(self._normalised(found.boxes), found.scores, found.classes)
 
     def _normalised(self, boxes: Floats) -> Floats:
         boxes = (boxes[:, [1, 0, 3, 2]] if self._rows_first else boxes) / self._unit
@@ -100,8 +100,8 @@ class YoloReader:
         self.iou_threshold = config.head_parameters.get("iou_threshold", 0.45 if objectness else 0.7)
         self._unit = unit(config, pixels=bool(config.head_parameters.get("pixels", 1)))
 
-    def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> Found:  # noqa: ARG002
-        """See ``BoxReader``."""
+    def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> FoundBoxes:  # noqa: ARG002
+        """The candidates of one picture whose best class scores at least ``threshold``."""
         candidates = cast("Floats", outputs[self._output][row])
         fields = candidates.T if self._axis else candidates  # (fields, n)
         scores = fields[self._skipped :]
@@ -111,7 +111,7 @@ class YoloReader:
         best = scores.max(axis=0)
         kept = np.flatnonzero(~(best < threshold))  # a NaN is kept, for the head to report
         boxes = from_centres(fields[:BOX, kept].T / self._unit)
-        return Found(boxes, best[kept], scores[:, kept].argmax(axis=0))
+        return FoundBoxes(boxes, best[kept], scores[:, kept].argmax(axis=0))
 
 
 def unit(config: ModelConfig, *, pixels: bool) -> Floats:

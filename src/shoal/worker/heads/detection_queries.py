@@ -8,7 +8,7 @@ import numpy as np
 
 from shoal.modelstore.output_names import query_outputs
 from shoal.modelstore.outputs import BOX, END_TO_END, has_no_object
-from shoal.worker.heads.detection import Found
+from shoal.worker.heads.detection import FoundBoxes
 from shoal.worker.heads.detection_boxes import from_centres, unit
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ class EndToEndReader:
         self._unit = unit(config, pixels=bool(parameters.get("pixels", 1)))
         self.slow = self.iou_threshold < 1
 
-    def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> Found:  # noqa: ARG002
-        """See ``BoxReader``."""
+    def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> FoundBoxes:  # noqa: ARG002
+        """The rows of one picture that score at least ``threshold``; those of a negative class are padding."""
         rows = cast("Floats", outputs[self._output][row]).reshape(-1, END_TO_END).astype(np.float32)
         rows = rows[~(rows[:, BOX] < threshold)]  # a NaN is kept, for the head to report
         boxes = rows[:, :BOX] / self._unit
         boxes[:, 2:] -= boxes[:, :2]
-        found = Found(boxes, rows[:, BOX], np.nan_to_num(rows[:, BOX + 1], nan=-1.0).astype(np.intp))
+        found = FoundBoxes(boxes, rows[:, BOX], np.nan_to_num(rows[:, BOX + 1], nan=-1.0).astype(np.intp))
         return found.pick(found.classes >= 0)
 
 
@@ -73,18 +73,18 @@ class QueryReader:
         self.iou_threshold = config.head_parameters.get("iou_threshold", 1.0)
         self.slow = self.iou_threshold < 1
 
-    def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> Found:  # noqa: ARG002
-        """See ``BoxReader``."""
+    def read(self, outputs: Outputs, row: int, placement: Placement, threshold: float) -> FoundBoxes:  # noqa: ARG002
+        """The queries of one picture that score at least ``threshold``."""
         logits = cast("Floats", outputs[self._logits][row]).astype(np.float32)
         boxes = from_centres(cast("Floats", outputs[self._boxes][row]).astype(np.float32))
         if not self._no_object:
             scores = sigmoid(np.where(np.isposinf(logits), np.nan, logits))  # which the head reports
             chosen, classes = np.nonzero(~(scores < threshold))
-            return Found(boxes[chosen], scores[chosen, classes], classes)
+            return FoundBoxes(boxes[chosen], scores[chosen, classes], classes)
         scores = softmax(logits)[:, :-1]
         best = scores.max(axis=1)
         chosen = np.flatnonzero(~(best < threshold))
-        return Found(boxes[chosen], best[chosen], scores[chosen].argmax(axis=1))
+        return FoundBoxes(boxes[chosen], best[chosen], scores[chosen].argmax(axis=1))
 
 
 def sigmoid(values: Floats) -> Floats:

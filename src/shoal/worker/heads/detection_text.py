@@ -13,7 +13,7 @@ import numpy as np
 
 from shoal.errors import Internal
 from shoal.modelstore.fitting import SLACK
-from shoal.worker.heads.detection import MAX_BOXES, Found
+from shoal.worker.heads.detection import MAX_BOXES, FoundBoxes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,8 +51,12 @@ class TextMapReader:
 
     def read(
         self, outputs: Mapping[str, NDArray[np.generic]], row: int, placement: Placement, threshold: float
-    ) -> Found:
-        """See ``BoxReader``."""
+    ) -> FoundBoxes:
+        """The boxes around one picture's text regions that score at least ``threshold``, each of class 0.
+
+        Raises:
+            Internal: NaN, infinity, or a probability outside [0, 1].
+        """
         whole = cast("Floats", outputs[self._output][row])
         if not np.isfinite(whole).all():
             raise Internal(f"model {self._model!r} answered NaN or infinity")
@@ -64,7 +68,7 @@ class TextMapReader:
         columns = round(width * placement.content.width / placement.frame.width)
         boxes, scores = self._boxes(np.ascontiguousarray(whole.reshape(height, width)[:rows, :columns]), threshold)
         size = np.array([width, height, width, height], np.float32)
-        return Found(boxes / size, scores, np.zeros(len(scores), np.intp))
+        return FoundBoxes(boxes / size, scores, np.zeros(len(scores), np.intp))
 
     def _boxes(self, text: Floats, threshold: float) -> tuple[Floats, Floats]:
         """``(n, 4)`` in the map's pixels, and ``(n,)``."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Indices = NDArray[np.uint8] | NDArray[np.uint16]
 
 _MARGIN_BYTES: Final = 4096
-"""Of a reply: what is added to it later, and its frame."""
+"""Room in a reply for its frame, and for what is added to it later."""
 
 
 @dataclass(frozen=True, slots=True)

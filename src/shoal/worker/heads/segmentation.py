@@ -10,7 +10,7 @@ import numpy as np
 from shoal.errors import Internal, InvalidRequest
 from shoal.modelstore.fitting import SLACK
 from shoal.pictures.geometry import place
-from shoal.pictures.header import ImageSize
+from shoal.pictures.header import PictureSize
 from shoal.pictures.mask import MAX_PIXELS, unseen
 from shoal.v1.inference_pb2 import MaskForm, MaskSize, SegmentReply
 from shoal.worker.heads.detection import check_score_threshold
@@ -66,13 +66,14 @@ class SegmentationHead:
             if value not in kind.values():
                 raise InvalidRequest(f"mask_{name} {value} is unknown; there are {', '.join(kind.keys())}")
 
-    def reply(self, outputs: Outputs, row: int, request: ImageRequest, image_size: ImageSize) -> SegmentReply:
-        """See ``Head``.
+    def reply(self, outputs: Outputs, row: int, request: ImageRequest, picture_size: PictureSize) -> SegmentReply:
+        """The mask of one picture, and how many pixels each class has.
 
         Raises:
+            Internal: the outputs make no sense.
             InvalidRequest: the mask is larger than an answer may be.
         """
-        placement = place(self._config, image_size)
+        placement = place(self._config, picture_size)
         threshold = request.score_threshold if request.HasField("score_threshold") else None
         mask = _lay(self._reader.read(outputs, row, threshold), placement, request.mask_size)
         reply = SegmentReply(labels=self._config.labels)
@@ -94,7 +95,7 @@ class ArgmaxReader:
         self._axis = -1 if config.head_parameters.get("channels_last") else 0
 
     def read(self, outputs: Outputs, row: int, threshold: float | None) -> Indices:  # noqa: ARG002 - of one class
-        """See ``MapReader``."""
+        """The best class of each cell, ``(h, w)``: uint8, or uint16 if there are many classes. NaN is refused."""
         scores = _finite(outputs[self._output][row], self._model)
         small = scores.shape[self._axis] <= unseen(1)
         return cast("Indices", scores.argmax(axis=self._axis).astype(np.uint8 if small else np.uint16))
@@ -109,7 +110,7 @@ class ClassMapReader:
         self._output = config.outputs[0].name
 
     def read(self, outputs: Outputs, row: int, threshold: float | None) -> Indices:  # noqa: ARG002 - no scores
-        """See ``MapReader``."""
+        """The classes as they stand in the output, ``(h, w)``; what is no index of a class is refused."""
         values = _finite(_flat(outputs[self._output][row]), self._model)
         least, most = values.min(), values.max()
         if values.dtype.kind == "f" and (values != np.floor(values)).any():
@@ -138,7 +139,7 @@ class ForegroundReader:
         self._threshold = config.head_parameters.get("threshold", 0.5)
 
     def read(self, outputs: Outputs, row: int, threshold: float | None) -> Indices:
-        """See ``MapReader``."""
+        """``(h, w)``, uint8: 1 where the probability of class 1 is at least ``threshold``; NaN is refused."""
         values = _finite(_flat(outputs[self._output][row]), self._model)
         if not self._logits and not -SLACK <= values.min() <= values.max() <= 1 + SLACK:
             raise Internal(f"model {self._model!r} answered a probability outside [0, 1]")
@@ -156,7 +157,9 @@ def _logit(probability: float) -> float:
 def _lay(classes: Indices, placement: Placement, size: MaskSize) -> Mask:
     """The mask of the whole upright picture, of the size that was asked for."""
     height, width = classes.shape
-    wanted = placement.picture if size == MaskSize.MASK_SIZE_PICTURE else placement.mask_size(ImageSize(width, height))
+    wanted = (
+        placement.picture if size == MaskSize.MASK_SIZE_PICTURE else placement.mask_size(PictureSize(width, height))
+    )
     if wanted.width * wanted.height > MAX_PIXELS:
         raise InvalidRequest(
             f"the mask would have {wanted.width} x {wanted.height} pixels; the limit is {MAX_PIXELS:,} in all: "

@@ -15,7 +15,7 @@ from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavail
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.service.spec import Service
 from shoal.triton.client import AWAY, TritonClient
-from shoal.worker.sources import StoreSource
+from shoal.worker.store_source import StoreSource
 from support.engine_contract import ALONE, BLUE, GREEN, RED, EngineContract, colours
 from support.fake_triton import FakeTriton, fake_triton
 from support.tiny_models import add_tiny_classifier

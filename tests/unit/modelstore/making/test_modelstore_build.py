@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from shoal.errors import ConfigurationError
 from shoal.modelconfig.batching import BatchingSettings
-from shoal.modelconfig.fault import Report
+from shoal.modelconfig.fault import FaultReport
 from shoal.modelconfig.model import ModelConfig, Resize, ResizeFilter, Task, Tensor
 from shoal.modelstore.making.build import add_model, add_onnx
 from shoal.modelstore.making.recipe import Recipe
@@ -175,6 +175,6 @@ def test_config_pbtxt_reads_back_as_it_was_written(
     config = replace(config, path=folder / "1" / "model.onnx")
     (folder / "config.pbtxt").write_text(render(config), encoding="utf-8")
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in config.labels), encoding="utf-8")
-    report = Report("m")
+    report = FaultReport("m")
     assert inspect(folder, report) == config
     assert not report.faults

@@ -302,7 +302,7 @@ def fill_socket(pool: DecoderPool) -> None:
     assert pool._starter is not None
     os.kill(started_by(pool), signal.SIGSTOP)
     os.waitpid(started_by(pool), os.WUNTRACED)
-    nobody = decoder_process.Request(decoder_process.KILL, 10**6)
+    nobody = decoder_process.DecodeRequest(decoder_process.KILL, 10**6)
     while pool._starter.send(nobody, ()):
         pass
 

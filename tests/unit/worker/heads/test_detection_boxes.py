@@ -12,30 +12,30 @@ from PIL import Image
 from shoal.errors import ConfigurationError, Internal
 from shoal.modelconfig.model import Resize, Tensor
 from shoal.pictures.decode import Decoder
-from shoal.pictures.header import ImageSize
+from shoal.pictures.header import PictureSize
 from shoal.v1 import inference_pb2 as pb
-from shoal.worker.heads.choice import make_head
 from shoal.worker.heads.detection import MAX_BOXES
+from shoal.worker.heads.head import make_head
 from support.pictures import config, encode, stored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shoal.worker.heads.choice import Head
+    from shoal.worker.heads.head import Head
 
-FRAME = ImageSize(640, 320)
+FRAME = PictureSize(640, 320)
 LABELS = ("cat", "dog", "fish")
 YOLOS = ("yolov5", "yolov8")
 
 
-def head(name: str, *outputs: tuple[str, tuple[int, ...]], frame: ImageSize = FRAME, **changes: Any) -> Head:
+def head(name: str, *outputs: tuple[str, tuple[int, ...]], frame: PictureSize = FRAME, **changes: Any) -> Head:
     tensors = tuple(Tensor(output, "float32", shape) for output, shape in outputs)
     return make_head(
         config(frame.height, frame.width, **({"head": name, "outputs": tensors, "labels": LABELS} | changes))
     )
 
 
-def yolo(name: str, count: int = -1, frame: ImageSize = FRAME, **changes: Any) -> Head:
+def yolo(name: str, count: int = -1, frame: PictureSize = FRAME, **changes: Any) -> Head:
     return head(name, ("out", (count, 8) if name == "yolov5" else (7, count)), frame=frame, **changes)
 
 
@@ -50,13 +50,13 @@ def candidates(name: str, rows: Any) -> dict[str, NDArray[np.float32]]:
     return {"out": np.array([np.zeros_like(values), values], np.float32)}
 
 
-def boxes_of(made: Head, outputs: dict[str, Any], size: ImageSize = FRAME, **request: Any) -> list[pb.Box]:
+def boxes_of(made: Head, outputs: dict[str, Any], size: PictureSize = FRAME, **request: Any) -> list[pb.Box]:
     reply = made.reply(outputs, 1, pb.ImageRequest(**request), size)
     assert isinstance(reply, pb.DetectReply)
     return list(reply.boxes)
 
 
-def corners(box: pb.Box, size: ImageSize = FRAME) -> tuple[float, ...]:
+def corners(box: pb.Box, size: PictureSize = FRAME) -> tuple[float, ...]:
     return (
         box.x * size.width,
         box.y * size.height,
@@ -112,16 +112,16 @@ def test_from_the_file_to_the_box(rule: Resize, orientation: int, size: tuple[in
     picture = Image.new("RGB", size)
     picture.paste((255, 255, 255), drawn)
     file = encode(stored(picture, orientation), "PNG", orientation)
-    frame = ImageSize(64, 64)
+    frame = PictureSize(64, 64)
     made = yolo("yolov8", frame=frame, resize=rule, resize_shorter_side=64)
     settings = config(64, 64, resize=rule, resize_shorter_side=64)
     pixels = np.empty((64, 64, 3), np.uint8)
     seen = Decoder(settings, max_pixels=10**6, max_scans=10).decode(file, pixels)
-    assert seen == ImageSize(*size)
+    assert seen == PictureSize(*size)
     (box,) = boxes_of(made, candidates("yolov8", [[*_weighted_rectangle(pixels), 0.9, 0, 0]]), seen)
     scale = max(size) / 64 if rule is Resize.LETTERBOX else min(size) / 64 if rule is Resize.CROP else 1
     exact = 0.02 if 64 in size else max(1.0, scale)  # else the crop and the resize fall between pixels
-    assert corners(box, ImageSize(*size)) == pytest.approx(drawn, abs=exact)
+    assert corners(box, PictureSize(*size)) == pytest.approx(drawn, abs=exact)
 
 
 def _weighted_rectangle(pixels: NDArray[np.uint8]) -> tuple[float, float, float, float]:
@@ -137,10 +137,10 @@ def _weighted_rectangle(pixels: NDArray[np.uint8]) -> tuple[float, float, float,
 
 def test_a_letterbox_is_undone_exactly() -> None:
     # 1000 x 500 fills 640 x 320 of a 640 x 640 frame.
-    frame = ImageSize(640, 640)
+    frame = PictureSize(640, 640)
     made = yolo("yolov8", frame=frame, resize=Resize.LETTERBOX)
-    (box,) = boxes_of(made, candidates("yolov8", [[320, 160, 64, 32, 0.9, 0, 0]]), ImageSize(1000, 500))
-    assert corners(box, ImageSize(1000, 500)) == pytest.approx((450, 225, 550, 275), abs=1e-3)
+    (box,) = boxes_of(made, candidates("yolov8", [[320, 160, 64, 32, 0.9, 0, 0]]), PictureSize(1000, 500))
+    assert corners(box, PictureSize(1000, 500)) == pytest.approx((450, 225, 550, 275), abs=1e-3)
 
 
 @pytest.mark.parametrize(("name", "shapes", "found"), [
@@ -203,7 +203,7 @@ def test_scores_by_class_as_ssd_answers_them() -> None:
 )
 def test_suppression_is_the_naive_one(made: tuple[list[Any], list[int], list[int]], iou_threshold: float) -> None:
     boxes, classes, scores = made
-    size = ImageSize(64, 64)  # so that nothing is rounded: an overlap may be just the threshold
+    size = PictureSize(64, 64)  # so that nothing is rounded: an overlap may be just the threshold
     outputs = {
         "boxes": np.array([boxes] * 2, np.float32).reshape(2, -1, 4),
         "scores": np.array([scores] * 2, np.float32) / 8,

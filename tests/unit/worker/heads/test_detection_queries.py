@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from shoal.errors import ConfigurationError, Internal
 from shoal.modelconfig.model import Resize, Tensor
-from shoal.pictures.header import ImageSize
+from shoal.pictures.header import PictureSize
 from shoal.v1 import inference_pb2 as pb
-from shoal.worker.heads.choice import make_head
+from shoal.worker.heads.head import make_head
 from support.pictures import config
 
 if TYPE_CHECKING:
-    from shoal.worker.heads.choice import Head
+    from shoal.worker.heads.head import Head
 
-FRAME = ImageSize(640, 320)
-PICTURE = ImageSize(1280, 960)
+FRAME = PictureSize(640, 320)
+PICTURE = PictureSize(1280, 960)
 
 
 def head(name: str, shapes: dict[str, tuple[int, ...]], labels: int = 3, **changes: Any) -> Head:
@@ -31,7 +31,7 @@ def head(name: str, shapes: dict[str, tuple[int, ...]], labels: int = 3, **chang
     return make_head(config(FRAME.height, FRAME.width, head=name, outputs=tensors, labels=names, **changes))
 
 
-def found(made: Head, outputs: dict[str, Any], size: ImageSize = PICTURE, **request: Any) -> list[tuple[Any, ...]]:
+def found(made: Head, outputs: dict[str, Any], size: PictureSize = PICTURE, **request: Any) -> list[tuple[Any, ...]]:
     """Of the second picture of a batch: index, score and corners in pixels of the picture."""
     batch = {name: np.array([np.zeros_like(value), value], np.float32) for name, value in outputs.items()}
     reply = made.reply(batch, 1, pb.ImageRequest(**request), size)

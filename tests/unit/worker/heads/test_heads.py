@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from shoal.errors import ConfigurationError, Internal, InvalidRequest
 from shoal.modelconfig.model import Resize, Tensor
 from shoal.pictures.geometry import place
-from shoal.pictures.header import ImageSize
+from shoal.pictures.header import PictureSize
 from shoal.v1.inference_pb2 import ImageRequest
-from shoal.worker.heads.choice import make_head
+from shoal.worker.heads.head import make_head
 from support.pictures import config
 
 if TYPE_CHECKING:
     from shoal.v1.inference_pb2 import Box
-    from shoal.worker.heads.choice import Head
+    from shoal.worker.heads.head import Head
 
-SIZE = ImageSize(64, 64)
+SIZE = PictureSize(64, 64)
 
 
 def head(name: str, outputs: tuple[str, ...] = ("out",), **changes: Any) -> Head:
@@ -83,7 +83,7 @@ def detector(**changes: Any) -> Head:
 
 
 def detect(
-    boxes: Any, scores: Any, size: ImageSize = SIZE, threshold: float | None = None, **changes: Any
+    boxes: Any, scores: Any, size: PictureSize = SIZE, threshold: float | None = None, **changes: Any
 ) -> list[Box]:
     outputs = {"boxes": np.array([boxes], np.float32), "scores": np.array([scores], np.float32)}
     return list(detector(**changes).reply(outputs, 0, ImageRequest(score_threshold=threshold), size).boxes)
@@ -105,13 +105,15 @@ def test_boxes_are_clipped_and_those_beside_the_picture_left_out() -> None:
 
 def test_boxes_undo_the_letterbox() -> None:
     # 200 x 100 fills the upper half of a square input.
-    found = detect([[0, 0, 1, 0.5], [0.5, 0.25, 0.25, 0.125]], [0.9, 0.8], ImageSize(200, 100), resize=Resize.LETTERBOX)
+    found = detect(
+        [[0, 0, 1, 0.5], [0.5, 0.25, 0.25, 0.125]], [0.9, 0.8], PictureSize(200, 100), resize=Resize.LETTERBOX
+    )
     assert [rectangle(box) for box in found] == [(0, 0, 1, 1), (0.5, 0.5, 0.25, 0.25)]
 
 
 def test_boxes_undo_the_crop() -> None:
     # 200 x 100: the crop shows the middle square, 100 x 100.
-    found = detect([[0, 0, 1, 1]], [0.9], ImageSize(200, 100), resize=Resize.CROP, resize_shorter_side=32)
+    found = detect([[0, 0, 1, 1]], [0.9], PictureSize(200, 100), resize=Resize.CROP, resize_shorter_side=32)
     assert [rectangle(box) for box in found] == [(0.25, 0, 0.5, 1)]
 
 
@@ -161,7 +163,7 @@ def test_placement_maps_the_seen_window_to_the_whole_content(
     rule: Resize, width: int, height: int, frame_width: int, frame_height: int
 ) -> None:
     settings = config(frame_height, frame_width, resize=rule, resize_shorter_side=frame_height)
-    placed = place(settings, ImageSize(width, height))
+    placed = place(settings, PictureSize(width, height))
     content = [0, 0, placed.content.width / frame_width, placed.content.height / frame_height]
     x, y, w, h = placed.to_picture(np.array([content]))[0]
     assert (w * width, h * height) == pytest.approx(placed.window, rel=1e-6)
@@ -172,7 +174,7 @@ def test_placement_maps_the_seen_window_to_the_whole_content(
 
 
 Rectangle = tuple[tuple[float, float], tuple[float, float], float]
-MAP = ImageSize(320, 320)
+MAP = PictureSize(320, 320)
 
 
 def text_map(*rectangles: Rectangle) -> np.ndarray[Any, Any]:
@@ -183,7 +185,7 @@ def text_map(*rectangles: Rectangle) -> np.ndarray[Any, Any]:
     return drawn[None, None]
 
 
-def lines(drawn: np.ndarray[Any, Any], size: ImageSize = MAP, threshold: float | None = None) -> list[Box]:
+def lines(drawn: np.ndarray[Any, Any], size: PictureSize = MAP, threshold: float | None = None) -> list[Box]:
     made = head("db", height=320, width=320, resize=Resize.LETTERBOX, labels=("text",))
     assert made.slow
     return list(made.reply({"out": drawn}, 0, ImageRequest(score_threshold=threshold), size).boxes)
@@ -200,7 +202,7 @@ def test_text_lines_grow_back_by_the_unclip_distance() -> None:
 
 def test_text_boxes_are_in_the_picture_not_in_the_letterbox() -> None:
     # 640 x 320 fills the upper half of the input: y doubles.
-    (box,) = lines(text_map(((160, 80), (100, 20), 0), ((160, 240), (100, 20), 0)), ImageSize(640, 320))
+    (box,) = lines(text_map(((160, 80), (100, 20), 0), ((160, 240), (100, 20), 0)), PictureSize(640, 320))
     assert box.y + box.height / 2 == pytest.approx(0.5, abs=0.01)
     assert box.x + box.width / 2 == pytest.approx(0.5, abs=0.01)
 

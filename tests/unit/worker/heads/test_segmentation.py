@@ -16,19 +16,19 @@ from shoal.modelconfig.model import Resize, Tensor
 from shoal.pictures import mask
 from shoal.pictures.decode import Decoder
 from shoal.pictures.geometry import place
-from shoal.pictures.header import ImageSize
+from shoal.pictures.header import PictureSize
 from shoal.v1 import inference_pb2 as pb
 from shoal.worker.heads import mask_reply as mask_module
-from shoal.worker.heads.choice import make_head
+from shoal.worker.heads.head import make_head
 from support.pictures import config, encode, stored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.v1.inference_pb2 import SegmentReply
-    from shoal.worker.heads.choice import Head
+    from shoal.worker.heads.head import Head
 
-SIZE = ImageSize(8, 8)
+SIZE = PictureSize(8, 8)
 FORMS = list(pb.MaskForm.values())
 
 
@@ -37,7 +37,7 @@ def head(name: str, shape: tuple[int, ...], side: int = 8, **changes: Any) -> He
     return make_head(config(side, side, **(given | changes)))
 
 
-def segment(made: Head, values: Any, size: ImageSize = SIZE, dtype: str = "float32", **request: Any) -> SegmentReply:
+def segment(made: Head, values: Any, size: PictureSize = SIZE, dtype: str = "float32", **request: Any) -> SegmentReply:
     outputs = {"out": np.array([values, values], dtype)}
     reply = made.reply(outputs, 1, pb.ImageRequest(**request), size)
     assert isinstance(reply, pb.SegmentReply)
@@ -90,7 +90,7 @@ def test_the_runs_are_cocos() -> None:
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1), st.sampled_from(FORMS), st.booleans())
 def test_any_mask_comes_back(width: int, height: int, seed: int, form: int, wide: bool) -> None:
     classes = np.random.default_rng(seed).integers(0, 1000 if wide else 255, (height, width))
-    reply = segment(head("class_map", (height, width)), classes, ImageSize(width, height), "int64", mask_form=form)
+    reply = segment(head("class_map", (height, width)), classes, PictureSize(width, height), "int64", mask_form=form)
     assert (decoded(reply) == classes).all()
     assert {one.index: one.pixels for one in reply.regions} == Counter(classes.ravel().tolist())
 
@@ -98,7 +98,7 @@ def test_any_mask_comes_back(width: int, height: int, seed: int, form: int, wide
 @pytest.mark.parametrize(("highest", "class_bytes"), [(254, 1), (255, 2), (65534, 2)])
 @pytest.mark.parametrize("form", FORMS)
 def test_many_classes_take_two_bytes(highest: int, class_bytes: int, form: int) -> None:
-    reply = segment(head("class_map", (1, 2)), [[0, highest]], ImageSize(2, 1), "int64", mask_form=form)
+    reply = segment(head("class_map", (1, 2)), [[0, highest]], PictureSize(2, 1), "int64", mask_form=form)
     assert reply.class_bytes == class_bytes
     assert decoded(reply).tolist() == [[0, highest]]
     if form == pb.MASK_FORM_PNG:
@@ -127,7 +127,7 @@ def test_one_class_against_background(shape: tuple[int, ...]) -> None:
 
 
 def test_labels_may_be_missing() -> None:
-    reply = segment(head("class_map", (1, 2), labels=("a",)), [[0, 1]], ImageSize(2, 1))
+    reply = segment(head("class_map", (1, 2), labels=("a",)), [[0, 1]], PictureSize(2, 1))
     assert [(one.index, one.label) for one in reply.regions] == [(0, "a"), (1, "")]
 
 
@@ -136,7 +136,7 @@ def test_a_letterbox_is_cut_off() -> None:
     classes = np.zeros((8, 8), int)
     classes[4:] = 2
     classes[:4, 4:] = 1
-    reply = segment(head("class_map", (8, 8), resize=Resize.LETTERBOX), classes, ImageSize(8, 4))
+    reply = segment(head("class_map", (8, 8), resize=Resize.LETTERBOX), classes, PictureSize(8, 4))
     assert decoded(reply).tolist() == [[0] * 4 + [1] * 4] * 4
     assert [one.index for one in reply.regions] == [0, 1]
 
@@ -144,21 +144,21 @@ def test_a_letterbox_is_cut_off() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_what_a_crop_leaves_out_is_unseen(form: int) -> None:
     made = head("class_map", (8, 8), resize=Resize.CROP, resize_shorter_side=8)
-    reply = segment(made, np.ones((8, 8), int), ImageSize(16, 8), mask_form=form)
+    reply = segment(made, np.ones((8, 8), int), PictureSize(16, 8), mask_form=form)
     assert decoded(reply).tolist() == [[255] * 4 + [1] * 8 + [255] * 4] * 8
     assert [(one.index, one.pixels) for one in reply.regions] == [(1, 64)]
 
 
 def test_a_stretched_picture_gets_its_aspect_back() -> None:
     classes = np.arange(64).reshape(8, 8)
-    reply = segment(head("class_map", (8, 8)), classes, ImageSize(64, 32))
+    reply = segment(head("class_map", (8, 8)), classes, PictureSize(64, 32))
     assert (decoded(reply) == classes.repeat(2, axis=1)).all()
 
 
 @pytest.mark.parametrize("rule", list(Resize))
 def test_a_mask_may_have_the_pictures_own_size(rule: Resize) -> None:
     made = head("class_map", (4, 4), resize=rule, resize_shorter_side=8)
-    reply = segment(made, ROWS, ImageSize(40, 40), mask_size=pb.MASK_SIZE_PICTURE)
+    reply = segment(made, ROWS, PictureSize(40, 40), mask_size=pb.MASK_SIZE_PICTURE)
     assert (decoded(reply) == ROWS.repeat(10, axis=0).repeat(10, axis=1)).all()
     assert sum(one.pixels for one in reply.regions) == 1600
 
@@ -175,8 +175,8 @@ def test_masks_have_the_pictures_aspect_and_show_every_cell_that_it_fills(
     rule: Resize, width: int, height: int, frame_width: int, frame_height: int, stride: int
 ) -> None:
     settings = config(frame_height, frame_width, resize=rule, resize_shorter_side=frame_height)
-    placed = place(settings, ImageSize(width, height))
-    cells = ImageSize(max(1, frame_width // stride), max(1, frame_height // stride))
+    placed = place(settings, PictureSize(width, height))
+    cells = PictureSize(max(1, frame_width // stride), max(1, frame_height // stride))
     size = placed.mask_size(cells)
     assert 1 <= size.width <= width
     assert 1 <= size.height <= height
@@ -272,8 +272,8 @@ def test_heads_that_do_not_fit_the_model(name: str, shapes: list[tuple[int, ...]
 
 def test_a_mask_with_too_many_pixels_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"9000 x 8000 pixels; the limit is 33,554,432 in all: ask for mask_size"):
-        segment(head("class_map", (4, 4)), ROWS, ImageSize(9000, 8000), mask_size=pb.MASK_SIZE_PICTURE)
-    assert segment(head("class_map", (4, 4)), ROWS, ImageSize(9000, 8000)).width == 4
+        segment(head("class_map", (4, 4)), ROWS, PictureSize(9000, 8000), mask_size=pb.MASK_SIZE_PICTURE)
+    assert segment(head("class_map", (4, 4)), ROWS, PictureSize(9000, 8000)).width == 4
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -282,4 +282,4 @@ def test_an_answer_that_is_too_large_is_refused(form: int, monkeypatch: pytest.M
     noise = np.random.default_rng(0).integers(0, 200, (80, 80))
     name = pb.MaskForm.Name(form)
     with pytest.raises(InvalidRequest, match=f"80 x 80 pixels takes .* as {name}; the limit is 6,000: ask for another"):
-        segment(head("class_map", (80, 80)), noise, ImageSize(80, 80), "int64", mask_form=form)
+        segment(head("class_map", (80, 80)), noise, PictureSize(80, 80), "int64", mask_form=form)

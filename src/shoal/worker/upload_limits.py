@@ -10,7 +10,7 @@ AHEAD = 64
 """What a client that keeps a few in stock may ask for at once, however low its rate: Shoal's own client does."""
 
 
-class Allowances:
+class UploadLimits:
     """A bucket of tokens a key. A call may overdraw it, within ``AHEAD``, and the next waits until that is paid."""
 
     def __init__(self) -> None:

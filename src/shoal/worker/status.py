@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from shoal.batching.peers import ask_all
-from shoal.service.worker_report import Report
+from shoal.service.worker_report import WorkerReport
 from shoal.worker import readiness
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Standing:
+class WorkerStatus:
     """Whether the worker is ready (``readiness`` has the rule), and whether it takes batches.
 
     It takes them as soon as it serves a model, ready or not: of what it has, it may carry its share.
@@ -92,7 +92,7 @@ class Standing:
         served = tuple(sorted(self._catalog.names))
         serving = self._engine_there and (self.ready or bool(served))
         self._proof.set(served, ready=self.ready)
-        report = Report(ready=self.ready, models=served, reasons=self._reasons)
+        report = WorkerReport(ready=self.ready, models=served, reasons=self._reasons)
         try:
             report.save(self._options.home, self._options.listen)
         except OSError as error:  # a full disk is no reason not to serve

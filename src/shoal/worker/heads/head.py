@@ -1,4 +1,4 @@
-"""Heads: what turns a model's outputs into replies."""
+"""What a head is, and which one a model's configuration names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.modelconfig.model import ModelConfig
-    from shoal.pictures.header import ImageSize
+    from shoal.pictures.header import PictureSize
     from shoal.v1.inference_pb2 import ClassifyReply, DetectReply, ImageRequest, SegmentReply
 
 
@@ -37,7 +37,7 @@ class Head(Protocol):
         ...
 
     def reply(
-        self, outputs: Mapping[str, NDArray[np.generic]], row: int, request: ImageRequest, image_size: ImageSize
+        self, outputs: Mapping[str, NDArray[np.generic]], row: int, request: ImageRequest, picture_size: PictureSize
     ) -> ClassifyReply | DetectReply | SegmentReply:
         """The answer to one checked request, without its uuid, model and timing.
 
@@ -45,7 +45,7 @@ class Head(Protocol):
             outputs: The whole batch's, name to ``(batch, *shape)``.
             row: The request's own.
             request: Its options.
-            image_size: Of the upright picture: width, height.
+            picture_size: Of the upright picture: width, height.
 
         Raises:
             Internal: the outputs make no sense: NaN, infinity, a score outside [0, 1], a class that is none.

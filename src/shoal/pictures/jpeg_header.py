@@ -1,0 +1,161 @@
+"""A JPEG's header: its segments before the first scan, and how many scans follow.
+
+Sources: ITU-T T.81 annex B, and Exif 2.32 section 4.6 (orientation).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from shoal.errors import InvalidRequest
+from shoal.pictures.header import PictureFormat, PictureHeader
+from shoal.pictures.orientation import orientation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from typing_extensions import Buffer
+
+
+_MAX_SEGMENTS: Final = 2000
+"""A 32 MiB picture made of nothing but full JPEG segments has 512."""
+JPEG: Final = b"\xff\xd8\xff"
+"""What every file of the format starts with."""
+_SOS: Final = 0xDA
+_EOI: Final = 0xD9
+_APP1: Final = 0xE1
+_XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"
+_METADATA: Final = frozenset(range(0xE0, 0xF0)) - {0xE0, 0xEE} | {0xFE}
+"""Segments that don't change a JPEG's pixels: all of applications but JFIF's and Adobe's, and comments."""
+_BITS: Final = 8
+_HIERARCHICAL: Final = frozenset({0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF})
+_ARITHMETIC_LOSSLESS: Final = 0xCB
+_MAX_BLOCKS: Final = 10
+"""T.81 B.2.3: in the smallest unit of a scan of several components."""
+_PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SOI: Final = 0xD8
+_SEGMENT_START: Final = 4
+"""Bytes of a marker and its length."""
+_STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
+_NEXT_MARKER: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_ANY_MARKER: Final = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
+
+
+def without_metadata(data: Buffer) -> bytes:
+    """A JPEG without the segments that don't change its pixels and the junk between them: less to walk for others."""
+    view = memoryview(data).cast("B")
+    kept = [view[:2]]
+    for marker, start, end in _segments(view):
+        if marker == _SOS:
+            return b"".join([*kept, view[start - _SEGMENT_START :]])
+        if marker not in _METADATA:
+            kept.append(view[start - _SEGMENT_START : max(start, end)])
+    raise InvalidRequest("the JPEG is damaged: too many segments before its first scan")
+
+
+class _Frame(NamedTuple):
+    marker: int
+    width: int
+    height: int
+    channels: int
+    doubt: str
+
+
+def read_jpeg(view: memoryview, max_scans: int) -> PictureHeader:
+    """The header of a JPEG; its scans are counted up to ``max_scans`` + 1.
+
+    Raises:
+        InvalidRequest: it is damaged, or of a kind that can't be read.
+        struct.error, IndexError: it is truncated.
+    """
+    frame: _Frame | None = None
+    exif: list[bytes] = []
+    xmp = b""
+    for marker, start, end in _segments(view):
+        if marker in _FRAMES:
+            frame = _read_frame(view, marker, start)
+        elif marker == _APP1 and bytes(view[start : start + 6]) == b"Exif\0\0":
+            # One file in several segments, each with the preamble: Exif 2.32 knows one only, writers do not.
+            exif.append(bytes(view[start + 6 : end]))
+        elif marker == _APP1 and bytes(view[start : start + len(_XMP)]) == _XMP:
+            xmp = bytes(view[start + len(_XMP) : end])
+        elif marker == _SOS:
+            if frame is None:
+                raise InvalidRequest("the JPEG is damaged: it has no frame header")
+            scans = _count_scans(view, start, max_scans) if _has_many_scans(view, frame, start) else 1
+            turned = orientation(b"".join(exif), xmp)
+            return PictureHeader(
+                PictureFormat.JPEG, frame.width, frame.height, turned, frame.channels, scans, frame.marker, frame.doubt
+            )
+    raise InvalidRequest("the JPEG is damaged: too many segments before its first scan")
+
+
+def _segments(view: memoryview) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of the payload of each segment before the entropy-coded data, junk between them skipped."""
+    position = 2
+    for _ in range(_MAX_SEGMENTS):
+        found = _ANY_MARKER.search(view, position)
+        if found is None:
+            raise InvalidRequest("the JPEG is truncated: it ends inside its header")
+        position = found.end()
+        marker = view[position - 1]
+        if marker == _EOI:
+            raise InvalidRequest("the JPEG is damaged: it ends before its first scan")
+        if marker == _SOI:
+            raise InvalidRequest("the JPEG is damaged: it begins twice")
+        if marker not in _STANDALONE:
+            (length,) = struct.unpack_from(">H", view, position)
+            yield marker, position + 2, position + length
+            position += max(length, 2)
+
+
+def _read_frame(view: memoryview, marker: int, start: int) -> _Frame:
+    bits, height, width, channels = struct.unpack_from(">BHHB", view, start)
+    if bits != _BITS:
+        raise InvalidRequest(f"a JPEG of {bits} bits a sample can't be read; save it with 8")
+    if height == 0 < width:
+        raise InvalidRequest("a JPEG that tells its height after its first scan (DNL) can't be read")
+    sampling = [divmod(view[start + 7 + 3 * channel], 16) for channel in range(channels)]
+    return _Frame(marker, width, height, channels, _doubt(marker, sampling))
+
+
+def _doubt(marker: int, sampling: Sequence[tuple[int, int]]) -> str:
+    """What libjpeg can't do: T.81 has more than anybody's decoder."""
+    if marker in _HIERARCHICAL:
+        return "it is hierarchical"
+    if marker == _ARITHMETIC_LOSSLESS:
+        return "it is lossless with arithmetic coding"
+    if len(sampling) not in {1, 3, 4}:
+        return f"it has {len(sampling)} components; expected 1, 3 or 4"
+    if len(sampling) > 1 and sum(across * down for across, down in sampling) > _MAX_BLOCKS:
+        return "its sampling factors make units of more than 10 blocks"
+    if any(most % max(1, one) for own in zip(*sampling, strict=True) for most in [max(own)] for one in own):
+        return "its sampling factors aren't multiples of each other"
+    return ""
+
+
+def _has_many_scans(view: memoryview, frame: _Frame, scan: int) -> bool:
+    """The rule of libjpeg: a sequential picture whose first scan holds all components has no second one."""
+    return frame.marker in _PROGRESSIVE or view[scan] < frame.channels
+
+
+def _count_scans(view: memoryview, first: int, max_scans: int) -> int:
+    """At most ``max_scans`` + 1. Searches fast, which can only count too many, then walks if that is over the limit."""
+    data = bytes(view[first:])
+    quick = 1 + data.count(b"\xff\xda")
+    return quick if quick <= max_scans else _walk_scans(data, max_scans)
+
+
+def _walk_scans(data: bytes, max_scans: int) -> int:
+    """Counts up to the end of the picture: a motion photo has megabytes of video behind it."""
+    scans, position = 1, 0
+    for _ in range(_MAX_SEGMENTS):
+        found = _NEXT_MARKER.search(data, position)
+        if found is None or found[1][0] == _EOI or scans > max_scans:
+            break
+        scans += found[1][0] == _SOS
+        position = found.end() + max(int.from_bytes(data[found.end() : found.end() + 2]), 2)
+    return scans

@@ -1,0 +1,129 @@
+"""What the public listener answers by itself when a call breaks a limit or finds nobody, and what it logs of that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shoal.errors import Code
+from shoal.router.key_checks import KEY_ID
+from shoal.router.refusals import REQUESTED_MODEL
+from shoal.router.resources import extension, header
+from shoal.service.identity import HEADER
+
+if TYPE_CHECKING:
+    from shoal.runtime.envoy_http2 import Json
+    from shoal.service.spec import Router
+
+
+_ENTRIES, _HEADERS_BYTES = 100, 16 * 1024
+"""The most entries and bytes of one call's metadata; more is answered RESOURCE_EXHAUSTED."""
+_OTHERS = 20
+"""Headers of a call that are HTTP/2's, gRPC's or Envoy's own, at the most."""
+_METADATA = "metadata"
+_LOGGED_PATH = 128
+"""Bytes of a call's path, which is as long as its caller likes."""
+
+
+def metadata_limit() -> Json:
+    """Refuses in words what HTTP/2 would only reset. It stands before the body, so all that came are headers."""
+    request = {"ident_expr": {"name": "request"}}
+    size = {"select_expr": {"operand": request, "field": "total_size"}}
+    count = _call("size", {"select_expr": {"operand": request, "field": "headers"}})
+    too_much = {
+        "permissions": [{"any": True}],
+        "principals": [{"any": True}],
+        "condition": _call("_||_", _over(count, _ENTRIES + _OTHERS), _over(size, _HEADERS_BYTES)),
+    }
+    kind = "envoy.extensions.filters.http.rbac.v3.RBAC"
+    rules = {"action": "DENY", "policies": {_METADATA: too_much}}
+    return extension("envoy.filters.http.rbac", kind, rules=rules)
+
+
+def _over(value: Json, most: int) -> Json:
+    return _call("_>_", value, {"const_expr": {"int64_value": most}})
+
+
+def _call(function: str, *arguments: Json) -> Json:
+    """A part of an expression in CEL, parsed (https://github.com/google/cel-spec)."""
+    return {"call_expr": {"function": function, "args": list(arguments)}}
+
+
+def replies(router: Router) -> list[Json]:
+    """The router's own refusals, in words, and with a gRPC status where Envoy's choice would mislead."""
+    return [
+        _reply(_status(408, 504), "the deadline has passed", Code.DEADLINE_EXCEEDED),
+        _reply(_flags("UO"), "too many calls in flight; try again later", Code.RESOURCE_EXHAUSTED),
+        _reply(_status(429), "this API key's rate limit is reached; try again later", Code.RESOURCE_EXHAUSTED),
+        _reply(_status(413), f"the request is larger than {router.max_request_bytes} bytes", Code.RESOURCE_EXHAUSTED),
+        _reply(
+            _status(401),
+            f"the API key in the metadata {HEADER} is missing, unknown or revoked; 'shoal keys create' makes one",
+            Code.UNAUTHENTICATED,
+        ),
+        _reply(
+            _detailed(f"rbac_access_denied_matched_policy[{_METADATA}]"),
+            f"the call's metadata is over {_ENTRIES} entries or {_HEADERS_BYTES // 1024} KiB",
+            Code.RESOURCE_EXHAUSTED,
+        ),
+        _reply(
+            _status(403),
+            f"this API key may not call model '{REQUESTED_MODEL}'; 'shoal keys list' shows which it may",
+            Code.PERMISSION_DENIED,
+        ),
+        _reply(_flags("UF", "UH", "UC", "URX"), "the service is away; trying again may help", Code.UNAVAILABLE),
+    ]
+
+
+def _reply(when: Json, text: str, code: Code) -> Json:
+    return {
+        "filter": when,
+        "body_format_override": {"text_format_source": {"inline_string": text}},
+        "headers_to_add": [header("grpc-status", str(int(code)))],
+    }
+
+
+def _flags(*flags: str) -> Json:
+    return {"response_flag_filter": {"flags": list(flags)}}
+
+
+def _detailed(details: str) -> Json:
+    kind = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+    return {
+        "extension_filter": extension(
+            "envoy.access_loggers.extension_filters.cel", kind, expression=f"response.code_details == '{details}'"
+        )
+    }
+
+
+def _status(*codes: int) -> Json:
+    filters = [
+        {
+            "status_code_filter": {
+                "comparison": {"value": {"default_value": code, "runtime_key": f"shoal.status.{code}"}}
+            }
+        }
+        for code in codes
+    ]
+    return filters[0] if len(filters) == 1 else {"or_filter": {"filters": filters}}
+
+
+def trouble_log() -> Json:
+    """A line for each call that found no batcher or worker, without secrets. Other calls cost no line."""
+    return {
+        "filter": _flags("UF", "UH", "UC", "URX", "NC"),
+        **extension(
+            "envoy.access_loggers.stderr",
+            "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
+            log_format={
+                "json_format": {
+                    "time": "%START_TIME%",
+                    "path": f"%REQ(:PATH):{_LOGGED_PATH}%",
+                    "model": REQUESTED_MODEL,
+                    "key_id": KEY_ID,
+                    "flags": "%RESPONSE_FLAGS%",
+                    "upstream": "%UPSTREAM_HOST%",
+                    "milliseconds": "%DURATION%",
+                }
+            },
+        ),
+    }

@@ -1,0 +1,70 @@
+"""Routes that Envoy answers itself, in words: there is no such model or method, or the caller speaks no gRPC."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from shoal.batching.wire import MODEL as MODEL_HEADER
+from shoal.errors import Code
+from shoal.router.resources import header
+
+if TYPE_CHECKING:
+    from shoal.runtime.envoy_http2 import Json
+
+
+REQUESTED_MODEL = f"%REQ({MODEL_HEADER}):64%"
+"""In a text of Envoy's: what the caller named, cut to 64 bytes."""
+GRPC_TYPE = r"application/grpc(\+.*)?"
+_SPEAK_GRPC = (
+    "this port speaks gRPC: POST over HTTP/2 with the content-type application/grpc; JSON, gRPC-Web and plain HTTP "
+    "are not taken; see shoal.v1.Inference"
+)
+
+
+def not_grpc() -> list[Json]:
+    """Answers for those who speak something else, whatever they ask for."""
+    grpc_type = {"safe_regex": {"regex": GRPC_TYPE}}
+    other = {"name": "content-type", "string_match": grpc_type, "invert_match": True}
+    return [
+        _plain_refusal({**other, "treat_missing_header_as_empty": True}, 415),
+        _plain_refusal({"name": ":method", "string_match": {"exact": "POST"}, "invert_match": True}, 405),
+    ]
+
+
+def _plain_refusal(header: Json, status: int) -> Json:
+    return {
+        "match": {"prefix": "/", "headers": [header]},
+        "direct_response": {"status": status, "body": {"inline_string": _SPEAK_GRPC}},
+    }
+
+
+def no_such_method(service: str, *methods: str) -> Json:
+    """The path as it was sent is one of ``methods`` or refused; nothing that only looks like one goes on."""
+    served = {"safe_regex": {"regex": f"{re.escape(service)}({'|'.join(methods)})"}}
+    match = {"prefix": service, "headers": [{"name": ":path", "string_match": served, "invert_match": True}]}
+    text = f"{service.strip('/')} has no such method; it has {', '.join(methods)}"
+    return refusal(match, Code.UNIMPLEMENTED, text)
+
+
+def model_missing(prefix: str) -> list[Json]:
+    """Answers for a call whose model is not named, or not known."""
+    named = {"prefix": prefix, "headers": [{"name": MODEL_HEADER, "present_match": True}]}
+    return [
+        refusal(
+            named, Code.NOT_FOUND, f"no model '{REQUESTED_MODEL}' is served here; 'shoal status' lists those that are"
+        ),
+        refusal({"prefix": prefix}, Code.NOT_FOUND, f"no model named; send its name as the metadata {MODEL_HEADER}"),
+    ]
+
+
+def refusal(match: Json, code: Code, message: str) -> Json:
+    """An answer of the router itself, fit for gRPC and plain HTTP. Without the header, 404 reads as UNIMPLEMENTED.
+
+    ``message`` may quote the call with Envoy's command operators, such as ``REQUESTED_MODEL``.
+    """
+    return {
+        "match": match,
+        "direct_response": {"status": 404, "body_format": {"text_format_source": {"inline_string": message}}},
+        "response_headers_to_add": [header("grpc-status", str(int(code)))],
+    }

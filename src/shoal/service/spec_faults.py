@@ -1,0 +1,63 @@
+"""What is wrong with a service file, in one line a fault: file, line, key and reason."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, get_args
+
+from ruamel.yaml.comments import CommentedMap
+
+from shoal.service.section import Section
+
+
+def describe(root: type[Section], tree: CommentedMap, fault: Any, source: str) -> str:  # pydantic's ErrorDetails
+    """A line for one of pydantic's faults.
+
+    Args:
+        root: What the file was meant as.
+        tree: The file, with its line numbers.
+        fault: One of ``ValidationError.errors()``.
+        source: The file's name.
+    """
+    path = [part for part in fault["loc"] if part != "[key]"]
+    key = ".".join(str(part) for part in path)
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        message = "unknown key" + _suggestion(root, path)
+    return f"{source}:{_line(tree, path)}: {key + ': ' if key else ''}{message}"
+
+
+def _suggestion(root: type[Section], path: list[Any]) -> str:
+    known = list(_section(root, path).model_fields)
+    close = difflib.get_close_matches(str(path[-1]), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
+
+
+def _section(root: type[Section], path: list[Any]) -> type[Section]:
+    """The section that the last part of ``path`` was meant as a key of."""
+    kind: Any = root
+    for part in path[:-1]:
+        # In a section the part is a key, in a table such as pools a name.
+        kind = _without_none(kind.model_fields[part].annotation if _is_section(kind) else get_args(kind)[-1])
+    return kind if _is_section(kind) else root
+
+
+def _is_section(kind: Any) -> bool:  # a type, or what stands for one
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _without_none(kind: Any) -> Any:  # a type, or what stands for one
+    arguments = get_args(kind)
+    return arguments[0] if type(None) in arguments else kind
+
+
+def _line(tree: CommentedMap, path: list[Any]) -> int:
+    node: Any = tree
+    line = 1
+    for part in path:
+        try:
+            line = (node.lc.key(part) if isinstance(node, CommentedMap) else node.lc.item(part))[0] + 1
+            node = node[part]
+        except (AttributeError, KeyError, IndexError, TypeError):
+            break
+    return line
