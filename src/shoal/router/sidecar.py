@@ -11,6 +11,7 @@ from shoal.router.keyfile import KeyFile, WatchedSecret
 from shoal.router.model_names import choose
 from shoal.runtime.envoy_admin import EnvoyAdmin
 from shoal.runtime.health import HealthServer
+from shoal.runtime.signals import until_stop
 from shoal.service import spec
 
 if TYPE_CHECKING:
@@ -62,18 +63,17 @@ async def keep(keeper: Keeper, stop: asyncio.Event, *, listen: Endpoint | None, 
         keeper.render()
         keeping = asyncio.create_task(keeper.run())
         telling = asyncio.create_task(_tell(keeper, health))
-        stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await until_stop(stop, keeping)
             if keeping.done():
                 keeping.result()  # it only ends by an error
             telling.cancel()
             await health.say(serving=False)
             await depart(EnvoyAdmin(keeper.admin), departure)
         finally:
-            for task in (keeping, stopping, telling):
+            for task in (keeping, telling):
                 task.cancel()
-            await asyncio.gather(keeping, stopping, telling, return_exceptions=True)
+            await asyncio.gather(keeping, telling, return_exceptions=True)
 
 
 async def _tell(keeper: Keeper, health: HealthServer) -> None:

@@ -1,4 +1,4 @@
 """Load for a running service, and what came of it.
 
-May use: client, errors, modelconfig.
+May use: client, errors, modelconfig, runtime.
 """
