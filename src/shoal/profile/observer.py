@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from shoal.errors import ConfigurationError
 from shoal.profile.records import Round
+from shoal.runtime.percentile import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,5 +100,7 @@ class Observer:
 
 
 def _percentile_ms(ordered: Sequence[float], quantile: float) -> float:
-    """By nearest rank, of sorted seconds."""
-    return round(1000 * ordered[max(math.ceil(quantile * len(ordered)), 1) - 1], 3)
+    """Milliseconds, of sorted seconds."""
+    seconds = percentile(ordered, quantile)
+    assert seconds is not None  # a window ends with a batch
+    return round(1000 * seconds, 3)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shoal.client.load.trace import STAGES, Trace
+from shoal.runtime.percentile import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,13 +122,6 @@ def merge(shares: Sequence[LoadResult]) -> LoadResult:
             whole.trace = whole.trace or Trace()
             whole.trace.extend(share.trace)
     return whole
-
-
-def percentile(ordered: Sequence[float], quantile: float) -> float | None:
-    """The nearest-rank percentile of sorted values: one that was measured, never one between two."""
-    if not ordered:
-        return None
-    return ordered[max(math.ceil(quantile * len(ordered)), 1) - 1]
 
 
 def _round_ms(seconds: float | None) -> float | None:

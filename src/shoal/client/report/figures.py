@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from shoal.client.load.tally import percentile
 from shoal.client.load.trace import STAGES, Trace
+from shoal.runtime.percentile import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

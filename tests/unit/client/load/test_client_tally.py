@@ -3,9 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 
-import pytest
-
-from shoal.client.load.tally import LoadResult, merge, percentile
+from shoal.client.load.tally import LoadResult, merge
 from shoal.client.results import Timing
 from shoal.errors import NotFound, Overloaded
 
@@ -21,15 +19,6 @@ def result(*latencies: float, batch_size: int = 1) -> LoadResult:
     for latency in latencies:
         whole.add(latency, 0.001, timing(batch_size))
     return whole
-
-
-@pytest.mark.parametrize(("quantile", "expected"), [(0.5, 50), (0.95, 95), (0.99, 99), (1.0, 100), (0.0, 1)])
-def test_nearest_rank(quantile: float, expected: float) -> None:
-    assert percentile(range(1, 101), quantile) == expected
-
-
-def test_a_percentile_of_nothing_is_unknown() -> None:
-    assert percentile([], 0.5) is None
 
 
 def test_summary() -> None:
