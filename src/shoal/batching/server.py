@@ -95,7 +95,7 @@ class Server:
         services = sorted({path.split("/")[1] for path in self._functions})
         host = Host(batching, services, connection_seconds=CONNECTION_SECONDS)
         endpoint = await host.start(Endpoint.parse(listen))
-        await host.say(serving=True)
+        await host.health.say(serving=True)
         log.info("serves %s on %s", ", ".join(self._functions), endpoint)
         try:
             yield endpoint

@@ -10,7 +10,7 @@ from shoal.router.keeper import Keeper
 from shoal.router.keyfile import KeyFile, WatchedSecret
 from shoal.router.model_names import choose
 from shoal.runtime.envoy_admin import EnvoyAdmin
-from shoal.runtime.health import HealthServer
+from shoal.runtime.health import Health
 from shoal.runtime.signals import until_stop
 from shoal.service import spec
 
@@ -58,7 +58,7 @@ async def keep(keeper: Keeper, stop: asyncio.Event, *, listen: Endpoint | None, 
         listen: Where gRPC health is answered: SERVING once there are files, and the keeper has its ``routes``.
         departure: How long Envoy takes to leave.
     """
-    health = HealthServer(SERVICE)
+    health = Health(SERVICE)
     async with health.listening(listen):
         keeper.render()
         keeping = asyncio.create_task(keeper.run())
@@ -76,7 +76,7 @@ async def keep(keeper: Keeper, stop: asyncio.Event, *, listen: Endpoint | None, 
             await asyncio.gather(keeping, telling, return_exceptions=True)
 
 
-async def _tell(keeper: Keeper, health: HealthServer) -> None:
+async def _tell(keeper: Keeper, health: Health) -> None:
     """A router that knows no model answers every call with NOT_FOUND: one that knows some is not to make way for it."""
     if not keeper.routes.is_set():
         await health.say(serving=False)

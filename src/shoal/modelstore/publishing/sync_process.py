@@ -22,7 +22,7 @@ from shoal.modelstore.publishing.mirror import Mirror, last_synced
 from shoal.modelstore.publishing.remote import Remote
 from shoal.modelstore.publishing.sync import Synchronizer
 from shoal.observe import metrics
-from shoal.runtime.health import HealthServer
+from shoal.runtime.health import Health
 from shoal.runtime.signals import until_stop
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class ModelSync:
         self._remote = Remote.open(bucket)
         self._mirror = Mirror(options.repository)
         self._notified = asyncio.Event()
-        self._health = HealthServer(SERVICE)
+        self._health = Health(SERVICE)
         self._ready = self._told = False
 
     async def once(self) -> int:
