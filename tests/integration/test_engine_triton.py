@@ -68,7 +68,7 @@ def store(served: tuple[Path, str]) -> Path:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def engine(served: tuple[Path, str], store: Path) -> AsyncIterator[TritonEngine]:
-    made = TritonEngine(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, owned=True)
+    made = TritonEngine(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, exclusive=True)
     yield made
     await made.close()
 
@@ -112,7 +112,7 @@ class Apart(TritonEngine):
 async def test_memory_that_triton_can_not_open_is_done_without(
     served: tuple[Path, str], store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = Apart(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, owned=True)
+    engine = Apart(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, exclusive=True)
     engine.device = tmp_path
     loaded = await engine.load(add_tiny_classifier(store, python_runner=True))
     assert await asyncio.gather(colours(loaded, RED), colours(loaded, BLUE, RED)) == [[0], [2, 0]]
@@ -132,7 +132,7 @@ async def test_memory_that_a_broken_call_still_uses_is_let_go_of_later(
     gate.touch()
     source = StoreSource(store, Service(), "default")
     async with cable(served[1]) as way, TritonClient(served[1]) as straight:
-        engine = TritonEngine(TritonClient(way.url), source.describe, owned=True)
+        engine = TritonEngine(TritonClient(way.url), source.describe, exclusive=True)
         loaded = await engine.load(config)
         before = await straight.registered()
         gate.unlink()

@@ -175,7 +175,7 @@ class TritonTarget:
     async def _release(self) -> None:
         """Takes the memory away, here and at the server."""
         names = [name for slot in self._slots for name in slot.unshare()]
-        if left := await self._client.forget(names):
+        if left := await self._client.unregister(names):
             self._say(f"Triton at {self._asked.url} keeps {len(left)} regions of shared memory until it ends")
 
 

@@ -41,7 +41,7 @@ class TritonEngine:
         client: TritonClient,
         describe: Describe,
         *,
-        owned: bool = False,
+        exclusive: bool = False,
         shares_memory: bool = True,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
@@ -50,13 +50,13 @@ class TritonEngine:
         Args:
             client: Of the server; the engine closes it.
             describe: Gives the ``inference.ModelConfig`` message from which a ``ModelConfig`` was read.
-            owned: Whether the server is ours alone: models that we close are unloaded.
+            exclusive: Whether the server is ours alone: models that we close are unloaded.
             shares_memory: Whether to try; False sends all tensors in messages.
             look_seconds: How often the server is asked for its models.
         """
         self.client = client
         self._describe = describe
-        self._owned = owned
+        self._exclusive = exclusive
         self._look_seconds = look_seconds
         self._models: weakref.WeakSet[TritonModel] = weakref.WeakSet()
         self._sharing = Sharing(client, wanted=shares_memory)
@@ -123,7 +123,7 @@ class TritonEngine:
 
     async def close(self) -> None:
         """See ``Engine``. The server keeps its models."""
-        self._owned = False
+        self._exclusive = False
         await asyncio.gather(*(model.close() for model in list(self._models)))
         await self.client.close()
 
@@ -131,7 +131,7 @@ class TritonEngine:
         """Unloads a closed model, unless another version of it took its place or the server isn't ours."""
         self._models.discard(model)
         name = model.config.name
-        if self._owned and all(other.config.name != name for other in self._models):
+        if self._exclusive and all(other.config.name != name for other in self._models):
             try:
                 await self.client.unload(name)
             except (Unavailable, ConfigurationError) as error:

@@ -15,8 +15,8 @@ from tritonclient.grpc import service_pb2 as v2
 from shoal.engine import Inference
 from shoal.engine.limits import row_bytes
 from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
+from shoal.engine.triton.server_executions import ServerExecutions
 from shoal.engine.triton.slot import TritonSlot, place
-from shoal.engine.triton.turns import Turns
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, NotFound, Unavailable
 from shoal.modelconfig.pbtxt import DTYPES
 from shoal.triton.client import AWAY, Away, NotSteered
@@ -65,7 +65,7 @@ class TritonModel:
         self._config = config
         self._steering = steering
         instances = config.batching.instance_count
-        self._turns = Turns(instances)
+        self._executions = ServerExecutions(instances)
         self._slots = SlotPool(self._make_slot, instances + PREFETCHED + OVERSHOOT)
         self._made: list[TritonSlot] = []
         self._running: set[asyncio.Task[Inference]] = set()
@@ -101,7 +101,7 @@ class TritonModel:
             # The request stays at the server, and reads the slot, whatever we do; so it is never cancelled.
             running = slot.running = asyncio.create_task(self._run(slot, size, patience, deadline))
             self._running.add(running)
-            running.add_done_callback(self._forget)
+            running.add_done_callback(self._execution_ended)
             if await _over(running, deadline):
                 return running.result()
         if slot.away:
@@ -175,7 +175,7 @@ class TritonModel:
         """Asks once, or again where the server only had to be told of memory or model."""
         await slot.share(self._sharing)
         request = self._request(slot, size, deadline)
-        turn = self._turns.begin()
+        batch = self._executions.begin()
         try:
             answer = await self._client.infer(request)
         except grpc.aio.AioRpcError as error:
@@ -183,7 +183,7 @@ class TritonModel:
             await self._recover(error, slot)
             raise Unavailable("the inference server was started again; try again") from error
         finally:
-            seconds = self._turns.end(turn)
+            seconds = self._executions.end(batch)
         slot.away = False
         return Inference(self._outputs(slot, answer, size), seconds, _number(answer.model_version))
 
@@ -242,7 +242,7 @@ class TritonModel:
         self._made.append(slot)
         return slot
 
-    def _forget(self, task: asyncio.Task[Inference]) -> None:
+    def _execution_ended(self, task: asyncio.Task[Inference]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waited has gone if nobody looks at it
