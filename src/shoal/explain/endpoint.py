@@ -52,10 +52,10 @@ def serve_soon(listen: Endpoint, registry: CollectorRegistry, explain: Callable[
     """
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
-        door = socket.create_server(listen, family=family)
+        listener = socket.create_server(listen, family=family)
     except OSError as error:
         raise ConfigurationError(f"can't serve metrics on {listen}: {error.strerror}") from error
-    Thread(target=serve, args=(door, registry, explain), name="operators' start", daemon=True).start()
+    Thread(target=serve, args=(listener, registry, explain), name="operators' start", daemon=True).start()
 
 
 def _answer(explain: Callable[[str], Answer], image_uuid: str) -> web.Response:
