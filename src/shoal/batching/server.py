@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECTION_SECONDS = 60.0
-"""A front that connects anew also asks DNS anew, and so finds workers that have joined under the same name."""
+"""A batcher that connects anew also asks DNS anew, and so finds workers that have joined under the same name."""
 _METHOD = re.compile(r"/(?P<service>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)/(?P<name>[A-Za-z_]\w*)")
 _ONE_OF_EACH = BatchingSettings()
 
