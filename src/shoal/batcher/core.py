@@ -9,8 +9,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Self
 
-from shoal.batcher.budget import MAX_HELD_BYTES
 from shoal.batcher.compression import ACCEPTED, UnknownEncoding
+from shoal.batcher.held_bytes import MAX_HELD_BYTES
 from shoal.batching import wire
 from shoal.errors import Code, InvalidRequest, NotFound, ShoalError, Unavailable, to_status
 from shoal.service import identity

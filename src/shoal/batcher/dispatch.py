@@ -8,8 +8,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from shoal.batcher.batch_stream import opener
-from shoal.batcher.budget import MAX_HELD_BYTES, Budget
 from shoal.batcher.common import Common
+from shoal.batcher.held_bytes import MAX_HELD_BYTES, HeldBytes
 from shoal.batcher.meter import Meters
 from shoal.batcher.model_queue import ModelQueue
 from shoal.batcher.quarantine import Quarantine
@@ -51,7 +51,7 @@ class Dispatcher:
         self.recent: Recent[Request] = Recent(remembered)
         self._common = Common(name, opener(channel), self.recent, Meters(), Quarantine(self._wake_suspects))
         self._channel = channel
-        self._budget = Budget(max_held_bytes)
+        self._held = HeldBytes(max_held_bytes)
         self._queues: dict[tuple[str, str], ModelQueue] = {}
 
     async def submit(
@@ -69,13 +69,13 @@ class Dispatcher:
         ``owner`` names, in any form, whose share of queues and memory it takes.
         """
         queue = self._queues.get((method, model)) or self._add(method, model, owner)
-        self._budget.take(owner, len(message))
+        self._held.take(owner, len(message))
         self.in_flight += 1
         try:
             return await queue.submit(owner, message, timeout_seconds, traceparent, caller)
         finally:
             self.in_flight -= 1
-            self._budget.give_back(owner, len(message))
+            self._held.give_back(owner, len(message))
 
     def _add(self, method: str, model: str, owner: str) -> ModelQueue:
         if not _METHOD.fullmatch(method):  # it couldn't travel as metadata

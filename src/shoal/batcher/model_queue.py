@@ -180,9 +180,9 @@ class ModelQueue:
         """A batch's first answers are here."""
         self._policy.executed(monotonic(), stream)
 
-    def set_aside(self, stream: BatchStream) -> None:
-        """A batch waits for something else than the engine."""
-        self._policy.set_aside(stream)
+    def stalled(self, stream: BatchStream) -> None:
+        """A batch is all stragglers."""
+        self._policy.stalled(stream)
 
     def answered(self, request: Request, result: batching_pb2.BatchItemResult) -> None:
         """A worker answered one request."""
@@ -375,16 +375,16 @@ class ModelQueue:
     def _carry_out(self, decisions: Sequence[Decision[BatchStream, Request]]) -> None:
         for decision in decisions:
             match decision:
-                case Send(stream, entries):
-                    self._served_meter.sent(monotonic(), entries)
-                    stream.send(entries)
+                case Send(stream, requests):
+                    self._served_meter.sent(monotonic(), requests)
+                    stream.send(requests)
                 case Close(stream, size, reason):
                     self._served_meter.closed(size, reason)
                     stream.batch.close(reason, self._policy.settings)
                     stream.close()
                     self._width.busy(self._busy)
-                case Reject(entry, error):
-                    self._answer_error(entry, error)
+                case Reject(request, error):
+                    self._answer_error(request, error)
         self._schedule()
 
     def _schedule(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Protocol
 
-from shoal.batching.fair_queue import Entry
+from shoal.batching.fair_queue import Queued
 from shoal.errors import Code
 from shoal.explain.recent import MAX_TEXT
 from shoal.service.identity import NOBODY, Caller
@@ -53,7 +53,7 @@ class Carrier(Protocol):
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class Request(Entry):
+class Request(Queued):
     """One unary call. Its message is opaque. Times are 0 until they come."""
 
     message: bytes = field(repr=False)

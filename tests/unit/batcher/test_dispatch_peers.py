@@ -523,7 +523,7 @@ async def test_an_owner_holds_no_more_than_what_is_left_to_the_others() -> None:
         for call in (*greedy, modest):
             call.cancel()
         await asyncio.gather(*greedy, modest, return_exceptions=True)
-        assert batcher._budget._held == {}
+        assert batcher._held._held == {}
 
 
 async def test_a_fault_of_the_batchers_own_is_logged_once_and_its_streams_are_reopened_slowly(

@@ -10,7 +10,7 @@ REQUEST_BYTES = 1024
 """What a request takes beside its message."""
 
 
-class Budget:
+class HeldBytes:
     """Nobody gets more than what is left free afterwards: one alone has at most a half, each of two in turn a third.
 
     So half of what is left is there for whoever comes next, whatever the others do (Choudhury and Hahne, "Dynamic queue
