@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_QUEUES = 1024
 """Bounds what callers can make a batcher keep who invent methods while no worker is there to refuse them."""
 MAX_UNSERVED_OF_ONE = 128
-"""Of these, those that one caller made and no worker has vouched for: the others have room."""
+"""Queues that one owner may have made and no worker has vouched for: so the other owners have room."""
 _METHOD = re.compile(r"/[!-$&-.0-~]{1,200}/[!-$&-.0-~]{1,200}")
 _MODEL = re.compile(r"[!-~]{1,256}")
 
@@ -45,7 +45,7 @@ class Dispatcher:
             channel: To the load balancer.
             name: Names this process to workers.
             remembered: Requests kept in ``recent``, at most.
-            max_held_bytes: Of requests that wait or are at a worker.
+            max_held_bytes: Held at once, at most, by requests that wait or are at a worker.
         """
         self.in_flight = 0
         self.recent: Recent[Request] = Recent(remembered)
@@ -125,6 +125,6 @@ class Dispatcher:
 
 
 def _oldest_of_the_most(unserved: Sequence[ModelQueue]) -> ModelQueue | None:
-    """Of the caller with most of these queues the one that was made first."""
+    """The queue that was made first by the owner who made most of ``unserved``; None where there is none."""
     counts = Counter(queue.founder for queue in unserved)
     return next((queue for queue in unserved if queue.founder == counts.most_common(1)[0][0]), None)

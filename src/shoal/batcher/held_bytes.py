@@ -5,7 +5,7 @@ from __future__ import annotations
 from shoal.errors import Overloaded
 
 MAX_HELD_BYTES = 256 * 2**20
-"""Of all requests that wait or are at a worker."""
+"""Held at once by all requests that wait or are at a worker, of every owner."""
 REQUEST_BYTES = 1024
 """What a request takes beside its message."""
 

@@ -41,7 +41,7 @@ IDLE_UNSERVED_SECONDS = 5.0
 IDLE_SECONDS = 600.0
 """One that a worker serves keeps its streams for longer: they make the next request fast."""
 _REFUSALS = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.UNIMPLEMENTED})
-"""Of a parked stream: no such model, or the model has no such method. No other stream would fare better."""
+"""A parked stream that ends so says: no such model, or the model has no such method. No other would fare better."""
 _BACKOFF_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 _STATUSES = frozenset(Code)
 
@@ -55,7 +55,7 @@ class ModelQueue:
         """Opens its first streams.
 
         Args:
-            common: Of all queues of this process.
+            common: What all queues of this process share.
             called: The method and the model.
             founder: The owner of the request for which it is made.
             ended: Is told once the queue can't be used any more.

@@ -99,7 +99,7 @@ class Request(Queued):
 
     @property
     def kept_bytes(self) -> int:
-        """Of what is remembered of it, all whose length callers choose."""
+        """Bytes that it takes in memory after its answer, as far as callers choose their length."""
         texts = (self.owner, *self.caller, self.traceparent, *self.called)
         return len(self.message) + sum(map(len, texts))
 

@@ -51,7 +51,7 @@ class Call:
 
     @property
     def seconds_left(self) -> float:
-        """Of the caller's deadline; 0 once it has passed."""
+        """Seconds until the caller's deadline; 0 once it has passed, infinite without one."""
         return max(0.0, self.deadline - monotonic())
 
 

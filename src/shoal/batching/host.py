@@ -31,7 +31,6 @@ DRAIN_SECONDS = 30.0
 """Batches in flight get this long to finish after that."""
 STOP_SECONDS = 1.0
 """What else is open gets this long."""
-"""Of one message of a batching stream."""
 
 
 class Host:

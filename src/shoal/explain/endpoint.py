@@ -43,7 +43,7 @@ def serve(
 
 
 def serve_soon(listen: Endpoint, registry: CollectorRegistry, explain: Callable[[str], Answer]) -> None:
-    """As ``serve``, while the part begins its own work: aiohttp takes as long to import as a batcher does.
+    """Serves while the part begins its own work: aiohttp takes as long to import as a batcher does.
 
     It listens at once; whoever asks waits for a moment.
 

@@ -219,7 +219,7 @@ def serve_metrics(listen: Endpoint, registry: CollectorRegistry) -> OperatorServ
 
     Args:
         listen: Where.
-        registry: Of the part that this process is.
+        registry: The metrics of the part that this process is.
 
     Raises:
         ConfigurationError: naming the port.

@@ -63,7 +63,7 @@ class EnvoyProcess:
 
     @property
     def exit_code(self) -> int:
-        """Of an Envoy that has ended; 128 + the signal's number if one ended it."""
+        """The code of an Envoy that has ended, or 128 + the number of the signal that ended it."""
         code = self.ended.result()
         return code if code >= 0 else 128 - code
 

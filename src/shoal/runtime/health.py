@@ -40,8 +40,8 @@ class Health:
         """What is answered from now on.
 
         Args:
-            serving: Of each service by its name, which load balancers ask for: whether calls may come.
-            ready: Of the process, which whoever started it asks for: whether all is as it is meant to be. None: the
+            serving: Whether calls may come: for each service by its name, which load balancers ask for.
+            ready: Whether all is as it is meant to be: for the process, which whoever started it asks for. None: the
                 same.
         """
         await self._set(serving, self._services)

@@ -179,7 +179,7 @@ class TritonClient:
             raise ConfigurationError(f"the labels of {model} at the Triton at {self.url} make no sense") from error
 
     async def version(self) -> str:
-        """Of the server."""
+        """What the server calls its version, such as ``2.51.0``."""
         return str((await self._ask(self._stub.ServerMetadata, v2.ServerMetadataRequest(), "tell its version")).version)
 
     async def executions(self, model: str, version: int) -> tuple[int, int]:

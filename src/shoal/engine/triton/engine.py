@@ -48,7 +48,7 @@ class TritonEngine:
         """Prepares; nothing is called yet.
 
         Args:
-            client: Of the server; the engine closes it.
+            client: Calls the server; the engine closes it.
             describe: Gives the ``inference.ModelConfig`` message from which a ``ModelConfig`` was read.
             exclusive: Whether the server is ours alone: models that we close are unloaded.
             shares_memory: Whether to try; False sends all tensors in messages.
@@ -62,7 +62,12 @@ class TritonEngine:
         self._sharing = Sharing(client, wanted=shares_memory)
 
     async def load(self, config: ModelConfig) -> TritonModel:
-        """See ``Engine``."""
+        """Has the server load a model and runs a picture.
+
+        Raises:
+            ConfigurationError: the server doesn't have it, can't load it, or can't execute it.
+            Unavailable: the server is away.
+        """
         check_size(config)
         started = monotonic()
         steering = steered(self._describe(config), config.batching)
@@ -122,7 +127,7 @@ class TritonEngine:
                 raise outcome
 
     async def close(self) -> None:
-        """See ``Engine``. The server keeps its models."""
+        """Closes every model here; the server keeps them."""
         self._exclusive = False
         await asyncio.gather(*(model.close() for model in list(self._models)))
         await self.client.close()
@@ -146,8 +151,8 @@ class RunningTriton:
         self._engine = TritonEngine(client, lambda config: config)
 
     async def load(self, config: ModelConfig) -> TritonModel:
-        """See ``Engine``."""
+        """Takes a model that the server has ready, and runs a picture. Raises as ``TritonEngine.load``."""
         return await self._engine.adopt(config, "")
 
     async def close(self) -> None:
-        """See ``Engine``."""
+        """Does nothing: each model is closed by itself, and the client by who made it."""

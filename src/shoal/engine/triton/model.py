@@ -73,26 +73,37 @@ class TritonModel:
         self._retry_at, self._pause = 0.0, LOOK_SECONDS
         self._closed = False
         self.trouble = ""
-        """See ``LoadedModel``."""
+        """Why the server can't load it again; empty: it can, or needn't."""
 
     @property
     def config(self) -> ModelConfig:
-        """See ``LoadedModel``."""
+        """What it was loaded with."""
         return self._config
 
     async def acquire(self) -> TritonSlot:
-        """See ``LoadedModel``."""
+        """A free slot, once there is one. Raises Unavailable if the model is closed."""
         return await self._slots.acquire()
 
     def release(self, slot: TritonSlot) -> None:
-        """See ``LoadedModel``. A slot whose batch is still at the server is reused once that has answered."""
+        """Gives a slot back; one whose batch is still at the server is reused once that has answered."""
         if slot.running is None or slot.running.done():
             self._slots.release(slot)
         else:
             slot.running.add_done_callback(lambda _: self._slots.release(slot))
 
     async def infer(self, slot: TritonSlot, size: int, timeout_microseconds: int = 0) -> Inference:
-        """See ``LoadedModel``."""
+        """Has the server run the first ``size`` rows of ``slot``, and asks again while it is away.
+
+        Args:
+            slot: From ``acquire``.
+            size: Pictures in it.
+            timeout_microseconds: The deadline, from now. 0: none, and a server that is away is waited for a minute.
+
+        Raises:
+            Unavailable: the server is away, or lost the model and can't load it now.
+            DeadlineExceeded: the server didn't answer in time.
+            Internal: it refused the batch, or its answer makes no sense.
+        """
         deadline = monotonic() + timeout_microseconds / 1e6 if timeout_microseconds else math.inf
         if await _over(slot.running, deadline):  # else its late answer could be written over this one's
             if self._closed:
