@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import ConfigurationError, InvalidRequest
 from shoal.explain import PATH
+from shoal.runtime import ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,9 +51,8 @@ def serve_soon(listen: Endpoint, registry: CollectorRegistry, explain: Callable[
     Raises:
         ConfigurationError: the port is taken.
     """
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
-        listener = socket.create_server(listen, family=family)
+        listener = socket.create_server(listen, family=ports.family(listen))
     except OSError as error:
         raise ConfigurationError(f"can't serve metrics on {listen}: {error.strerror}") from error
     Thread(target=serve, args=(listener, registry, explain), name="operators' start", daemon=True).start()

@@ -13,9 +13,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from shoal.engine.limits import check_size
-from shoal.engine.triton.model import LOOK_SECONDS, RARELY_SECONDS, TritonModel
+from shoal.engine.triton.model import TritonModel
 from shoal.engine.triton.sharing import Sharing
 from shoal.errors import ConfigurationError, Internal, NotFound, ShoalError, Unavailable
+from shoal.triton import LOOK_SECONDS, RARELY_SECONDS
 from shoal.triton.client import NotSteered
 from shoal.triton.steer import steered
 

@@ -19,6 +19,7 @@ from shoal.engine.triton.server_executions import ServerExecutions
 from shoal.engine.triton.slot import TritonSlot, place
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, NotFound, Unavailable
 from shoal.modelconfig.pbtxt import DTYPES
+from shoal.triton import LOOK_SECONDS, RARELY_SECONDS
 from shoal.triton.client import AWAY, Away, NotSteered
 
 if TYPE_CHECKING:
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-LOOK_SECONDS: Final = 1.0
-"""How often a server is asked for its models: the protocol has no way to be told."""
-RARELY_SECONDS: Final = 30.0
-"""Likewise one that doesn't tell, in the end."""
 _CANT_LOAD: Final = "the inference server can't load the model; try again"
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
