@@ -100,7 +100,7 @@ class Observer:
 
 
 def _percentile_ms(ordered: Sequence[float], quantile: float) -> float:
-    """Milliseconds, of sorted seconds."""
-    seconds = percentile(ordered, quantile)
-    assert seconds is not None  # a window ends with a batch
-    return round(1000 * seconds, 3)
+    """``ordered``: seconds, at least one."""
+    found = percentile(ordered, quantile)
+    assert found is not None
+    return round(1000 * found, 3)

@@ -1,4 +1,4 @@
-"""The percentile of what was measured."""
+"""Percentiles, the same way wherever latencies are told."""
 
 from __future__ import annotations
 
@@ -10,15 +10,7 @@ if TYPE_CHECKING:
 
 
 def percentile(ordered: Sequence[float], quantile: float) -> float | None:
-    """The nearest-rank percentile of sorted values: one that was measured, never one between two.
-
-    Args:
-        ordered: The values, the least first.
-        quantile: In [0, 1]; 0.5 for the median.
-
-    Returns:
-        None of no values at all.
-    """
+    """The nearest-rank percentile of sorted values: one that was measured, never one between two."""
     if not ordered:
         return None
     return ordered[max(math.ceil(quantile * len(ordered)), 1) - 1]

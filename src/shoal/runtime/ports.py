@@ -38,11 +38,6 @@ class FreePorts:
         raise ConfigurationError(f"no free TCP port found between {_LOWEST} and {self._highest}")
 
 
-def family(endpoint: Endpoint) -> socket.AddressFamily:
-    """The family of a socket that listens there: IPv6 addresses alone have colons."""
-    return socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-
-
 def is_free(endpoint: Endpoint) -> bool:
     """Whether a server could listen there now."""
     with socket.socket(family(endpoint), socket.SOCK_STREAM) as probe:
@@ -52,6 +47,11 @@ def is_free(endpoint: Endpoint) -> bool:
         except OSError:
             return False
         return True
+
+
+def family(endpoint: Endpoint) -> socket.AddressFamily:
+    """The family of a socket that listens there: IPv6 addresses alone have colons."""
+    return socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
 
 
 def _first_ephemeral() -> int:

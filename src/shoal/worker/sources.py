@@ -13,7 +13,6 @@ from shoal.modelconfig.fault import Report
 from shoal.modelstore import reader, repository
 from shoal.modelstore.publishing.mirror import last_synced
 from shoal.runtime.watch import changes
-from shoal.triton import LOOK_SECONDS, RARELY_SECONDS
 from shoal.triton.steer import original
 from shoal.worker.readiness import Found
 
@@ -28,8 +27,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FOLDER_SECONDS: Final = 1.0
-"""Between two looks whether the model store's folder is there."""
+LOOK_SECONDS: Final = 1.0
+"""How often a Triton is asked for its models: the protocol has no way to be told."""
+RARELY_SECONDS: Final = 30.0
+"""Likewise one that doesn't tell, in the end."""
 
 
 class Offer(NamedTuple):
@@ -97,7 +98,7 @@ class StoreSource:
         """See ``Source``."""
         while not self._store.is_dir():  # nothing can be watched that isn't there
             yield
-            await asyncio.sleep(_FOLDER_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
         async with aclosing(changes(self._store, recursive=True)) as moments:
             async for _ in moments:
                 yield
