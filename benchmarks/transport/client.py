@@ -80,7 +80,7 @@ class Sender:
         """Lets go of the slots."""
         for slot in self._slots:
             slot.region.close()
-        await self._client.forget([slot.region.name for slot in self._slots])
+        await self._client.unregister([slot.region.name for slot in self._slots])
 
     async def check(self, cell: Cell) -> float:
         """Sends one batch; of ``take`` the answer has to show the pictures that were sent.

@@ -33,7 +33,7 @@ async def wait_for_metric(b: BatcherProcess, line: str) -> None:
 
 
 @pytest.fixture(params=["envoy", "grpcio"])
-def front(request: pytest.FixtureRequest) -> str:
+def door(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
@@ -43,10 +43,10 @@ def running() -> ScriptedHandler:
     return handler
 
 
-async def test_calls_of_many_clients_share_batches(front: str) -> None:
+async def test_calls_of_many_clients_share_batches(door: str) -> None:
     handler = running()
     handler.settings = replace(handler.settings, max_queue_delay_microseconds=100_000)  # a busy machine takes its time
-    async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
+    async with scripted_worker({"m": handler}) as worker, batcher(door, "--balancer", worker.target) as b:
         messages = [bytes([n]) * n for n in range(100)]
         assert await asyncio.gather(*(b.ask(message) for message in messages)) == messages
     assert set(handler.methods) == {"/any.Service/Method"}
@@ -54,21 +54,21 @@ async def test_calls_of_many_clients_share_batches(front: str) -> None:
     assert {item.owner for batch in handler.batches for item in batch} == {"key-1"}
 
 
-async def test_each_status_and_its_text_reach_the_caller(front: str) -> None:
+async def test_each_status_and_its_text_reach_the_caller(door: str) -> None:
     handler = running()
     handler.answer = lambda item: batching_pb2.BatchItemResult(
         index=item.index, code=Code.INVALID_ARGUMENT, message="100% brökén"
     )
-    async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
+    async with scripted_worker({"m": handler}) as worker, batcher(door, "--balancer", worker.target) as b:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await b.ask(b"x")
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.details() == "100% brökén"
 
 
-async def test_the_callers_deadline_reaches_the_worker_and_is_kept(front: str) -> None:
+async def test_the_callers_deadline_reaches_the_worker_and_is_kept(door: str) -> None:
     handler = ScriptedHandler()
-    async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
+    async with scripted_worker({"m": handler}) as worker, batcher(door, "--balancer", worker.target) as b:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await b.ask(b"x", timeout=0.3)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -77,16 +77,16 @@ async def test_the_callers_deadline_reaches_the_worker_and_is_kept(front: str) -
         handler.go.set()
 
 
-async def test_without_the_model_header_a_call_is_invalid(front: str) -> None:
-    async with scripted_worker({}) as worker, batcher(front, "--balancer", worker.target) as b:
+async def test_without_the_model_header_a_call_is_invalid(door: str) -> None:
+    async with scripted_worker({}) as worker, batcher(door, "--balancer", worker.target) as b:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await b.call(b"x", timeout=60)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_caller_that_leaves_harms_nobody(front: str) -> None:
+async def test_a_caller_that_leaves_harms_nobody(door: str) -> None:
     handler = ScriptedHandler()
-    async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
+    async with scripted_worker({"m": handler}) as worker, batcher(door, "--balancer", worker.target) as b:
         leaves, stays = (asyncio.ensure_future(b.ask(name)) for name in (b"leaves", b"stays"))
         for _ in range(2):
             await handler.arrived.get()
@@ -95,9 +95,9 @@ async def test_a_caller_that_leaves_harms_nobody(front: str) -> None:
         assert await stays == b"stays"
 
 
-async def test_a_caller_that_leaves_the_queue_costs_the_worker_nothing(front: str) -> None:
+async def test_a_caller_that_leaves_the_queue_costs_the_worker_nothing(door: str) -> None:
     handler = ScriptedHandler(BatchingSettings())
-    async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
+    async with scripted_worker({"m": handler}) as worker, batcher(door, "--balancer", worker.target) as b:
         busy = [asyncio.ensure_future(b.ask(b"busy")) for _ in range(2)]
         for _ in busy:
             await handler.arrived.get()
@@ -110,10 +110,10 @@ async def test_a_caller_that_leaves_the_queue_costs_the_worker_nothing(front: st
     assert [item.request for batch in handler.batches for item in batch] == [b"busy", b"busy", b"last"]
 
 
-async def test_a_full_queue_refuses_at_once(front: str) -> None:
+async def test_a_full_queue_refuses_at_once(door: str) -> None:
     handler = ScriptedHandler(BatchingSettings(max_queue_size=1))
     handler.go.set()
-    async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
+    async with scripted_worker({"m": handler}) as worker, batcher(door, "--balancer", worker.target) as b:
         await b.ask(b"the batcher knows the settings now")
         handler.go.clear()
         calls = [asyncio.ensure_future(b.ask(b"x")) for _ in range(4)]
@@ -126,9 +126,9 @@ async def test_a_full_queue_refuses_at_once(front: str) -> None:
     assert "queue is full" in (caught.value.details() or "")
 
 
-async def test_sigterm_answers_what_is_in_flight(front: str) -> None:
+async def test_sigterm_answers_what_is_in_flight(door: str) -> None:
     handler = ScriptedHandler(BatchingSettings(instance_count=5))  # a permit for each, however slowly they come
-    async with scripted_worker({"m": handler}) as worker, batcher(front, "--balancer", worker.target) as b:
+    async with scripted_worker({"m": handler}) as worker, batcher(door, "--balancer", worker.target) as b:
         calls = [asyncio.ensure_future(b.ask(bytes([n]))) for n in range(5)]
         for _ in calls:
             await handler.arrived.get()
@@ -138,15 +138,15 @@ async def test_sigterm_answers_what_is_in_flight(front: str) -> None:
         assert await b.process.wait() == 0
 
 
-async def test_answers_are_counted(front: str) -> None:
-    async with scripted_worker({"m": running()}) as worker, batcher(front, "--balancer", worker.target) as b:
+async def test_answers_are_counted(door: str) -> None:
+    async with scripted_worker({"m": running()}) as worker, batcher(door, "--balancer", worker.target) as b:
         await b.ask(b"x")
         await wait_for_metric(b, 'shoal_batcher_requests_total{code="OK",model="m"} 1.0')
 
 
 @pytest.mark.parametrize("path", ["/any.Service/%ff", "/any.Service/%C3%A9", "/any.Service/%00", "/any", "/a/b/c"])
-async def test_a_path_that_is_no_method_is_unimplemented(front: str, path: str) -> None:
-    async with scripted_worker({"m": running()}) as worker, batcher(front, "--balancer", worker.target) as b:
+async def test_a_path_that_is_no_method_is_unimplemented(door: str, path: str) -> None:
+    async with scripted_worker({"m": running()}) as worker, batcher(door, "--balancer", worker.target) as b:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await b.channel.unary_unary(path)(b"x", metadata=METADATA, timeout=60)
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -171,8 +171,8 @@ async def test_an_envoy_that_dies_while_it_drains_is_told() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate])
-async def test_clients_may_compress(front: str, algorithm: grpc.Compression) -> None:
-    async with scripted_worker({"m": running()}) as worker, batcher(front, "--balancer", worker.target) as b:
+async def test_clients_may_compress(door: str, algorithm: grpc.Compression) -> None:
+    async with scripted_worker({"m": running()}) as worker, batcher(door, "--balancer", worker.target) as b:
         message = b"a reference" * 100
         assert await b.call(message, metadata=METADATA, timeout=60, compression=algorithm) == message
         bomb = bytes(20 * 2**20)

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from shoal.engine.triton.engine import TritonEngine
 from shoal.engine.triton.shared_memory import DEVICE, Region
+from shoal.engine.triton.sharing import Sharing
 from shoal.errors import ConfigurationError, DeadlineExceeded
 from shoal.local.running_triton import running
 from shoal.service.spec import Service
@@ -69,7 +70,7 @@ def store(served: tuple[Path, str]) -> Path:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def engine(served: tuple[Path, str], store: Path) -> AsyncIterator[TritonEngine]:
-    made = TritonEngine(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, owned=True)
+    made = TritonEngine(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, exclusive=True)
     yield made
     await made.close()
 
@@ -101,8 +102,8 @@ def content(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-class Apart(TritonEngine):
-    """One whose memory Triton can't open, as in a container of its own."""
+class Apart(Sharing):
+    """Of memory that Triton can't open, as in a container of its own."""
 
     device: Path
 
@@ -113,8 +114,9 @@ class Apart(TritonEngine):
 async def test_memory_that_triton_can_not_open_is_done_without(
     served: tuple[Path, str], store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = Apart(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, owned=True)
-    engine.device = tmp_path
+    engine = TritonEngine(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, exclusive=True)
+    engine._sharing = apart = Apart(engine.client)
+    apart.device = tmp_path
     loaded = await engine.load(add_tiny_classifier(store, python_runner=True))
     assert await asyncio.gather(colours(loaded, RED), colours(loaded, BLUE, RED)) == [[0], [2, 0]]
     assert caplog.text.count("tensors go in the messages") == 1
@@ -133,7 +135,7 @@ async def test_memory_that_a_broken_call_still_uses_is_let_go_of_later(
     gate.touch()
     source = StoreSource(store, Service(), "default")
     async with cable(served[1]) as way, TritonClient(served[1]) as straight:
-        engine = TritonEngine(TritonClient(way.url), source.describe, owned=True)
+        engine = TritonEngine(TritonClient(way.url), source.describe, exclusive=True)
         loaded = await engine.load(config)
         before = await straight.registered()
         gate.unlink()

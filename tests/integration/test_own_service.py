@@ -1,4 +1,4 @@
-"""The example of docs/batch-your-own-service.md under load: real workers, the real front, the ordinary stub."""
+"""The example of docs/batch-your-own-service.md under load: real workers, the real door, the ordinary stub."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BAD = {
 
 
 @pytest.fixture(params=["envoy", "grpcio"])
-def front(request: pytest.FixtureRequest) -> str:
+def door(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
@@ -83,7 +83,7 @@ async def _worker() -> AsyncIterator[WorkerProcess]:
 
 
 def before(started: Iterable[WorkerProcess]) -> Sequence[str]:
-    """The front's arguments for these workers."""
+    """The batcher's arguments for these workers."""
     return [argument for each in started for argument in ("--worker", each.listen)]
 
 
@@ -134,8 +134,8 @@ class Load:
         return f"bad: {name} was answered"
 
 
-async def test_under_load_batches_form_and_bad_items_fail_alone(front: str) -> None:
-    async with workers(2) as started, batcher(front, *before(started)) as b:
+async def test_under_load_batches_form_and_bad_items_fail_alone(door: str) -> None:
+    async with workers(2) as started, batcher(door, *before(started)) as b:
         load = Load(b.channel)
         await load.run(queries=600, bad_every=20)
         executed = [await each.executed() for each in started]
@@ -144,8 +144,8 @@ async def test_under_load_batches_form_and_bad_items_fail_alone(front: str) -> N
     assert items / batches > 3
 
 
-async def test_workers_share_the_load(front: str) -> None:
-    async with workers(2) as started, batcher(front, *before(started)) as b:
+async def test_workers_share_the_load(door: str) -> None:
+    async with workers(2) as started, batcher(door, *before(started)) as b:
         load = Load(b.channel)
         running = asyncio.ensure_future(load.run())
         async with asyncio.timeout(60):  # the first to connect has all streams, until these are placed anew
@@ -236,7 +236,7 @@ async def test_a_function_that_hangs_keeps_no_worker_from_its_end() -> None:
     assert b"a function still ran" in errors
 
 
-async def test_large_messages_pass_where_they_are_allowed(front: str) -> None:
+async def test_large_messages_pass_where_they_are_allowed(door: str) -> None:
     server = batching.Server()
 
     @server.batched("/echo.v1.Echo/Echo", bytes, bytes, batching.BatchingSettings(max_batch_size=8))
@@ -245,7 +245,7 @@ async def test_large_messages_pass_where_they_are_allowed(front: str) -> None:
 
     async with (
         server.serving("127.0.0.1:0") as worker,
-        batcher(front, "--worker", str(worker), "--max-message-bytes", str(2**20)) as b,
+        batcher(door, "--worker", str(worker), "--max-message-bytes", str(2**20)) as b,
     ):
         call: Any = b.channel.unary_unary("/echo.v1.Echo/Echo")
         messages = [bytes([n]) * 2**20 for n in range(16)]
@@ -258,7 +258,7 @@ async def test_large_messages_pass_where_they_are_allowed(front: str) -> None:
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_an_answer_as_long_as_the_callers_window_arrives(front: str) -> None:
+async def test_an_answer_as_long_as_the_callers_window_arrives(door: str) -> None:
     server = batching.Server()
 
     @server.batched("/zeros.v1.Zeros/Zeros", bytes, bytes)
@@ -267,7 +267,7 @@ async def test_an_answer_as_long_as_the_callers_window_arrives(front: str) -> No
 
     window, frame = 2**16 - 1, 5  # RFC 9113 6.9.2, and what gRPC writes before a message
     options = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", window)]
-    async with server.serving("127.0.0.1:0") as worker, batcher(front, "--worker", str(worker)) as b:
+    async with server.serving("127.0.0.1:0") as worker, batcher(door, "--worker", str(worker)) as b:
         for length in (*range(window - 2 * frame, window + frame), 2 * window - frame):
             async with grpc.aio.insecure_channel(b.listen, options) as channel:
                 answer: bytes = await channel.unary_unary("/zeros.v1.Zeros/Zeros")(str(length).encode(), timeout=60)

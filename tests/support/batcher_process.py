@@ -36,13 +36,13 @@ class BatcherProcess:
 
 
 @contextlib.asynccontextmanager
-async def batcher(front: str, *arguments: str) -> AsyncIterator[BatcherProcess]:
-    """Behind the door ``front``; ``arguments`` say which workers it is for."""
+async def batcher(door: str, *arguments: str) -> AsyncIterator[BatcherProcess]:
+    """Behind the door ``door``; ``arguments`` say which workers it is for."""
     listen, metrics = f"127.0.0.1:{free_port()}", free_port()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "shoal", "serve", "batcher", "--listen", listen),
         *("--metrics", f"127.0.0.1:{metrics}", *arguments),
-        env={**os.environ, "SHOAL_BATCHER_FRONT": front},
+        env={**os.environ, "SHOAL_BATCHER_FRONT": door},
     )
     async with grpc.aio.insecure_channel(listen) as channel:
         try:

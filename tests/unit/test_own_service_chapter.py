@@ -1,4 +1,4 @@
-"""``docs/batch-your-own-service.md`` shows the example's worker, every setting and every option of the front."""
+"""``docs/batch-your-own-service.md`` shows the example's worker, every setting and every option of the batcher."""
 
 from __future__ import annotations
 

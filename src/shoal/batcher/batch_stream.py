@@ -46,7 +46,7 @@ def opener(channel: grpc.aio.Channel) -> Callable[..., Any]:
     )
 
 
-class StreamOwner(Protocol):
+class StreamListener(Protocol):
     """Who is told of a stream's life. Each is called on the event loop."""
 
     def permitted(self, stream: BatchStream, batching: str) -> None:
@@ -55,8 +55,8 @@ class StreamOwner(Protocol):
     def executed(self, stream: BatchStream) -> None:
         """The first answers are here; called before they are told."""
 
-    def set_aside(self, stream: BatchStream) -> None:
-        """The worker waits for what the batch needs, and takes others meanwhile."""
+    def stalled(self, stream: BatchStream) -> None:
+        """All items of the batch are stragglers: the worker waits for them, and takes other batches meanwhile."""
 
     def answered(self, request: Request, result: batching_pb2.BatchItemResult) -> None:
         """The worker answered one request."""
@@ -82,7 +82,7 @@ class End(NamedTuple):
 class BatchStream:
     """Carries one batch at a time, any number in turn. What is sent between two turns of the loop is one message."""
 
-    def __init__(self, start: Callable[[], Call], owner: StreamOwner, clock: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, start: Callable[[], Call], listener: StreamListener, clock: asyncio.AbstractEventLoop) -> None:
         """Opens it with ``start`` in a task of its own."""
         self.served = False
         """Whether a worker ever granted it a permit."""
@@ -96,7 +96,7 @@ class BatchStream:
         """The one that it carries, or carried last."""
         self.state: StreamState = "parked"
         self._start = start
-        self._owner = owner
+        self._listener = listener
         self._clock = clock
         self._retire_at = monotonic() + random.uniform(*RETIRE_SECONDS)  # noqa: S311 - not a secret
         self._takes_withdrawals = False
@@ -193,7 +193,7 @@ class BatchStream:
                 writer.cancel()
             if call is not None:
                 call.cancel()
-            self._owner.ended(self, self._end(code, message, min(taken, self._written)))
+            self._listener.ended(self, self._end(code, message, min(taken, self._written)))
 
     def _greet(self, metadata: dict[str, str | bytes]) -> None:
         """The worker's first words, which are the first permit."""
@@ -212,13 +212,13 @@ class BatchStream:
             self.useful = self.useful or bool(chunk.results)
             if self.state == "in use" and not chunk.results:
                 self.state = "parked"
-                self._owner.set_aside(self)
+                self._listener.stalled(self)
             elif self.state == "in use" and chunk.results[-1].index >= self._first:
                 self.state = "parked"
-                self._owner.executed(self)
+                self._listener.executed(self)
             for result in chunk.results:
                 if request := self._unanswered.pop(result.index, None):
-                    self._owner.answered(request, result)
+                    self._listener.answered(request, result)
             if chunk.permit:
                 self._permitted("")
 
@@ -226,10 +226,10 @@ class BatchStream:
         """Offers the permit, unless the stream is old: another may be placed better by now."""
         if self.served and not batching and monotonic() >= self._retire_at:
             self.retire()
-            self._owner.retiring(self)
+            self._listener.retiring(self)
             return
         self.state = "permitted"
-        self._owner.permitted(self, batching)
+        self._listener.permitted(self, batching)
 
     async def _write(self, call: Call) -> None:
         with suppress(*_LOST):  # the reader learns why

@@ -9,8 +9,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Self
 
-from shoal.batcher.budget import MAX_HELD_BYTES
 from shoal.batcher.compression import ACCEPTED, UnknownEncoding
+from shoal.batcher.held_bytes import MAX_HELD_BYTES
 from shoal.batching import wire
 from shoal.errors import Code, InvalidRequest, NotFound, ShoalError, Unavailable, to_status
 from shoal.service import identity
@@ -32,9 +32,9 @@ VARIABLE = "SHOAL_BATCHER"
 DEFAULT_TIMEOUT_SECONDS = 30.0
 """For a call without a deadline; the router sets one on every call."""
 MAX_OWNER_LENGTH = 1024
-"""Of ``x-client-id``, which the router sets."""
+"""Characters of ``x-client-id``, which the router sets: a longer one is refused."""
 _HELD_MESSAGES = 512
-"""Of the largest size, if ``MAX_HELD_BYTES`` is less than that."""
+"""A batcher holds so many messages of the largest size, where that is more than ``MAX_HELD_BYTES``."""
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """https://www.w3.org/TR/trace-context/#traceparent-header; it says to ignore what isn't valid."""
 

@@ -8,8 +8,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from shoal.batcher.batch_stream import opener
-from shoal.batcher.budget import MAX_HELD_BYTES, Budget
 from shoal.batcher.common import Common
+from shoal.batcher.held_bytes import MAX_HELD_BYTES, HeldBytes
 from shoal.batcher.meter import Meters
 from shoal.batcher.model_queue import ModelQueue
 from shoal.batcher.quarantine import Quarantine
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_QUEUES = 1024
 """Bounds what callers can make a batcher keep who invent methods while no worker is there to refuse them."""
 MAX_UNSERVED_OF_ONE = 128
-"""Of these, those that one caller made and no worker has vouched for: the others have room."""
+"""Queues that one owner may have made and no worker has vouched for: so the other owners have room."""
 _METHOD = re.compile(r"/[!-$&-.0-~]{1,200}/[!-$&-.0-~]{1,200}")
 _MODEL = re.compile(r"[!-~]{1,256}")
 
@@ -45,13 +45,13 @@ class Dispatcher:
             channel: To the load balancer.
             name: Names this process to workers.
             remembered: Requests kept in ``recent``, at most.
-            max_held_bytes: Of requests that wait or are at a worker.
+            max_held_bytes: Held at once, at most, by requests that wait or are at a worker.
         """
         self.in_flight = 0
         self.recent: Recent[Request] = Recent(remembered)
         self._common = Common(name, opener(channel), self.recent, Meters(), Quarantine(self._wake_suspects))
         self._channel = channel
-        self._budget = Budget(max_held_bytes)
+        self._held = HeldBytes(max_held_bytes)
         self._queues: dict[tuple[str, str], ModelQueue] = {}
 
     async def submit(
@@ -69,13 +69,13 @@ class Dispatcher:
         ``owner`` names, in any form, whose share of queues and memory it takes.
         """
         queue = self._queues.get((method, model)) or self._add(method, model, owner)
-        self._budget.take(owner, len(message))
+        self._held.take(owner, len(message))
         self.in_flight += 1
         try:
             return await queue.submit(owner, message, timeout_seconds, traceparent, caller)
         finally:
             self.in_flight -= 1
-            self._budget.give_back(owner, len(message))
+            self._held.give_back(owner, len(message))
 
     def _add(self, method: str, model: str, owner: str) -> ModelQueue:
         if not _METHOD.fullmatch(method):  # it couldn't travel as metadata
@@ -125,6 +125,6 @@ class Dispatcher:
 
 
 def _oldest_of_the_most(unserved: Sequence[ModelQueue]) -> ModelQueue | None:
-    """Of the caller with most of these queues the one that was made first."""
+    """The queue that was made first by the owner who made most of ``unserved``; None where there is none."""
     counts = Counter(queue.founder for queue in unserved)
     return next((queue for queue in unserved if queue.founder == counts.most_common(1)[0][0]), None)

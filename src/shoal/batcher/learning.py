@@ -42,11 +42,11 @@ class BatchTimes:
         self._size_seconds = self._size_seconds * _DECAY + size * seconds
 
     def expected(self, size: int) -> float:
-        """Of a batch of ``size``; 0 before anything is known."""
+        """Seconds that a batch of ``size`` takes; 0 before anything is known."""
         return self._line(size) if self._weight else 0.0
 
     def cautious(self, size: int) -> float:
-        """As ``expected``, and twice the mean deviation more: what most batches take no longer than."""
+        """Seconds that most batches of ``size`` take at most: ``expected``, and twice the mean deviation more."""
         return self.expected(size) + 2 * self._deviation
 
     def _line(self, size: int) -> float:

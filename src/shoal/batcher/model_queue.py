@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from shoal.batcher.batch_stream import BatchStream
 from shoal.batcher.meter import count_stranger
 from shoal.batcher.policy import MAX_ATTEMPTS, BatchingPolicy, Close, Reject, Send
+from shoal.batcher.queue_streams import QueueStreams
 from shoal.batcher.request import Request
-from shoal.batcher.width import Width
 from shoal.batching import wire
 from shoal.errors import Code, ConfigurationError, DeadlineExceeded, ShoalError, Unavailable, from_status
 from shoal.modelconfig.batching import BatchingSettings
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 log = Seldom(logging.getLogger(__name__))
 
-NO_WORKER_SECONDS = 5.0
-"""After this long without any worker, waiting requests are answered UNAVAILABLE; the client may try again."""
 LOOK_SECONDS = 5.0
 """Between two looks at whether a queue is used, and how many streams it needs."""
 IDLE_UNSERVED_SECONDS = 5.0
@@ -41,8 +39,7 @@ IDLE_UNSERVED_SECONDS = 5.0
 IDLE_SECONDS = 600.0
 """One that a worker serves keeps its streams for longer: they make the next request fast."""
 _REFUSALS = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.UNIMPLEMENTED})
-"""Of a parked stream: no such model, or the model has no such method. No other stream would fare better."""
-_BACKOFF_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
+"""A parked stream that ends so says: no such model, or the model has no such method. No other would fare better."""
 _STATUSES = frozenset(Code)
 
 
@@ -55,7 +52,7 @@ class ModelQueue:
         """Opens its first streams.
 
         Args:
-            common: Of all queues of this process.
+            common: What all queues of this process share.
             called: The method and the model.
             founder: The owner of the request for which it is made.
             ended: Is told once the queue can't be used any more.
@@ -74,20 +71,15 @@ class ModelQueue:
         self._model = model
         self._over: asyncio.Future[bytes] = self._loop.create_future()
         self._over.cancel()
-        self._metadata = ((wire.MODEL, model), (wire.METHOD, method), (wire.BATCHER, common.name))
-        self._streams: set[BatchStream] = set()
-        self._width = Width()
-        self._failures = 0
-        self._failure_text = ""
-        self._down_since: float | None = None
+        metadata = ((wire.MODEL, model), (wire.METHOD, method), (wire.BATCHER, common.name))
+        self._streams = QueueStreams(partial(common.open, metadata=metadata), self, self._loop)
         self._used = monotonic()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = math.inf
-        self._retry: asyncio.TimerHandle | None = None
         self._stopping = False
         self._meter: QueueMeter | None = None
         self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
-        self._maintain()
+        self._streams.maintain()
 
     @property
     def served(self) -> bool:
@@ -107,11 +99,11 @@ class ModelQueue:
     @property
     def in_flight(self) -> int:
         """Requests at a worker."""
-        return sum(stream.in_flight for stream in tuple(self._streams))
+        return self._streams.in_flight
 
     def streams(self, state: StreamState) -> int:
         """Streams in this state."""
-        return sum(stream.state == state for stream in tuple(self._streams))
+        return self._streams.count(state)
 
     async def submit(
         self, owner: str, message: bytes, timeout_seconds: float, traceparent: str = "", caller: CallerId = NOBODY
@@ -156,12 +148,11 @@ class ModelQueue:
         """Ends all streams; requests that are still here are answered UNAVAILABLE."""
         self._stopping = True
         self._common.meters.remove(self._model, self)
-        for handle in (self._timer, self._retry, self._looking):
+        for handle in (self._timer, self._looking):
             if handle is not None:
                 handle.cancel()
         self._carry_out(self._policy.fail(Unavailable("the batcher is stopping; try again")))
-        for stream in list(self._streams):
-            stream.abandon()
+        self._streams.stop()
 
     # What streams tell.
 
@@ -172,17 +163,15 @@ class ModelQueue:
         if batching and batching != self._settings:
             self._configure(batching)
         self._carry_out(self._policy.permitted(monotonic(), stream, stream.worker))
-        self._failures = 0
-        self._down_since = None
-        self._maintain()
+        self._streams.succeeded()
 
     def executed(self, stream: BatchStream) -> None:
         """A batch's first answers are here."""
         self._policy.executed(monotonic(), stream)
 
-    def set_aside(self, stream: BatchStream) -> None:
-        """A batch waits for something else than the engine."""
-        self._policy.set_aside(stream)
+    def stalled(self, stream: BatchStream) -> None:
+        """A batch is all stragglers."""
+        self._policy.stalled(stream)
 
     def answered(self, request: Request, result: batching_pb2.BatchItemResult) -> None:
         """A worker answered one request."""
@@ -199,14 +188,14 @@ class ModelQueue:
 
     def retiring(self, stream: BatchStream) -> None:  # noqa: ARG002 - any that retires makes room
         """A stream takes no further batch."""
-        self._maintain()
+        self._streams.maintain()
 
     def ended(self, stream: BatchStream, end: End) -> None:
         """A stream is over, well or not."""
-        self._streams.discard(stream)
+        self._streams.remove(stream)
         broken, unbegun = (self._take_back(requests) for requests in (end.broken, end.unbegun))
         if broken and not stream.abandoned:  # what ended from this side says nothing of its worker
-            self._leave(stream.worker)
+            self._revoke(self._streams.leave(stream.worker))
         self._carry_out(self._policy.lost(monotonic(), stream, broken, unbegun))
         if broken or unbegun:
             self._tell_of_break(end, broken, unbegun)
@@ -217,23 +206,13 @@ class ModelQueue:
         else:
             if not stream.useful and not stream.abandoned and end.code != Code.OK:
                 self._count_failure(end.message)
-            self._maintain()
+            self._streams.maintain()
 
     # Inside.
 
-    def _leave(self, worker: str) -> None:
-        """A stream broke there: the worker may be dead, and its other permits worth nothing.
-
-        Streams that hold one are opened anew, so that no suspect, which has one more try, goes there. Those with
-        stragglers wait for them first: these may be at a worker that is well, above all where none says its name.
-        """
-        for stream in self._streams:
-            if stream.state == "permitted" and stream.worker == worker:
-                self._policy.revoked(stream)
-                if stream.in_flight:
-                    stream.retire()
-                else:
-                    stream.abandon()
+    def _revoke(self, permitted: Sequence[BatchStream]) -> None:
+        for stream in permitted:
+            self._policy.revoked(stream)
 
     def _take_back(self, requests: Sequence[Request]) -> list[Request]:
         """Those of a stream that is over whose callers still wait."""
@@ -282,62 +261,16 @@ class ModelQueue:
     def _look(self) -> None:
         """Ends a queue that nobody uses, and closes streams beyond those that are of use."""
         idle = monotonic() - self._used
-        working = self._meter is not None and any(stream.served for stream in self._streams)
+        working = self._meter is not None and self._streams.served
         if not self.callers and idle >= (IDLE_SECONDS if working else IDLE_UNSERVED_SECONDS):
             self.end(Unavailable("the queue was idle; try again"))
             return
         self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
-        self._width.turn(self._busy)
-        self._narrow()
-
-    def _narrow(self) -> None:
-        """Closes streams that carry nothing, down to the target: those without a permit first."""
-        surplus = self._staying - self._width.target
-        unused = [stream for stream in self._streams if stream.state != "in use" and not stream.in_flight]
-        for stream in sorted(unused, key=lambda stream: stream.state == "permitted")[: max(0, surplus)]:
-            if stream.state == "parked":
-                stream.abandon()
-            elif stream.state == "permitted":
-                self._policy.revoked(stream)
-                stream.retire()
+        self._revoke(self._streams.turn())
 
     def _count_failure(self, message: str) -> None:
-        now = monotonic()
-        self._failures += 1
-        self._failure_text = message
-        if any(stream.served for stream in self._streams):
-            return
-        self._down_since = self._down_since or now
-        if now - self._down_since >= NO_WORKER_SECONDS:
+        if self._streams.failed(message):
             self._carry_out(self._policy.fail(Unavailable(f"no worker serves model {self._model!r} now: {message}")))
-
-    def _maintain(self) -> None:
-        """Opens streams up to the target, later if the last ones failed."""
-        if self._stopping or self._retry is not None:
-            return
-        delay = _BACKOFF_SECONDS[min(self._failures, len(_BACKOFF_SECONDS) - 1)]
-        if delay:
-            self._retry = self._loop.call_later(delay, self._reopen)
-        else:
-            self._fill(self._width.target)
-
-    def _reopen(self) -> None:
-        self._retry = None
-        self._fill(self._staying + 1)  # one probe, until a worker answers again
-
-    def _fill(self, count: int) -> None:
-        start = partial(self._common.open, metadata=self._metadata)
-        for _ in range(min(count, self._width.target) - self._staying):
-            self._streams.add(BatchStream(start, self, self._loop))
-
-    @property
-    def _staying(self) -> int:
-        """Streams that carry batches or wait for their turn. A retiring one may wait long for its stragglers."""
-        return sum(stream.state != "retiring" for stream in self._streams)
-
-    @property
-    def _busy(self) -> int:
-        return sum(stream.state == "in use" for stream in self._streams)
 
     def _expire(self, request: Request) -> None:
         if not request.answer.done():
@@ -346,9 +279,8 @@ class ModelQueue:
 
     def _excuse(self) -> str:
         """Why nothing was answered, where that is known."""
-        if self._down_since is None or any(stream.served for stream in self._streams):
-            return ""
-        return f": no worker serves model {self._model!r} now: {self._failure_text}"
+        reason = self._streams.why_down
+        return "" if reason is None else f": no worker serves model {self._model!r} now: {reason}"
 
     def _withdraw(self, request: Request) -> None:
         request.withdraw()
@@ -375,16 +307,16 @@ class ModelQueue:
     def _carry_out(self, decisions: Sequence[Decision[BatchStream, Request]]) -> None:
         for decision in decisions:
             match decision:
-                case Send(stream, entries):
-                    self._served_meter.sent(monotonic(), entries)
-                    stream.send(entries)
+                case Send(stream, requests):
+                    self._served_meter.sent(monotonic(), requests)
+                    stream.send(requests)
                 case Close(stream, size, reason):
                     self._served_meter.closed(size, reason)
                     stream.batch.close(reason, self._policy.settings)
                     stream.close()
-                    self._width.busy(self._busy)
-                case Reject(entry, error):
-                    self._answer_error(entry, error)
+                    self._streams.batch_closed()
+                case Reject(request, error):
+                    self._answer_error(request, error)
         self._schedule()
 
     def _schedule(self) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 from shoal.batcher.learning import BatchTimes
 from shoal.batcher.quarantine import Quarantine
-from shoal.batching.fair_queue import Entry, FairQueue
+from shoal.batching.fair_queue import FairQueue, Queued
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from shoal.modelconfig.batching import BatchingSettings
 
 Stream = TypeVar("Stream", bound="Hashable")
-Item = TypeVar("Item", bound=Entry)
+Request = TypeVar("Request", bound=Queued)
 CloseReason = Literal["preferred", "delay", "deadline", "drain", "alone"]
 
 DEFAULT_MAX_QUEUE_SIZE = 10_000
@@ -46,11 +46,11 @@ _GIVEN_UP = (
 
 
 @dataclass(frozen=True, slots=True)
-class Send(Generic[Stream, Item]):
-    """Put these entries on the stream, in one message."""
+class Send(Generic[Stream, Request]):
+    """Put these requests on the stream, in one message."""
 
     stream: Stream
-    entries: Sequence[Item]
+    requests: Sequence[Request]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,31 +63,31 @@ class Close(Generic[Stream]):
 
 
 @dataclass(frozen=True, slots=True)
-class Reject(Generic[Item]):
-    """Answer this entry with the error; it is in no queue any more."""
+class Reject(Generic[Request]):
+    """Answer this request with the error; it is in no queue any more."""
 
-    entry: Item
+    request: Request
     error: ShoalError
 
 
-Decision: TypeAlias = Send[Stream, Item] | Close[Stream] | Reject[Item]
+Decision: TypeAlias = Send[Stream, Request] | Close[Stream] | Reject[Request]
 
 
 @dataclass(slots=True)
 class _Batch(Generic[Stream]):
     stream: Stream
     oldest: float
-    """When its oldest entry arrived."""
+    """When its oldest request arrived."""
     tightest: float = math.inf
     """Its earliest deadline."""
     size: int = 0
     closed: float = math.inf
 
 
-class BatchingPolicy(Generic[Stream, Item]):
+class BatchingPolicy(Generic[Stream, Request]):
     """The policy of one queue. Times are seconds of any one clock; ``Stream`` is whatever names a stream.
 
-    An entry is in exactly one place: the queue, the suspects, a stream it was sent on, or out by ``Reject`` or
+    A request is in exactly one place: the queue, the suspects, a stream it was sent on, or out by ``Reject`` or
     ``withdrawn``.
     """
 
@@ -99,8 +99,8 @@ class BatchingPolicy(Generic[Stream, Item]):
             quarantine: Shared by all policies whose streams lead to the same workers.
         """
         self.wake_at: float = math.inf
-        self._queue: FairQueue[Item] = FairQueue()
-        self._suspects: FairQueue[Item] = FairQueue()
+        self._queue: FairQueue[Request] = FairQueue()
+        self._suspects: FairQueue[Request] = FairQueue()
         self._quarantine = quarantine or Quarantine()
         self._alone_last = False
         """Whether the last batch that began was a suspect's: then it is the others' turn."""
@@ -121,12 +121,12 @@ class BatchingPolicy(Generic[Stream, Item]):
 
     @property
     def queued(self) -> int:
-        """Entries that wait for a permit, suspects included."""
+        """Requests that wait for a permit, suspects included."""
         return len(self._queue) + len(self._suspects)
 
     @property
     def suspects(self) -> int:
-        """Entries that wait to be sent alone."""
+        """Requests that wait to be sent alone."""
         return len(self._suspects)
 
     @property
@@ -134,33 +134,33 @@ class BatchingPolicy(Generic[Stream, Item]):
         """Permits that no batch uses yet."""
         return len(self._permits)
 
-    def arrived(self, now: float, entry: Item) -> list[Decision[Stream, Item]]:
-        """A new entry. A full queue makes room at the cost of whoever has most in it."""
-        self._queue.append(entry)
+    def arrived(self, now: float, request: Request) -> list[Decision[Stream, Request]]:
+        """A new request. A full queue makes room at the cost of whoever has most in it."""
+        self._queue.append(request)
         decisions = self._advance(now)
-        wait = self._expected_wait(entry.owner)
-        if wait and now + wait > entry.deadline and self._queue.discard(entry):
+        wait = self._expected_wait(request.owner)
+        if wait and now + wait > request.deadline and self._queue.discard(request):
             text = f"the deadline can't be met: about {wait:.1f} s of work are ahead; try again later"
-            decisions.append(Reject(entry, Overloaded(text, retry_after_seconds=wait)))
+            decisions.append(Reject(request, Overloaded(text, retry_after_seconds=wait)))
             return decisions
         limit = self.settings.max_queue_size or DEFAULT_MAX_QUEUE_SIZE
         if self._queue and self.queued > limit:
-            victim = self._queue.pop_newest_of_longest(entry.owner)
+            victim = self._queue.pop_newest_of_longest(request.owner)
             text = f"the queue is full ({limit} requests wait); try again later"
             decisions.append(Reject(victim, Overloaded(text, retry_after_seconds=wait or None)))
         return decisions
 
-    def withdrawn(self, now: float, entry: Item) -> list[Decision[Stream, Item]]:
-        """The entry's caller is gone or its deadline has passed; nothing happens if it was sent already."""
-        self._home_of(entry).discard(entry)
+    def withdrawn(self, now: float, request: Request) -> list[Decision[Stream, Request]]:
+        """The request's caller is gone or its deadline has passed; nothing happens if it was sent already."""
+        self._home_of(request).discard(request)
         return self._advance(now)
 
-    def permitted(self, now: float, stream: Stream, worker: str = "") -> list[Decision[Stream, Item]]:
+    def permitted(self, now: float, stream: Stream, worker: str = "") -> list[Decision[Stream, Request]]:
         """``worker`` can take a batch on ``stream``; those that don't say who they are count as one."""
         self._permits[stream] = worker
         return self._advance(now)
 
-    def settled(self, now: float, stream: Stream) -> list[Decision[Stream, Item]]:
+    def settled(self, now: float, stream: Stream) -> list[Decision[Stream, Request]]:
         """The suspect on ``stream`` has its answer: the next one may go."""
         self._quarantine.leave(stream)
         return self._advance(now)
@@ -170,62 +170,62 @@ class BatchingPolicy(Generic[Stream, Item]):
         if batch := self._closed.pop(stream, None):
             self._times.observe(batch.size, now - batch.closed)
 
-    def set_aside(self, stream: Stream) -> None:
+    def stalled(self, stream: Stream) -> None:
         """The batch on ``stream`` is all stragglers: it is no work ahead of others, and teaches nothing about them."""
         self._closed.pop(stream, None)
 
     def lost(
-        self, now: float, stream: Stream, unanswered: Sequence[Item], unbegun: Sequence[Item] = ()
-    ) -> list[Decision[Stream, Item]]:
+        self, now: float, stream: Stream, unanswered: Sequence[Request], unbegun: Sequence[Request] = ()
+    ) -> list[Decision[Stream, Request]]:
         """The stream ended, in whatever state.
 
         Args:
             now: The time.
             stream: Which.
-            unanswered: The entries under which it broke. They are suspects from now on; those that were already are
+            unanswered: The requests under which it broke. They are suspects from now on; those that were already are
                 given up.
-            unbegun: Entries that no worker has begun: they go to the head of their queue again.
+            unbegun: Requests that no worker has begun: they go to the head of their queue again.
         """
         self._permits.pop(stream, None)
         self._closed.pop(stream, None)
         self._quarantine.leave(stream)
         if self._open is not None and self._open.stream == stream:
             self._open = None
-        for entry in reversed(unbegun):
-            self._home_of(entry).push_back(entry)
-        decisions: list[Decision[Stream, Item]] = []
-        for entry in unanswered:
-            entry.attempts += 1
-            if entry.attempts >= MAX_ATTEMPTS:
-                decisions.append(Reject(entry, Unavailable(_GIVEN_UP)))
+        for request in reversed(unbegun):
+            self._home_of(request).push_back(request)
+        decisions: list[Decision[Stream, Request]] = []
+        for request in unanswered:
+            request.attempts += 1
+            if request.attempts >= MAX_ATTEMPTS:
+                decisions.append(Reject(request, Unavailable(_GIVEN_UP)))
             else:
-                self._suspects.append(entry)
+                self._suspects.append(request)
         return decisions + self._advance(now)
 
     def revoked(self, stream: Stream) -> None:
         """The permit on ``stream``, which no batch uses, is given back."""
         self._permits.pop(stream, None)
 
-    def tick(self, now: float) -> list[Decision[Stream, Item]]:
+    def tick(self, now: float) -> list[Decision[Stream, Request]]:
         """Time has passed: call it at ``wake_at`` or later."""
         return self._advance(now)
 
-    def drain(self, now: float) -> list[Decision[Stream, Item]]:
+    def drain(self, now: float) -> list[Decision[Stream, Request]]:
         """From now on nothing waits for company."""
         self._draining = True
         return self._advance(now)
 
-    def fail(self, error: ShoalError) -> list[Reject[Item]]:
+    def fail(self, error: ShoalError) -> list[Reject[Request]]:
         """Rejects all that is queued."""
         waiting = [*self._suspects.take(len(self._suspects)), *self._queue.take(len(self._queue))]
-        return [Reject(entry, error) for entry in waiting]
+        return [Reject(request, error) for request in waiting]
 
-    def _home_of(self, entry: Item) -> FairQueue[Item]:
-        """Where the entry waits, if it does."""
-        return self._suspects if entry.attempts else self._queue
+    def _home_of(self, request: Request) -> FairQueue[Request]:
+        """Where the request waits, if it does."""
+        return self._suspects if request.attempts else self._queue
 
-    def _advance(self, now: float) -> list[Decision[Stream, Item]]:
-        decisions: list[Decision[Stream, Item]] = []
+    def _advance(self, now: float) -> list[Decision[Stream, Request]]:
+        decisions: list[Decision[Stream, Request]] = []
         while self._isolate(now, decisions) or (self._queue and self._grow(now, decisions)):
             pass
         if self._open is not None and (reason := self._due(now, self._open)):
@@ -233,43 +233,43 @@ class BatchingPolicy(Generic[Stream, Item]):
         self.wake_at = self._due_at(self._open) if self._open is not None else math.inf
         return decisions
 
-    def _isolate(self, now: float, decisions: list[Decision[Stream, Item]]) -> bool:
+    def _isolate(self, now: float, decisions: list[Decision[Stream, Request]]) -> bool:
         """Sends the next suspect as a batch of its own, in turn with the others' batches; whether to go on."""
         if not self._suspects or (self._alone_last and self._queue):
             return False
         free = (stream for stream, worker in self._permits.items() if self._quarantine.is_free(worker))
         if (stream := next(free, None)) is None:
             return False
-        entries, expired = self._take(now, 1, self._suspects)
+        requests, expired = self._take(now, 1, self._suspects)
         decisions.extend(expired)
-        for entry in entries:
+        for request in requests:
             self._quarantine.enter(stream, self._permits.pop(stream))
             self._alone_last = True
-            self._closed[stream] = _Batch(stream, entry.arrived, entry.deadline, size=1, closed=now)
-            decisions += [Send(stream, entries), Close(stream, 1, "alone")]
+            self._closed[stream] = _Batch(stream, request.arrived, request.deadline, size=1, closed=now)
+            decisions += [Send(stream, requests), Close(stream, 1, "alone")]
         return True
 
-    def _grow(self, now: float, decisions: list[Decision[Stream, Item]]) -> bool:
+    def _grow(self, now: float, decisions: list[Decision[Stream, Request]]) -> bool:
         """Sends what fits into the open batch, opening one if a permit allows; whether to go on."""
         size = self._open.size if self._open else 0
         if self._open is None and not self._permits:
             return False
         target = self._target(size + len(self._queue))
-        entries, expired = self._take(now, (target or size + len(self._queue)) - size, self._queue)
+        requests, expired = self._take(now, (target or size + len(self._queue)) - size, self._queue)
         decisions.extend(expired)
-        if not entries:
+        if not requests:
             return bool(expired)
-        batch = self._open = self._open or self._begin(entries)
-        batch.size += len(entries)
-        batch.oldest = min(batch.oldest, *(entry.arrived for entry in entries))
-        batch.tightest = min(batch.tightest, *(entry.deadline for entry in entries))
-        decisions.append(Send(batch.stream, entries))
+        batch = self._open = self._open or self._begin(requests)
+        batch.size += len(requests)
+        batch.oldest = min(batch.oldest, *(request.arrived for request in requests))
+        batch.tightest = min(batch.tightest, *(request.deadline for request in requests))
+        decisions.append(Send(batch.stream, requests))
         if reason := self._due(now, batch):
             decisions.append(self._close(now, batch, reason))
         return True
 
     def _expected_wait(self, owner: str) -> float:
-        """Seconds until the newest entry of ``owner`` has its answer; 0 where nothing is known or nothing waits.
+        """Seconds until the newest request of ``owner`` has its answer; 0 where nothing is known or nothing waits.
 
         By Little's law the batches at work bring ``in flight / seconds of a batch`` answers a second.
         """
@@ -280,21 +280,21 @@ class BatchingPolicy(Generic[Stream, Item]):
         return (self._queue.ahead_of_newest(owner) / in_flight + 1) * seconds
 
     def _target(self, available: int) -> int:
-        """The largest preferred size that ``available`` entries fill; 0 if they fill none."""
+        """The largest preferred size that ``available`` requests fill; 0 if they fill none."""
         return max((size for size in self._sizes if size <= available), default=0)
 
-    def _take(self, now: float, count: int, queue: FairQueue[Item]) -> tuple[list[Item], list[Reject[Item]]]:
-        """Up to ``count`` entries that are worth sending, and those whose deadline has passed."""
+    def _take(self, now: float, count: int, queue: FairQueue[Request]) -> tuple[list[Request], list[Reject[Request]]]:
+        """Up to ``count`` requests that are worth sending, and those whose deadline has passed."""
         taken = queue.take(count)
-        live = [entry for entry in taken if entry.deadline > now]
+        live = [request for request in taken if request.deadline > now]
         text = "the deadline passed while the request was waiting for a worker"
-        return live, [Reject(entry, DeadlineExceeded(text)) for entry in taken if entry.deadline <= now]
+        return live, [Reject(request, DeadlineExceeded(text)) for request in taken if request.deadline <= now]
 
-    def _begin(self, entries: Sequence[Item]) -> _Batch[Stream]:
+    def _begin(self, requests: Sequence[Request]) -> _Batch[Stream]:
         stream = next(iter(self._permits))
         del self._permits[stream]
         self._alone_last = False
-        return _Batch(stream, entries[0].arrived)
+        return _Batch(stream, requests[0].arrived)
 
     def _due(self, now: float, batch: _Batch[Stream]) -> CloseReason | None:
         if batch.size in self._sizes or batch.size >= self._sizes[-1]:
@@ -306,7 +306,7 @@ class BatchingPolicy(Generic[Stream, Item]):
         return "delay" if now >= batch.oldest + self._delay else "deadline"
 
     def _due_at(self, batch: _Batch[Stream]) -> float:
-        """When it has to go: its oldest entry has waited long enough, or its tightest deadline needs the rest."""
+        """When it has to go: its oldest request has waited long enough, or its tightest deadline needs the rest."""
         return min(batch.oldest + self._delay, batch.tightest - self._times.cautious(batch.size))
 
     def _close(self, now: float, batch: _Batch[Stream], reason: CloseReason) -> Close[Stream]:

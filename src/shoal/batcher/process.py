@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from shoal.batcher.envoy_door import DRAIN_PATH, IN_FLIGHT_PATH, TOKEN_HEADER, TOKEN_VARIABLE
 from shoal.runtime.envoy import EnvoyProcess, check_free
 from shoal.runtime.envoy_http2 import TRUSTED_HEADERS, TRUSTED_HEADERS_BYTES, runtime, trusted_http2
+from shoal.runtime.signals import until_stop
 
 if TYPE_CHECKING:
     from typing import Any
@@ -75,10 +76,8 @@ async def _serve_in_envoy(options: BatcherOptions, stop: asyncio.Event) -> int:
     arguments += ["--component-log-level", "main:error"]
     async with EnvoyProcess(arguments, concurrency=1, environment=environment) as envoy:
         log.info("batcher %s listens on %s, inside Envoy", options.orders.name, options.listen)
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({stopping, envoy.ended}, return_when=asyncio.FIRST_COMPLETED)
+        await until_stop(stop, envoy.ended)
         if envoy.ended.done():
-            stopping.cancel()
             return envoy.exit_code
         draining = asyncio.create_task(_drain(options.listen, {TOKEN_HEADER: token}))
         await asyncio.wait({draining, envoy.ended}, return_when=asyncio.FIRST_COMPLETED)

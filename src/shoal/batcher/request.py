@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Protocol
 
-from shoal.batching.fair_queue import Entry
+from shoal.batching.fair_queue import Queued
 from shoal.errors import Code
 from shoal.explain.recent import MAX_TEXT
 from shoal.service.identity import NOBODY, CallerId
@@ -53,7 +53,7 @@ class Carrier(Protocol):
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class Request(Entry):
+class Request(Queued):
     """One unary call. Its message is opaque. Times are 0 until they come."""
 
     message: bytes = field(repr=False)
@@ -99,7 +99,7 @@ class Request(Entry):
 
     @property
     def kept_bytes(self) -> int:
-        """Of what is remembered of it, all whose length callers choose."""
+        """Bytes that it takes in memory after its answer, as far as callers choose their length."""
         texts = (self.owner, *self.caller, self.traceparent, *self.called)
         return len(self.message) + sum(map(len, texts))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 SPARE_STREAMS = 2
 """Kept open however little there is to do, so that a request finds a permit."""
 MAX_STREAMS = 1024
-"""Of one queue: bounds what a pool of any size can make a batcher open."""
+"""Streams of one queue, at most, however large the pool."""
 
 
 class Width:

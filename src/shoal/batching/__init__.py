@@ -1,7 +1,7 @@
 """Batching for any unary gRPC service: a worker's side of it, in a few names.
 
-``Server`` takes functions over whole batches, ``run`` serves them until SIGTERM; ``shoal serve batcher`` is the front
-that callers talk to. The chapter is docs/batch-your-own-service.md.
+``Server`` takes functions over whole batches, ``run`` serves them until SIGTERM; ``shoal serve batcher`` is what
+callers talk to. The chapter is docs/batch-your-own-service.md.
 
 May use: batching/v1, errors, modelconfig, observe, runtime.
 """

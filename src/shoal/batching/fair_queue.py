@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False, slots=True)
-class Entry:
+class Queued:
     """What the policy knows of a request; a driver subclasses it. Times are seconds of the policy's clock."""
 
     owner: str
@@ -34,7 +34,7 @@ Item = TypeVar("Item", bound=Owned)
 
 
 class FairQueue(Generic[Item]):
-    """First in, first out for each owner; the owners in turn. All but ``pop_newest_of_longest`` are O(1) an entry."""
+    """First in, first out for each owner; the owners in turn. All but ``pop_newest_of_longest`` are O(1) an item."""
 
     def __init__(self) -> None:
         self._of: dict[str, OrderedDict[Item, None]] = {}
@@ -43,53 +43,53 @@ class FairQueue(Generic[Item]):
     def __len__(self) -> int:
         return self._size
 
-    def append(self, entry: Item) -> None:
-        """Puts an entry at its owner's end."""
-        self._of.setdefault(entry.owner, OrderedDict())[entry] = None
+    def append(self, item: Item) -> None:
+        """Puts an item at its owner's end."""
+        self._of.setdefault(item.owner, OrderedDict())[item] = None
         self._size += 1
 
-    def push_back(self, entry: Item) -> None:
-        """Puts an entry that was taken before at its owner's head again."""
-        self.append(entry)
-        self._of[entry.owner].move_to_end(entry, last=False)
+    def push_back(self, item: Item) -> None:
+        """Puts an item that was taken before at its owner's head again."""
+        self.append(item)
+        self._of[item.owner].move_to_end(item, last=False)
 
-    def discard(self, entry: Item) -> bool:
-        """Takes an entry out, wherever it is; whether it was queued."""
-        entries = self._of.get(entry.owner)
-        if entries is None or entry not in entries:
+    def discard(self, item: Item) -> bool:
+        """Takes an item out, wherever it is; whether it was queued."""
+        items = self._of.get(item.owner)
+        if items is None or item not in items:
             return False
-        del entries[entry]
+        del items[item]
         self._size -= 1
-        if not entries:
-            del self._of[entry.owner]
+        if not items:
+            del self._of[item.owner]
         return True
 
     def take(self, count: int) -> list[Item]:
-        """Removes up to ``count`` entries, one an owner and turn."""
+        """Removes up to ``count`` items, one an owner and turn."""
         taken: list[Item] = []
         while len(taken) < count and self._of:
             owner = next(iter(self._of))
-            entries = self._of.pop(owner)
+            items = self._of.pop(owner)
             share = count - len(taken) if not self._of else 1
-            taken.extend(entries.popitem(last=False)[0] for _ in range(min(share, len(entries))))
-            if entries:
-                self._of[owner] = entries
+            taken.extend(items.popitem(last=False)[0] for _ in range(min(share, len(items))))
+            if items:
+                self._of[owner] = items
         self._size -= len(taken)
         return taken
 
     @property
     def owners(self) -> KeysView[str]:
-        """Those with entries, whose turn is next first."""
+        """Those with items, whose turn is next first."""
         return self._of.keys()
 
     def ahead_of_newest(self, owner: str) -> int:
         """Entries that leave before the newest one of ``owner``, its elders included."""
         place = len(self._of.get(owner, ()))
-        return sum(min(len(entries), place) for entries in self._of.values()) - 1 if place else self._size
+        return sum(min(len(items), place) for items in self._of.values()) - 1 if place else self._size
 
     def pop_newest_of_longest(self, preferred_owner: str) -> Item:
-        """Removes the newest entry of the owner with most of them; a tie goes to ``preferred_owner``."""
+        """Removes the newest item of the owner with most of them; a tie goes to ``preferred_owner``."""
         owner = max(self._of, key=lambda name: (len(self._of[name]), name == preferred_owner))
-        entry = next(reversed(self._of[owner]))
-        self.discard(entry)
-        return entry
+        item = next(reversed(self._of[owner]))
+        self.discard(item)
+        return item

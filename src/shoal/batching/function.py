@@ -51,7 +51,7 @@ class Call:
 
     @property
     def seconds_left(self) -> float:
-        """Of the caller's deadline; 0 once it has passed."""
+        """Seconds until the caller's deadline; 0 once it has passed, infinite without one."""
         return max(0.0, self.deadline - monotonic())
 
 
@@ -100,7 +100,7 @@ class Function(Generic[Request, Reply]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _Item:
     index: int
     request: Any = field(repr=False)  # it may hold a key
     call: Call
@@ -111,14 +111,14 @@ class FunctionBatch:
 
     def __init__(self, function: Function[Any, Any]) -> None:
         self._function = function
-        self._entries: list[_Entry] = []
+        self._items: list[_Item] = []
         self._left: set[int] = set()
         self._results: list[batching_pb2.BatchItemResult] = []
 
     def add(self, item: batching_pb2.BatchItem) -> None:
         """Reads the message."""
         now = monotonic()
-        if len(self._entries) == self._function.settings.max_batch_size:
+        if len(self._items) == self._function.settings.max_batch_size:
             self._fail(item.index, Unavailable("the batch is larger than the worker takes; try again"))
             return
         try:
@@ -128,11 +128,11 @@ class FunctionBatch:
             return
         deadline = now + item.timeout_us / 1e6 if item.timeout_us else float("inf")
         call = Call(item.owner, deadline, item.queued_us / 1e6, item.traceparent)
-        self._entries.append(_Entry(item.index, request, call))
+        self._items.append(_Item(item.index, request, call))
 
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
         """Runs what has time left."""
-        await self._execute(self._entries)
+        await self._execute(self._items)
         for group in groups(self._results):
             yield group
 
@@ -143,43 +143,43 @@ class FunctionBatch:
     def abandon(self) -> None:
         """Nothing is held: what runs is cancelled, or let go, where ``finish`` is."""
 
-    async def _execute(self, entries: Sequence[_Entry]) -> None:
-        live: list[_Entry] = []
+    async def _execute(self, items: Sequence[_Item]) -> None:
+        live: list[_Item] = []
 
         def choose() -> Requests[Any]:
-            live.extend(self._in_time(entries))
-            return Requests((entry.request for entry in live), (entry.call for entry in live))
+            live.extend(self._in_time(items))
+            return Requests((item.request for item in live), (item.call for item in live))
 
         if execution := await self._function.instances.run(choose):
             self._function.meter.executed(len(live), execution.waited, execution.seconds)
             await self._settle(live, execution.outcome)
 
-    async def _settle(self, entries: Sequence[_Entry], outcome: Outcome) -> None:
-        if isinstance(outcome, list) and len(outcome) != len(entries):
-            outcome = ValueError(f"the function gave {len(outcome)} results for {len(entries)} requests")
+    async def _settle(self, items: Sequence[_Item], outcome: Outcome) -> None:
+        if isinstance(outcome, list) and len(outcome) != len(items):
+            outcome = ValueError(f"the function gave {len(outcome)} results for {len(items)} requests")
         if isinstance(outcome, list):
-            for entry, result in zip(entries, outcome, strict=True):
-                self._answer(entry.index, result)
-        elif len(entries) == 1 or isinstance(outcome, _NOBODYS_FAULT):
-            for entry in entries:
-                self._fail(entry.index, outcome)
+            for item, result in zip(items, outcome, strict=True):
+                self._answer(item.index, result)
+        elif len(items) == 1 or isinstance(outcome, _NOBODYS_FAULT):
+            for item in items:
+                self._fail(item.index, outcome)
         else:
             method = self._function.method
-            log.warning("%s: a batch of %d failed; running it one by one: %r", method, len(entries), outcome)
-            for entry in entries:
-                await self._execute([entry])
+            log.warning("%s: a batch of %d failed; running it one by one: %r", method, len(items), outcome)
+            for item in items:
+                await self._execute([item])
 
-    def _in_time(self, entries: Sequence[_Entry]) -> list[_Entry]:
+    def _in_time(self, items: Sequence[_Item]) -> list[_Item]:
         """Those that somebody still waits for; the others fail."""
         now = monotonic()
         live = []
-        for entry in entries:
-            if entry.index in self._left:
-                self._fail(entry.index, Cancelled("the caller left before the batch was run"))
-            elif entry.call.deadline <= now:
-                self._fail(entry.index, DeadlineExceeded("the deadline passed before the batch was run"))
+        for item in items:
+            if item.index in self._left:
+                self._fail(item.index, Cancelled("the caller left before the batch was run"))
+            elif item.call.deadline <= now:
+                self._fail(item.index, DeadlineExceeded("the deadline passed before the batch was run"))
             else:
-                live.append(entry)
+                live.append(item)
         return live
 
     def _answer(self, index: int, result: object) -> None:

@@ -9,12 +9,12 @@ import math
 from typing import TYPE_CHECKING
 
 import grpc
-from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
 from shoal.batching.wire import MAX_CHUNK_BYTES, SERVICE
 from shoal.runtime import rpc
-from shoal.runtime.health import LIVENESS, STARTED, status
+from shoal.runtime.health import Health
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +31,6 @@ DRAIN_SECONDS = 30.0
 """Batches in flight get this long to finish after that."""
 STOP_SECONDS = 1.0
 """What else is open gets this long."""
-"""Of one message of a batching stream."""
 
 
 class Host:
@@ -56,7 +55,8 @@ class Host:
         self._services = (SERVICE, *services)
         self._handlers = tuple(handlers)
         self._connection_seconds = connection_seconds
-        self._health = health.aio.HealthServicer()
+        self.health = Health(*self._services)
+        """What it answers to gRPC health, for each service and for the process."""
 
     async def start(self, listen: Endpoint) -> Endpoint:
         """Listens, NOT_SERVING; answers where, which tells the port if ``listen`` leaves it open with 0.
@@ -77,33 +77,17 @@ class Host:
         rpc.keep_queue()
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((self._batching.rpc_handler(), *self._handlers))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        await self.health.join(self._server)
         names = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server)
-        for name in ("", STARTED, *self._services):
-            await self._health.set(name, status(serving=False))
-        await self._health.set(LIVENESS, status(serving=True))
         endpoint = rpc.listen(self._server, listen)
         await self._server.start()
         return endpoint
 
-    async def say(self, *, serving: bool, ready: bool | None = None) -> None:
-        """What health answers from now on.
-
-        Args:
-            serving: Whether batches may come: for each service by its name, which load balancers ask for.
-            ready: Whether all is as it is meant to be: for the process, which whoever started it asks for. None: the
-                same.
-        """
-        for name in self._services:
-            await self._health.set(name, status(serving=serving))
-        await self._health.set("", status(serving=serving if ready is None else ready))
-        await self._health.set(STARTED, status(serving=True))
-
     async def drain(self) -> None:
         """Takes batches until the batchers know that it leaves, finishes what it has, and stops."""
         log.info("draining")
-        await self.say(serving=False)
+        await self.health.say(serving=False)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._batching.deserted(), NOTICE_SECONDS)
         with contextlib.suppress(TimeoutError):

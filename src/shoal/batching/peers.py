@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 _SECONDS: Final = 2.0
 """What a worker may take to answer, and a name to be resolved."""
 _MOST_ASKED: Final = 32
-"""Of a large pool: they serve the same."""
+"""Workers of one pool that are asked; more would say the same."""
 
 
 class Proof:
     """What a worker answers when another one asks."""
 
     def __init__(self, origin: str = "") -> None:
-        """``origin``: see ``readiness.origin``."""
+        """``origin`` names where its models come from (``readiness.origin``)."""
         self._origin = origin
         self._reply = batching_pb2.ServedReply()
 
@@ -54,7 +54,7 @@ class Seen(NamedTuple):
     models: frozenset[str]
     """Those that it serves."""
     origin: str
-    """See ``readiness.origin``; empty if it is too old to say."""
+    """Names where its models come from (``readiness.origin``); empty if the worker is too old to say."""
 
 
 async def ask_all(peers: Endpoint) -> list[Seen]:
@@ -70,7 +70,7 @@ async def proven(peers: Endpoint) -> frozenset[str] | None:
 
 
 async def _addresses(peers: Endpoint) -> list[str]:
-    """Of all whom the name stands for, or of some."""
+    """``HOST:PORT`` of whom the name stands for, or of ``_MOST_ASKED`` of them; none where DNS has no answer."""
     try:
         async with asyncio.timeout(_SECONDS):
             found = await asyncio.get_running_loop().getaddrinfo(*peers, type=socket.SOCK_STREAM)

@@ -23,14 +23,15 @@ against its holder alone: else a batcher without work would shut the others out.
 @dataclass(eq=False, slots=True)
 class _Waiter:
     owner: str
+    """Who asks: its owner, as the queue sees it."""
     ready: asyncio.Future[Permit]
 
 
 class Permit(Releasable):
     """The right to one batch; a context manager. Giving it back twice is harmless."""
 
-    def __init__(self, gate: PermitGate, owner: str) -> None:
-        self.owner = owner
+    def __init__(self, gate: PermitGate, asker: str) -> None:
+        self.asker = asker
         self._gate = gate
 
     def use(self) -> None:
@@ -85,15 +86,15 @@ class PermitGate:
         """Permits whose batches have items."""
         return len(self._in_use)
 
-    async def acquire(self, owner: str) -> Permit:
-        """Waits for a permit.
+    async def acquire(self, asker: str) -> Permit:
+        """Waits for a permit; ``asker`` names a batcher's queue, and askers take turns.
 
         Raises:
             Unavailable: the gate is closed, or was closed meanwhile.
         """
         if self.closed.is_set():
             raise Unavailable(DRAINING)
-        waiter = _Waiter(owner, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(asker, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         self._serve()
         try:
@@ -110,7 +111,7 @@ class PermitGate:
 
     def renew(self, permit: Permit) -> bool:
         """Makes a permit in use one just granted; gives it back if the gate is closed or another one waits."""
-        if self.closed.is_set() or any(owner != permit.owner for owner in self._waiters.owners):
+        if self.closed.is_set() or any(asker != permit.asker for asker in self._waiters.owners):
             self.give_back(permit)
             return False
         self._no_longer_used(permit)
@@ -147,12 +148,12 @@ class PermitGate:
         for waiter in reversed(passed):
             self._waiters.push_back(waiter)
 
-    def _has_enough(self, owner: str) -> bool:
-        unused = sum(permit.owner == owner for permit in (*self._fresh, *self._idle))
+    def _has_enough(self, asker: str) -> bool:
+        unused = sum(permit.asker == asker for permit in (*self._fresh, *self._idle))
         return len(self._in_use) + unused >= self.limit
 
-    def _grant(self, owner: str) -> Permit:
-        permit = Permit(self, owner)
+    def _grant(self, asker: str) -> Permit:
+        permit = Permit(self, asker)
         self._refresh(permit)
         self._all_back.clear()
         return permit

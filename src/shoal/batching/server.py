@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECTION_SECONDS = 60.0
-"""A front that connects anew also asks DNS anew, and so finds workers that have joined under the same name."""
+"""A batcher that connects anew also asks DNS anew, and so finds workers that have joined under the same name."""
 _METHOD = re.compile(r"/(?P<service>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)/(?P<name>[A-Za-z_]\w*)")
 _ONE_OF_EACH = BatchingSettings()
 
@@ -95,7 +95,7 @@ class Server:
         services = sorted({path.split("/")[1] for path in self._functions})
         host = Host(batching, services, connection_seconds=CONNECTION_SECONDS)
         endpoint = await host.start(Endpoint.parse(listen))
-        await host.say(serving=True)
+        await host.health.say(serving=True)
         log.info("serves %s on %s", ", ".join(self._functions), endpoint)
         try:
             yield endpoint

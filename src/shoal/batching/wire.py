@@ -34,19 +34,19 @@ TAKEN: Final = "x-shoal-taken"
 """In a stream's trailers, where the worker ends it: items from this index on were never begun."""
 
 REQUEST_BYTES: Final = 64 * 2**10
-"""Of one request that Shoal's own methods take; another service's batcher may be told to take more."""
+"""The largest request of Shoal's own methods; another service's batcher may be told to take larger ones."""
 MAX_REQUEST_BYTES: Final = 3 * 2**20
-"""Of one request that a batcher can be told to take: it has company in its chunk, of which workers take 4 MiB."""
+"""The largest request that a batcher can be told to take: it has company in its chunk, of which workers take 4 MiB."""
 CHUNK_BYTES: Final = 2**20
-"""Of the requests in one ``BatchChunk``; a larger batch takes several, and a larger request one of its own."""
+"""Requests in one ``BatchChunk``, together; a larger batch takes several, and a larger request one of its own."""
 MAX_CHUNK_BYTES: Final = 4 * 2**20
-"""Of a ``BatchChunk``, as workers take it."""
+"""The largest ``BatchChunk`` that workers take."""
 REPLY_BYTES: Final = 16 * 2**20
-"""Of one reply, at most: what clients take. Of Shoal's own only a mask can come near it."""
+"""The largest reply, which is what clients take. Among Shoal's own only a mask can come near it."""
 RESULTS_BYTES: Final = 32 * 2**20
-"""Of the replies in one ``BatchResultChunk``; what is more goes in another."""
+"""Replies in one ``BatchResultChunk``, together; what is more goes in another."""
 MAX_RESULTS_BYTES: Final = 64 * 2**20
-"""Of a ``BatchResultChunk``, as batchers take it."""
+"""The largest ``BatchResultChunk`` that batchers take."""
 
 
 class Reading(NamedTuple):

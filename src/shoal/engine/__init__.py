@@ -43,9 +43,9 @@ class Inference:
     outputs: Mapping[str, NDArray[np.generic]]
     """Output name to ``(size, *shape)``; the arrays are the caller's own and outlive the slot."""
     seconds: float
-    """Of execution, without the wait for a free instance."""
+    """That the execution took, without the wait for a free instance."""
     version: int = 0
-    """Of the model that gave it, where the engine says so; 0: the loaded one."""
+    """The version of the model that answered, where the engine says so; 0: the loaded one."""
 
 
 SlotType = TypeVar("SlotType", bound=Slot)
@@ -56,7 +56,7 @@ class LoadedModel(Protocol[SlotType]):
 
     @property
     def config(self) -> ModelConfig:
-        """As loaded."""
+        """What it was loaded with."""
         ...
 
     @property

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from shoal.modelconfig.model import ModelConfig, Tensor
 
 MAX_PICTURES_BYTES: Final = 2**30
-"""Of the largest batch's pictures. A worker has room for a batch an instance, and for three more."""
+"""Pictures of a model's largest batch, together. A worker has room for a batch an instance, and for three more."""
 MAX_ANSWERS_BYTES: Final = 2**32
-"""Of the largest batch's answers."""
+"""Answers to a model's largest batch, together."""
 MAX_INSTANCES: Final = 256
-"""Of one model in one worker."""
+"""Batches that one model executes at once in one worker."""
 
 
 def row_bytes(tensor: Tensor) -> int:
-    """Of one row of a batch; 0 where its shape varies."""
+    """Bytes of ``tensor`` for one picture; 0 where its shape varies."""
     return math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize if min(tensor.shape, default=1) > 0 else 0
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 Precision = Literal["f32", "bf16"]
-"""Of the arithmetic inside the model.
+"""What the model computes in, whatever its inputs and outputs are.
 
 ``bf16`` is faster where the CPU multiplies bf16 matrices (AMX), and moves probabilities by up to 0.02: so answers would
 depend on the machine if it weren't asked for. A CPU that only has AVX-512 BF16 is slower with it.
@@ -51,7 +51,7 @@ class OpenVinoEngine:
         Args:
             cache: A folder for compiled models, which then start about twice as fast; made if it is not there.
             threads: Cores that inference may use. None: all that this process may run on.
-            precision: See ``Precision``.
+            precision: What the models compute in.
         """
         self._cache = cache
         self._threads = threads or usable_cores()
@@ -61,7 +61,7 @@ class OpenVinoEngine:
         self._models: weakref.WeakSet[OpenVinoModel] = weakref.WeakSet()
 
     async def load(self, config: ModelConfig) -> OpenVinoModel:
-        """See ``Engine``."""
+        """Compiles a model for batches of 1 to ``max_batch_size``, and runs a picture. Raises as ``Engine.load``."""
         check_size(config)
         loop = asyncio.get_running_loop()
         if self._core is None:
@@ -82,7 +82,7 @@ class OpenVinoEngine:
         return model
 
     async def close(self) -> None:
-        """See ``Engine``."""
+        """Turns new work away from every model and waits for what runs."""
         for model in list(self._models):
             await model.close()
         self._loader.shutdown(wait=False)
@@ -135,20 +135,20 @@ class OpenVinoModel:
 
     @property
     def config(self) -> ModelConfig:
-        """See ``LoadedModel``."""
+        """What it was loaded with."""
         return self._config
 
     @property
     def trouble(self) -> str:
-        """See ``LoadedModel``: what runs in this process is never away."""
+        """Always empty: what runs in this process is never away."""
         return ""
 
     async def acquire(self) -> OpenVinoSlot:
-        """See ``LoadedModel``."""
+        """A free slot, once there is one. Raises Unavailable if the model is closed."""
         return await self._slots.acquire()
 
     def release(self, slot: OpenVinoSlot) -> None:
-        """See ``LoadedModel``. A slot that a timed-out or cancelled inference still reads is reused once it is done."""
+        """Gives a slot back; one that a timed-out or cancelled inference still reads is reused once that is done."""
         if slot.running is None or slot.running.done():
             self._slots.release(slot)
             return
@@ -156,7 +156,7 @@ class OpenVinoModel:
         slot.running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._slots.release, slot))
 
     async def infer(self, slot: OpenVinoSlot, size: int, timeout_microseconds: int = 0) -> Inference:
-        """See ``LoadedModel``."""
+        """Runs the first ``size`` rows of ``slot`` in a thread; 0 microseconds: no deadline. Raises as its protocol."""
         if self._closed:
             raise Unavailable("the model was unloaded; try again")
         slot.running = self._threads.submit(self._run, slot.input[:size])

@@ -33,16 +33,16 @@ Samples: TypeAlias = "Sequence[Mapping[str, Array]]"
 _log = logging.getLogger(__name__)
 
 _ROWS: Final = 4
-"""Of the batches in which pictures change places; a larger one runs once."""
+"""Pictures in the batches in which they change places; a larger batch runs once."""
 _SAME_KERNELS: Final = 0.05
 """How far apart, see ``_apart``, answers may be that come from one row of batches of one size: only the mates differ,
 so kernels and their rounding don't. Room for what GPUs add up in any order."""
 _OTHER_KERNELS: Final = 0.5
 """Likewise from batches of two sizes: kernels may differ, and in bf16 round to three digits."""
 _FLOOR: Final = 0.01
-"""Of a value: less than so much of it isn't told from rounding."""
+"""Share of a value: what differs by less isn't told from rounding."""
 _MOST_VALUES: Final = 1_000_000
-"""Of one output are compared."""
+"""Values of one output that are compared, at most."""
 
 
 class Probed(NamedTuple):
@@ -125,7 +125,7 @@ def _scene(seed: int, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def _as_input(pixels: NDArray[np.uint8], config: ModelConfig) -> Array:
-    """As a worker feeds it."""
+    """``pixels``, (height, width, 3), as a worker feeds them: so, or normalised and channels first."""
     if config.channels_last:
         return pixels
     normal: Floats = (pixels - np.array(config.mean)) / np.array(config.std)
@@ -194,7 +194,7 @@ def _differing(
         batch: What the batch gave.
         expected: For rows of it: the row, the number of its picture, and outputs and row that it should be like.
         alone: What each picture gives by itself.
-        limit: See ``_apart``.
+        limit: How far apart they may be, as ``_apart`` measures it.
     """
     for name, values in batch.items():
         contrast = _contrast(alone, name)
@@ -249,7 +249,7 @@ def _thinned(values: Array) -> Array:
 
 
 def _distance(one: Array, other: Array) -> Floats:
-    """Of each value; of those that are no measure, such as indices of classes, 0 or 1."""
+    """How far apart two arrays of one shape are, value by value; of integers, which may be classes, 0 or 1."""
     if one.dtype.kind != "f":
         differ: Floats = np.not_equal(one, other).astype(np.float64)
         return differ

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from shoal.errors import ConfigurationError, InvalidRequest
 from shoal.explain import PATH
 from shoal.pictures.reference import canonical_uuid
+from shoal.runtime import ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,19 +45,18 @@ def serve(
 
 
 def serve_soon(listen: Endpoint, registry: CollectorRegistry, explain: Callable[[str], Answer]) -> None:
-    """As ``serve``, while the part begins its own work: aiohttp takes as long to import as a batcher does.
+    """Serves while the part begins its own work: aiohttp takes as long to import as a batcher does.
 
     It listens at once; whoever asks waits for a moment.
 
     Raises:
         ConfigurationError: the port is taken.
     """
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
-        door = socket.create_server(listen, family=family)
+        listener = socket.create_server(listen, family=ports.family(listen))
     except OSError as error:
         raise ConfigurationError(f"can't serve metrics on {listen}: {error.strerror}") from error
-    Thread(target=serve, args=(door, registry, explain), name="operators' start", daemon=True).start()
+    Thread(target=serve, args=(listener, registry, explain), name="operators' start", daemon=True).start()
 
 
 def _answer(explain: Callable[[str], Answer], image_uuid: str) -> web.Response:

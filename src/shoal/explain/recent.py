@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 MAX_TEXT = 300
 """Characters of an error that are kept."""
 KEPT_BYTES = 16 * 2**20
-"""Of all whose length callers choose: messages, owners, trace contexts, methods. What a part keeps beside them is
-0.5 to 0.7 kB a request, with an error's text up to 1 kB."""
+"""Texts whose length callers choose, together: messages, owners, trace contexts, methods. What a part keeps beside them
+is 0.5 to 0.7 kB a request, with an error's text up to 1 kB."""
 
 
 class Arrived(Protocol):
@@ -32,7 +32,7 @@ class Recent(Generic[Record]):
 
     Args:
         limit: Records kept at most. 0: none.
-        max_bytes: Of what the records hold, as ``add`` is told, kept at most.
+        max_bytes: What the records may hold together, as ``add`` is told.
     """
 
     def __init__(self, limit: int, max_bytes: int = KEPT_BYTES) -> None:

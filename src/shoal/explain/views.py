@@ -25,7 +25,7 @@ class Memory(View):
 
     requests: int
     limit: int
-    """Of ``requests``; the service file's ``observe.recent_requests``."""
+    """The most that ``requests`` can be: the service file's ``observe.recent_requests``."""
     seconds: float | None = None
     """Since its oldest request came."""
 
@@ -54,7 +54,7 @@ class Visit(View):
     """In their order; they add up to ``total_seconds``. Without an answer the last one is still going on."""
     total_seconds: float
     code: str = ""
-    """Of its answer; empty while it has none."""
+    """gRPC's name of the answer's code; empty while there is none."""
     message: str = ""
     """What the caller was told of an error."""
     sent_as: tuple[int, int] | None = None

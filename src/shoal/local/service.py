@@ -19,6 +19,7 @@ from shoal.local.supervisor import Supervisor
 from shoal.local.turnover import keep_small
 from shoal.router import certificate
 from shoal.runtime import ports
+from shoal.runtime.signals import until_stop
 from shoal.service import worker_report
 
 if TYPE_CHECKING:
@@ -95,15 +96,13 @@ def _on_signals(stop: asyncio.Event, supervisor: Supervisor, say: Callable[[str]
 async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
     """Whether ``work`` was done before ``stop``; else it was cancelled."""
     working = asyncio.ensure_future(work)
-    stopping = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await until_stop(stop, working)
         if working.done():
             working.result()
             return True
         return False
     finally:
-        stopping.cancel()
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shoal.errors import ConfigurationError
-from shoal.runtime import intake, private, trust
+from shoal.runtime import intake, trust
+from shoal.runtime.files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,7 @@ class ServiceState(BaseModel):
 
     def save(self, home: Home) -> None:
         """Replaces the state file in one step."""
-        private.replace(_state_file(home), self.model_dump_json(indent=2))
+        replace_file(_state_file(home), self.model_dump_json(indent=2))
 
 
 def running(home: Home) -> ServiceState | None:
@@ -145,7 +146,7 @@ def terminate(pid: int, timeout_seconds: float) -> bool:
 def save_client(home: Home, target: str, api_key: str, ca_file: Path | None = None) -> None:
     """Writes the client file; ``ca_file`` holds the authorities to trust, where it isn't the public ones."""
     trust = {"ca_file": str(ca_file)} if ca_file else {}
-    private.replace(home.client, json.dumps({"target": target, "api_key": api_key, **trust}))
+    replace_file(home.client, json.dumps({"target": target, "api_key": api_key, **trust}))
 
 
 def _state_file(home: Home) -> Path:

@@ -82,7 +82,7 @@ class OperatorServer:
         """
         self._loop = asyncio.new_event_loop()
         self._executor = ThreadPoolExecutor(len(work), "operators")
-        self._lanes = {prefix: _Lane(answer, self._executor) for prefix, answer in work.items()}
+        self._kinds = {prefix: _QuestionKind(answer, self._executor) for prefix, answer in work.items()}
         self._silent: dict[RequestHandler, float] = {}
         """Connections that haven't asked yet, oldest first, and when they came."""
         self._asked: dict[RequestHandler, float] = {}
@@ -121,8 +121,8 @@ class OperatorServer:
         self._sweeping.cancel()
         for connection in self._http.connections:
             connection.force_close()
-        for lane in self._lanes.values():
-            await lane.close()
+        for kind in self._kinds.values():
+            await kind.close()
 
     def _connect(self) -> RequestHandler:
         """A new connection, which may cost another its life."""
@@ -156,13 +156,13 @@ class OperatorServer:
     async def _worked_out(self, request: web.BaseRequest) -> web.Response:
         if request.method != "GET":
             return refusal(HTTPStatus.METHOD_NOT_ALLOWED, "only GET", allow="GET")
-        lane = next((lane for prefix, lane in self._lanes.items() if request.path.startswith(prefix)), None)
-        if lane is None:
+        kind = next((kind for prefix, kind in self._kinds.items() if request.path.startswith(prefix)), None)
+        if kind is None:
             return refusal(HTTPStatus.NOT_FOUND, "not found")
-        return await lane.ask(request)
+        return await kind.ask(request)
 
 
-class _Lane:
+class _QuestionKind:
     """One kind of question."""
 
     def __init__(self, work: Work, executor: ThreadPoolExecutor) -> None:
@@ -219,7 +219,7 @@ def serve_metrics(listen: Endpoint, registry: CollectorRegistry) -> OperatorServ
 
     Args:
         listen: Where.
-        registry: Of the part that this process is.
+        registry: The metrics of the part that this process is.
 
     Raises:
         ConfigurationError: naming the port.

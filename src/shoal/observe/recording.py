@@ -28,7 +28,7 @@ _PUBLIC = f'{ROUTER},envoy_http_conn_manager_prefix="public"'
 
 
 def _share(codes: str, window: str) -> str:
-    """Of the requests that ended with ``codes`` among those whose callers stayed."""
+    """PromQL: the share that ended with ``codes`` of the requests whose callers stayed."""
     return _ratio(
         f'sum by {_MODEL} (rate({_REQUESTS}{{code=~"{codes}"}}[{window}]))',
         f'sum by {_MODEL} (rate({_REQUESTS}{{code!="CANCELLED"}}[{window}]))',
@@ -40,7 +40,7 @@ def _ratio(numerator: str, denominator: str) -> str:
 
 
 def _quantile(share: float, histogram: str, window: str, labels: str) -> str:
-    """Of a histogram; no value where nothing was observed."""
+    """PromQL: the ``share`` quantile of a histogram; no value where nothing was observed."""
     rates = f"sum by ({labels}, le) (rate({histogram}_bucket[{window}]))"
     return f"histogram_quantile({share:g}, {rates}) >= 0"
 

@@ -37,7 +37,7 @@ def render(runbook_base: str = "") -> str:
 
 
 def to_yaml(tree: Mapping[str, Any]) -> str:
-    """As people write it: a key a line, in the order of ``tree``."""
+    """YAML as people write it: a key a line, in the order of ``tree``."""
     yaml = YAML(typ="rt")
     yaml.default_flow_style = False
     yaml.width = 10_000

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shoal.errors import ConfigurationError
 from shoal.runtime import intake
+from shoal.runtime.files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -190,12 +191,7 @@ def read(path: Path) -> Profile | None:
 
 def write(path: Path, profile: Profile) -> None:
     """Replaces the file at ``path``, whole or not at all."""
-    beside = path.with_name(f".{path.name}")
-    try:
-        beside.write_text(profile.to_json(), encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    replace_file(path, profile.to_json(), mode=None)
 
 
 def _fault(error: ValidationError | UnicodeDecodeError) -> str:

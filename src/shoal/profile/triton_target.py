@@ -172,7 +172,7 @@ class TritonTarget:
     async def _release(self) -> None:
         """Takes the memory away, here and at the server."""
         names = [name for each in self._inputs for name in each.unshare()]
-        if left := await self._client.forget(names):
+        if left := await self._client.unregister(names):
             self._say(f"Triton at {self._asked.url} keeps {len(left)} regions of shared memory until it ends")
 
 

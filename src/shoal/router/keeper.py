@@ -14,8 +14,8 @@ from shoal.router import certificate, config
 from shoal.router.keyfile import KeyFile
 from shoal.router.model_names import Folder, fit
 from shoal.router.served import POLL_SECONDS, ServedModels, Unserved, served
-from shoal.runtime import private
 from shoal.runtime.envoy_admin import admin_socket, prepare
+from shoal.runtime.files import replace_file
 from shoal.runtime.watch import changes
 from shoal.service import spec
 from shoal.service.topology import Topology
@@ -198,7 +198,7 @@ def write(folder: Path, files: Mapping[str, str]) -> list[str]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     changed = [name for name, text in files.items() if _content(folder / name) != text]
     for name in changed:
-        private.replace(folder / name, files[name])
+        replace_file(folder / name, files[name])
     return changed
 
 

@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Final
 
 from shoal.errors import ConfigurationError
-from shoal.runtime import private
+from shoal.runtime.files import replace_file
 from shoal.service.api_keys import load_keys
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class WatchedSecret(KeyFile):
     def _take(self, content: str) -> bool:
         """Whether there are keys in it."""
         self._kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        private.replace(self._kept, content)
+        replace_file(self._kept, content)
         try:
             self._ring = load_keys(self._kept)
         except ConfigurationError as error:

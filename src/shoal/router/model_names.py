@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shoal.errors import ConfigurationError, ShoalError
 from shoal.runtime import private
+from shoal.runtime.files import replace_file
 from shoal.runtime.watch import changes
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Published:
         if present == self._read():
             return False
         self._kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        private.replace(self._kept, json.dumps(sorted(present)))
+        replace_file(self._kept, json.dumps(sorted(present)))
         return True
 
     def _read(self) -> set[str] | None:

@@ -12,6 +12,7 @@ from shoal.router.config import BOOTSTRAP, connections
 from shoal.router.drain import drain
 from shoal.runtime.envoy import EnvoyProcess, check_free
 from shoal.runtime.envoy_admin import EnvoyAdmin
+from shoal.runtime.signals import until_stop
 
 if TYPE_CHECKING:
     from shoal.router.keeper import ConfigKeeper
@@ -51,9 +52,8 @@ async def serve(keeper: ConfigKeeper, stop: asyncio.Event, *, concurrency: int =
     _check_files(connections(keeper.service.value.router) + upload_connections + _OTHER_FILES)
     async with EnvoyProcess(_arguments(keeper), concurrency=concurrency) as envoy:
         keeping = asyncio.create_task(keeper.run())
-        stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({envoy.ended, keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await until_stop(stop, envoy.ended, keeping)
             if envoy.ended.done():
                 return envoy.exit_code
             if keeping.done():
@@ -62,8 +62,7 @@ async def serve(keeper: ConfigKeeper, stop: asyncio.Event, *, concurrency: int =
             return 0
         finally:
             keeping.cancel()
-            stopping.cancel()
-            await asyncio.gather(keeping, stopping, return_exceptions=True)
+            await asyncio.gather(keeping, return_exceptions=True)
 
 
 def _check_files(needed: int) -> None:

@@ -10,7 +10,8 @@ from shoal.router.keeper import ConfigKeeper
 from shoal.router.keyfile import KeyFile, WatchedSecret
 from shoal.router.model_names import choose
 from shoal.runtime.envoy_admin import EnvoyAdmin
-from shoal.runtime.health import HealthServer
+from shoal.runtime.health import Health
+from shoal.runtime.signals import until_stop
 from shoal.service import spec
 
 if TYPE_CHECKING:
@@ -57,26 +58,25 @@ async def keep(keeper: ConfigKeeper, stop: asyncio.Event, *, listen: Endpoint | 
         listen: Where gRPC health is answered: SERVING once there are files, and the keeper has its ``routes``.
         departure: How long Envoy takes to leave.
     """
-    health = HealthServer(SERVICE)
+    health = Health(SERVICE)
     async with health.listening(listen):
         keeper.render()
         keeping = asyncio.create_task(keeper.run())
         telling = asyncio.create_task(_tell(keeper, health))
-        stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await until_stop(stop, keeping)
             if keeping.done():
                 keeping.result()  # it only ends by an error
             telling.cancel()
             await health.say(serving=False)
             await depart(EnvoyAdmin(keeper.admin), departure)
         finally:
-            for task in (keeping, stopping, telling):
+            for task in (keeping, telling):
                 task.cancel()
-            await asyncio.gather(keeping, stopping, telling, return_exceptions=True)
+            await asyncio.gather(keeping, telling, return_exceptions=True)
 
 
-async def _tell(keeper: ConfigKeeper, health: HealthServer) -> None:
+async def _tell(keeper: ConfigKeeper, health: Health) -> None:
     """A router that knows no model answers every call with NOT_FOUND: one that knows some is not to make way for it."""
     if not keeper.routes.is_set():
         await health.say(serving=False)

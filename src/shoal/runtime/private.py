@@ -1,14 +1,16 @@
-"""Files that hold secrets: read only if nobody else can, replaced in one step."""
+"""Files that hold secrets: read only if nobody else can."""
 
 from __future__ import annotations
 
 import os
 import stat
-import tempfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shoal.errors import ConfigurationError
 from shoal.runtime import intake
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _NOT_OURS = 0o077  # the permission bits of group and others
 _BEYOND_GROUP_READ = 0o037
@@ -31,20 +33,6 @@ def read(path: Path, most: int = intake.TEXT_BYTES) -> bytes:
             mode = stat.S_IMODE(status.st_mode)
             raise ConfigurationError(f"{path}: mode {mode:04o} lets others read it; run: chmod 600 {path}")
         return intake.read_opened(file, path, most)
-
-
-def replace(path: Path, text: str) -> None:
-    """Moves a file with ``text`` into place, on disk by then; mkstemp gives it mode 0600 from its first byte on."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _is_lent(status: os.stat_result) -> bool:

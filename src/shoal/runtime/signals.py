@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shoal.runtime import logs
 
@@ -36,8 +36,17 @@ def run_until_signal(main: Callable[[asyncio.Event], Awaitable[Result]], log_lev
         return runner.run(run())
 
 
+async def until_stop(stop: asyncio.Event, *works: asyncio.Future[Any]) -> None:
+    """Returns as soon as ``stop`` is set or one of ``works`` is done, whatever came of it; none is cancelled here."""
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({stopping, *works}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+
+
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Of uvloop's event loop where that is installed, else of Python's own."""
+    """Makes uvloop's event loop where that is installed, else Python's own."""
     try:
         import uvloop  # the router does without
     except ModuleNotFoundError:

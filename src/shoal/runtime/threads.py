@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from time import thread_time
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from shoal.runtime.shares import Shares
+from shoal.runtime.fair_time import FairTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ class Threads:
 
     def __init__(self, count: int, name: str) -> None:
         """Starts ``count`` threads, of which the system shows the first 15 characters of ``name``."""
-        self._jobs: Shares[_Job] = Shares()
+        self._jobs: FairTime[_Job] = FairTime()
         self._turns = threading.Lock()
         """Held for whatever touches ``_jobs``."""
         self._work_to_do: SimpleQueue[bool] = SimpleQueue()

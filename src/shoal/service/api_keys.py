@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from shoal.errors import ConfigurationError
 from shoal.runtime import intake, private
+from shoal.runtime.files import replace_file
 from shoal.runtime.watch import changes
 
 if TYPE_CHECKING:
@@ -239,4 +240,4 @@ def _exclusive(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, ring: KeyRing) -> None:
-    private.replace(path, json.dumps({"keys": [key.model_dump() for key in ring]}, indent=2) + "\n")
+    replace_file(path, json.dumps({"keys": [key.model_dump() for key in ring]}, indent=2) + "\n")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from shoal.errors import ConfigurationError
 from shoal.runtime import intake
 from shoal.runtime.endpoint import Endpoint  # noqa: TC001 - pydantic reads it
+from shoal.runtime.files import replace_file
 
 SHARED_BATCHER = "shared"
 """The batcher that serves every model without batchers of its own."""
@@ -48,7 +49,5 @@ class Topology(BaseModel):
             raise ConfigurationError(f"{path}: not a topology: {error}") from error
 
     def save(self, path: Path) -> None:
-        """Writes it atomically."""
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.model_dump(), indent=2))
-        temporary.replace(path)
+        """Writes it, whole or not at all."""
+        replace_file(path, json.dumps(self.model_dump(), indent=2), mode=None)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shoal.errors import ConfigurationError
 from shoal.runtime import private
+from shoal.runtime.files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,7 @@ class WorkerReport(BaseModel):
         """Leaves it where ``load`` looks."""
         file = _file(home, worker)
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        private.replace(file, self.model_dump_json())
+        replace_file(file, self.model_dump_json())
 
     @classmethod
     def load(cls, home: Home, worker: Endpoint) -> WorkerReport:

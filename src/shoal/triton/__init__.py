@@ -6,3 +6,10 @@ loaded.
 
 May use: errors, modelconfig, runtime.
 """
+
+from typing import Final
+
+LOOK_SECONDS: Final = 1.0
+"""How often a server is asked for its models: the protocol has no way to be told."""
+RARELY_SECONDS: Final = 30.0
+"""How often one is asked, in the end, that is there and doesn't tell."""

@@ -1,7 +1,7 @@
 """The v2 gRPC protocol of one server, and the control API that comes with it.
 
 ``load`` and ``unload`` steer what an ``explicit`` server has; ``index`` and ``config`` say what that is; ``infer``,
-``register`` and ``forget`` are for the engine. The protocol:
+``register`` and ``unregister`` are for the engine. The protocol:
 https://github.com/kserve/open-inference-protocol and Triton's extensions to it,
 https://github.com/triton-inference-server/server/tree/main/docs/protocol.
 """
@@ -41,7 +41,7 @@ _OPTIONS = [
 _ANSWER_SECONDS: Final = 5.0
 """What a server that is there may take for anything but loading and inference."""
 _LOAD_SECONDS: Final = 600.0
-_FORGET_SECONDS: Final = 30.0
+_UNREGISTER_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.05
 _MOST_LABELS: Final = 100_000
 AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -61,7 +61,7 @@ class NotSteered(ConfigurationError):
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedVersion:
     """One version of a model, as the server's index has it."""
 
     version: int
@@ -106,13 +106,13 @@ class TritonClient:
                 pass
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def index(self) -> Mapping[str, Sequence[Loaded]]:
+    async def index(self) -> Mapping[str, Sequence[LoadedVersion]]:
         """Every model of its repository, with the versions that were loaded at some time."""
         answer = await self._ask(self._stub.RepositoryIndex, v2.RepositoryIndexRequest(), "list its models")
-        models: dict[str, list[Loaded]] = {}
+        models: dict[str, list[LoadedVersion]] = {}
         for row in answer.models:
             version = int(row.version) if row.version.isdecimal() else 0
-            models.setdefault(row.name, []).append(Loaded(version, row.state, row.reason))
+            models.setdefault(row.name, []).append(LoadedVersion(version, row.state, row.reason))
         return models
 
     async def versions(self) -> Mapping[str, int]:
@@ -179,7 +179,7 @@ class TritonClient:
             raise ConfigurationError(f"the labels of {model} at the Triton at {self.url} make no sense") from error
 
     async def version(self) -> str:
-        """Of the server."""
+        """What the server calls its version, such as ``2.51.0``."""
         return str((await self._ask(self._stub.ServerMetadata, v2.ServerMetadataRequest(), "tell its version")).version)
 
     async def executions(self, model: str, version: int) -> tuple[int, int]:
@@ -211,7 +211,7 @@ class TritonClient:
             if name not in await self.registered():  # its answer to an earlier try was lost
                 raise
 
-    async def forget(self, names: Collection[str], seconds: float = _FORGET_SECONDS) -> Collection[str]:
+    async def unregister(self, names: Collection[str], seconds: float = _UNREGISTER_SECONDS) -> Collection[str]:
         """Makes the server let go of shared memory, which its maker may have unlinked; of unknown one too.
 
         It refuses while a request uses the memory, as one does whose caller is gone; so it is asked again for
@@ -221,7 +221,7 @@ class TritonClient:
             What it still has. That memory isn't freed before the server lets go of it, or ends.
         """
         until = monotonic() + seconds
-        while names := [name for name in names if not await self._forgotten(name)]:
+        while names := [name for name in names if not await self._try_unregister(name)]:
             if monotonic() >= until:
                 break
             await asyncio.sleep(_POLL_SECONDS)
@@ -233,7 +233,7 @@ class TritonClient:
         answer = await self._ask(self._stub.SystemSharedMemoryStatus, request, "list shared memory")
         return set(answer.regions)
 
-    async def _forgotten(self, name: str) -> bool:
+    async def _try_unregister(self, name: str) -> bool:
         request = v2.SystemSharedMemoryUnregisterRequest(name=name)
         try:
             await self._ask(self._stub.SystemSharedMemoryUnregister, request, "let go of shared memory")

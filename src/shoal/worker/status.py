@@ -97,4 +97,4 @@ class WorkerStatus:
             report.save(self._options.home, self._options.listen)
         except OSError as error:  # a full disk is no reason not to serve
             log.warning("'shoal status' isn't told of this: %s", error)
-        await self._host.say(serving=serving, ready=self._engine_there and self.ready)
+        await self._host.health.say(serving=serving, ready=self._engine_there and self.ready)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ConfigurationError, ShoalError, Unavailable
 from shoal.modelconfig import keys
 from shoal.modelconfig.fault import FaultReport
 from shoal.modelstore import reader
+from shoal.triton import LOOK_SECONDS, RARELY_SECONDS
 from shoal.triton.steer import original
 from shoal.worker.readiness import Available
 from shoal.worker.sources import Offer, Refusals
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
     from shoal.triton.client import TritonClient
 
 log = logging.getLogger(__name__)
-
-
-LOOK_SECONDS: Final = 1.0
-"""How often a Triton is asked for its models: the protocol has no way to be told."""
-RARELY_SECONDS: Final = 30.0
-"""The longest pause before a Triton that doesn't answer is asked again."""
 
 
 class _Foreign(ConfigurationError):

@@ -523,7 +523,7 @@ async def test_an_owner_holds_no_more_than_what_is_left_to_the_others() -> None:
         for call in (*greedy, modest):
             call.cancel()
         await asyncio.gather(*greedy, modest, return_exceptions=True)
-        assert batcher._budget._held == {}
+        assert batcher._held._held == {}
 
 
 async def test_a_fault_of_the_batchers_own_is_logged_once_and_its_streams_are_reopened_slowly(
@@ -541,7 +541,7 @@ async def test_a_fault_of_the_batchers_own_is_logged_once_and_its_streams_are_re
         with pytest.raises(DeadlineExceeded, match="no worker serves model 'm' now: the batcher failed: Fault"):
             await submit(batcher, b"x", timeout=0.4)
         (queue,) = batcher._queues.values()
-        assert 2 <= queue._failures <= 2 + 5  # two streams at first, then after 0.1, 0.2, 0.4 s
+        assert 2 <= queue._streams._failures <= 2 + 5  # two streams at first, then after 0.1, 0.2, 0.4 s
     lines = [record for record in caplog.records if record.levelno == logging.ERROR and record.exc_info]
     assert len([line for line in lines if "fault of the batcher" in line.getMessage()]) == 1
 

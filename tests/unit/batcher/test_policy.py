@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shoal.batcher.policy import MAX_ATTEMPTS, BatchingPolicy, Close, Reject, Send
 from shoal.batcher.quarantine import Quarantine
-from shoal.batching.fair_queue import Entry
+from shoal.batching.fair_queue import Queued
 from shoal.errors import DeadlineExceeded, Overloaded, Unavailable
 from shoal.modelconfig.batching import BatchingSettings
 
@@ -20,27 +20,27 @@ SETTINGS = BatchingSettings(max_batch_size=8, preferred_batch_size=(4, 8), max_q
 
 @dataclass
 class Bench:
-    """Drives a policy under virtual time and keeps what became of each entry."""
+    """Drives a policy under virtual time and keeps what became of each request."""
 
     settings: BatchingSettings = SETTINGS
     now: float = 0.0
-    batches: dict[str, list[Entry]] = field(default_factory=dict)
+    batches: dict[str, list[Queued]] = field(default_factory=dict)
     closed: dict[str, str] = field(default_factory=dict)
     closed_at: dict[str, float] = field(default_factory=dict)
     rejected: list[Reject] = field(default_factory=list)
     withdrawn: set[int] = field(default_factory=set)
-    answered: list[Entry] = field(default_factory=list)
+    answered: list[Queued] = field(default_factory=list)
     workers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.policy: BatchingPolicy[str, Entry] = BatchingPolicy(self.settings)
+        self.policy: BatchingPolicy[str, Queued] = BatchingPolicy(self.settings)
 
     def do(self, decisions: list) -> None:
         for decision in decisions:
             match decision:
-                case Send(stream, entries):
+                case Send(stream, requests):
                     assert stream not in self.closed
-                    self.batches.setdefault(stream, []).extend(entries)
+                    self.batches.setdefault(stream, []).extend(requests)
                 case Close(stream, size, reason):
                     assert size == len(self.batches[stream])
                     self.closed[stream] = reason
@@ -48,17 +48,17 @@ class Bench:
                 case Reject():
                     self.rejected.append(decision)
 
-    def arrive(self, count: int = 1, owner: str = "a", timeout: float = math.inf) -> list[Entry]:
-        entries = [Entry(owner, self.now, self.now + timeout) for _ in range(count)]
-        for entry in entries:
-            self.do(self.policy.arrived(self.now, entry))
-        return entries
+    def arrive(self, count: int = 1, owner: str = "a", timeout: float = math.inf) -> list[Queued]:
+        requests = [Queued(owner, self.now, self.now + timeout) for _ in range(count)]
+        for request in requests:
+            self.do(self.policy.arrived(self.now, request))
+        return requests
 
     def permit(self, stream: str, worker: str = "") -> None:
         self.do(self.policy.permitted(self.now, stream, worker))
 
     def lose(self, stream: str, *, begun: bool = True) -> None:
-        waiting = [entry for entry in self.batches.pop(stream, []) if id(entry) not in self.withdrawn]
+        waiting = [request for request in self.batches.pop(stream, []) if id(request) not in self.withdrawn]
         self.closed.pop(stream, None)
         self.do(self.policy.lost(self.now, stream, *((waiting, []) if begun else ([], waiting))))
 
@@ -69,9 +69,9 @@ class Bench:
         self.policy.executed(self.now, stream)
         self.do(self.policy.settled(self.now, stream))
 
-    def withdraw(self, entry: Entry) -> None:
-        self.withdrawn.add(id(entry))
-        self.do(self.policy.withdrawn(self.now, entry))
+    def withdraw(self, request: Queued) -> None:
+        self.withdrawn.add(id(request))
+        self.do(self.policy.withdrawn(self.now, request))
 
     def execute(self, stream: str) -> None:
         self.policy.executed(self.now, stream)
@@ -138,8 +138,8 @@ def test_without_a_permit_the_queue_grows_past_the_delay_and_goes_at_once_with_o
 
 def test_a_full_queue_refuses_the_newcomer_of_its_only_owner() -> None:
     bench = Bench(BatchingSettings(max_queue_size=2))
-    entries = bench.arrive(3)
-    assert [rejection.entry for rejection in bench.rejected] == [entries[2]]
+    requests = bench.arrive(3)
+    assert [rejection.request for rejection in bench.rejected] == [requests[2]]
     assert isinstance(bench.rejected[0].error, Overloaded)
 
 
@@ -147,7 +147,7 @@ def test_a_full_queue_makes_room_at_the_cost_of_whoever_has_most_in_it() -> None
     bench = Bench(BatchingSettings(max_queue_size=3))
     heavy = bench.arrive(3, owner="heavy")
     bench.arrive(1, owner="light")
-    assert [rejection.entry for rejection in bench.rejected] == [heavy[2]]
+    assert [rejection.request for rejection in bench.rejected] == [heavy[2]]
 
 
 def test_owners_take_turns_in_a_batch() -> None:
@@ -155,7 +155,7 @@ def test_owners_take_turns_in_a_batch() -> None:
     bench.arrive(20, owner="heavy")
     bench.arrive(2, owner="light")
     bench.permit("s")
-    assert Counter(entry.owner for entry in bench.batches["s"]) == {"heavy": 6, "light": 2}
+    assert Counter(request.owner for request in bench.batches["s"]) == {"heavy": 6, "light": 2}
 
 
 def test_an_expired_entry_is_refused_before_it_costs_anything() -> None:
@@ -164,7 +164,7 @@ def test_an_expired_entry_is_refused_before_it_costs_anything() -> None:
     bench.pass_time(0.002)
     bench.arrive(1)
     bench.permit("s")
-    assert [(r.entry, type(r.error)) for r in bench.rejected] == [(late, DeadlineExceeded)]
+    assert [(r.request, type(r.error)) for r in bench.rejected] == [(late, DeadlineExceeded)]
     assert len(bench.batches["s"]) == 1
 
 
@@ -177,22 +177,22 @@ def test_what_no_worker_began_goes_to_the_head_of_the_queue_and_travels_in_compa
     bench.permit("t")
     assert bench.batches["t"][:4] == first
     assert len(bench.batches["t"]) == 8
-    assert all(entry.attempts == 0 for entry in first)
+    assert all(request.attempts == 0 for request in first)
 
 
 def test_mates_of_a_request_that_kills_workers_pay_once_and_it_alone_is_given_up() -> None:
     bench = Bench()
     bench.permit("s")
-    entries = bench.arrive(4)
-    poison = entries[2]
+    requests = bench.arrive(4)
+    poison = requests[2]
     bench.lose("s")
     for n in range(4):
         bench.permit(f"alone{n}")
-        (entry,) = bench.batches[f"alone{n}"]
+        (request,) = bench.batches[f"alone{n}"]
         assert bench.closed[f"alone{n}"] == "alone"
-        (bench.lose if entry is poison else bench.settle)(f"alone{n}")
-    assert bench.answered == [entry for entry in entries if entry is not poison]
-    assert [(r.entry, type(r.error)) for r in bench.rejected] == [(poison, Unavailable)]
+        (bench.lose if request is poison else bench.settle)(f"alone{n}")
+    assert bench.answered == [request for request in requests if request is not poison]
+    assert [(r.request, type(r.error)) for r in bench.rejected] == [(poison, Unavailable)]
     assert "tried again alone" in str(bench.rejected[0].error)
     assert bench.policy.queued == 0
 
@@ -209,7 +209,7 @@ def test_one_suspect_a_worker_so_that_none_pays_for_another() -> None:
     assert bench.batches == {"b": [third], "c": [second]}
     bench.lose("c")
     assert bench.batches == {"b": [third], "d": [fourth]}
-    assert [rejection.entry for rejection in bench.rejected] == [second]
+    assert [rejection.request for rejection in bench.rejected] == [second]
 
 
 def test_queues_that_lead_to_the_same_workers_share_a_quarantine() -> None:
@@ -247,7 +247,7 @@ def test_suspects_and_full_batches_take_turns_where_permits_are_scarce() -> None
         sizes.append(len(bench.batches[f"t{n}"]))
         bench.settle(f"t{n}")
     assert sizes == [1, 4] * 4
-    assert [entry for entry in bench.answered if entry.attempts] == suspects
+    assert [request for request in bench.answered if request.attempts] == suspects
 
 
 def test_nobody_joins_a_suspect() -> None:
@@ -270,7 +270,7 @@ def test_a_suspect_whose_deadline_passes_or_whose_caller_leaves_is_not_sent_agai
     bench.pass_time(0.006)
     bench.permit("t")
     assert bench.batches["t"] == [stays]
-    assert [(r.entry, type(r.error)) for r in bench.rejected] == [(late, DeadlineExceeded)]
+    assert [(r.request, type(r.error)) for r in bench.rejected] == [(late, DeadlineExceeded)]
 
 
 def test_owners_of_suspects_take_turns() -> None:
@@ -282,19 +282,19 @@ def test_owners_of_suspects_take_turns() -> None:
     for n in range(2):
         bench.permit(f"t{n}")
         bench.settle(f"t{n}")
-    assert [entry.owner for entry in bench.answered] == ["heavy", "light"]
+    assert [request.owner for request in bench.answered] == ["heavy", "light"]
 
 
 def test_a_suspect_that_no_worker_began_is_tried_again() -> None:
     bench = Bench()
     bench.permit("s")
-    (entry,) = bench.arrive(1)
+    (request,) = bench.arrive(1)
     bench.lose("s")
     for n in range(5):
         bench.permit(f"t{n}")
         bench.lose(f"t{n}", begun=False)
     bench.permit("u")
-    assert bench.batches["u"] == [entry]
+    assert bench.batches["u"] == [request]
     assert bench.rejected == []
 
 
@@ -302,9 +302,9 @@ def test_losing_an_open_batch_opens_the_next_on_another_permit() -> None:
     bench = Bench()
     bench.permit("s")
     bench.permit("t")
-    entries = bench.arrive(2)
+    requests = bench.arrive(2)
     bench.lose("s", begun=False)
-    assert bench.batches == {"t": entries}
+    assert bench.batches == {"t": requests}
 
 
 def test_a_withdrawn_entry_is_never_sent() -> None:
@@ -370,9 +370,9 @@ def test_what_can_not_be_served_in_time_is_refused_at_once_and_told_when_to_come
     bench.permit("busy")
     bench.arrive(4)
     bench.arrive(8)
-    (entry,) = bench.arrive(1, timeout=0.250)
+    (request,) = bench.arrive(1, timeout=0.250)
     (rejection,) = bench.rejected
-    assert rejection.entry is entry
+    assert rejection.request is request
     assert isinstance(rejection.error, Overloaded)
     assert rejection.error.retry_after_seconds == pytest.approx(0.300, rel=0.01)
     assert bench.policy.queued == 8
@@ -393,7 +393,7 @@ def test_a_batch_of_stragglers_is_no_work_ahead_and_teaches_nothing() -> None:
     bench = Bench()
     bench.permit("s")
     bench.arrive(4)
-    bench.policy.set_aside("s")
+    bench.policy.stalled("s")
     bench.pass_time(5.0)
     bench.execute("s")
     bench.permit("t")
@@ -423,14 +423,14 @@ EVENTS = st.lists(
 )
 
 
-def play(bench: Bench, events: list[tuple[Any, ...]]) -> tuple[list[Entry], int]:
-    """Runs the events; returns the entries and the number of streams."""
-    entries: list[Entry] = []
+def play(bench: Bench, events: list[tuple[Any, ...]]) -> tuple[list[Queued], int]:
+    """Runs the events; returns the requests and the number of streams."""
+    requests: list[Queued] = []
     streams = 0
     for event in events:
         match event:
             case ("arrive", owner, timeout):
-                entries += bench.arrive(1, owner, timeout)
+                requests += bench.arrive(1, owner, timeout)
             case ("permit", worker):
                 bench.workers[f"s{streams}"] = worker
                 bench.permit(f"s{streams}", worker)
@@ -441,11 +441,11 @@ def play(bench: Bench, events: list[tuple[Any, ...]]) -> tuple[list[Entry], int]
                 bench.lose(f"s{streams - 1 - index}")
             case ("execute", index) if f"s{streams - 1 - index}" in bench.closed:
                 bench.settle(f"s{streams - 1 - index}")
-            case ("withdraw", index) if index < len(entries):
-                bench.withdraw(entries[index])
+            case ("withdraw", index) if index < len(requests):
+                bench.withdraw(requests[index])
             case ("wait", seconds):
                 bench.pass_time(seconds)
-    return entries, streams
+    return requests, streams
 
 
 ANY_SETTINGS = st.builds(
@@ -461,12 +461,12 @@ ANY_SETTINGS = st.builds(
 @settings(max_examples=150, deadline=None)
 def test_no_entry_is_lost_or_doubled(events: list[tuple[Any, ...]], chosen: BatchingSettings) -> None:
     bench = Bench(chosen)
-    entries, streams = play(bench, events)
-    sent = Counter(id(entry) for batch in (*bench.batches.values(), bench.answered) for entry in batch)
-    rejected = Counter(id(rejection.entry) for rejection in bench.rejected)
+    requests, streams = play(bench, events)
+    sent = Counter(id(request) for batch in (*bench.batches.values(), bench.answered) for request in batch)
+    rejected = Counter(id(rejection.request) for rejection in bench.rejected)
     assert all(count == 1 for count in (sent + rejected).values())
     out = set(sent) | set(rejected) | bench.withdrawn
-    assert sum(id(entry) not in out for entry in entries) == bench.policy.queued
+    assert sum(id(request) not in out for request in requests) == bench.policy.queued
     assert bench.policy.queued <= 20 + 8 * streams
     assert not (bench.policy.idle_permits and bench.policy.queued > bench.policy.suspects)
 
@@ -477,17 +477,19 @@ def test_suspects_travel_alone_one_a_worker_and_break_no_third_stream(
     events: list[tuple[Any, ...]], chosen: BatchingSettings
 ) -> None:
     bench = Bench(chosen)
-    entries, _ = play(bench, events)
+    requests, _ = play(bench, events)
     at = Counter()
     for stream, batch in bench.batches.items():
-        if any(entry.attempts for entry in batch):
+        if any(request.attempts for request in batch):
             assert len(batch) == 1
             assert bench.closed[stream] == "alone"
             at[bench.workers[stream]] += 1
     assert all(count == 1 for count in at.values())
-    assert all(entry.attempts <= MAX_ATTEMPTS for entry in entries)
-    given_up = [r.entry for r in bench.rejected if isinstance(r.error, Unavailable)]
-    assert {id(entry) for entry in given_up} == {id(entry) for entry in entries if entry.attempts == MAX_ATTEMPTS}
+    assert all(request.attempts <= MAX_ATTEMPTS for request in requests)
+    given_up = [r.request for r in bench.rejected if isinstance(r.error, Unavailable)]
+    assert {id(request) for request in given_up} == {
+        id(request) for request in requests if request.attempts == MAX_ATTEMPTS
+    }
 
 
 @given(EVENTS, ANY_SETTINGS)
@@ -501,6 +503,6 @@ def test_size_and_delay_hold_in_any_order_of_events(events: list[tuple[Any, ...]
         if bench.closed.get(stream) == "alone":
             continue
         if stream not in bench.closed:
-            assert bench.now < min(entry.arrived for entry in batch) + delay
+            assert bench.now < min(request.arrived for request in batch) + delay
         elif bench.closed[stream] == "preferred":
             assert len(batch) in (chosen.preferred_batch_size or (8,))

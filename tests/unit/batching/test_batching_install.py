@@ -1,4 +1,4 @@
-"""``pip install 'shoal[batching]'`` is all that a worker of one's own and its front import, and no more than that."""
+"""``pip install 'shoal[batching]'`` is all that a worker of one's own and its batcher import, and no more than that."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from write_constraints import closure
 
 PARTS = {
     "worker": "from shoal.batching import BatchingSettings, Call, Requests, Server, run",
-    "front": "import shoal.cli.serve.batcher, shoal.batcher.process, shoal.batcher.envoy_door, shoal.batcher.dispatch, "
-    "pyvoy, uvloop, shoal.batcher.grpcio_door, shoal.runtime.envoy_admin, shoal.explain.endpoint, shoal.explain.views",
+    "batcher": "import shoal.cli.serve.batcher, shoal.batcher.process, shoal.batcher.envoy_door, pyvoy, uvloop, "
+    "shoal.batcher.dispatch, shoal.batcher.grpcio_door, shoal.runtime.envoy_admin, shoal.explain.endpoint, "
+    "shoal.explain.views",
 }
 IF_THERE = {"grpcio-tools", "setuptools"}
 """grpcio imports the one where it is installed, and that the other."""

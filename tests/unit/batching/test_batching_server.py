@@ -59,18 +59,18 @@ async def submit(to: Dispatcher, method: str, message: bytes) -> bytes:
 
 
 async def test_each_method_is_batched_with_its_own_settings(server: batching.Server) -> None:
-    async with server.serving("127.0.0.1:0") as worker, dispatcher(worker) as front:
+    async with server.serving("127.0.0.1:0") as worker, dispatcher(worker) as batcher:
         words = [StringValue(value=f"word {n}") for n in range(8)]
-        lengths = [submit(front, LENGTH, bytes(n)) for n in range(4)]
-        answers = await asyncio.gather(*(submit(front, UPPER, word.SerializeToString()) for word in words), *lengths)
+        lengths = [submit(batcher, LENGTH, bytes(n)) for n in range(4)]
+        answers = await asyncio.gather(*(submit(batcher, UPPER, word.SerializeToString()) for word in words), *lengths)
     assert [StringValue.FromString(answer).value for answer in answers[:8]] == [f"WORD {n}" for n in range(8)]
     assert answers[8:] == [b"0", b"1", b"2", b"3"]
 
 
 async def test_a_method_that_is_not_served_is_refused_with_those_that_are(server: batching.Server) -> None:
-    async with server.serving("127.0.0.1:0") as worker, dispatcher(worker) as front:
+    async with server.serving("127.0.0.1:0") as worker, dispatcher(worker) as batcher:
         with pytest.raises(InvalidRequest) as caught:
-            await submit(front, "/text.v1.Text/Lower", b"")
+            await submit(batcher, "/text.v1.Text/Lower", b"")
     assert UPPER in str(caught.value)
     assert LENGTH in str(caught.value)
 
@@ -116,8 +116,8 @@ async def test_what_is_in_flight_is_answered_before_the_end() -> None:
 
     async with contextlib.AsyncExitStack() as stack:
         worker = await stack.enter_async_context(server.serving("127.0.0.1:0"))
-        async with dispatcher(worker) as front:
-            call = asyncio.ensure_future(submit(front, UPPER, b"x"))
+        async with dispatcher(worker) as batcher:
+            call = asyncio.ensure_future(submit(batcher, UPPER, b"x"))
             await begun.wait()
             closing = asyncio.ensure_future(stack.aclose())
             await asyncio.sleep(0)

@@ -3,16 +3,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.batching.fair_queue import Entry, FairQueue
+from shoal.batching.fair_queue import FairQueue, Queued
 
 
-def entries(*owners: str) -> list[Entry]:
-    return [Entry(owner, 0.0, 1.0) for owner in owners]
+def queued(*owners: str) -> list[Queued]:
+    return [Queued(owner, 0.0, 1.0) for owner in owners]
 
 
 def test_one_owner_is_first_in_first_out() -> None:
-    queue: FairQueue[Entry] = FairQueue()
-    items = entries("a", "a", "a")
+    queue: FairQueue[Queued] = FairQueue()
+    items = queued("a", "a", "a")
     for item in items:
         queue.append(item)
     assert queue.take(2) == items[:2]
@@ -20,24 +20,24 @@ def test_one_owner_is_first_in_first_out() -> None:
 
 
 def test_owners_take_turns_across_takes() -> None:
-    queue: FairQueue[Entry] = FairQueue()
-    for item in entries("a", "a", "a", "a", "b", "b"):
+    queue: FairQueue[Queued] = FairQueue()
+    for item in queued("a", "a", "a", "a", "b", "b"):
         queue.append(item)
     assert [item.owner for item in queue.take(3)] == ["a", "b", "a"]
     assert [item.owner for item in queue.take(3)] == ["b", "a", "a"]
 
 
 def test_what_is_pushed_back_comes_first_of_its_owner() -> None:
-    queue: FairQueue[Entry] = FairQueue()
-    first, second = entries("a", "a")
+    queue: FairQueue[Queued] = FairQueue()
+    first, second = queued("a", "a")
     queue.append(second)
     queue.push_back(first)
     assert queue.take(2) == [first, second]
 
 
 def test_discarding_twice_is_harmless() -> None:
-    queue: FairQueue[Entry] = FairQueue()
-    (item,) = entries("a")
+    queue: FairQueue[Queued] = FairQueue()
+    (item,) = queued("a")
     queue.append(item)
     assert queue.discard(item)
     assert not queue.discard(item)
@@ -45,24 +45,24 @@ def test_discarding_twice_is_harmless() -> None:
 
 
 def test_the_longest_owner_gives_up_its_newest() -> None:
-    queue: FairQueue[Entry] = FairQueue()
-    items = entries("a", "b", "b")
+    queue: FairQueue[Queued] = FairQueue()
+    items = queued("a", "b", "b")
     for item in items:
         queue.append(item)
     assert queue.pop_newest_of_longest("a") is items[2]
 
 
 def test_a_tie_costs_the_newcomer() -> None:
-    queue: FairQueue[Entry] = FairQueue()
-    items = entries("a", "b")
+    queue: FairQueue[Queued] = FairQueue()
+    items = queued("a", "b")
     for item in items:
         queue.append(item)
     assert queue.pop_newest_of_longest("b") is items[1]
 
 
 def test_how_many_leave_before_the_newest_of_an_owner() -> None:
-    queue: FairQueue[Entry] = FairQueue()
-    for item in entries("a", "a", "a", "a", "b", "b"):
+    queue: FairQueue[Queued] = FairQueue()
+    for item in queued("a", "a", "a", "a", "b", "b"):
         queue.append(item)
     assert queue.ahead_of_newest("a") == 5
     assert queue.ahead_of_newest("b") == 3
@@ -70,8 +70,8 @@ def test_how_many_leave_before_the_newest_of_an_owner() -> None:
 
 @given(st.lists(st.sampled_from("aaaaaab"), min_size=1, max_size=60), st.integers(1, 8))
 def test_nobody_starves(owners: list[str], size: int) -> None:
-    queue: FairQueue[Entry] = FairQueue()
-    for item in entries(*owners):
+    queue: FairQueue[Queued] = FairQueue()
+    for item in queued(*owners):
         queue.append(item)
     waiting = owners.count("b")
     while len(queue):

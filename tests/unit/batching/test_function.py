@@ -208,8 +208,8 @@ async def test_the_repr_of_what_waits_holds_no_message() -> None:
     handler = Function(METHOD, bytes, bytes, Doubler(), EIGHT, BatchMeter("test"))
     batch = handler.begin(METHOD)
     batch.add(batching_pb2.BatchItem(index=3, request=b"secret", owner="o"))
-    assert "index=3" in repr(batch._entries)
-    assert "secret" not in repr(batch._entries)
+    assert "index=3" in repr(batch._items)
+    assert "secret" not in repr(batch._items)
     handler.instances.close()
 
 

@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from shoal.engine.triton.shared_memory import Region
 from shoal.errors import ConfigurationError, NotFound
 from shoal.modelconfig.batching import BatchingSettings
-from shoal.triton.client import Away, Loaded, NotSteered, TritonClient
+from shoal.triton.client import Away, LoadedVersion, NotSteered, TritonClient
 from shoal.triton.steer import original, steered
 from support.fake_triton import FakeTriton, fake_triton
 from support.tiny_models import COLOURS, add_tiny_classifier, add_tiny_detector
@@ -34,7 +34,7 @@ async def test_models_are_loaded_and_unloaded(served: tuple[FakeTriton, TritonCl
     assert await client.versions() == {"tiny": 0, "tiny-detector": 0}
     await client.load("tiny")
     assert await client.versions() == {"tiny": 1, "tiny-detector": 0}
-    assert await client.index() == {"tiny": [Loaded(1, "READY")], "tiny-detector": [Loaded(0, "")]}
+    assert await client.index() == {"tiny": [LoadedVersion(1, "READY")], "tiny-detector": [LoadedVersion(0, "")]}
     await client.unload("tiny")
     assert not fake.models
 
@@ -48,8 +48,8 @@ async def test_every_version_is_told_with_its_state(served: tuple[FakeTriton, Tr
     await client.load("tiny")
     fake.failed["tiny-detector"] = "out of memory"
     assert await client.index() == {
-        "tiny": [Loaded(2, "READY"), Loaded(10, "READY")],
-        "tiny-detector": [Loaded(1, "UNAVAILABLE", "out of memory")],
+        "tiny": [LoadedVersion(2, "READY"), LoadedVersion(10, "READY")],
+        "tiny-detector": [LoadedVersion(1, "UNAVAILABLE", "out of memory")],
     }
     assert await client.versions() == {"tiny": 10, "tiny-detector": 0}
 
@@ -162,8 +162,8 @@ async def test_memory_that_a_request_uses_is_asked_for_again(served: tuple[FakeT
     await client.register(region.name, region.size)
     region.close()
     fake.used = {region.name}
-    assert await client.forget([region.name, "unknown"], seconds=0) == [region.name]
-    forgetting = asyncio.create_task(client.forget([region.name]))
+    assert await client.unregister([region.name, "unknown"], seconds=0) == [region.name]
+    forgetting = asyncio.create_task(client.unregister([region.name]))
     fake.refused.clear()
     await fake.refused.wait()
     fake.used.clear()

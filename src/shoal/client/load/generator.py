@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from shoal.client.load.tally import LoadResult
 from shoal.client.load.trace import Trace
 from shoal.errors import ConfigurationError, ShoalError
+from shoal.runtime.signals import until_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -137,13 +138,12 @@ class _Run:
     async def run(self, stop: asyncio.Event) -> LoadResult:
         load = asyncio.create_task(self._closed() if self._settings.rate is None else self._open(self._settings.rate))
         window = asyncio.create_task(self._window())
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({load, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await until_stop(stop, load)
         if not load.done():
             self._finish()
-        for task in (load, window, stopped):
+        for task in (load, window):
             task.cancel()
-        failures = await asyncio.gather(load, window, stopped, return_exceptions=True)
+        failures = await asyncio.gather(load, window, return_exceptions=True)
         for failure in failures:
             if isinstance(failure, Exception):
                 raise failure

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ConfigurationError
+from shoal.runtime.files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,16 +55,6 @@ def write(folder: Path, result: LoadResult, about: Mapping[str, Any]) -> Path:
 
     figures = Figures.of(result, about["settings"])
     data = {**about, "summary": result.summary(), **figures.to_json()}
-    _put(folder / DATA, json.dumps(data, indent=1) + "\n")
-    _put(folder / PAGE, render(figures, result.summary(), about))
+    replace_file(folder / DATA, json.dumps(data, indent=1) + "\n", mode=None)
+    replace_file(folder / PAGE, render(figures, result.summary(), about), mode=None)
     return folder / PAGE
-
-
-def _put(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    beside = path.with_name(f".{path.name}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

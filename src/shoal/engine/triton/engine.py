@@ -13,9 +13,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from shoal.engine.limits import check_size
-from shoal.engine.triton.model import LOOK_SECONDS, RARELY_SECONDS, TritonModel
+from shoal.engine.triton.model import TritonModel
 from shoal.engine.triton.sharing import Sharing
 from shoal.errors import ConfigurationError, Internal, NotFound, ShoalError, Unavailable
+from shoal.triton import LOOK_SECONDS, RARELY_SECONDS
 from shoal.triton.client import NotSteered
 from shoal.triton.steer import steered
 
@@ -41,28 +42,33 @@ class TritonEngine:
         client: TritonClient,
         describe: Describe,
         *,
-        owned: bool = False,
+        exclusive: bool = False,
         shares_memory: bool = True,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
         """Prepares; nothing is called yet.
 
         Args:
-            client: Of the server; the engine closes it.
+            client: Calls the server; the engine closes it.
             describe: Gives the ``inference.ModelConfig`` message from which a ``ModelConfig`` was read.
-            owned: Whether the server is ours alone: models that we close are unloaded.
+            exclusive: Whether the server is ours alone: models that we close are unloaded.
             shares_memory: Whether to try; False sends all tensors in messages.
             look_seconds: How often the server is asked for its models.
         """
         self.client = client
         self._describe = describe
-        self._owned = owned
+        self._exclusive = exclusive
         self._look_seconds = look_seconds
         self._models: weakref.WeakSet[TritonModel] = weakref.WeakSet()
         self._sharing = Sharing(client, wanted=shares_memory)
 
     async def load(self, config: ModelConfig) -> TritonModel:
-        """See ``Engine``."""
+        """Has the server load a model and runs a picture.
+
+        Raises:
+            ConfigurationError: the server doesn't have it, can't load it, or can't execute it.
+            Unavailable: the server is away.
+        """
         check_size(config)
         started = monotonic()
         steering = steered(self._describe(config), config.batching)
@@ -122,8 +128,8 @@ class TritonEngine:
                 raise outcome
 
     async def close(self) -> None:
-        """See ``Engine``. The server keeps its models."""
-        self._owned = False
+        """Closes every model here; the server keeps them."""
+        self._exclusive = False
         await asyncio.gather(*(model.close() for model in list(self._models)))
         await self.client.close()
 
@@ -131,7 +137,7 @@ class TritonEngine:
         """Unloads a closed model, unless another version of it took its place or the server isn't ours."""
         self._models.discard(model)
         name = model.config.name
-        if self._owned and all(other.config.name != name for other in self._models):
+        if self._exclusive and all(other.config.name != name for other in self._models):
             try:
                 await self.client.unload(name)
             except (Unavailable, ConfigurationError) as error:
@@ -146,8 +152,8 @@ class RunningTriton:
         self._engine = TritonEngine(client, lambda config: config)
 
     async def load(self, config: ModelConfig) -> TritonModel:
-        """See ``Engine``."""
+        """Takes a model that the server has ready, and runs a picture. Raises as ``TritonEngine.load``."""
         return await self._engine.adopt(config, "")
 
     async def close(self) -> None:
-        """See ``Engine``."""
+        """Does nothing: each model is closed by itself, and the client by who made it."""

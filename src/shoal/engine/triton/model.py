@@ -15,10 +15,11 @@ from tritonclient.grpc import service_pb2 as v2
 from shoal.engine import Inference
 from shoal.engine.limits import row_bytes
 from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
+from shoal.engine.triton.server_executions import ServerExecutions
 from shoal.engine.triton.slot import TritonSlot, place
-from shoal.engine.triton.turns import Turns
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, NotFound, Unavailable
 from shoal.modelconfig.pbtxt import DTYPES
+from shoal.triton import LOOK_SECONDS, RARELY_SECONDS
 from shoal.triton.client import AWAY, Away, NotSteered
 
 if TYPE_CHECKING:
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-LOOK_SECONDS: Final = 1.0
-"""How often a server is asked for its models: the protocol has no way to be told."""
-RARELY_SECONDS: Final = 30.0
-"""Likewise one that doesn't tell, in the end."""
 _CANT_LOAD: Final = "the inference server can't load the model; try again"
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
@@ -65,7 +62,7 @@ class TritonModel:
         self._config = config
         self._steering = steering
         instances = config.batching.instance_count
-        self._turns = Turns(instances)
+        self._executions = ServerExecutions(instances)
         self._slots = SlotPool(self._make_slot, instances + PREFETCHED + OVERSHOOT)
         self._made: list[TritonSlot] = []
         self._running: set[asyncio.Task[Inference]] = set()
@@ -73,26 +70,37 @@ class TritonModel:
         self._retry_at, self._pause = 0.0, LOOK_SECONDS
         self._closed = False
         self.trouble = ""
-        """See ``LoadedModel``."""
+        """Why the server can't load it again; empty: it can, or needn't."""
 
     @property
     def config(self) -> ModelConfig:
-        """See ``LoadedModel``."""
+        """What it was loaded with."""
         return self._config
 
     async def acquire(self) -> TritonSlot:
-        """See ``LoadedModel``."""
+        """A free slot, once there is one. Raises Unavailable if the model is closed."""
         return await self._slots.acquire()
 
     def release(self, slot: TritonSlot) -> None:
-        """See ``LoadedModel``. A slot whose batch is still at the server is reused once that has answered."""
+        """Gives a slot back; one whose batch is still at the server is reused once that has answered."""
         if slot.running is None or slot.running.done():
             self._slots.release(slot)
         else:
             slot.running.add_done_callback(lambda _: self._slots.release(slot))
 
     async def infer(self, slot: TritonSlot, size: int, timeout_microseconds: int = 0) -> Inference:
-        """See ``LoadedModel``."""
+        """Has the server run the first ``size`` rows of ``slot``, and asks again while it is away.
+
+        Args:
+            slot: From ``acquire``.
+            size: Pictures in it.
+            timeout_microseconds: The deadline, from now. 0: none, and a server that is away is waited for a minute.
+
+        Raises:
+            Unavailable: the server is away, or lost the model and can't load it now.
+            DeadlineExceeded: the server didn't answer in time.
+            Internal: it refused the batch, or its answer makes no sense.
+        """
         deadline = monotonic() + timeout_microseconds / 1e6 if timeout_microseconds else math.inf
         if await _over(slot.running, deadline):  # else its late answer could be written over this one's
             if self._closed:
@@ -101,7 +109,7 @@ class TritonModel:
             # The request stays at the server, and reads the slot, whatever we do; so it is never cancelled.
             running = slot.running = asyncio.create_task(self._run(slot, size, patience, deadline))
             self._running.add(running)
-            running.add_done_callback(self._forget)
+            running.add_done_callback(self._execution_ended)
             if await _over(running, deadline):
                 return running.result()
         if slot.away:
@@ -175,7 +183,7 @@ class TritonModel:
         """Asks once, or again where the server only had to be told of memory or model."""
         await slot.share(self._sharing)
         request = self._request(slot, size, deadline)
-        turn = self._turns.begin()
+        batch = self._executions.begin()
         try:
             answer = await self._client.infer(request)
         except grpc.aio.AioRpcError as error:
@@ -183,7 +191,7 @@ class TritonModel:
             await self._recover(error, slot)
             raise Unavailable("the inference server was started again; try again") from error
         finally:
-            seconds = self._turns.end(turn)
+            seconds = self._executions.end(batch)
         slot.away = False
         return Inference(self._outputs(slot, answer, size), seconds, _number(answer.model_version))
 
@@ -242,7 +250,7 @@ class TritonModel:
         self._made.append(slot)
         return slot
 
-    def _forget(self, task: asyncio.Task[Inference]) -> None:
+    def _execution_ended(self, task: asyncio.Task[Inference]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waited has gone if nobody looks at it

@@ -25,7 +25,7 @@ class Sharing:
         """``wanted``: whether to try; False sends all tensors in messages."""
         self.client = client
         self._shares = wanted
-        self._forgetting: set[asyncio.Task[None]] = set()
+        self._unregistering: set[asyncio.Task[None]] = set()
         """What makes the server let go of memory."""
         self._has_shared = False
         self._short = False
@@ -53,30 +53,30 @@ class Sharing:
         """Takes memory away: here at once, and at the server as soon as no request there uses it."""
         for region in regions:
             region.close()
-        self._begin(self._forget([region.name for region in regions]))
+        self._begin(self._unregister([region.name for region in regions]))
 
     async def dropped(self) -> None:
         """Waits until the server has let go of what was dropped, or won't."""
-        if self._forgetting:
-            await asyncio.wait(self._forgetting)
+        if self._unregistering:
+            await asyncio.wait(self._unregistering)
 
     def confirm(self) -> None:
         """The server took memory of ours, so its /dev/shm is ours: what it has that isn't there was a dead worker's."""
         if not self._has_shared:
             self._has_shared = True
-            self._begin(self._forget_removed())
+            self._begin(self._unregister_removed())
 
-    def _begin(self, forgetting: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(forgetting)
-        self._forgetting.add(task)
-        task.add_done_callback(self._forgetting.discard)
+    def _begin(self, unregistering: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(unregistering)
+        self._unregistering.add(task)
+        task.add_done_callback(self._unregistering.discard)
 
-    async def _forget_removed(self) -> None:
+    async def _unregister_removed(self) -> None:
         with suppress(Unavailable, ConfigurationError):  # away, and so it has forgotten; or it tells nobody
-            await self._forget([name for name in await self.client.registered() if is_removed(name)])
+            await self._unregister([name for name in await self.client.registered() if is_removed(name)])
 
-    async def _forget(self, names: Collection[str]) -> None:
-        if left := await self.client.forget(names):
+    async def _unregister(self, names: Collection[str]) -> None:
+        if left := await self.client.unregister(names):
             _log.warning("Triton at %s keeps %d regions of shared memory until it ends", self.client.url, len(left))
 
     def stop(self, reason: str) -> None:

@@ -10,6 +10,7 @@ from shoal.modelstore.check import check_folder
 from shoal.modelstore.making.build import refuse_link
 from shoal.modelstore.making.edit import with_batching
 from shoal.runtime import intake
+from shoal.runtime.files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,20 +43,10 @@ def settle(folder: Path, *, instances: int, batch: int) -> str:
     setting = f"instance_group count {instances}, max_batch_size {batch}"
     if after == before:
         return f"{path} has {setting} already"
-    _replace(path, after)
+    mode = path.stat().st_mode & 0o777
+    replace_file(path, after, mode)
     faults = [fault for fault in map(str, check_folder(folder).errors) if fault not in known]
     if faults:
-        _replace(path, before)
+        replace_file(path, before, mode)
         raise ConfigurationError("\n".join([f"{path} was left as it was:", *faults]))
     return f"{path}: now {setting}"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Whole or not at all, with the mode that the file has."""
-    beside = path.with_name(f".{path.name}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.chmod(path.stat().st_mode & 0o777)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

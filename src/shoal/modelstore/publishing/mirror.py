@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from shoal.errors import ConfigurationError
 from shoal.modelstore.publishing.manifest import FileEntry
-from shoal.runtime import intake, private
+from shoal.runtime import intake
+from shoal.runtime.files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +76,7 @@ class Mirror:
     def completed(self, synced: Synced) -> None:
         """Notes that one did, and what became of it, for whoever reads the repository."""
         if not self.complete or last_synced(self.repository) != synced:
-            private.replace(self._marker, synced.model_dump_json())
+            replace_file(self._marker, synced.model_dump_json())
 
     def models(self) -> list[str]:
         """The models that are here through us, sorted."""

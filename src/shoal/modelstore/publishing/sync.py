@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from shoal.modelstore.publishing.mirror import Mirror
     from shoal.modelstore.publishing.remote import Mark, Remote
-    from shoal.triton.client import Loaded
+    from shoal.triton.client import LoadedVersion
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _REASON_LENGTH = 1000
 class Control(Protocol):
     """What loads models explicitly: a Triton; see ``TritonClient``."""
 
-    async def index(self) -> Mapping[str, Sequence[Loaded]]:
+    async def index(self) -> Mapping[str, Sequence[LoadedVersion]]:
         """What is loaded."""
         ...
 

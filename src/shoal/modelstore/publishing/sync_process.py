@@ -22,7 +22,8 @@ from shoal.modelstore.publishing.mirror import Mirror, last_synced
 from shoal.modelstore.publishing.remote import Remote
 from shoal.modelstore.publishing.sync import Synchronizer
 from shoal.observe import metrics
-from shoal.runtime.health import HealthServer
+from shoal.runtime.health import Health
+from shoal.runtime.signals import until_stop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -68,7 +69,7 @@ class ModelSync:
         self._remote = Remote.open(bucket)
         self._mirror = Mirror(options.repository)
         self._notified = asyncio.Event()
-        self._health = HealthServer(SERVICE)
+        self._health = Health(SERVICE)
         self._ready = self._told = False
 
     async def once(self) -> int:
@@ -87,10 +88,9 @@ class ModelSync:
                 following = [asyncio.create_task(self._follow_store(synchronizer))]
                 if self._options.triton:
                     following.append(asyncio.create_task(self._follow_triton(synchronizer)))
-                ending = asyncio.create_task(stop.wait())
-                await asyncio.wait([ending, *following], return_when=asyncio.FIRST_COMPLETED)
+                await until_stop(stop, *following)
                 await self._health.say(serving=False)
-                for task in (ending, *following):
+                for task in following:
                     task.cancel()
                 for outcome in await asyncio.gather(*following, return_exceptions=True):
                     if isinstance(outcome, Exception):

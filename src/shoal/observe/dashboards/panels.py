@@ -50,7 +50,6 @@ BYTES_PER_SECOND = "Bps"
 PER_SECOND = "reqps"
 WATTS = "watt"
 
-_WIDTH = 24
 _HEIGHT = 8
 _FIGURE_HEIGHT = 4
 

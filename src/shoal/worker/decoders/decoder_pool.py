@@ -18,8 +18,8 @@ import numpy as np
 
 from shoal.errors import Internal, InvalidRequest, Overloaded, Unavailable
 from shoal.observe import metrics
+from shoal.runtime.fair_time import FairTime
 from shoal.runtime.logs import Seldom
-from shoal.runtime.shares import Shares
 from shoal.worker.decoders import decoder_process
 from shoal.worker.decoders.decoder_process import DecodeRequest
 from shoal.worker.decoders.decoder_starter import StarterProcess, lay_out, memory
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from shoal.pictures.decode import Decoder
-    from shoal.runtime.shares import Turn
+    from shoal.runtime.fair_time import Turn
     from shoal.worker.decoders.decoder_process import ChildEnded
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class DecoderPool:
         """Prepares; ``processes`` pictures are decoded at once."""
         self._limits = limits
         self._free = processes
-        self._jobs: Shares[_Job] = Shares()
+        self._jobs: FairTime[_Job] = FairTime()
         self._numbers = itertools.count(1)
         self._running: dict[int, _Run] = {}
         self._pickled: WeakKeyDictionary[Decoder, bytes] = WeakKeyDictionary()

@@ -45,7 +45,7 @@ def fake(served: tuple[FakeTriton, str]) -> FakeTriton:
 
 @pytest.fixture
 async def engine(served: tuple[FakeTriton, str], store: Path) -> AsyncIterator[TritonEngine]:
-    made = TritonEngine(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, owned=True)
+    made = TritonEngine(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, exclusive=True)
     yield made
     await made.close()
 

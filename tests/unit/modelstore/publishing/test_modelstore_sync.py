@@ -16,7 +16,7 @@ from shoal.modelstore.publishing.pull import pull
 from shoal.modelstore.publishing.remote import Remote
 from shoal.modelstore.publishing.sync import Synchronizer
 from shoal.service.spec import ObjectStore
-from shoal.triton.client import Loaded
+from shoal.triton.client import LoadedVersion
 from support.published import Bucket, Silent
 from support.tiny_models import add_tiny_classifier
 
@@ -35,9 +35,9 @@ class ScriptedTriton:
         self.refuses: set[str | None] = set()
         self.away = False
 
-    async def index(self) -> dict[str, list[Loaded]]:
+    async def index(self) -> dict[str, list[LoadedVersion]]:
         self._here()
-        return {model: [Loaded(1, "READY")] for model in self.loaded}
+        return {model: [LoadedVersion(1, "READY")] for model in self.loaded}
 
     async def load(self, model: str) -> None:
         self._here()

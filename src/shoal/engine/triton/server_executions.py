@@ -12,38 +12,38 @@ from time import monotonic
 
 
 @dataclass(eq=False, slots=True)
-class Turn:
+class ServerBatch:
     """One batch at the server."""
 
     started: float | None = None
     """When its execution began, by ``time.monotonic``; None while it waits."""
 
 
-class Turns:
+class ServerExecutions:
     """All batches of one model at its server."""
 
     def __init__(self, instances: int) -> None:
         self._free = instances
-        self._waiting: deque[Turn] = deque()
+        self._waiting: deque[ServerBatch] = deque()
 
-    def begin(self) -> Turn:
+    def begin(self) -> ServerBatch:
         """A batch is sent now."""
-        turn = Turn()
+        batch = ServerBatch()
         if self._free:
             self._free -= 1
-            turn.started = monotonic()
+            batch.started = monotonic()
         else:
-            self._waiting.append(turn)
-        return turn
+            self._waiting.append(batch)
+        return batch
 
-    def end(self, turn: Turn) -> float:
+    def end(self, batch: ServerBatch) -> float:
         """A batch has come back, or failed; the seconds that it took, without its wait."""
         now = monotonic()
-        if turn.started is None:
-            self._waiting.remove(turn)
+        if batch.started is None:
+            self._waiting.remove(batch)
             return 0.0
         if self._waiting:
             self._waiting.popleft().started = now
         else:
             self._free += 1
-        return now - turn.started
+        return now - batch.started

@@ -5,12 +5,12 @@ from __future__ import annotations
 from shoal.errors import Overloaded
 
 MAX_HELD_BYTES = 256 * 2**20
-"""Of all requests that wait or are at a worker."""
+"""Held at once by all requests that wait or are at a worker, of every owner."""
 REQUEST_BYTES = 1024
 """What a request takes beside its message."""
 
 
-class Budget:
+class HeldBytes:
     """Nobody gets more than what is left free afterwards: one alone has at most a half, each of two in turn a third.
 
     So half of what is left is there for whoever comes next, whatever the others do (Choudhury and Hahne, "Dynamic queue

@@ -2,20 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from shoal.engine.triton import turns
-from shoal.engine.triton.turns import Turns
+from shoal.engine.triton import server_executions
+from shoal.engine.triton.server_executions import ServerExecutions
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, in its only entry."""
     now = [100.0]
-    monkeypatch.setattr(turns, "monotonic", lambda: now[0])
+    monkeypatch.setattr(server_executions, "monotonic", lambda: now[0])
     return now
 
 
 def test_batches_begin_in_order_as_instances_get_free(clock: list[float]) -> None:
-    server = Turns(2)
+    server = ServerExecutions(2)
     first, second, third, fourth = (server.begin() for _ in range(4))
     clock[0] += 3
     assert server.end(second) == 3
@@ -30,7 +30,7 @@ def test_batches_begin_in_order_as_instances_get_free(clock: list[float]) -> Non
 
 
 def test_one_that_fails_while_it_waits_leaves_the_queue(clock: list[float]) -> None:
-    server = Turns(1)
+    server = ServerExecutions(1)
     first, second, third = (server.begin() for _ in range(3))
     assert server.end(second) == 0
     clock[0] += 1

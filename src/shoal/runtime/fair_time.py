@@ -43,7 +43,7 @@ class _Account(Generic[Item]):
         """Its last turn's number: of two who had equal time, the one who was served longer ago is next."""
 
 
-class Shares(Generic[Item]):
+class FairTime(Generic[Item]):
     """What waits for its turn, first in, first out for each owner. Not safe for threads; has no clock of its own.
 
     Whoever comes back after a pause starts level with the others, not ahead of them; time that it had beyond them is
@@ -68,7 +68,7 @@ class Shares(Generic[Item]):
         """Puts ``item`` at the end of its owner's."""
         account = self._of.get(owner)
         if account is None:
-            self._forget()
+            self._drop_settled_accounts()
             account = self._of[owner] = _Account(self._level)
         elif not account.waiting and not account.running:
             account.spent = max(account.spent, self._level)
@@ -107,7 +107,7 @@ class Shares(Generic[Item]):
         account.spent += seconds - turn.charged
         account.expected = seconds
 
-    def _forget(self) -> None:
+    def _drop_settled_accounts(self) -> None:
         if len(self._of) >= _REMEMBERED:
             self._of = {
                 owner: each
