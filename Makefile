@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SETUP := $(VENV)/.setup-complete
 # Processes that run tests side by side: many of them wait.
 WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 8 ? cores + 1 : 8)))
-# One file's tests share what they started. TESTS="tests/unit/test_home.py -k name" runs those, and no processes beside.
+# One file's tests share what they started. TESTS="tests/unit/service/test_home.py -k name" runs those, and no processes beside.
 PYTEST = $(BIN)/pytest -q $(or $(TESTS),$1 -n $(WORKERS) --dist $2)
 DEBIAN_TOOLS := $(and $(shell command -v promtool),$(shell command -v dnsmasq),$(shell command -v ip))
 

@@ -47,7 +47,7 @@ class Maker:
 
     def make(self, seed: int) -> Made:
         """The picture of a seed."""
-        dice = random.Random(seed)  # noqa: S311 - the same for the same seed is the point
+        dice = random.Random(seed)  # the same for the same seed is the point
         kind = dice.choice(tuple(self.valid))
         data = dice.choice(self.valid[kind])
         for _ in range(dice.choice((1, 1, 1, 2))):
@@ -56,9 +56,9 @@ class Maker:
 
     def _changed(self, dice: random.Random, kind: str, data: bytes) -> bytes:
         way = dice.randrange(10)
-        if way < 6:  # noqa: PLR2004 - mostly by structure
+        if way < 6:  # mostly by structure
             return _BY_STRUCTURE[kind](dice, data)
-        if way < 9:  # noqa: PLR2004
+        if way < 9:
             return dice.choice((_flipped, _cut, _inserted, _truncated))(dice, data)
         other = dice.choice(self.valid[kind])
         return data[: dice.randrange(len(data) + 1)] + other[dice.randrange(len(other)) :]
@@ -126,7 +126,7 @@ def raw_png(
             filtering = bytes([4 if rng is None else int(rng.integers(0, 5))])
             packed += packer.compress(filtering + (bytes(line) if rng is None else rng.bytes(line)))
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))]
-    chunks += [(b"PLTE", bytes(range(12)))] if colour == 3 else []  # noqa: PLR2004 - a palette's
+    chunks += [(b"PLTE", bytes(range(12)))] if colour == 3 else []  # a palette's
     return png([*chunks, (b"IDAT", packed + packer.flush()), (b"IEND", b"")])
 
 
@@ -207,32 +207,32 @@ def _apply(dice: random.Random, chunks: Chunks, own: Sequence[Change]) -> Chunks
 
 def _jpeg(dice: random.Random, data: bytes) -> bytes:
     chunks, position = [], 2
-    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:  # noqa: PLR2004
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
         length = max(2, int.from_bytes(data[position + 2 : position + 4]))
         chunks.append((data[position : position + 2], data[position + 4 : position + 2 + length]))
         position += 2 + length
     scans = data[position:]
-    if dice.random() < 0.4:  # noqa: PLR2004
+    if dice.random() < 0.4:
         scans = _changed_scans(dice, scans)
     made = b"\xff\xd8"
     for marker, payload in _apply(dice, chunks, (_change_frame, _change_frame, _change_tables, _add_segment)):
-        length = len(payload) + 2 if dice.random() < 0.98 else dice.choice(LENGTHS)  # noqa: PLR2004
+        length = len(payload) + 2 if dice.random() < 0.98 else dice.choice(LENGTHS)
         made += marker + struct.pack(">H", length & 0xFFFF) + payload
     return made + scans
 
 
 def _change_frame(dice: random.Random, chunks: Chunks) -> None:
     for place, (marker, payload) in enumerate(chunks):
-        if marker[1] in _FRAMES and len(payload) > 8:  # noqa: PLR2004
+        if marker[1] in _FRAMES and len(payload) > 8:
             changed = bytearray(payload)
             field = dice.randrange(6)
             if field == 0:
                 marker = bytes((0xFF, dice.choice(sorted(_FRAMES))))  # noqa: PLW2901
             elif field == 1:
                 changed[0] = dice.choice((2, 8, 12, 16))
-            elif field == 2:  # noqa: PLR2004
+            elif field == 2:
                 changed[1:5] = struct.pack(">HH", dice.choice(SIZES), dice.choice(SIZES))
-            elif field == 3:  # noqa: PLR2004
+            elif field == 3:
                 changed[5] = dice.choice((0, 1, 2, 3, 4, 5, 255))
             else:
                 changed[dice.randrange(6, len(changed))] = dice.choice(
@@ -243,7 +243,7 @@ def _change_frame(dice: random.Random, chunks: Chunks) -> None:
 
 def _change_tables(dice: random.Random, chunks: Chunks) -> None:
     for place, (marker, payload) in enumerate(chunks):
-        if marker[1] in {0xC4, 0xDB} and dice.random() < 0.5:  # noqa: PLR2004
+        if marker[1] in {0xC4, 0xDB} and dice.random() < 0.5:
             chunks[place] = marker, _poke(dice, payload)
 
 
@@ -274,7 +274,7 @@ def _changed_scans(dice: random.Random, scans: bytes) -> bytes:
         last = scans.rfind(b"\xff\xda")
         return scans[:-2] + scans[last:-2] * dice.choice((1, 5, 40, 63, 64, 400)) + b"\xff\xd9"
     changed = bytearray(scans)
-    for _ in range(dice.choice((1, 8, 64)) if len(changed) > 20 else 0):  # noqa: PLR2004
+    for _ in range(dice.choice((1, 8, 64)) if len(changed) > 20 else 0):
         place = dice.randrange(14, len(changed) - 1)
         changed[place : place + 2] = bytes((255, dice.choice((0, 0xD0, 0xD3, 0xD7, 0xD9, 0xDA, 0xC4, 0xDC, 0xFF))))
     return bytes(changed)
@@ -305,15 +305,15 @@ def png_chunks(data: bytes) -> Chunks:
 def _png(dice: random.Random, data: bytes) -> bytes:
     own = (_change_header, _change_header, _change_pixels, _split_pixels, _add_chunk, _animate, _change_animation)
     made = png(_apply(dice, png_chunks(data), own))
-    if dice.random() < 0.04:  # noqa: PLR2004 - a wrong length
-        place = dice.choice((8, 33)) if len(made) > 40 else 0  # noqa: PLR2004
+    if dice.random() < 0.04:  # a wrong length
+        place = dice.choice((8, 33)) if len(made) > 40 else 0
         made = made[:place] + struct.pack(">I", dice.choice(LENGTHS)) + made[place + 4 :]
     return made
 
 
 def _change_header(dice: random.Random, chunks: Chunks) -> None:
     name, payload = chunks[0]
-    if name != b"IHDR" or len(payload) != 13:  # noqa: PLR2004
+    if name != b"IHDR" or len(payload) != 13:
         return
     fields = list(struct.unpack(">IIBBBBB", payload))
     sizes = (*SIZES, 2**20, 10**8, 2**31 - 1, 2**31, 2**32 - 1)
@@ -336,7 +336,7 @@ def _change_pixels(dice: random.Random, chunks: Chunks) -> None:
                 raw = bytearray(_poke(dice, bytes(raw), len(raw)))
             elif way == 1:
                 del raw[dice.randrange(len(raw) + 1) :]
-            elif way == 2:  # noqa: PLR2004
+            elif way == 2:
                 raw += dice.randbytes(dice.choice((1, 100, 10_000)))
             else:
                 raw = bytearray(len(raw) * dice.choice((1, 2, 50)))
@@ -389,7 +389,7 @@ def _animate(dice: random.Random, chunks: Chunks) -> None:
 
 def _change_animation(dice: random.Random, chunks: Chunks) -> None:
     for place, (name, payload) in enumerate(chunks):
-        if name in {b"fcTL", b"acTL", b"fdAT"} and dice.random() < 0.5:  # noqa: PLR2004
+        if name in {b"fcTL", b"acTL", b"fdAT"} and dice.random() < 0.5:
             at = 4 * dice.randrange(max(1, min(6, len(payload) // 4)))
             chunks[place] = name, payload[:at] + struct.pack(">I", dice.choice(LENGTHS)) + payload[at + 4 :]
 
@@ -405,9 +405,9 @@ def _webp(dice: random.Random, data: bytes) -> bytes:
         position += 8 + length + (length & 1)
     body = b""
     for name, payload in _apply(dice, chunks, (_extend, _add_alpha, _add_frame, _add_profile)):
-        length = len(payload) if dice.random() < 0.98 else dice.choice(LENGTHS)  # noqa: PLR2004
+        length = len(payload) if dice.random() < 0.98 else dice.choice(LENGTHS)
         body += name + struct.pack("<I", length) + payload + bytes(len(payload) & 1)
-    length = len(body) + 4 if dice.random() < 0.96 else dice.choice(LENGTHS)  # noqa: PLR2004
+    length = len(body) + 4 if dice.random() < 0.96 else dice.choice(LENGTHS)
     return b"RIFF" + struct.pack("<I", length) + b"WEBP" + body
 
 

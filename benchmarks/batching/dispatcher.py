@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import inspect
 import os
 import statistics
@@ -105,8 +106,8 @@ async def _batcher(target: str) -> None:
 
     try:
         from shoal.batcher.core import open_channel
-    except ModuleNotFoundError:  # an older tree
-        from shoal.batcher.core import open_channel
+    except ModuleNotFoundError:  # a tree from before November 2026
+        open_channel = importlib.import_module("shoal.batcher.server").open_channel
 
     remembers = "remembered" in inspect.signature(Dispatcher).parameters
     dispatcher = Dispatcher(open_channel(target), "bench", **({"remembered": 10_000} if remembers else {}))

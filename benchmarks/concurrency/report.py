@@ -77,8 +77,8 @@ def keep(source: Path, name: str) -> None:
     write_json(RESULTS / f"{name}.json", result)
 
 
-def seed(raw: Result, lanes: Result, processes: Result) -> str:
-    """The seed's table: each number of batches in flight through Triton, beside the ceiling; all three as lines."""
+def in_flight(raw: Result, lanes: Result, processes: Result) -> str:
+    """Each number of batches in flight through Triton, beside the ceiling; all three as lines."""
     ceiling = by_concurrency(raw)
     rows = []
     for in_flight, cell in by_concurrency(lanes).items():
@@ -184,7 +184,7 @@ def embedded(result: Result) -> str:
 
 
 BLOCKS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
-    "seed": (("gpu_raw", "gpu_lanes", "gpu_processes"), seed),
+    "in-flight": (("gpu_raw", "gpu_lanes", "gpu_processes"), in_flight),
     "instances": (("gpu_lanes", "gpu_processes"), instances),
     "together": (("gpu_together",), together),
     "embedded": (("profile_embedded",), embedded),

@@ -34,7 +34,7 @@ class ScriptedSlot:
 
 @dataclass(eq=False)
 class ScriptedModel:
-    """Says which channel is brightest. Contract: ``tests/unit/engine/test_engine_contract.py``."""
+    """Says which channel is brightest. Contract: ``tests/support/engine_contract.py``."""
 
     config: ModelConfig = CONFIG
     go: asyncio.Event = field(default_factory=asyncio.Event)

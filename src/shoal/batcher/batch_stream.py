@@ -98,7 +98,7 @@ class BatchStream:
         self._start = start
         self._listener = listener
         self._clock = clock
-        self._retire_at = monotonic() + random.uniform(*RETIRE_SECONDS)  # noqa: S311 - not a secret
+        self._retire_at = monotonic() + random.uniform(*RETIRE_SECONDS)  # not a secret
         self._takes_withdrawals = False
         self._unanswered: dict[int, Request] = {}
         self._outbox = [batching_pb2.BatchChunk()]

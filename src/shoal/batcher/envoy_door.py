@@ -26,8 +26,10 @@ from shoal.batcher.core import (
     status_of,
     too_large,
 )
+from shoal.batching import wire
 from shoal.errors import Code, DeadlineExceeded, InvalidRequest
 from shoal.runtime import logs
+from shoal.service.identity import CLIENT_HEADER
 from shoal.service.identity import HEADER as IDENTITY
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ MAX_LOOKS = 1000
 _WANTED = frozenset(
     name.encode()
     for name in (
-        *("content-type", "grpc-encoding", "grpc-timeout", "traceparent", "x-client-id", "x-model-name"),
+        *("content-type", "grpc-encoding", "grpc-timeout", "traceparent", CLIENT_HEADER, wire.MODEL),
         *(IDENTITY, TOKEN_HEADER),
     )
 )  # decoding all of them would cost more than the policy

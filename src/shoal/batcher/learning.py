@@ -52,7 +52,7 @@ class BatchTimes:
     def _line(self, size: int) -> float:
         mean_size, mean = self._size / self._weight, self._seconds / self._weight
         variance = self._size_size / self._weight - mean_size**2
-        if variance < 1e-9 or math.isnan(variance):  # noqa: PLR2004 - one size only, up to rounding
+        if variance < 1e-9 or math.isnan(variance):  # one size only, up to rounding
             return mean
         slope = max(0.0, (self._size_seconds / self._weight - mean_size * mean) / variance)
         return max(0.0, mean + slope * (size - mean_size))

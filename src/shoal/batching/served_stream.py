@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Results = Sequence[batching_pb2.BatchItemResult]
 
 OPEN_SECONDS = 10.0
-"""Beyond its ``max_queue_delay`` a batch is open for so long at most: a batcher that leaves it open hangs."""
+"""Beyond ``max_queue_delay_microseconds`` a batch is open for so long at most: a batcher that leaves it open hangs."""
 WRITE_SECONDS = 10.0
 """A batcher that doesn't read its results for so long hangs, too. Its stream ends, and its permit comes back."""
 _MAX_CHUNKS = 4

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from shoal.cli.calls import Ca, Target  # noqa: TC001 - typer reads them
+from shoal.cli.calls import Ca, Target
 from shoal.client.channel import Method, open_channel
 from shoal.client.connection import Connection, find_connection
 from shoal.errors import ShoalError, Unavailable

@@ -217,7 +217,7 @@ def _apart(one: Array, other: Array, contrast: Floats | None, limit: float) -> f
     if one.shape != other.shape:
         return 1.0
     direct = _share(one, other, contrast)
-    if direct <= limit or one.ndim < 2 or limit < _OTHER_KERNELS:  # noqa: PLR2004 - rows and columns
+    if direct <= limit or one.ndim < 2 or limit < _OTHER_KERNELS:  # rows and columns
         return direct
     # Rounding may change the order of candidates with nearly the same score.
     return min(direct, _share(np.sort(one, axis=0), np.sort(other, axis=0), contrast))

@@ -95,4 +95,4 @@ class ModelConfig:
     @property
     def channels_last(self) -> bool:
         """NHWC rather than NCHW."""
-        return self.input.shape[-1] == 3  # noqa: PLR2004 - RGB
+        return self.input.shape[-1] == 3  # RGB

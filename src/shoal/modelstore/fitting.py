@@ -88,7 +88,7 @@ def _written(boxes: Array, *, corners: bool, side: float) -> Iterator[str]:
     if len(real) < _MANY:
         return
     ordered = (real[:, 2:] >= real[:, :2]).all(axis=1)
-    if corners and ordered.mean() < 0.5:  # noqa: PLR2004 - most boxes would be inside out
+    if corners and ordered.mean() < 0.5:  # most boxes would be inside out
         yield "boxes are x, y, width, height: --head-parameter corners=0"
     if not corners and ordered.all() and (real[:, 0] + real[:, 2]).max() > 1.5 * side:
         yield "boxes are x1, y1, x2, y2: --head-parameter corners=1"
@@ -102,7 +102,7 @@ def _end_to_end(model: ModelConfig, answers: Answers) -> Iterator[str]:
     if (classes % 1).any():
         yield "it takes the sixth number for a class, and there it isn't whole: yolov5 reads candidates of one class"
     corners = rows[:, :4][scores > 0]
-    if len(corners) >= _MANY and (corners[:, 2:] >= corners[:, :2]).all(axis=1).mean() < 0.5:  # noqa: PLR2004
+    if len(corners) >= _MANY and (corners[:, 2:] >= corners[:, :2]).all(axis=1).mean() < 0.5:
         yield "it takes the first four numbers for x1, y1, x2, y2, and most boxes would be inside out"
     yield from _units(model, corners, pixels=bool(model.head_parameters.get("pixels", 1)))
 

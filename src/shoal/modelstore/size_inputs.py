@@ -77,7 +77,7 @@ _SHAPE: Final = "shoal/picture/shape"
 def _said(graph: onnx.GraphProto, value: onnx.ValueInfoProto, sides: dict[str, int]) -> list[onnx.NodeProto]:
     """Nodes that make ``value`` from the shape of the picture, for batches of any size."""
     known, dims, kind = KNOWN[value.name], _dims(value), value.type.tensor_type.elem_type
-    if len(dims) != known.rank or kind not in _NUMBERS or (known.rank == 2 and dims[1] not in {-1, 2}):  # noqa: PLR2004
+    if len(dims) != known.rank or kind not in _NUMBERS or (known.rank == 2 and dims[1] not in {-1, 2}):
         raise ConfigurationError(
             f"input {value.name!r} of shape {list(dims)} isn't the one that is known by this name; Shoal feeds exactly "
             "one input, the picture"
@@ -98,7 +98,7 @@ def _said(graph: onnx.GraphProto, value: onnx.ValueInfoProto, sides: dict[str, i
         numbers = constant("one", [1])
     else:
         numbers = add("Gather", "sides", _SHAPE, constant("axes", [sides[side] for side in known.says]), axis=0)
-    if known.rank == 2:  # noqa: PLR2004
+    if known.rank == 2:
         rest = constant("two", [2])
     elif -1 in dims[1:]:
         rest = add("Gather", "both", _SHAPE, constant("rows and columns", [sides["h"], sides["w"]]), axis=0)

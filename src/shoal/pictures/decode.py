@@ -154,7 +154,7 @@ class Decoder:
 
 def _check_input(config: ModelConfig) -> None:
     shape = config.input.shape
-    if len(shape) != 3 or 3 not in (shape[0], shape[2]) or min(shape) < 1:  # noqa: PLR2004 - H, W, RGB
+    if len(shape) != 3 or 3 not in (shape[0], shape[2]) or min(shape) < 1:  # H, W, RGB
         raise ConfigurationError(
             f"{config.path}: the input {config.input.name!r} of model {config.name!r} has shape {shape}; "
             "expected (H, W, 3) or (3, H, W) of fixed size"
@@ -185,7 +185,7 @@ def _fill(
     out[height:] = 0
     out[:height, width:] = 0
     small = resample(picture, _job(picture, header, placement, fast=fast))
-    if small.shape[2] != 3:  # noqa: PLR2004 - RGB
+    if small.shape[2] != 3:  # RGB
         small = _as_pixels(cv2.cvtColor(small, cv2.COLOR_RGBA2RGB))
     _UPRIGHT[header.orientation](small, out[:height, :width])
 

@@ -104,7 +104,7 @@ def _decode(png: bytes) -> ClassMap:
     if len(rows) != stride * height or any(rows[::stride]):
         raise Internal("the mask is a PNG that is truncated or has filtered rows")
     indices = b"".join(rows[start + 1 : start + stride] for start in range(0, len(rows), stride))
-    return ClassMap(width, height, bits // 8, indices if bits == 8 else bytes(_swapped(indices)))  # noqa: PLR2004
+    return ClassMap(width, height, bits // 8, indices if bits == 8 else bytes(_swapped(indices)))
 
 
 def from_runs(size: tuple[int, int], class_bytes: int, regions: Iterable[tuple[int, Sequence[int]]]) -> ClassMap:

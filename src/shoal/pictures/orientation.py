@@ -60,7 +60,7 @@ def _in_directory(tiff: bytes, order: str) -> float | None:
         if tag in seen or not size:
             continue
         place += 8
-        if size > 4:  # noqa: PLR2004 - what an entry itself holds
+        if size > 4:  # what an entry itself holds
             outside += size
             if outside > len(tiff):  # more than there is: such a value is passed over
                 continue

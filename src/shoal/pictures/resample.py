@@ -130,7 +130,7 @@ def _reached(begin: float, end: float, size: int, length: int, support: int) -> 
 def as_image(pixels: Pixels) -> Image.Image:
     """Four channels are mapped where they lie, three are copied."""
     height, width, channels = pixels.shape
-    if channels == 3:  # noqa: PLR2004 - RGB
+    if channels == 3:  # RGB
         return Image.fromarray(np.ascontiguousarray(pixels))
     flat = np.ascontiguousarray(pixels)
     return Image.frombuffer(_FOUR_CHANNELS, (width, height), flat, "raw", _FOUR_CHANNELS, 0, 1)

@@ -115,7 +115,7 @@ class SecretWatch:
                     if reason != told:
                         log.warning("%s isn't followed now, its mounted copy is: %s", self.name, reason)
                     told = reason
-                    await asyncio.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311 - not a secret
+                    await asyncio.sleep(random.uniform(0.5, 1) * pause)  # not a secret
                     pause = min(2 * pause, _LAST_PAUSE)
         finally:
             self.current = False
@@ -138,7 +138,7 @@ class SecretWatch:
             ) as session,
             session.get(f"/api/v1/namespaces/{self._api.namespace}/secrets", params=parameters) as response,
         ):
-            if response.status != 200:  # noqa: PLR2004 - OK
+            if response.status != 200:  # OK
                 raise Unavailable(f"the Kubernetes API answers {response.status} {response.reason}")
             _keep_alive(response)
             async for line in response.content:

@@ -24,6 +24,6 @@ class Endpoint(NamedTuple):
             host = host[1:-1]
         elif ":" in host:
             host = ""
-        if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:  # noqa: PLR2004 - the largest TCP port
+        if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:  # the largest TCP port
             raise ConfigurationError(f"{text!r}: expected HOST:PORT, such as 127.0.0.1:9000 or [::1]:9000")
         return cls(host, int(port))

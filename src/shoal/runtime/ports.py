@@ -33,7 +33,7 @@ class FreePorts:
     def __call__(self) -> Endpoint:
         """A free endpoint on the loopback address."""
         for _ in range(_TRIES):
-            port = random.randint(_LOWEST, self._highest)  # noqa: S311 - not a secret
+            port = random.randint(_LOWEST, self._highest)  # not a secret
             if port not in self._given and _reserve(port):
                 self._given.add(port)
                 return Endpoint(LOOPBACK, port)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from shoal.service.kubernetes_extras import ExtraMounts, ExtraVariables, ExtraVolumes  # noqa: TC001 - pydantic reads them
+from shoal.service.kubernetes_extras import ExtraMounts, ExtraVariables, ExtraVolumes
 from shoal.service.kubernetes_monitoring import Autoscaling, Monitoring
 from shoal.service.kubernetes_network import Gateway, NetworkPolicies
 from shoal.service.section import HttpAddress, Name, ObjectName, Port, Quantity, Raw, Section, StoreUrl

@@ -15,7 +15,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from shoal.errors import ConfigurationError
 from shoal.runtime import intake
-from shoal.runtime.logs import LogLevel  # noqa: TC001 - pydantic reads it
+from shoal.runtime.logs import LogLevel
 from shoal.service import yaml_tree
 from shoal.service.defaults import RECENT_REQUESTS
 from shoal.service.kubernetes import Kubernetes

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path  # noqa: TC003 - used at run time by load()
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shoal.errors import ConfigurationError
 from shoal.runtime import intake
-from shoal.runtime.endpoint import Endpoint  # noqa: TC001 - pydantic reads it
+from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.files import replace_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SHARED_BATCHER = "shared"
 """The batcher that serves every model without batchers of its own."""

@@ -281,7 +281,7 @@ def _labels(packed: bytes) -> tuple[str, ...]:
     Raises ValueError for an index that is none, or too large.
     """
     rows = [row.split(":", 2) for row in _strings(packed)]
-    labels = {int(row[1]): row[2] for row in rows if len(row) == 3}  # noqa: PLR2004
+    labels = {int(row[1]): row[2] for row in rows if len(row) == 3}
     if max(labels, default=0) >= _MOST_LABELS:
         raise ValueError(f"class {max(labels)}")
     return tuple(labels.get(index, "") for index in range(max(labels, default=-1) + 1))

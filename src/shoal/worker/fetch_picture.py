@@ -164,7 +164,7 @@ class Fetcher:
                 trouble.reason = self._faults.add(error)
                 metrics.WORKER_FETCH_RETRIES.inc()
                 # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-                await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - not a secret
+                await asyncio.sleep(random.uniform(0, pause))  # not a secret
                 pause = min(2 * pause, _LONGEST_BACKOFF_SECONDS)
 
     async def _get(self, key: str, owner: str, reservation: Reservation | None) -> Fetched | int:

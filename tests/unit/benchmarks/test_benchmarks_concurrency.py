@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.concurrency import report as report_concurrency
-from benchmarks.concurrency.report import embedded, instances, keep, seed, together
+from benchmarks.concurrency.report import embedded, in_flight, instances, keep, together
 from support.profiles import cell, empty, measured
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def profile(*rates: float) -> dict[str, Any]:
 
 
 def test_the_seeds_table_stands_beside_the_ceiling_and_marks_what_misses(images: Path) -> None:
-    text = seed(profile(1000.0, 2000.0), profile(800.0, 1900.0), profile(700.0, 900.0))
+    text = in_flight(profile(1000.0, 2000.0), profile(800.0, 1900.0), profile(700.0, 900.0))
     assert "| 1 | 800 (800-800) | 10.00 | 20.00 | 1,000 (1,000-1,000) | 10.00 | **0.80** |" in text
     assert text.count("**") == 2
     assert (images / "concurrency-gpu.png").is_file()

@@ -90,7 +90,7 @@
 {{- toYaml $service -}}
 {{- end -}}
 
-{{/* Where each part listens; see shoal.topology.Topology. */}}
+{{/* Where each part listens; see shoal.service.topology.Topology. */}}
 {{- define "shoal.topology" -}}
 {{- $ports := include "shoal.ports" . | fromJson -}}
 {{- $batchers := dict -}}

@@ -6,7 +6,7 @@ May use: cli, errors, modelconfig, modelstore, modelstore/making, modelstore/pub
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path  # noqa: TC003 - typer reads it
+from pathlib import Path
 from typing import Annotated
 
 import typer

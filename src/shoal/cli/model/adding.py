@@ -1,6 +1,6 @@
 """``shoal model add``."""
 
-# ruff: noqa: ARG001, TC001 - typer reads the parameters of `add`, and `add` them from the context
+# ruff: noqa: ARG001 - typer reads the parameters of `add`, and `add` them from the context
 from __future__ import annotations
 
 from dataclasses import replace

@@ -10,7 +10,7 @@ import typer
 from shoal.batching import wire
 from shoal.errors import ConfigurationError
 from shoal.runtime.endpoint import Endpoint
-from shoal.runtime.logs import LogLevel  # noqa: TC001 - typer reads it
+from shoal.runtime.logs import LogLevel
 from shoal.service.defaults import RECENT_REQUESTS
 
 

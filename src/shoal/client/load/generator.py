@@ -183,7 +183,7 @@ class _Run:
                 free.release()
 
         # The seed makes runs comparable; nothing here is a secret.
-        source = random.Random(self._settings.seed)  # noqa: S311
+        source = random.Random(self._settings.seed)
         async with asyncio.TaskGroup() as arrivals:
             for arrival in poisson(rate, source):
                 intended = self._start + arrival

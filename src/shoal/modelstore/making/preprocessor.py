@@ -133,6 +133,6 @@ def _size(said: Any, *, square: bool) -> tuple[tuple[int, int] | None, int]:  # 
 
 def _side(said: Any) -> int:  # whatever the file holds
     side = int(said)
-    if not 1 <= side <= 99_999:  # noqa: PLR2004 - as --size
+    if not 1 <= side <= 99_999:  # as --size
         raise ValueError("no side of a picture")
     return side

@@ -150,7 +150,7 @@ class ModelSync:
         """Waits, not quite as long each time, so that many pods don't ask in step; a notification ends it."""
         await asyncio.sleep(min(_LEAST_PAUSE_SECONDS, seconds))
         with contextlib.suppress(TimeoutError):
-            left = random.uniform(0.8, 1) * seconds - _LEAST_PAUSE_SECONDS  # noqa: S311 - not a secret
+            left = random.uniform(0.8, 1) * seconds - _LEAST_PAUSE_SECONDS  # not a secret
             await asyncio.wait_for(self._notified.wait(), max(left, 0))
 
     async def _follow_triton(self, synchronizer: Synchronizer) -> None:
