@@ -28,7 +28,7 @@ def replace_file(path: Path, content: str | bytes, mode: int | None = PRIVATE) -
     descriptor = os.open(beside, flags, 0o666 if mode is None else PRIVATE)  # private from the first byte on
     try:
         with os.fdopen(descriptor, "wb") as file:
-            if mode is not None:
+            if mode is not None and mode != PRIVATE:
                 os.fchmod(descriptor, mode)
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
