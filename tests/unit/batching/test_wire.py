@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoal.batching import wire
 from shoal.batching.wire import read_settings, write_settings
 from shoal.errors import ConfigurationError
 from shoal.modelconfig.batching import BatchingSettings
@@ -59,3 +60,10 @@ def test_what_can_not_be_right_is_named(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         read_settings(text)
     assert len(str(caught.value)) < 300
+
+
+def test_what_one_side_sends_the_other_takes() -> None:
+    assert wire.MAX_REQUEST_BYTES < wire.MAX_CHUNK_BYTES, "a request that is larger than a chunk goes in one of its own"
+    assert wire.REQUEST_BYTES <= wire.CHUNK_BYTES < wire.MAX_CHUNK_BYTES
+    assert max(wire.REPLY_BYTES, wire.RESULTS_BYTES) < wire.MAX_RESULTS_BYTES
+    assert wire.RESULTS_BYTES == 4 * 2**20, "ten seconds are enough for it on a slow link"
