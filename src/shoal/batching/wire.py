@@ -44,7 +44,7 @@ MAX_CHUNK_BYTES: Final = 4 * 2**20
 REPLY_BYTES: Final = 16 * 2**20
 """The largest reply, which is what clients take. Among Shoal's own only a mask can come near it."""
 RESULTS_BYTES: Final = 4 * 2**20
-"""Replies in one ``BatchResultChunk``, together; what is more goes in another, and has a time of its own to be written."""
+"""Replies in one ``BatchResultChunk``, together; what is more goes in another, with its own time to be written."""
 MAX_RESULTS_BYTES: Final = 64 * 2**20
 """The largest ``BatchResultChunk`` that batchers take."""
 
