@@ -11,6 +11,7 @@ import grpc
 
 from shoal.batching.v1 import batching_pb2
 from shoal.batching.wire import SERVICE
+from shoal.runtime import rpc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,6 +91,6 @@ async def _ask(target: str) -> Any:  # a protobuf message, or None
             response_deserializer=batching_pb2.ServedReply.FromString,
         )
         try:
-            return await served(batching_pb2.ServedRequest(), timeout=_SECONDS)
+            return await rpc.answered(served(batching_pb2.ServedRequest(), timeout=_SECONDS))
         except grpc.aio.AioRpcError:
             return None

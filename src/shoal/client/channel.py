@@ -110,7 +110,7 @@ class Method(Generic[RequestT, ReplyT]):
             Cancelled: the channel was closed meanwhile.
         """
         try:
-            return await self._call(request, timeout=timeout_seconds, metadata=metadata)
+            return await rpc.answered(self._call(request, timeout=timeout_seconds, metadata=metadata))
         except grpc.aio.AioRpcError as error:
             raise _translate(error) from None
         except asyncio.CancelledError:

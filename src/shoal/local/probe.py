@@ -69,7 +69,7 @@ async def _serving(endpoint: Endpoint, service: str = "") -> bool:
             response_deserializer=HealthCheckResponse.FromString,
         )
         try:
-            answer = await check(HealthCheckRequest(service=service))
+            answer = await rpc.answered(check(HealthCheckRequest(service=service)))
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == HealthCheckResponse.SERVING)

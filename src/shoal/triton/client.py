@@ -92,7 +92,7 @@ class TritonClient:
     async def live(self) -> bool:
         """Whether the server answers."""
         try:
-            return bool((await self._stub.ServerLive(v2.ServerLiveRequest(), timeout=1.0)).live)
+            return bool((await rpc.answered(self._stub.ServerLive(v2.ServerLiveRequest(), timeout=1.0))).live)
         except grpc.aio.AioRpcError:
             return False
 
@@ -100,7 +100,7 @@ class TritonClient:
         """Waits for the server; one that loads at its start all that it has is ready after that."""
         while True:
             try:
-                if (await self._stub.ServerReady(v2.ServerReadyRequest(), timeout=1.0)).ready:
+                if (await rpc.answered(self._stub.ServerReady(v2.ServerReadyRequest(), timeout=1.0))).ready:
                     return
             except grpc.aio.AioRpcError:
                 pass
@@ -196,7 +196,7 @@ class TritonClient:
 
     async def infer(self, request: Any) -> Any:  # protobuf messages
         """Sends a ``ModelInferRequest``. Raises grpc's own error: only the caller knows what is to be done."""
-        return await self._stub.ModelInfer(request)
+        return await rpc.answered(self._stub.ModelInfer(request))
 
     async def register(self, name: str, size: int) -> None:
         """Makes the POSIX shared memory ``name`` known, ``size`` bytes from its begin.
@@ -259,7 +259,7 @@ class TritonClient:
 
     async def _ask(self, method: Any, request: Any, work: str, seconds: float = _ANSWER_SECONDS) -> Any:
         try:
-            return await method(request, timeout=seconds)
+            return await rpc.answered(method(request, timeout=seconds))
         except grpc.aio.AioRpcError as error:
             raise self._failure(error, work) from error
 
