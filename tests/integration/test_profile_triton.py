@@ -24,7 +24,7 @@ from shoal.triton.fetch_server import fetch
 from shoal.triton.installation import default_folder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 LANES = Path(__file__).resolve().parents[1] / "support" / "cpu_lanes"
 CONFIG = """name: "slow"
@@ -81,6 +81,14 @@ async def registered(url: str) -> set[str]:
 
 def there(names: set[str]) -> bool:
     return any((DEVICE / name).exists() for name in names)
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard() -> Iterator[None]:
+    """In the background of a shell SIGINT is ignored, and then by all that is started from here."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 async def start(folder: Path, url: str, *words: str) -> asyncio.subprocess.Process:
