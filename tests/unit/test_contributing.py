@@ -6,7 +6,7 @@ import ast
 import re
 
 from site_files import ROOT
-from test_floors import FILES, HOUSE, imports, room
+from test_floors import FILES, HOUSE, arrows
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (`.+?) \|", TEXT, re.MULTILINE)
@@ -20,9 +20,7 @@ def defined(tree: ast.Module | ast.ClassDef) -> dict[str, ast.stmt]:
 
 
 def test_every_room_stands_once_in_the_table_below_those_that_it_uses() -> None:
-    used: dict[str, set[str]] = {}
-    for path in FILES:
-        used.setdefault(room(path), set()).update({room(other) for other in imports(path)} - {room(path), "__init__"})
+    used = {name: others - {"__init__"} for name, others in arrows().items()}
     assert sorted(NAMED_ROOMS) == sorted(used.keys() - {"__init__", "__main__"})
     for place, name in enumerate(NAMED_ROOMS):
         assert used[name] <= set(NAMED_ROOMS[:place]), name

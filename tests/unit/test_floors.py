@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def file_of(module: str) -> Path | None:
     return next((found for found in (path.with_suffix(".py"), path / "__init__.py") if found in FILES), None)
 
 
-def imports(path: Path) -> set[Path]:
+@cache
+def imports(path: Path) -> frozenset[Path]:
     found: set[Path | None] = set()
     for node in ast.walk(FILES[path]):
         if isinstance(node, ast.Import):
@@ -30,7 +32,7 @@ def imports(path: Path) -> set[Path]:
         elif isinstance(node, ast.ImportFrom):
             module = str(node.module)
             found |= {file_of(f"{module}.{alias.name}") or file_of(module) for alias in node.names}
-    return {other for other in found if other and other != path}
+    return frozenset(other for other in found if other and other != path)
 
 
 def room(path: Path) -> str:
@@ -38,30 +40,39 @@ def room(path: Path) -> str:
     return path.relative_to(HOUSE).parent.as_posix() if path.parent != HOUSE else path.stem
 
 
+@cache
+def arrows() -> dict[str, set[str]]:
+    """Each room's others that its files import."""
+    found: dict[str, set[str]] = {}
+    for path in FILES:
+        found.setdefault(room(path), set()).update({room(other) for other in imports(path)} - {room(path)})
+    return found
+
+
+def named(folder: Path) -> set[str]:
+    """The rooms that this one's docstring says it may use."""
+    line = re.search(r"^May use: ([^.]*)\.$", ROOMS[folder], re.MULTILINE)
+    assert line, f"{folder}: its docstring names no rooms: 'May use: errors, runtime.'"
+    return set(re.split(r",\s+", line[1])) - {"nothing"}
+
+
 def test_every_room_uses_those_alone_that_it_names() -> None:
     for path in FILES:
         if path.parent == HOUSE:
             continue
-        line = re.search(r"^May use: ([^.]*)\.$", ROOMS[path.parent], re.MULTILINE)
-        assert line, f"{path.parent}: its docstring names no rooms: 'May use: errors, runtime.'"
-        allowed = {room(path), "__init__", *re.split(r",\s+", line[1])}
+        allowed = {room(path), "__init__"} | named(path.parent)
         up = {str(other.relative_to(HOUSE)) for other in imports(path) if room(other) not in allowed}
         assert not up, f"{path.relative_to(HOUSE)} imports what its room doesn't name"
 
 
 def test_no_room_names_one_that_it_never_uses() -> None:
-    for folder, text in ROOMS.items():
-        used = {room(other) for path in FILES if path.parent == folder for other in imports(path)}
-        named = re.search(r"^May use: ([^.]*)\.$", text, re.MULTILINE)
-        assert set(re.split(r",\s+", named[1] if named else "nothing")) <= used | {"nothing"}, folder
+    for folder in ROOMS.keys() - {HOUSE}:
+        assert named(folder) <= arrows()[folder.relative_to(HOUSE).as_posix()], folder
 
 
 def test_there_is_no_circle_of_files_or_of_rooms() -> None:
     TopologicalSorter({path: imports(path) for path in FILES}).prepare()
-    rooms: dict[str, set[str]] = {}
-    for path in FILES:
-        rooms.setdefault(room(path), set()).update({room(other) for other in imports(path)} - {room(path)})
-    TopologicalSorter(rooms).prepare()
+    TopologicalSorter(arrows()).prepare()
 
 
 def test_beside_the_rooms_lie_errors_alone() -> None:
