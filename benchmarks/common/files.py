@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from shoal.errors import ConfigurationError
+from shoal.runtime.files import replace_file
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -36,12 +36,7 @@ def read_pictures(folder: Path = SAMPLES) -> list[bytes]:
 def write_json(path: Path, value: Any) -> None:  # any JSON value
     """Writes all or nothing: whoever reads the file never finds half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    replace_file(path, json.dumps(value, indent=2) + "\n", mode=None)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
