@@ -6,6 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from shoal.runtime.priority import Priority
+
 if TYPE_CHECKING:
     from collections.abc import KeysView
 
@@ -19,6 +21,7 @@ class Queued:
     deadline: float
     attempts: int = 0
     """Streams that broke under it."""
+    priority: Priority = Priority.INTERACTIVE
 
 
 class Owned(Protocol):

@@ -33,6 +33,18 @@ WITHDRAWN: Final = "withdrawn"
 TAKEN: Final = "x-shoal-taken"
 """In a stream's trailers, where the worker ends it: items from this index on were never begun."""
 
+STREAM: Final = "Stream"
+"""Behind a unary method's path: its stream of many calls (stream.proto)."""
+PRIORITY: Final = "x-priority"
+"""``interactive`` or ``bulk``. In a call's metadata: it lowers what the caller's key has, and never raises it. In a
+batching stream's: its batches hold nothing more urgent."""
+TIMEOUTS: Final = "x-shoal-timeouts"
+"""From the router, with a stream of calls: microseconds for a call that names none, a comma, and the most for any."""
+STREAM_CALLS: Final = 1024
+"""Calls in flight on one stream; more are not read before results have left. And the most in one ``CallChunk``."""
+STREAM_CHUNK_BYTES: Final = 2**20
+"""What clients put into a ``CallChunk``, together, where a single request isn't larger."""
+
 REQUEST_BYTES: Final = 64 * 2**10
 """The largest request of Shoal's own methods; another service's batcher may be told to take larger ones."""
 MAX_REQUEST_BYTES: Final = 3 * 2**20

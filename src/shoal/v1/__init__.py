@@ -1,4 +1,4 @@
 """Generated from proto/shoal/v1 by ``make proto``.
 
-May use: nothing.
+May use: batching/v1.
 """

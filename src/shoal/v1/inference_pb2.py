@@ -22,43 +22,44 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from shoal.batching.v1 import stream_pb2 as shoal_dot_batching_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18shoal/v1/inference.proto\x12\x08shoal.v1\"\xed\x01\n\x0cImageRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\x12\x12\n\nimage_uuid\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\r\x12\r\n\x05top_k\x18\x05 \x01(\r\x12\x1c\n\x0fscore_threshold\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12%\n\tmask_form\x18\x07 \x01(\x0e\x32\x12.shoal.v1.MaskForm\x12%\n\tmask_size\x18\x08 \x01(\x0e\x32\x12.shoal.v1.MaskSizeB\x12\n\x10_score_threshold\"g\n\x06Timing\x12\x10\n\x08queue_us\x18\x01 \x01(\x04\x12\x10\n\x08\x66\x65tch_us\x18\x02 \x01(\x04\x12\x11\n\tdecode_us\x18\x03 \x01(\x04\x12\x12\n\ncompute_us\x18\x04 \x01(\x04\x12\x12\n\nbatch_size\x18\x05 \x01(\r\":\n\x05\x43lass\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"\x92\x01\n\rClassifyReply\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12 \n\x07\x63lasses\x18\x04 \x03(\x0b\x32\x0f.shoal.v1.Class\x12 \n\x06timing\x18\x05 \x01(\x0b\x32\x10.shoal.v1.Timing\"g\n\x03\x42ox\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\x12\r\n\x05index\x18\x05 \x01(\r\x12\r\n\x05label\x18\x06 \x01(\t\x12\r\n\x05score\x18\x07 \x01(\x02\"\x8c\x01\n\x0b\x44\x65tectReply\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x1c\n\x05\x62oxes\x18\x04 \x03(\x0b\x32\r.shoal.v1.Box\x12 \n\x06timing\x18\x05 \x01(\x0b\x32\x10.shoal.v1.Timing\"F\n\x06Region\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06pixels\x18\x03 \x01(\x04\x12\x0e\n\x06\x63ounts\x18\x04 \x03(\r\"\xfb\x01\n\x0cSegmentReply\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x10\n\x08mask_png\x18\x04 \x01(\x0c\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12 \n\x06timing\x18\x06 \x01(\x0b\x32\x10.shoal.v1.Timing\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\x13\n\x0b\x63lass_bytes\x18\t \x01(\r\x12!\n\x07regions\x18\n \x03(\x0b\x32\x10.shoal.v1.Region\x12\x11\n\tclass_map\x18\x0b \x01(\x0c\"6\n\x14\x43reateUploadsRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"-\n\x06Upload\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x0f\n\x07put_url\x18\x02 \x01(\t\"f\n\x12\x43reateUploadsReply\x12!\n\x07uploads\x18\x01 \x03(\x0b\x32\x10.shoal.v1.Upload\x12\x1a\n\x12\x65xpires_in_seconds\x18\x02 \x01(\r\x12\x11\n\tmax_bytes\x18\x03 \x01(\x04*J\n\x08MaskForm\x12\x11\n\rMASK_FORM_PNG\x10\x00\x12\x12\n\x0eMASK_FORM_RUNS\x10\x01\x12\x17\n\x13MASK_FORM_CLASS_MAP\x10\x02*6\n\x08MaskSize\x12\x13\n\x0fMASK_SIZE_MODEL\x10\x00\x12\x15\n\x11MASK_SIZE_PICTURE\x10\x01\x32\xbc\x01\n\tInference\x12;\n\x08\x43lassify\x12\x16.shoal.v1.ImageRequest\x1a\x17.shoal.v1.ClassifyReply\x12\x37\n\x06\x44\x65tect\x12\x16.shoal.v1.ImageRequest\x1a\x15.shoal.v1.DetectReply\x12\x39\n\x07Segment\x12\x16.shoal.v1.ImageRequest\x1a\x16.shoal.v1.SegmentReply2Q\n\x07Uploads\x12\x46\n\x06\x43reate\x12\x1e.shoal.v1.CreateUploadsRequest\x1a\x1c.shoal.v1.CreateUploadsReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18shoal/v1/inference.proto\x12\x08shoal.v1\x1a\x1eshoal/batching/v1/stream.proto\"\xed\x01\n\x0cImageRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\x12\x12\n\nimage_uuid\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\r\x12\r\n\x05top_k\x18\x05 \x01(\r\x12\x1c\n\x0fscore_threshold\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12%\n\tmask_form\x18\x07 \x01(\x0e\x32\x12.shoal.v1.MaskForm\x12%\n\tmask_size\x18\x08 \x01(\x0e\x32\x12.shoal.v1.MaskSizeB\x12\n\x10_score_threshold\"g\n\x06Timing\x12\x10\n\x08queue_us\x18\x01 \x01(\x04\x12\x10\n\x08\x66\x65tch_us\x18\x02 \x01(\x04\x12\x11\n\tdecode_us\x18\x03 \x01(\x04\x12\x12\n\ncompute_us\x18\x04 \x01(\x04\x12\x12\n\nbatch_size\x18\x05 \x01(\r\":\n\x05\x43lass\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"\x92\x01\n\rClassifyReply\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12 \n\x07\x63lasses\x18\x04 \x03(\x0b\x32\x0f.shoal.v1.Class\x12 \n\x06timing\x18\x05 \x01(\x0b\x32\x10.shoal.v1.Timing\"g\n\x03\x42ox\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\x12\r\n\x05index\x18\x05 \x01(\r\x12\r\n\x05label\x18\x06 \x01(\t\x12\r\n\x05score\x18\x07 \x01(\x02\"\x8c\x01\n\x0b\x44\x65tectReply\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x1c\n\x05\x62oxes\x18\x04 \x03(\x0b\x32\r.shoal.v1.Box\x12 \n\x06timing\x18\x05 \x01(\x0b\x32\x10.shoal.v1.Timing\"F\n\x06Region\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06pixels\x18\x03 \x01(\x04\x12\x0e\n\x06\x63ounts\x18\x04 \x03(\r\"\xfb\x01\n\x0cSegmentReply\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x10\n\x08mask_png\x18\x04 \x01(\x0c\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12 \n\x06timing\x18\x06 \x01(\x0b\x32\x10.shoal.v1.Timing\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\x13\n\x0b\x63lass_bytes\x18\t \x01(\r\x12!\n\x07regions\x18\n \x03(\x0b\x32\x10.shoal.v1.Region\x12\x11\n\tclass_map\x18\x0b \x01(\x0c\"6\n\x14\x43reateUploadsRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"-\n\x06Upload\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x0f\n\x07put_url\x18\x02 \x01(\t\"f\n\x12\x43reateUploadsReply\x12!\n\x07uploads\x18\x01 \x03(\x0b\x32\x10.shoal.v1.Upload\x12\x1a\n\x12\x65xpires_in_seconds\x18\x02 \x01(\r\x12\x11\n\tmax_bytes\x18\x03 \x01(\x04*J\n\x08MaskForm\x12\x11\n\rMASK_FORM_PNG\x10\x00\x12\x12\n\x0eMASK_FORM_RUNS\x10\x01\x12\x17\n\x13MASK_FORM_CLASS_MAP\x10\x02*6\n\x08MaskSize\x12\x13\n\x0fMASK_SIZE_MODEL\x10\x00\x12\x15\n\x11MASK_SIZE_PICTURE\x10\x01\x32\xc1\x03\n\tInference\x12;\n\x08\x43lassify\x12\x16.shoal.v1.ImageRequest\x1a\x17.shoal.v1.ClassifyReply\x12\x37\n\x06\x44\x65tect\x12\x16.shoal.v1.ImageRequest\x1a\x15.shoal.v1.DetectReply\x12\x39\n\x07Segment\x12\x16.shoal.v1.ImageRequest\x1a\x16.shoal.v1.SegmentReply\x12V\n\x0e\x43lassifyStream\x12\x1c.shoal.batching.v1.CallChunk\x1a\".shoal.batching.v1.CallResultChunk(\x01\x30\x01\x12T\n\x0c\x44\x65tectStream\x12\x1c.shoal.batching.v1.CallChunk\x1a\".shoal.batching.v1.CallResultChunk(\x01\x30\x01\x12U\n\rSegmentStream\x12\x1c.shoal.batching.v1.CallChunk\x1a\".shoal.batching.v1.CallResultChunk(\x01\x30\x01\x32Q\n\x07Uploads\x12\x46\n\x06\x43reate\x12\x1e.shoal.v1.CreateUploadsRequest\x1a\x1c.shoal.v1.CreateUploadsReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shoal.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MASKFORM']._serialized_start=1373
-  _globals['_MASKFORM']._serialized_end=1447
-  _globals['_MASKSIZE']._serialized_start=1449
-  _globals['_MASKSIZE']._serialized_end=1503
-  _globals['_IMAGEREQUEST']._serialized_start=39
-  _globals['_IMAGEREQUEST']._serialized_end=276
-  _globals['_TIMING']._serialized_start=278
-  _globals['_TIMING']._serialized_end=381
-  _globals['_CLASS']._serialized_start=383
-  _globals['_CLASS']._serialized_end=441
-  _globals['_CLASSIFYREPLY']._serialized_start=444
-  _globals['_CLASSIFYREPLY']._serialized_end=590
-  _globals['_BOX']._serialized_start=592
-  _globals['_BOX']._serialized_end=695
-  _globals['_DETECTREPLY']._serialized_start=698
-  _globals['_DETECTREPLY']._serialized_end=838
-  _globals['_REGION']._serialized_start=840
-  _globals['_REGION']._serialized_end=910
-  _globals['_SEGMENTREPLY']._serialized_start=913
-  _globals['_SEGMENTREPLY']._serialized_end=1164
-  _globals['_CREATEUPLOADSREQUEST']._serialized_start=1166
-  _globals['_CREATEUPLOADSREQUEST']._serialized_end=1220
-  _globals['_UPLOAD']._serialized_start=1222
-  _globals['_UPLOAD']._serialized_end=1267
-  _globals['_CREATEUPLOADSREPLY']._serialized_start=1269
-  _globals['_CREATEUPLOADSREPLY']._serialized_end=1371
-  _globals['_INFERENCE']._serialized_start=1506
-  _globals['_INFERENCE']._serialized_end=1694
-  _globals['_UPLOADS']._serialized_start=1696
-  _globals['_UPLOADS']._serialized_end=1777
+  _globals['_MASKFORM']._serialized_start=1405
+  _globals['_MASKFORM']._serialized_end=1479
+  _globals['_MASKSIZE']._serialized_start=1481
+  _globals['_MASKSIZE']._serialized_end=1535
+  _globals['_IMAGEREQUEST']._serialized_start=71
+  _globals['_IMAGEREQUEST']._serialized_end=308
+  _globals['_TIMING']._serialized_start=310
+  _globals['_TIMING']._serialized_end=413
+  _globals['_CLASS']._serialized_start=415
+  _globals['_CLASS']._serialized_end=473
+  _globals['_CLASSIFYREPLY']._serialized_start=476
+  _globals['_CLASSIFYREPLY']._serialized_end=622
+  _globals['_BOX']._serialized_start=624
+  _globals['_BOX']._serialized_end=727
+  _globals['_DETECTREPLY']._serialized_start=730
+  _globals['_DETECTREPLY']._serialized_end=870
+  _globals['_REGION']._serialized_start=872
+  _globals['_REGION']._serialized_end=942
+  _globals['_SEGMENTREPLY']._serialized_start=945
+  _globals['_SEGMENTREPLY']._serialized_end=1196
+  _globals['_CREATEUPLOADSREQUEST']._serialized_start=1198
+  _globals['_CREATEUPLOADSREQUEST']._serialized_end=1252
+  _globals['_UPLOAD']._serialized_start=1254
+  _globals['_UPLOAD']._serialized_end=1299
+  _globals['_CREATEUPLOADSREPLY']._serialized_start=1301
+  _globals['_CREATEUPLOADSREPLY']._serialized_end=1403
+  _globals['_INFERENCE']._serialized_start=1538
+  _globals['_INFERENCE']._serialized_end=1987
+  _globals['_UPLOADS']._serialized_start=1989
+  _globals['_UPLOADS']._serialized_end=2070
 # @@protoc_insertion_point(module_scope)

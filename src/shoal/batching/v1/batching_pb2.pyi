@@ -1,10 +1,18 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRIORITY_INTERACTIVE: _ClassVar[Priority]
+    PRIORITY_BULK: _ClassVar[Priority]
+PRIORITY_INTERACTIVE: Priority
+PRIORITY_BULK: Priority
 
 class ServedRequest(_message.Message):
     __slots__ = ()
@@ -31,13 +39,14 @@ class BatchChunk(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[BatchItem, _Mapping]]] = ..., last: _Optional[bool] = ..., withdrawn: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class BatchItem(_message.Message):
-    __slots__ = ("index", "request", "owner", "timeout_us", "queued_us", "traceparent", "identity")
+    __slots__ = ("index", "request", "owner", "timeout_us", "queued_us", "traceparent", "priority", "identity")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
     QUEUED_US_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     index: int
     request: bytes
@@ -45,8 +54,9 @@ class BatchItem(_message.Message):
     timeout_us: int
     queued_us: int
     traceparent: str
+    priority: Priority
     identity: str
-    def __init__(self, index: _Optional[int] = ..., request: _Optional[bytes] = ..., owner: _Optional[str] = ..., timeout_us: _Optional[int] = ..., queued_us: _Optional[int] = ..., traceparent: _Optional[str] = ..., identity: _Optional[str] = ...) -> None: ...
+    def __init__(self, index: _Optional[int] = ..., request: _Optional[bytes] = ..., owner: _Optional[str] = ..., timeout_us: _Optional[int] = ..., queued_us: _Optional[int] = ..., traceparent: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., identity: _Optional[str] = ...) -> None: ...
 
 class BatchResultChunk(_message.Message):
     __slots__ = ("results", "permit")

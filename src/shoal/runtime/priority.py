@@ -1,0 +1,15 @@
+"""How urgent a request is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Priority(StrEnum):
+    """Two levels: what one leaves the other fills."""
+
+    INTERACTIVE = "interactive"
+    """Somebody waits for it."""
+    BULK = "bulk"
+    """Fills what interactive requests leave, and is the first to be refused; a stated share of it is served all the
+    same."""
