@@ -126,7 +126,7 @@ class ModelQueue:
         )
         self._common.recent.add(request, request.kept_bytes)
         timer = self._loop.call_at(request.deadline, self._expire, request)
-        self._carry_out(self._policy.arrived(now, request))
+        self._carry_out(self._policy.arrived(now, (request,)))
         self.callers += 1
         try:
             return await request.answer
@@ -284,7 +284,7 @@ class ModelQueue:
 
     def _withdraw(self, request: Request) -> None:
         request.withdraw()
-        self._carry_out(self._policy.withdrawn(monotonic(), request))
+        self._carry_out(self._policy.withdrawn(monotonic(), (request,)))
 
     def _answer_error(self, request: Request, error: ShoalError) -> None:
         if not request.answer.done():

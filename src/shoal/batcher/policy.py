@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from shoal.batcher.learning import BatchTimes
 from shoal.batcher.quarantine import Quarantine
 from shoal.batching.fair_queue import FairQueue, Queued
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
+from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -73,6 +74,11 @@ class Reject(Generic[Request]):
 Decision: TypeAlias = Send[Stream, Request] | Close[Stream] | Reject[Request]
 
 
+class _Permit(NamedTuple):
+    worker: str
+    priority: Priority
+
+
 @dataclass(slots=True)
 class _Batch(Generic[Stream]):
     stream: Stream
@@ -104,8 +110,7 @@ class BatchingPolicy(Generic[Stream, Request]):
         self._quarantine = quarantine or Quarantine()
         self._alone_last = False
         """Whether the last batch that began was a suspect's: then it is the others' turn."""
-        self._permits: dict[Stream, str] = {}
-        """And the worker at the other end."""
+        self._permits: dict[Stream, _Permit] = {}
         self._open: _Batch[Stream] | None = None
         self._closed: dict[Stream, _Batch[Stream]] = {}
         self._times = BatchTimes()
@@ -134,30 +139,30 @@ class BatchingPolicy(Generic[Stream, Request]):
         """Permits that no batch uses yet."""
         return len(self._permits)
 
-    def arrived(self, now: float, request: Request) -> list[Decision[Stream, Request]]:
-        """A new request. A full queue makes room at the cost of whoever has most in it."""
-        self._queue.append(request)
+    def arrived(self, now: float, requests: Sequence[Request]) -> list[Decision[Stream, Request]]:
+        """New requests, in order. A full queue makes room at the cost of whoever has most in it."""
+        for request in requests:
+            self._queue.append(request)
         decisions = self._advance(now)
-        wait = self._expected_wait(request.owner)
-        if wait and now + wait > request.deadline and self._queue.discard(request):
-            text = f"the deadline can't be met: about {wait:.1f} s of work are ahead; try again later"
-            decisions.append(Reject(request, Overloaded(text, retry_after_seconds=wait)))
-            return decisions
-        limit = self.settings.max_queue_size or DEFAULT_MAX_QUEUE_SIZE
-        if self._queue and self.queued > limit:
-            victim = self._queue.pop_newest_of_longest(request.owner)
-            text = f"the queue is full ({limit} requests wait); try again later"
-            decisions.append(Reject(victim, Overloaded(text, retry_after_seconds=wait or None)))
+        if self._queue and requests:
+            decisions += self._hopeless(now, requests)
+            decisions += self._surplus(requests[-1].owner)
         return decisions
 
-    def withdrawn(self, now: float, request: Request) -> list[Decision[Stream, Request]]:
-        """The request's caller is gone or its deadline has passed; nothing happens if it was sent already."""
-        self._home_of(request).discard(request)
+    def withdrawn(self, now: float, requests: Sequence[Request]) -> list[Decision[Stream, Request]]:
+        """The requests' callers are gone or their deadlines have passed; nothing happens to what was sent already."""
+        for request in requests:
+            self._home_of(request).discard(request)
         return self._advance(now)
 
-    def permitted(self, now: float, stream: Stream, worker: str = "") -> list[Decision[Stream, Request]]:
-        """``worker`` can take a batch on ``stream``; those that don't say who they are count as one."""
-        self._permits[stream] = worker
+    def permitted(
+        self, now: float, stream: Stream, worker: str = "", priority: Priority = Priority.INTERACTIVE
+    ) -> list[Decision[Stream, Request]]:
+        """``worker`` can take a batch on ``stream``, whose class is ``priority``.
+
+        Workers that don't say who they are count as one.
+        """
+        self._permits[stream] = _Permit(worker, priority)
         return self._advance(now)
 
     def settled(self, now: float, stream: Stream) -> list[Decision[Stream, Request]]:
@@ -237,13 +242,13 @@ class BatchingPolicy(Generic[Stream, Request]):
         """Sends the next suspect as a batch of its own, in turn with the others' batches; whether to go on."""
         if not self._suspects or (self._alone_last and self._queue):
             return False
-        free = (stream for stream, worker in self._permits.items() if self._quarantine.is_free(worker))
+        free = (stream for stream, permit in self._permits.items() if self._quarantine.is_free(permit.worker))
         if (stream := next(free, None)) is None:
             return False
         requests, expired = self._take(now, 1, self._suspects)
         decisions.extend(expired)
         for request in requests:
-            self._quarantine.enter(stream, self._permits.pop(stream))
+            self._quarantine.enter(stream, self._permits.pop(stream).worker)
             self._alone_last = True
             self._closed[stream] = _Batch(stream, request.arrived, request.deadline, size=1, closed=now)
             decisions += [Send(stream, requests), Close(stream, 1, "alone")]
@@ -267,6 +272,43 @@ class BatchingPolicy(Generic[Stream, Request]):
         if reason := self._due(now, batch):
             decisions.append(self._close(now, batch, reason))
         return True
+
+    def _hopeless(self, now: float, requests: Sequence[Request]) -> list[Decision[Stream, Request]]:
+        """Takes out what has just come and can't be answered within its deadline."""
+        if not self._closed:
+            return []
+        decisions: list[Decision[Stream, Request]] = []
+        of: dict[str, list[Request]] = {}
+        for request in requests:
+            of.setdefault(request.owner, []).append(request)
+        for owner, theirs in of.items():
+            if now + self._expected_wait(owner) > min(request.deadline for request in theirs):
+                decisions += self._too_late(now, theirs)
+        return decisions
+
+    def _too_late(self, now: float, requests: Sequence[Request]) -> list[Reject[Request]]:
+        """Takes out those of one owner's newest that can't be answered in time, each as if the later ones weren't."""
+        queued = [request for request in requests if self._queue.discard(request)]
+        rejected = []
+        for request in queued:
+            self._queue.append(request)
+            wait = self._expected_wait(request.owner)
+            if now + wait > request.deadline:
+                self._queue.discard(request)
+                text = f"the deadline can't be met: about {wait:.1f} s of work are ahead; try again later"
+                rejected.append(Reject(request, Overloaded(text, retry_after_seconds=wait)))
+        return rejected
+
+    def _surplus(self, newcomer: str) -> list[Reject[Request]]:
+        """Takes out what a full queue has no room for."""
+        limit = self.settings.max_queue_size or DEFAULT_MAX_QUEUE_SIZE
+        rejected = []
+        while self._queue and self.queued > limit:
+            wait = self._expected_wait(newcomer)
+            text = f"the queue is full ({limit} requests wait); try again later"
+            victim = self._queue.pop_newest_of_longest(newcomer)
+            rejected.append(Reject(victim, Overloaded(text, retry_after_seconds=wait or None)))
+        return rejected
 
     def _expected_wait(self, owner: str) -> float:
         """Seconds until the newest request of ``owner`` has its answer; 0 where nothing is known or nothing waits.

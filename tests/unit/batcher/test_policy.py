@@ -50,8 +50,7 @@ class Bench:
 
     def arrive(self, count: int = 1, owner: str = "a", timeout: float = math.inf) -> list[Queued]:
         requests = [Queued(owner, self.now, self.now + timeout) for _ in range(count)]
-        for request in requests:
-            self.do(self.policy.arrived(self.now, request))
+        self.do(self.policy.arrived(self.now, requests))
         return requests
 
     def permit(self, stream: str, worker: str = "") -> None:
@@ -71,7 +70,7 @@ class Bench:
 
     def withdraw(self, request: Queued) -> None:
         self.withdrawn.add(id(request))
-        self.do(self.policy.withdrawn(self.now, request))
+        self.do(self.policy.withdrawn(self.now, [request]))
 
     def execute(self, stream: str) -> None:
         self.policy.executed(self.now, stream)
