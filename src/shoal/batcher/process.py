@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.batcher.envoy_door import DRAIN_PATH, IN_FLIGHT_PATH, TOKEN_HEADER, TOKEN_VARIABLE
+from shoal.batching import wire
 from shoal.runtime.envoy import EnvoyProcess, check_free
 from shoal.runtime.envoy_http2 import TRUSTED_HEADERS, TRUSTED_HEADERS_BYTES, runtime, trusted_http2
 from shoal.runtime.signals import until_stop
@@ -165,7 +166,7 @@ async def _serve_in_grpcio(options: BatcherOptions, stop: asyncio.Event) -> int:
     from shoal.runtime import rpc
 
     batcher = make_batcher()
-    limit = options.orders.max_message_bytes + _OVERHEAD_BYTES
+    limit = wire.STREAM_CHUNK_BYTES + options.orders.max_message_bytes + _OVERHEAD_BYTES
     settings = [
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", limit),

@@ -70,6 +70,8 @@ class BatcherVisit(Visit):
     queued_ahead: int = 0
     """Requests of its queue that waited when it came."""
     broken_streams: int = 0
+    priority: str = ""
+    """``interactive`` or ``bulk``; empty: the part is older."""
     batch: BatchView | None = None
     """The one it was sent in last."""
 

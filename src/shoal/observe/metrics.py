@@ -10,11 +10,12 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
+
+from shoal.observe.histogram import Histogram
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -35,20 +36,20 @@ MODEL_SYNC = _registry()
 BATCHER_REQUESTS = Counter(
     "shoal_batcher_requests",
     "Requests that ended, by gRPC status code; CANCELLED: the caller left. Model - : no worker has vouched for it yet.",
-    ["model", "code"],
+    ["model", "code", "priority"],
     registry=BATCHER,
 )
 BATCHER_LATENCY = Histogram(
     "shoal_batcher_request_seconds",
     "From a request's arrival in the batcher to its answer, of requests answered OK.",
-    ["model"],
+    ["model", "priority"],
     buckets=_SECONDS,
     registry=BATCHER,
 )
 BATCHER_QUEUE = Histogram(
     "shoal_batcher_queue_seconds",
     "From a request's arrival in the batcher to its dispatch on a worker's stream; counted again if it is sent again.",
-    ["model"],
+    ["model", "priority"],
     buckets=_SECONDS,
     registry=BATCHER,
 )
