@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
 from shoal.batching.v1 import batching_pb2
+from shoal.batching.wire import STREAM
 from shoal.router.keeper import ConfigKeeper
 from shoal.router.process import serve
 from shoal.runtime.envoy_admin import admin_socket
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
 
 CLASSIFY = "/shoal.v1.Inference/Classify"
 COMPUTE = "/shoal.batching.v1.Batching/Compute"
+CLASSIFY_STREAM = CLASSIFY + STREAM
 SERVED = "/shoal.batching.v1.Batching/Served"
 PATIENCE = 60.0  # seconds after which a test has failed
+FLOOD_BYTES = 64 * 2**10
+"""One message of a flood."""
 OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -41,13 +45,20 @@ OPTIONS = [
 
 @dataclass
 class Echo(grpc.GenericRpcHandler):
-    """Answers a unary call with its metadata as JSON, or, where the message is ``wait``, once ``gate`` is set."""
+    """Answers a unary call with its metadata as JSON, or, where the message is ``wait``, once ``gate`` is set.
+
+    A stream of calls gets its metadata first, then each message back, or, for ``flood``, large ones without end.
+    """
 
     name: str
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     serves: list[str] | None = None
     """What it says to those who ask a worker. None: it is older than the question."""
+    flooded: int = 0
+    """Messages of a flood that went out."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """A stream of calls has come to an end."""
 
     async def served(self, *_: object) -> bytes:
         return batching_pb2.ServedReply(ready=True, models=self.serves).SerializeToString()
@@ -57,6 +68,8 @@ class Echo(grpc.GenericRpcHandler):
             return grpc.unary_unary_rpc_method_handler(self.served)
         if details.method == COMPUTE:
             return grpc.stream_stream_rpc_method_handler(self.stream)
+        if details.method.startswith("/shoal.v1.") and details.method.endswith(STREAM):
+            return grpc.stream_stream_rpc_method_handler(self.calls)
         if details.method.startswith("/shoal.v1.") or "Reflection" in details.method:
             return grpc.unary_unary_rpc_method_handler(self.unary)
         return None
@@ -65,8 +78,22 @@ class Echo(grpc.GenericRpcHandler):
         if request == b"wait":
             self.waiting.set()
             await self.gate.wait()
+        return self.told(context)
+
+    def told(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
         return json.dumps({**metadata, "server": self.name, "remaining": context.time_remaining()}).encode()
+
+    async def calls(
+        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> AsyncGenerator[bytes]:
+        context.add_done_callback(lambda _: self.ended.set())
+        yield self.told(context)
+        async for request in requests:
+            yield request
+            while request == b"flood":
+                yield bytes(FLOOD_BYTES)
+                self.flooded += 1
 
     async def stream(self, requests: AsyncIterator[bytes], _: object) -> AsyncGenerator[bytes]:
         yield self.name.encode()
@@ -131,6 +158,15 @@ class Rig:
         async with asyncio.timeout(60):
             while await self.code(*arguments) != code:
                 pass
+
+    def open_calls(
+        self, key: str | None, model: str | None = "yolo", path: str = CLASSIFY_STREAM, **options: Any
+    ) -> grpc.aio.StreamStreamCall[bytes, bytes]:
+        """A stream of calls."""
+        metadata = [("x-api-key", key)] * (key is not None) + [("x-model-name", model)] * (model is not None)
+        metadata += options.pop("metadata", [])
+        channel = options.pop("channel", self.channel)
+        return channel.stream_stream(path)(metadata=metadata, **options)
 
     async def open_stream(self, model: str = "yolo") -> tuple[str, Any]:
         """A batching stream, and the name of the worker that has it."""

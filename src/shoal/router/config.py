@@ -56,7 +56,7 @@ _REDACTED = "[redacted]"
 _CLUSTER_NAME: Json = {
     "tag_name": "envoy.cluster_name",
     "regex": (
-        r"^cluster\.(((?:pool|batcher|own)/.+?|[^./]+)\.)"
+        r"^cluster\.(((?:pool|batcher|streams|own|own-streams)/.+?|[^./]+)\.)"
         r"(?:circuit_breakers\.[^.]+\.|(?:health_check|http1|http2|outlier_detection)\."
         r"|(?:canary|external|internal)\.(?=upstream_rq_)|default\.(?=total_match_count$))?[^.]+$"
     ),
