@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from shoal.router import uploads
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.health import HEALTH, bridge_filter, check_filter, messages
+from shoal.router.key_answers import key_filter
 from shoal.router.key_checks import API_KEY_AUTH, RATE_LIMIT, key_id_filter
 from shoal.router.local_replies import metadata_limit, replies, trouble_log
 from shoal.router.refusals import BODY_LIMIT
@@ -92,7 +93,7 @@ def balancer_listener(endpoint: Endpoint, router: Router, routes_file: str) -> J
         http2=trusted_http2(connection_keepalive=HANG),  # a batcher that hangs would keep its workers' permits
         rds=_rds(BALANCER, routes_file),
         common_http_protocol_options=_age(router),
-        http_filters=[_router_filter()],
+        http_filters=[key_filter(), _router_filter()],
         stream_idle_timeout="0s",
     )
     return {**listener, **_STAYS}

@@ -18,6 +18,7 @@ from shoal.router.clusters import (
     streams_cluster,
 )
 from shoal.router.health import CHECK, HEALTH, MESSAGE, WATCH, bridged
+from shoal.router.key_answers import key_routes
 from shoal.router.key_checks import (
     API_KEY_AUTH,
     KEY_ID,
@@ -127,8 +128,11 @@ def public_routes(
     )
 
 
-def balancer_routes(service: Service, models: Sequence[str]) -> Json:
-    """The route configuration of the load balancer: a batching stream goes to its model's pool, without a time-out."""
+def balancer_routes(service: Service, models: Sequence[str], keys: KeyRing) -> Json:
+    """The route configuration of the load balancer: a batching stream goes to its model's pool, without a time-out.
+
+    What batchers ask about keys is answered here.
+    """
     pooled = [(model, pool) for model in models if (pool := service.pool_of(model)) is not None]
     return _resource(
         BALANCER,
@@ -138,6 +142,7 @@ def balancer_routes(service: Service, models: Sequence[str]) -> Json:
                 for model, pool in pooled
             ),
             *model_missing(_BATCHING),
+            *key_routes(models, keys),
             refusal({"prefix": "/"}, Code.UNIMPLEMENTED, f"only {SERVICE} is here"),
         ],
     )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shoal.router import config
+from shoal.router.key_answers import version
 from shoal.runtime.endpoint import Endpoint
 from shoal.service.api_keys import Key, KeyRing
 from shoal.service.identity import Identity
@@ -169,11 +170,12 @@ def test_a_model_goes_to_the_pool_that_names_it_and_one_without_a_pool_nowhere()
     assert endpoints(cluster(files, "workers")) == [5, 6]
 
 
-def test_a_new_or_revoked_key_changes_the_public_routes_only() -> None:
-    assert changed(render(ALICE), render(ALICE, BOB)) == {config.PUBLIC_ROUTES}
-    assert changed(render(ALICE), render()) == {config.PUBLIC_ROUTES}
+def test_a_new_or_revoked_key_changes_the_routes_only() -> None:
+    both = {config.PUBLIC_ROUTES, config.BALANCER_ROUTES}
+    assert changed(render(ALICE), render(ALICE, BOB)) == both
+    assert changed(render(ALICE), render()) == both
     limited = ALICE.model_copy(update={"requests_per_second": 5.0})
-    assert changed(render(ALICE), render(limited)) == {config.PUBLIC_ROUTES}
+    assert changed(render(ALICE), render(limited)) == both
 
 
 def test_a_new_model_changes_the_routes_only() -> None:
@@ -268,6 +270,7 @@ def test_redacting_leaves_no_secret() -> None:
     assert any(SECRET in text for text in files.values())
     redacted = [config.redact(text, KeyRing([ALICE, BOB])) for text in files.values()]
     assert not any(SECRET in text or Identity.of(ALICE).digest in text for text in redacted)
+    assert not any(version(KeyRing([ALICE, BOB])) in text for text in redacted), "a guess could be held against it"
 
 
 def test_secrets_are_in_one_file() -> None:
