@@ -171,7 +171,7 @@ class ModelQueue:
 
     def stalled(self, stream: BatchStream) -> None:
         """A batch is all stragglers."""
-        self._policy.stalled(stream)
+        self._policy.stalled(monotonic(), stream)
 
     def answered(self, request: Request, result: batching_pb2.BatchItemResult) -> None:
         """A worker answered one request."""
