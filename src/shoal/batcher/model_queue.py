@@ -157,7 +157,7 @@ class ModelQueue:
 
     def stalled(self, stream: BatchStream) -> None:
         """A batch is all stragglers."""
-        self._policy.stalled(stream)
+        self._policy.stalled(monotonic(), stream)
 
     def answered(self, stream: BatchStream, results: Sequence[tuple[Request, batching_pb2.BatchItemResult]]) -> None:
         """A worker answered requests."""

@@ -392,7 +392,7 @@ def test_a_batch_of_stragglers_is_no_work_ahead_and_teaches_nothing() -> None:
     bench = Bench()
     bench.permit("s")
     bench.arrive(4)
-    bench.policy.stalled("s")
+    bench.policy.stalled(bench.now, "s")
     bench.pass_time(5.0)
     bench.execute("s")
     bench.permit("t")
