@@ -20,6 +20,7 @@ from shoal.client.results import (
     Timing,
 )
 from shoal.client.retry import Retry
+from shoal.runtime.priority import Priority
 
 __all__ = [
     "AsyncClient",
@@ -32,6 +33,7 @@ __all__ = [
     "MaskForm",
     "MaskSize",
     "Outcome",
+    "Priority",
     "Region",
     "Result",
     "Retry",

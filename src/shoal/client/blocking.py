@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
     from shoal.client.retry import Retry
+    from shoal.runtime.priority import Priority
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,6 +81,8 @@ class Options(TypedDict, total=False):
     connections: int
     credentials: grpc.ChannelCredentials | None
     retry: Retry | None
+    priority: Priority | str
+    streams: bool | None
 
 
 class Client:
