@@ -1,6 +1,6 @@
 """The Python client: upload, asynchronous calls, many at a time.
 
-May use: batching, errors, modelconfig, pictures, runtime, service, v1.
+May use: batching, batching/v1, errors, modelconfig, pictures, runtime, service, v1.
 """
 
 from shoal.client.aio import AsyncClient
