@@ -39,8 +39,8 @@ class StreamLimits:
 
     streams: int = 8
     """Open at once for one method, model and priority; what finds no room waits in the client."""
-    calls: int = wire.STREAM_CALLS
-    """Unanswered on one stream."""
+    calls: int = wire.STREAM_CALLS - 1
+    """Unanswered on one stream. With one more the service wouldn't read on, nor learn which of them were withdrawn."""
     chunk_bytes: int = wire.STREAM_CHUNK_BYTES
     alone_while_opening: int = 32
     """Unary calls at once while a first stream is opened; what comes beyond waits for it."""

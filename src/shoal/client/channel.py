@@ -41,13 +41,16 @@ _MILLISECONDS = re.compile(r"[0-9]{1,10}")
 _TLS = {"https": True, "grpcs": True, "http": False, "grpc": False}
 _DEFAULT_PORT = {scheme: 443 if tls else 80 for scheme, tls in _TLS.items()}
 
+_AROUND_A_REPLY = 1024
+"""Bytes of a stream's message around its only result, at most."""
 OPTIONS: tuple[tuple[str, int], ...] = (
     # A router that went away without a word (a cut cable, a frozen host) is noticed in 30 + 10 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # Requests are about 100 bytes and the router refuses more than this; replies with masks are the large ones.
-    ("grpc.max_send_message_length", wire.REQUEST_BYTES),
-    ("grpc.max_receive_message_length", wire.REPLY_BYTES),
+    # Requests are about 100 bytes, and the service refuses what is larger than this; replies with masks are the large
+    # ones. Both may be one of many in a stream's message.
+    ("grpc.max_send_message_length", wire.STREAM_CHUNK_BYTES + wire.REQUEST_BYTES),
+    ("grpc.max_receive_message_length", wire.REPLY_BYTES + _AROUND_A_REPLY),
     # gRPC's own 1 s to 120 s would leave a service that is back unused for minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
