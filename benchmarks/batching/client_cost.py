@@ -65,9 +65,7 @@ def _compare(sources: dict[str, Path], ways: list[str], rounds: int) -> None:
             for number in range(rounds):
                 for name in sorted(sources, reverse=bool(number % 2)):
                     command = [*_command(way), "--target", target]
-                    done = subprocess.run(
-                        command, env=_environment(sources[name]), check=True, stdout=subprocess.PIPE
-                    )
+                    done = subprocess.run(command, env=_environment(sources[name]), check=True, stdout=subprocess.PIPE)
                     found[name].append(float(done.stdout))
             _tell(way, found)
     finally:
@@ -80,7 +78,9 @@ def _tell(way: str, found: dict[str, list[float]]) -> None:
         print(f"{way}, {name}: median {statistics.median(values):.1f}, least {min(values):.1f} us of CPU a call")
     if len(found) > 1:
         ratios = [after / before for before, after in zip(found["before"], found["after"], strict=True)]
-        print(f"{way}, ratio: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}", flush=True)
+        print(
+            f"{way}, ratio: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}", flush=True
+        )
 
 
 def _command(role: str) -> list[str]:

@@ -133,7 +133,7 @@ class Sender:
         """The service takes calls on ``stream``."""
         self._opening, self._was_silent = None, False
         self._streams.append(stream)
-        for old in self._old:
+        for old in list(self._old):
             old.retire()
         self._flush_soon()
 
@@ -144,8 +144,8 @@ class Sender:
 
     def aged(self, stream: CallStream) -> None:
         """Another stream is wanted in the place of this one, which carries calls until that is open."""
+        self._old.add(stream)
         if self._may_open():
-            self._old.add(stream)
             self._open()
 
     def ending(self, stream: CallStream, unsent: Iterable[Call]) -> None:
