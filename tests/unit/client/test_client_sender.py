@@ -20,6 +20,7 @@ from shoal.errors import Cancelled, Code, DeadlineExceeded, NotFound, Overloaded
 from shoal.runtime.logs import Seldom
 from shoal.v1 import inference_pb2 as pb
 from support.stream_service import ServedStream, StreamService, serving_streams
+from support.until import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -60,11 +61,18 @@ def numbers(first: int, number: int) -> list[bytes]:
     return [b"%d" % n for n in range(first, first + number)]
 
 
+async def next_stream(sender: Sender, service: StreamService) -> ServedStream:
+    """The next stream that is opened, once calls go over it."""
+    stream = await service.stream()
+    await until(lambda: sender._opening is None)
+    return stream
+
+
 async def open_stream(sender: Sender, service: StreamService) -> ServedStream:
     """A stream that carries nothing."""
     service.gate.clear()
     pair = start(sender, 2, first=1_000_000)
-    stream = await service.stream()
+    stream = await next_stream(sender, service)
     service.gate.set()
     await asyncio.gather(*pair)
     service.unary.clear()
@@ -99,7 +107,7 @@ async def test_with_a_second_call_in_flight_a_stream_is_opened(service: StreamSe
         await service.came(1)
         assert service.asked == 0
         second = start(sender, 1, first=1)
-        stream = await service.stream()
+        stream = await next_stream(sender, service)
         third = start(sender, 1, first=2)
         await stream.answer(await stream.take())
         assert await third[0] == b"2"
@@ -237,7 +245,7 @@ async def test_a_stream_that_dies_leaves_its_calls_to_be_sent_again(service: Str
             (Unavailable, "the stream of calls ended: upstream reset")
         }
         again = start(sender, 2)
-        other = await service.stream()
+        other = await next_stream(sender, service)
         assert await asyncio.gather(*again) == numbers(0, 2)  # which went alone meanwhile
         assert other is not stream
 
@@ -280,7 +288,7 @@ async def test_a_draining_stream_answers_what_it_has_and_others_go_to_a_new_one(
         await stream.half_closed.wait()
         service.gate.clear()
         new = start(sender, 3, first=5)
-        other = await service.stream()
+        other = await next_stream(sender, service)
         later = start(sender, 3, first=8)
         await other.answer(await other.take(3))
         assert await asyncio.gather(*later) == numbers(8, 3)
@@ -331,9 +339,9 @@ async def test_a_service_that_does_not_read_is_sent_no_more_than_fits(service: S
     async with sending(service, replace(LIMITS, streams=2, calls=10)) as sender:
         service.gate.clear()
         pair = start(sender, 2)
-        first = await service.stream()
+        first = await next_stream(sender, service)
         tasks = start(sender, 30, first=2)
-        second = await service.stream()
+        second = await next_stream(sender, service)
         for _ in range(100):
             await asyncio.sleep(0)
         assert len(sender._pending) == 10
@@ -352,7 +360,7 @@ async def test_ten_thousand_at_once(service: StreamService) -> None:
     service.gate.clear()
     async with sending(service) as sender:
         tasks = start(sender, 10_000)
-        await service.stream()
+        await next_stream(sender, service)
         service.gate.set()
         assert await asyncio.gather(*tasks) == numbers(0, 10_000)
     assert len(service.unary) == LIMITS.alone_while_opening
@@ -412,7 +420,7 @@ async def test_an_old_stream_is_replaced_and_answers_what_it_has(service: Stream
         old._look()
         tasks += start(sender, 1, first=1)
         calls += await stream.take()  # it carries calls until the other is open
-        other = await service.stream()
+        other = await next_stream(sender, service)
         await stream.half_closed.wait()
         tasks += start(sender, 1, first=2)
         await other.answer(await other.take())
