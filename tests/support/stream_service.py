@@ -13,7 +13,7 @@ import grpc.aio
 from shoal.batching.v1 import stream_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -23,7 +23,7 @@ _STATUS = {status.value[0]: status for status in grpc.StatusCode}
 class ServedStream:
     """One stream as the service sees it."""
 
-    def __init__(self, context: Context, reads: asyncio.Event) -> None:
+    def __init__(self, context: Context, reads: asyncio.Event, reply: Callable[[bytes], bytes]) -> None:
         self.metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
         self.messages: list[list[int]] = []
         """The indices of each message's calls."""
@@ -33,6 +33,7 @@ class ServedStream:
         """Set once the handler has ended, whoever ended it."""
         self._context = context
         self._reads = reads
+        self._reply = reply
         self._calls: asyncio.Queue[stream_pb2.CallItem] = asyncio.Queue()
         self._changed = asyncio.Condition()
         self._end: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
@@ -52,8 +53,10 @@ class ServedStream:
         await self._context.write(stream_pb2.CallResultChunk(results=results, draining=draining))
 
     async def answer(self, calls: Iterable[stream_pb2.CallItem]) -> None:
-        """Answers each with its own request, in one message."""
-        await self.send(*(stream_pb2.CallItemResult(index=call.index, response=call.request) for call in calls))
+        """Answers each, in one message."""
+        await self.send(
+            *(stream_pb2.CallItemResult(index=call.index, response=self._reply(call.request)) for call in calls)
+        )
 
     def end(self, code: int = 0, text: str = "") -> None:
         """Ends the stream."""
@@ -85,7 +88,10 @@ class ServedStream:
 
 @dataclass
 class StreamService:
-    """Echoes unary calls once ``gate`` is set; a test answers streams, or ``echo`` does."""
+    """Answers unary calls once ``gate`` is set; a test answers streams, or ``echo`` does."""
+
+    reply: Callable[[bytes], bytes] = bytes
+    """The answer to a request; without another, the request itself."""
 
     refuses: int = 0
     """A status code for each new stream."""
@@ -94,6 +100,7 @@ class StreamService:
     echo: bool = False
     """Answers all calls of streams at once."""
     unary: list[bytes] = field(default_factory=list)
+    unary_metadata: list[dict[str, str]] = field(default_factory=list)
     asked: int = 0
     """Streams that were asked for, refused ones among them."""
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -121,12 +128,13 @@ class StreamService:
         async with self._came:
             await self._came.wait_for(lambda: len(self.unary) >= number)
 
-    async def _unary(self, message: bytes, _context: Context) -> bytes:
+    async def _unary(self, message: bytes, context: Context) -> bytes:
         async with self._came:
             self.unary.append(message)
+            self.unary_metadata.append({key: str(value) for key, value in context.invocation_metadata() or ()})
             self._came.notify_all()
         await self.gate.wait()
-        return message
+        return self.reply(message)
 
     async def _stream(self, _: object, context: Context) -> None:
         self.asked += 1
@@ -135,7 +143,7 @@ class StreamService:
         if self.silent:
             await asyncio.Event().wait()
         await context.send_initial_metadata(())
-        served = ServedStream(context, self.reads)
+        served = ServedStream(context, self.reads, self.reply)
         self._opened.put_nowait(served)
         answering = asyncio.create_task(self._answer(served)) if self.echo else None
         try:
