@@ -22,7 +22,7 @@ from shoal.runtime.priority import Priority
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
     from types import TracebackType
 
     import grpc
@@ -104,6 +104,11 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.target!r}, api_key=…)"
+
+    @property
+    def sent(self) -> Mapping[str, int]:
+        """Attempts at calls so far: ``alone``, as unary calls, and ``by_stream``."""
+        return self._senders.sent if self._senders is not None else {}
 
     async def __aenter__(self) -> Self:
         return self

@@ -85,6 +85,9 @@ class Sender:
         self._was_silent = False
         self._try_at = self._clock()
         self._closed = False
+        self.sent_alone = 0
+        """Attempts that were unary calls, so far."""
+        self.sent_by_stream = 0
 
     @property
     def busy(self) -> bool:
@@ -201,7 +204,9 @@ class Sender:
         self._flushing = False
         for stream in self._streams:
             if self._pending and (room := stream.room):
-                stream.send(self._take(room))
+                calls = self._take(room)
+                self.sent_by_stream += len(calls)
+                stream.send(calls)
         if not self._pending:
             return
         if self._may_open() and (self._streams or self._at_once() >= (self._least or 0)):
@@ -241,6 +246,7 @@ class Sender:
         for call in self._take(most):
             call.left = self._left_alone
             self._alone += 1
+            self.sent_alone += 1
             call.end(None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from shoal.batching import wire
@@ -44,6 +45,8 @@ class Senders:
         self._limits = limits
         self._deadlines = Deadlines(clock)
         self._made: dict[tuple[str, str, Priority], Sender] = {}
+        self._sent: Counter[str] = Counter()
+        """By senders that are gone."""
 
     def of(self, method: InferenceMethod[Any], model: str, priority: Priority) -> Sender:
         """The one for such calls, to be used at once: one without calls may be let go."""
@@ -51,7 +54,7 @@ class Senders:
         sender = self._made.get(key)
         if sender is None:
             if len(self._made) >= _KEPT:
-                self._made = {name: one for name, one in self._made.items() if one.busy}
+                self._let_go()
             sender = self._made[key] = Sender(
                 method,
                 self._metadata(model, priority),
@@ -61,6 +64,19 @@ class Senders:
                 limits=self._limits,
             )
         return sender
+
+    @property
+    def sent(self) -> Counter[str]:
+        """Attempts so far: ``alone``, as unary calls, and ``by_stream``."""
+        counted = Counter(self._sent)
+        for sender in self._made.values():
+            counted.update(alone=sender.sent_alone, by_stream=sender.sent_by_stream)
+        return counted
+
+    def _let_go(self) -> None:
+        sent = self.sent
+        self._made = {name: one for name, one in self._made.items() if one.busy}
+        self._sent += sent - self.sent
 
     async def close(self, grace_seconds: float) -> None:
         """Ends what waits with ``Cancelled``, and all streams within ``grace_seconds``."""

@@ -47,6 +47,7 @@ async def test_calls_carry_model_key_and_a_priority_that_is_not_the_usual_one(
     senders = Senders("secret", time.monotonic)
     for priority in Priority:
         await senders.of(classify, "cats", priority)(b"", 60)
+    assert senders.sent == {"alone": 2, "by_stream": 0}
     await senders.close(0)
     told = [{name: value for name, value in one.items() if name.startswith("x-")} for one in service.unary_metadata]
     usual = {"x-model-name": "cats", "x-api-key": "secret"}
@@ -62,6 +63,7 @@ async def test_whoever_names_many_models_fills_no_memory(service: StreamService,
     for number in range(1000):
         senders.of(classify, f"none-{number}", Priority.BULK)
         assert len(senders._made) <= 65
+    assert senders.sent == {"alone": 1, "by_stream": 0}
     assert senders.of(classify, "busy", Priority.BULK) is kept
     service.gate.set()
     await busy
