@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 from aiohttp import web
 
+from shoal.client import Retry
 from shoal.pictures.mask import encode_png
 from shoal.v1 import inference_pb2 as pb
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[object, object]
 
 API_KEY = "test-key"
+PROMPT = Retry(uniform=lambda _low, _high: 0.0)
+"""Tries again at once."""
 KNOWN = "00000000-0000-4000-8000-000000000001"
 MISSING = "00000000-0000-4000-8000-000000000404"
 

@@ -17,14 +17,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from shoal.cli.calls import DEFAULT_MODELS, ApiKey, Ca, Target
+from shoal.cli.calls import DEFAULT_MODELS, ApiKey, Ca, CallPriority, Target
 from shoal.cli.inputs import pictures
 from shoal.cli.terminal import shown
-from shoal.client import Client
+from shoal.client import Client, Priority
 from shoal.client import report as reports
 from shoal.client.connection import START, Connection, find_connection
 from shoal.client.load.fleet import LoadJob, run_job
 from shoal.client.load.generator import LoadRequest, LoadSettings
+from shoal.client.load.processes import busy_generator, processes_for
 from shoal.errors import ConfigurationError, Unavailable
 from shoal.modelconfig.model import Task
 from shoal.runtime.threads import usable_cores
@@ -58,7 +59,24 @@ def bench(
     upload: Annotated[
         bool, typer.Option("--upload", help="Upload the picture with each request, and count it.")
     ] = False,
-    processes: Annotated[int, typer.Option(min=1, max=64, help="Load generators; each can use one core.")] = 1,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--unary",
+            help="All calls by stream, or each alone.",
+            show_default="as the client does by itself",
+        ),
+    ] = None,
+    priority: CallPriority = Priority.INTERACTIVE,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Load generators; each can use one core.",
+            show_default="what the load needs, of half the cores",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the arrivals.", show_default="others each time")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     report: Annotated[
@@ -71,6 +89,8 @@ def bench(
 ) -> None:
     """Load a running service and measure it. Ctrl-C prints what there is. Exit code 1 if any request failed."""
     settings = LoadSettings(concurrency, rate, duration, warm_up, timeout, seed=seed, trace=report is not None)
+    if processes is None:
+        processes = processes_for(settings, streams=stream is not False, upload=upload, cores=usable_cores())
     if processes > concurrency and rate is None:
         raise ConfigurationError(f"{processes} processes need {processes} callers or more: raise --concurrency")
     chosen = model or DEFAULT_MODELS.get(task)
@@ -83,12 +103,14 @@ def bench(
     began = _now()
     try:
         requests = _prepare(connection, files, task, chosen, upload)
-        result = _measure(LoadJob(connection, requests, settings), processes)
+        result = _measure(LoadJob(connection, requests, settings, priority, stream), processes)
     except Unavailable as error:
         raise Unavailable(f"{error}; is it up? {START}") from None
     told = {"task": task, "model": chosen, "images": len(files), "upload": upload, "processes": processes}
-    told |= asdict(replace(settings, trace=False))
+    told |= {"stream": stream, "priority": priority} | asdict(replace(settings, trace=False))
     _tell(result, told, as_json)
+    if limit := busy_generator(result, processes, rate):
+        typer.echo(f"shoal: this may be the load generator's limit: {limit}", err=True)
     if report is not None:
         folder = str(images) if images else str(SAMPLES)
         page = reports.write(report, result, began | _about(told | {"target": connection.target}, folder))
@@ -156,12 +178,14 @@ def _about(settings: dict[str, Any], images: str) -> dict[str, Any]:
         "--warm-up": settings["warm_up_seconds"],
         "--timeout": settings["timeout_seconds"],
         "--processes": settings["processes"],
+        **({} if settings["priority"] == Priority.INTERACTIVE else {"--priority": settings["priority"]}),
         **({} if settings["seed"] is None else {"--seed": settings["seed"]}),
     }
+    flags = {"--upload": settings["upload"], "--stream": settings["stream"], "--unary": settings["stream"] is False}
     words = ["shoal", "bench", *(str(word) for option in options.items() for word in option)]
     return {
         "settings": settings,
-        "command": shlex.join([*words, *(["--upload"] if settings["upload"] else [])]),
+        "command": shlex.join([*words, *(flag for flag, given in flags.items() if given)]),
         "versions": {"shoal": version("shoal"), "python": platform.python_version()},
     }
 
@@ -187,6 +211,7 @@ def _table(summary: dict[str, Any]) -> Table:
     for stage, mean in summary["stage_mean_us"].items():
         shown.add_row(f"mean {stage}", _figure(mean and mean / 1000, "ms"))
     shown.add_row("mean send lag", _figure(summary["send_lag_ms"]["mean"], "ms"))
+    shown.add_row("calls by stream", _figure(summary["stream_share"] and 100 * summary["stream_share"], "%"))
     shown.add_row("measured", _figure(summary["duration_s"], "s"))
     shown.add_row("client CPU", _figure(summary["client_cpu_s"], "s"))
     for code, number in summary["errors"].items():

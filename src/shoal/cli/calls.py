@@ -13,7 +13,7 @@ from rich.console import Console
 from shoal.cli.inputs import pictures
 from shoal.cli.report import record, table
 from shoal.cli.terminal import shown_json
-from shoal.client import Client, Outcome
+from shoal.client import Client, Outcome, Priority
 from shoal.client.connection import START, find_connection
 from shoal.errors import ConfigurationError, Unavailable
 from shoal.modelconfig.model import Task
@@ -50,6 +50,9 @@ Ca: TypeAlias = Annotated[
         show_default="the public ones, or the local service's",
     ),
 ]
+CallPriority: TypeAlias = Annotated[
+    Priority, typer.Option("--priority", help="bulk: makes room for others; fills what interactive calls leave.")
+]
 _Images: TypeAlias = Annotated[
     list[Path],
     typer.Argument(
@@ -79,6 +82,7 @@ class Calls:
     ca: Ca = None
     timeout: _Timeout = 30.0
     concurrency: _Concurrency = 32
+    priority: CallPriority = Priority.INTERACTIVE
     files: list[Path] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -115,6 +119,7 @@ class Calls:
                 task=task,
                 ordered=True,
                 concurrency=self.concurrency,
+                priority=self.priority,
                 progress=self._shows_progress(),
                 **settings,
             )

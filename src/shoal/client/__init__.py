@@ -1,6 +1,6 @@
 """The Python client: upload, asynchronous calls, many at a time.
 
-May use: batching, errors, modelconfig, pictures, runtime, service, v1.
+May use: batching, batching/v1, errors, modelconfig, pictures, runtime, service, v1.
 """
 
 from shoal.client.aio import AsyncClient
@@ -20,6 +20,7 @@ from shoal.client.results import (
     Timing,
 )
 from shoal.client.retry import Retry
+from shoal.runtime.priority import Priority
 
 __all__ = [
     "AsyncClient",
@@ -32,6 +33,7 @@ __all__ = [
     "MaskForm",
     "MaskSize",
     "Outcome",
+    "Priority",
     "Region",
     "Result",
     "Retry",

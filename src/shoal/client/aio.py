@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from shoal.batching import wire
 from shoal.client.arguments import choice, image_reference, model_name, positive
 from shoal.client.channel import Methods, connect, open_channel, parse_target
 from shoal.client.mapping import bounded_map
@@ -15,14 +14,15 @@ from shoal.client.progress import tracked
 from shoal.client.replies import Elapsed, classification, detection, segmentation
 from shoal.client.results import Classification, Detection, MaskForm, MaskSize, Outcome, Result, Segmentation
 from shoal.client.retry import Retry, told
+from shoal.client.senders import Senders
 from shoal.client.upload import PresignedUploader, StoreUploader, Tickets, Uploader
 from shoal.errors import Cancelled, ConfigurationError, DeadlineExceeded, Internal, ShoalError
 from shoal.modelconfig.model import Task
-from shoal.service import identity
+from shoal.runtime.priority import Priority
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
     from types import TracebackType
 
     import grpc
@@ -30,13 +30,15 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
     from rich.progress import Progress
 
-    from shoal.client.channel import Metadata, Method
+    from shoal.client.channel import InferenceMethod
     from shoal.client.results import Image
 
     ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply)
     ResultT = TypeVar("ResultT", Classification, Detection, Segmentation)
 
 _MICROSECONDS = 1_000_000
+_GOODBYE_SECONDS = 0.5
+"""For the service to end streams that carry nothing any more."""
 
 
 class AsyncClient:
@@ -56,9 +58,13 @@ class AsyncClient:
         credentials: TLS credentials, such as ``grpc.ssl_channel_credentials(root_certificates)``. None with an
             ``https://`` target: the public certificate authorities.
         retry: How UNAVAILABLE is tried again.
+        priority: Of calls that name none. ``bulk`` makes room for others; it lowers what the API key has.
+        streams: None: many calls at a time share a stream, and a single one goes alone. False: each goes alone.
+            True: none does, if the service has streams.
 
     Raises:
         ConfigurationError: the target or the key can't be one.
+        InvalidRequest: there is no such priority.
     """
 
     def __init__(
@@ -72,6 +78,8 @@ class AsyncClient:
         connections: int = 64,
         credentials: grpc.ChannelCredentials | None = None,
         retry: Retry | None = None,
+        priority: Priority | str = Priority.INTERACTIVE,
+        streams: bool | None = None,
     ) -> None:
         if not api_key.isascii() or not api_key.isprintable() or not api_key.strip():
             raise ConfigurationError("api_key: expected printable ASCII, as `shoal keys create` prints it")
@@ -84,8 +92,11 @@ class AsyncClient:
         self._connections = connections
         self._credentials = credentials
         self._retry = retry or Retry()
+        self._priority = choice(Priority, priority)
+        self._streams = streams
         self._channel: grpc.aio.Channel | None = None
         self._methods: Methods | None = None
+        self._senders: Senders | None = None
         self._uploader: Uploader | None = None
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -93,6 +104,11 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.target!r}, api_key=…)"
+
+    @property
+    def sent(self) -> Mapping[str, int]:
+        """Attempts at calls so far: ``alone``, as unary calls, and ``by_stream``."""
+        return self._senders.sent if self._senders is not None else {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,6 +135,7 @@ class AsyncClient:
         *,
         top_k: int = 5,
         model_version: int = 0,
+        priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
     ) -> Classification:
         """Uploads ``image``, unless it is a uuid, and classifies it.
@@ -128,6 +145,7 @@ class AsyncClient:
             model: The model's name.
             top_k: How many classes to answer.
             model_version: 0: the one that the service prefers.
+            priority: None: the client's own.
             timeout_seconds: None: the client's own.
 
         Raises:
@@ -136,7 +154,7 @@ class AsyncClient:
         request = pb.ImageRequest(
             api_key=self._api_key, model_name=model, model_version=model_version, top_k=top_k
         )  # fmt: skip
-        return await self._infer(self._open().classify, classification, image, request, timeout_seconds)
+        return await self._infer(self._open().classify, classification, image, request, priority, timeout_seconds)
 
     async def detect(
         self,
@@ -145,6 +163,7 @@ class AsyncClient:
         *,
         score_threshold: float | None = None,
         model_version: int = 0,
+        priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
     ) -> Detection:
         """Uploads ``image``, unless it is a uuid, and finds objects in it.
@@ -154,6 +173,7 @@ class AsyncClient:
             model: The model's name.
             score_threshold: Boxes below it are left out. None: the model's own.
             model_version: 0: the one that the service prefers.
+            priority: None: the client's own.
             timeout_seconds: None: the client's own.
 
         Raises:
@@ -162,7 +182,7 @@ class AsyncClient:
         request = pb.ImageRequest(
             api_key=self._api_key, model_name=model, model_version=model_version, score_threshold=score_threshold
         )
-        return await self._infer(self._open().detect, detection, image, request, timeout_seconds)
+        return await self._infer(self._open().detect, detection, image, request, priority, timeout_seconds)
 
     async def segment(
         self,
@@ -173,6 +193,7 @@ class AsyncClient:
         mask_size: MaskSize | str = MaskSize.MODEL,
         score_threshold: float | None = None,
         model_version: int = 0,
+        priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
     ) -> Segmentation:
         """Uploads ``image``, unless it is a uuid, and tells the class of each of its pixels.
@@ -184,6 +205,7 @@ class AsyncClient:
             mask_size: ``model``: as fine as the model's output; ``picture``: the picture's own size.
             score_threshold: Where the model tells one class from background: the least probability. None: its own.
             model_version: 0: the one that the service prefers.
+            priority: None: the client's own.
             timeout_seconds: None: the client's own.
 
         Raises:
@@ -197,13 +219,19 @@ class AsyncClient:
             mask_form=f"MASK_FORM_{choice(MaskForm, mask_form).name}",
             mask_size=f"MASK_SIZE_{choice(MaskSize, mask_size).name}",
         )
-        return await self._infer(self._open().segment, segmentation, image, request, timeout_seconds)
+        return await self._infer(self._open().segment, segmentation, image, request, priority, timeout_seconds)
 
     async def infer(
-        self, task: Task | str, image: Image, model: str, *, timeout_seconds: float | None = None
+        self,
+        task: Task | str,
+        image: Image,
+        model: str,
+        *,
+        priority: Priority | str | None = None,
+        timeout_seconds: float | None = None,
     ) -> Result:
         """``classify``, ``detect`` or ``segment``, by ``task``, with the model's own settings."""
-        return await self._method(task)(image, model, timeout_seconds=timeout_seconds)
+        return await self._method(task)(image, model, priority=priority, timeout_seconds=timeout_seconds)
 
     async def upload(self, image: Path | bytes, *, timeout_seconds: float | None = None) -> str:
         """Uploads one picture, unchanged.
@@ -246,6 +274,7 @@ class AsyncClient:
         score_threshold: float | None = None,
         mask_form: MaskForm | str = MaskForm.PNG,
         mask_size: MaskSize | str = MaskSize.MODEL,
+        priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[Outcome]:
         """Yields the outcome of each of ``images``; one that fails never ends the others.
@@ -263,6 +292,7 @@ class AsyncClient:
             score_threshold: For detection and segmentation; see ``detect`` and ``segment``.
             mask_form: For segmentation: how the mask travels.
             mask_size: For segmentation: how many pixels it has.
+            priority: None: the client's own.
             timeout_seconds: Of each picture. None: the client's own.
         """
         options: dict[Task, dict[str, object]] = {
@@ -270,12 +300,13 @@ class AsyncClient:
             Task.DETECTION: {"score_threshold": score_threshold},
             Task.SEGMENTATION: {"score_threshold": score_threshold, "mask_form": mask_form, "mask_size": mask_size},
         }
-        call = partial(self._method(task), **options[choice(Task, task)])
+        shared = {"priority": priority, "timeout_seconds": timeout_seconds}
+        call = partial(self._method(task), **options[choice(Task, task)], **shared)
 
         async def one(item: tuple[int, Image]) -> Outcome:
             index, image = item
             try:
-                return Outcome(index, image, await call(image, model, timeout_seconds=timeout_seconds), None)
+                return Outcome(index, image, await call(image, model), None)
             except ShoalError as error:
                 return Outcome(index, image, None, error)
 
@@ -297,6 +328,8 @@ class AsyncClient:
                     await self._idle.wait()
             except TimeoutError:
                 pass
+        if self._senders is not None:
+            await self._senders.close(min(grace_seconds, _GOODBYE_SECONDS))
         if self._uploader is not None:
             await self._uploader.close()
         if self._channel is not None:
@@ -308,6 +341,7 @@ class AsyncClient:
         if self._methods is None:  # not earlier: a channel belongs to the loop that runs when it is made
             self._channel = open_channel(self.target, self._credentials)
             self._methods = Methods(self._channel)
+            self._senders = Senders(self._api_key, self._retry.clock, self._streams)
         return self._methods
 
     def _method(self, task: Task | str) -> Callable[..., Coroutine[object, object, Result]]:
@@ -320,16 +354,18 @@ class AsyncClient:
 
     async def _infer(
         self,
-        method: Method[pb.ImageRequest, ReplyT],
+        method: InferenceMethod[ReplyT],
         convert: Callable[[ReplyT, Elapsed], ResultT],
         image: Image,
         request: pb.ImageRequest,
+        priority: Priority | str | None,
         timeout_seconds: float | None,
     ) -> ResultT:
-        clock = self._retry.clock
+        senders, clock = self._senders, self._retry.clock
+        assert senders is not None
         started = uploaded = clock()
         deadline = started + self._seconds(timeout_seconds)
-        metadata: Metadata = ((wire.MODEL, model_name(request.model_name)), (identity.HEADER, self._api_key))
+        kind = method, model_name(request.model_name), choice(Priority, priority or self._priority)
         self._begin()
         try:
             if isinstance(image, Path | bytes):
@@ -337,9 +373,11 @@ class AsyncClient:
                 uploaded = clock()
             else:
                 request.image_uuid = image_reference(image)
-            reply = await self._retry.call(lambda left: method(request, left, metadata), deadline)
+            message = request.SerializeToString()
+            answer = await self._retry.call(lambda left: senders.of(*kind)(message, left), deadline)
         finally:
             self._end()
+        reply = method.reply.FromString(answer)
         if reply.image_uuid != request.image_uuid:
             raise Internal(f"the answer for image {request.image_uuid} is one for {reply.image_uuid!r}")
         elapsed = Elapsed(_microseconds(uploaded - started), _microseconds(clock() - started))

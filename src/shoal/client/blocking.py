@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypedDict, TypeV
 
 from shoal.client.aio import AsyncClient
 from shoal.errors import Cancelled
+from shoal.runtime.signals import loop_factory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
     from shoal.client.retry import Retry
+    from shoal.runtime.priority import Priority
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,6 +82,8 @@ class Options(TypedDict, total=False):
     connections: int
     credentials: grpc.ChannelCredentials | None
     retry: Retry | None
+    priority: Priority | str
+    streams: bool | None
 
 
 class Client:
@@ -126,7 +130,7 @@ class Client:
 
 
 class BackgroundLoop:
-    """An event loop in a thread of its own.
+    """An event loop in a thread of its own: uvloop's, where that is installed.
 
     Args:
         on_close: Runs last, on the loop.
@@ -138,7 +142,7 @@ class BackgroundLoop:
         self._ready = threading.Event()
         self._stop = asyncio.Event()
         # A daemon, so that a forgotten client never keeps a program from ending.
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="shoal-client", daemon=True)
+        self._thread = threading.Thread(target=self._main, name="shoal-client", daemon=True)
         self._thread.start()
         self._ready.wait()
 
@@ -173,3 +177,7 @@ class BackgroundLoop:
         self._ready.set()
         await self._stop.wait()
         await self._on_close()
+
+    def _main(self) -> None:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(self._serve())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
 import grpc.aio
 
 from shoal.batching import wire
+from shoal.batching.v1 import stream_pb2
 from shoal.errors import (
     RETRY_PUSHBACK,
     Cancelled,
@@ -24,24 +25,32 @@ from shoal.runtime import rpc
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
     from google.protobuf.message import Message
+
+    from shoal.client.call_stream import StreamCall
 
     Metadata = tuple[tuple[str, str], ...]
 
 RequestT = TypeVar("RequestT", bound="Message")
 ReplyT = TypeVar("ReplyT", bound="Message")
+AnswerT = TypeVar("AnswerT")
 
 _MILLISECONDS = re.compile(r"[0-9]{1,10}")
 _TLS = {"https": True, "grpcs": True, "http": False, "grpc": False}
 _DEFAULT_PORT = {scheme: 443 if tls else 80 for scheme, tls in _TLS.items()}
 
+_AROUND_A_REPLY = 1024
+"""Bytes of a stream's message around its only result, at most."""
 OPTIONS: tuple[tuple[str, int], ...] = (
     # A router that went away without a word (a cut cable, a frozen host) is noticed in 30 + 10 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # Requests are about 100 bytes and the router refuses more than this; replies with masks are the large ones.
-    ("grpc.max_send_message_length", wire.REQUEST_BYTES),
-    ("grpc.max_receive_message_length", wire.REPLY_BYTES),
+    # Requests are about 100 bytes, and the service refuses what is larger than this; replies with masks are the large
+    # ones. Both may be one of many in a stream's message.
+    ("grpc.max_send_message_length", wire.STREAM_CHUNK_BYTES + wire.REQUEST_BYTES),
+    ("grpc.max_receive_message_length", wire.REPLY_BYTES + _AROUND_A_REPLY),
     # gRPC's own 1 s to 120 s would leave a service that is back unused for minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -109,28 +118,55 @@ class Method(Generic[RequestT, ReplyT]):
             ShoalError: what the service answered, or that it could not be reached.
             Cancelled: the channel was closed meanwhile.
         """
-        try:
-            return await rpc.answered(self._call(request, timeout=timeout_seconds, metadata=metadata))
-        except grpc.aio.AioRpcError as error:
-            raise _translate(error) from None
-        except asyncio.CancelledError:
-            # gRPC says the same when a closing channel drops a call; only our caller's own wish is passed on as such.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise Cancelled("the client was closed") from None
-        except grpc.aio.UsageError:
-            raise Cancelled("the client is closed") from None
+        return await _call(lambda: self._call(request, timeout=timeout_seconds, metadata=metadata))
+
+
+async def _call(start: Callable[[], Awaitable[AnswerT]]) -> AnswerT:
+    try:
+        return await rpc.answered(start())
+    except grpc.aio.AioRpcError as error:
+        raise _translate(error) from None
+    except asyncio.CancelledError:
+        # gRPC says the same when a closing channel drops a call; only our caller's own wish is passed on as such.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise Cancelled("the client was closed") from None
+    except grpc.aio.UsageError:
+        raise Cancelled("the client is closed") from None
+
+
+class InferenceMethod(Generic[ReplyT]):
+    """A method that can be called alone and by stream, with serialized messages: ``ImageRequest`` and ``reply``."""
+
+    def __init__(self, channel: grpc.aio.Channel, name: str, reply: type[ReplyT]) -> None:
+        self.name = name
+        self.reply = reply
+        path = f"/shoal.v1.Inference/{name}"
+        self._unary: Any = channel.unary_unary(path)
+        self._stream: Any = channel.stream_stream(
+            path + wire.STREAM,
+            request_serializer=stream_pb2.CallChunk.SerializeToString,
+            response_deserializer=stream_pb2.CallResultChunk.FromString,
+        )
+
+    async def __call__(self, message: bytes, timeout_seconds: float, metadata: Metadata) -> bytes:
+        """One unary call; raises what ``Method`` raises."""
+        answer: bytes = await _call(lambda: self._unary(message, timeout=timeout_seconds, metadata=metadata))
+        return answer
+
+    def stream_starter(self, metadata: Metadata) -> Callable[[], StreamCall]:
+        """What starts a stream of calls."""
+        return lambda: self._stream(metadata=metadata)
 
 
 class Methods:
     """The methods that the client calls."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        inference = "/shoal.v1.Inference"
-        self.classify = Method(channel, f"{inference}/Classify", pb.ImageRequest, pb.ClassifyReply)
-        self.detect = Method(channel, f"{inference}/Detect", pb.ImageRequest, pb.DetectReply)
-        self.segment = Method(channel, f"{inference}/Segment", pb.ImageRequest, pb.SegmentReply)
+        self.classify = InferenceMethod(channel, "Classify", pb.ClassifyReply)
+        self.detect = InferenceMethod(channel, "Detect", pb.DetectReply)
+        self.segment = InferenceMethod(channel, "Segment", pb.SegmentReply)
         self.create_uploads = Method(
             channel, "/shoal.v1.Uploads/Create", pb.CreateUploadsRequest, pb.CreateUploadsReply
         )
@@ -140,12 +176,13 @@ def _translate(error: grpc.aio.AioRpcError) -> ShoalError:
     code: int = error.code().value[0]
     translated = from_status(code, error.details() or error.code().name)
     if isinstance(translated, Overloaded):
-        translated.retry_after_seconds = _pushback(error)
+        translated.retry_after_seconds = pushback(error.trailing_metadata() or ())
     return translated
 
 
-def _pushback(error: grpc.aio.AioRpcError) -> float | None:
-    for name, value in error.trailing_metadata() or ():
+def pushback(trailers: Iterable[tuple[str, str | bytes]]) -> float | None:
+    """When trying again may help, in seconds, as far as ``trailers`` tell it."""
+    for name, value in trailers:
         if name == RETRY_PUSHBACK and _MILLISECONDS.fullmatch(str(value)):
             return int(value) / 1000
     return None

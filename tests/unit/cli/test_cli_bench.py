@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shoal import cli
+from shoal.client.load import processes
 from support.fake_service import FakeService, serving_in_thread
 
 if TYPE_CHECKING:
@@ -74,6 +75,28 @@ def test_the_report(service: FakeService, capsys: pytest.CaptureFixture[str], tm
     assert f"shoal bench --target {service.target} --task classification" in page
     assert "test-key" not in page
     assert "test-key" not in (tmp_path / "out" / "report" / "bench.json").read_text()
+
+
+@pytest.mark.parametrize("way", ["--stream", "--unary"])
+def test_the_way_of_the_calls_and_their_priority(
+    service: FakeService, capsys: pytest.CaptureFixture[str], tmp_path: Path, way: str
+) -> None:
+    assert shoal("bench", "--json", way, "--priority", "bulk", "--report", "report", *SHORT) == 0
+    summary = told(capsys)
+    assert summary["settings"]["stream"] is (way == "--stream")
+    assert summary["stream_share"] == 0  # this service is an older one
+    assert service.metadata[-1]["x-priority"] == "bulk"
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert f"--priority bulk {way}" in page
+    assert "<dt>calls by stream</dt><dd>0%</dd>" in page
+
+
+def test_a_generator_at_its_limit_is_told(
+    service: FakeService, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_BUSY", 0.0)
+    assert shoal("bench", *SHORT) == 0
+    assert "shoal: this may be the load generator's limit: the load generator used" in capsys.readouterr().err
 
 
 def test_a_report_of_failures_is_written_too(

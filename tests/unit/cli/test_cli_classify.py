@@ -61,6 +61,15 @@ def folder(tmp_path: Path) -> Path:
     return pictures
 
 
+@pytest.mark.parametrize("command", ["classify", "detect", "segment"])
+def test_priority_travels_with_the_call(shell: Shell, service: FakeService, folder: Path, command: str) -> None:
+    shell(command, folder / "b.jpg", "--model", "m")
+    shell(command, folder / "b.jpg", "--model", "m", "--priority", "bulk")
+    assert [one.get("x-priority") for one in service.metadata[-2:]] == [None, "bulk"]
+    shell(command, folder / "b.jpg", "--model", "m", "--priority", "urgent")
+    assert shell.code == 2
+
+
 def test_classify_json(shell: Shell, folder: Path) -> None:
     (record,) = shell.records("classify", folder / "b.jpg", "--json")
     assert shell.code == 0

@@ -4,14 +4,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shoal.client import AsyncClient, Retry
-from support.fake_service import API_KEY, FakeService, serving
+from shoal.client import AsyncClient
+from support.fake_service import API_KEY, PROMPT, FakeService, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-PROMPT = Retry(uniform=lambda _low, _high: 0.0)
-"""Tries again at once."""
 
 
 @pytest.fixture

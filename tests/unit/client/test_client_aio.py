@@ -9,7 +9,7 @@ import obstore
 import pytest
 from obstore.store import MemoryStore
 
-from shoal.client import AsyncClient, Classification, Detection, MaskForm, Segmentation
+from shoal.client import AsyncClient, Classification, Detection, MaskForm, Priority, Segmentation
 from shoal.errors import (
     Cancelled,
     ConfigurationError,
@@ -21,7 +21,9 @@ from shoal.errors import (
     Unavailable,
 )
 from shoal.modelconfig.model import Task
-from support.fake_service import API_KEY, KNOWN, MISSING, FakeService
+from shoal.v1 import inference_pb2 as pb
+from support.fake_service import API_KEY, KNOWN, MISSING, PROMPT, FakeService
+from support.stream_service import StreamService, serving_streams
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -239,3 +241,71 @@ async def test_upload_many_keeps_the_order(client: AsyncClient, service: FakeSer
 async def test_infer_goes_by_task(client: AsyncClient) -> None:
     assert isinstance(await client.infer(Task.DETECTION, KNOWN, "texts"), Detection)
     assert isinstance(await client.infer(Task.SEGMENTATION, KNOWN, "colours"), Segmentation)
+
+
+def classified(message: bytes) -> bytes:
+    request = pb.ImageRequest.FromString(message)
+    return pb.ClassifyReply(image_uuid=request.image_uuid, model_name=request.model_name).SerializeToString()
+
+
+def names(number: int) -> list[str]:
+    return [f"00000000-0000-4000-8000-{n:012}" for n in range(number)]
+
+
+async def test_calls_of_a_stream_that_dies_are_answered_all_the_same() -> None:
+    async with (
+        serving_streams(StreamService(reply=classified)) as service,
+        AsyncClient(service.target, api_key=API_KEY, retry=PROMPT, timeout_seconds=60) as client,
+    ):
+        tasks = [asyncio.create_task(client.classify(name, "cats")) for name in names(600)]
+        stream = await service.stream()
+        calls = await stream.take(500)  # what went alone meanwhile is no part of them
+        await stream.answer(calls[:100])
+        stream.end(grpc.StatusCode.UNAVAILABLE.value[0], "upstream reset")
+        service.echo = True
+        answers = await asyncio.gather(*tasks)
+        assert [answer.image_uuid for answer in answers] == names(600)
+
+
+async def test_map_goes_by_stream_and_each_answer_is_the_one_asked_for() -> None:
+    async with (
+        serving_streams(StreamService(reply=classified, echo=True)) as service,
+        AsyncClient(service.target, api_key=API_KEY) as client,
+    ):
+        outcomes = [outcome async for outcome in client.map(names(1000), "cats", concurrency=100, priority="bulk")]
+        stream = await service.stream()
+    assert sorted(outcome.index for outcome in outcomes) == list(range(1000))
+    assert all(outcome.unwrap().image_uuid == outcome.image for outcome in outcomes)
+    assert stream.metadata["x-priority"] == "bulk"
+    assert len(service.unary) < 100
+
+
+async def test_an_answer_for_another_image_on_a_stream_is_refused_alone() -> None:
+    def reply(message: bytes) -> bytes:
+        return classified(message).replace(names(8)[7].encode(), MISSING.encode())
+
+    async with (
+        serving_streams(StreamService(reply=reply, echo=True)) as service,
+        AsyncClient(service.target, api_key=API_KEY, streams=True) as client,
+    ):
+        outcomes = [outcome async for outcome in client.map(names(20), "cats", ordered=True)]
+    assert [outcome.index for outcome in outcomes if outcome.error] == [7]
+    assert isinstance(outcomes[7].error, Internal)
+    assert service.unary == []
+
+
+@pytest.mark.parametrize(("own", "call", "sent"), [
+    ("interactive", None, None), ("bulk", None, "bulk"), ("interactive", Priority.BULK, "bulk"),
+    (Priority.BULK, "interactive", None),
+])  # fmt: skip
+async def test_priority(service: FakeService, own: str, call: str | None, sent: str | None) -> None:
+    async with AsyncClient(service.target, api_key=API_KEY, priority=own) as client:
+        await client.infer("detection", KNOWN, "texts", priority=call)
+    assert service.metadata[0].get("x-priority") == sent
+
+
+async def test_a_priority_that_there_is_not(client: AsyncClient) -> None:
+    with pytest.raises(InvalidRequest, match="'urgent': expected one of interactive, bulk"):
+        await client.classify(KNOWN, "cats", priority="urgent")
+    with pytest.raises(InvalidRequest, match="'urgent': expected one of interactive, bulk"):
+        AsyncClient(api_key=API_KEY, priority="urgent")

@@ -15,6 +15,7 @@ from shoal.client.aio import AsyncClient
 from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
 from shoal.client.load.tally import LoadResult, merge
 from shoal.errors import Internal, ShoalError
+from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,6 +31,9 @@ class LoadJob:
     connection: Connection
     requests: tuple[LoadRequest, ...]
     settings: LoadSettings
+    priority: Priority = Priority.INTERACTIVE
+    streams: bool | None = None
+    """See ``AsyncClient``."""
 
 
 def run_job(job: LoadJob, processes: int, advance: Callable[[float], None]) -> LoadResult:
@@ -37,7 +41,7 @@ def run_job(job: LoadJob, processes: int, advance: Callable[[float], None]) -> L
 
     Args:
         job: What to send.
-        processes: More than one where one core can't send enough (one sends about 3,000 references a second).
+        processes: More than one where one core can't send enough; see ``processes_for``.
         advance: Called now and then with the seconds since the start.
 
     Raises:
@@ -126,10 +130,22 @@ async def _run(job: LoadJob, ready: Callable[[], Awaitable[None]], advance: Call
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, stop.set)
     try:
-        told = job.connection
-        async with AsyncClient(told.target, api_key=told.api_key, credentials=told.credentials()) as client:
+        async with _client(job) as client:
             await client.connect()
             await ready()
-            return await run_load(client, job.requests, job.settings, stop=stop, advance=advance)
+            result = await run_load(client, job.requests, job.settings, stop=stop, advance=advance)
+            result.sent.update(client.sent)
+            return result
     finally:
         loop.remove_signal_handler(signal.SIGINT)
+
+
+def _client(job: LoadJob) -> AsyncClient:
+    told = job.connection
+    return AsyncClient(
+        told.target,
+        api_key=told.api_key,
+        credentials=told.credentials(),
+        priority=job.priority,
+        streams=job.streams,
+    )

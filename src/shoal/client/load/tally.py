@@ -47,6 +47,8 @@ class LoadResult:
     """How late requests left, against their intended time: a load generator at its limit shows here."""
     cpu_seconds: float = 0.0
     """The load generator's own CPU time in the window."""
+    sent: Counter[str] = field(default_factory=Counter)
+    """Attempts from the warm-up on: ``alone``, as unary calls, and ``by_stream``."""
     trace: Trace | None = None
     """Each request by itself, where somebody wants to look at them."""
 
@@ -84,6 +86,12 @@ class LoadResult:
         """Over batches, not over requests: large batches do not count more often."""
         return len(self.latencies) / self.batches if self.batches else 0.0
 
+    @property
+    def stream_share(self) -> float | None:
+        """Of all attempts, those that went over a stream; None where nobody counted."""
+        attempts = self.sent.total()
+        return self.sent["by_stream"] / attempts if attempts else None
+
     def summary(self) -> dict[str, Any]:
         """The figures, ready for JSON; a figure that nothing was measured for is null."""
         count = len(self.latencies)
@@ -100,6 +108,7 @@ class LoadResult:
                 "mean": _round_ms(self.lag_seconds / count if count else None),
                 "max": _round_ms(self.lag_max_seconds if count else None),
             },
+            "stream_share": None if self.stream_share is None else round(self.stream_share, 4),
             "duration_s": round(self.duration_seconds, 3),
             "client_cpu_s": round(self.cpu_seconds, 3),
         }
@@ -118,6 +127,7 @@ def merge(shares: Sequence[LoadResult]) -> LoadResult:
         whole.lag_seconds += share.lag_seconds
         whole.lag_max_seconds = max(whole.lag_max_seconds, share.lag_max_seconds)
         whole.cpu_seconds += share.cpu_seconds
+        whole.sent.update(share.sent)
         if share.trace is not None:
             whole.trace = whole.trace or Trace()
             whole.trace.extend(share.trace)

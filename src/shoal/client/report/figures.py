@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from shoal.client.load.processes import busy_generator
 from shoal.client.load.trace import STAGES, Trace
 from shoal.runtime.percentile import percentile
 
@@ -92,7 +93,7 @@ class Figures:
             curve=curve(ordered),
             batch_share=batch_share(trace.batch_sizes),
             stages=_stages(trace, result.latencies),
-            busy_generator=_busy(result, settings),
+            busy_generator=busy_generator(result, settings["processes"], settings["rate"]),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -185,17 +186,6 @@ def _stages(trace: Trace, latencies: Sequence[float]) -> list[Stage]:
 def _stage(name: str, ordered: Sequence[float]) -> Stage:
     p50, p99 = percentile(ordered, 0.50), percentile(ordered, 0.99)
     return Stage(name, round(sum(ordered) / len(ordered), 3), round(p50 or 0.0, 3), round(p99 or 0.0, 3))
-
-
-def _busy(result: LoadResult, settings: Mapping[str, Any]) -> str | None:
-    cores = result.cpu_seconds / max(result.duration_seconds, 1e-9)
-    if cores > 0.85 * settings["processes"]:  # one core a process is all that it can use
-        return f"the load generator used {cores:.2f} cores with {settings['processes']} processes: raise --processes"
-    lag = result.lag_seconds / max(len(result.latencies), 1)
-    p50 = percentile(sorted(result.latencies), 0.50) or 0.0
-    if settings["rate"] is not None and lag > 0.1 * p50:
-        return f"requests left {lag * _MILLISECONDS:.1f} ms late on average: raise --processes, or lower --rate"
-    return None
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -117,6 +117,7 @@ def _headline(summary: Mapping[str, Any], figures: Figures) -> str:
         **offered,
         **{name: "-" if value is None else f"{value:,.1f} ms" for name, value in latency.items()},
         "mean batch": "-" if summary["mean_batch_size"] is None else f"{summary['mean_batch_size']:g}",
+        **({} if summary["stream_share"] is None else {"calls by stream": f"{summary['stream_share']:.0%}"}),
         "failed": f"{failed:,}",
     }
     return "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in shown.items()) + "</dl>"

@@ -39,6 +39,7 @@ def test_nothing_measured_is_null_not_zero() -> None:
     assert summary["images_per_s"] == 0
     assert summary["latency_ms"]["p50"] is None
     assert summary["mean_batch_size"] is None
+    assert summary["stream_share"] is None
 
 
 def test_mean_batch_size_is_over_batches() -> None:
@@ -50,8 +51,11 @@ def test_shares_add_up() -> None:
     shares = [result(0.1, 0.2), result(0.3)]
     shares[0].add_error(NotFound("no image"))
     shares[1].add_error(NotFound("no image"))
+    shares[0].sent.update(alone=1, by_stream=2)
+    shares[1].sent.update(by_stream=1)
     whole = merge([pickle.loads(pickle.dumps(share)) for share in shares])
     assert (whole.answered, whole.duration_seconds, whole.cpu_seconds) == (3, 2.0, 1.0)
     assert sorted(whole.latencies) == [0.1, 0.2, 0.3]
     assert whole.errors == {"NOT_FOUND": 2}
     assert whole.reasons == {"NOT_FOUND": "no image"}
+    assert whole.summary()["stream_share"] == 0.75
