@@ -94,7 +94,7 @@ class _Engine:
     trouble: str = ""
     slots: list[_Slot] = field(default_factory=list)
 
-    async def acquire(self) -> _Slot:
+    async def acquire(self, *_: object) -> _Slot:
         import numpy as np
 
         tensor, most = self.config.input, self.config.batching.max_batch_size
@@ -103,7 +103,7 @@ class _Engine:
     def release(self, slot: _Slot) -> None:
         self.slots.append(slot)
 
-    async def infer(self, slot: _Slot, size: int, timeout_microseconds: int = 0) -> Any:
+    async def infer(self, _: _Slot, size: int, __: int = 0) -> Any:
         from shoal.engine import Inference
 
         await asyncio.sleep(0)
@@ -207,8 +207,16 @@ def _chunks(names: list[str], rounds: int, batch: int) -> Iterator[bytes]:
         chunk = BatchChunk(last=True)
         for index in range(first, first + batch):
             request = ImageRequest(api_key=SECRET, image_uuid=names[index % OBJECTS], model_name=MODEL)
-            sent = {"owner": "k", "timeout_us": 30_000_000, "queued_us": 1_000, "identity": identity}
-            chunk.items.append(BatchItem(index=index, request=request.SerializeToString(), **sent))
+            chunk.items.append(
+                BatchItem(
+                    index=index,
+                    request=request.SerializeToString(),
+                    owner="k",
+                    timeout_us=30_000_000,
+                    queued_us=1_000,
+                    identity=identity,
+                )
+            )
         yield chunk.SerializeToString()
 
 

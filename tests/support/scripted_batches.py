@@ -13,6 +13,7 @@ from shoal.batching.service import BatchingService
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import InvalidRequest
 from shoal.modelconfig.batching import BatchingSettings
+from shoal.runtime.priority import Priority
 
 Answer = Callable[[batching_pb2.BatchItem], batching_pb2.BatchItemResult]
 
@@ -47,7 +48,7 @@ class ScriptedHandler:
         if self.refuses == method:
             raise InvalidRequest(f"call something else than {method}")
 
-    def begin(self, method: str) -> ScriptedBatch:
+    def begin(self, method: str, priority: Priority = Priority.INTERACTIVE) -> ScriptedBatch:
         self.methods.append(method)
         return ScriptedBatch(self)
 

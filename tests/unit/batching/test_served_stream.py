@@ -120,7 +120,7 @@ async def test_a_batch_without_the_method_runs_to_its_end() -> None:
         def __init__(self, batch: ScriptedBatch) -> None:
             self.add, self.finish, self.abandon = batch.add, batch.finish, batch.abandon
 
-    handler.begin = lambda method: Older(begin(method))  # type: ignore[assignment, return-value]
+    handler.begin = lambda method, _: Older(begin(method))  # type: ignore[assignment, return-value]
     async with scripted_worker({"m": handler}) as worker, raw_batcher(worker.target) as call:
         await call.write(batch(b"a"))
         await until(lambda: handler.batches)

@@ -28,9 +28,9 @@ from shoal.worker import batch as batch_module
 from shoal.worker.access import Access
 from shoal.worker.admission import Admission
 from shoal.worker.batch import PictureBatch
-from shoal.worker.budget import Budget
+from shoal.worker.budget import Account, Budget
 from shoal.worker.decoding import Decoding
-from shoal.worker.fetch_picture import Fetched
+from shoal.worker.fetch_picture import NOBODY, Fetched
 from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from shoal.explain.views import WorkerVisit
+    from shoal.runtime.priority import Priority
 
 SECRET = "s" * 24
 RED, GREEN, BLUE = (encode(Image.new("RGB", (16, 16), colour)) for colour in ("red", "lime", "blue"))
@@ -62,9 +63,9 @@ class FakeFetcher:
 
     budget: Budget = field(default_factory=lambda: Budget(10**9, max_waiting=1))
 
-    async def fetch(self, key: str, timeout_seconds: float | None = None, owner: str = "") -> Fetched:
+    async def fetch(self, key: str, timeout_seconds: float | None = None, account: Account = NOBODY) -> Fetched:
         data = await self._bytes(key, timeout_seconds)
-        return Fetched(data, self.budget.take(owner, len(data)))  # type: ignore[arg-type]
+        return Fetched(data, self.budget.take(account, len(data)))  # type: ignore[arg-type]
 
     async def _bytes(self, key: str, timeout_seconds: float | None) -> bytes:
         self.fetched.append(key)
@@ -93,7 +94,7 @@ class FakePool:
         self.begun: list[str] = []
         self.left: list[str] = []
 
-    async def decode(self, owner: str, decoder: Decoder, data: Any) -> tuple[np.ndarray, float]:
+    async def decode(self, owner: str, decoder: Decoder, data: Any, priority: Priority) -> tuple[np.ndarray, float]:
         self.begun.append(owner)
         self.asked.set()
         row = np.empty(decoder.input.shape, decoder.input.dtype)
@@ -494,7 +495,7 @@ async def test_each_item_has_one_answer_whatever_comes_before_a_batch_that_all_h
     monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
     asked, free, acquire = asyncio.Event(), asyncio.Event(), engine.acquire
 
-    async def acquire_when_free() -> Any:
+    async def acquire_when_free(*_: object) -> Any:
         asked.set()
         await free.wait()
         if fails:
@@ -568,7 +569,7 @@ async def test_stragglers_that_are_ready_together_run_together(
 
 
 def slowly(acquire: Callable[[], Any]) -> Callable[[], Any]:
-    async def acquired() -> Any:
+    async def acquired(*_: object) -> Any:
         await asyncio.sleep(0.05)
         return await acquire()
 
@@ -690,7 +691,7 @@ async def test_a_model_that_is_unloaded_answers_its_stragglers(
     groups = batch.finish()
     await anext(groups)
 
-    async def refuse() -> None:
+    async def refuse(*_: object) -> None:
         raise Unavailable("unloaded")
 
     engine.acquire = refuse  # type: ignore[method-assign, assignment]
@@ -712,7 +713,7 @@ async def test_a_slot_that_cannot_be_made_fails_each_picture_that_needs_it_and_n
     code = Code.UNAVAILABLE if isinstance(error, Unavailable) else Code.INTERNAL
     acquire = engine.acquire
 
-    async def refuse() -> Any:
+    async def refuse(*_: object) -> Any:
         raise error
 
     engine.acquire = refuse  # type: ignore[method-assign]
