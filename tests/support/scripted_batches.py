@@ -39,6 +39,7 @@ class ScriptedHandler:
     arrived: asyncio.Queue[batching_pb2.BatchItem] = field(default_factory=asyncio.Queue)
     batches: list[list[batching_pb2.BatchItem]] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
+    priorities: list[Priority] = field(default_factory=list)
     abandoned: int = 0
     withdrawn: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
     refuses: str = ""
@@ -50,6 +51,7 @@ class ScriptedHandler:
 
     def begin(self, method: str, priority: Priority = Priority.INTERACTIVE) -> ScriptedBatch:
         self.methods.append(method)
+        self.priorities.append(priority)
         return ScriptedBatch(self)
 
 

@@ -46,6 +46,8 @@ class ScriptedModel:
     """A batch with a pixel of this value fails."""
     sizes: list[int] = field(default_factory=list)
     """Of the executed batches."""
+    priorities: list[Priority] = field(default_factory=list)
+    """Of the batches that asked for a slot."""
     in_use: int = 0
     trouble: str = ""
     closed: bool = False
@@ -55,6 +57,7 @@ class ScriptedModel:
 
     async def acquire(self, priority: Priority = Priority.INTERACTIVE) -> ScriptedSlot:
         self.in_use += 1
+        self.priorities.append(priority)
         shape = (self.config.batching.max_batch_size, *self.config.input.shape)
         return ScriptedSlot(np.zeros(shape, self.config.input.dtype))
 

@@ -54,6 +54,10 @@ class Order:
         """One that began has ended."""
         self._out[priority] -= 1
 
+    def waiting(self, priority: Priority) -> int:
+        """How many wait."""
+        return len(self._waiting[priority])
+
     def begin(self) -> int | None:
         """Who begins now; None: nobody may, or nobody waits. Ask again until then."""
         waits = {priority: bool(waiting) for priority, waiting in self._waiting.items()}
@@ -109,6 +113,10 @@ class Turns:
             if isinstance(error, TimeoutError):
                 raise DeadlineExceeded("the deadline passed before the engine was free") from None
             raise
+
+    def waiting(self, priority: Priority) -> int:
+        """How many wait."""
+        return self._order.waiting(priority)
 
     def end(self, priority: Priority) -> None:
         """A turn is over."""
