@@ -83,6 +83,8 @@ class WorkerVisit(Visit):
     """
 
     model_version: int
+    priority: str = ""
+    """``interactive`` or ``bulk``; empty: an older worker doesn't tell."""
     batch_size: int = 0
     """Pictures that the engine ran together with it, itself included; 0: it never got there."""
     executions: int = 0

@@ -92,7 +92,10 @@ BATCHER_GIVEN_UP = Counter(
 )
 
 WORKER_REQUESTS = Counter(
-    "shoal_worker_requests", "Items that got their result, by gRPC status code.", ["model", "code"], registry=WORKER
+    "shoal_worker_requests",
+    "Items that got their result, by gRPC status code and priority.",
+    ["model", "code", "priority"],
+    registry=WORKER,
 )
 WORKER_FETCHES = Counter(
     "shoal_worker_fetches",
@@ -142,8 +145,8 @@ WORKER_TENSOR_BYTES = Counter(
 )
 WORKER_QUEUE = Histogram(
     "shoal_worker_queue_seconds",
-    "From a batch being ready to its start on an instance of its model.",
-    ["model"],
+    "From a batch being ready to its start on an instance of its model. One with any interactive item is interactive.",
+    ["model", "priority"],
     buckets=_SECONDS,
     registry=WORKER,
 )
@@ -164,15 +167,21 @@ WORKER_INSTANCES = Gauge(
     "shoal_worker_instances", "Batches of the model that execute at once.", ["model"], registry=WORKER
 )
 WORKER_BATCHES = Gauge(
-    "shoal_worker_batches_in_flight", "Permits in use now: batches that have items.", ["model"], registry=WORKER
+    "shoal_worker_batches_in_flight",
+    "Permits in use now: batches that have items, by the priority of their streams.",
+    ["model", "priority"],
+    registry=WORKER,
 )
 WORKER_PERMITS = Gauge(
-    "shoal_worker_permit_limit", "Batches that the worker takes at once: its slots.", ["model"], registry=WORKER
+    "shoal_worker_permit_limit",
+    "Batches that the worker takes at once; bulk has what interactive ones leave, and always one.",
+    ["model"],
+    registry=WORKER,
 )
 WORKER_PERMIT_SECONDS = Counter(
     "shoal_worker_permit_seconds",
     "Time that permits were in use, each from its batch's first items to its first answers; counted when it ends.",
-    ["model"],
+    ["model", "priority"],
     registry=WORKER,
 )
 
