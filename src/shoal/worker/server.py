@@ -14,6 +14,7 @@ from shoal.errors import ShoalError
 from shoal.observe import metrics
 from shoal.pictures.decode import Decoder
 from shoal.pictures.objectstore import open_configured
+from shoal.runtime.share import share
 from shoal.runtime.threads import Threads, usable_cores
 from shoal.service.api_keys import load_keys, watch_keys
 from shoal.v1 import inference_pb2
@@ -53,7 +54,7 @@ _SERVICES = tuple(service.full_name for service in inference_pb2.DESCRIPTOR.serv
 
 
 class Worker:
-    """All models of one pool on one engine."""
+    """All models of one pool on one engine; one of the pool's ``worker_processes``, with its share of the limits."""
 
     def __init__(self, options: WorkerOptions, recent: Recent[Stages]) -> None:
         """Prepares; what becomes of pictures is kept in ``recent``."""
@@ -64,11 +65,13 @@ class Worker:
         metrics.WORKER_FETCHED_BYTES.set_function(lambda: self._fetcher.held_bytes)
         keys = options.home.keys_file(options.service)
         self._access = Access(load_keys(keys), NewestKeys(keys) if options.verify_identity else None)
-        decode_threads = self._settings.decode_threads or usable_cores()
+        processes = self._settings.worker_processes
+        all_threads = self._settings.decode_threads or usable_cores()
+        decode_threads = share(all_threads, processes)
         metrics.WORKER_DECODE_THREADS.set(decode_threads)
         self._threads = Threads(decode_threads, "decode")
         self._pool = DecoderPool(
-            self._settings.decode_processes or min(decode_threads, MOST_PROCESSES),
+            share(self._settings.decode_processes or min(all_threads, MOST_PROCESSES), processes),
             Limits(self._settings.max_decode_cpu_seconds, self._settings.max_decode_memory_bytes),
         )
         self._decoding = Decoding(self._threads, self._pool)
@@ -79,7 +82,7 @@ class Worker:
             options.home.cache,
             options.own_triton,
         )
-        self._batching = BatchingService()
+        self._batching = BatchingService(processes)
         self._catalog = Catalog(
             self._backing.source,
             options.service,
@@ -111,9 +114,9 @@ class Worker:
         options, limits = self._options, self._options.service.object_store
         return Fetcher(
             open_configured(options.service, options.home, options.store_endpoint),
-            concurrency=self._settings.fetch_concurrency,
+            concurrency=share(self._settings.fetch_concurrency, self._settings.worker_processes),
             max_bytes=limits.max_image_bytes,
-            budget_bytes=self._settings.max_fetched_bytes,
+            budget_bytes=self._settings.fetched_bytes_a_process,
             timeout_seconds=limits.fetch_timeout_seconds,
         )
 
