@@ -433,7 +433,7 @@ S3 = "object_store: {managed: false}\nmodel_store: {url: 's3://models'}\n"
         (S3 + "pools: {a: {engine: triton, worker_processes: 33}}", "maximum"),
         (
             S3 + "pools: {a: {engine: triton, worker_processes: 9}}",
-            "object_store.max_image_bytes (33554432) doesn't fit into the 29826161 of each: set max_fetched_bytes to 301",
+            "max_image_bytes (33554432) doesn't fit into the 29826161 of each: set max_fetched_bytes to 301989888",
         ),
         (S3 + "kubernetes: {pools: {b: {gpus: 1}}}", "kubernetes.pools.b: pools has default"),
         (S3 + "kubernetes: {model_store: {image: true}}", '"*" is a pattern, and with kubernetes.model_store.image'),

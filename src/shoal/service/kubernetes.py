@@ -335,7 +335,7 @@ class PoolPods(ReplicatedPods):
     allow_client_shared_memory: bool | None = None
     """Whether Triton is started with ``--allow-client-shm=true``. None: yes if its image's tag says 26.04 or later."""
     resources: Raw = Field(default_factory=lambda: _resources("2", "2Gi", "4Gi"))
-    """Kubernetes' resources of the worker, of each of its processes. Without a limit for ``cpu`` a worker decodes as many
+    """Kubernetes' resources of each of the worker's processes. Without a limit for ``cpu`` a worker decodes as many
     pictures at once as its node has cores; the pool's ``decode_threads`` sets another number."""
     triton_resources: Raw = Field(default_factory=lambda: _resources("1", "4Gi", "16Gi"))
     """Kubernetes' resources of Triton; the chart adds the GPUs."""

@@ -14,7 +14,6 @@ from shoal.errors import ShoalError
 from shoal.observe import metrics
 from shoal.pictures.decode import Decoder
 from shoal.pictures.objectstore import open_configured
-from shoal.runtime.share import share
 from shoal.runtime.threads import Threads, usable_cores
 from shoal.service.api_keys import load_keys, watch_keys
 from shoal.v1 import inference_pb2
@@ -29,6 +28,7 @@ from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
 from shoal.worker.picture_model import PictureModel
+from shoal.worker.process_limits import ProcessLimits
 from shoal.worker.readiness import origin
 from shoal.worker.status import WorkerStatus
 from shoal.worker.uploads import UploadsService
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_PROCESSES = 4
-"""Pictures that are decoded in processes of their own at once, where the service file has no number: each may take
-``max_decode_memory_bytes``."""
 AWAY_SECONDS = 1.0
 """Until an engine that is away is asked again to load models."""
 _SERVICES = tuple(service.full_name for service in inference_pb2.DESCRIPTOR.services_by_name.values())
@@ -61,17 +58,15 @@ class Worker:
         self._options = options
         self._recent = recent
         self._settings: Pool = options.service.pools[options.pool]
+        self._limits = ProcessLimits.of(self._settings, usable_cores())
         self._fetcher = self._open_fetcher()
         metrics.WORKER_FETCHED_BYTES.set_function(lambda: self._fetcher.held_bytes)
         keys = options.home.keys_file(options.service)
         self._access = Access(load_keys(keys), NewestKeys(keys) if options.verify_identity else None)
-        processes = self._settings.worker_processes
-        all_threads = self._settings.decode_threads or usable_cores()
-        decode_threads = share(all_threads, processes)
-        metrics.WORKER_DECODE_THREADS.set(decode_threads)
-        self._threads = Threads(decode_threads, "decode")
+        metrics.WORKER_DECODE_THREADS.set(self._limits.decode_threads)
+        self._threads = Threads(self._limits.decode_threads, "decode")
         self._pool = DecoderPool(
-            share(self._settings.decode_processes or min(all_threads, MOST_PROCESSES), processes),
+            self._limits.decode_processes,
             Limits(self._settings.max_decode_cpu_seconds, self._settings.max_decode_memory_bytes),
         )
         self._decoding = Decoding(self._threads, self._pool)
@@ -82,7 +77,7 @@ class Worker:
             options.home.cache,
             options.own_triton,
         )
-        self._batching = BatchingService(processes)
+        self._batching = BatchingService(self._settings.worker_processes)
         self._catalog = Catalog(
             self._backing.source,
             options.service,
@@ -114,9 +109,9 @@ class Worker:
         options, limits = self._options, self._options.service.object_store
         return Fetcher(
             open_configured(options.service, options.home, options.store_endpoint),
-            concurrency=share(self._settings.fetch_concurrency, self._settings.worker_processes),
+            concurrency=self._limits.fetch_concurrency,
             max_bytes=limits.max_image_bytes,
-            budget_bytes=self._settings.fetched_bytes_a_process,
+            budget_bytes=self._limits.fetched_bytes,
             timeout_seconds=limits.fetch_timeout_seconds,
         )
 
