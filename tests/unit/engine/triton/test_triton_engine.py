@@ -20,7 +20,6 @@ from shoal.worker.store_source import StoreSource
 from support.engine_contract import ALONE, BLUE, GREEN, RED, EngineContract, colours
 from support.fake_triton import FakeTriton, fake_triton
 from support.tiny_models import add_tiny_classifier, add_tiny_detector
-from support.until import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
