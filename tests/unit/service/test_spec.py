@@ -160,6 +160,28 @@ def test_models_of_a_triton_elsewhere_are_known_by_their_names() -> None:
     assert [pool.starts_triton for pool in service.pools.values()] == [False, False]
 
 
+def test_several_processes_go_with_a_triton_and_the_error_says_what_else_to_do() -> None:
+    assert parse("pools: {a: {engine: triton, worker_processes: 4}}", "s").pools["a"].worker_processes == 4
+    assert parse("pools: {a: {worker_processes: 1}}", "s").pools["a"].engine == "openvino"
+    for engine in ("", "    engine: openvino\n"):
+        text = f"pools:\n  a:\n{engine}    worker_processes: 2\n"
+        line = len(text.splitlines())
+        with pytest.raises(ConfigurationError, match=rf"^s:{line}: pools\.a\.worker_processes: .*triton.*replicas"):
+            parse(text, "s")
+
+
+def test_the_order_of_engine_and_processes_counts_for_nothing() -> None:
+    assert parse("pools: {a: {worker_processes: 2, engine: triton}}", "s").pools["a"].worker_processes == 2
+
+
+def test_a_picture_has_to_fit_into_a_process_s_share_of_the_memory() -> None:
+    text = "pools: {{a: {{engine: triton, worker_processes: {}}}}}\nobject_store: {{max_image_bytes: 100_000_000}}"
+    assert parse(text.format(1), "s").pools["a"].fetched_bytes_a_process == 256 * 2**20
+    assert parse(text.format(2), "s").pools["a"].fetched_bytes_a_process == 128 * 2**20
+    with pytest.raises(ConfigurationError, match=r"pools\.a: 3 worker_processes .*set max_fetched_bytes to 300000000"):
+        parse(text.format(3), "s")
+
+
 def test_names_are_exact_ones_and_those_of_overrides_of_the_pool() -> None:
     service = parse(
         """
