@@ -129,7 +129,10 @@ class Worker:
 
         def handler(loaded: LoadedModel[Any]) -> PictureHandler:
             admission = Admission(loaded.config, head, self._access, self._recent)
-            return PictureHandler(PictureModel(loaded, admission, decoder, head, self._fetcher, self._decoding, meter))
+            processes = self._settings.worker_processes
+            return PictureHandler(
+                PictureModel(loaded, admission, decoder, head, self._fetcher, self._decoding, meter, processes)
+            )
 
         return handler
 
