@@ -115,7 +115,7 @@ def direct(result: Result, path: Path) -> None:
     rows = result["rows"]
     colours = {"envoy": BLUE, "grpcio": GREY}
     bars = axes[0].barh(
-        [f"{row['front']}, batches of {row['size']}" for row in rows],
+        [f"{row['front']}, {row['way']}, batches of {row['size']}" for row in rows],
         [row["calls_per_cpu_s"] for row in rows],
         color=[colours[row["front"]] for row in rows],
     )

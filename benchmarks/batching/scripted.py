@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
+from shoal.runtime.priority import Priority
 from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class ScriptedModel:
     def check(self, method: str) -> None:
         """Any will do."""
 
-    def begin(self, method: str) -> ScriptedBatch:  # noqa: ARG002 - any will do
+    def begin(self, method: str, priority: Priority = Priority.INTERACTIVE) -> ScriptedBatch:  # noqa: ARG002
         """A batch."""
         return ScriptedBatch(self)
 

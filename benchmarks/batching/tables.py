@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     Result = Mapping[str, Any]
 
-AIM_GOODPUT, AIM_P99_RATIO, AIM_BARE_MS, AIM_CALLS = 0.95, 2.0, 5.0, 8000
+AIM_GOODPUT, AIM_P99_RATIO, AIM_BARE_MS = 0.95, 2.0, 5.0
+AIM_CALLS = {"unary": 8_000, "stream": 20_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +148,10 @@ def _stream(row: Result) -> tuple[str, ...]:
 
 
 def direct(result: Result) -> list[Sheet]:
-    """One row a door and batch size."""
+    """One row a door, way and batch size."""
     rows = [
         (
-            f"{row['front']}, batches of {row['size']}",
+            f"{row['front']}, {row['way']}, batches of {row['size']}",
             f"{row['calls_per_cpu_s']:,}",
             f"{row['calls_per_s']:,}",
             f"{row['batcher_cores']:.2f}",
@@ -158,7 +159,7 @@ def direct(result: Result) -> list[Sheet]:
         )
         for row in result["rows"]
     ]
-    head = ("door", "calls a CPU-second", "calls/s", "batcher's cores", "mean batch")
+    head = ("door and way", "calls a CPU-second", "calls/s", "batcher's cores", "mean batch")
     return [Sheet("A CPU-second of batcher", head, rows)]
 
 
@@ -180,7 +181,9 @@ def aims(results: Mapping[str, Result]) -> Sheet:
     failed = sum(
         sum(row["became"]["good"].values()) - row["became"]["good"]["OK"] for row in results["neighbours"]["broken"]
     )
-    calls = max(row["calls_per_cpu_s"] for row in results["direct"]["rows"])
+    calls = {
+        way: max(row["calls_per_cpu_s"] for row in results["direct"]["rows"] if row["way"] == way) for way in AIM_CALLS
+    }
     rise = low["rise_ms"]
     rows: list[tuple[str, str, str, bool]] = [
         ("rise of p50 by batching at low load", f"{delay:g} ms", f"{rise['p50_ms']:.1f} ms", rise["p50_ms"] <= delay),
@@ -199,7 +202,10 @@ def aims(results: Mapping[str, Result]) -> Sheet:
             over["p99_ratio"] <= AIM_P99_RATIO,
         ),
         ("good pictures that failed among broken ones", "0", str(failed), not failed),
-        ("calls a CPU-second of batcher", f"{AIM_CALLS:,}", f"{calls:,}", calls >= AIM_CALLS),
+        *(
+            (f"calls a CPU-second of batcher, {way}", f"{aim:,}", f"{calls[way]:,}", calls[way] >= aim)
+            for way, aim in AIM_CALLS.items()
+        ),
     ]
     table = [(what, aim, got, "yes" if met else "**no**") for what, aim, got, met in rows]
     return Sheet("Aims", ("", "aim", "measured", "met"), table)

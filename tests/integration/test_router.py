@@ -9,19 +9,16 @@ import os
 import stat
 import sys
 from collections import defaultdict
-from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
-from shoal.batching.v1 import batching_pb2
 from shoal.errors import ConfigurationError
 from shoal.router.keeper import ConfigKeeper
 from shoal.router.process import serve
@@ -33,124 +30,16 @@ from shoal.service.identity import Identity
 from shoal.service.topology import Topology
 from support.metrics import sample
 from support.ports import free
+from support.router_rig import CLASSIFY, PATIENCE, Rig, Server, add_model, running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
     from pathlib import Path
 
-    from shoal.service.api_keys import Key
 
-CLASSIFY = "/shoal.v1.Inference/Classify"
-COMPUTE = "/shoal.batching.v1.Batching/Compute"
 CREATE = "/shoal.v1.Uploads/Create"
 WATCH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-SERVED = "/shoal.batching.v1.Batching/Served"
-PATIENCE = 60.0  # seconds after which a test has failed
-OPTIONS = [
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.use_local_subchannel_pool", 1),
-]
-
-
-@dataclass
-class Echo(grpc.GenericRpcHandler):
-    """Answers a unary call with its metadata as JSON, or, where the message is ``wait``, once ``gate`` is set."""
-
-    name: str
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-    waiting: asyncio.Event = field(default_factory=asyncio.Event)
-    serves: list[str] | None = None
-    """What it says to those who ask a worker. None: it is older than the question."""
-
-    async def served(self, *_: object) -> bytes:
-        return batching_pb2.ServedReply(ready=True, models=self.serves).SerializeToString()
-
-    def service(self, details: grpc.HandlerCallDetails) -> Any:
-        if details.method == SERVED and self.serves is not None:
-            return grpc.unary_unary_rpc_method_handler(self.served)
-        if details.method == COMPUTE:
-            return grpc.stream_stream_rpc_method_handler(self.stream)
-        if details.method.startswith("/shoal.v1.") or "Reflection" in details.method:
-            return grpc.unary_unary_rpc_method_handler(self.unary)
-        return None
-
-    async def unary(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        if request == b"wait":
-            self.waiting.set()
-            await self.gate.wait()
-        metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
-        return json.dumps({**metadata, "server": self.name, "remaining": context.time_remaining()}).encode()
-
-    async def stream(self, requests: AsyncIterator[bytes], _: object) -> AsyncGenerator[bytes]:
-        yield self.name.encode()
-        async for request in requests:
-            yield request
-
-
-class Server:
-    """An echo server with the standard health service."""
-
-    def __init__(self, name: str, endpoint: Endpoint) -> None:
-        self.echo = Echo(name)
-        self.health = HealthServicer()
-        self.server = grpc.aio.server()
-        self.server.add_generic_rpc_handlers((self.echo,))
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
-        self.server.add_insecure_port(str(endpoint))
-
-    async def set_serving(self, *, serving: bool) -> None:
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", "shoal.batching.v1.Batching"):
-            await self.health.set(service, status)
-
-
-@dataclass
-class Rig:
-    """A running router and what stands around it."""
-
-    home: Home
-    topology: Topology
-    alice: Key
-    batcher: Server
-    workers: list[Server]
-    channel: grpc.aio.Channel
-    balancer: grpc.aio.Channel
-    stop: asyncio.Event
-    router: asyncio.Task[int]
-
-    @property
-    def admin(self) -> Path:
-        return admin_socket(self.home.run / "router")
-
-    async def call(
-        self, key: str | None, model: str | None = "yolo", path: str = CLASSIFY, message: bytes = b"", **options: Any
-    ) -> Any:
-        """The answer's metadata as the server behind saw it, or the status code's name and the text."""
-        metadata = [("x-api-key", key)] * (key is not None) + [("x-model-name", model)] * (model is not None)
-        metadata += options.pop("metadata", [])
-        try:
-            return json.loads(
-                await self.channel.unary_unary(path)(message, metadata=metadata, timeout=PATIENCE, **options)
-            )
-        except grpc.aio.AioRpcError as error:
-            return error.code().name, error.details()
-
-    async def code(self, *arguments: Any, **options: Any) -> str:
-        answer = await self.call(*arguments, **options)
-        return answer[0] if isinstance(answer, tuple) else "OK"
-
-    async def until(self, code: str, *arguments: Any) -> None:
-        """Calls until the answer has ``code``, on the one open connection."""
-        async with asyncio.timeout(60):
-            while await self.code(*arguments) != code:
-                pass
-
-    async def open_stream(self, model: str = "yolo") -> tuple[str, Any]:
-        """A batching stream, and the name of the worker that has it."""
-        stream = self.balancer.stream_stream(COMPUTE)(metadata=[("x-model-name", model)])
-        return (await stream.read()).decode(), stream
 
 
 @contextlib.contextmanager
@@ -164,55 +53,6 @@ def stderr_in(file: Path) -> Iterator[None]:
         finally:
             os.dup2(before, 2)
             os.close(before)
-
-
-def add_model(home: Home, name: str) -> None:
-    (home.models / name).mkdir(parents=True)
-    (home.models / name / "config.pbtxt").touch()
-
-
-@contextlib.asynccontextmanager
-async def running(
-    tmp_path: Path,
-    *,
-    service: str = "",
-    workers: int = 1,
-    pool: str = "default",
-    groups: dict[str, Endpoint] | None = None,
-    **more: Endpoint,
-) -> AsyncGenerator[Rig]:
-    """``groups`` are batchers of models, where nobody listens yet; ``more`` is of the topology."""
-    home = Home(tmp_path / "home")
-    alice = api_keys.create(home.keys, "alice")
-    add_model(home, "yolo")
-    (tmp_path / "shoal.yaml").write_text(service)
-    hosts = [free() for _ in range(workers)]
-    batchers = {"shared": [free()], **{group: [endpoint] for group, endpoint in (groups or {}).items()}}
-    topology = Topology(public=free(), balancer=free(), metrics=free(), batchers=batchers, pools={pool: hosts}, **more)
-    topology.save(tmp_path / "topology.json")
-    batcher = Server("batcher", topology.batchers["shared"][0])
-    servers = [Server(f"worker-{number}", host) for number, host in enumerate(hosts)]
-    stop = asyncio.Event()
-    keeper = ConfigKeeper(service_file=tmp_path / "shoal.yaml", topology_file=tmp_path / "topology.json", home=home)
-    router = asyncio.create_task(serve(keeper, stop))
-    try:
-        for server in (batcher, *servers):
-            await server.set_serving(serving=True)
-            await server.server.start()
-        async with (
-            grpc.aio.insecure_channel(str(topology.public), options=OPTIONS) as channel,
-            grpc.aio.insecure_channel(str(topology.balancer), options=OPTIONS) as balancer,
-        ):
-            async with asyncio.timeout(PATIENCE):
-                await channel.channel_ready()
-                await balancer.channel_ready()
-            yield Rig(home, topology, alice, batcher, servers, channel, balancer, stop, router)
-    finally:
-        stop.set()
-        await asyncio.wait({router})
-        for server in (batcher, *servers):
-            await server.server.stop(None)
-        router.result()
 
 
 @pytest.fixture
@@ -608,7 +448,10 @@ async def test_statistics_name_a_pool_and_a_batcher_with_dots(tmp_path: Path) ->
         f"pool/{pool}",
         f"batcher/{group}",
         f"own/{group}",
+        f"streams/{group}",
+        f"own-streams/{group}",
         "batcher/shared",
+        "streams/shared",
         "workers",
         "health",
         "admin",

@@ -62,10 +62,12 @@ async def serve_batches(context: Context, batches: list[list[bytes]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def raw_batcher(target: str, name: str = "raw", model: str = "m", method: str = "/a.B/C") -> AsyncIterator[Call]:
-    """One batching stream; nothing is read or written on it yet."""
+async def raw_batcher(
+    target: str, name: str = "raw", model: str = "m", method: str = "/a.B/C", more: tuple[tuple[str, str], ...] = ()
+) -> AsyncIterator[Call]:
+    """One batching stream, with ``more`` metadata; nothing is read or written on it yet."""
     async with grpc.aio.insecure_channel(target) as channel:
-        metadata = (("x-model-name", model), ("x-shoal-method", method), ("x-shoal-batcher", name))
+        metadata = (("x-model-name", model), ("x-shoal-method", method), ("x-shoal-batcher", name), *more)
         call: Call = opener(channel)(metadata=metadata)
         try:
             yield call

@@ -13,6 +13,7 @@ from shoal.batching.service import BatchingService
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import InvalidRequest
 from shoal.modelconfig.batching import BatchingSettings
+from shoal.runtime.priority import Priority
 
 Answer = Callable[[batching_pb2.BatchItem], batching_pb2.BatchItemResult]
 
@@ -38,6 +39,7 @@ class ScriptedHandler:
     arrived: asyncio.Queue[batching_pb2.BatchItem] = field(default_factory=asyncio.Queue)
     batches: list[list[batching_pb2.BatchItem]] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
+    priorities: list[Priority] = field(default_factory=list)
     abandoned: int = 0
     withdrawn: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
     refuses: str = ""
@@ -47,8 +49,9 @@ class ScriptedHandler:
         if self.refuses == method:
             raise InvalidRequest(f"call something else than {method}")
 
-    def begin(self, method: str) -> ScriptedBatch:
+    def begin(self, method: str, priority: Priority = Priority.INTERACTIVE) -> ScriptedBatch:
         self.methods.append(method)
+        self.priorities.append(priority)
         return ScriptedBatch(self)
 
 

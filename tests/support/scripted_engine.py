@@ -12,6 +12,7 @@ from shoal.engine import Inference
 from shoal.errors import Internal
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import ModelConfig, Task, Tensor
+from shoal.runtime.priority import Priority
 
 BATCHING = BatchingSettings(max_batch_size=6, instance_count=1)
 CONFIG = ModelConfig(
@@ -45,6 +46,8 @@ class ScriptedModel:
     """A batch with a pixel of this value fails."""
     sizes: list[int] = field(default_factory=list)
     """Of the executed batches."""
+    priorities: list[Priority] = field(default_factory=list)
+    """Of the batches that asked for a slot."""
     in_use: int = 0
     trouble: str = ""
     closed: bool = False
@@ -52,8 +55,9 @@ class ScriptedModel:
     def __post_init__(self) -> None:
         self.go.set()
 
-    async def acquire(self) -> ScriptedSlot:
+    async def acquire(self, priority: Priority = Priority.INTERACTIVE) -> ScriptedSlot:
         self.in_use += 1
+        self.priorities.append(priority)
         shape = (self.config.batching.max_batch_size, *self.config.input.shape)
         return ScriptedSlot(np.zeros(shape, self.config.input.dtype))
 

@@ -210,3 +210,10 @@ def test_the_router_that_sees_fewest_workers_counts(tmp_path: Path) -> None:
     }
     sample = {"labels": f"shoal:pool_workers_healthy:count{{{POOL}}}", "value": 1}
     expect(tmp_path, seen, {"expr": "shoal:pool_workers_healthy:count", "eval_time": "1h", "exp_samples": [sample]})
+
+
+def test_streams_that_found_no_batcher_count_with_calls_that_did(tmp_path: Path) -> None:
+    streams = {name.replace("batcher/", "streams/"): values for name, values in ended(**{"2": 2, "5": 4}).items()}
+    sample = {"labels": 'shoal:router_failed:ratio_rate5m{service="s",batcher="shared"}', "value": 0.5}
+    asked = {"expr": "shoal:router_failed:ratio_rate5m", "eval_time": "1h", "exp_samples": [sample]}
+    expect(tmp_path, {**ended(**{"2": 2}), **streams}, asked)

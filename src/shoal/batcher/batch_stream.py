@@ -18,6 +18,7 @@ from shoal.batching import wire
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
 from shoal.runtime.logs import Seldom
+from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ StreamState = Literal["parked", "permitted", "in use", "retiring"]
 RETIRE_SECONDS = (0.7, 1.3)
 """A stream that is older, spread so that not all go at once, is replaced after its batch: the load balancer places the
 new one, so a worker that joined gets its share within about a second."""
+_INTERACTIVE, _BULK = batching_pb2.PRIORITY_INTERACTIVE, batching_pb2.PRIORITY_BULK
 _MAX_NAME = 128
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _LOST = (grpc.RpcError, asyncio.InvalidStateError)
@@ -58,8 +60,8 @@ class StreamListener(Protocol):
     def stalled(self, stream: BatchStream) -> None:
         """All items of the batch are stragglers: the worker waits for them, and takes other batches meanwhile."""
 
-    def answered(self, request: Request, result: batching_pb2.BatchItemResult) -> None:
-        """The worker answered one request."""
+    def answered(self, stream: BatchStream, results: Sequence[tuple[Request, batching_pb2.BatchItemResult]]) -> None:
+        """The worker answered these requests."""
 
     def retiring(self, stream: BatchStream) -> None:
         """The stream carries no further batch, and ends once its stragglers are answered."""
@@ -82,8 +84,15 @@ class End(NamedTuple):
 class BatchStream:
     """Carries one batch at a time, any number in turn. What is sent between two turns of the loop is one message."""
 
-    def __init__(self, start: Callable[[], Call], listener: StreamListener, clock: asyncio.AbstractEventLoop) -> None:
-        """Opens it with ``start`` in a task of its own."""
+    def __init__(
+        self,
+        start: Callable[[], Call],
+        listener: StreamListener,
+        clock: asyncio.AbstractEventLoop,
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> None:
+        """Opens it with ``start`` in a task of its own, for batches that hold nothing more urgent than ``priority``."""
+        self.priority = priority
         self.served = False
         """Whether a worker ever granted it a permit."""
         self.useful = False
@@ -119,22 +128,24 @@ class BatchStream:
         now = monotonic()
         if self.state != "in use":
             self.state, self._first, self.batch = "in use", self._sent, SentBatch(now)
-        self.batch.size += len(requests)
-        for request in requests:
-            request.sent, request.batch = now, self.batch
-            request.carrier, request.index = self, self._sent
+        batch = self.batch
+        batch.size += len(requests)
+        for index, request in enumerate(requests, self._sent):
+            request.sent, request.batch = now, batch
+            request.carrier, request.index = self, index
             queued_us, timeout_us = request.sent_as
             self._chunk_for(len(request.message)).items.add(
-                index=self._sent,
+                index=index,
                 request=request.message,
                 owner=request.key_id,
                 identity=request.caller.identity,
                 timeout_us=timeout_us,
                 queued_us=queued_us,
                 traceparent=request.traceparent,
+                priority=_BULK if request.priority is Priority.BULK else _INTERACTIVE,
             )
-            self._unanswered[self._sent] = request
-            self._sent += 1
+            self._unanswered[index] = request
+        self._sent += len(requests)
         self._wake.set()
 
     def _chunk_for(self, size: int) -> batching_pb2.BatchChunk:
@@ -157,7 +168,7 @@ class BatchStream:
         if self.state != "retiring":
             self._outbox[-1].withdrawn.append(index)
             self._wake.set()
-        elif all(request.answer.done() for request in self._unanswered.values()):
+        elif all(request.ended for request in self._unanswered.values()):
             self.abandon()  # nothing more can be said on it, and nobody waits for what it still brings
 
     def retire(self) -> None:
@@ -216,9 +227,10 @@ class BatchStream:
             elif self.state == "in use" and chunk.results[-1].index >= self._first:
                 self.state = "parked"
                 self._listener.executed(self)
-            for result in chunk.results:
-                if request := self._unanswered.pop(result.index, None):
-                    self._listener.answered(request, result)
+            take = self._unanswered.pop
+            self._listener.answered(
+                self, [(request, result) for result in chunk.results if (request := take(result.index, None))]
+            )
             if chunk.permit:
                 self._permitted("")
 

@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from dataclasses import asdict, dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Self
 
+from shoal.batcher.callers import Callers, traceparent_of
 from shoal.batcher.compression import ACCEPTED, UnknownEncoding
 from shoal.batcher.held_bytes import MAX_HELD_BYTES
+from shoal.batcher.limits import DEFAULT_TIMEOUT_SECONDS, Limits, too_large
 from shoal.batching import wire
 from shoal.errors import Code, InvalidRequest, NotFound, ShoalError, Unavailable, to_status
-from shoal.service import identity
-from shoal.service.identity import NOBODY, CallerId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import grpc
 
+    from shoal.batcher.call_stream import CallStream
     from shoal.batcher.dispatch import Dispatcher
+    from shoal.batcher.door import Door
 
     Headers = Mapping[str, str]
 
@@ -29,14 +31,8 @@ log = logging.getLogger(__name__)
 
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 VARIABLE = "SHOAL_BATCHER"
-DEFAULT_TIMEOUT_SECONDS = 30.0
-"""For a call without a deadline; the router sets one on every call."""
-MAX_OWNER_LENGTH = 1024
-"""Characters of ``x-client-id``, which the router sets: a longer one is refused."""
 _HELD_MESSAGES = 512
 """A batcher holds so many messages of the largest size, where that is more than ``MAX_HELD_BYTES``."""
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-"""https://www.w3.org/TR/trace-context/#traceparent-header; it says to ignore what isn't valid."""
 
 _WORKERS = {
     "loadBalancingConfig": [{"round_robin": {}}],
@@ -89,29 +85,56 @@ class Batcher:
         self.max_message_bytes = max_message_bytes
         self._models = frozenset(models)
         self._default_model = models[0] if models else ""
+        self._callers = Callers()
+        self._streams: set[CallStream] = set()
 
     async def call(self, method: str, headers: Headers, message: bytes, timeout_seconds: float | None) -> bytes:
         """Answers one unary call, or raises the ShoalError of its status."""
-        if self.draining:
-            raise Unavailable("the batcher is draining; try again")
+        model = self._model_of(headers)
         if len(message) > self.max_message_bytes:
             raise too_large(self.max_message_bytes)
+        caller = self._callers.of(headers)
+        if caller.bucket is not None:  # the router has let it through
+            caller.bucket.spend(monotonic())
+        return await self.dispatcher.submit(
+            method,
+            model,
+            caller.owner,
+            message,
+            DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds,
+            traceparent_of(headers.get("traceparent", "")),
+            caller.id,
+            caller.priority,
+        )
+
+    async def stream(self, method: str, headers: Headers, door: Door) -> None:
+        """Answers the calls of one stream; ``method`` is the stream's own path.
+
+        Raises:
+            GoneError: the caller has left.
+            ShoalError: of the stream as a whole; each call has its own status.
+        """
+        from shoal.batcher.call_stream import CallStream  # what starts Envoy has no use for protobuf
+
+        model = self._model_of(headers)
+        caller = self._callers.of(headers)
+        limits = Limits.of(headers, self.max_message_bytes)
+        stream = CallStream(self.dispatcher, (method.removesuffix(wire.STREAM), model), caller, limits)
+        self._streams.add(stream)
+        try:
+            await stream.serve(door)
+        finally:
+            self._streams.discard(stream)
+
+    def _model_of(self, headers: Headers) -> str:
+        if self.draining:
+            raise Unavailable("the batcher is draining; try again")
         model = headers.get(wire.MODEL) or self._default_model
         if not model:
             raise InvalidRequest(f"the {wire.MODEL} metadata is missing")
         if self._models and model not in self._models:
             raise NotFound(f"no model {model[:100]!r} is served here")
-        owner, caller = _who(headers)
-        traceparent = headers.get("traceparent", "")
-        return await self.dispatcher.submit(
-            method,
-            model,
-            owner,
-            message,
-            DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds,
-            traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
-            caller,
-        )
+        return model
 
     @property
     def health(self) -> bytes:
@@ -122,22 +145,8 @@ class Batcher:
         """Health fails from now on, new calls are refused, and no batch waits for company."""
         self.draining = True
         self.dispatcher.drain()
-
-
-def _who(headers: Headers) -> tuple[str, CallerId]:
-    """Whose share of the queue a call takes, and what the caller is known by.
-
-    Keys of one owner share: where the router says the owner, that is the name. Anything else counts as it is.
-
-    Raises:
-        InvalidRequest: ``x-client-id`` is far longer than any router's.
-    """
-    client, text = headers.get(identity.CLIENT_HEADER, ""), headers.get(identity.HEADER, "")
-    if len(client) > MAX_OWNER_LENGTH:
-        raise InvalidRequest(f"the {identity.CLIENT_HEADER} metadata is longer than {MAX_OWNER_LENGTH} characters")
-    if verified := identity.Identity.parse(text):
-        return verified.owner, CallerId(verified.key_id, text)
-    return client, NOBODY
+        for stream in self._streams:
+            stream.drain()
 
 
 def make_batcher() -> Batcher:
@@ -179,11 +188,6 @@ def open_channel(target: str, *, workers: bool = False) -> grpc.aio.Channel:
             ("grpc.max_reconnect_backoff_ms", 1_000),
         ],
     )
-
-
-def too_large(limit: int) -> InvalidRequest:
-    """The error of a message of more than ``limit`` bytes."""
-    return InvalidRequest(f"the message is larger than {limit} bytes")
 
 
 def status_of(error: Exception) -> tuple[Code, str]:

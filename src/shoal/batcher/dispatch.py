@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from shoal.batcher.batch_stream import opener
@@ -13,8 +15,10 @@ from shoal.batcher.held_bytes import MAX_HELD_BYTES, HeldBytes
 from shoal.batcher.meter import Meters
 from shoal.batcher.model_queue import ModelQueue
 from shoal.batcher.quarantine import Quarantine
+from shoal.batcher.request import Request
 from shoal.errors import InvalidRequest, Overloaded, Unimplemented
 from shoal.explain.recent import Recent
+from shoal.runtime.priority import Priority
 from shoal.service.identity import NOBODY
 
 if TYPE_CHECKING:
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from shoal.batcher.request import Request
+    from shoal.errors import ShoalError
     from shoal.service.identity import CallerId
 
 MAX_QUEUES = 1024
@@ -48,10 +52,11 @@ class Dispatcher:
             max_held_bytes: Held at once, at most, by requests that wait or are at a worker.
         """
         self.in_flight = 0
+        """Unary calls and streams of calls."""
         self.recent: Recent[Request] = Recent(remembered)
         self._common = Common(name, opener(channel), self.recent, Meters(), Quarantine(self._wake_suspects))
         self._channel = channel
-        self._held = HeldBytes(max_held_bytes)
+        self.held = HeldBytes(max_held_bytes)
         self._queues: dict[tuple[str, str], ModelQueue] = {}
 
     async def submit(
@@ -63,19 +68,46 @@ class Dispatcher:
         timeout_seconds: float,
         traceparent: str = "",
         caller: CallerId = NOBODY,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> bytes:
         """Answers one unary call of ``method``, batched with others of the same model and method.
 
-        ``owner`` names, in any form, whose share of queues and memory it takes.
+        ``owner`` names, in any form, whose share of queues and memory it takes. Raises the ShoalError of its status.
+        Cancelling it withdraws the request; its batch-mates never notice.
         """
-        queue = self._queues.get((method, model)) or self._add(method, model, owner)
-        self._held.take(owner, len(message))
+        queue = self.queue_of(method, model, owner)
+        self.held.take(owner, len(message))
         self.in_flight += 1
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        now = monotonic()
+        request = Request(
+            owner=owner,
+            arrived=now,
+            deadline=now + timeout_seconds,
+            priority=priority,
+            message=message,
+            reply=partial(_settle, answer),
+            traceparent=traceparent,
+            caller=caller,
+            called=queue.called,
+        )
         try:
-            return await queue.submit(owner, message, timeout_seconds, traceparent, caller)
+            queue.enter((request,))
+            return await answer
         finally:
             self.in_flight -= 1
-            self._held.give_back(owner, len(message))
+            self.held.give_back(owner, len(message))
+            if answer.cancelled():
+                queue.leave((request,))
+
+    def queue_of(self, method: str, model: str, owner: str) -> ModelQueue:
+        """The queue of a model and method, made if need be for ``owner``.
+
+        Raises:
+            Unimplemented, InvalidRequest: there can be no such method or model.
+            Overloaded: there are too many queues.
+        """
+        return self._queues.get((method, model)) or self._add(method, model, owner)
 
     def _add(self, method: str, model: str, owner: str) -> ModelQueue:
         if not _METHOD.fullmatch(method):  # it couldn't travel as metadata
@@ -122,6 +154,15 @@ class Dispatcher:
         for queue in self._queues.values():
             queue.stop()
         await self._channel.close()
+
+
+def _settle(answer: asyncio.Future[bytes], _request: Request, response: bytes, error: ShoalError | None) -> None:
+    if answer.done():  # cancelled, but not said so yet
+        return
+    if error is None:
+        answer.set_result(response)
+    else:
+        answer.set_exception(error)
 
 
 def _oldest_of_the_most(unserved: Sequence[ModelQueue]) -> ModelQueue | None:

@@ -12,20 +12,16 @@ import logging
 import os
 import re
 import struct
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from shoal.batcher.compression import decompress
-from shoal.batcher.core import (
-    DEFAULT_TIMEOUT_SECONDS,
-    HEALTH_CHECK,
-    Orders,
-    hints_of,
-    make_batcher,
-    status_of,
-    too_large,
-)
+from shoal.batcher.core import HEALTH_CHECK, Orders, hints_of, make_batcher, status_of
+from shoal.batcher.door import GoneError
+from shoal.batcher.limits import DEFAULT_TIMEOUT_SECONDS, too_large
 from shoal.batching import wire
 from shoal.errors import Code, DeadlineExceeded, InvalidRequest
 from shoal.runtime import logs
@@ -59,7 +55,7 @@ _WANTED = frozenset(
     name.encode()
     for name in (
         *("content-type", "grpc-encoding", "grpc-timeout", "traceparent", CLIENT_HEADER, wire.MODEL),
-        *(IDENTITY, TOKEN_HEADER),
+        *(IDENTITY, TOKEN_HEADER, wire.PRIORITY, wire.TIMEOUTS),
     )
 )  # decoding all of them would cost more than the policy
 _PREFIX = struct.Struct(">BI")
@@ -74,7 +70,7 @@ class Application:
         self._make = make
         self._batcher: Batcher | None = None
         self._look_seconds = look_seconds
-        self._callers: dict[asyncio.Future[bytes], tuple[float, Receive]] = {}
+        self._callers: dict[asyncio.Task[Any], tuple[float, Receive]] = {}
         self._looking: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -108,6 +104,8 @@ class Application:
             await _plain(send, *self._operate(path, headers))
         elif path == HEALTH_CHECK:
             await _grpc_ok(send, self.batcher.health)
+        elif path.endswith(wire.STREAM):
+            await self._stream(path, headers, _StreamDoor(receive, send, headers, self.batcher.max_message_bytes))
         else:
             await self._unary(path, headers, receive, send)
 
@@ -124,17 +122,35 @@ class Application:
         else:
             await _grpc_ok(send, answer)
 
+    async def _stream(self, path: str, headers: Headers, door: _StreamDoor) -> None:
+        work = asyncio.get_running_loop().create_task(self.batcher.stream(path, headers, door))
+        door.half_closed = partial(self._watch, work, door.receive)
+        try:
+            await work
+        except (GoneError, asyncio.CancelledError):
+            return
+        except Exception as error:
+            await door.end(*status_of(error), hints_of(error))
+        else:
+            await door.end(Code.OK, "", ())
+        finally:
+            self._callers.pop(work, None)
+
     async def _watched(self, work: Coroutine[Any, Any, bytes], receive: Receive) -> bytes:
         """Awaits ``work``, which is cancelled if its caller goes away."""
-        loop = asyncio.get_running_loop()
-        call = loop.create_task(work)
-        self._callers[call] = loop.time(), receive
-        if self._looking is None:
-            self._looking = loop.create_task(self._look_after_callers())
+        call = asyncio.get_running_loop().create_task(work)
+        self._watch(call, receive)
         try:
             return await call
         finally:
             del self._callers[call]
+
+    def _watch(self, call: asyncio.Task[Any], receive: Receive) -> None:
+        """Cancels ``call``, whose whole request is here, if its caller goes away."""
+        loop = asyncio.get_running_loop()
+        self._callers[call] = loop.time(), receive
+        if self._looking is None:
+            self._looking = loop.create_task(self._look_after_callers())
 
     async def _look_after_callers(self) -> None:
         """Cancels the calls of callers that have left, looking once a while at those that have waited long.
@@ -252,14 +268,96 @@ async def _grpc_ok(send: Send, message: bytes) -> None:
     await send({"type": "http.response.trailers", "headers": _OK_TRAILERS, "more_trailers": False})
 
 
-async def _grpc_error(send: Send, code: Code, message: str, hints: Iterable[tuple[str, str]]) -> None:
-    """A response of trailers only: gRPC clients read the status from the headers."""
-    headers = [
-        *_OK_HEADERS,
+class _StreamDoor:
+    """Implements ``shoal.batcher.door.Door``."""
+
+    cancels_reads = False  # pyvoy ends a read that waits once the stream is over, and would log one that is cancelled
+
+    def __init__(self, receive: Receive, send: Send, headers: Headers, message_bytes: int) -> None:
+        self.receive = receive
+        self.half_closed: Callable[[], None] = lambda: None
+        """Called once the caller has half-closed."""
+        self._send = send
+        self._encoding = headers.get("grpc-encoding", "")
+        self._limit = wire.STREAM_CHUNK_BYTES + message_bytes
+        self._body = bytearray()
+        self._more = True
+        self._begun = False
+
+    async def read(self) -> bytes | None:
+        """The next message. Raises as its protocol says."""
+        if not self._begun:
+            await self._begin()
+        while (message := self._take()) is None:
+            if not self._more:
+                if self._body:
+                    raise InvalidRequest("the stream ended within a gRPC message")
+                self.half_closed()
+                return None
+            event = await self.receive()
+            if event["type"] == "http.disconnect":
+                raise GoneError
+            self._body += event["body"]
+            self._more = bool(event.get("more_body"))
+        return message
+
+    async def write(self, message: bytes) -> None:
+        """Waits while Envoy's buffer is full. Raises as its protocol says."""
+        await self._pass_on({
+            "type": "http.response.body", "body": _PREFIX.pack(0, len(message)) + message, "more_body": True
+        })  # fmt: skip
+
+    async def end(self, code: Code, message: str, hints: Iterable[tuple[str, str]]) -> None:
+        """The stream's status."""
+        with suppress(GoneError):
+            if not self._begun:
+                await _grpc_error(self._send, code, message, hints)
+                return
+            trailers = _status(code, message, hints)
+            await self._pass_on({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._pass_on({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
+
+    async def _begin(self) -> None:
+        """Sends the headers, for which some callers wait before they send anything."""
+        self._begun = True
+        await self._pass_on({
+            "type": "http.response.start", "status": 200, "headers": _OK_HEADERS, "trailers": True
+        })  # fmt: skip
+        await self._pass_on({"type": "http.response.body", "body": b"", "more_body": True})
+
+    async def _pass_on(self, event: MutableMapping[str, Any]) -> None:
+        try:
+            await self._send(event)
+        except OSError as error:  # pyvoy's way to say that the caller has left
+            raise GoneError from error
+
+    def _take(self) -> bytes | None:
+        """The next message whose bytes are all here."""
+        body = self._body
+        if len(body) < _PREFIX.size:
+            return None
+        compressed, length = _PREFIX.unpack_from(body)
+        if length > self._limit:
+            raise too_large(self._limit)
+        end = _PREFIX.size + length
+        if len(body) < end:
+            return None
+        message = bytes(memoryview(body)[_PREFIX.size : end])
+        del body[:end]
+        return decompress(message, self._encoding, self._limit) if compressed else message
+
+
+def _status(code: Code, message: str, hints: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [
         (b"grpc-status", str(int(code)).encode()),
         (b"grpc-message", quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()),
         *((name.encode(), value.encode()) for name, value in hints),
     ]
+
+
+async def _grpc_error(send: Send, code: Code, message: str, hints: Iterable[tuple[str, str]]) -> None:
+    """A response of trailers only: gRPC clients read the status from the headers."""
+    headers = [*_OK_HEADERS, *_status(code, message, hints)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 

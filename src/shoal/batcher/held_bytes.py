@@ -21,22 +21,22 @@ class HeldBytes:
         self._free = limit
         self._held: dict[str, int] = {}
 
-    def take(self, owner: str, size: int) -> None:
-        """Counts a message of ``size`` bytes.
+    def take(self, owner: str, size: int, requests: int = 1) -> None:
+        """Counts ``size`` bytes of the messages of so many requests.
 
         Raises:
             Overloaded: the owner holds its share already.
         """
-        size += REQUEST_BYTES
+        size += requests * REQUEST_BYTES
         held = self._held.get(owner, 0) + size
         if held > self._free - size:
             raise Overloaded(f"requests of {held >> 20} MiB wait already; try again later")
         self._held[owner] = held
         self._free -= size
 
-    def give_back(self, owner: str, size: int) -> None:
-        """The message is answered."""
-        size += REQUEST_BYTES
+    def give_back(self, owner: str, size: int, requests: int = 1) -> None:
+        """The messages are answered."""
+        size += requests * REQUEST_BYTES
         self._free += size
         held = self._held[owner] - size
         if held:

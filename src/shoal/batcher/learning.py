@@ -16,16 +16,23 @@ _ODD_IN_A_ROW = 8
 
 
 class BatchTimes:
-    """Seconds from a batch's close to its last answer, as a line over its size.
+    """Seconds that a worker needs for a batch, as a line over its size.
 
-    A weighted least squares fit, whose weights halve every 32 batches, of ``seconds = base + size * slope``. Where all
-    sizes seen are the same, or bigger batches seem to take less, it is their mean.
+    A weighted least squares fit, whose weights halve every 32 batches, of ``seconds = base + size * slope``, neither of
+    which is negative: a larger batch takes no less than a smaller one, and at most in proportion more. So where all
+    sizes seen are the same, a smaller one is expected to take as long, and a larger one in proportion.
     """
 
     def __init__(self) -> None:
         self._weight = self._size = self._seconds = self._size_size = self._size_seconds = 0.0
-        self._deviation = 0.0
+        self._mean_size = self._mean = self._slope_down = self._slope_up = 0.0
+        self._deviation = Mean()
         self._odd = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether any batch came back."""
+        return self._weight > 0
 
     def observe(self, size: int, seconds: float) -> None:
         """One batch came back."""
@@ -33,26 +40,53 @@ class BatchTimes:
             self._odd = self._odd + 1 if seconds > max(_ODD * self.cautious(size), _ODD_SECONDS) else 0
             if 0 < self._odd <= _ODD_IN_A_ROW:
                 return
-            error = abs(seconds - self._line(size))
-            self._deviation = _DECAY * self._deviation + (1 - _DECAY) * error
+            self._deviation.observe(abs(seconds - self.expected(size)))
         self._weight = self._weight * _DECAY + 1
         self._size = self._size * _DECAY + size
         self._seconds = self._seconds * _DECAY + seconds
         self._size_size = self._size_size * _DECAY + size * size
         self._size_seconds = self._size_seconds * _DECAY + size * seconds
+        self._fit()
 
-    def expected(self, size: int) -> float:
+    def expected(self, size: float) -> float:
         """Seconds that a batch of ``size`` takes; 0 before anything is known."""
-        return self._line(size) if self._weight else 0.0
+        more = size - self._mean_size
+        return self._mean + more * (self._slope_up if more > 0 else self._slope_down)
 
-    def cautious(self, size: int) -> float:
+    def cautious(self, size: float) -> float:
         """Seconds that most batches of ``size`` take at most: ``expected``, and twice the mean deviation more."""
-        return self.expected(size) + 2 * self._deviation
+        return self.expected(size) + 2 * self._deviation.mean
 
-    def _line(self, size: int) -> float:
+    def largest(self, seconds: float) -> float:
+        """The largest size that is expected to take ``seconds`` at most; may be negative, or infinite."""
+        more = seconds - self._mean
+        slope = self._slope_up if more > 0 else self._slope_down
+        if slope:
+            return self._mean_size + more / slope
+        return math.inf if more >= 0 else 0.0
+
+    def _fit(self) -> None:
         mean_size, mean = self._size / self._weight, self._seconds / self._weight
+        proportional = mean / mean_size
+        self._mean_size, self._mean, self._slope_down, self._slope_up = mean_size, mean, 0.0, proportional
         variance = self._size_size / self._weight - mean_size**2
-        if variance < 1e-9 or math.isnan(variance):  # one size only, up to rounding
-            return mean
-        slope = max(0.0, (self._size_seconds / self._weight - mean_size * mean) / variance)
-        return max(0.0, mean + slope * (size - mean_size))
+        if variance > 1e-9:  # more than one size, up to rounding
+            slope = (self._size_seconds / self._weight - mean_size * mean) / variance
+            self._slope_down = self._slope_up = min(max(0.0, slope), proportional)
+
+
+class Mean:
+    """The mean of what was observed, in which older ones count less."""
+
+    def __init__(self) -> None:
+        self._sum = self._weight = 0.0
+
+    def observe(self, value: float) -> None:
+        """One more."""
+        self._sum = self._sum * _DECAY + value
+        self._weight = self._weight * _DECAY + 1
+
+    @property
+    def mean(self) -> float:
+        """0 before anything is observed."""
+        return self._sum / self._weight if self._weight else 0.0

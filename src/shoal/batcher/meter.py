@@ -6,6 +6,7 @@ caller said, and what becomes of its requests is counted under ``STRANGER``.
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, get_args
 
@@ -13,9 +14,10 @@ from shoal.batcher.batch_stream import StreamState
 from shoal.batcher.policy import CloseReason
 from shoal.errors import Code
 from shoal.observe import metrics
+from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from shoal.batcher.request import Request
 
@@ -41,37 +43,64 @@ class Queue(Protocol):
         ...
 
 
-class QueueMeter:
-    """The metrics of one model, with their labels bound once."""
+class _Level:
+    """The metrics of one model and priority, with their labels bound once."""
 
-    def __init__(self, model: str) -> None:
-        self._latency = metrics.BATCHER_LATENCY.labels(model)
-        self._queue = metrics.BATCHER_QUEUE.labels(model)
-        self._size = metrics.BATCHER_BATCH_SIZE.labels(model)
-        self._request_bytes = metrics.BATCHER_REQUEST_BYTES.labels(model)
-        self._answer_bytes = metrics.BATCHER_ANSWER_BYTES.labels(model)
-        self.resent = metrics.BATCHER_RESENT.labels(model).inc
-        self.given_up = metrics.BATCHER_GIVEN_UP.labels(model).inc
-        self._codes = {code: metrics.BATCHER_REQUESTS.labels(model, code.name) for code in Code}
-        self._reasons = {r: metrics.BATCHER_CLOSED.labels(model, r) for r in get_args(CloseReason)}
+    def __init__(self, model: str, priority: Priority) -> None:
+        self._latency = metrics.BATCHER_LATENCY.labels(model, priority)
+        self._queue = metrics.BATCHER_QUEUE.labels(model, priority)
+        self._codes = {code: metrics.BATCHER_REQUESTS.labels(model, code.name, priority) for code in Code}
 
-    def answered(self, request: Request, response: bytes) -> None:
-        """The request has ended."""
-        self._codes[request.code].inc()
-        if request.code == Code.OK:
-            self._latency.observe(request.ended - request.arrived)
-            self._answer_bytes.inc(len(response))
+    def ended(self, requests: Sequence[Request]) -> None:
+        """These requests have ended."""
+        for code, count in Counter([request.code for request in requests]).items():
+            self._codes[code].inc(count)
+        self._latency.observe_all([request.ended - request.arrived for request in requests if request.code is Code.OK])
 
     def sent(self, now: float, requests: Sequence[Request]) -> None:
         """These are on their way to a worker."""
-        for request in requests:
-            self._queue.observe(now - request.arrived)
-        self._request_bytes.inc(sum(len(request.message) for request in requests))
+        self._queue.observe_all([now - request.arrived for request in requests])
+
+
+class QueueMeter:
+    """The metrics of one model."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._levels = {Priority.INTERACTIVE: _Level(model, Priority.INTERACTIVE)}
+        self._size = metrics.BATCHER_BATCH_SIZE.labels(model)
+        self._request_bytes = metrics.BATCHER_REQUEST_BYTES.labels(model)
+        self.answer_bytes = metrics.BATCHER_ANSWER_BYTES.labels(model).inc
+        self.resent = metrics.BATCHER_RESENT.labels(model).inc
+        self.given_up = metrics.BATCHER_GIVEN_UP.labels(model).inc
+        self._reasons = {r: metrics.BATCHER_CLOSED.labels(model, r) for r in get_args(CloseReason)}
+
+    def ended(self, requests: Sequence[Request]) -> None:
+        """These requests have ended."""
+        for level, some in self._by_level(requests):
+            level.ended(some)
+
+    def sent(self, now: float, requests: Sequence[Request]) -> None:
+        """These are on their way to a worker."""
+        for level, some in self._by_level(requests):
+            level.sent(now, some)
+        self._request_bytes.inc(sum([len(request.message) for request in requests]))
 
     def closed(self, size: int, reason: str) -> None:
         """A batch is complete."""
         self._size.observe(size)
         self._reasons[reason].inc()
+
+    def _by_level(self, requests: Sequence[Request]) -> Iterator[tuple[_Level, Sequence[Request]]]:
+        bulk = [request for request in requests if request.priority is Priority.BULK]
+        if not bulk:
+            yield self._levels[Priority.INTERACTIVE], requests
+            return
+        if Priority.BULK not in self._levels:
+            self._levels[Priority.BULK] = _Level(self._model, Priority.BULK)
+        yield self._levels[Priority.BULK], bulk
+        if urgent := [request for request in requests if request.priority is not Priority.BULK]:
+            yield self._levels[Priority.INTERACTIVE], urgent
 
 
 class Meters:
@@ -109,6 +138,7 @@ def _streams(state: StreamState, queue: Queue) -> int:
     return queue.streams(state)
 
 
-def count_stranger(code: Code) -> None:
-    """A request has ended before any worker served its model."""
-    metrics.BATCHER_REQUESTS.labels(STRANGER, code.name).inc()
+def count_strangers(requests: Iterable[Request]) -> None:
+    """These have ended before any worker served their model."""
+    for request in requests:
+        metrics.BATCHER_REQUESTS.labels(STRANGER, request.code.name, request.priority).inc()

@@ -9,26 +9,25 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from shoal.batcher.batch_stream import BatchStream
-from shoal.batcher.meter import count_stranger
+from shoal.batcher.deadlines import Deadlines
+from shoal.batcher.meter import count_strangers
 from shoal.batcher.policy import MAX_ATTEMPTS, BatchingPolicy, Close, Reject, Send
 from shoal.batcher.queue_streams import QueueStreams
-from shoal.batcher.request import Request
 from shoal.batching import wire
 from shoal.errors import Code, ConfigurationError, DeadlineExceeded, ShoalError, Unavailable, from_status
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.runtime.logs import Seldom
-from shoal.service.identity import NOBODY
+from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from shoal.batcher.batch_stream import End, StreamState
+    from shoal.batcher.batch_stream import BatchStream, End, StreamState
     from shoal.batcher.common import Common
     from shoal.batcher.meter import QueueMeter
     from shoal.batcher.policy import Decision
+    from shoal.batcher.request import Request
     from shoal.batching.v1 import batching_pb2
-    from shoal.service.identity import CallerId
 
 log = Seldom(logging.getLogger(__name__))
 
@@ -69,17 +68,16 @@ class ModelQueue:
         self._settings = ""
         method, model = self.called = called
         self._model = model
-        self._over: asyncio.Future[bytes] = self._loop.create_future()
-        self._over.cancel()
-        metadata = ((wire.MODEL, model), (wire.METHOD, method), (wire.BATCHER, common.name))
-        self._streams = QueueStreams(partial(common.open, metadata=metadata), self, self._loop)
+        self._metadata = ((wire.MODEL, model), (wire.METHOD, method), (wire.BATCHER, common.name))
+        self._deadlines: Deadlines[Request] = Deadlines(self._loop, self._expire)
         self._used = monotonic()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = math.inf
         self._stopping = False
         self._meter: QueueMeter | None = None
         self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
-        self._streams.maintain()
+        self._streams: dict[Priority, QueueStreams] = {}
+        self._open_streams(Priority.INTERACTIVE)
 
     @property
     def served(self) -> bool:
@@ -99,46 +97,33 @@ class ModelQueue:
     @property
     def in_flight(self) -> int:
         """Requests at a worker."""
-        return self._streams.in_flight
+        return sum(streams.in_flight for streams in tuple(self._streams.values()))
 
     def streams(self, state: StreamState) -> int:
         """Streams in this state."""
-        return self._streams.count(state)
+        return sum(streams.count(state) for streams in tuple(self._streams.values()))
 
-    async def submit(
-        self, owner: str, message: bytes, timeout_seconds: float, traceparent: str = "", caller: CallerId = NOBODY
-    ) -> bytes:
-        """Answers one request with its response message, or raises the ShoalError of its status.
+    def enter(self, requests: Sequence[Request]) -> None:
+        """Takes requests, which came together; each gets its answer by its ``reply``, maybe before this returns."""
+        now = self._used = monotonic()
+        ahead = self._policy.queued
+        for request in requests:
+            request.ahead = ahead
+        self._common.recent.extend(requests, [request.kept_bytes for request in requests])
+        self._deadlines.add(requests)
+        self.callers += len(requests)
+        if self._without_bulk and any(request.priority is Priority.BULK for request in requests):
+            self._open_streams(Priority.BULK)
+        self._carry_out(self._policy.arrived(now, requests))
 
-        Cancelling the caller withdraws the request; its batch-mates never notice.
-        """
+    def leave(self, requests: Sequence[Request]) -> None:
+        """Their callers don't wait any more. What is answered already is skipped; batch-mates never notice."""
         now = monotonic()
-        request = Request(
-            owner=owner,
-            arrived=now,
-            deadline=now + timeout_seconds,
-            message=message,
-            answer=self._loop.create_future(),
-            traceparent=traceparent,
-            caller=caller,
-            called=self.called,
-            ahead=self._policy.queued,
-        )
-        self._common.recent.add(request, request.kept_bytes)
-        timer = self._loop.call_at(request.deadline, self._expire, request)
-        self._carry_out(self._policy.arrived(now, request))
-        self.callers += 1
-        try:
-            return await request.answer
-        finally:
-            self.callers -= 1
-            self._used = monotonic()
-            timer.cancel()
-            if request.answer.cancelled():
-                request.end(Code.CANCELLED, "the caller went away")
-                self._count(request)
-                self._withdraw(request)
-            request.answer = self._over  # it is remembered, its answer isn't
+        left = [request for request in requests if not request.ended]
+        for request in left:
+            request.abandon(now)
+        self._over(now, left)
+        self._withdraw(now, left)
 
     def drain(self) -> None:
         """Nothing waits for company any more."""
@@ -152,7 +137,8 @@ class ModelQueue:
             if handle is not None:
                 handle.cancel()
         self._carry_out(self._policy.fail(Unavailable("the batcher is stopping; try again")))
-        self._streams.stop()
+        for streams in self._streams.values():
+            streams.stop()
 
     # What streams tell.
 
@@ -162,8 +148,8 @@ class ModelQueue:
             self._meter = self._common.meters.of(self._model, self)
         if batching and batching != self._settings:
             self._configure(batching)
-        self._carry_out(self._policy.permitted(monotonic(), stream, stream.worker))
-        self._streams.succeeded()
+        self._carry_out(self._policy.permitted(monotonic(), stream, stream.worker, stream.priority))
+        self._streams[stream.priority].succeeded()
 
     def executed(self, stream: BatchStream) -> None:
         """A batch's first answers are here."""
@@ -171,31 +157,42 @@ class ModelQueue:
 
     def stalled(self, stream: BatchStream) -> None:
         """A batch is all stragglers."""
-        self._policy.stalled(stream)
+        self._policy.stalled(monotonic(), stream)
 
-    def answered(self, request: Request, result: batching_pb2.BatchItemResult) -> None:
-        """A worker answered one request."""
-        request.carrier, stream = None, request.carrier
-        if not request.answer.done():
-            request.end(Code(result.code) if result.code in _STATUSES else Code.INTERNAL, result.message)
-            self._count(request, result.response)
+    def answered(self, stream: BatchStream, results: Sequence[tuple[Request, batching_pb2.BatchItemResult]]) -> None:
+        """A worker answered requests."""
+        now = monotonic()
+        waited = []
+        size = 0
+        for request, result in results:
+            request.carrier = None
+            if request.ended:
+                continue
+            waited.append(request)
             if result.code == Code.OK:
-                request.answer.set_result(result.response)
+                response = result.response
+                size += len(response)
+                request.answer(now, response)
             else:
-                request.answer.set_exception(from_status(result.code, result.message))
-        if request.attempts and isinstance(stream, BatchStream):
-            self._carry_out(self._policy.settled(monotonic(), stream))
+                code = Code(result.code) if result.code in _STATUSES else Code.INTERNAL
+                request.fail(now, from_status(result.code, result.message), code)
+        self._over(now, waited)
+        self._served_meter.answer_bytes(size)
+        if any(request.attempts for request, _ in results):
+            self._carry_out(self._policy.settled(now, stream))
 
-    def retiring(self, stream: BatchStream) -> None:  # noqa: ARG002 - any that retires makes room
+    def retiring(self, stream: BatchStream) -> None:
         """A stream takes no further batch."""
-        self._streams.maintain()
+        self._streams[stream.priority].maintain()
 
     def ended(self, stream: BatchStream, end: End) -> None:
         """A stream is over, well or not."""
-        self._streams.remove(stream)
+        streams = self._streams[stream.priority]
+        streams.remove(stream)
         broken, unbegun = (self._take_back(requests) for requests in (end.broken, end.unbegun))
         if broken and not stream.abandoned:  # what ended from this side says nothing of its worker
-            self._revoke(self._streams.leave(stream.worker))
+            for each in self._streams.values():
+                self._revoke(each.leave(stream.worker))
         self._carry_out(self._policy.lost(monotonic(), stream, broken, unbegun))
         if broken or unbegun:
             self._tell_of_break(end, broken, unbegun)
@@ -205,10 +202,21 @@ class ModelQueue:
             self._fail(from_status(end.code, end.message or f"model {self._model!r} is not served here"))
         else:
             if not stream.useful and not stream.abandoned and end.code != Code.OK:
-                self._count_failure(end.message)
-            self._streams.maintain()
+                self._count_failure(streams, end.message)
+            streams.maintain()
 
     # Inside.
+
+    @property
+    def _without_bulk(self) -> bool:
+        return Priority.BULK not in self._streams
+
+    def _open_streams(self, priority: Priority) -> None:
+        """A queue's streams are of the one priority until requests of the other come."""
+        more = () if priority is Priority.INTERACTIVE else ((wire.PRIORITY, priority.value),)
+        start = partial(self._common.open, metadata=(*self._metadata, *more))
+        streams = self._streams[priority] = QueueStreams(start, self, self._loop, priority)
+        streams.maintain()
 
     def _revoke(self, permitted: Sequence[BatchStream]) -> None:
         for stream in permitted:
@@ -219,7 +227,7 @@ class ModelQueue:
         now = monotonic()
         for request in requests:
             request.withdraw_from(now)
-        return [request for request in requests if not request.answer.done()]
+        return [request for request in requests if not request.ended]
 
     def _tell_of_break(self, end: End, broken: Sequence[Request], unbegun: Sequence[Request]) -> None:
         given_up = sum(request.attempts >= MAX_ATTEMPTS for request in broken)
@@ -261,42 +269,60 @@ class ModelQueue:
     def _look(self) -> None:
         """Ends a queue that nobody uses, and closes streams beyond those that are of use."""
         idle = monotonic() - self._used
-        working = self._meter is not None and self._streams.served
+        working = self._meter is not None and self._has_worker
         if not self.callers and idle >= (IDLE_SECONDS if working else IDLE_UNSERVED_SECONDS):
             self.end(Unavailable("the queue was idle; try again"))
             return
         self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
-        self._revoke(self._streams.turn())
+        for streams in self._streams.values():
+            self._revoke(streams.turn())
 
-    def _count_failure(self, message: str) -> None:
-        if self._streams.failed(message):
+    def _count_failure(self, streams: QueueStreams, message: str) -> None:
+        down = streams.failed(message)
+        if down and not self._has_worker:
             self._carry_out(self._policy.fail(Unavailable(f"no worker serves model {self._model!r} now: {message}")))
 
-    def _expire(self, request: Request) -> None:
-        if not request.answer.done():
-            self._answer_error(request, DeadlineExceeded("the deadline passed before an answer came" + self._excuse()))
-            self._withdraw(request)
+    def _expire(self, requests: Sequence[Request]) -> None:
+        now = monotonic()
+        error = DeadlineExceeded("the deadline passed before an answer came" + self._excuse())
+        self._refuse(now, [(request, error) for request in requests])
+        self._withdraw(now, requests)
 
     def _excuse(self) -> str:
         """Why nothing was answered, where that is known."""
-        reason = self._streams.why_down
+        reason = None if self._has_worker else self._why_down
         return "" if reason is None else f": no worker serves model {self._model!r} now: {reason}"
 
-    def _withdraw(self, request: Request) -> None:
-        request.withdraw()
-        self._carry_out(self._policy.withdrawn(monotonic(), request))
+    @property
+    def _has_worker(self) -> bool:
+        return any(streams.served for streams in self._streams.values())
 
-    def _answer_error(self, request: Request, error: ShoalError) -> None:
-        if not request.answer.done():
-            request.end(error.code, str(error))
-            self._count(request)
-            request.answer.set_exception(error)
+    @property
+    def _why_down(self) -> str | None:
+        return next((why for streams in self._streams.values() if (why := streams.why_down)), None)
 
-    def _count(self, request: Request, response: bytes = b"") -> None:
+    def _withdraw(self, now: float, requests: Sequence[Request]) -> None:
+        """Nobody waits for these."""
+        for request in requests:
+            request.withdraw()
+        self._carry_out(self._policy.withdrawn(now, requests))
+
+    def _refuse(self, now: float, refusals: Sequence[tuple[Request, ShoalError]]) -> None:
+        waiting = [(request, error) for request, error in refusals if not request.ended]
+        for request, error in waiting:
+            request.fail(now, error)
+        self._over(now, [request for request, _ in waiting])
+
+    def _over(self, now: float, requests: Sequence[Request]) -> None:
+        """These have ended, just now."""
+        self._used = now
+        self.callers -= len(requests)
+        for request in requests:
+            self._deadlines.remove(request)
         if self._meter is None:
-            count_stranger(request.code)
+            count_strangers(requests)
         else:
-            self._meter.answered(request, response)
+            self._meter.ended(requests)
 
     @property
     def _served_meter(self) -> QueueMeter:
@@ -305,6 +331,7 @@ class ModelQueue:
         return self._meter
 
     def _carry_out(self, decisions: Sequence[Decision[BatchStream, Request]]) -> None:
+        refusals = []
         for decision in decisions:
             match decision:
                 case Send(stream, requests):
@@ -314,9 +341,11 @@ class ModelQueue:
                     self._served_meter.closed(size, reason)
                     stream.batch.close(reason, self._policy.settings)
                     stream.close()
-                    self._streams.batch_closed()
+                    self._streams[stream.priority].batch_closed()
                 case Reject(request, error):
-                    self._answer_error(request, error)
+                    refusals.append((request, error))
+        if refusals:
+            self._refuse(monotonic(), refusals)
         self._schedule()
 
     def _schedule(self) -> None:

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
-from shoal.batcher.learning import BatchTimes
+from shoal.batcher.lane import DEADLINE, Lane, OpenBatch
 from shoal.batcher.quarantine import Quarantine
+from shoal.batcher.workload import Workload
 from shoal.batching.fair_queue import FairQueue, Queued
 from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
+from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -33,12 +35,21 @@ if TYPE_CHECKING:
 
 Stream = TypeVar("Stream", bound="Hashable")
 Request = TypeVar("Request", bound=Queued)
-CloseReason = Literal["preferred", "delay", "deadline", "drain", "alone"]
+CloseReason = Literal["preferred", "delay", "objective", "enough", "bulk", "deadline", "drain", "alone"]
 
 DEFAULT_MAX_QUEUE_SIZE = 10_000
 """Where the model names no ``max_queue_size``: a queue has a bound."""
 MAX_ATTEMPTS = 2
 """Streams that may break under one request before it is answered UNAVAILABLE: one in company, one alone."""
+FILL: Final = 1.25
+"""Bulk requests that fill a batch of interactive ones add at most so many times what the smallest batch costs."""
+_WORTH_IT = 1.25
+"""A batch is kept small for its promise's sake where a request of it costs at most so many times as much."""
+_LEAD = 2 / 3
+"""Of the time of a full batch: what fetch and decode get at most while a worker is busy."""
+_ENOUGH = 1.05
+"""A batch whose requests cost at most so many times as much as in a full one needs no more company."""
+_ROUNDING = 1e-6
 _GIVEN_UP = (
     "a worker's stream broke under this request, and another one when it was tried again alone; if other requests are "
     "answered, it may be this one that breaks them"
@@ -73,17 +84,6 @@ class Reject(Generic[Request]):
 Decision: TypeAlias = Send[Stream, Request] | Close[Stream] | Reject[Request]
 
 
-@dataclass(slots=True)
-class _Batch(Generic[Stream]):
-    stream: Stream
-    oldest: float
-    """When its oldest request arrived."""
-    tightest: float = math.inf
-    """Its earliest deadline."""
-    size: int = 0
-    closed: float = math.inf
-
-
 class BatchingPolicy(Generic[Stream, Request]):
     """The policy of one queue. Times are seconds of any one clock; ``Stream`` is whatever names a stream.
 
@@ -99,16 +99,11 @@ class BatchingPolicy(Generic[Stream, Request]):
             quarantine: Shared by all policies whose streams lead to the same workers.
         """
         self.wake_at: float = math.inf
-        self._queue: FairQueue[Request] = FairQueue()
-        self._suspects: FairQueue[Request] = FairQueue()
+        self._interactive: Lane[Stream, Request] = Lane(Priority.INTERACTIVE)
+        self._bulk: Lane[Stream, Request] = Lane(Priority.BULK)
+        self._lanes = {lane.priority: lane for lane in (self._interactive, self._bulk)}
         self._quarantine = quarantine or Quarantine()
-        self._alone_last = False
-        """Whether the last batch that began was a suspect's: then it is the others' turn."""
-        self._permits: dict[Stream, str] = {}
-        """And the worker at the other end."""
-        self._open: _Batch[Stream] | None = None
-        self._closed: dict[Stream, _Batch[Stream]] = {}
-        self._times = BatchTimes()
+        self._work: Workload[Stream] = Workload()
         self._draining = False
         self.configure(settings)
 
@@ -118,46 +113,48 @@ class BatchingPolicy(Generic[Stream, Request]):
         sizes = {size for size in settings.preferred_batch_size if 0 < size <= settings.max_batch_size}
         self._sizes = sorted(sizes) or [max(1, settings.max_batch_size)]
         self._delay = settings.max_queue_delay_microseconds / 1e6
+        self._objective = settings.latency_objective_microseconds / 1e6
+        self._work.instances = settings.instance_count
 
     @property
     def queued(self) -> int:
         """Requests that wait for a permit, suspects included."""
-        return len(self._queue) + len(self._suspects)
+        return sum(len(lane.queue) + len(lane.suspects) for lane in self._lanes.values())
 
     @property
     def suspects(self) -> int:
         """Requests that wait to be sent alone."""
-        return len(self._suspects)
+        return sum(len(lane.suspects) for lane in self._lanes.values())
 
     @property
     def idle_permits(self) -> int:
         """Permits that no batch uses yet."""
-        return len(self._permits)
+        return sum(len(lane.permits) for lane in self._lanes.values())
 
-    def arrived(self, now: float, request: Request) -> list[Decision[Stream, Request]]:
-        """A new request. A full queue makes room at the cost of whoever has most in it."""
-        self._queue.append(request)
+    def arrived(self, now: float, requests: Sequence[Request]) -> list[Decision[Stream, Request]]:
+        """New requests, in order. A full queue makes room at the cost of bulk, and of whoever has most in it."""
+        for request in requests:
+            self._lanes[request.priority].queue.append(request)
         decisions = self._advance(now)
-        wait = self._expected_wait(request.owner)
-        if wait and now + wait > request.deadline and self._queue.discard(request):
-            text = f"the deadline can't be met: about {wait:.1f} s of work are ahead; try again later"
-            decisions.append(Reject(request, Overloaded(text, retry_after_seconds=wait)))
-            return decisions
-        limit = self.settings.max_queue_size or DEFAULT_MAX_QUEUE_SIZE
-        if self._queue and self.queued > limit:
-            victim = self._queue.pop_newest_of_longest(request.owner)
-            text = f"the queue is full ({limit} requests wait); try again later"
-            decisions.append(Reject(victim, Overloaded(text, retry_after_seconds=wait or None)))
+        if requests and (self._interactive.queue or self._bulk.queue):
+            decisions += self._hopeless(now, requests)
+            decisions += self._surplus(requests[-1].owner)
         return decisions
 
-    def withdrawn(self, now: float, request: Request) -> list[Decision[Stream, Request]]:
-        """The request's caller is gone or its deadline has passed; nothing happens if it was sent already."""
-        self._home_of(request).discard(request)
+    def withdrawn(self, now: float, requests: Sequence[Request]) -> list[Decision[Stream, Request]]:
+        """The requests' callers are gone or their deadlines have passed; nothing happens to what was sent already."""
+        for request in requests:
+            self._lanes[request.priority].home_of(request).discard(request)
         return self._advance(now)
 
-    def permitted(self, now: float, stream: Stream, worker: str = "") -> list[Decision[Stream, Request]]:
-        """``worker`` can take a batch on ``stream``; those that don't say who they are count as one."""
-        self._permits[stream] = worker
+    def permitted(
+        self, now: float, stream: Stream, worker: str = "", priority: Priority = Priority.INTERACTIVE
+    ) -> list[Decision[Stream, Request]]:
+        """``worker`` can take a batch on ``stream``, of which ``priority`` says what its batches begin with.
+
+        Workers that don't say who they are count as one.
+        """
+        self._lanes[priority].permits[stream] = worker
         return self._advance(now)
 
     def settled(self, now: float, stream: Stream) -> list[Decision[Stream, Request]]:
@@ -167,12 +164,11 @@ class BatchingPolicy(Generic[Stream, Request]):
 
     def executed(self, now: float, stream: Stream) -> None:
         """The batch on ``stream`` has its first answers: all but stragglers are through."""
-        if batch := self._closed.pop(stream, None):
-            self._times.observe(batch.size, now - batch.closed)
+        self._work.executed(now, stream)
 
-    def stalled(self, stream: Stream) -> None:
+    def stalled(self, now: float, stream: Stream) -> None:
         """The batch on ``stream`` is all stragglers: it is no work ahead of others, and teaches nothing about them."""
-        self._closed.pop(stream, None)
+        self._work.remove(now, stream)
 
     def lost(
         self, now: float, stream: Stream, unanswered: Sequence[Request], unbegun: Sequence[Request] = ()
@@ -186,25 +182,25 @@ class BatchingPolicy(Generic[Stream, Request]):
                 given up.
             unbegun: Requests that no worker has begun: they go to the head of their queue again.
         """
-        self._permits.pop(stream, None)
-        self._closed.pop(stream, None)
+        self._work.remove(now, stream)
         self._quarantine.leave(stream)
-        if self._open is not None and self._open.stream == stream:
-            self._open = None
+        for lane in self._lanes.values():
+            lane.forget(stream)
         for request in reversed(unbegun):
-            self._home_of(request).push_back(request)
+            self._lanes[request.priority].home_of(request).push_back(request)
         decisions: list[Decision[Stream, Request]] = []
         for request in unanswered:
             request.attempts += 1
             if request.attempts >= MAX_ATTEMPTS:
                 decisions.append(Reject(request, Unavailable(_GIVEN_UP)))
             else:
-                self._suspects.append(request)
+                self._lanes[request.priority].suspects.append(request)
         return decisions + self._advance(now)
 
     def revoked(self, stream: Stream) -> None:
         """The permit on ``stream``, which no batch uses, is given back."""
-        self._permits.pop(stream, None)
+        for lane in self._lanes.values():
+            lane.permits.pop(stream, None)
 
     def tick(self, now: float) -> list[Decision[Stream, Request]]:
         """Time has passed: call it at ``wake_at`` or later."""
@@ -217,100 +213,254 @@ class BatchingPolicy(Generic[Stream, Request]):
 
     def fail(self, error: ShoalError) -> list[Reject[Request]]:
         """Rejects all that is queued."""
-        waiting = [*self._suspects.take(len(self._suspects)), *self._queue.take(len(self._queue))]
-        return [Reject(request, error) for request in waiting]
+        queues = [queue for lane in self._lanes.values() for queue in (lane.suspects, lane.queue)]
+        return [Reject(request, error) for queue in queues for request in queue.take(len(queue))]
 
-    def _home_of(self, request: Request) -> FairQueue[Request]:
-        """Where the request waits, if it does."""
-        return self._suspects if request.attempts else self._queue
+    # From the queue to a batch.
 
     def _advance(self, now: float) -> list[Decision[Stream, Request]]:
         decisions: list[Decision[Stream, Request]] = []
-        while self._isolate(now, decisions) or (self._queue and self._grow(now, decisions)):
-            pass
-        if self._open is not None and (reason := self._due(now, self._open)):
-            decisions.append(self._close(now, self._open, reason))
-        self.wake_at = self._due_at(self._open) if self._open is not None else math.inf
+        for lane in (self._interactive, self._bulk):
+            while self._isolate(now, lane, decisions) or (lane.queue and self._grow(now, lane, decisions)):
+                pass
+        for lane in (self._interactive, self._bulk):  # what waits in the second lane fills a batch of the first
+            if lane.open is not None and (reason := self._due(now, lane, lane.open)):
+                self._close(now, lane, lane.open, reason, decisions)
+        self.wake_at = min(
+            self._due_at(now, lane, lane.open)[0] if lane.open else math.inf for lane in self._lanes.values()
+        )
         return decisions
 
-    def _isolate(self, now: float, decisions: list[Decision[Stream, Request]]) -> bool:
+    def _isolate(self, now: float, lane: Lane[Stream, Request], decisions: list[Decision[Stream, Request]]) -> bool:
         """Sends the next suspect as a batch of its own, in turn with the others' batches; whether to go on."""
-        if not self._suspects or (self._alone_last and self._queue):
+        if not lane.suspects or (lane.alone_last and lane.queue):
             return False
-        free = (stream for stream, worker in self._permits.items() if self._quarantine.is_free(worker))
+        free = (stream for stream, worker in lane.permits.items() if self._quarantine.is_free(worker))
         if (stream := next(free, None)) is None:
             return False
-        requests, expired = self._take(now, 1, self._suspects)
-        decisions.extend(expired)
-        for request in requests:
-            self._quarantine.enter(stream, self._permits.pop(stream))
-            self._alone_last = True
-            self._closed[stream] = _Batch(stream, request.arrived, request.deadline, size=1, closed=now)
+        requests, expired = _take(now, 1, lane.suspects)
+        decisions += expired
+        if requests:
+            lane.alone_last = True
+            worker = lane.permits.pop(stream)
+            self._quarantine.enter(stream, worker)
+            self._work.add(now, stream, worker or stream, 1, lane.priority)
             decisions += [Send(stream, requests), Close(stream, 1, "alone")]
         return True
 
-    def _grow(self, now: float, decisions: list[Decision[Stream, Request]]) -> bool:
+    def _grow(self, now: float, lane: Lane[Stream, Request], decisions: list[Decision[Stream, Request]]) -> bool:
         """Sends what fits into the open batch, opening one if a permit allows; whether to go on."""
-        size = self._open.size if self._open else 0
-        if self._open is None and not self._permits:
+        batch = lane.open or self._begin(now, lane)
+        if batch is None:
             return False
-        target = self._target(size + len(self._queue))
-        requests, expired = self._take(now, (target or size + len(self._queue)) - size, self._queue)
-        decisions.extend(expired)
-        if not requests:
-            return bool(expired)
-        batch = self._open = self._open or self._begin(requests)
-        batch.size += len(requests)
-        batch.oldest = min(batch.oldest, *(request.arrived for request in requests))
-        batch.tightest = min(batch.tightest, *(request.deadline for request in requests))
-        decisions.append(Send(batch.stream, requests))
-        if reason := self._due(now, batch):
-            decisions.append(self._close(now, batch, reason))
-        return True
+        size, closes = self._fitting(now, lane, batch)
+        requests, expired = _take(now, size - batch.size, lane.queue)
+        decisions += expired
+        if requests:
+            if lane.open is None:
+                lane.open = batch
+                lane.alone_last = False
+                del lane.permits[batch.stream]
+            batch.grow(requests)
+            decisions.append(Send(batch.stream, requests))
+        if lane.open and (reason := "objective" if closes else self._due(now, lane, batch)):
+            self._close(now, lane, batch, reason, decisions)
+            return True
+        return bool(requests or expired)
 
-    def _expected_wait(self, owner: str) -> float:
-        """Seconds until the newest request of ``owner`` has its answer; 0 where nothing is known or nothing waits.
+    def _begin(self, now: float, lane: Lane[Stream, Request]) -> OpenBatch[Stream] | None:
+        """A batch on one of the permits, if there is any."""
+        if not lane.permits:
+            return None
+        gather = self._objective and (lane is self._bulk or not self._bulk.queue)
+        stream = self._fullest(now, lane) if gather else self._emptiest(now, lane)
+        return OpenBatch(stream, lane.permits[stream] or stream)
 
-        By Little's law the batches at work bring ``in flight / seconds of a batch`` answers a second.
+    def _emptiest(self, now: float, lane: Lane[Stream, Request]) -> Stream:
+        """The permit whose worker can start first; the oldest of several."""
+        idle = (stream for stream, worker in lane.permits.items() if not self._work.at(worker or stream))
+        first = next(idle, None)
+        if first is not None:
+            return first
+        return min(lane.permits, key=lambda stream: self._free_at(now, lane, stream))
+
+    def _fullest(self, now: float, lane: Lane[Stream, Request]) -> Stream:
+        """The permit whose worker has most to do and can still keep the promise; where none can, the first to start.
+
+        Of several the first by its name: so the same workers stay idle, and can be taken away.
         """
-        if not self._queue or not self._closed:
-            return 0.0
-        in_flight = sum(batch.size for batch in self._closed.values())
-        seconds = self._times.expected(in_flight // len(self._closed))
-        return (self._queue.ahead_of_newest(owner) / in_flight + 1) * seconds
+        latest = self._promise(lane.queue.head().arrived) - self._work.times.expected(self._sizes[-1])
+        free_at = {stream: self._free_at(now, lane, stream) for stream in lane.permits}
+        able = [stream for stream, at in free_at.items() if at <= latest]
+        if not able:
+            return min(free_at, key=free_at.__getitem__)
+        return min(able, key=lambda stream: (-self._work.at(lane.permits[stream] or stream), lane.permits[stream]))
 
-    def _target(self, available: int) -> int:
-        """The largest preferred size that ``available`` requests fill; 0 if they fill none."""
-        return max((size for size in self._sizes if size <= available), default=0)
+    def _free_at(self, now: float, lane: Lane[Stream, Request], stream: Stream) -> float:
+        return self._work.free_at(now, lane.permits[stream] or stream, lane.priority)
 
-    def _take(self, now: float, count: int, queue: FairQueue[Request]) -> tuple[list[Request], list[Reject[Request]]]:
-        """Up to ``count`` requests that are worth sending, and those whose deadline has passed."""
-        taken = queue.take(count)
-        live = [request for request in taken if request.deadline > now]
-        text = "the deadline passed while the request was waiting for a worker"
-        return live, [Reject(request, DeadlineExceeded(text)) for request in taken if request.deadline <= now]
+    def _fitting(self, now: float, lane: Lane[Stream, Request], batch: OpenBatch[Stream]) -> tuple[int, bool]:
+        """The size to which a batch grows by what waits, and whether it has to close with it.
 
-    def _begin(self, requests: Sequence[Request]) -> _Batch[Stream]:
-        stream = next(iter(self._permits))
-        del self._permits[stream]
-        self._alone_last = False
-        return _Batch(stream, requests[0].arrived)
+        That is the largest preferred size that is reached, or all; or as many as its oldest request's promise allows,
+        where the others cost hardly more in a batch of their own.
+        """
+        available = batch.size + len(lane.queue)
+        size = max((size for size in self._sizes if size <= available), default=available)
+        times = self._work.times
+        if not self._objective or not times.known or (lane is self._interactive and self._bulk.queue):
+            return size, False
+        oldest = min(batch.oldest, lane.queue.head().arrived)
+        start = self._work.free_at(now, batch.worker, lane.priority)
+        promised = int(min(times.largest(self._promise(oldest) - start) + _ROUNDING, size))
+        kept = max(promised, batch.size)
+        if 0 < kept < size and times.expected(kept) * size <= _WORTH_IT * times.expected(size) * kept:
+            return kept, True
+        return size, False
 
-    def _due(self, now: float, batch: _Batch[Stream]) -> CloseReason | None:
+    def _due(self, now: float, lane: Lane[Stream, Request], batch: OpenBatch[Stream]) -> CloseReason | None:
         if batch.size in self._sizes or batch.size >= self._sizes[-1]:
             return "preferred"
         if self._draining:
             return "drain"
-        if now < self._due_at(batch):
-            return None
-        return "delay" if now >= batch.oldest + self._delay else "deadline"
+        if self._is_enough(now, lane, batch):
+            return "enough"
+        at, reason = self._due_at(now, lane, batch)
+        return reason if now >= at else None
 
-    def _due_at(self, batch: _Batch[Stream]) -> float:
-        """When it has to go: its oldest request has waited long enough, or its tightest deadline needs the rest."""
-        return min(batch.oldest + self._delay, batch.tightest - self._times.cautious(batch.size))
+    def _is_enough(self, now: float, lane: Lane[Stream, Request], batch: OpenBatch[Stream]) -> bool:
+        """Whether its worker is idle and more requests would make it hardly cheaper, so that waiting gains nothing."""
+        times = self._work.times
+        if not self._objective or not times.known or self._work.free_at(now, batch.worker, lane.priority) > now:
+            return False
+        largest = self._sizes[-1]
+        return times.expected(batch.size) * largest <= _ENOUGH * times.expected(largest) * batch.size
 
-    def _close(self, now: float, batch: _Batch[Stream], reason: CloseReason) -> Close[Stream]:
-        self._open = None
-        batch.closed = now
-        self._closed[batch.stream] = batch
-        return Close(batch.stream, batch.size, reason)
+    def _due_at(self, now: float, lane: Lane[Stream, Request], batch: OpenBatch[Stream]) -> tuple[float, CloseReason]:
+        """When it has to go: its oldest request has waited long enough, or its tightest deadline needs the rest.
+
+        Where bulk requests wait, its worker is never idle: then it goes before it can start, so early that fetch and
+        decode are through. If it waited longer, a bulk batch would go first, and until then others may join.
+        """
+        if lane is self._interactive and self._bulk.queue:
+            lead = _LEAD * self._work.times.expected(self._sizes[-1])
+            return self._work.free_at(now, batch.worker, lane.priority) - lead, "bulk"
+        patience = self._patience(batch)
+        needed = batch.tightest - self._work.times.cautious(batch.size)
+        if needed < patience:
+            return needed, "deadline"
+        return patience, "objective" if self._objective else "delay"
+
+    def _patience(self, batch: OpenBatch[Stream]) -> float:
+        """Until when its oldest request waits for company: all its delay, or as long as the objective allows.
+
+        Before any time is known, that is half of the objective.
+        """
+        if not self._objective:
+            return batch.oldest + self._delay
+        if not self._work.times.known:
+            return batch.oldest + self._objective / 2
+        return self._promise(batch.oldest) - self._work.times.expected(batch.size)
+
+    def _promise(self, arrived: float) -> float:
+        """By when the answer to a request has to be expected, so that it mostly comes within the objective."""
+        return arrived + self._objective - self._work.margin
+
+    def _close(
+        self,
+        now: float,
+        lane: Lane[Stream, Request],
+        batch: OpenBatch[Stream],
+        reason: CloseReason,
+        decisions: list[Decision[Stream, Request]],
+    ) -> None:
+        lane.open = None
+        size = batch.size
+        if lane is self._interactive and (room := self._room(now, batch)):
+            requests, expired = _take(now, room, self._bulk.queue)
+            decisions += [*expired, Send(batch.stream, requests)] if requests else expired
+            size += len(requests)
+        self._work.add(now, batch.stream, batch.worker, size, lane.priority)
+        decisions.append(Close(batch.stream, size, reason))
+
+    def _room(self, now: float, batch: OpenBatch[Stream]) -> int:
+        """How many bulk requests a closing batch of interactive ones takes along.
+
+        What a batch costs at least, however small it is, they have for nothing; so they may cost about as much. Where
+        requests cost hardly less together than alone that is none. All deadlines have to hold.
+        """
+        times = self._work.times
+        if not self._bulk.queue or not times.known or batch.size >= self._sizes[-1]:
+            return 0
+        expected = times.expected(batch.size)
+        start = self._work.free_at(now, batch.worker, Priority.INTERACTIVE)
+        spare = batch.tightest - start - times.cautious(batch.size)
+        largest = times.largest(expected + min(FILL * times.expected(0), spare)) + _ROUNDING
+        size = int(min(largest, batch.size + len(self._bulk.queue), self._sizes[-1]))
+        reached = max((each for each in self._sizes if batch.size < each <= size), default=0)
+        if reached or batch.size in self._sizes:
+            size = reached
+        return max(0, size - batch.size)
+
+    # What there is no time or place for.
+
+    def _hopeless(self, now: float, requests: Sequence[Request]) -> list[Reject[Request]]:
+        """Takes out what has just come and can't be answered within its deadline."""
+        longest = self._expected_wait(self._bulk, len(self._bulk.queue) - 1)
+        if not longest or now + longest <= min(map(DEADLINE, requests)):
+            return []
+        rejected: list[Reject[Request]] = []
+        of: dict[tuple[Priority, str], list[Request]] = {}
+        for request in requests:
+            if request in self._lanes[request.priority].queue:
+                of.setdefault((request.priority, request.owner), []).append(request)
+        for (priority, owner), theirs in of.items():
+            rejected += self._too_late(now, self._lanes[priority], owner, theirs)
+        return rejected
+
+    def _too_late(
+        self, now: float, lane: Lane[Stream, Request], owner: str, newest: Sequence[Request]
+    ) -> list[Reject[Request]]:
+        """Takes out those of one owner's newest requests that can't be answered in time, if the others are kept."""
+        place = lane.queue.waiting_of(owner) - len(newest)
+        ahead: float = lane.queue.ahead_of(place + 1)
+        step = (lane.queue.ahead_of(place + len(newest)) - ahead) / max(1, len(newest) - 1)
+        rejected: list[Reject[Request]] = []
+        for request in newest:
+            wait = self._expected_wait(lane, ahead)
+            if now + wait <= request.deadline:
+                ahead += step
+            else:
+                lane.queue.discard(request)
+                text = f"the deadline can't be met: about {wait:.1f} s of work are ahead; try again later"
+                rejected.append(Reject(request, Overloaded(text, retry_after_seconds=wait)))
+        return rejected
+
+    def _surplus(self, newcomer: str) -> list[Reject[Request]]:
+        """Takes out what a full queue has no room for: bulk requests first."""
+        limit = self.settings.max_queue_size or DEFAULT_MAX_QUEUE_SIZE
+        rejected: list[Reject[Request]] = []
+        for lane in (self._bulk, self._interactive):
+            surplus = self.queued - limit
+            if surplus > 0 and lane.queue:
+                wait = self._expected_wait(
+                    lane, lane.queue.ahead_of(lane.queue.waiting_of(newcomer) or len(lane.queue))
+                )
+                text = f"the queue is full ({limit} requests wait); try again later"
+                victims = lane.queue.pop_newest_of_longest(newcomer, surplus)
+                rejected += [Reject(each, Overloaded(text, retry_after_seconds=wait or None)) for each in victims]
+        return rejected
+
+    def _expected_wait(self, lane: Lane[Stream, Request], ahead: float) -> float:
+        """Seconds until a request has its answer, with so many of its lane ahead; 0 where nothing is known."""
+        return self._work.wait_behind(ahead + (len(self._interactive.queue) if lane is self._bulk else 0))
+
+
+def _take(now: float, count: int, queue: FairQueue[Request]) -> tuple[Sequence[Request], Sequence[Reject[Request]]]:
+    """Up to ``count`` requests that are worth sending, and those whose deadline has passed."""
+    taken = queue.take(count)
+    if not taken or min(map(DEADLINE, taken)) > now:
+        return taken, ()
+    text = "the deadline passed while the request was waiting for a worker"
+    expired = [Reject(request, DeadlineExceeded(text)) for request in taken if request.deadline <= now]
+    return [request for request in taken if request.deadline > now], expired

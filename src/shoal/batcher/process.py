@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.batcher.envoy_door import DRAIN_PATH, IN_FLIGHT_PATH, TOKEN_HEADER, TOKEN_VARIABLE
+from shoal.batching import wire
 from shoal.runtime.envoy import EnvoyProcess, check_free
-from shoal.runtime.envoy_http2 import TRUSTED_HEADERS, TRUSTED_HEADERS_BYTES, runtime, trusted_http2
+from shoal.runtime.envoy_http2 import TRUSTED_HEADERS, TRUSTED_HEADERS_BYTES, runtime, trusted_http2, windows
 from shoal.runtime.signals import until_stop
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def envoy_config(options: BatcherOptions) -> dict[str, Any]:
     config["layered_runtime"] = runtime()
     manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     manager |= {
-        "http2_protocol_options": trusted_http2(),
+        "http2_protocol_options": trusted_http2(**windows()),
+        "stream_idle_timeout": "0s",  # a stream of calls may be silent: the router says for how long
         "common_http_protocol_options": {"max_headers_count": TRUSTED_HEADERS},
     }
     _keep_odd_paths_out(manager)
@@ -165,7 +167,7 @@ async def _serve_in_grpcio(options: BatcherOptions, stop: asyncio.Event) -> int:
     from shoal.runtime import rpc
 
     batcher = make_batcher()
-    limit = options.orders.max_message_bytes + _OVERHEAD_BYTES
+    limit = wire.STREAM_CHUNK_BYTES + options.orders.max_message_bytes + _OVERHEAD_BYTES
     settings = [
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", limit),

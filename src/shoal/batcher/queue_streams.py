@@ -1,4 +1,4 @@
-"""The streams of one queue: how many are open, when more are opened, and which are closed."""
+"""The streams of one queue and priority: how many are open, when more are opened, and which are closed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from shoal.batcher.batch_stream import BatchStream
 from shoal.batcher.width import Width
+from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,14 +24,22 @@ _BACKOFF_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 class QueueStreams:
     """All that aren't over yet. Opens none before ``maintain``."""
 
-    def __init__(self, start: Callable[[], Call], listener: StreamListener, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        start: Callable[[], Call],
+        listener: StreamListener,
+        loop: asyncio.AbstractEventLoop,
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> None:
         """Prepares.
 
         Args:
             start: Opens one.
             listener: Is told of each one's life; it calls ``remove`` when one has ended.
             loop: On which they live.
+            priority: What their batches hold is no more urgent.
         """
+        self._priority = priority
         self._start = start
         self._listener = listener
         self._loop = loop
@@ -150,7 +159,7 @@ class QueueStreams:
 
     def _fill(self, count: int) -> None:
         for _ in range(min(count, self._width.target) - self._staying):
-            self._streams.add(BatchStream(self._start, self._listener, self._loop))
+            self._streams.add(BatchStream(self._start, self._listener, self._loop, self._priority))
 
     @property
     def _staying(self) -> int:

@@ -12,9 +12,9 @@ from shoal.explain.recent import MAX_TEXT
 from shoal.service.identity import NOBODY, CallerId
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
+    from shoal.errors import ShoalError
     from shoal.explain.recent import Recent
     from shoal.explain.views import Answer, BatcherVisit, BatchView
     from shoal.modelconfig.batching import BatchingSettings
@@ -54,12 +54,14 @@ class Carrier(Protocol):
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Request(Queued):
-    """One unary call. Its message is opaque. Times are 0 until they come."""
+    """One unary call, alone or of a stream. Its message is opaque. Times are 0 until they come."""
 
     message: bytes = field(repr=False)
     caller: CallerId = NOBODY
-    answer: asyncio.Future[bytes]
-    """The response message, or the error that the caller gets."""
+    reply: Callable[[Request, bytes, ShoalError | None], None] | None
+    """Told once of the response message, or of the error that the caller gets. None: it was, or the caller has left."""
+    place: int = 0
+    """The call's index in its caller's stream."""
     traceparent: str = ""
     called: tuple[str, str] = ("", "")
     """The method and the model."""
@@ -82,11 +84,24 @@ class Request(Queued):
         """What it is known by outside the queue."""
         return self.caller.key_id or self.owner
 
-    def end(self, code: Code, text: str = "") -> None:
-        """It has its answer, or its caller has left."""
-        if text:
-            self.text = text[:MAX_TEXT]
-        self.code, self.ended = code, monotonic()
+    def answer(self, now: float, response: bytes) -> None:
+        """Its caller gets ``response``, which isn't remembered."""
+        self.ended = now
+        self._reply(response, None)
+
+    def fail(self, now: float, error: ShoalError, code: Code | None = None) -> None:
+        """Its caller gets ``error``; ``code``, where it isn't the error's own, is what is remembered."""
+        self.code, self.text, self.ended = error.code if code is None else code, str(error)[:MAX_TEXT], now
+        self._reply(b"", error)
+
+    def _reply(self, response: bytes, error: ShoalError | None) -> None:
+        reply, self.reply = self.reply, None
+        if reply is not None:
+            reply(self, response, error)
+
+    def abandon(self, now: float) -> None:
+        """Its caller has left."""
+        self.code, self.text, self.ended, self.reply = Code.CANCELLED, "the caller went away", now, None
 
     def withdraw(self) -> None:
         """Its caller has left: a worker that has it needn't go on."""
@@ -129,6 +144,7 @@ class Request(Queued):
             timeout_seconds=self.deadline - self.arrived,
             queued_ahead=self.ahead,
             broken_streams=self.attempts,
+            priority=self.priority.value,
             batch=batch.view(end) if batch else None,
         )
 

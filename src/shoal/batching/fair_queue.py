@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
-    from collections.abc import KeysView
+    from collections.abc import Iterable, KeysView
 
 
 @dataclass(eq=False, slots=True)
@@ -37,19 +38,30 @@ Item = TypeVar("Item", bound=Owned)
 
 
 class FairQueue(Generic[Item]):
-    """First in, first out for each owner; the owners in turn. All but ``pop_newest_of_longest`` are O(1) an item."""
+    """First in, first out for each owner; the owners in turn. O(1) an item, where nothing else is said."""
 
     def __init__(self) -> None:
-        self._of: dict[str, OrderedDict[Item, None]] = {}
+        self._of: OrderedDict[str, OrderedDict[Item, None]] = OrderedDict()
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
+    def __contains__(self, item: Item) -> bool:
+        return item in self._of.get(item.owner, ())
+
     def append(self, item: Item) -> None:
         """Puts an item at its owner's end."""
-        self._of.setdefault(item.owner, OrderedDict())[item] = None
+        items = self._of.get(item.owner)
+        if items is None:
+            items = self._of[item.owner] = OrderedDict()
+        items[item] = None
         self._size += 1
+
+    def extend(self, items: Iterable[Item]) -> None:
+        """Puts each at its owner's end."""
+        for item in items:
+            self.append(item)
 
     def push_back(self, item: Item) -> None:
         """Puts an item that was taken before at its owner's head again."""
@@ -67,16 +79,22 @@ class FairQueue(Generic[Item]):
             del self._of[item.owner]
         return True
 
+    def head(self) -> Item:
+        """The item that is taken next; there has to be one."""
+        return next(iter(next(iter(self._of.values()))))
+
     def take(self, count: int) -> list[Item]:
         """Removes up to ``count`` items, one an owner and turn."""
         taken: list[Item] = []
         while len(taken) < count and self._of:
-            owner = next(iter(self._of))
-            items = self._of.pop(owner)
-            share = count - len(taken) if not self._of else 1
-            taken.extend(items.popitem(last=False)[0] for _ in range(min(share, len(items))))
-            if items:
-                self._of[owner] = items
+            owner, items = next(iter(self._of.items()))
+            if len(self._of) == 1:
+                taken += _first(items, count - len(taken))
+            else:
+                taken.append(items.popitem(last=False)[0])
+                self._of.move_to_end(owner)
+            if not items:
+                del self._of[owner]
         self._size -= len(taken)
         return taken
 
@@ -85,14 +103,37 @@ class FairQueue(Generic[Item]):
         """Those with items, whose turn is next first."""
         return self._of.keys()
 
-    def ahead_of_newest(self, owner: str) -> int:
-        """Entries that leave before the newest one of ``owner``, its elders included."""
-        place = len(self._of.get(owner, ()))
-        return sum(min(len(items), place) for items in self._of.values()) - 1 if place else self._size
+    def waiting_of(self, owner: str) -> int:
+        """Items of ``owner``."""
+        return len(self._of.get(owner, ()))
 
-    def pop_newest_of_longest(self, preferred_owner: str) -> Item:
-        """Removes the newest item of the owner with most of them; a tie goes to ``preferred_owner``."""
-        owner = max(self._of, key=lambda name: (len(self._of[name]), name == preferred_owner))
-        item = next(reversed(self._of[owner]))
-        self.discard(item)
-        return item
+    def ahead_of(self, place: int) -> int:
+        """Items that leave before the one that is its owner's ``place``-th, its elders included. O(owners)."""
+        return sum(min(len(items), place) for items in self._of.values()) - 1
+
+    def pop_newest_of_longest(self, preferred_owner: str, count: int = 1) -> list[Item]:
+        """Removes up to ``count`` items, each the newest of the owner with most of them then. O(owners), once.
+
+        A tie goes to ``preferred_owner``.
+        """
+        longest = [(-len(items), owner != preferred_owner, owner) for owner, items in self._of.items()]
+        heapq.heapify(longest)
+        popped: list[Item] = []
+        while longest and len(popped) < count:
+            length, other, owner = longest[0]
+            popped.append(next(reversed(self._of[owner])))
+            self.discard(popped[-1])
+            if length == -1:
+                heapq.heappop(longest)
+            else:
+                heapq.heapreplace(longest, (length + 1, other, owner))
+        return popped
+
+
+def _first(items: OrderedDict[Item, None], count: int) -> list[Item]:
+    """Removes up to ``count`` items from the front."""
+    if count >= len(items):
+        taken = list(items)
+        items.clear()
+        return taken
+    return [items.popitem(last=False)[0] for _ in range(count)]

@@ -13,10 +13,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from shoal.batching.instances import Instances
-from shoal.batching.messages import decode, encode
+from shoal.batching.messages import decode, encode, most_urgent, priority_of
 from shoal.batching.results import failure, groups
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Cancelled, Code, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
+from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -48,6 +49,8 @@ class Call:
     """Spent in the batcher."""
     traceparent: str
     """W3C trace context, if the caller sent one."""
+    priority: Priority = Priority.INTERACTIVE
+    """``bulk`` fills what interactive calls leave."""
 
     @property
     def seconds_left(self) -> float:
@@ -94,7 +97,11 @@ class Function(Generic[Request, Reply]):
         if method != self.method:
             raise InvalidRequest(f"{method} is not served here; there is {self.method}")
 
-    def begin(self, method: str) -> FunctionBatch:  # noqa: ARG002 - a checked one
+    def begin(
+        self,
+        method: str,  # noqa: ARG002 - a checked one
+        priority: Priority = Priority.INTERACTIVE,  # noqa: ARG002 - its items have theirs
+    ) -> FunctionBatch:
         """A batch of calls."""
         return FunctionBatch(self)
 
@@ -117,17 +124,17 @@ class FunctionBatch:
 
     def add(self, item: batching_pb2.BatchItem) -> None:
         """Reads the message."""
-        now = monotonic()
+        now, priority = monotonic(), priority_of(item)
         if len(self._items) == self._function.settings.max_batch_size:
-            self._fail(item.index, Unavailable("the batch is larger than the worker takes; try again"))
+            self._fail(item.index, priority, Unavailable("the batch is larger than the worker takes; try again"))
             return
         try:
             request = decode(self._function.request, item.request)
         except InvalidRequest as error:
-            self._fail(item.index, error)
+            self._fail(item.index, priority, error)
             return
         deadline = now + item.timeout_us / 1e6 if item.timeout_us else float("inf")
-        call = Call(item.owner, deadline, item.queued_us / 1e6, item.traceparent)
+        call = Call(item.owner, deadline, item.queued_us / 1e6, item.traceparent, priority)
         self._items.append(_Item(item.index, request, call))
 
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
@@ -150,8 +157,9 @@ class FunctionBatch:
             live.extend(self._in_time(items))
             return Requests((item.request for item in live), (item.call for item in live))
 
-        if execution := await self._function.instances.run(choose):
-            self._function.meter.executed(len(live), execution.waited, execution.seconds)
+        priority = most_urgent(item.call.priority for item in items)
+        if execution := await self._function.instances.run(choose, priority):
+            self._function.meter.executed(len(live), execution.waited, execution.seconds, priority)
             await self._settle(live, execution.outcome)
 
     async def _settle(self, items: Sequence[_Item], outcome: Outcome) -> None:
@@ -159,10 +167,10 @@ class FunctionBatch:
             outcome = ValueError(f"the function gave {len(outcome)} results for {len(items)} requests")
         if isinstance(outcome, list):
             for item, result in zip(items, outcome, strict=True):
-                self._answer(item.index, result)
+                self._answer(item, result)
         elif len(items) == 1 or isinstance(outcome, _NOBODYS_FAULT):
             for item in items:
-                self._fail(item.index, outcome)
+                self._fail(item.index, item.call.priority, outcome)
         else:
             method = self._function.method
             log.warning("%s: a batch of %d failed; running it one by one: %r", method, len(items), outcome)
@@ -175,26 +183,31 @@ class FunctionBatch:
         live = []
         for item in items:
             if item.index in self._left:
-                self._fail(item.index, Cancelled("the caller left before the batch was run"))
+                self._fail(item.index, item.call.priority, Cancelled("the caller left before the batch was run"))
             elif item.call.deadline <= now:
-                self._fail(item.index, DeadlineExceeded("the deadline passed before the batch was run"))
+                self._fail(item.index, item.call.priority, _too_late())
             else:
                 live.append(item)
         return live
 
-    def _answer(self, index: int, result: object) -> None:
+    def _answer(self, item: _Item, result: object) -> None:
+        priority = item.call.priority
         if isinstance(result, BaseException):
-            self._fail(index, result)
+            self._fail(item.index, priority, result)
             return
         try:
             response = encode(self._function.reply, result)
         except Exception as error:
-            self._fail(index, error)
+            self._fail(item.index, priority, error)
             return
-        self._results.append(batching_pb2.BatchItemResult(index=index, response=response))
-        self._function.meter.answered(Code.OK)
+        self._results.append(batching_pb2.BatchItemResult(index=item.index, response=response))
+        self._function.meter.answered(Code.OK, priority)
 
-    def _fail(self, index: int, error: BaseException) -> None:
+    def _fail(self, index: int, priority: Priority, error: BaseException) -> None:
         result = failure(index, error, self._function.method)
         self._results.append(result)
-        self._function.meter.answered(Code(result.code))
+        self._function.meter.answered(Code(result.code), priority)
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("the deadline passed before the batch was run")

@@ -8,6 +8,8 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from shoal.batching.turns import Turns
+from shoal.runtime.priority import Priority
 from shoal.runtime.threads import Threads
 
 if TYPE_CHECKING:
@@ -41,34 +43,38 @@ class Instances:
             name: What the system calls the threads.
         """
         self._function = function
-        self._free = asyncio.Semaphore(count)
+        self._turns = Turns(count)
         self._on_loop = _is_coroutine(function)
         self._start_threads = partial(Threads, count, name)
         self._threads: Threads | None = None
-        self._running: set[asyncio.Future[Outcome]] = set()
+        self._running: dict[asyncio.Future[Outcome], Priority] = {}
 
     @property
     def busy(self) -> bool:
         """Whether anything runs; a thread goes on when its batch is given up."""
         return bool(self._running)
 
-    async def run(self, choose: Callable[[], Sequence[Any]]) -> Execution | None:
+    async def run(
+        self, choose: Callable[[], Sequence[Any]], priority: Priority = Priority.INTERACTIVE
+    ) -> Execution | None:
         """Waits for a free instance, then runs the function on what ``choose`` answers; None if that is nothing.
+
+        Of those who wait, interactive batches go before bulk ones, but for bulk's share of turns.
 
         Cancelling it cancels a coroutine; a thread can't be stopped, and keeps its instance until it ends.
         """
         asked = monotonic()
-        await self._free.acquire()
+        await self._turns.begin(priority)
         try:
             batch = choose()
         except BaseException:
-            self._free.release()
+            self._turns.end(priority)
             raise
         if not batch:
-            self._free.release()
+            self._turns.end(priority)
             return None
         started = monotonic()
-        running = self._start(batch)
+        running = self._start(batch, priority)
         try:
             await asyncio.wait({running})
         except asyncio.CancelledError:
@@ -83,15 +89,14 @@ class Instances:
         if self._threads is not None:
             self._threads.close()
 
-    def _start(self, batch: Sequence[Any]) -> asyncio.Future[Outcome]:
+    def _start(self, batch: Sequence[Any], priority: Priority) -> asyncio.Future[Outcome]:
         running = asyncio.get_running_loop().create_task(self._await(batch) if self._on_loop else self._thread(batch))
-        self._running.add(running)
+        self._running[running] = priority
         running.add_done_callback(self._ended)
         return running
 
     def _ended(self, running: asyncio.Future[Outcome]) -> None:
-        self._running.discard(running)
-        self._free.release()
+        self._turns.end(self._running.pop(running))
 
     async def _await(self, batch: Sequence[Any]) -> Outcome:
         try:

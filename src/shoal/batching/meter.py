@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shoal.errors import Code
 from shoal.observe import metrics
+from shoal.runtime.priority import Priority
 
 
 class BatchMeter:
@@ -11,16 +12,20 @@ class BatchMeter:
 
     def __init__(self, model: str) -> None:
         self._size = metrics.WORKER_BATCH_SIZE.labels(model)
-        self._queue = metrics.WORKER_QUEUE.labels(model)
+        self._queue = {priority: metrics.WORKER_QUEUE.labels(model, priority) for priority in Priority}
         self._compute = metrics.WORKER_COMPUTE.labels(model)
-        self._codes = {code: metrics.WORKER_REQUESTS.labels(model, code.name) for code in Code}
+        self._answers = {
+            (code, priority): metrics.WORKER_REQUESTS.labels(model, code.name, priority)
+            for code in Code
+            for priority in Priority
+        }
 
-    def answered(self, code: Code) -> None:
+    def answered(self, code: Code, priority: Priority) -> None:
         """One item has its result."""
-        self._codes[code].inc()
+        self._answers[code, priority].inc()
 
-    def executed(self, size: int, waited: float, seconds: float) -> None:
+    def executed(self, size: int, waited: float, seconds: float, priority: Priority) -> None:
         """One batch was executed, after it had waited for a free instance."""
         self._size.observe(size)
-        self._queue.observe(waited)
+        self._queue[priority].observe(waited)
         self._compute.observe(seconds)

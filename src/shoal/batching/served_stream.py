@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from shoal.batching import wire
 from shoal.batching.permits import DRAINING
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Unavailable
+from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -74,9 +75,18 @@ class Handler(Protocol):
         """Raises InvalidRequest if the model has no ``method``, such as ``/shoal.v1.Inference/Classify``."""
         ...
 
-    def begin(self, method: str) -> Batch:
-        """A batch of calls of ``method``."""
+    def begin(self, method: str, priority: Priority = Priority.INTERACTIVE) -> Batch:
+        """A batch of calls of ``method``; none of them is more urgent than ``priority``."""
         ...
+
+
+class Carries(NamedTuple):
+    """What the batches of a stream are."""
+
+    method: str
+    """The unary method that is batched."""
+    priority: Priority = Priority.INTERACTIVE
+    """No item is more urgent."""
 
 
 class Hung(Unavailable):
@@ -96,7 +106,7 @@ class ServedStream:
     """One batch at a time, any number in turn; results of stragglers may come while the next batch is on its way."""
 
     def __init__(
-        self, context: Context, handler: Handler, gate: PermitGate, method: str, asker: str, worker: str
+        self, context: Context, handler: Handler, gate: PermitGate, carries: Carries, asker: str, worker: str
     ) -> None:
         """Prepares; nothing is granted yet.
 
@@ -104,8 +114,8 @@ class ServedStream:
             context: The stream.
             handler: Serves its batches.
             gate: Grants its permits.
-            method: The unary method that is batched.
-            asker: On whose behalf permits are granted; askers take turns.
+            carries: Says of what its batches are.
+            asker: On whose behalf permits are granted; askers of a priority take turns.
             worker: What this process calls itself.
         """
         self.taken = 0
@@ -113,7 +123,7 @@ class ServedStream:
         self._context = context
         self._handler = handler
         self._gate = gate
-        self._method = method
+        self._carries = carries
         self._asker = asker
         self._worker = worker
         self._writing = asyncio.Lock()
@@ -130,7 +140,7 @@ class ServedStream:
             Hung: the batcher leaves a batch open, or doesn't read.
             Unavailable: the gate is closed, and what was in flight is answered.
         """
-        permit = await self._gate.acquire(self._asker)
+        permit = await self._gate.acquire(self._asker, self._carries.priority)
         tasks = [asyncio.create_task(wait) for wait in (self._read(), self._gate.closed.wait(), self._hung.wait())]
         for task in tasks:
             task.add_done_callback(_retrieve)
@@ -139,7 +149,7 @@ class ServedStream:
             while (chunk := await self._first_chunk(tasks)) is not None:
                 permit.use()
                 if not await self._carry(chunk, permit, tasks[:1]):
-                    permit = await self._gate.acquire(self._asker)
+                    permit = await self._gate.acquire(self._asker, self._carries.priority)
                     await self._write(batching_pb2.BatchResultChunk(permit=True))
             permit.release()  # stragglers hold up nobody, also at the end of a stream
             await self._wait_for_stragglers()
@@ -204,7 +214,7 @@ class ServedStream:
         self, chunk: batching_pb2.BatchChunk, permit: Permit, reading: Sequence[asyncio.Task[object]]
     ) -> bool:
         """One batch, up to its first results; whether the permit could be kept, which the same message says."""
-        batch = self._handler.begin(self._method)
+        batch = self._handler.begin(*self._carries)
         carried = _Carried(batch, self.taken, self.taken)
         self._carried.append(carried)
         groups = batch.finish()

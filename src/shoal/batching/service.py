@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 
 from shoal.batching import wire
 from shoal.batching.permits import PermitGate
-from shoal.batching.served_stream import Hung, ServedStream
+from shoal.batching.served_stream import Carries, Hung, ServedStream
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import InvalidRequest, Unavailable
 from shoal.observe import metrics
 from shoal.runtime import rpc
+from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,14 +48,18 @@ class BatchingService:
         The first handler that doesn't refuse a method takes its batches; each has permits of its own.
         """
         old = self._served.get(model, ())
-        count = metrics.WORKER_PERMIT_SECONDS.labels(model).inc
+        counts = {priority: metrics.WORKER_PERMIT_SECONDS.labels(model, priority) for priority in Priority}
+
+        def used(seconds: float, priority: Priority) -> None:
+            counts[priority].inc(seconds)
+
         served = tuple(
-            _Served(handler, PermitGate(handler.settings.instance_count + PREFETCHED_BATCHES, used=count))
+            _Served(handler, PermitGate(handler.settings.instance_count + PREFETCHED_BATCHES, used=used))
             for handler in handlers
         )
         self._served[model] = served
         _show_limits(model, served)
-        metrics.WORKER_BATCHES.labels(model).set_function(lambda: sum(gate.in_use for _, gate in served))
+        _show_use(model, served)
         await _drain(old)
 
     async def remove(self, model: str) -> None:
@@ -103,7 +109,10 @@ class BatchingService:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         # A batcher has a queue a method, and none of them may shut out another.
         asker = f"{told.get(wire.BATCHER, '')} {method}"
-        stream = ServedStream(context, handler, gate, method, asker, self._name)
+        # An older batcher says nothing, and a newer one may know more levels.
+        bulk = told.get(wire.PRIORITY) == Priority.BULK
+        carries = Carries(method, Priority.BULK if bulk else Priority.INTERACTIVE)
+        stream = ServedStream(context, handler, gate, carries, asker, self._name)
         try:
             await stream.serve()
         except Hung as error:
@@ -130,6 +139,14 @@ def _show_limits(model: str, served: Sequence[_Served]) -> None:
     metrics.WORKER_BATCH_LIMIT.labels(model).set(max((each.max_batch_size for each in settings), default=0))
     metrics.WORKER_INSTANCES.labels(model).set(sum(each.instance_count for each in settings))
     metrics.WORKER_PERMITS.labels(model).set(sum(gate.limit for _, gate in served))
+
+
+def _show_use(model: str, served: Sequence[_Served]) -> None:
+    def in_use(priority: Priority) -> int:
+        return sum(gate.in_use_of(priority) for _, gate in served)
+
+    for priority in Priority:
+        metrics.WORKER_BATCHES.labels(model, priority).set_function(partial(in_use, priority))
 
 
 async def _drain(served: Sequence[_Served]) -> None:

@@ -40,6 +40,13 @@ PRIORITY: Final = "x-priority"
 batching stream's: its batches hold nothing more urgent."""
 TIMEOUTS: Final = "x-shoal-timeouts"
 """From the router, with a stream of calls: microseconds for a call that names none, a comma, and the most for any."""
+KEYS_VERSION: Final = "/shoal.router.v1.Keys/Version"
+"""The router answers batchers, where these reach it: ``KEYS`` in the trailers says which keys there are."""
+KEYS_CHECK: Final = "/shoal.router.v1.Keys/Check"
+"""There, too: OK where a key has the identity in ``x-api-key`` now, and may call the model of ``MODEL``; else
+UNAUTHENTICATED."""
+KEYS: Final = "x-shoal-keys"
+"""A digest: another one says that keys have changed."""
 STREAM_CALLS: Final = 1024
 """Calls in flight on one stream; more are not read before results have left. And the most in one ``CallChunk``."""
 STREAM_CHUNK_BYTES: Final = 2**20

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shoal.runtime import trust
+from shoal.runtime.priority import Priority
 from shoal.service import api_keys, spec
 from shoal.service.home import Home
 
@@ -31,13 +32,18 @@ def create(
     models: Annotated[str, typer.Option(help="Names or patterns, with commas, of the models it may call.")] = "*",
     requests_per_second: Annotated[float, typer.Option(min=0, help="At each router. 0: no limit.")] = 0.0,
     prefix: Annotated[str | None, typer.Option(help="Where the pictures lie in the bucket; by default OWNER/.")] = None,
+    priority: Annotated[
+        Priority, typer.Option(help="bulk: its calls fill what interactive ones leave.")
+    ] = Priority.INTERACTIVE,
     file: File = None,
     service: ServiceFile = None,
 ) -> None:
     """Make a key and print it, this once. Its id goes to standard error."""
     path = _path(file, service)
     names = [name for name in models.split(",") if name]
-    key = api_keys.create(path, owner, models=names, requests_per_second=requests_per_second, prefix=prefix)
+    key = api_keys.create(
+        path, owner, models=names, requests_per_second=requests_per_second, prefix=prefix, priority=priority
+    )
     typer.echo(f"{key.id} of {key.owner}, in {path}; keep the key, it is not shown again:", err=True)
     typer.echo(key.key)
 
@@ -45,7 +51,7 @@ def create(
 @app.command("list")
 def list_keys(file: File = None, service: ServiceFile = None) -> None:
     """List the keys, without their secrets."""
-    table = Table("id", "key", "owner", "prefix", "models", "requests/s", box=None, pad_edge=False)
+    table = Table("id", "key", "owner", "prefix", "models", "requests/s", "priority", box=None, pad_edge=False)
     for key in api_keys.load_keys(_path(file, service)):
         table.add_row(*map(escape, _row(key)))  # a pattern such as res[nt]* is no markup
     Console().print(table)
@@ -74,4 +80,5 @@ def _path(file: Path | None, service: Path | None) -> Path:
 
 def _row(key: Key) -> tuple[str, ...]:
     limit = f"{key.requests_per_second:g}" if key.requests_per_second else "no limit"
-    return key.id, f"…{key.key[-_SHOWN:]}", key.owner, key.prefix or "(all)", ", ".join(key.models), limit
+    prefix, models = key.prefix or "(all)", ", ".join(key.models)
+    return key.id, f"…{key.key[-_SHOWN:]}", key.owner, prefix, models, limit, key.priority

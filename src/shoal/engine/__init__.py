@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from shoal.errors import ConfigurationError
+from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,8 +65,8 @@ class LoadedModel(Protocol[SlotType]):
         """Why it can't answer at present although it was loaded; empty: it can."""
         ...
 
-    async def acquire(self) -> SlotType:
-        """A free slot; waits while ``instance_count`` + 1 (+ a bounded overshoot) are in use."""
+    async def acquire(self, priority: Priority = Priority.INTERACTIVE) -> SlotType:
+        """A free slot; waits while ``instance_count`` + 1 (+ a bounded overshoot) of that priority are in use."""
         ...
 
     def release(self, slot: SlotType) -> None:
@@ -75,7 +76,8 @@ class LoadedModel(Protocol[SlotType]):
     async def infer(self, slot: SlotType, size: int, timeout_microseconds: int = 0) -> Inference:
         """Runs the first ``size`` rows of ``slot``.
 
-        At most ``instance_count`` calls execute at once; the others wait in order.
+        At most ``instance_count`` calls execute at once; the others wait in order, whatever their priority: whose turn
+        it is has been seen to before (``shoal.batching.turns``).
 
         Raises:
             Unavailable: the engine is away.

@@ -21,6 +21,7 @@ from shoal.engine import Inference, NotBatchable, Unsupported
 from shoal.engine.limits import check_size
 from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
+from shoal.runtime.priority import Priority
 from shoal.runtime.threads import make_pool, usable_cores
 
 if TYPE_CHECKING:
@@ -143,9 +144,9 @@ class OpenVinoModel:
         """Always empty: what runs in this process is never away."""
         return ""
 
-    async def acquire(self) -> OpenVinoSlot:
+    async def acquire(self, priority: Priority = Priority.INTERACTIVE) -> OpenVinoSlot:
         """A free slot, once there is one. Raises Unavailable if the model is closed."""
-        return await self._slots.acquire()
+        return await self._slots.acquire(priority)
 
     def release(self, slot: OpenVinoSlot) -> None:
         """Gives a slot back; one that a timed-out or cancelled inference still reads is reused once that is done."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from shoal.errors import Unavailable
+from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,17 +21,24 @@ S = TypeVar("S")
 
 
 class SlotPool(Generic[S]):
-    """Hands slots out, in order of asking; belongs to one event loop."""
+    """Hands slots out, in order of asking; belongs to one event loop.
+
+    Each priority has as many as the limit, so that neither waits for one that the other holds. As many are made as were
+    ever needed at once.
+    """
 
     def __init__(self, make: Callable[[], S], limit: int) -> None:
-        """Makes up to ``limit`` slots with ``make``."""
+        """Makes slots with ``make``, up to ``limit`` of them for each priority."""
         self._make = make
-        self._unmade = limit
+        self._limit = limit
         self._free: list[S] = []
-        self._waiting: deque[asyncio.Future[S]] = deque()
+        self._held: dict[int, Priority] = {}
+        """By ``id``: slots needn't be hashable."""
+        self._out: Counter[Priority] = Counter()
+        self._waiting: dict[Priority, deque[asyncio.Future[S]]] = {priority: deque() for priority in Priority}
         self._closed = False
 
-    async def acquire(self) -> S:
+    async def acquire(self, priority: Priority = Priority.INTERACTIVE) -> S:
         """A free slot; the one used last comes first, for its warm cache.
 
         Raises:
@@ -39,17 +47,16 @@ class SlotPool(Generic[S]):
         """
         if self._closed:
             raise Unavailable("the model was unloaded; try again")
-        if self._free:
-            return self._free.pop()
-        if self._unmade:
-            slot = self._make()
-            self._unmade -= 1
-            return slot
-        return await self._wait()
+        if self._out[priority] == self._limit:
+            return await self._wait(priority)
+        slot = self._free.pop() if self._free else self._make()
+        self._held[id(slot)] = priority
+        self._out[priority] += 1
+        return slot
 
-    async def _wait(self) -> S:
+    async def _wait(self, priority: Priority) -> S:
         waiter: asyncio.Future[S] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        self._waiting[priority].append(waiter)
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -58,20 +65,25 @@ class SlotPool(Generic[S]):
             raise
 
     def release(self, slot: S) -> None:
-        """Gives ``slot`` to whoever waits longest, else keeps it; a closed pool lets it go."""
-        while self._waiting:
-            waiter = self._waiting.popleft()
+        """Gives ``slot`` to whoever of its priority waits longest, else keeps it; a closed pool lets it go."""
+        priority = self._held[id(slot)]
+        waiting = self._waiting[priority]
+        while waiting:
+            waiter = waiting.popleft()
             if not waiter.done():
                 waiter.set_result(slot)
                 return
+        del self._held[id(slot)]
+        self._out[priority] -= 1
         if not self._closed:
             self._free.append(slot)
 
     def close(self) -> None:
         """Turns away who waits and who comes. Slots in use stay valid."""
         self._closed = True
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_exception(Unavailable("the model was unloaded; try again"))
-        self._waiting.clear()
+        for waiting in self._waiting.values():
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_exception(Unavailable("the model was unloaded; try again"))
+            waiting.clear()
         self._free.clear()

@@ -6,6 +6,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shoal.explain.views import Memory
 
 MAX_TEXT = 300
@@ -47,9 +49,14 @@ class Recent(Generic[Record]):
         self._records.append(record)
         self._sizes.append(size)
         self._bytes += size
-        while len(self._sizes) > self._limit or self._bytes > self._max_bytes:
-            self._records.popleft()
-            self._bytes -= self._sizes.popleft()
+        self._trim()
+
+    def extend(self, records: Sequence[Record], sizes: Sequence[int]) -> None:
+        """``add`` for several, in their order."""
+        self._records.extend(records)
+        self._sizes.extend(sizes)
+        self._bytes += sum(sizes)
+        self._trim()
 
     def newest_first(self) -> list[Record]:
         """The records of this moment."""
@@ -61,3 +68,8 @@ class Recent(Generic[Record]):
 
         records = self._records.copy()
         return Memory(requests=len(records), limit=self._limit, seconds=now - records[0].arrived if records else None)
+
+    def _trim(self) -> None:
+        while len(self._sizes) > self._limit or self._bytes > self._max_bytes:
+            self._records.popleft()
+            self._bytes -= self._sizes.popleft()

@@ -70,6 +70,8 @@ class BatcherVisit(Visit):
     queued_ahead: int = 0
     """Requests of its queue that waited when it came."""
     broken_streams: int = 0
+    priority: str = ""
+    """``interactive`` or ``bulk``; empty: the part is older."""
     batch: BatchView | None = None
     """The one it was sent in last."""
 
@@ -81,6 +83,8 @@ class WorkerVisit(Visit):
     """
 
     model_version: int
+    priority: str = ""
+    """``interactive`` or ``bulk``; empty: an older worker doesn't tell."""
     batch_size: int = 0
     """Pictures that the engine ran together with it, itself included; 0: it never got there."""
     executions: int = 0

@@ -24,6 +24,9 @@ class BatchingSettings:
     """Empty means ``[max_batch_size]``."""
     max_queue_delay_microseconds: int = 0
     """How long the oldest request may wait for others. 0: never."""
+    latency_objective_microseconds: int = 0
+    """In place of the delay: within how long a request is to be answered. A batch closes as late as that allows. 0: the
+    delay holds."""
     max_queue_size: int = 0
     """Requests that may wait; 0: no limit of the model's own."""
     default_timeout_microseconds: int = 0
@@ -54,6 +57,6 @@ class BatchingSettings:
         for name in ("max_batch_size", "instance_count"):
             if getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}: expected 1 or more"
-        for name in ("max_queue_delay_microseconds", "max_queue_size"):
+        for name in ("max_queue_delay_microseconds", "latency_objective_microseconds", "max_queue_size"):
             if getattr(self, name) < 0:
                 yield f"{name} is {getattr(self, name)}: expected 0 or more"

@@ -201,7 +201,7 @@ PARTS = (
         ),
         lasts="2m",
         severity="critical",
-        summary="the router of {{ $labels.service }} refuses calls: router.max_requests are in flight",
+        summary="the router of {{ $labels.service }} refuses calls: router.max_requests or 1,000 streams are in flight",
         action="Add router replicas, or raise router.max_requests if memory allows.",
     ),
     Alert(

@@ -64,7 +64,10 @@ FOREIGN = {
     ),
     "envoy_cluster_membership_total": Foreign(Origin.ENVOY, "gauge", _CLUSTER, "Hosts known, now."),
     "envoy_cluster_upstream_rq_pending_overflow": Foreign(
-        Origin.ENVOY, "counter", _CLUSTER, "Calls refused because `router.max_requests` are in flight."
+        Origin.ENVOY,
+        "counter",
+        _CLUSTER,
+        "Calls refused because `router.max_requests` are in flight, or 1,000 streams of calls (`streams/NAME`).",
     ),
     "envoy_cluster_upstream_rq_xx": Foreign(
         Origin.ENVOY,

@@ -10,11 +10,12 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
+
+from shoal.observe.histogram import Histogram
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -35,20 +36,20 @@ MODEL_SYNC = _registry()
 BATCHER_REQUESTS = Counter(
     "shoal_batcher_requests",
     "Requests that ended, by gRPC status code; CANCELLED: the caller left. Model - : no worker has vouched for it yet.",
-    ["model", "code"],
+    ["model", "code", "priority"],
     registry=BATCHER,
 )
 BATCHER_LATENCY = Histogram(
     "shoal_batcher_request_seconds",
     "From a request's arrival in the batcher to its answer, of requests answered OK.",
-    ["model"],
+    ["model", "priority"],
     buckets=_SECONDS,
     registry=BATCHER,
 )
 BATCHER_QUEUE = Histogram(
     "shoal_batcher_queue_seconds",
     "From a request's arrival in the batcher to its dispatch on a worker's stream; counted again if it is sent again.",
-    ["model"],
+    ["model", "priority"],
     buckets=_SECONDS,
     registry=BATCHER,
 )
@@ -91,7 +92,10 @@ BATCHER_GIVEN_UP = Counter(
 )
 
 WORKER_REQUESTS = Counter(
-    "shoal_worker_requests", "Items that got their result, by gRPC status code.", ["model", "code"], registry=WORKER
+    "shoal_worker_requests",
+    "Items that got their result, by gRPC status code and priority.",
+    ["model", "code", "priority"],
+    registry=WORKER,
 )
 WORKER_FETCHES = Counter(
     "shoal_worker_fetches",
@@ -141,8 +145,8 @@ WORKER_TENSOR_BYTES = Counter(
 )
 WORKER_QUEUE = Histogram(
     "shoal_worker_queue_seconds",
-    "From a batch being ready to its start on an instance of its model.",
-    ["model"],
+    "From a batch being ready to its start on an instance of its model. One with any interactive item is interactive.",
+    ["model", "priority"],
     buckets=_SECONDS,
     registry=WORKER,
 )
@@ -163,15 +167,21 @@ WORKER_INSTANCES = Gauge(
     "shoal_worker_instances", "Batches of the model that execute at once.", ["model"], registry=WORKER
 )
 WORKER_BATCHES = Gauge(
-    "shoal_worker_batches_in_flight", "Permits in use now: batches that have items.", ["model"], registry=WORKER
+    "shoal_worker_batches_in_flight",
+    "Permits in use now: batches that have items, by the priority of their streams.",
+    ["model", "priority"],
+    registry=WORKER,
 )
 WORKER_PERMITS = Gauge(
-    "shoal_worker_permit_limit", "Batches that the worker takes at once: its slots.", ["model"], registry=WORKER
+    "shoal_worker_permit_limit",
+    "Batches that the worker takes at once; bulk has what interactive ones leave, and always one.",
+    ["model"],
+    registry=WORKER,
 )
 WORKER_PERMIT_SECONDS = Counter(
     "shoal_worker_permit_seconds",
     "Time that permits were in use, each from its batch's first items to its first answers; counted when it ends.",
-    ["model"],
+    ["model", "priority"],
     registry=WORKER,
 )
 

@@ -57,9 +57,10 @@ def _hosts(kind: str, metric: str) -> str:
 
 
 def _router_ended(matchers: str = "") -> str:
-    """A second's calls for a group of batchers that ended, in five minutes."""
-    ended = f'rate(envoy_cluster_upstream_rq_xx{{{ROUTER},envoy_cluster_name=~"batcher/.+"{matchers}}}[5m])'
-    return f"sum by {_BATCHERS} ({_named('batcher', ended)})"
+    """A second's calls and streams of calls for a group of batchers that ended, in five minutes."""
+    kinds = "(?:batcher|streams)/"
+    ended = f'rate(envoy_cluster_upstream_rq_xx{{{ROUTER},envoy_cluster_name=~"{kinds}.+"{matchers}}}[5m])'
+    return f'sum by {_BATCHERS} (label_replace({ended}, "batcher", "$1", "envoy_cluster_name", "{kinds}(.+)"))'
 
 
 _QUEUED_SLOTS = (

@@ -9,7 +9,7 @@ from shoal.batching.wire import SERVICE
 from shoal.router import uploads
 from shoal.router.health import HEALTH, health_socket
 from shoal.router.resources import address, extension, pipe, typed
-from shoal.runtime.envoy_http2 import HANG, Json, trusted_http2
+from shoal.runtime.envoy_http2 import HANG, STREAMS_OF_CALLS, Json, trusted_http2, windows
 from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ _AUTHORITY = "shoal"
 """The ``:authority`` of health checks. The default is the cluster's name, whose slash HTTP/2 refuses."""
 _CALLS_PER_CONNECTION = 1_000
 """In flight on one connection to a batcher; more open another, so that fewer are lost with one."""
+MAX_STREAMS = 1_000
+"""Streams of calls to one group of batchers at a time, over all callers; more are answered RESOURCE_EXHAUSTED.
+
+One that is not read holds 0.5 MiB here, at the most."""
+_STREAM_BUFFER_BYTES = 64 * 2**10
+"""What waits for a batcher, of each stream and of each connection; beyond that the caller is not read on."""
 _UNBOUNDED = 1_000_000  # where the parts themselves bound: batching streams by permits, connections by requests
 _ONE_IS_ENOUGH = 1_000_000  # percent
 _WORKER_HANGS: Json = {"interval": "1s", "timeout": "1s"}
@@ -48,6 +54,11 @@ def batcher_cluster(group: str) -> str:
     return f"batcher/{group}"
 
 
+def streams_cluster(group: str) -> str:
+    """The cluster of a batcher group's streams of calls: the same hosts, on connections of their own."""
+    return f"streams/{group}"
+
+
 def pool_cluster(pool: str) -> str:
     """The cluster of a pool's workers."""
     return f"pool/{pool}"
@@ -58,10 +69,20 @@ def own_batcher_cluster(group: str) -> str:
     return f"own/{group}"
 
 
+def own_streams_cluster(group: str) -> str:
+    """The same for streams of calls."""
+    return f"own-streams/{group}"
+
+
 def clusters(service: Service, topology: Topology, admin: Path) -> list[Json]:
     """All clusters. They depend on addresses only, never on keys or models."""
-    batchers = [_batcher(group, hosts, service.router.max_requests) for group, hosts in topology.batchers.items()]
-    own = [_own_batcher(group, service.router.max_requests) for group in topology.batchers if group != SHARED_BATCHER]
+    most = service.router.max_requests
+    batchers = [
+        each
+        for group, hosts in topology.batchers.items()
+        for each in (_calls(group, hosts, most), _streams(group, hosts))
+    ]
+    own = [each for group in topology.batchers if group != SHARED_BATCHER for each in _own_batcher(group, most)]
     pools = [_pool(pool, hosts) for pool, hosts in topology.pools.items()]
     any_worker = _any_worker([host for hosts in topology.pools.values() for host in hosts])
     operators = [_admin(admin)] if topology.metrics else []
@@ -69,44 +90,69 @@ def clusters(service: Service, topology: Topology, admin: Path) -> list[Json]:
     return [*batchers, *own, *pools, any_worker, _health(health_socket(admin)), *operators, *store]
 
 
-def _batcher(group: str, hosts: Sequence[Endpoint], max_requests: int) -> Json:
-    """A group's batchers. One that hangs, or whose host vanished, is left within 2 s, and its calls end.
+def _calls(group: str, hosts: Sequence[Endpoint], max_requests: int) -> Json:
+    """A group's batchers, for unary calls."""
+    checks = {"interval": "0.5s", "no_traffic_interval": "0.5s"}
+    cluster = _cluster(
+        batcher_cluster(group),
+        hosts,
+        max_requests,
+        max_concurrent_streams=_CALLS_PER_CONNECTION,
+        connection_keepalive=HANG,
+    )
+    return _batcher(cluster, checks)
+
+
+def _streams(group: str, hosts: Sequence[Endpoint]) -> Json:
+    """A group's batchers, for streams of calls.
+
+    What is not read is bounded for each stream, and stops neither other streams nor unary calls: those have connections
+    of their own. Streams are opened seldom, so a batcher's health is asked for less often than for calls.
+    """
+    checks = {"interval": "1s", "no_traffic_interval": "5s"}
+    cluster = _cluster(
+        streams_cluster(group),
+        hosts,
+        MAX_STREAMS,
+        max_concurrent_streams=STREAMS_OF_CALLS,
+        connection_keepalive=HANG,
+        **windows(),
+    )
+    return {**_batcher(cluster, checks), "per_connection_buffer_limit_bytes": _STREAM_BUFFER_BYTES}
+
+
+def _batcher(cluster: Json, checks: Json) -> Json:
+    """A cluster of batchers. One that hangs, or whose host vanished, is left within 2 s, and its calls end.
 
     A ping is answered by its Envoy even while very many calls wait for Python, so it tells a hang from a load. Out it
     stays until it answers a health check. Where none is healthy all are tried: a late answer is better than none.
     """
-    cluster = {
-        **_cluster(
-            batcher_cluster(group),
-            hosts,
-            max_requests,
-            max_concurrent_streams=_CALLS_PER_CONNECTION,
-            connection_keepalive=HANG,
-        ),
+    health = {**_health_check(), **checks, "timeout": "5s", "grpc_health_check": {"authority": _AUTHORITY}}
+    # As long as one host is healthy, nothing goes to the shared group.
+    cluster["load_assignment"]["policy"] = {"overprovisioning_factor": _ONE_IS_ENOUGH}
+    return {
+        **cluster,
         "lb_policy": "LEAST_REQUEST",
-        "health_checks": [
-            {
-                **_health_check(),
-                "interval": "0.5s",
-                "no_traffic_interval": "0.5s",
-                "timeout": "5s",
-                "grpc_health_check": {"authority": _AUTHORITY},
-            }
-        ],
+        "health_checks": [health],
         # Until the health check, which then follows within half a second, or for this long.
         "outlier_detection": {**_outlier_detection(), "base_ejection_time": "10s", "max_ejection_time": "10s"},
     }
-    # As long as one host is healthy, nothing goes to the shared group.
-    cluster["load_assignment"]["policy"] = {"overprovisioning_factor": _ONE_IS_ENOUGH}
-    return cluster
 
 
-def _own_batcher(group: str, max_requests: int) -> Json:
+def _own_batcher(group: str, max_requests: int) -> list[Json]:
     """A new group's pods may not be there yet, and those of one that was taken out are gone before routers know."""
-    names = [batcher_cluster(group), batcher_cluster(SHARED_BATCHER)]
-    # Envoy counts retries here, and all else where the hosts are.
-    breakers = {"thresholds": [{"max_retries": max_requests}]}
-    return {**_first_healthy(own_batcher_cluster(group), names), "circuit_breakers": breakers}
+    kinds = (
+        (own_batcher_cluster, batcher_cluster, max_requests),
+        (own_streams_cluster, streams_cluster, MAX_STREAMS),
+    )
+    return [
+        {
+            **_first_healthy(own(group), [first(group), first(SHARED_BATCHER)]),
+            # Envoy counts retries here, and all else where the hosts are.
+            "circuit_breakers": {"thresholds": [{"max_retries": most}]},
+        }
+        for own, first, most in kinds
+    ]
 
 
 def _pool(pool: str, hosts: Sequence[Endpoint]) -> Json:

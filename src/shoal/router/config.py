@@ -10,7 +10,7 @@ cds.json           batchers' and workers' hosts    the topology
 lds.json           listeners and their filters     the service file's ``router``
 sds.json           where the certificate is        the service file's ``router.tls``
 rds-public.json    models, keys, rate limits       a key, a model
-rds-balancer.json  models to pools                 a model
+rds-balancer.json  models to pools, keys' digests  a key, a model
 =================  ==============================  =============================
 """
 
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from shoal.router import certificate
 from shoal.router.clusters import clusters
 from shoal.router.health import health_socket
+from shoal.router.key_answers import version
 from shoal.router.listeners import (
     balancer_listener,
     health_listener,
@@ -56,7 +57,7 @@ _REDACTED = "[redacted]"
 _CLUSTER_NAME: Json = {
     "tag_name": "envoy.cluster_name",
     "regex": (
-        r"^cluster\.(((?:pool|batcher|own)/.+?|[^./]+)\.)"
+        r"^cluster\.(((?:pool|batcher|streams|own|own-streams)/.+?|[^./]+)\.)"
         r"(?:circuit_breakers\.[^.]+\.|(?:health_check|http1|http2|outlier_detection)\."
         r"|(?:canary|external|internal)\.(?=upstream_rq_)|default\.(?=total_match_count$))?[^.]+$"
     ),
@@ -99,7 +100,7 @@ def render(
         LISTENERS: _resources(public, balancer, health, *metrics, *uploads),
         SECRETS: _resources(*secrets),
         PUBLIC_ROUTES: _resources(public_routes(service, topology, keys, served, unserved)),
-        BALANCER_ROUTES: _resources(balancer_routes(service, served)),
+        BALANCER_ROUTES: _resources(balancer_routes(service, served, keys)),
     }
 
 
@@ -112,7 +113,7 @@ def redact(text: str, keys: KeyRing) -> str:
     """``text`` without the keys' secrets, and without what could be held against a guess."""
     for key in keys:
         text = text.replace(json.dumps(key.key), json.dumps(_REDACTED)).replace(digest(key.key), _REDACTED)
-    return text
+    return text.replace(version(keys), _REDACTED)
 
 
 def _bootstrap(service: Service, folder: Path) -> Json:

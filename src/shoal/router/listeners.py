@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from shoal.router import uploads
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.health import HEALTH, bridge_filter, check_filter, messages
+from shoal.router.key_answers import key_filter
 from shoal.router.key_checks import API_KEY_AUTH, RATE_LIMIT, key_id_filter
 from shoal.router.local_replies import metadata_limit, replies, trouble_log
+from shoal.router.refusals import BODY_LIMIT
 from shoal.router.resources import (
     address,
     config_file,
@@ -17,7 +19,7 @@ from shoal.router.resources import (
     seconds,
     typed,
 )
-from shoal.router.routes import BALANCER, BODY_LIMIT, METRICS, PUBLIC, health_routes, metrics_routes
+from shoal.router.routes import BALANCER, METRICS, PUBLIC, health_routes, metrics_routes
 from shoal.router.tls import transport_socket
 from shoal.runtime.envoy_http2 import HANG, Json, public_http2, trusted_http2
 
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from shoal.runtime.endpoint import Endpoint
     from shoal.service.spec import ObjectStore, Router
 
-_CONNECTION_BUFFER_BYTES = 1024 * 1024
+_CONNECTION_BUFFER_BYTES = 256 * 1024
+"""What waits for a client, of each of its streams and of its connection; beyond that no batcher is read on."""
 _MOST_HEADERS, _MOST_HEADERS_KB = 1000, 96
 """More is a reset: nobody keeps it for an answer."""
 _IDLE_SECONDS = 60.0
@@ -90,7 +93,7 @@ def balancer_listener(endpoint: Endpoint, router: Router, routes_file: str) -> J
         http2=trusted_http2(connection_keepalive=HANG),  # a batcher that hangs would keep its workers' permits
         rds=_rds(BALANCER, routes_file),
         common_http_protocol_options=_age(router),
-        http_filters=[_router_filter()],
+        http_filters=[key_filter(), _router_filter()],
         stream_idle_timeout="0s",
     )
     return {**listener, **_STAYS}

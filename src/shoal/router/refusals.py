@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from shoal.batching.wire import MODEL as MODEL_HEADER
 from shoal.errors import Code
-from shoal.router.resources import header
+from shoal.router.resources import header, off
 
 if TYPE_CHECKING:
     from shoal.runtime.envoy_http2 import Json
 
 
+BODY_LIMIT = "envoy.filters.http.buffer"
+"""The filter that takes the whole message before a call goes on."""
 REQUESTED_MODEL = f"%REQ({MODEL_HEADER}):64%"
 """In a text of Envoy's: what the caller named, cut to 64 bytes."""
 GRPC_TYPE = r"application/grpc(\+.*)?"
@@ -61,10 +63,13 @@ def model_missing(prefix: str) -> list[Json]:
 def refusal(match: Json, code: Code, message: str) -> Json:
     """An answer of the router itself, fit for gRPC and plain HTTP. Without the header, 404 reads as UNIMPLEMENTED.
 
+    It comes at once, so that a stream that is refused need not end first.
+
     ``message`` may quote the call with Envoy's command operators, such as ``REQUESTED_MODEL``.
     """
     return {
         "match": match,
         "direct_response": {"status": 404, "body_format": {"text_format_source": {"inline_string": message}}},
         "response_headers_to_add": [header("grpc-status", str(int(code)))],
+        "typed_per_filter_config": {BODY_LIMIT: off()},
     }

@@ -40,6 +40,11 @@ def header(name: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") ->
     return {"header": {"key": name, "value": value}, "append_action": action}
 
 
+def off() -> Json:
+    """Turns a filter off, in a route's ``typed_per_filter_config``."""
+    return typed("envoy.config.route.v3.FilterConfig", disabled=True)
+
+
 def config_file(path: str) -> Json:
     """A source of configuration that Envoy reads anew whenever a file is *moved* to ``path``."""
     return {"resource_api_version": "V3", "path_config_source": {"path": path}}

@@ -5,11 +5,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from shoal.batching.wire import COMPUTE, SERVICE
+from shoal.batching.wire import COMPUTE, SERVICE, STREAM, TIMEOUTS
 from shoal.batching.wire import MODEL as MODEL_HEADER
 from shoal.errors import Code
-from shoal.router.clusters import ADMIN, ANY_WORKER, batcher_cluster, own_batcher_cluster, pool_cluster
+from shoal.router.clusters import (
+    ADMIN,
+    ANY_WORKER,
+    batcher_cluster,
+    own_batcher_cluster,
+    own_streams_cluster,
+    pool_cluster,
+    streams_cluster,
+)
 from shoal.router.health import CHECK, HEALTH, MESSAGE, WATCH, bridged
+from shoal.router.key_answers import key_routes
 from shoal.router.key_checks import (
     API_KEY_AUTH,
     KEY_ID,
@@ -19,8 +28,16 @@ from shoal.router.key_checks import (
     permissions,
     rate_limits,
 )
-from shoal.router.refusals import GRPC_TYPE, REQUESTED_MODEL, model_missing, no_such_method, not_grpc, refusal
-from shoal.router.resources import header, seconds, typed
+from shoal.router.refusals import (
+    BODY_LIMIT,
+    GRPC_TYPE,
+    REQUESTED_MODEL,
+    model_missing,
+    no_such_method,
+    not_grpc,
+    refusal,
+)
+from shoal.router.resources import header, off, seconds, typed
 from shoal.service.identity import CLIENT_HEADER, HEADER
 from shoal.service.topology import SHARED_BATCHER
 
@@ -33,14 +50,13 @@ if TYPE_CHECKING:
     from shoal.service.spec import Router, Service
     from shoal.service.topology import Topology
 
-BODY_LIMIT = "envoy.filters.http.buffer"
-
 PUBLIC = "public"
 BALANCER = "balancer"
 METRICS = "metrics"
 
 _INFERENCE = "/shoal.v1.Inference/"
 _METHODS = ("Classify", "Detect", "Segment")
+_STREAMS = tuple(f"{method}{STREAM}" for method in _METHODS)
 _UPLOADS = "/shoal.v1.Uploads/"
 _CREATE = f"{_UPLOADS}Create"
 _BATCHING = f"/{SERVICE}/"
@@ -51,8 +67,7 @@ _REFLECTION = tuple(
 _TRACEPARENT_LENGTH = 55
 """Characters of version 00 (https://www.w3.org/TR/trace-context/#traceparent-header); what is longer is cut."""
 
-_OFF = typed("envoy.config.route.v3.FilterConfig", disabled=True)
-_NO_KEY: Json = {API_KEY_AUTH: _OFF, RATE_LIMIT: _OFF, KEY_ID_FILTER: _OFF}
+_NO_KEY: Json = {API_KEY_AUTH: off(), RATE_LIMIT: off(), KEY_ID_FILTER: off()}
 """What a caller without a key says in the place of an id gets into no log."""
 _KEYLESS: Json = {
     "request_headers_to_remove": [CLIENT_HEADER, HEADER],
@@ -61,11 +76,22 @@ _KEYLESS: Json = {
 _WATCH_SECONDS = 60.0
 """How long a health Watch may last, which anybody may open; clients open the next one by themselves."""
 _REFLECTION_SECONDS = 600.0
+_STREAM_SECONDS, _SILENT_SECONDS = 3600.0, 600.0
+"""How long a stream of calls may last, and be silent. Clients open the next one by themselves."""
 _IDENTITY = [
     header(HEADER, f"%REQ({CLIENT_HEADER})%"),
     header(CLIENT_HEADER, KEY_ID),
 ]
 """The filter has put the identity where the key's id belongs: parts that know nothing of identities read that."""
+_IDENTIFIED: Json = {"request_headers_to_add": _IDENTITY, "request_headers_to_remove": [TIMEOUTS]}
+_RETRIES: Json = {
+    "retry_policy": {
+        "retry_on": "connect-failure,refused-stream,reset-before-request",
+        "num_retries": 3,
+        "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
+    }
+}
+"""Of a call, or of a stream of calls: only where the batcher can't have seen it."""
 
 
 def public_routes(
@@ -82,12 +108,13 @@ def public_routes(
             _check(),
             _watch(),
             *not_grpc(),
-            no_such_method(_INFERENCE, *_METHODS),
+            no_such_method(_INFERENCE, *_METHODS, *_STREAMS),
             *(_unserved(model, keys) for model in models if model in unserved),
             *(
-                _inference(service.router, topology.batcher_of(model), model, keys)
+                route(service.router, topology.batcher_of(model), model, keys)
                 for model in models
                 if model not in unserved
+                for route in (_stream, _inference)
             ),
             *model_missing(_INFERENCE),
             _upload(service.router),
@@ -101,8 +128,11 @@ def public_routes(
     )
 
 
-def balancer_routes(service: Service, models: Sequence[str]) -> Json:
-    """The route configuration of the load balancer: a batching stream goes to its model's pool, without a time-out."""
+def balancer_routes(service: Service, models: Sequence[str], keys: KeyRing) -> Json:
+    """The route configuration of the load balancer: a batching stream goes to its model's pool, without a time-out.
+
+    What batchers ask about keys is answered here.
+    """
     pooled = [(model, pool) for model in models if (pool := service.pool_of(model)) is not None]
     return _resource(
         BALANCER,
@@ -112,6 +142,7 @@ def balancer_routes(service: Service, models: Sequence[str]) -> Json:
                 for model, pool in pooled
             ),
             *model_missing(_BATCHING),
+            *key_routes(models, keys),
             refusal({"prefix": "/"}, Code.UNIMPLEMENTED, f"only {SERVICE} is here"),
         ],
     )
@@ -152,25 +183,48 @@ def _inference(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
     return {
         "match": _match(_INFERENCE, model),
         "route": _deadlined(router, cluster),
-        "request_headers_to_add": _IDENTITY,
+        **_IDENTIFIED,
         "typed_per_filter_config": permissions(model, keys),
     }
+
+
+def _stream(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
+    """A stream of calls goes where the calls would. The batcher bounds the calls in it and counts them for the rate."""
+    cluster = streams_cluster(batcher) if batcher == SHARED_BATCHER else own_streams_cluster(batcher)
+    match = _match(_INFERENCE, model)
+    suffix = {"name": ":path", "string_match": {"suffix": STREAM}}
+    return {
+        "match": {**match, "headers": [*match["headers"], suffix]},
+        "route": {
+            "cluster": cluster,
+            "timeout": "0s",
+            "idle_timeout": seconds(_SILENT_SECONDS),
+            **_duration(_STREAM_SECONDS, _STREAM_SECONDS),
+            **_RETRIES,
+        },
+        "request_headers_to_add": [*_IDENTITY, header(TIMEOUTS, _timeouts(router))],
+        "typed_per_filter_config": {**permissions(model, keys), RATE_LIMIT: off(), BODY_LIMIT: off()},
+    }
+
+
+def _timeouts(router: Router) -> str:
+    """In microseconds: of a call in a stream that names none, and the longest."""
+    return ",".join(str(round(each * 1e6)) for each in (router.default_timeout_seconds, router.max_timeout_seconds))
 
 
 def _unserved(model: str, keys: KeyRing) -> Json:
     """Nobody answers, so nobody has to wait. It may be served soon: trying again may help."""
     text = f"no worker serves model '{REQUESTED_MODEL}', though one should: 'shoal status' and workers' logs say why"
-    return {
-        **refusal(_match(_INFERENCE, model), Code.UNAVAILABLE, text),
-        "typed_per_filter_config": permissions(model, keys),
-    }
+    refused = refusal(_match(_INFERENCE, model), Code.UNAVAILABLE, text)
+    refused["typed_per_filter_config"] |= permissions(model, keys)
+    return refused
 
 
 def _upload(router: Router) -> Json:
     return {
         "match": _exactly(_CREATE),
         "route": _deadlined(router, ANY_WORKER),
-        "request_headers_to_add": _IDENTITY,
+        **_IDENTIFIED,
     }
 
 
@@ -215,7 +269,7 @@ def _reflection(path: str) -> Json:
         "match": _exactly(path),
         "route": _conversation(_REFLECTION_SECONDS),
         "request_headers_to_remove": [CLIENT_HEADER],
-        "typed_per_filter_config": {BODY_LIMIT: _OFF},
+        "typed_per_filter_config": {BODY_LIMIT: off()},
     }
 
 
@@ -242,19 +296,16 @@ def _match(path: str, model: str) -> Json:
 def _deadlined(router: Router, cluster: str) -> Json:
     """A unary call's route: the caller's ``grpc-timeout`` binds, up to a limit.
 
-    Envoy writes what binds into the ``grpc-timeout`` that goes on, so the batcher knows the same deadline. A call is
-    tried again only where the batcher can't have seen it.
+    Envoy writes what binds into the ``grpc-timeout`` that goes on, so the batcher knows the same deadline.
     """
-    return {
-        "cluster": cluster,
-        "timeout": "0s",
-        "max_stream_duration": {
-            "max_stream_duration": seconds(router.default_timeout_seconds),
-            "grpc_timeout_header_max": seconds(router.max_timeout_seconds),
-        },
-        "retry_policy": {
-            "retry_on": "connect-failure,refused-stream,reset-before-request",
-            "num_retries": 3,
-            "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
-        },
+    limits = _duration(router.default_timeout_seconds, router.max_timeout_seconds)
+    return {"cluster": cluster, "timeout": "0s", **limits, **_RETRIES}
+
+
+def _duration(default_seconds: float, most_seconds: float) -> Json:
+    """The caller's ``grpc-timeout`` binds, up to ``most_seconds``; without one, ``default_seconds`` do."""
+    limits = {
+        "max_stream_duration": seconds(default_seconds),
+        "grpc_timeout_header_max": seconds(most_seconds),
     }
+    return {"max_stream_duration": limits}

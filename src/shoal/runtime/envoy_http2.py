@@ -22,6 +22,12 @@ _CALLERS_STREAMS = 10_000
 """In flight on one caller's connection; more wait at the caller."""
 _FRAMES = 10_000_000
 """Frames that wait to be sent. A call is about five; what waits is bounded by the calls in flight."""
+STREAM_WINDOW_BYTES = 128 * 2**10
+"""What one side sends on a stream of calls, or on any call, before the other has read it."""
+STREAMS_OF_CALLS = 64
+"""On one connection to a batcher; more open another."""
+_CONNECTION_WINDOW_BYTES = 24 * 2**20
+"""The same of a connection: three times what its streams of calls can hold, so that unread ones stop nobody else's."""
 HANG: Json = {"interval": "0.5s", "timeout": "1.5s"}
 """``connection_keepalive``: who leaves a ping unanswered for so long is as good as dead. Envoy and grpcio answer
 without Python, so a load alone is no hang."""
@@ -48,6 +54,14 @@ def trusted_http2(**fields: object) -> Json:
     }
 
 
+def windows() -> Json:
+    """Fields of ``Http2ProtocolOptions`` that bound what a peer holds of each stream. Envoy's own bound is 16 MiB."""
+    return {
+        "initial_stream_window_size": STREAM_WINDOW_BYTES,
+        "initial_connection_window_size": _CONNECTION_WINDOW_BYTES,
+    }
+
+
 def public_http2() -> Json:
     """``Http2ProtocolOptions`` of the listener for callers: what a connection costs is bounded, and harms itself alone.
 
@@ -59,6 +73,7 @@ def public_http2() -> Json:
         "max_outbound_control_frames": 2 * _CALLERS_STREAMS,
         "override_stream_error_on_invalid_http_message": True,
         "connection_keepalive": {"interval": "5s", "timeout": "10s"},
+        **windows(),
         **_RESETS,
     }
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
+
+from shoal.runtime.precedence import Precedence
+from shoal.runtime.priority import Priority
 
 Item = TypeVar("Item")
 
@@ -114,3 +117,51 @@ class FairTime(Generic[Item]):
                 for owner, each in self._of.items()
                 if each.waiting or each.running or each.spent > self._level
             }
+
+
+class Urgent(Protocol):
+    """What waits and says how urgent it is."""
+
+    @property
+    def priority(self) -> Priority:
+        """Its level."""
+        ...
+
+
+UrgentItem = TypeVar("UrgentItem", bound=Urgent)
+
+
+class UrgentTime(Generic[UrgentItem]):
+    """``FairTime`` for each priority: interactive items go before bulk ones, but for bulk's share of turns."""
+
+    def __init__(self) -> None:
+        self._levels: dict[Priority, FairTime[UrgentItem]] = {priority: FairTime() for priority in Priority}
+        self._precedence = Precedence()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._levels.values()))
+
+    def waiting(self, owner: str, priority: Priority) -> int:
+        """How many items of ``owner`` wait with ``priority``."""
+        return self._levels[priority].waiting(owner)
+
+    def put(self, owner: str, item: UrgentItem) -> None:
+        """Puts ``item`` at the end of its owner's."""
+        self._levels[item.priority].put(owner, item)
+
+    def discard(self, owner: str, item: UrgentItem) -> bool:
+        """Takes an item out, wherever it is; whether it waited."""
+        return self._levels[item.priority].discard(owner, item)
+
+    def take(self) -> Turn[UrgentItem] | None:
+        """The next item's turn; None where nothing waits."""
+        interactive, bulk = (bool(self._levels[each]) for each in (Priority.INTERACTIVE, Priority.BULK))
+        level = self._precedence.next(interactive=interactive, bulk=bulk)
+        if level is None:
+            return None
+        self._precedence.had(level, bulk_waits=bulk)
+        return self._levels[level].take()
+
+    def ended(self, turn: Turn[UrgentItem], seconds: float) -> None:
+        """``turn`` is over; it took ``seconds``."""
+        self._levels[turn.item.priority].ended(turn, seconds)

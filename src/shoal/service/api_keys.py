@@ -1,8 +1,8 @@
 """API keys: who may call, which pictures are theirs and which models they may use.
 
-The file is JSON, ``{"keys": [{"id", "key", "owner", "prefix", "models", "requests_per_second"}, …]}``. It holds
-secrets, so only its owner may read it (mode 0600). A Kubernetes Secret, whose modes the kubelet sets, is known by its
-link through ``..data``.
+The file is JSON, ``{"keys": [{"id", "key", "owner", "prefix", "models", "requests_per_second", "priority"}, …]}``. It
+holds secrets, so only its owner may read it (mode 0600). A Kubernetes Secret, whose modes the kubelet sets, is known by
+its link through ``..data``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from shoal.errors import ConfigurationError
 from shoal.runtime import intake, private
 from shoal.runtime.files import replace_file
+from shoal.runtime.priority import Priority
 from shoal.runtime.watch import changes
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Key(BaseModel):
     requests_per_second: float = Field(default=0.0, ge=0, le=1_000_000, allow_inf_nan=False)
     """At each router: calls over it get RESOURCE_EXHAUSTED. A second's worth may come at once. 0: no limit; the
     least is 0.001."""
+    priority: Priority = Priority.INTERACTIVE
+    """Of its calls, at the most: a call's ``x-priority`` lowers it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -152,6 +155,7 @@ def create(
     models: Iterable[str] = ("*",),
     requests_per_second: float = 0.0,
     prefix: str | None = None,
+    priority: Priority = Priority.INTERACTIVE,
 ) -> Key:
     """Adds a new random key to the file at ``path``, which is made if need be.
 
@@ -164,6 +168,7 @@ def create(
         "owner": owner,
         "models": tuple(models),
         "requests_per_second": requests_per_second,
+        "priority": priority,
     } | ({} if prefix is None else {"prefix": prefix})
     try:
         key = Key.model_validate(fields)
@@ -240,4 +245,10 @@ def _exclusive(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, ring: KeyRing) -> None:
-    replace_file(path, json.dumps({"keys": [key.model_dump() for key in ring]}, indent=2) + "\n")
+    replace_file(path, json.dumps({"keys": [_entry(key) for key in ring]}, indent=2) + "\n")
+
+
+def _entry(key: Key) -> dict[str, Any]:
+    """An older version refuses a file with a ``priority``, so one stands there only where it must."""
+    usual = key.priority is Priority.INTERACTIVE
+    return key.model_dump(mode="json", exclude={"priority"} if usual else None)

@@ -2,7 +2,7 @@
 
 ::
 
-    <key id>?v=1&owner=<owner>&prefix=<prefix>&sha256=<of the key>&rps=<its calls a second>
+    <key id>?v=1&owner=<owner>&prefix=<prefix>&sha256=<of the key>&rps=<its calls a second>[&priority=bulk]
 
 The router alone decides about keys; who stands behind it needs no fresh copy of them, since the message's own key is
 held against the digest. It is not signed, so it is worth what the network behind the router is worth: a worker that
@@ -21,7 +21,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from urllib.parse import parse_qsl, urlencode
 
+from shoal.runtime.priority import Priority
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shoal.service.api_keys import Key
 
 HEADER: Final = "x-api-key"
@@ -48,11 +52,13 @@ class Identity:
     """The key's ``digest``."""
     requests_per_second: float | None = None
     """The key's limit; 0: none. None: an older router doesn't tell it."""
+    priority: Priority = Priority.INTERACTIVE
+    """The key's."""
 
     @classmethod
     def of(cls, key: Key) -> Self:
         """What the router passes on for ``key``."""
-        return cls(key.id, key.owner, key.prefix, digest(key.key), key.requests_per_second)
+        return cls(key.id, key.owner, key.prefix, digest(key.key), key.requests_per_second, key.priority)
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
@@ -67,13 +73,15 @@ class Identity:
             return None
         if fields.get("v") != _VERSION or not (key_id and fields.get("owner") and fields.get("sha256")):
             return None
-        return cls(key_id, fields["owner"], fields.get("prefix", ""), fields["sha256"], rate)
+        return cls(key_id, fields["owner"], fields.get("prefix", ""), fields["sha256"], rate, _priority(fields))
 
     def write(self) -> str:
         """Fit for a header."""
         told = {"v": _VERSION, "owner": self.owner, "prefix": self.prefix, "sha256": self.digest}
         if self.requests_per_second is not None:
             told["rps"] = repr(self.requests_per_second)
+        if self.priority is not Priority.INTERACTIVE:
+            told["priority"] = self.priority
         return f"{self.key_id}?{urlencode(told)}"
 
     def is_of(self, secret: str) -> bool:
@@ -104,6 +112,11 @@ def _rate(text: str | None) -> float | None:
     if not 0 <= rate < math.inf:
         raise ValueError(text)
     return rate
+
+
+def _priority(fields: Mapping[str, str]) -> Priority:
+    """A level that only a later version knows counts as the usual one: nobody is held back for a word unknown."""
+    return Priority.BULK if fields.get("priority") == Priority.BULK else Priority.INTERACTIVE
 
 
 def digest(secret: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
+from shoal.batching.messages import priority_of
 from shoal.errors import InvalidRequest
 from shoal.pictures.reference import object_key
 from shoal.v1 import inference_pb2
@@ -58,10 +59,10 @@ class Admission:
         self.head.check(request)
         deadline = now + item.timeout_us / 1e6 if item.timeout_us else float("inf")
         name = object_key(grant.prefix, request.image_uuid)
-        sent_as = item.queued_us, item.timeout_us
-        stages = Stages(request.image_uuid, item.owner, self.config.name, version, sent_as, now)
+        sent_as, priority = (item.queued_us, item.timeout_us), priority_of(item)
+        stages = Stages(request.image_uuid, item.owner, self.config.name, version, priority, sent_as, now)
         self.recent.add(stages)
-        return Picture(item, grant.owner, now, deadline, request, name, stages)
+        return Picture(item, grant.owner, now, deadline, request, name, priority, stages)
 
 
 def _parse(message: bytes) -> inference_pb2.ImageRequest:

@@ -12,9 +12,12 @@ import math
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from shoal.batching.messages import most_urgent
 from shoal.batching.results import groups
 from shoal.errors import Cancelled, Code, DeadlineExceeded, Internal, ShoalError, Unavailable
+from shoal.runtime.priority import Priority
 from shoal.worker.batch_results import BatchResults
+from shoal.worker.budget import Account
 from shoal.worker.picture import At, SlotRow
 
 if TYPE_CHECKING:
@@ -42,8 +45,10 @@ _STEP_SECONDS: Final = 0.02
 class PictureBatch:
     """One batch of one model, as ``shoal.batching.served_stream.Batch`` describes it."""
 
-    def __init__(self, model: PictureModel) -> None:
+    def __init__(self, model: PictureModel, priority: Priority = Priority.INTERACTIVE) -> None:
+        """Prepares; no picture will be more urgent than ``priority``."""
         self._model = model
+        self._priority = priority
         self._loop = asyncio.get_running_loop()
         self._slot: asyncio.Task[Slot] | None = None
         self._preparing: dict[asyncio.Task[None], Picture] = {}
@@ -54,12 +59,12 @@ class PictureBatch:
     def add(self, item: batching_pb2.BatchItem) -> None:
         """Starts fetching at once."""
         if self._rows == self._model.settings.max_batch_size:
-            self._results.fail(item.index, Unavailable("the batch is larger than the model takes; try again"))
+            self._results.fail(item, Unavailable("the batch is larger than the model takes; try again"))
             return
         try:
             picture = self._model.admission.admit(item, monotonic())
         except Exception as error:
-            self._results.fail(item.index, error)
+            self._results.fail(item, error)
             return
         picture.row = self._rows
         self._rows += 1
@@ -125,7 +130,7 @@ class PictureBatch:
     def _own_slot(self) -> asyncio.Task[Slot]:
         """Asked for when the first picture is here, so that a batch without any holds none."""
         if self._slot is None:
-            self._slot = self._loop.create_task(self._model.loaded.acquire())
+            self._slot = self._loop.create_task(self._model.loaded.acquire(self._priority))
         return self._slot
 
     def _give_back(self) -> None:
@@ -199,7 +204,7 @@ class PictureBatch:
     async def _run_stragglers(self) -> None:
         """Runs those that are ready, or will be once there is a slot."""
         try:
-            slot = await self._model.loaded.acquire()
+            slot = await self._model.loaded.acquire(self._priority)
         except Exception as error:
             for picture in self._take_ready():
                 self._results.drop(picture, error)
@@ -237,7 +242,9 @@ class PictureBatch:
         started = monotonic()
         fetcher = self._model.fetcher
         try:
-            fetched = await fetcher.fetch(picture.key, picture.seconds_left(started), picture.owner)
+            fetched = await fetcher.fetch(
+                picture.key, picture.seconds_left(started), Account(picture.owner, picture.priority)
+            )
         except ShoalError as error:
             self._model.meter.not_fetched(error.code)
             raise
@@ -280,15 +287,14 @@ class PictureBatch:
 
     async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
         asked = monotonic()
-        left = max(picture.deadline for picture in pictures) - asked
-        if left <= 0:
-            raise DeadlineExceeded("the deadline passed before the engine was free")
-        timeout = 0 if math.isinf(left) else max(1, int(left * 1e6))
+        priority = most_urgent(picture.priority for picture in pictures)
+        deadline = max(picture.deadline for picture in pictures)
         for picture in pictures:
             picture.stages.ask(asked, len(pictures))
-        inference = await self._model.loaded.infer(slot, len(pictures), timeout)
+        async with self._model.turns.turn(priority, deadline):
+            inference = await self._model.loaded.infer(slot, len(pictures), _timeout(deadline))
         started = monotonic() - inference.seconds
-        self._model.meter.executed(len(pictures), started - asked, inference.seconds)
+        self._model.meter.executed(len(pictures), started - asked, inference.seconds, priority)
         if log.isEnabledFor(logging.DEBUG):
             uuids = " ".join(picture.request.image_uuid for picture in pictures)
             log.debug("model %s: executed %s", self._model.name, uuids)
@@ -299,6 +305,14 @@ class PictureBatch:
     def _withdraw(self, picture: Picture) -> None:
         self._results.drop(picture, Cancelled("the caller left"))
         picture.withdrawn = True
+
+
+def _timeout(deadline: float) -> int:
+    """What is left until then, in microseconds; 0: there is no deadline."""
+    left = deadline - monotonic()
+    if left <= 0:
+        raise DeadlineExceeded("the deadline passed before the engine was free")
+    return 0 if math.isinf(left) else max(1, int(left * 1e6))
 
 
 def _compact(slot: Slot, ready: list[Picture]) -> list[Picture]:

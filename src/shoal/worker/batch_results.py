@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from shoal.batching.messages import priority_of
 from shoal.batching.results import failure
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from shoal.engine import Inference
+    from shoal.runtime.priority import Priority
     from shoal.v1 import inference_pb2
     from shoal.worker.picture import Picture
     from shoal.worker.picture_model import PictureModel
@@ -41,9 +43,9 @@ class BatchResults:
         if not picture.withdrawn:
             self._waiting.append(self.dropped(picture, error))
 
-    def fail(self, index: int, error: BaseException) -> None:
+    def fail(self, item: batching_pb2.BatchItem, error: BaseException) -> None:
         """Answers with ``error`` an item that never became a picture."""
-        self._waiting.append(self._failure(index, error))
+        self._waiting.append(self._failure(item.index, priority_of(item), error))
 
     def take(self) -> list[batching_pb2.BatchItemResult]:
         """All that wait, which are sent now."""
@@ -74,7 +76,7 @@ class BatchResults:
 
     def dropped(self, picture: Picture, error: BaseException) -> batching_pb2.BatchItemResult:
         """The result that says ``error``; not kept."""
-        result = self._failure(picture.item.index, error)
+        result = self._failure(picture.item.index, picture.priority, error)
         self.note_end(picture, Code(result.code), result.message)
         return result
 
@@ -92,13 +94,13 @@ class BatchResults:
             reply.model_name = self._model.name
             reply.model_version = inference.version or self._model.loaded.config.version
             reply.timing.CopyFrom(timing)
-            self._model.meter.answered(Code.OK)
+            self._model.meter.answered(Code.OK, picture.priority)
             self.note_end(picture, Code.OK)
             return batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
         except Exception as error:
             return self.dropped(picture, error)
 
-    def _failure(self, index: int, error: BaseException) -> batching_pb2.BatchItemResult:
+    def _failure(self, index: int, priority: Priority, error: BaseException) -> batching_pb2.BatchItemResult:
         result = failure(index, error, f"model {self._model.name}")
-        self._model.meter.answered(Code(result.code))
+        self._model.meter.answered(Code(result.code), priority)
         return result

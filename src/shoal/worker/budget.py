@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from shoal.errors import Overloaded
+from shoal.runtime.precedence import Precedence
+from shoal.runtime.priority import Priority
 from shoal.runtime.release import Releasable
+
+
+class Account(NamedTuple):
+    """On whose behalf, and how urgent: what an owner does in bulk takes nothing from what it does interactively."""
+
+    owner: str
+    priority: Priority = Priority.INTERACTIVE
 
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
-    owner: str
+    account: Account
     amount: int
     ready: asyncio.Future[Reservation]
 
@@ -20,8 +30,8 @@ class _Waiter:
 class Reservation(Releasable):
     """A part of a budget; a context manager. Giving it back twice is harmless."""
 
-    def __init__(self, budget: Budget, owner: str, amount: int) -> None:
-        self.owner = owner
+    def __init__(self, budget: Budget, account: Account, amount: int) -> None:
+        self.account = account
         self.amount = amount
         self._budget: Budget | None = budget
 
@@ -38,10 +48,11 @@ class Reservation(Releasable):
 
 
 class Budget:
-    """Hands out reservations, first come, first served for each owner and owners in turn; belongs to one event loop.
+    """Hands out reservations, first come, first served for each account; belongs to one event loop.
 
-    A reservation of any size up to the limit is granted in the end: nobody is served before an owner who waits for
-    others alone.
+    Interactive accounts go before bulk ones, but for bulk's share of turns; those of a priority take turns. A
+    reservation of any size up to the limit is granted in the end: nobody is served before an account whose turn it is
+    and that waits for others alone.
     """
 
     def __init__(self, limit: int, *, max_waiting: int, leaves_room: bool = False) -> None:
@@ -49,40 +60,42 @@ class Budget:
 
         Args:
             limit: Of all reservations together.
-            max_waiting: Of one owner; more are turned away.
-            leaves_room: No owner gets a second reservation that makes it hold more than it leaves free: one alone gets
-                half, two get a third each, and so a newcomer always finds some (Choudhury and Hahne, "Dynamic queue
-                length thresholds for shared-memory packet switches", IEEE/ACM ToN 1998).
+            max_waiting: Of one account; more are turned away.
+            leaves_room: No account gets a second reservation that makes it hold more than it leaves free: one alone
+                gets half, two get a third each, and so a newcomer always finds some (Choudhury and Hahne, "Dynamic
+                queue length thresholds for shared-memory packet switches", IEEE/ACM ToN 1998).
         """
         self.limit = limit
         self._max_waiting = max_waiting
         self._leaves_room = leaves_room
         self._used = 0
-        self._used_by: Counter[str] = Counter()
-        self._waiting: OrderedDict[str, OrderedDict[_Waiter, None]] = OrderedDict()
+        self._used_by: Counter[Account] = Counter()
+        self._waiting: dict[Priority, OrderedDict[Account, OrderedDict[_Waiter, None]]] = {
+            priority: OrderedDict() for priority in Priority
+        }
+        self._precedence = Precedence()
 
     @property
     def used(self) -> int:
         """What is out."""
         return self._used
 
-    def take(self, owner: str, amount: int) -> Reservation | None:
-        """A reservation at once; None where it has to wait. Nobody is overtaken who waits for others."""
-        waits_for_others = any(not self._used_by[each] for each in self._waiting)
-        if waits_for_others or owner in self._waiting or not self._fits(owner, amount):
+    def take(self, account: Account, amount: int) -> Reservation | None:
+        """A reservation at once; None: it has to wait. Nobody is overtaken who goes before and waits for others."""
+        if self._goes_after_others(account) or not self._fits(account, amount):
             return None
-        return self._grant(owner, amount)
+        return self._grant(account, amount)
 
-    async def acquire(self, owner: str, amount: int) -> Reservation:
+    async def acquire(self, account: Account, amount: int) -> Reservation:
         """Waits for a reservation; ``amount`` is at most the limit.
 
         Raises:
-            Overloaded: too many of the owner's wait already.
+            Overloaded: too many of the account's wait already.
         """
-        if (reservation := self.take(owner, amount)) is not None:
+        if (reservation := self.take(account, amount)) is not None:
             return reservation
-        waiter = _Waiter(owner, amount, asyncio.get_running_loop().create_future())
-        waiting = self._waiting.setdefault(owner, OrderedDict())
+        waiter = _Waiter(account, amount, asyncio.get_running_loop().create_future())
+        waiting = self._waiting[account.priority].setdefault(account, OrderedDict())
         if len(waiting) >= self._max_waiting:
             raise Overloaded("too many of your pictures wait to be fetched; try again later")
         waiting[waiter] = None
@@ -100,41 +113,56 @@ class Budget:
     def give_back(self, reservation: Reservation) -> None:
         """Takes a reservation back, and grants what may be granted now."""
         self._used -= reservation.amount
-        self._used_by[reservation.owner] -= reservation.amount
-        if not self._used_by[reservation.owner]:
-            del self._used_by[reservation.owner]
+        self._used_by[reservation.account] -= reservation.amount
+        if not self._used_by[reservation.account]:
+            del self._used_by[reservation.account]
         self._serve()
 
-    def _fits(self, owner: str, amount: int) -> bool:
+    def _goes_after_others(self, account: Account) -> bool:
+        """Whether one who comes now waits for those who wait already."""
+        own, bulk = self._waiting[account.priority], self._waiting[Priority.BULK]
+        if account.priority is Priority.INTERACTIVE:
+            before = own if not self._precedence.bulk_is_due else {**own, **bulk}
+        else:
+            before = {**own, **self._waiting[Priority.INTERACTIVE]}
+        return account in own or any(not self._used_by[each] for each in before)
+
+    def _fits(self, account: Account, amount: int) -> bool:
         left = self.limit - self._used - amount
-        own = self._used_by[owner]
+        own = self._used_by[account]
         return left >= 0 and not (self._leaves_room and own and own + amount > left)
 
-    def _grant(self, owner: str, amount: int) -> Reservation:
+    def _grant(self, account: Account, amount: int) -> Reservation:
+        self._precedence.had(account.priority, bulk_waits=bool(self._waiting[Priority.BULK]))
         self._used += amount
-        self._used_by[owner] += amount
-        return Reservation(self, owner, amount)
+        self._used_by[account] += amount
+        return Reservation(self, account, amount)
 
     def _serve(self) -> None:
         while (waiter := self._next()) is not None:
             self._take_out(waiter)
-            if waiter.owner in self._waiting:
-                self._waiting.move_to_end(waiter.owner)
+            level = self._waiting[waiter.account.priority]
+            if waiter.account in level:
+                level.move_to_end(waiter.account)
             if not waiter.ready.done():
-                waiter.ready.set_result(self._grant(waiter.owner, waiter.amount))
+                waiter.ready.set_result(self._grant(waiter.account, waiter.amount))
 
     def _next(self) -> _Waiter | None:
         """Who may be served now: passes over those who have to give something back first themselves."""
-        for owner, waiting in self._waiting.items():
+        levels = [Priority.INTERACTIVE, Priority.BULK]
+        if self._precedence.bulk_is_due:
+            levels.reverse()
+        for account, waiting in (each for level in levels for each in self._waiting[level].items()):
             waiter = next(iter(waiting))
-            if waiter.ready.done() or self._fits(owner, waiter.amount):
+            if waiter.ready.done() or self._fits(account, waiter.amount):
                 return waiter
-            if not self._used_by[owner]:
+            if not self._used_by[account]:
                 return None
         return None
 
     def _take_out(self, waiter: _Waiter) -> None:
-        waiting: dict[_Waiter, None] = self._waiting.get(waiter.owner, OrderedDict())
+        level = self._waiting[waiter.account.priority]
+        waiting: dict[_Waiter, None] = level.get(waiter.account, OrderedDict())
         waiting.pop(waiter, None)
         if not waiting:
-            self._waiting.pop(waiter.owner, None)
+            level.pop(waiter.account, None)

@@ -1,6 +1,7 @@
 """Decoding for all of a worker's models: quick pictures in its threads, all others in processes of their own.
 
-Owners share both equally, by the time that their pictures took. A picture whose caller's deadline passed is not begun.
+Interactive pictures go before bulk ones, but for bulk's share; owners share both equally, by the time that their
+pictures took. A picture whose caller's deadline passed is not begun.
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ class Decoding:
             DeadlineExceeded: the caller's deadline passed before it was begun.
             Overloaded, Unavailable: as ``DecoderPool.decode``.
         """
-        owner = picture.owner
+        owner, priority = picture.owner, picture.priority
         if self.needs_row(data):
             picture.at = At.QUEUE
             picture.size, picture.decode_seconds, done = await self.threads.run_for(
-                owner, _decode, picture, decoder, data
+                owner, priority, _decode, picture, decoder, data
             )
             if done:
                 return
@@ -66,8 +67,8 @@ class Decoding:
             picture.at = At.APART
         else:
             picture.at = At.APART
-            picture.size = await self.threads.run_for(owner, _measure, picture, decoder, data)
-        picture.pixels, picture.decode_seconds = await self._pool.decode(owner, decoder, data)
+            picture.size = await self.threads.run_for(owner, priority, _measure, picture, decoder, data)
+        picture.pixels, picture.decode_seconds = await self._pool.decode(owner, decoder, data, priority)
 
 
 def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> tuple[PictureSize, float, bool]:

@@ -13,7 +13,7 @@ from shoal.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound, U
 from shoal.observe import metrics
 from shoal.pictures.reference import uuid_in
 from shoal.runtime.release import Releasable
-from shoal.worker.budget import Budget
+from shoal.worker.budget import Account, Budget
 from shoal.worker.store_faults import FaultLog
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _FIRST_BACKOFF_SECONDS: Final = 0.05
 _LONGEST_BACKOFF_SECONDS: Final = 2.0
 _MAX_WAITING: Final = 1000
-"""Pictures of one owner that wait to be fetched."""
+"""Pictures of one account that wait to be fetched."""
+NOBODY: Final = Account("")
 
 
 class Result(Protocol):
@@ -73,7 +74,7 @@ class _Trouble:
 
 
 class Fetcher:
-    """Fetches pictures from one store for one event loop. Owners take turns.
+    """Fetches pictures from one store for one event loop. Owners take turns; interactive pictures go before bulk ones.
 
     A fetch that fails because the store is away is tried again, with growing, random pauses, until its time is over.
     A body is read only once the budget has room for it; who waits for room holds neither a turn nor a connection.
@@ -86,9 +87,9 @@ class Fetcher:
 
         Args:
             store: Where the pictures are.
-            concurrency: How many are fetched at once; more wait, owners in turn.
+            concurrency: How many are fetched at once; more wait, accounts in turn.
             max_bytes: A larger object is refused before its body is read.
-            budget_bytes: Of pictures that are being read or weren't released yet; more wait, owners in turn.
+            budget_bytes: Of pictures that are being read or weren't released yet; more wait, accounts in turn.
             timeout_seconds: One fetch, retries included but not the waits for its turn and for room, takes no longer.
         """
         self._store = store
@@ -103,18 +104,18 @@ class Fetcher:
         """Bytes of the budget that pictures hold."""
         return self._budget.used
 
-    async def fetch(self, key: str, timeout_seconds: float | None = None, owner: str = "") -> Fetched:
+    async def fetch(self, key: str, timeout_seconds: float | None = None, account: Account = NOBODY) -> Fetched:
         """The bytes of the object ``key``, without a copy. Cancelling it stops the transfer.
 
         Args:
             key: ``<prefix><uuid>.jpg``; errors name the uuid only.
             timeout_seconds: What the caller's deadline leaves. None: no deadline.
-            owner: On whose behalf.
+            account: On whose behalf, and how urgent.
 
         Raises:
             NotFound: no such object.
             InvalidRequest: it is empty, or larger than ``max_bytes`` or the whole budget.
-            Overloaded: too many pictures of this owner wait already.
+            Overloaded: too many pictures of this account wait already.
             Unavailable: the store is away, or slower than the fetcher's own time-out.
             DeadlineExceeded: the caller's time passed first.
             Internal: the store refuses our credentials.
@@ -122,22 +123,22 @@ class Fetcher:
         trouble = _Trouble()
         try:
             async with asyncio.timeout(timeout_seconds):
-                found: Fetched | int = await self._take_turn(key, owner, None, trouble)
+                found: Fetched | int = await self._take_turn(key, account, None, trouble)
                 while isinstance(found, int):
-                    reservation = await self._budget.acquire(owner, found)
-                    found = await self._take_turn(key, owner, reservation, trouble)
+                    reservation = await self._budget.acquire(account, found)
+                    found = await self._take_turn(key, account, reservation, trouble)
                 return found
         except TimeoutError:
             raise DeadlineExceeded(f"the deadline passed while image {uuid_in(key)} was fetched{trouble}") from None
 
     async def _take_turn(
-        self, key: str, owner: str, reservation: Reservation | None, trouble: _Trouble
+        self, key: str, account: Account, reservation: Reservation | None, trouble: _Trouble
     ) -> Fetched | int:
         """The picture, which takes ``reservation`` over; or its size in bytes, for which there is no room now."""
         try:
-            with await self._turns.acquire(owner, 1):
+            with await self._turns.acquire(account, 1):
                 async with asyncio.timeout(self._timeout_seconds):
-                    found = await self._keep_trying(key, owner, reservation, trouble)
+                    found = await self._keep_trying(key, account, reservation, trouble)
         except BaseException as error:
             if reservation is not None:
                 reservation.release()
@@ -150,12 +151,12 @@ class Fetcher:
         return found
 
     async def _keep_trying(
-        self, key: str, owner: str, reservation: Reservation | None, trouble: _Trouble
+        self, key: str, account: Account, reservation: Reservation | None, trouble: _Trouble
     ) -> Fetched | int:
         pause = _FIRST_BACKOFF_SECONDS
         while True:
             try:
-                return await self._get(key, owner, reservation)
+                return await self._get(key, account, reservation)
             except FileNotFoundError:
                 raise NotFound(f"no image {uuid_in(key)}") from None
             except (PermissionDeniedError, UnauthenticatedError) as error:
@@ -167,14 +168,14 @@ class Fetcher:
                 await asyncio.sleep(random.uniform(0, pause))  # not a secret
                 pause = min(2 * pause, _LONGEST_BACKOFF_SECONDS)
 
-    async def _get(self, key: str, owner: str, reservation: Reservation | None) -> Fetched | int:
+    async def _get(self, key: str, account: Account, reservation: Reservation | None) -> Fetched | int:
         result = await self._store.get_async(key)
         size = result.meta["size"]
         self._check_size(key, size)
         if reservation is not None and reservation.amount != size:  # it was replaced meanwhile
             reservation.release()
         if reservation is None or not reservation.held:
-            reservation = self._budget.take(owner, size)
+            reservation = self._budget.take(account, size)
         if reservation is None:
             return size
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shoal.runtime.priority import Priority
 from shoal.worker.batch import PictureBatch
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ class PictureHandler:
         """Raises InvalidRequest; see ``Admission.check``."""
         self._model.admission.check(method)
 
-    def begin(self, method: str) -> PictureBatch:  # noqa: ARG002 - a checked one: there is one a model
-        """A batch of calls of ``method``."""
-        return PictureBatch(self._model)
+    def begin(
+        self,
+        method: str,  # noqa: ARG002 - a checked one: there is one a model
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> PictureBatch:
+        """A batch of calls of ``method``, none of them more urgent than ``priority``."""
+        return PictureBatch(self._model, priority)

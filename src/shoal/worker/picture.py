@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.batching.v1 import batching_pb2
+    from shoal.runtime.priority import Priority
     from shoal.worker.stages import Stages
 
 
@@ -72,6 +73,7 @@ class Picture:
     request: inference_pb2.ImageRequest = field(repr=False)
     key: str
     """The object's key."""
+    priority: Priority
     stages: Stages
     row: int = 0
     """Its row of the slot."""

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.batching.turns import Turns
+from shoal.engine.slots import PREFETCHED
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -33,7 +36,12 @@ class PictureModel:
     decoding: Decoding
     """Where pictures are decoded."""
     meter: Meter
+    turns: Turns = field(init=False, repr=False)
+    """Whose batch is handed to the engine next."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "turns", Turns(self.settings.instance_count, ahead=PREFETCHED))
 
     def own(self, task: asyncio.Task[None]) -> None:
         """Keeps a task whose batch was abandoned until it has ended: an event loop holds its tasks weakly."""

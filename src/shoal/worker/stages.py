@@ -12,6 +12,7 @@ from shoal.explain.views import Answer, WorkerVisit, stages
 
 if TYPE_CHECKING:
     from shoal.explain.recent import Recent
+    from shoal.runtime.priority import Priority
 
 
 @dataclass(eq=False, slots=True)
@@ -22,6 +23,7 @@ class Stages:
     key_id: str
     model: str
     version: int
+    priority: Priority
     sent_as: tuple[int, int]
     """The item's ``queued_us`` and ``timeout_us``."""
     arrived: float
@@ -79,6 +81,7 @@ class Stages:
             code=self.code.name if self.ended else "",
             message=self.text,
             sent_as=self.sent_as,
+            priority=self.priority,
             batch_size=self.size,
             executions=self.executions,
             left_behind=self.straggler,

@@ -3,9 +3,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoal.batcher.meter import STRANGER, Meters, count_stranger
-from shoal.errors import Code
+from shoal.batcher.meter import STRANGER, Meters, count_strangers
+from shoal.batcher.request import Request
+from shoal.errors import Code, NotFound
 from shoal.observe.metrics import BATCHER
+from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
     from shoal.batcher.batch_stream import StreamState
@@ -39,7 +41,36 @@ def test_a_queue_that_never_counted_can_be_removed() -> None:
     assert gauge("queue_depth", model="never-seen") is None
 
 
+def request(arrived: float = 0.0, priority: Priority = Priority.INTERACTIVE) -> Request:
+    return Request(owner="a", arrived=arrived, deadline=9.0, priority=priority, message=b"", reply=None)
+
+
 def test_requests_for_models_that_nobody_serves_are_counted_together() -> None:
-    before = gauge("requests_total", model=STRANGER, code="NOT_FOUND") or 0
-    count_stranger(Code.NOT_FOUND)
-    assert gauge("requests_total", model=STRANGER, code="NOT_FOUND") == before + 1
+    labels = {"model": STRANGER, "code": "NOT_FOUND", "priority": "interactive"}
+    before = gauge("requests_total", **labels) or 0
+    refused = request()
+    refused.fail(1.0, NotFound("no such model"))
+    count_strangers([refused])
+    assert gauge("requests_total", **labels) == before + 1
+
+
+def test_what_ends_together_is_counted_by_code_and_priority() -> None:
+    meter = Meters().of("ended", Counted(0, 0))
+    answered = [request(arrived) for arrived in (0.0, 0.9)]
+    bulk, failed = request(priority=Priority.BULK), request()
+    for each in (*answered, bulk):
+        each.answer(1.0, b"")
+    failed.fail(1.0, NotFound("no such image"))
+    meter.ended([*answered, bulk, failed])
+
+    def count(name: str, priority: str, **more: str) -> float | None:
+        return gauge(name, model="ended", priority=priority, **more)
+
+    assert count("requests_total", "interactive", code="OK") == 2
+    assert count("requests_total", "interactive", code="NOT_FOUND") == 1
+    assert count("requests_total", "bulk", code="OK") == 1
+    assert count("request_seconds_count", "interactive") == 2
+    assert count("request_seconds_sum", "interactive") == 1.1
+    assert count("request_seconds_bucket", "interactive", le="0.128") == 1
+    assert count("request_seconds_bucket", "bulk", le="1.024") == 1
+    assert answered[0].code is Code.OK

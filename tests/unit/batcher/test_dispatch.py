@@ -147,6 +147,8 @@ async def test_a_caller_that_leaves_is_counted_too() -> None:
 
 
 def sample(name: str, **labels: str) -> float:
+    if name.startswith(("requests_", "request_seconds", "queue_seconds")):
+        labels["priority"] = "interactive"
     return metrics.BATCHER.get_sample_value(f"shoal_batcher_{name}", labels) or 0.0
 
 

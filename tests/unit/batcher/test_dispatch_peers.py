@@ -27,6 +27,7 @@ from shoal.errors import (
 )
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.observe import metrics
+from shoal.runtime.priority import Priority
 from support.raw_peers import items_of_one_batch, raw_worker, serve_batches
 from support.scripted_batches import ScriptedHandler, echo, scripted_worker
 from support.until import until
@@ -170,7 +171,7 @@ async def test_other_permits_of_a_worker_that_died_are_worth_nothing(name: tuple
     async with raw_worker(script) as target, dispatcher(target) as batcher:
         first = asyncio.ensure_future(submit(batcher, b"0", timeout=10.0))
         (queue,) = await queues(batcher)
-        await until(lambda: len([stream for stream in queue._streams if stream.served]) == 2)
+        await until(lambda: len([stream for stream in queue._streams[Priority.INTERACTIVE] if stream.served]) == 2)
         messages = [bytes([n]) for n in range(1, 4)]
         answers = await asyncio.gather(first, *(submit(batcher, message, timeout=10.0) for message in messages))
     assert died.is_set()
@@ -201,7 +202,9 @@ async def test_callers_who_leave_a_retiring_stream_cost_its_neighbours_nothing(
         stays = asyncio.ensure_future(submit(batcher, b"stays", model=model))
         (queue,) = await queues(batcher)
         await until(lambda: len(begun) == 2)
-        carrying = {stream._unanswered[0].message: stream for stream in queue._streams if stream.in_flight}
+        carrying = {
+            stream._unanswered[0].message: stream for stream in queue._streams[Priority.INTERACTIVE] if stream.in_flight
+        }
         leaving, neighbour = carrying[b"leaves"], carrying[b"stays"]
         both.set()
         await until(lambda: neighbour.state == "permitted")
@@ -209,10 +212,10 @@ async def test_callers_who_leave_a_retiring_stream_cost_its_neighbours_nothing(
         old.set()
         await until(lambda: leaving.state == "retiring")
         if expires:
-            queue._expire(leaving._unanswered[0])
+            queue._expire([leaving._unanswered[0]])
         else:
             leaves.cancel()
-        await until(lambda: leaving not in queue._streams)
+        await until(lambda: leaving not in queue._streams[Priority.INTERACTIVE])
         (ended,) = await asyncio.gather(leaves, return_exceptions=True)
         assert isinstance(ended, DeadlineExceeded if expires else asyncio.CancelledError)
         assert (neighbour.state, neighbour.abandoned) == ("permitted", False)
@@ -251,7 +254,11 @@ async def test_a_stream_that_breaks_leaves_the_stragglers_of_others_where_they_a
         (queue,) = await queues(batcher)
         await until(lambda: len(begun) == 2)
         both.set()
-        await until(lambda: any(stream.state == "permitted" and stream.in_flight for stream in queue._streams))
+        await until(
+            lambda: any(
+                stream.state == "permitted" and stream.in_flight for stream in queue._streams[Priority.INTERACTIVE]
+            )
+        )
         dies.set()
         assert await suspect == b"dies"
         assert await submit(batcher, b"next", model=model) == b"next"
@@ -356,7 +363,7 @@ async def test_a_stream_that_retires_with_departed_callers_only_is_left() -> Non
         call = asyncio.ensure_future(submit(batcher, b"x"))
         await asyncio.sleep(0)
         (queue,) = batcher._queues.values()
-        for stream in queue._streams:
+        for stream in queue._streams[Priority.INTERACTIVE]:
             stream._retire_at = 0.0
         await retired.wait()
         call.cancel()
@@ -523,7 +530,7 @@ async def test_an_owner_holds_no_more_than_what_is_left_to_the_others() -> None:
         for call in (*greedy, modest):
             call.cancel()
         await asyncio.gather(*greedy, modest, return_exceptions=True)
-        assert batcher._held._held == {}
+        assert batcher.held._held == {}
 
 
 async def test_a_fault_of_the_batchers_own_is_logged_once_and_its_streams_are_reopened_slowly(
@@ -541,7 +548,9 @@ async def test_a_fault_of_the_batchers_own_is_logged_once_and_its_streams_are_re
         with pytest.raises(DeadlineExceeded, match="no worker serves model 'm' now: the batcher failed: Fault"):
             await submit(batcher, b"x", timeout=0.4)
         (queue,) = batcher._queues.values()
-        assert 2 <= queue._streams._failures <= 2 + 5  # two streams at first, then after 0.1, 0.2, 0.4 s
+        assert (
+            2 <= queue._streams[Priority.INTERACTIVE]._failures <= 2 + 5
+        )  # two streams at first, then after 0.1, 0.2, 0.4 s
     lines = [record for record in caplog.records if record.levelno == logging.ERROR and record.exc_info]
     assert len([line for line in lines if "fault of the batcher" in line.getMessage()]) == 1
 
@@ -567,12 +576,12 @@ async def test_streams_beyond_what_is_of_use_are_closed_again() -> None:
         for _ in calls:
             await handler.arrived.get()
         (queue,) = batcher._queues.values()
-        wide = len(queue._streams)
+        wide = len(queue._streams[Priority.INTERACTIVE])
         handler.go.set()
         await asyncio.gather(*calls)
         for _ in range(2):  # periods in which nothing was in use
             queue._looking.cancel()
             queue._look()
-        await until(lambda: len(queue._streams) == 2)
+        await until(lambda: len(queue._streams[Priority.INTERACTIVE]) == 2)
         assert wide >= 18
         assert await submit(batcher, b"x") == b"x"

@@ -50,8 +50,7 @@ class Bench:
 
     def arrive(self, count: int = 1, owner: str = "a", timeout: float = math.inf) -> list[Queued]:
         requests = [Queued(owner, self.now, self.now + timeout) for _ in range(count)]
-        for request in requests:
-            self.do(self.policy.arrived(self.now, request))
+        self.do(self.policy.arrived(self.now, requests))
         return requests
 
     def permit(self, stream: str, worker: str = "") -> None:
@@ -71,7 +70,7 @@ class Bench:
 
     def withdraw(self, request: Queued) -> None:
         self.withdrawn.add(id(request))
-        self.do(self.policy.withdrawn(self.now, request))
+        self.do(self.policy.withdrawn(self.now, [request]))
 
     def execute(self, stream: str) -> None:
         self.policy.executed(self.now, stream)
@@ -393,7 +392,7 @@ def test_a_batch_of_stragglers_is_no_work_ahead_and_teaches_nothing() -> None:
     bench = Bench()
     bench.permit("s")
     bench.arrive(4)
-    bench.policy.stalled("s")
+    bench.policy.stalled(bench.now, "s")
     bench.pass_time(5.0)
     bench.execute("s")
     bench.permit("t")

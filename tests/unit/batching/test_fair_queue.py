@@ -49,7 +49,7 @@ def test_the_longest_owner_gives_up_its_newest() -> None:
     items = queued("a", "b", "b")
     for item in items:
         queue.append(item)
-    assert queue.pop_newest_of_longest("a") is items[2]
+    assert queue.pop_newest_of_longest("a") == [items[2]]
 
 
 def test_a_tie_costs_the_newcomer() -> None:
@@ -57,15 +57,32 @@ def test_a_tie_costs_the_newcomer() -> None:
     items = queued("a", "b")
     for item in items:
         queue.append(item)
-    assert queue.pop_newest_of_longest("b") is items[1]
+    assert queue.pop_newest_of_longest("b") == [items[1]]
 
 
 def test_how_many_leave_before_the_newest_of_an_owner() -> None:
     queue: FairQueue[Queued] = FairQueue()
     for item in queued("a", "a", "a", "a", "b", "b"):
         queue.append(item)
-    assert queue.ahead_of_newest("a") == 5
-    assert queue.ahead_of_newest("b") == 3
+    assert queue.ahead_of(queue.waiting_of("a")) == 5
+    assert queue.ahead_of(queue.waiting_of("b")) == 3
+    assert queue.ahead_of(1) == 1
+
+
+def test_room_for_several_is_made_by_those_who_have_most() -> None:
+    queue: FairQueue[Queued] = FairQueue()
+    items = queued("a", "b", "b", "c", "c", "c", "c")
+    queue.extend(items)
+    popped = queue.pop_newest_of_longest("a", 4)
+    assert popped == [items[6], items[5], items[2], items[4]] or popped == [items[6], items[5], items[4], items[2]]
+    assert [item.owner for item in queue.take(9)] == ["a", "b", "c"]
+
+
+def test_no_more_is_popped_than_there_is() -> None:
+    queue: FairQueue[Queued] = FairQueue()
+    queue.extend(queued("a", "b"))
+    assert len(queue.pop_newest_of_longest("a", 5)) == 2
+    assert len(queue) == 0
 
 
 @given(st.lists(st.sampled_from("aaaaaab"), min_size=1, max_size=60), st.integers(1, 8))

@@ -42,10 +42,11 @@ def served(function: Any, settings: BatchingSettings = EIGHT) -> Function[Any, A
     return Function(METHOD, Int64Value, StringValue, function, settings, BatchMeter("test"))
 
 
-def item(index: int, number: int, timeout_us: int = 0) -> batching_pb2.BatchItem:
-    return batching_pb2.BatchItem(
-        index=index, request=Int64Value(value=number).SerializeToString(), timeout_us=timeout_us, owner="o"
-    )
+def item(
+    index: int, number: int, timeout_us: int = 0, priority: batching_pb2.Priority = batching_pb2.PRIORITY_INTERACTIVE
+) -> batching_pb2.BatchItem:
+    request = Int64Value(value=number).SerializeToString()
+    return batching_pb2.BatchItem(index=index, request=request, timeout_us=timeout_us, owner="o", priority=priority)
 
 
 async def answers(handler: Function[Any, Any], *items: batching_pb2.BatchItem) -> list[Any]:
@@ -220,3 +221,38 @@ async def test_a_batch_whose_callers_have_all_left_is_not_run() -> None:
     batch.withdraw(7)
     assert [result.code for group in [group async for group in batch.finish()] for result in group] == [Code.CANCELLED]
     assert function.batches == []
+
+
+async def test_batches_with_an_interactive_call_go_first_and_calls_say_how_urgent_they_are() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    doubler = Doubler()
+
+    async def slow(requests: Requests[Int64Value]) -> Sequence[StringValue | Exception]:
+        begun.set()
+        await go_on.wait()
+        return await doubler(requests)
+
+    handler = served(slow, BatchingSettings(max_batch_size=8, instance_count=1))
+    bulk, interactive = batching_pb2.PRIORITY_BULK, batching_pb2.PRIORITY_INTERACTIVE
+
+    async def run(*given: batching_pb2.BatchItem) -> None:
+        batch = handler.begin(METHOD)
+        for each in given:
+            batch.add(each)
+        assert [group async for group in batch.finish()]
+
+    running = asyncio.create_task(run(item(0, 2, priority=bulk)))
+    await begun.wait()
+    waiting = [
+        asyncio.create_task(run(*given))
+        for given in (
+            [item(0, 4, priority=bulk), item(1, 6, priority=bulk)],
+            [item(0, 8, priority=bulk), item(1, 10, priority=interactive)],
+        )
+    ]
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(running, *waiting)
+    assert doubler.batches == [[2], [8, 10], [4, 6]]
+    assert [call.priority for call in doubler.calls] == ["bulk", "bulk", "interactive", "bulk", "bulk"]
+    assert handler.instances.busy is False

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 import grpc
 
 from shoal.batching import served_stream
 from shoal.batching.v1 import batching_pb2
-from shoal.batching.wire import SETTINGS, TAKEN, TAKES, WORKER, read_settings
+from shoal.batching.wire import PRIORITY, SETTINGS, TAKEN, TAKES, WORKER, read_settings
 from shoal.modelconfig.batching import BatchingSettings
+from shoal.runtime.priority import Priority
 from support.raw_peers import batch, raw_batcher
 from support.scripted_batches import ScriptedHandler, scripted_worker
 from support.until import until
@@ -120,7 +121,7 @@ async def test_a_batch_without_the_method_runs_to_its_end() -> None:
         def __init__(self, batch: ScriptedBatch) -> None:
             self.add, self.finish, self.abandon = batch.add, batch.finish, batch.abandon
 
-    handler.begin = lambda method: Older(begin(method))  # type: ignore[assignment, return-value]
+    handler.begin = lambda method, _: Older(begin(method))  # type: ignore[assignment, return-value]
     async with scripted_worker({"m": handler}) as worker, raw_batcher(worker.target) as call:
         await call.write(batch(b"a"))
         await until(lambda: handler.batches)
@@ -212,3 +213,26 @@ async def test_a_straggler_that_a_batcher_does_not_read_ends_its_stream(monkeypa
         await hung.write(batch(b"late"))
         await until(lambda: handler.batches)
         await until(lambda: not served.gate.granted)
+
+
+async def test_bulk_streams_of_a_batcher_take_no_permit_from_its_interactive_ones() -> None:
+    """Both are of one name and method; a batcher that says nothing, or something unknown, is interactive."""
+    handler = ScriptedHandler(ONE)
+    metadata = [((PRIORITY, "bulk"),), ((PRIORITY, "interactive"),), (), ((PRIORITY, "urgent"),)]
+    async with scripted_worker({"m": handler}) as worker:
+        (served,) = worker.service._served["m"]
+        async with AsyncExitStack() as open_streams:
+            for told in metadata:
+                call = await open_streams.enter_async_context(raw_batcher(worker.target, "same", more=told))
+                if told == metadata[-1]:
+                    break  # the third interactive one: two are all that there are
+                await call.write(batch(b"a"))
+            await until(lambda: len(handler.batches) == 3)
+            assert [served.gate.in_use_of(each) for each in Priority] == [2, 1]
+            assert sorted(handler.priorities) == ["bulk", "interactive", "interactive"]
+            more = await open_streams.enter_async_context(raw_batcher(worker.target, "same", more=metadata[0]))
+            waiting = asyncio.ensure_future(more.initial_metadata())
+            await asyncio.wait([waiting], timeout=0.05)
+            assert not waiting.done()
+            handler.go.set()
+            await waiting

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.cli import main
+from shoal.runtime.priority import Priority
 from shoal.service.api_keys import load_keys
 from shoal.service.home import Home
 
@@ -53,3 +54,13 @@ def test_a_revoked_key_is_gone(home: Home) -> None:
 def test_what_is_wrong_is_an_error_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert shoal("create", "--owner", "Alice!") == 2
     assert "owner" in capsys.readouterr().err
+
+
+def test_a_bulk_key_is_made_and_shown_as_one(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shoal("create", "--owner", "night", "--priority", "bulk") == 0
+    (key,) = load_keys(home.keys)
+    assert key.priority is Priority.BULK
+    capsys.readouterr()
+    assert shoal("list") == 0
+    assert capsys.readouterr().out.split()[-1] == "bulk"
+    assert shoal("create", "--owner", "night", "--priority", "urgent") == 2

@@ -7,6 +7,7 @@ import pytest
 
 from shoal.engine.slots import SlotPool
 from shoal.errors import Unavailable
+from shoal.runtime.priority import Priority
 
 
 def pool(limit: int) -> SlotPool[int]:
@@ -100,3 +101,23 @@ async def test_one_who_leaves_while_the_pool_closes_keeps_no_slot() -> None:
     with pytest.raises(asyncio.CancelledError):
         await gone
     assert slots._free == []
+
+
+async def test_neither_priority_waits_for_a_slot_that_the_other_holds() -> None:
+    slots = pool(2)
+    for priority in Priority:
+        for _ in range(2):
+            await asyncio.wait_for(slots.acquire(priority), 60)
+    waiting = {priority: asyncio.create_task(slots.acquire(priority)) for priority in Priority}
+    await asyncio.sleep(0)
+    slots.release(3)
+    await waiting[Priority.BULK]
+    assert not waiting[Priority.INTERACTIVE].done()
+    slots.release(0)
+    await waiting[Priority.INTERACTIVE]
+
+
+async def test_slots_go_from_one_priority_to_the_other_before_more_are_made() -> None:
+    slots = pool(2)
+    slots.release(await slots.acquire(Priority.BULK))
+    assert await slots.acquire(Priority.INTERACTIVE) == 0

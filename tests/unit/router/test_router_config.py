@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shoal.router import config
+from shoal.router.key_answers import version
 from shoal.runtime.endpoint import Endpoint
 from shoal.service.api_keys import Key, KeyRing
 from shoal.service.identity import Identity
@@ -57,6 +58,15 @@ def by_model(files: dict[str, Any], name: str = config.PUBLIC_ROUTES) -> dict[st
     return found
 
 
+def stream_routes(files: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The routes of streams of calls, by model."""
+    return {
+        route["match"]["headers"][0]["string_match"]["exact"]: route
+        for route in routes(files)
+        if {"name": ":path", "string_match": {"suffix": "Stream"}} in route["match"].get("headers", [])
+    }
+
+
 def cluster(files: dict[str, Any], name: str) -> dict[str, Any]:
     found: dict[str, Any] = next(c for c in files[config.CLUSTERS]["resources"] if c["name"] == name)
     return found
@@ -98,6 +108,58 @@ def test_a_model_with_its_own_batchers_is_queued_there() -> None:
     assert len(cluster(files, "batcher/yolo")["load_assignment"]["endpoints"][0]["lb_endpoints"]) == 2
 
 
+def test_streams_of_calls_have_clusters_of_their_own_with_the_same_hosts() -> None:
+    where = topology(batchers={"shared": [("127.0.0.1", 4)], "yolo": [("127.0.0.1", 6)]})
+    files = render(ALICE, where=where)
+    streams = stream_routes(files)
+    assert {model: r["route"]["cluster"] for model, r in streams.items()} == {
+        "resnet-50": "streams/shared",
+        "yolo": "own-streams/yolo",
+    }
+    names = cluster(files, "own-streams/yolo")["cluster_type"]["typed_config"]["clusters"]
+    assert names == ["streams/yolo", "streams/shared"]
+    for group in ("shared", "yolo"):
+        found, calls = cluster(files, f"streams/{group}"), cluster(files, f"batcher/{group}")
+        assert endpoints(found) == endpoints(calls)
+        assert found["outlier_detection"] == calls["outlier_detection"]
+        assert found["health_checks"][0]["grpc_health_check"] == calls["health_checks"][0]["grpc_health_check"]
+
+
+def test_unread_streams_can_not_use_up_their_connection() -> None:
+    options = http2(cluster(render(ALICE), "streams/shared"))
+    held = options["initial_stream_window_size"] * options["max_concurrent_streams"]
+    assert 2 * held <= options["initial_connection_window_size"]
+
+
+def test_a_stream_of_calls_is_bounded_as_a_stream_and_not_as_a_call() -> None:
+    service = Service(router=Router(default_timeout_seconds=1.5, max_timeout_seconds=9))
+    found = stream_routes(render(ALICE, BOB, service=service))["yolo"]
+    assert found["route"]["max_stream_duration"] == {
+        "max_stream_duration": "3600s",
+        "grpc_timeout_header_max": "3600s",
+    }
+    assert found["route"]["idle_timeout"] == "600s"
+    added = {each["header"]["key"]: each["header"]["value"] for each in found["request_headers_to_add"]}
+    assert added["x-shoal-timeouts"] == "1500000,9000000"
+    filters = found["typed_per_filter_config"]
+    assert auth(found)["allowed_clients"] == [client(ALICE)]
+    for name in ("envoy.filters.http.buffer", "envoy.filters.http.local_ratelimit"):
+        assert filters[name]["disabled"]
+
+
+def test_what_a_caller_says_of_time_outs_goes_no_further() -> None:
+    files = render(ALICE)
+    upload = next(route for route in routes(files) if route["match"].get("path") == "/shoal.v1.Uploads/Create")
+    for route in (*by_model(files).values(), upload):
+        assert "x-shoal-timeouts" in route["request_headers_to_remove"]
+
+
+def test_refusals_wait_for_no_body() -> None:
+    for route in routes(render(ALICE)):
+        if refuses(route):
+            assert route["typed_per_filter_config"]["envoy.filters.http.buffer"]["disabled"]
+
+
 def test_a_model_goes_to_the_pool_that_names_it_and_one_without_a_pool_nowhere() -> None:
     service = Service(pools={"a": Pool(models=["resnet*"]), "b": Pool(models=["mask"])})
     where = topology(pools={"a": [("127.0.0.1", 5)], "b": [("127.0.0.1", 6)]})
@@ -108,11 +170,12 @@ def test_a_model_goes_to_the_pool_that_names_it_and_one_without_a_pool_nowhere()
     assert endpoints(cluster(files, "workers")) == [5, 6]
 
 
-def test_a_new_or_revoked_key_changes_the_public_routes_only() -> None:
-    assert changed(render(ALICE), render(ALICE, BOB)) == {config.PUBLIC_ROUTES}
-    assert changed(render(ALICE), render()) == {config.PUBLIC_ROUTES}
+def test_a_new_or_revoked_key_changes_the_routes_only() -> None:
+    both = {config.PUBLIC_ROUTES, config.BALANCER_ROUTES}
+    assert changed(render(ALICE), render(ALICE, BOB)) == both
+    assert changed(render(ALICE), render()) == both
     limited = ALICE.model_copy(update={"requests_per_second": 5.0})
-    assert changed(render(ALICE), render(limited)) == {config.PUBLIC_ROUTES}
+    assert changed(render(ALICE), render(limited)) == both
 
 
 def test_a_new_model_changes_the_routes_only() -> None:
@@ -207,6 +270,7 @@ def test_redacting_leaves_no_secret() -> None:
     assert any(SECRET in text for text in files.values())
     redacted = [config.redact(text, KeyRing([ALICE, BOB])) for text in files.values()]
     assert not any(SECRET in text or Identity.of(ALICE).digest in text for text in redacted)
+    assert not any(version(KeyRing([ALICE, BOB])) in text for text in redacted), "a guess could be held against it"
 
 
 def test_secrets_are_in_one_file() -> None:
@@ -283,7 +347,8 @@ def test_only_exact_methods_go_on() -> None:
     path = re.compile(unknown["match"]["headers"][0]["string_match"]["safe_regex"]["regex"])
     assert unknown["match"]["headers"][0]["invert_match"]
     assert path.fullmatch("/shoal.v1.Inference/Classify")
-    for other in ("Clasify", "Classify/", "Classify?x", "%43lassify", "/Classify", "ClassifyStream", "Classify\n"):
+    assert path.fullmatch("/shoal.v1.Inference/ClassifyStream")
+    for other in ("Clasify", "Classify/", "Classify?x", "%43lassify", "/Classify", "Stream", "ClassifyStreamStream"):
         assert not path.fullmatch(f"/shoal.v1.Inference/{other}")
     order = routes(files)
     assert order.index(unknown) < min(order.index(route) for route in by_model(files).values())
@@ -323,7 +388,7 @@ def http2(found: dict[str, Any]) -> dict[str, Any]:
 
 def test_what_is_everybodys_connection_is_not_ended_for_one_callers_frames() -> None:
     files = render(ALICE)
-    for name in ("batcher/shared", "pool/default", "workers"):
+    for name in ("batcher/shared", "streams/shared", "pool/default", "workers"):
         options = http2(cluster(files, name))
         assert min(options["stream_reset_burst"], options["stream_reset_rate"]) >= 1_000_000
         assert min(options["max_outbound_frames"], options["max_outbound_control_frames"]) >= 1_000_000

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.runtime.fair_time import FairTime
+from shoal.runtime.fair_time import FairTime, UrgentTime
+from shoal.runtime.precedence import BULK_SHARE
+from shoal.runtime.priority import Priority
 
 
 def serve(times: FairTime[tuple[str, float]], seconds: float) -> Counter[str]:
@@ -107,3 +110,30 @@ def test_owners_who_are_owed_nothing_are_forgotten() -> None:
         assert turn is not None
         times.ended(turn, 0.0)
     assert len(times._of) < 300
+
+
+class Job(NamedTuple):
+    owner: str
+    number: int
+    priority: Priority
+
+
+def test_interactive_items_go_first_and_owners_share_within_a_priority() -> None:
+    times: UrgentTime[Job] = UrgentTime()
+    for number in range(6):
+        for owner in ("a", "b"):
+            for priority in (Priority.BULK, Priority.INTERACTIVE):
+                times.put(owner, Job(owner, number, priority))
+    dropped = Job("a", 5, Priority.BULK)
+    assert times.discard("a", dropped)
+    assert not times.discard("a", dropped)
+    assert (len(times), times.waiting("a", Priority.BULK), times.waiting("a", Priority.INTERACTIVE)) == (23, 5, 6)
+    order: list[Job] = []
+    while (turn := times.take()) is not None:
+        order.append(turn.item)
+        times.ended(turn, 1.0)
+    bulk = [place for place, job in enumerate(order) if job.priority is Priority.BULK]
+    assert bulk[:2] == [BULK_SHARE - 1, 13]
+    for priority in Priority:
+        owners = [job.owner for job in order if job.priority is priority]
+        assert abs(owners[:6].count("a") - owners[:6].count("b")) <= 1

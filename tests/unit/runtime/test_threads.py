@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shoal.runtime.priority import Priority
 from shoal.runtime.threads import Threads, usable_cores
 
 if TYPE_CHECKING:
@@ -59,9 +60,9 @@ async def test_owners_share_the_threads(threads: Threads) -> None:
         go_on.wait()
         made.append(number)
 
-    tasks = [asyncio.create_task(threads.run_for("slow", slow, number)) for number in range(20)]
+    tasks = [asyncio.create_task(threads.run_for("slow", Priority.INTERACTIVE, slow, number)) for number in range(20)]
     await asyncio.to_thread(begun.wait)
-    quick = asyncio.create_task(threads.run_for("quick", made.append, -1))
+    quick = asyncio.create_task(threads.run_for("quick", Priority.INTERACTIVE, made.append, -1))
     await asyncio.sleep(0)
     assert threads.waiting == 20
     go_on.set()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.errors import ConfigurationError
+from shoal.runtime.priority import Priority
 from shoal.service.api_keys import Key, KeyRing, create, load_keys, revoke, watch_keys
 from support.mounted import Mounted
 
@@ -37,6 +38,20 @@ def test_a_new_key_is_found_by_id_and_by_secret(path: Path) -> None:
     assert ring.by_secret("\udcff") is None
     assert ring.by_id("nobody") is None
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_priority_stands_in_the_file_only_where_it_is_not_the_usual_one(path: Path) -> None:
+    usual, bulk = create(path, "alice"), create(path, "night", priority=Priority.BULK)
+    entries = {entry["id"]: entry for entry in json.loads(path.read_text())["keys"]}
+    assert "priority" not in entries[usual.id], "an older version would refuse the file"
+    assert entries[bulk.id]["priority"] == "bulk"
+    assert [key.priority for key in load_keys(path)] == [Priority.INTERACTIVE, Priority.BULK]
+
+
+def test_an_unknown_priority_is_an_error(path: Path) -> None:
+    write(path, {"id": "k", "key": SECRET, "owner": "o", "priority": "urgent"})
+    with pytest.raises(ConfigurationError, match="priority"):
+        load_keys(path)
 
 
 def test_the_prefix_defaults_to_the_owner_and_may_be_empty(path: Path) -> None:

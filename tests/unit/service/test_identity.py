@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from shoal.runtime.priority import Priority
 from shoal.service.api_keys import Key
 from shoal.service.identity import MAX_LENGTH, Identity
 
@@ -71,3 +72,16 @@ def test_an_older_router_says_no_rate_and_what_is_none_makes_no_identity() -> No
     assert found.requests_per_second is None
     for rate in ("", "-1", "nan", "inf", "many"):
         assert Identity.parse(f"{text}&rps={rate}") is None
+
+
+def test_a_bulk_keys_priority_comes_along_and_the_usual_one_goes_without_saying() -> None:
+    bulk = Identity.of(KEY.model_copy(update={"priority": Priority.BULK}))
+    assert Identity.parse(bulk.write()) == bulk
+    assert "priority" not in Identity.of(KEY).write()
+
+
+@pytest.mark.parametrize("word", ["", "BULK", "interactive", "urgent", "bulk2"])
+def test_a_level_that_is_unknown_here_is_the_usual_one(word: str) -> None:
+    found = Identity.parse(f"key-1?v=1&owner=a&prefix=&sha256=b&priority={word}")
+    assert found is not None
+    assert found.priority is Priority.INTERACTIVE

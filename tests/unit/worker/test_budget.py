@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.errors import Overloaded
-from shoal.worker.budget import Budget, Reservation
+from shoal.runtime.priority import Priority
+from shoal.worker.budget import Account, Budget, Reservation
 
 
 async def settle() -> None:
@@ -18,8 +19,8 @@ async def settle() -> None:
 
 async def test_what_is_released_goes_to_who_waits() -> None:
     budget = Budget(10, max_waiting=10)
-    first = await budget.acquire("a", 7)
-    waiting = asyncio.create_task(budget.acquire("b", 7))
+    first = await budget.acquire(Account("a"), 7)
+    waiting = asyncio.create_task(budget.acquire(Account("b"), 7))
     await settle()
     assert not waiting.done()
     first.release()
@@ -30,27 +31,27 @@ async def test_what_is_released_goes_to_who_waits() -> None:
 
 async def test_one_owner_leaves_room_and_a_newcomer_finds_it() -> None:
     budget = Budget(100, max_waiting=100, leaves_room=True)
-    held = [budget.take("greedy", 10) for _ in range(10)]
+    held = [budget.take(Account("greedy"), 10) for _ in range(10)]
     assert sum(reservation is not None for reservation in held) == 5
-    assert budget.take("newcomer", 10) is not None
+    assert budget.take(Account("newcomer"), 10) is not None
 
 
 async def test_the_whole_budget_is_granted_to_one_that_is_so_large() -> None:
     budget = Budget(100, max_waiting=10, leaves_room=True)
-    small = await budget.acquire("a", 10)
-    large = asyncio.create_task(budget.acquire("b", 100))
+    small = await budget.acquire(Account("a"), 10)
+    large = asyncio.create_task(budget.acquire(Account("b"), 100))
     await settle()
-    assert budget.take("c", 1) is None, "nobody overtakes it"
+    assert budget.take(Account("c"), 1) is None, "nobody overtakes it"
     small.release()
     assert (await large).amount == 100
 
 
 async def test_who_waits_for_its_own_shares_holds_up_nobody() -> None:
     budget = Budget(100, max_waiting=10, leaves_room=True)
-    held = await budget.acquire("greedy", 60)
-    more = asyncio.create_task(budget.acquire("greedy", 60))
+    held = await budget.acquire(Account("greedy"), 60)
+    more = asyncio.create_task(budget.acquire(Account("greedy"), 60))
     await settle()
-    other = await asyncio.wait_for(budget.acquire("other", 30), 60)
+    other = await asyncio.wait_for(budget.acquire(Account("other"), 30), 60)
     assert not more.done()
     held.release()
     await more
@@ -60,10 +61,10 @@ async def test_who_waits_for_its_own_shares_holds_up_nobody() -> None:
 async def test_owners_take_turns() -> None:
     budget = Budget(1, max_waiting=100)
     order: list[str] = []
-    first = await budget.acquire("x", 1)
+    first = await budget.acquire(Account("x"), 1)
 
     async def one(owner: str) -> None:
-        with await budget.acquire(owner, 1):
+        with await budget.acquire(Account(owner), 1):
             order.append(owner)
 
     tasks = [asyncio.create_task(one(owner)) for owner in ("a", "a", "a", "b", "a", "c")]
@@ -75,12 +76,12 @@ async def test_owners_take_turns() -> None:
 
 async def test_too_many_of_one_owner_are_turned_away() -> None:
     budget = Budget(1, max_waiting=1)
-    first = await budget.acquire("a", 1)
-    waiting = asyncio.create_task(budget.acquire("a", 1))
+    first = await budget.acquire(Account("a"), 1)
+    waiting = asyncio.create_task(budget.acquire(Account("a"), 1))
     await settle()
     with pytest.raises(Overloaded):
-        await budget.acquire("a", 1)
-    other = asyncio.create_task(budget.acquire("b", 1))
+        await budget.acquire(Account("a"), 1)
+    other = asyncio.create_task(budget.acquire(Account("b"), 1))
     first.release()
     (await waiting).release()
     (await other).release()
@@ -89,8 +90,8 @@ async def test_too_many_of_one_owner_are_turned_away() -> None:
 @pytest.mark.parametrize("granted", [False, True])
 async def test_a_cancelled_wait_takes_nothing(granted: bool) -> None:
     budget = Budget(1, max_waiting=10)
-    first = await budget.acquire("a", 1)
-    waiting = asyncio.create_task(budget.acquire("b", 1))
+    first = await budget.acquire(Account("a"), 1)
+    waiting = asyncio.create_task(budget.acquire(Account("b"), 1))
     await settle()
     if granted:
         first.release()
@@ -98,7 +99,7 @@ async def test_a_cancelled_wait_takes_nothing(granted: bool) -> None:
     await asyncio.wait([waiting])
     first.release()
     assert budget.used == 0
-    assert budget.take("c", 1) is not None
+    assert budget.take(Account("c"), 1) is not None
 
 
 @given(
@@ -112,7 +113,7 @@ def test_it_is_never_exceeded_and_everybody_is_served(steps: list[tuple[str, int
         served: Counter[str] = Counter()
 
         async def one(owner: str, amount: int) -> None:
-            reservation = await budget.acquire(owner, amount)
+            reservation = await budget.acquire(Account(owner), amount)
             assert budget.used <= 20
             held.append(reservation)
             served[owner] += 1
@@ -134,3 +135,61 @@ def test_it_is_never_exceeded_and_everybody_is_served(steps: list[tuple[str, int
         assert budget.used == 0
 
     asyncio.run(asyncio.wait_for(run(), 60))
+
+
+BULK = Priority.BULK
+
+
+async def served(budget: Budget, accounts: list[Account]) -> list[Account]:
+    """In which order those who wait behind somebody else get a reservation of 1."""
+    order: list[Account] = []
+
+    async def one(account: Account) -> None:
+        with await budget.acquire(account, 1):
+            order.append(account)
+
+    first = await budget.acquire(Account("x"), budget.limit)
+    tasks = [asyncio.create_task(one(account)) for account in accounts]
+    await settle()
+    first.release()
+    await asyncio.gather(*tasks)
+    return order
+
+
+async def test_interactive_goes_before_bulk_but_for_its_share() -> None:
+    accounts = [*[Account("a", BULK)] * 4, *[Account("b")] * 20]
+    order = await served(Budget(1, max_waiting=100), accounts)
+    assert [number for number, account in enumerate(order) if account.priority is BULK] == [7, 15, 22, 23]
+
+
+async def test_an_interactive_one_overtakes_bulk_that_waits_and_bulk_overtakes_nobody() -> None:
+    budget = Budget(10, max_waiting=100)
+    held = await budget.acquire(Account("x"), 5)
+    bulk = asyncio.create_task(budget.acquire(Account("a", BULK), 10))
+    await settle()
+    assert budget.take(Account("c", BULK), 1) is None
+    assert budget.take(Account("b"), 1) is not None
+    held.release()
+    await settle()
+    assert not bulk.done()
+    bulk.cancel()
+
+
+async def test_interactive_ones_that_always_find_room_do_not_starve_a_large_bulk_one() -> None:
+    budget = Budget(10, max_waiting=100)
+    held = [await budget.acquire(Account("x"), 1)]
+    bulk = asyncio.create_task(budget.acquire(Account("a", BULK), 10))
+    await settle()
+    while (reservation := budget.take(Account("b"), 1)) is not None:
+        held.append(reservation)
+        held.pop(0).release()
+    for each in held:
+        each.release()
+    assert (await bulk).amount == 10
+
+
+async def test_what_an_owner_does_in_bulk_leaves_room_for_its_interactive_pictures() -> None:
+    budget = Budget(100, max_waiting=1, leaves_room=True)
+    while budget.take(Account("a", BULK), 10):
+        pass
+    assert budget.take(Account("a"), 10) is not None

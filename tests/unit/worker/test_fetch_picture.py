@@ -8,6 +8,7 @@ from obstore.exceptions import GenericError, PermissionDeniedError
 from obstore.store import MemoryStore
 
 from shoal.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound, Unavailable
+from shoal.worker.budget import Account
 from shoal.worker.fetch_picture import Fetcher
 
 if TYPE_CHECKING:
@@ -163,9 +164,9 @@ async def test_waiting_for_a_turn_counts_against_the_caller_only() -> None:
 async def test_bytes_stay_within_the_budget_and_who_waits_holds_no_turn() -> None:
     body = Body(bytes(400))
     one = fetcher(ScriptedStore(body), concurrency=1, budget_bytes=1000)
-    first = await one.fetch(KEY, owner="greedy")
-    second = asyncio.create_task(one.fetch(KEY, owner="greedy"))
-    third = asyncio.create_task(one.fetch(KEY, owner="other"))
+    first = await one.fetch(KEY, account=Account("greedy"))
+    second = asyncio.create_task(one.fetch(KEY, account=Account("greedy")))
+    third = asyncio.create_task(one.fetch(KEY, account=Account("other")))
     assert (await third).data == bytes(400), "half of it is left for others, and the only turn is free"
     assert not second.done()
     assert (one.held_bytes, body.reads) == (800, 2)
@@ -240,7 +241,7 @@ async def test_owners_take_turns() -> None:
     order: list[str] = []
 
     async def get(owner: str) -> None:
-        (await one.fetch(KEY, owner=owner)).release()
+        (await one.fetch(KEY, account=Account(owner))).release()
         order.append(owner)
 
     tasks = [asyncio.create_task(get(owner)) for owner in ("a", "a", "a", "b")]

@@ -20,6 +20,7 @@ from shoal.explain.recent import Recent
 from shoal.observe.metrics import WORKER
 from shoal.pictures.decode import Decoder
 from shoal.pictures.header import PictureSize
+from shoal.runtime.priority import Priority
 from shoal.runtime.threads import Threads
 from shoal.service.api_keys import Key, KeyRing
 from shoal.service.identity import Identity
@@ -28,9 +29,9 @@ from shoal.worker import batch as batch_module
 from shoal.worker.access import Access
 from shoal.worker.admission import Admission
 from shoal.worker.batch import PictureBatch
-from shoal.worker.budget import Budget
+from shoal.worker.budget import Account, Budget
 from shoal.worker.decoding import Decoding
-from shoal.worker.fetch_picture import Fetched
+from shoal.worker.fetch_picture import NOBODY, Fetched
 from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
@@ -38,6 +39,7 @@ from shoal.worker.picture_model import PictureModel
 from shoal.worker.stages import explain
 from support.pictures import encode
 from support.scripted_engine import ScriptedModel
+from support.until import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -54,6 +56,7 @@ class FakeFetcher:
 
     pictures: dict[str, bytes | Exception | asyncio.Event] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
+    priorities: list[Priority] = field(default_factory=list)
 
     def put(self, picture: bytes | Exception | asyncio.Event, owner: str = "me") -> str:
         name = str(uuid.uuid4())
@@ -62,9 +65,10 @@ class FakeFetcher:
 
     budget: Budget = field(default_factory=lambda: Budget(10**9, max_waiting=1))
 
-    async def fetch(self, key: str, timeout_seconds: float | None = None, owner: str = "") -> Fetched:
+    async def fetch(self, key: str, timeout_seconds: float | None = None, account: Account = NOBODY) -> Fetched:
+        self.priorities.append(account.priority)
         data = await self._bytes(key, timeout_seconds)
-        return Fetched(data, self.budget.take(owner, len(data)))  # type: ignore[arg-type]
+        return Fetched(data, self.budget.take(account, len(data)))  # type: ignore[arg-type]
 
     async def _bytes(self, key: str, timeout_seconds: float | None) -> bytes:
         self.fetched.append(key)
@@ -91,10 +95,12 @@ class FakePool:
         self.go.set()
         self.asked = asyncio.Event()
         self.begun: list[str] = []
+        self.priorities: list[Priority] = []
         self.left: list[str] = []
 
-    async def decode(self, owner: str, decoder: Decoder, data: Any) -> tuple[np.ndarray, float]:
+    async def decode(self, owner: str, decoder: Decoder, data: Any, priority: Priority) -> tuple[np.ndarray, float]:
         self.begun.append(owner)
+        self.priorities.append(priority)
         self.asked.set()
         row = np.empty(decoder.input.shape, decoder.input.dtype)
         try:
@@ -135,11 +141,18 @@ async def batch(model: PictureModel) -> AsyncIterator[PictureBatch]:
 
 
 def item(
-    index: int, image_uuid: str, timeout_us: int = 0, client: str = "k", **request: object
+    index: int,
+    image_uuid: str,
+    timeout_us: int = 0,
+    client: str = "k",
+    priority: batching_pb2.Priority = batching_pb2.PRIORITY_INTERACTIVE,
+    **request: object,
 ) -> batching_pb2.BatchItem:
     fields = {"api_key": SECRET, "image_uuid": image_uuid, "model_name": "colour"} | request
     message = inference_pb2.ImageRequest(**fields).SerializeToString()
-    return batching_pb2.BatchItem(index=index, request=message, owner=client, timeout_us=timeout_us, queued_us=7)
+    return batching_pb2.BatchItem(
+        index=index, request=message, owner=client, timeout_us=timeout_us, queued_us=7, priority=priority
+    )
 
 
 async def results(batch: PictureBatch) -> dict[int, batching_pb2.BatchItemResult]:
@@ -494,7 +507,7 @@ async def test_each_item_has_one_answer_whatever_comes_before_a_batch_that_all_h
     monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
     asked, free, acquire = asyncio.Event(), asyncio.Event(), engine.acquire
 
-    async def acquire_when_free() -> Any:
+    async def acquire_when_free(*_: object) -> Any:
         asked.set()
         await free.wait()
         if fails:
@@ -568,7 +581,7 @@ async def test_stragglers_that_are_ready_together_run_together(
 
 
 def slowly(acquire: Callable[[], Any]) -> Callable[[], Any]:
-    async def acquired() -> Any:
+    async def acquired(*_: object) -> Any:
         await asyncio.sleep(0.05)
         return await acquire()
 
@@ -690,7 +703,7 @@ async def test_a_model_that_is_unloaded_answers_its_stragglers(
     groups = batch.finish()
     await anext(groups)
 
-    async def refuse() -> None:
+    async def refuse(*_: object) -> None:
         raise Unavailable("unloaded")
 
     engine.acquire = refuse  # type: ignore[method-assign, assignment]
@@ -712,7 +725,7 @@ async def test_a_slot_that_cannot_be_made_fails_each_picture_that_needs_it_and_n
     code = Code.UNAVAILABLE if isinstance(error, Unavailable) else Code.INTERNAL
     acquire = engine.acquire
 
-    async def refuse() -> Any:
+    async def refuse(*_: object) -> Any:
         raise error
 
     engine.acquire = refuse  # type: ignore[method-assign]
@@ -779,3 +792,83 @@ async def test_keys_of_one_owner_have_one_share_and_their_own_ids(
     assert {answer.code for answer in (await results(batch)).values()} == {Code.OK}
     assert pool.begun == ["me", "me"]
     assert {stages.key_id for stages in model.admission.recent.newest_first()} == {"one", "two"}
+
+
+INTERACTIVE, BULK = batching_pb2.PRIORITY_INTERACTIVE, batching_pb2.PRIORITY_BULK
+
+
+def begun(model: PictureModel, *priorities: batching_pb2.Priority) -> asyncio.Task[list[int]]:
+    """A batch of such items, and its answers."""
+    urgent = Priority.INTERACTIVE if INTERACTIVE in priorities else Priority.BULK
+    batch = PictureBatch(model, urgent)
+    for index, priority in enumerate(priorities):
+        batch.add(item(index, model.fetcher.put(RED), priority=priority))
+    return asyncio.create_task(collected(batch))
+
+
+async def test_a_batch_with_an_interactive_picture_is_run_before_bulk_alone(
+    model: PictureModel, engine: ScriptedModel
+) -> None:
+    engine.go.clear()
+    running = begun(model, BULK)
+    await engine.asked.wait()
+    bulk = begun(model, BULK, BULK)
+    await until(lambda: model.turns.waiting(Priority.BULK))
+    mixed = begun(model, BULK, INTERACTIVE, BULK)
+    await until(lambda: len(engine.sizes) == 2)
+    assert engine.sizes == [1, 3]
+    engine.go.set()
+    await asyncio.gather(running, bulk, mixed)
+    assert engine.sizes == [1, 3, 2]
+
+
+async def test_a_batch_whose_turn_does_not_come_in_time_is_answered(model: PictureModel, engine: ScriptedModel) -> None:
+    engine.go.clear()
+    running = begun(model, BULK)
+    await engine.asked.wait()
+    late = PictureBatch(model, Priority.BULK)
+    late.add(item(0, model.fetcher.put(RED), timeout_us=200_000, priority=BULK))
+    assert (await results(late))[0].code == Code.DEADLINE_EXCEEDED
+    engine.go.set()
+    await running
+    assert engine.sizes == [1]
+    await begun(model, BULK)
+
+
+async def test_a_bulk_picture_that_has_no_row_is_asked_for_as_bulk_everywhere(
+    model: PictureModel, engine: ScriptedModel, pool: FakePool
+) -> None:
+    names = [model.fetcher.put(SLOW) for _ in range(2)]
+    batch = PictureBatch(model)
+    for index, (name, priority) in enumerate(zip(names, (INTERACTIVE, BULK), strict=True)):
+        batch.add(item(index, name, priority=priority))
+    await results(batch)
+    assert sorted(pool.priorities) == ["bulk", "interactive"]
+    assert sorted(model.fetcher.priorities) == ["bulk", "interactive"]  # type: ignore[attr-defined]
+    assert [told(model, name).priority for name in names] == ["interactive", "bulk"]
+    assert engine.priorities == [Priority.INTERACTIVE]
+
+
+async def test_answers_and_waits_are_counted_by_priority(model: PictureModel) -> None:
+    def counted(name: str, **labels: str) -> list[float]:
+        return [
+            WORKER.get_sample_value(f"shoal_worker_{name}", {"model": "colour", "priority": each, **labels}) or 0.0
+            for each in Priority
+        ]
+
+    def all_counts() -> list[float]:
+        return [*counted("requests_total", code="OK"), *counted("queue_seconds_count")]
+
+    before = all_counts()
+    await begun(model, BULK, BULK)
+    await begun(model, INTERACTIVE, BULK)
+    assert [now - then for now, then in zip(all_counts(), before, strict=True)] == [1, 3, 1, 1]
+
+
+async def test_an_older_batcher_says_no_priority_and_a_newer_one_may_say_another(model: PictureModel) -> None:
+    for priority in (None, 7):
+        sent = item(0, model.fetcher.put(RED))
+        sent.ClearField("priority")
+        if priority is not None:
+            sent = batching_pb2.BatchItem.FromString(sent.SerializeToString() + bytes([7 << 3, priority]))
+        assert model.admission.admit(sent, 0.0).priority is Priority.INTERACTIVE

@@ -19,6 +19,7 @@ from shoal.engine.triton.server_executions import ServerExecutions
 from shoal.engine.triton.slot import TritonSlot, place
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, NotFound, Unavailable
 from shoal.modelconfig.pbtxt import DTYPES
+from shoal.runtime.priority import Priority
 from shoal.triton import LOOK_SECONDS, RARELY_SECONDS
 from shoal.triton.client import AWAY, Away, NotSteered
 
@@ -77,9 +78,9 @@ class TritonModel:
         """What it was loaded with."""
         return self._config
 
-    async def acquire(self) -> TritonSlot:
+    async def acquire(self, priority: Priority = Priority.INTERACTIVE) -> TritonSlot:
         """A free slot, once there is one. Raises Unavailable if the model is closed."""
-        return await self._slots.acquire()
+        return await self._slots.acquire(priority)
 
     def release(self, slot: TritonSlot) -> None:
         """Gives a slot back; one whose batch is still at the server is reused once that has answered."""

@@ -1,4 +1,7 @@
-"""Decoders in processes of their own, one a picture, with limits on memory and CPU time; owners share them equally."""
+"""Decoders in processes of their own, one a picture, with limits on memory and CPU time.
+
+Interactive pictures go before bulk ones, but for bulk's share; owners share them equally.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,9 @@ import numpy as np
 
 from shoal.errors import Internal, InvalidRequest, Overloaded, Unavailable
 from shoal.observe import metrics
-from shoal.runtime.fair_time import FairTime
+from shoal.runtime.fair_time import UrgentTime
 from shoal.runtime.logs import Seldom
+from shoal.runtime.priority import Priority
 from shoal.worker.decoders import decoder_process
 from shoal.worker.decoders.decoder_process import DecodeRequest
 from shoal.worker.decoders.decoder_starter import StarterProcess, lay_out, memory
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MAX_WAITING: Final = 1000
-"""Most pictures of one owner that wait."""
+"""Most pictures of one owner and priority that wait."""
 _AGAIN_SECONDS: Final = 1.0
 """Pause between two starts of the process that starts decoders; doubled after each that has decoded nothing."""
 _MOST_AGAIN_SECONDS: Final = 30.0
@@ -60,6 +64,7 @@ class _Job:
     """One picture that waits."""
 
     begun: asyncio.Future[Turn[_Job]]
+    priority: Priority
 
 
 @dataclass(eq=False, slots=True)
@@ -81,7 +86,7 @@ class DecoderPool:
         """Prepares; ``processes`` pictures are decoded at once."""
         self._limits = limits
         self._free = processes
-        self._jobs: FairTime[_Job] = FairTime()
+        self._jobs: UrgentTime[_Job] = UrgentTime()
         self._numbers = itertools.count(1)
         self._running: dict[int, _Run] = {}
         self._pickled: WeakKeyDictionary[Decoder, bytes] = WeakKeyDictionary()
@@ -119,7 +124,9 @@ class DecoderPool:
         if starter is not None:
             await starter.close()
 
-    async def decode(self, owner: str, decoder: Decoder, data: Buffer) -> tuple[NDArray[Any], float]:
+    async def decode(
+        self, owner: str, decoder: Decoder, data: Buffer, priority: Priority = Priority.INTERACTIVE
+    ) -> tuple[NDArray[Any], float]:
         """Decodes a picture; one that was not begun when its caller leaves never is, and one that was is killed.
 
         Returns:
@@ -127,11 +134,11 @@ class DecoderPool:
 
         Raises:
             InvalidRequest: as ``Decoder.decode``; or it crashed the decoder, or took more than the limits allow.
-            Overloaded: too many pictures of this owner wait.
+            Overloaded: too many pictures of this owner and priority wait.
             Unavailable: the pool is closed, had no CPU time for it, or couldn't start a process.
         """
         for _ in range(2):
-            turn = await self._take_turn(owner)
+            turn = await self._take_turn(owner, priority)
             began = perf_counter()
             try:
                 return await self._decode(turn, decoder, data), perf_counter() - began
@@ -139,12 +146,12 @@ class DecoderPool:
                 continue  # as soon as it is there again
         raise Unavailable("the picture's decoder died; try again")
 
-    async def _take_turn(self, owner: str) -> Turn[_Job]:
+    async def _take_turn(self, owner: str, priority: Priority) -> Turn[_Job]:
         if self._closed:
             raise _stopping()
-        if self._jobs.waiting(owner) >= _MAX_WAITING:
+        if self._jobs.waiting(owner, priority) >= _MAX_WAITING:
             raise Overloaded("too many of your pictures wait for a decoder; try again later")
-        job = _Job(asyncio.get_running_loop().create_future())
+        job = _Job(asyncio.get_running_loop().create_future(), priority)
         self._jobs.put(owner, job)
         self._serve()
         try:

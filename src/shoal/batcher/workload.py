@@ -1,0 +1,135 @@
+"""What the workers have to do: the batches that are closed and not answered, and when another one could start.
+
+A worker executes ``instance_count`` batches at once, interactive ones first, and the others wait there. So the time
+from a batch's close to its answer is a wait and a service time, which includes what fetch and decode still need. Only
+the service time says anything about the next batch, and is learned.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from shoal.batcher.learning import BatchTimes, Mean
+from shoal.runtime.priority import Priority
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+Stream = TypeVar("Stream", bound="Hashable")
+
+TIMER_SECONDS = 0.001
+"""Timers are late by so much, and answers take as long again to leave."""
+CAUTION = 3.0
+"""Mean deviations that are kept between what is expected and what was promised."""
+
+
+@dataclass(eq=False, slots=True)
+class _Closed:
+    size: int
+    priority: Priority
+    place: Hashable
+    expected_end: float
+    """When its answer was expected at its close."""
+    started: float = math.inf
+
+
+class Workload(Generic[Stream]):
+    """The batches of one queue that are at workers. A worker is whatever name it goes by."""
+
+    def __init__(self) -> None:
+        """Nothing is at any worker."""
+        self.times = BatchTimes()
+        self.instances = 1
+        """Batches that a worker executes at once."""
+        self._slip = Mean()
+        self._closed: dict[Stream, _Closed] = {}
+        self._at: dict[Hashable, list[_Closed]] = {}
+        """In the order of their closing."""
+
+    def __len__(self) -> int:
+        return len(self._closed)
+
+    def at(self, worker: Hashable) -> int:
+        """Batches that it has."""
+        return len(self._at.get(worker, ()))
+
+    @property
+    def margin(self) -> float:
+        """Seconds that answers may come later than expected, mostly."""
+        return CAUTION * self._slip.mean + TIMER_SECONDS
+
+    def add(self, now: float, stream: Stream, worker: Hashable, size: int, priority: Priority) -> None:
+        """A batch is closed."""
+        end = self.free_at(now, worker, priority) + self.times.expected(size)
+        batch = self._closed[stream] = _Closed(size, priority, worker, end)
+        at = self._at.setdefault(worker, [])
+        if sum(other.started < math.inf for other in at) < self.instances:
+            batch.started = now
+        at.append(batch)
+
+    def executed(self, now: float, stream: Stream) -> None:
+        """The batch on ``stream``, if any, has its first answers: all but stragglers are through."""
+        if batch := self._closed.get(stream):
+            if math.isinf(batch.started):
+                self._overtook(batch, now)
+            if self.times.known and batch.priority is Priority.INTERACTIVE:  # others overtake a bulk batch
+                self._slip.observe(abs(now - batch.expected_end))
+            self.times.observe(batch.size, now - batch.started)
+            self.remove(now, stream)
+
+    def remove(self, now: float, stream: Stream) -> None:
+        """The batch on ``stream``, if any, is at its worker no more."""
+        if (batch := self._closed.pop(stream, None)) is None:
+            return
+        at = self._at[batch.place]
+        at.remove(batch)
+        if not at:
+            del self._at[batch.place]
+        elif sum(other.started < math.inf for other in at) < self.instances and (following := _next(at)):
+            following.started = now
+
+    def free_at(self, now: float, worker: Hashable, priority: Priority) -> float:
+        """When a batch of ``priority`` that was closed now could start."""
+        ahead = self._at.get(worker, ())
+        if len(ahead) < self.instances:
+            return now
+        running = [batch for batch in ahead if batch.started < math.inf]
+        free = [max(now, batch.started + self.times.expected(batch.size)) for batch in running]
+        heapq.heapify(free)
+        for batch in _waiting(ahead):
+            if priority is Priority.BULK or batch.priority is Priority.INTERACTIVE:
+                heapq.heappush(free, heapq.heappop(free) + self.times.expected(batch.size))
+        return free[0] if len(free) >= self.instances else now
+
+    def wait_behind(self, requests: float) -> float:
+        """Seconds until a request with so many waiting ahead of it has its answer; 0 where nothing is known.
+
+        By Little's law the batches that execute bring ``requests in them / seconds of a batch`` answers a second.
+        """
+        running = [batch.size for batch in self._closed.values() if batch.started < math.inf]
+        if not running:
+            return 0.0
+        seconds = self.times.expected(sum(running) / len(running))
+        closed = sum(batch.size for batch in self._closed.values()) - sum(running)
+        return ((requests + closed) / sum(running) + 1) * seconds
+
+    def _overtook(self, batch: _Closed, now: float) -> None:
+        """It executed while another one was thought to, which has yet to start."""
+        running = (other for other in self._at[batch.place] if other.started < math.inf)
+        if other := max(running, key=lambda each: each.started, default=None):
+            batch.started, other.started = other.started, math.inf
+        else:
+            batch.started = now
+
+
+def _waiting(batches: Sequence[_Closed]) -> list[_Closed]:
+    return [batch for batch in batches if math.isinf(batch.started)]
+
+
+def _next(batches: Sequence[_Closed]) -> _Closed | None:
+    """The one that starts now: interactive ones go first."""
+    waiting = _waiting(batches)
+    return min(waiting, key=lambda batch: batch.priority is Priority.BULK, default=None)
