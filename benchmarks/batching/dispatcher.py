@@ -40,16 +40,12 @@ def main() -> None:
     elif arguments.role == "batcher":
         uvloop.run(_batcher(arguments.target))
     elif arguments.against:
+        from benchmarks.common.commits import unpacked  # the roles' processes are another tree's
+
         with tempfile.TemporaryDirectory() as folder:
-            _compare(_unpacked(arguments.against, Path(folder)), arguments.rounds)
+            _compare(unpacked(arguments.against, Path(folder)), arguments.rounds)
     else:
         parser.error("--against COMMIT is missing")
-
-
-def _unpacked(commit: str, folder: Path) -> Path:
-    archive = subprocess.run(["git", "archive", commit, "src"], cwd=ROOT, check=True, capture_output=True)
-    subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
-    return folder / "src"
 
 
 def _compare(other: Path, rounds: int) -> None:

@@ -14,7 +14,7 @@ from shoal.errors import Cancelled
 from shoal.runtime.signals import loop_factory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
     from concurrent.futures import Future
     from types import TracebackType
 
@@ -112,6 +112,11 @@ class Client:
     submit_detect = _future(AsyncClient.detect)
     submit_segment = _future(AsyncClient.segment)
     submit_upload = _future(AsyncClient.upload)
+
+    @property
+    def sent(self) -> Mapping[str, int]:
+        """``AsyncClient.sent``."""
+        return self._client.sent
 
     def close(self) -> None:
         """Refuses new calls, lets those in flight finish for 5 s, then ends them with ``Cancelled``."""

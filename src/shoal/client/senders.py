@@ -69,7 +69,7 @@ class Senders:
     def sent(self) -> Counter[str]:
         """Attempts so far: ``alone``, as unary calls, and ``by_stream``."""
         counted = Counter(self._sent)
-        for sender in self._made.values():
+        for sender in list(self._made.values()):  # another thread may ask
             counted.update(alone=sender.sent_alone, by_stream=sender.sent_by_stream)
         return counted
 

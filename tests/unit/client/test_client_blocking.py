@@ -42,6 +42,7 @@ def test_calls_wait_for_their_answers(client: Client, service: FakeService) -> N
 def test_futures(client: Client) -> None:
     futures = [client.submit_classify(KNOWN, "cats") for _ in range(50)]
     assert {future.result().image_uuid for future in futures} == {KNOWN}
+    assert client.sent["alone"] == 50  # this service is an older one
     assert isinstance(client.submit_upload(b"jpeg"), Future)
 
 
