@@ -148,8 +148,8 @@ WORKER_QUEUE = Histogram(
 )
 WORKER_COMPUTE = Histogram(
     "shoal_worker_compute_seconds",
-    "From a batch's start on an instance to its outputs; with Triton, from its turn there to Triton's answer. Of several "
-    "processes beside one Triton none knows the others' batches, and a wait behind those counts.",
+    "From a batch's start on an instance to its outputs; with Triton, from its turn there to Triton's answer. Of "
+    "several processes beside one Triton none knows the others' batches, and a wait behind those counts.",
     ["model"],
     buckets=_SECONDS,
     registry=WORKER,

@@ -1,4 +1,4 @@
 """The engine that is a Triton, reached through shared memory.
 
-May use: engine, errors, modelconfig, triton.
+May use: engine, errors, modelconfig, runtime, triton.
 """
