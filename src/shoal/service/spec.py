@@ -183,7 +183,7 @@ class Pool(Section):
     """What runs the models: ``openvino`` in each worker itself, ``triton`` in a Triton beside it."""
     worker_processes: int = Field(default=1, ge=1, le=MOST_WORKER_PROCESSES)
     """With ``engine: triton``: number of processes that each worker consists of. They share its Triton, and what a
-    worker may fetch and decode at once. One process carries about 1,700 pictures a second."""
+    worker may fetch and decode at once. One process can use one core fully, beside those for decoding."""
     triton_url: str | None = None
     """``HOST:PORT`` of a Triton that is running already. None: ``shoal up`` starts one for each worker."""
     triton_server: str | None = None
