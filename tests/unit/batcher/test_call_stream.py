@@ -396,8 +396,8 @@ async def test_a_stream_ends_when_its_key_is_gone_and_no_other_does() -> None:
 
     keys: Any = Keys()
     words = [Identity.of(Key(id=f"key-{n}", key=f"{n}" * 43, owner="a")).write() for n in range(2)]
-    async with batcher(running()) as to:
-        to = Batcher(to.dispatcher, keys=keys)
+    async with batcher(running()) as plain:
+        to = Batcher(plain.dispatcher, keys=keys)
         async with stream(to, x_api_key=words[0]) as (one, work), stream(to, x_api_key=words[1]) as (other, _):
             for door in (one, other):
                 door.ask(b"1")
