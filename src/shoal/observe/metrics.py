@@ -64,7 +64,8 @@ BATCHER_BATCH_SIZE = Histogram(
 )
 BATCHER_CLOSED = Counter(
     "shoal_batcher_batches_closed",
-    "Batches, by what closed them: preferred (size), delay, deadline, drain, or alone (a request whose stream broke).",
+    "Batches, by what closed them: preferred (size), delay, objective, enough (company would save nothing), bulk "
+    "(requests that fill it), deadline, drain, or alone (a request whose stream broke).",
     ["model", "reason"],
     registry=BATCHER,
 )

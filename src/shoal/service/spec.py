@@ -269,6 +269,9 @@ class ModelOverride(Section):
     ``max_batch_size`` are ignored."""
     max_queue_delay_microseconds: int | None = Field(default=None, ge=0)
     """How long the oldest request of a batch may wait for others. Then the batch is sent whatever its size."""
+    latency_objective_ms: float | None = Field(default=None, gt=0, le=3_600_000)
+    """Within how long a request is to be answered, from its arrival in the batcher. A batch is sent as late as that
+    allows, in place of a delay."""
     max_queue_size: int | None = Field(default=None, ge=1)
     """The most requests that may wait. More are refused with RESOURCE_EXHAUSTED."""
     instance_count: int | None = Field(default=None, ge=1)
@@ -279,6 +282,14 @@ class ModelOverride(Section):
         largest = self.max_batch_size
         if largest is not None and self.preferred_batch_size and max(self.preferred_batch_size) > largest:
             raise ValueError(f"preferred_batch_size {self.preferred_batch_size} goes over max_batch_size ({largest})")
+        return self
+
+    @model_validator(mode="after")
+    def _objective_or_delay(self) -> ModelOverride:
+        if self.latency_objective_ms is not None and self.max_queue_delay_microseconds is not None:
+            raise ValueError(
+                "latency_objective_ms and max_queue_delay_microseconds both say when a batch is sent: name one of them"
+            )
         return self
 
 

@@ -79,6 +79,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
             "shoal.yaml:3: models.m.preferred_batch_size.0: Input should",
         ),
         (
+            "models:\n  m:\n    latency_objective_ms: 0\n",
+            "shoal.yaml:3: models.m.latency_objective_ms: Input should be greater than 0",
+        ),
+        (
+            "models:\n  a: {}\n  m: {latency_objective_ms: 100, max_queue_delay_microseconds: 0}\n",
+            "shoal.yaml:3: models.m: latency_objective_ms and max_queue_delay_microseconds both say when",
+        ),
+        (
             "models:\n  m: {max_batch_size: 4, preferred_batch_size: [2, 8]}\n",
             "shoal.yaml:2: models.m: preferred_batch_size [2, 8] goes over max_batch_size (4)",
         ),
