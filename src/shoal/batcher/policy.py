@@ -216,19 +216,19 @@ class BatchingPolicy(Generic[Stream, Request]):
     def _advance(self, now: float) -> list[Decision[Stream, Request]]:
         decisions: list[Decision[Stream, Request]] = []
         for lane in (self._interactive, self._bulk):
-            while self._isolate(now, lane, decisions) or (lane.queue and self._grow(now, lane, decisions)):
+            while (lane.suspects and self._isolate(now, lane, decisions)) or (
+                lane.queue and self._grow(now, lane, decisions)
+            ):
                 pass
+        self.wake_at = math.inf
         for lane in (self._interactive, self._bulk):  # what waits in the second lane fills a batch of the first
-            if lane.open and (reason := self._closing.due(now, lane.open, self._fill_of(lane))):
-                self._close(now, lane, lane.open, reason, decisions)
-        open_lanes = [lane for lane in (self._interactive, self._bulk) if lane.open]
-        due = [self._closing.due_at(now, lane.open, self._fill_of(lane))[0] for lane in open_lanes if lane.open]
-        self.wake_at = min(due, default=math.inf)
+            if lane.open is not None:
+                self.wake_at = min(self.wake_at, self._close_when_due(now, lane, lane.open, decisions))
         return decisions
 
     def _isolate(self, now: float, lane: Lane[Stream, Request], decisions: list[Decision[Stream, Request]]) -> bool:
         """Sends the next suspect as a batch of its own, in turn with the others' batches; whether to go on."""
-        if not lane.suspects or (lane.alone_last and lane.queue):
+        if lane.alone_last and lane.queue:
             return False
         free = (stream for stream, worker in lane.permits.items() if self._quarantine.is_free(worker))
         if (stream := next(free, None)) is None:
@@ -259,10 +259,11 @@ class BatchingPolicy(Generic[Stream, Request]):
                 del lane.permits[batch.stream]
             batch.grow(requests)
             decisions.append(Send(batch.stream, requests))
-        if lane.open and (reason := "objective" if closes else self._closing.due(now, batch, self._fill_of(lane))):
-            self._close(now, lane, batch, reason, decisions)
-            return True
-        return bool(requests or expired)
+        if lane.open is not None and closes:
+            self._close(now, lane, batch, "objective", decisions)
+        elif lane.open is not None:
+            self._close_when_due(now, lane, batch, decisions)
+        return lane.open is None or bool(requests or expired)
 
     def _begin(self, now: float, lane: Lane[Stream, Request]) -> OpenBatch[Stream] | None:
         """A batch on one of the permits, if there is any."""
@@ -298,6 +299,20 @@ class BatchingPolicy(Generic[Stream, Request]):
     def _fill_of(self, lane: Lane[Stream, Request]) -> int:
         """Requests of the other lane that could fill a batch of this one."""
         return len(self._bulk.queue) if lane is self._interactive else 0
+
+    def _close_when_due(
+        self,
+        now: float,
+        lane: Lane[Stream, Request],
+        batch: OpenBatch[Stream],
+        decisions: list[Decision[Stream, Request]],
+    ) -> float:
+        """Closes the open batch if it is due, else says when it will be."""
+        at, reason = self._closing.due(now, batch, self._fill_of(lane))
+        if now < at:
+            return at
+        self._close(now, lane, batch, reason, decisions)
+        return math.inf
 
     def _close(
         self,
