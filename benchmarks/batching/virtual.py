@@ -19,7 +19,7 @@ from shoal.batching.fair_queue import Queued
 from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from benchmarks.batching.curve import CostCurve
     from shoal.batcher.policy import Decision
@@ -60,6 +60,7 @@ class Worker:
     """Runs closed batches, interactive ones first but for bulk's share."""
 
     name: str
+    share: int
     waiting: dict[Priority, deque[tuple[str, Batch]]] = field(
         default_factory=lambda: {priority: deque() for priority in Priority}
     )
@@ -70,7 +71,10 @@ class Worker:
     def next(self) -> tuple[str, Batch] | None:
         """Whose turn it is."""
         interactive, bulk = self.waiting[Priority.INTERACTIVE], self.waiting[Priority.BULK]
-        if bulk and (not interactive or self.passed >= BULK_SHARE - 1):
+        due = self.passed >= self.share - 1
+        if not self.share and bulk and interactive:
+            due = bulk[0][1].ready < interactive[0][1].ready
+        if bulk and (not interactive or due):
             self.passed = 0
             return bulk.popleft()
         self.passed = self.passed + 1 if bulk else 0
@@ -91,6 +95,7 @@ class VirtualService:
         noise: float = 0.0,
         seed: int = 1,
         named: bool = True,
+        share: int = BULK_SHARE,
     ) -> None:
         """All streams are parked, and all permits granted.
 
@@ -103,8 +108,11 @@ class VirtualService:
             noise: Batches take up to so much longer, as a share.
             seed: Of arrivals and noise.
             named: Whether workers tell their names.
+            share: While both wait, an engine's turn of so many is bulk's; 0: the first to come is first, as in workers
+                that know no priorities.
         """
         self.now = 0.0
+        self.arrivals = 0
         self.answered: list[tuple[Queued, float]] = []
         """With the time of each answer."""
         self.rejected: list[Reject[Queued]] = []
@@ -122,7 +130,7 @@ class VirtualService:
         self._open: dict[str, Batch] = {}
         self._closed_loops: dict[str, Load] = {}
         self._named = named
-        members = [Worker(f"w{number:02}") for number in range(workers)]
+        members = [Worker(f"w{number:02}", share) for number in range(workers)]
         self.busy = {worker.name: 0.0 for worker in members}
         """Engine seconds a worker."""
         self._streams = {
@@ -154,6 +162,7 @@ class VirtualService:
             Queued(owner or load.owner, self.now, self.now + load.timeout, priority=load.priority)
             for _ in range(number)
         ]
+        self.arrivals += number
         self._do(self.policy.arrived(self.now, requests))
 
     def latencies(self, priority: Priority, since: float = 0.0) -> list[float]:

@@ -42,8 +42,8 @@ object_store: {url: "s3://images", managed: false}
 model_store: {url: "s3://models/prod", endpoint: "http://s3.example:9000", poll_seconds: 5}
 router: {max_timeout_seconds: 60}
 pools:
-  a: {engine: triton, models: [resnet_50.v1], replicas: 2}
-  a-b: {engine: triton, models: ["resnet*"], triton_url: "triton.elsewhere:8001"}
+  a: {engine: triton, models: [resnet_50.v1], replicas: 2, worker_processes: 3}
+  a-b: {engine: triton, models: ["resnet*"], triton_url: "triton.elsewhere:8001", worker_processes: 2}
   a.b: {models: ["yolo*"]}
   a_b: {models: ["*"]}
 models:
@@ -88,6 +88,7 @@ kubernetes:
   pools:
     a: {gpus: 2, gpu_resource: amd.com/gpu, runtime_class: nvidia, rolling_update: {maxSurge: 3}}
     a_b: {gpus: 1}
+    a-b: {gpus: 1}
   network_policies:
     clients: [{ipBlock: {cidr: 10.0.0.0/8}}]
     egress: {enabled: true, extra: [{to: [{ipBlock: {cidr: 10.9.9.9/32}}], ports: [{port: 3128}]}]}
@@ -229,9 +230,12 @@ def test_the_topology_leads_to_the_pods(rendered: Rendered, told: tuple[spec.Ser
         assert pod.container("envoy").ports["metrics"] == metrics.port
     for pool, endpoints in topology.pools.items():
         (pod,) = pods_at(rendered, endpoints[0])
+        workers = [each for each in pod.containers if each.command[:3] == ["shoal", "serve", "worker"]]
+        assert len(workers) == service.pools[pool].worker_processes
+        assert all(pods_at(rendered, endpoint) == [pod] for endpoint in endpoints)
         assert pod.labels["shoal.dev/pool"] == pool
-        assert pod.container("worker").option("--pool") == pool
-        assert pod.container("worker").option("--listen") == f"0.0.0.0:{endpoints[0].port}"
+        assert {each.option("--pool") for each in workers} == {pool}
+        assert [each.option("--listen") for each in workers] == [f"0.0.0.0:{endpoint.port}" for endpoint in endpoints]
     for group, endpoints in topology.batchers.items():
         (pod,) = pods_at(rendered, endpoints[0])
         assert pod.labels["shoal.dev/batcher"] == group
@@ -365,6 +369,8 @@ def test_what_a_cluster_has_from_a_release_can_be_upgraded(scenario: tuple[str, 
         ("kubernetes.network_policies.enabled", False, set()),
         ("router.max_connections", 7, {"router"}),
         ("pools.yolov8.fetch_concurrency", 7, {"worker-yolov8"}),
+        ("pools.yolov8.worker_processes", 2, {"worker-yolov8"}),
+        ("pools.yolov8.worker_processes", 1, set()),
         ("kubernetes.pools.yolov8.shared_memory", "8Gi", {"worker-yolov8"}),
         ("models.resnet-152.max_batch_size", 4, {"worker-resnet-152", "worker-yolov8", "worker-general"}),
         ("object_store.region", "eu-central-1", {"worker-resnet-152", "worker-yolov8", "worker-general"}),
@@ -423,6 +429,12 @@ S3 = "object_store: {managed: false}\nmodel_store: {url: 's3://models'}\n"
         (S3 + "pools: {a: {models: [x]}, b: {models: [x]}}", '"x" is in pool "a" already; a model routes to one pool'),
         (S3 + "pools: {a: {triton_url: 'x:1'}}", "triton_url and triton_server go with engine: triton only"),
         (S3 + "pools: {a: {engine: triton, triton_url: 'x:1', triton_server: /t}}", "not both"),
+        (S3 + "pools: {a: {worker_processes: 2}}", "pools.a.worker_processes: goes with engine: triton only"),
+        (S3 + "pools: {a: {engine: triton, worker_processes: 33}}", "maximum"),
+        (
+            S3 + "pools: {a: {engine: triton, worker_processes: 9}}",
+            "max_image_bytes (33554432) doesn't fit into the 29826161 of each: set max_fetched_bytes to 301989888",
+        ),
         (S3 + "kubernetes: {pools: {b: {gpus: 1}}}", "kubernetes.pools.b: pools has default"),
         (S3 + "kubernetes: {model_store: {image: true}}", '"*" is a pattern, and with kubernetes.model_store.image'),
         (S3 + "kubernetes: {model_store: {image: true, sync: {}}}", "give one of image, volume and sync"),
@@ -511,6 +523,39 @@ def test_triton_is_told_to_share_memory_where_it_knows_how(
         settings["kubernetes.worker.allow_client_shared_memory"] = told
     triton = render(tmp_path / "v.yaml", settings=settings).pod("shoal-worker-a").container("triton")
     assert ("--allow-client-shm=true" in triton.command) is allowed
+
+
+def test_the_processes_of_a_worker_differ_in_where_they_listen_alone(everything: Path) -> None:
+    rendered = render(everything)
+    first, *others = (each.raw for each in rendered.pod("shoal-worker-a").containers if each.name.startswith("worker"))
+    assert [each["name"] for each in others] == ["worker-2", "worker-3"]
+    for number, each in enumerate(others, 2):
+        text = json.dumps(first)
+        for before, now in [
+            ('"name": "worker"', f'"name": "worker-{number}"'),
+            *((f'"name": "{port}"', f'"name": "{port}-{number}"') for port in ("grpc", "metrics")),
+            ("9100", f"930{number}"),
+            ('"port": 9000', f'"port": 920{number}'),
+            ('"containerPort": 9000', f'"containerPort": 920{number}'),
+            ("0.0.0.0:9000", f"0.0.0.0:920{number}"),
+        ]:
+            assert before in text
+            text = text.replace(before, now)
+        assert json.loads(text) == each
+    assert {container.raw["name"] for container in rendered.pod("shoal-worker-a-b").containers} == {
+        *("model-sync", "worker", "worker-2")
+    }
+
+
+def test_what_has_one_process_says_nothing_of_it(everything: Path) -> None:
+    """So that its pods needn't roll, and an older image reads its service file."""
+    service = spec.parse(render(everything).data()["service.yaml"], "service.yaml")
+    assert {name for name, pool in service.pools.items() if "worker_processes" in pool.model_fields_set} == {"a", "a-b"}
+
+
+def test_gpus_of_a_triton_elsewhere_are_claimed_once_a_pod(everything: Path) -> None:
+    workers = [each for each in render(everything).pod("shoal-worker-a-b").containers if each.name != "model-sync"]
+    assert [each.raw["resources"]["limits"].get("nvidia.com/gpu") for each in workers] == [1, None]
 
 
 def test_a_pods_gpus_are_where_the_engine_runs(everything: Path) -> None:

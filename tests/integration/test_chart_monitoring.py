@@ -31,7 +31,7 @@ object_store: {url: "s3://images", managed: false}
 model_store: {url: "s3://models"}
 pools:
   default: {models: ["*"]}
-  gpu.a: {engine: triton, models: [resnet50]}
+  gpu.a: {engine: triton, models: [resnet50], worker_processes: 3}
 models: {resnet_50.v1: {batchers: 2}}
 kubernetes:
   monitoring:
@@ -124,14 +124,17 @@ def test_every_port_with_metrics_is_asked(rendered: Rendered) -> None:
         for pod in rendered.pods
         for container in pod.containers
         for name in container.ports
-        if name.endswith("metrics")
+        if re.fullmatch(r"(.*-)?metrics(-\d+)?", name)
     }
     assert asked == there
 
 
 def test_labels_are_those_of_a_service_on_one_machine(rendered: Rendered) -> None:
     said = {port: labels["component"] for _, port, labels in endpoints(rendered) if port != "metrics"}
-    assert said == {"triton-metrics": "triton", "sync-metrics": "model-sync"}
+    more = {"metrics-2": "worker", "metrics-3": "worker"}
+    assert said == {"triton-metrics": "triton", "sync-metrics": "model-sync", **more}
+    named = {port: labels["instance"] for _, port, labels in endpoints(rendered) if "instance" in labels}
+    assert named == {"metrics-2": "$1-2", "metrics-3": "$1-3"}, "two targets of one pod would else be one instance"
     plain = {component: labels["component"] for component, port, labels in endpoints(rendered) if port == "metrics"}
     assert plain == {name: name for name in ("router", "batcher", "worker")}
     assert {labels["service"] for _, _, labels in endpoints(rendered)} == {"vision/shoal"}

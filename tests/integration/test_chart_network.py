@@ -63,6 +63,23 @@ def test_parts_reach_those_that_they_ask_and_no_others(values: Path) -> None:
     assert within == SERVED | {("test", "router", 8080)}
 
 
+def test_every_process_of_a_worker_is_reached(tmp_path: Path) -> None:
+    (tmp_path / "v.yaml").write_text(
+        S3
+        + "pools: {a: {engine: triton, worker_processes: 3}, b: {models: [x]}}\n"
+        + "kubernetes: {image_retention: {enabled: true}}\n"
+    )
+    rendered = shut(tmp_path / "v.yaml")
+    peers = {name: part(rendered, name) for name in ALL}
+    prometheus = Peer({}, "monitoring")
+    for number in (2, 3):
+        reached = {each for each in ALL if allowed(rendered, peers[each], peers["worker"], 9200 + number)}
+        assert reached == {"router"}
+        assert allowed(rendered, prometheus, peers["worker"], 9300 + number)
+        assert not any(allowed(rendered, peers[each], peers["worker"], 9300 + number) for each in ALL)
+    assert not allowed(rendered, peers["router"], peers["worker"], 9204)
+
+
 def test_without_limits_on_egress_the_same_is_let_in(values: Path) -> None:
     assert open_between(render(values)) >= SERVED
     assert not any(port not in {8080, 9000, 9001} for _, _, port in open_between(render(values)))

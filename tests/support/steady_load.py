@@ -18,7 +18,7 @@ from shoal.errors import DeadlineExceeded, ShoalError
 from support.pictures import encode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     import grpc
 
@@ -112,8 +112,12 @@ async def _counted_pause(seconds: float) -> None:
 class SteadyLoad:
     """A source of requests that never waits for answers. ``requests`` are in the order in which they were sent."""
 
-    def __init__(self, client: AsyncClient, model: str, deadline_seconds: float) -> None:
+    def __init__(
+        self, client: AsyncClient, model: str, deadline_seconds: float, images: Mapping[str, bytes | str] = FILES
+    ) -> None:
+        """Prepares; ``images`` are files, or uuids of uploaded ones, by what a right answer says."""
         self.requests: list[Request] = []
+        self._images = images
         self._client = client
         self._model = model
         self._deadline_seconds = deadline_seconds
@@ -149,12 +153,14 @@ class SteadyLoad:
         _current.set(request)
         loop = asyncio.get_running_loop()
         try:
-            answer = await self._client.classify(FILES[request.label], self._model)
+            answer = await self._client.classify(self._images[request.label], self._model)
         except ShoalError as error:
             request.trouble = f"{type(error).__name__}: {error}"
             late = loop.time() - request.sent > self._deadline_seconds - _ROUNDING_SECONDS
             request.outcome = "expired" if isinstance(error, DeadlineExceeded) and late else "lost"
         else:
+            image = self._images[request.label]
+            assert not isinstance(image, str) or answer.image_uuid == image
             request.image_uuid = answer.image_uuid
             request.trouble = f"answered {answer.classes[0].label} for {request.label}"
             request.outcome = "answered" if answer.classes[0].label == request.label else "lost"
@@ -171,16 +177,24 @@ async def steady_load(
     rate: float,
     deadline_seconds: float,
     credentials: grpc.ChannelCredentials | None = None,
+    by_stream: bool = False,
 ) -> AsyncIterator[SteadyLoad]:
-    """Load from one SDK client until the block ends; then every request has ended too."""
+    """Load from one SDK client until the block ends; then every request has ended too.
+
+    Each request uploads its picture; ``by_stream``, pictures are uploaded before, and all calls go by stream.
+    """
     async with AsyncClient(
         service.target,
         api_key=service.api_key,
         timeout_seconds=deadline_seconds,
         retry=Retry(sleep=_counted_pause),
         credentials=credentials,
+        streams=True if by_stream else None,
     ) as client:
-        load = SteadyLoad(client, model, deadline_seconds)
+        images: Mapping[str, bytes | str] = FILES
+        if by_stream:
+            images = dict(zip(FILES, await client.upload_many(FILES.values()), strict=True))
+        load = SteadyLoad(client, model, deadline_seconds, images)
         async with asyncio.TaskGroup() as running:
             running.create_task(load.run(rate))
             try:

@@ -43,7 +43,7 @@ VALUES = f"""
 object_store: {{url: "s3://images", endpoint: "http://{STORE}", retention_hours: 0.0001}}
 pools:
   embedded: {{models: [{EMBEDDED}], replicas: 2}}
-  painted: {{engine: triton, models: ["pain*"], replicas: 2}}
+  painted: {{engine: triton, models: ["pain*"], replicas: 2, worker_processes: 2}}
 kubernetes:
   secrets: {{object_store: shoal-object-store, tls: shoal-tls}}
   model_store: {{volume: {{nfs: {{server: nfs.example, path: /exports/models}}}}}}

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from dataclasses import asdict, dataclass
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Self
 
@@ -14,7 +15,7 @@ from shoal.batcher.compression import ACCEPTED, UnknownEncoding
 from shoal.batcher.held_bytes import MAX_HELD_BYTES
 from shoal.batcher.limits import DEFAULT_TIMEOUT_SECONDS, Limits, too_large
 from shoal.batching import wire
-from shoal.errors import Code, InvalidRequest, NotFound, ShoalError, Unavailable, to_status
+from shoal.errors import Code, InvalidRequest, NotFound, ShoalError, Unauthenticated, Unavailable, to_status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from shoal.batcher.call_stream import CallStream
     from shoal.batcher.dispatch import Dispatcher
     from shoal.batcher.door import Door
+    from shoal.batcher.key_watch import KeyWatch
 
     Headers = Mapping[str, str]
 
@@ -78,13 +80,26 @@ class Batcher:
     """What both doors share."""
 
     def __init__(
-        self, dispatcher: Dispatcher, models: Sequence[str] = (), max_message_bytes: int = wire.REQUEST_BYTES
+        self,
+        dispatcher: Dispatcher,
+        models: Sequence[str] = (),
+        max_message_bytes: int = wire.REQUEST_BYTES,
+        keys: KeyWatch | None = None,
     ) -> None:
+        """Prepares.
+
+        Args:
+            dispatcher: Where calls go.
+            models: The names that callers may send, of which the first stands for none. Empty: any.
+            max_message_bytes: Of a request.
+            keys: Tells when a key is gone. None: there is no router, and so are no keys.
+        """
         self.dispatcher = dispatcher
         self.draining = False
         self.max_message_bytes = max_message_bytes
         self._models = frozenset(models)
         self._default_model = models[0] if models else ""
+        self._keys = keys
         self._callers = Callers()
         self._streams: set[CallStream] = set()
 
@@ -120,11 +135,14 @@ class Batcher:
         caller = self._callers.of(headers)
         limits = Limits.of(headers, self.max_message_bytes)
         stream = CallStream(self.dispatcher, (method.removesuffix(wire.STREAM), model), caller, limits)
+        release = self._keys.follow(caller.id.identity, model, partial(stream.fail, _revoked())) if self._keys else None
         self._streams.add(stream)
         try:
             await stream.serve(door)
         finally:
             self._streams.discard(stream)
+            if release is not None:
+                release()
 
     def _model_of(self, headers: Headers) -> str:
         if self.draining:
@@ -148,12 +166,21 @@ class Batcher:
         for stream in self._streams:
             stream.drain()
 
+    async def close(self) -> None:
+        """Ends all that goes on."""
+        if self._keys is not None:
+            await self._keys.close()
+        await self.dispatcher.close()
+
+
+def _revoked() -> Unauthenticated:
+    return Unauthenticated("the API key was revoked or changed; a stream under the key as it is now may be opened")
+
 
 def make_batcher() -> Batcher:
     """The batcher that the environment describes, its metrics served; call it on the event loop that will serve."""
-    from functools import partial  # what starts Envoy, and no batcher, pays for none of these
-
-    from shoal.batcher.dispatch import Dispatcher
+    from shoal.batcher.dispatch import Dispatcher  # what starts Envoy, and no batcher, pays for none of these
+    from shoal.batcher.key_watch import KeyWatch
     from shoal.batcher.request import explain
     from shoal.explain.endpoint import serve_soon
     from shoal.observe.metrics import BATCHER
@@ -165,7 +192,8 @@ def make_batcher() -> Batcher:
     dispatcher = Dispatcher(channel, orders.name, orders.recent_requests, held)
     if orders.metrics:
         serve_soon(Endpoint.parse(orders.metrics), BATCHER, partial(explain, dispatcher.recent))
-    return Batcher(dispatcher, orders.models, orders.max_message_bytes)
+    keys = None if orders.workers else KeyWatch(channel)
+    return Batcher(dispatcher, orders.models, orders.max_message_bytes, keys)
 
 
 def open_channel(target: str, *, workers: bool = False) -> grpc.aio.Channel:

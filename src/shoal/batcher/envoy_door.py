@@ -85,7 +85,7 @@ class Application:
         self._batcher = self._make()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await self._batcher.dispatcher.close()
+        await self._batcher.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     @property

@@ -28,6 +28,7 @@ class OpenBatch(Generic[Stream]):
     stream: Stream
     worker: Hashable
     """At whose end: a name, or the stream itself where the worker tells none."""
+    priority: Priority
     oldest: float = math.inf
     """When its oldest request arrived."""
     tightest: float = math.inf
@@ -55,6 +56,11 @@ class Lane(Generic[Stream, Request]):
         self.open: OpenBatch[Stream] | None = None
         self.alone_last = False
         """Whether the last batch that began was a suspect's: then it is the others' turn."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a permit, suspects included."""
+        return len(self.queue) + len(self.suspects)
 
     def home_of(self, request: Request) -> FairQueue[Request]:
         """Where the request waits, if it does."""

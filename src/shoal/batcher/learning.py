@@ -7,6 +7,8 @@ import math
 _HALF_LIFE_BATCHES = 32
 """After so many batches an observation counts half: a model that slows down is known within a second under load."""
 _DECAY = 0.5 ** (1 / _HALF_LIFE_BATCHES)
+_ALIKE = 1 / 8
+"""Sizes whose standard deviation is this share of their mean, or less, say little of a batch of another size."""
 _ODD = 8.0
 """So many times what is usual is odd: such a batch sat out its engine's restart, and says nothing about the next."""
 _ODD_SECONDS = 0.1
@@ -26,6 +28,7 @@ class BatchTimes:
     def __init__(self) -> None:
         self._weight = self._size = self._seconds = self._size_size = self._size_seconds = 0.0
         self._mean_size = self._mean = self._slope_down = self._slope_up = 0.0
+        self._base = 0.0
         self._deviation = Mean()
         self._odd = 0
 
@@ -57,6 +60,17 @@ class BatchTimes:
         """Seconds that most batches of ``size`` take at most: ``expected``, and twice the mean deviation more."""
         return self.expected(size) + 2 * self._deviation.mean
 
+    @property
+    def base(self) -> float:
+        """Seconds that a batch takes at least, however small it is; 0 where the sizes seen are too much alike."""
+        return self._base
+
+    def more(self, seconds: float) -> float:
+        """How many requests more a batch takes in ``seconds`` more; may be infinite."""
+        if self._slope_up:
+            return seconds / self._slope_up
+        return math.inf if seconds >= 0 else 0.0
+
     def largest(self, seconds: float) -> float:
         """The largest size that is expected to take ``seconds`` at most; may be negative, or infinite."""
         more = seconds - self._mean
@@ -73,6 +87,8 @@ class BatchTimes:
         if variance > 1e-9:  # more than one size, up to rounding
             slope = (self._size_seconds / self._weight - mean_size * mean) / variance
             self._slope_down = self._slope_up = min(max(0.0, slope), proportional)
+        doubt = (_ALIKE * mean_size) ** 2
+        self._base = (mean - self._slope_up * mean_size) * variance / (variance + doubt)
 
 
 class Mean:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, get_args
 
 from shoal.batcher.batch_stream import StreamState
-from shoal.batcher.policy import CloseReason
+from shoal.batcher.closing import CloseReason
 from shoal.errors import Code
 from shoal.observe import metrics
 from shoal.runtime.priority import Priority

@@ -1,10 +1,13 @@
 """When a batch opens, grows and closes: plain state fed with events, without I/O and without a clock of its own.
 
-The words are Triton's (model_config.proto, ``ModelDynamicBatching``): the largest preferred size that fits goes at
-once; otherwise a batch goes when its oldest request has waited ``max_queue_delay_microseconds``. What Shoal adds is the
-permit: a batch exists only where a worker has said that it can take one, so without a permit requests wait in the queue
-and the next batch grows. And it minds deadlines: a batch goes early when its tightest deadline would otherwise be
-missed, and a request that can't be served in time is refused when it comes, not when it is too late.
+A batch exists only where a worker has said that it can take one, by a permit: so without one requests wait in the queue
+and the next batch grows. When it closes says ``closing.py``. A batch goes early when its tightest deadline would
+otherwise be missed, and a request that can't be served in time is refused when it comes, not when it is too late
+(``refusals.py``).
+
+Interactive and bulk requests have a *lane* each, with streams and permits of its own, so that a bulk batch never takes
+the place of an interactive one. A batch of interactive requests that closes part-full takes waiting bulk requests
+along. Whose turn it is at an engine is the worker's affair: interactive batches go first, but for bulk's share.
 
 A request under which a stream broke is a *suspect*: nobody knows whether it or one of its mates broke the worker. It is
 sent once more, in a batch of its own, while no other suspect is at the same worker (``quarantine.py``): so whoever is
@@ -19,37 +22,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
+from shoal.batcher.closing import Closing
 from shoal.batcher.lane import DEADLINE, Lane, OpenBatch
 from shoal.batcher.quarantine import Quarantine
+from shoal.batcher.refusals import Refusals
 from shoal.batcher.workload import Workload
 from shoal.batching.fair_queue import FairQueue, Queued
-from shoal.errors import DeadlineExceeded, Overloaded, ShoalError, Unavailable
+from shoal.errors import DeadlineExceeded, ShoalError, Unavailable
 from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from shoal.batcher.closing import CloseReason
     from shoal.modelconfig.batching import BatchingSettings
 
 Stream = TypeVar("Stream", bound="Hashable")
 Request = TypeVar("Request", bound=Queued)
-CloseReason = Literal["preferred", "delay", "objective", "enough", "bulk", "deadline", "drain", "alone"]
 
 DEFAULT_MAX_QUEUE_SIZE = 10_000
 """Where the model names no ``max_queue_size``: a queue has a bound."""
 MAX_ATTEMPTS = 2
 """Streams that may break under one request before it is answered UNAVAILABLE: one in company, one alone."""
-FILL: Final = 1.25
-"""Bulk requests that fill a batch of interactive ones add at most so many times what the smallest batch costs."""
-_WORTH_IT = 1.25
-"""A batch is kept small for its promise's sake where a request of it costs at most so many times as much."""
-_LEAD = 2 / 3
-"""Of the time of a full batch: what fetch and decode get at most while a worker is busy."""
-_ENOUGH = 1.05
-"""A batch whose requests cost at most so many times as much as in a full one needs no more company."""
-_ROUNDING = 1e-6
 _GIVEN_UP = (
     "a worker's stream broke under this request, and another one when it was tried again alone; if other requests are "
     "answered, it may be this one that breaks them"
@@ -104,22 +100,20 @@ class BatchingPolicy(Generic[Stream, Request]):
         self._lanes = {lane.priority: lane for lane in (self._interactive, self._bulk)}
         self._quarantine = quarantine or Quarantine()
         self._work: Workload[Stream] = Workload()
-        self._draining = False
+        self._closing = Closing(self._work, settings)
+        self._refusals = Refusals(self._interactive, self._bulk, self._work)
         self.configure(settings)
 
     def configure(self, settings: BatchingSettings) -> None:
         """Takes new settings; they hold from the next decision on."""
         self.settings = settings
-        sizes = {size for size in settings.preferred_batch_size if 0 < size <= settings.max_batch_size}
-        self._sizes = sorted(sizes) or [max(1, settings.max_batch_size)]
-        self._delay = settings.max_queue_delay_microseconds / 1e6
-        self._objective = settings.latency_objective_microseconds / 1e6
+        self._closing.configure(settings)
         self._work.instances = settings.instance_count
 
     @property
     def queued(self) -> int:
         """Requests that wait for a permit, suspects included."""
-        return sum(len(lane.queue) + len(lane.suspects) for lane in self._lanes.values())
+        return self._interactive.waiting + self._bulk.waiting
 
     @property
     def suspects(self) -> int:
@@ -137,8 +131,9 @@ class BatchingPolicy(Generic[Stream, Request]):
             self._lanes[request.priority].queue.append(request)
         decisions = self._advance(now)
         if requests and (self._interactive.queue or self._bulk.queue):
-            decisions += self._hopeless(now, requests)
-            decisions += self._surplus(requests[-1].owner)
+            limit = self.settings.max_queue_size or DEFAULT_MAX_QUEUE_SIZE
+            decisions += [Reject(*refused) for refused in self._refusals.hopeless(now, requests)]
+            decisions += [Reject(*refused) for refused in self._refusals.surplus(limit, requests[-1].owner)]
         return decisions
 
     def withdrawn(self, now: float, requests: Sequence[Request]) -> list[Decision[Stream, Request]]:
@@ -208,7 +203,7 @@ class BatchingPolicy(Generic[Stream, Request]):
 
     def drain(self, now: float) -> list[Decision[Stream, Request]]:
         """From now on nothing waits for company."""
-        self._draining = True
+        self._closing.draining = True
         return self._advance(now)
 
     def fail(self, error: ShoalError) -> list[Reject[Request]]:
@@ -224,11 +219,11 @@ class BatchingPolicy(Generic[Stream, Request]):
             while self._isolate(now, lane, decisions) or (lane.queue and self._grow(now, lane, decisions)):
                 pass
         for lane in (self._interactive, self._bulk):  # what waits in the second lane fills a batch of the first
-            if lane.open is not None and (reason := self._due(now, lane, lane.open)):
+            if lane.open and (reason := self._closing.due(now, lane.open, self._fill_of(lane))):
                 self._close(now, lane, lane.open, reason, decisions)
-        self.wake_at = min(
-            self._due_at(now, lane, lane.open)[0] if lane.open else math.inf for lane in self._lanes.values()
-        )
+        open_lanes = [lane for lane in (self._interactive, self._bulk) if lane.open]
+        due = [self._closing.due_at(now, lane.open, self._fill_of(lane))[0] for lane in open_lanes if lane.open]
+        self.wake_at = min(due, default=math.inf)
         return decisions
 
     def _isolate(self, now: float, lane: Lane[Stream, Request], decisions: list[Decision[Stream, Request]]) -> bool:
@@ -253,7 +248,8 @@ class BatchingPolicy(Generic[Stream, Request]):
         batch = lane.open or self._begin(now, lane)
         if batch is None:
             return False
-        size, closes = self._fitting(now, lane, batch)
+        oldest, fill = lane.queue.head().arrived, self._fill_of(lane)
+        size, closes = self._closing.size(now, batch, len(lane.queue), oldest, fill)
         requests, expired = _take(now, size - batch.size, lane.queue)
         decisions += expired
         if requests:
@@ -263,7 +259,7 @@ class BatchingPolicy(Generic[Stream, Request]):
                 del lane.permits[batch.stream]
             batch.grow(requests)
             decisions.append(Send(batch.stream, requests))
-        if lane.open and (reason := "objective" if closes else self._due(now, lane, batch)):
+        if lane.open and (reason := "objective" if closes else self._closing.due(now, batch, self._fill_of(lane))):
             self._close(now, lane, batch, reason, decisions)
             return True
         return bool(requests or expired)
@@ -272,9 +268,9 @@ class BatchingPolicy(Generic[Stream, Request]):
         """A batch on one of the permits, if there is any."""
         if not lane.permits:
             return None
-        gather = self._objective and (lane is self._bulk or not self._bulk.queue)
+        gather = self._closing.objective and not self._fill_of(lane)
         stream = self._fullest(now, lane) if gather else self._emptiest(now, lane)
-        return OpenBatch(stream, lane.permits[stream] or stream)
+        return OpenBatch(stream, lane.permits[stream] or stream, lane.priority)
 
     def _emptiest(self, now: float, lane: Lane[Stream, Request]) -> Stream:
         """The permit whose worker can start first; the oldest of several."""
@@ -289,7 +285,7 @@ class BatchingPolicy(Generic[Stream, Request]):
 
         Of several the first by its name: so the same workers stay idle, and can be taken away.
         """
-        latest = self._promise(lane.queue.head().arrived) - self._work.times.expected(self._sizes[-1])
+        latest = self._closing.latest_start(lane.queue.head().arrived)
         free_at = {stream: self._free_at(now, lane, stream) for stream in lane.permits}
         able = [stream for stream, at in free_at.items() if at <= latest]
         if not able:
@@ -299,72 +295,9 @@ class BatchingPolicy(Generic[Stream, Request]):
     def _free_at(self, now: float, lane: Lane[Stream, Request], stream: Stream) -> float:
         return self._work.free_at(now, lane.permits[stream] or stream, lane.priority)
 
-    def _fitting(self, now: float, lane: Lane[Stream, Request], batch: OpenBatch[Stream]) -> tuple[int, bool]:
-        """The size to which a batch grows by what waits, and whether it has to close with it.
-
-        That is the largest preferred size that is reached, or all; or as many as its oldest request's promise allows,
-        where the others cost hardly more in a batch of their own.
-        """
-        available = batch.size + len(lane.queue)
-        size = max((size for size in self._sizes if size <= available), default=available)
-        times = self._work.times
-        if not self._objective or not times.known or (lane is self._interactive and self._bulk.queue):
-            return size, False
-        oldest = min(batch.oldest, lane.queue.head().arrived)
-        start = self._work.free_at(now, batch.worker, lane.priority)
-        promised = int(min(times.largest(self._promise(oldest) - start) + _ROUNDING, size))
-        kept = max(promised, batch.size)
-        if 0 < kept < size and times.expected(kept) * size <= _WORTH_IT * times.expected(size) * kept:
-            return kept, True
-        return size, False
-
-    def _due(self, now: float, lane: Lane[Stream, Request], batch: OpenBatch[Stream]) -> CloseReason | None:
-        if batch.size in self._sizes or batch.size >= self._sizes[-1]:
-            return "preferred"
-        if self._draining:
-            return "drain"
-        if self._is_enough(now, lane, batch):
-            return "enough"
-        at, reason = self._due_at(now, lane, batch)
-        return reason if now >= at else None
-
-    def _is_enough(self, now: float, lane: Lane[Stream, Request], batch: OpenBatch[Stream]) -> bool:
-        """Whether its worker is idle and more requests would make it hardly cheaper, so that waiting gains nothing."""
-        times = self._work.times
-        if not self._objective or not times.known or self._work.free_at(now, batch.worker, lane.priority) > now:
-            return False
-        largest = self._sizes[-1]
-        return times.expected(batch.size) * largest <= _ENOUGH * times.expected(largest) * batch.size
-
-    def _due_at(self, now: float, lane: Lane[Stream, Request], batch: OpenBatch[Stream]) -> tuple[float, CloseReason]:
-        """When it has to go: its oldest request has waited long enough, or its tightest deadline needs the rest.
-
-        Where bulk requests wait, its worker is never idle: then it goes before it can start, so early that fetch and
-        decode are through. If it waited longer, a bulk batch would go first, and until then others may join.
-        """
-        if lane is self._interactive and self._bulk.queue:
-            lead = _LEAD * self._work.times.expected(self._sizes[-1])
-            return self._work.free_at(now, batch.worker, lane.priority) - lead, "bulk"
-        patience = self._patience(batch)
-        needed = batch.tightest - self._work.times.cautious(batch.size)
-        if needed < patience:
-            return needed, "deadline"
-        return patience, "objective" if self._objective else "delay"
-
-    def _patience(self, batch: OpenBatch[Stream]) -> float:
-        """Until when its oldest request waits for company: all its delay, or as long as the objective allows.
-
-        Before any time is known, that is half of the objective.
-        """
-        if not self._objective:
-            return batch.oldest + self._delay
-        if not self._work.times.known:
-            return batch.oldest + self._objective / 2
-        return self._promise(batch.oldest) - self._work.times.expected(batch.size)
-
-    def _promise(self, arrived: float) -> float:
-        """By when the answer to a request has to be expected, so that it mostly comes within the objective."""
-        return arrived + self._objective - self._work.margin
+    def _fill_of(self, lane: Lane[Stream, Request]) -> int:
+        """Requests of the other lane that could fill a batch of this one."""
+        return len(self._bulk.queue) if lane is self._interactive else 0
 
     def _close(
         self,
@@ -376,84 +309,12 @@ class BatchingPolicy(Generic[Stream, Request]):
     ) -> None:
         lane.open = None
         size = batch.size
-        if lane is self._interactive and (room := self._room(now, batch)):
+        if room := self._closing.room(now, batch, self._fill_of(lane)):
             requests, expired = _take(now, room, self._bulk.queue)
             decisions += [*expired, Send(batch.stream, requests)] if requests else expired
             size += len(requests)
         self._work.add(now, batch.stream, batch.worker, size, lane.priority)
         decisions.append(Close(batch.stream, size, reason))
-
-    def _room(self, now: float, batch: OpenBatch[Stream]) -> int:
-        """How many bulk requests a closing batch of interactive ones takes along.
-
-        What a batch costs at least, however small it is, they have for nothing; so they may cost about as much. Where
-        requests cost hardly less together than alone that is none. All deadlines have to hold.
-        """
-        times = self._work.times
-        if not self._bulk.queue or not times.known or batch.size >= self._sizes[-1]:
-            return 0
-        expected = times.expected(batch.size)
-        start = self._work.free_at(now, batch.worker, Priority.INTERACTIVE)
-        spare = batch.tightest - start - times.cautious(batch.size)
-        largest = times.largest(expected + min(FILL * times.expected(0), spare)) + _ROUNDING
-        size = int(min(largest, batch.size + len(self._bulk.queue), self._sizes[-1]))
-        reached = max((each for each in self._sizes if batch.size < each <= size), default=0)
-        if reached or batch.size in self._sizes:
-            size = reached
-        return max(0, size - batch.size)
-
-    # What there is no time or place for.
-
-    def _hopeless(self, now: float, requests: Sequence[Request]) -> list[Reject[Request]]:
-        """Takes out what has just come and can't be answered within its deadline."""
-        longest = self._expected_wait(self._bulk, len(self._bulk.queue) - 1)
-        if not longest or now + longest <= min(map(DEADLINE, requests)):
-            return []
-        rejected: list[Reject[Request]] = []
-        of: dict[tuple[Priority, str], list[Request]] = {}
-        for request in requests:
-            if request in self._lanes[request.priority].queue:
-                of.setdefault((request.priority, request.owner), []).append(request)
-        for (priority, owner), theirs in of.items():
-            rejected += self._too_late(now, self._lanes[priority], owner, theirs)
-        return rejected
-
-    def _too_late(
-        self, now: float, lane: Lane[Stream, Request], owner: str, newest: Sequence[Request]
-    ) -> list[Reject[Request]]:
-        """Takes out those of one owner's newest requests that can't be answered in time, if the others are kept."""
-        place = lane.queue.waiting_of(owner) - len(newest)
-        ahead: float = lane.queue.ahead_of(place + 1)
-        step = (lane.queue.ahead_of(place + len(newest)) - ahead) / max(1, len(newest) - 1)
-        rejected: list[Reject[Request]] = []
-        for request in newest:
-            wait = self._expected_wait(lane, ahead)
-            if now + wait <= request.deadline:
-                ahead += step
-            else:
-                lane.queue.discard(request)
-                text = f"the deadline can't be met: about {wait:.1f} s of work are ahead; try again later"
-                rejected.append(Reject(request, Overloaded(text, retry_after_seconds=wait)))
-        return rejected
-
-    def _surplus(self, newcomer: str) -> list[Reject[Request]]:
-        """Takes out what a full queue has no room for: bulk requests first."""
-        limit = self.settings.max_queue_size or DEFAULT_MAX_QUEUE_SIZE
-        rejected: list[Reject[Request]] = []
-        for lane in (self._bulk, self._interactive):
-            surplus = self.queued - limit
-            if surplus > 0 and lane.queue:
-                wait = self._expected_wait(
-                    lane, lane.queue.ahead_of(lane.queue.waiting_of(newcomer) or len(lane.queue))
-                )
-                text = f"the queue is full ({limit} requests wait); try again later"
-                victims = lane.queue.pop_newest_of_longest(newcomer, surplus)
-                rejected += [Reject(each, Overloaded(text, retry_after_seconds=wait or None)) for each in victims]
-        return rejected
-
-    def _expected_wait(self, lane: Lane[Stream, Request], ahead: float) -> float:
-        """Seconds until a request has its answer, with so many of its lane ahead; 0 where nothing is known."""
-        return self._work.wait_behind(ahead + (len(self._interactive.queue) if lane is self._bulk else 0))
 
 
 def _take(now: float, count: int, queue: FairQueue[Request]) -> tuple[Sequence[Request], Sequence[Reject[Request]]]:

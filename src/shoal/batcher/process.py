@@ -182,5 +182,5 @@ async def _serve_in_grpcio(options: BatcherOptions, stop: asyncio.Event) -> int:
     await stop.wait()
     batcher.drain()
     await server.stop(grace=DRAIN_SECONDS)
-    await batcher.dispatcher.close()
+    await batcher.close()
     return 0

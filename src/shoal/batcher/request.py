@@ -178,4 +178,5 @@ def _limits(settings: BatchingSettings) -> dict[str, object]:
         "max_batch_size": settings.max_batch_size,
         "preferred_batch_size": settings.preferred_batch_size,
         "max_queue_delay_microseconds": settings.max_queue_delay_microseconds,
+        "latency_objective_microseconds": settings.latency_objective_microseconds,
     }

@@ -20,9 +20,9 @@ class BatchMeter:
             for priority in Priority
         }
 
-    def answered(self, code: Code, priority: Priority) -> None:
-        """One item has its result."""
-        self._answers[code, priority].inc()
+    def answered(self, code: Code, priority: Priority, count: int = 1) -> None:
+        """So many items have their results."""
+        self._answers[code, priority].inc(count)
 
     def executed(self, size: int, waited: float, seconds: float, priority: Priority) -> None:
         """One batch was executed, after it had waited for a free instance."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Results = Sequence[batching_pb2.BatchItemResult]
 
 OPEN_SECONDS = 10.0
-"""Beyond ``max_queue_delay_microseconds`` a batch is open for so long at most: a batcher that leaves it open hangs."""
+"""Beyond its delay or objective a batch is open for so long at most: a batcher that leaves it open hangs."""
 WRITE_SECONDS = 10.0
 """A batcher that doesn't read its results for so long hangs, too. Its stream ends, and its permit comes back."""
 _MAX_CHUNKS = 4
@@ -236,7 +236,7 @@ class ServedStream:
         self, chunk: batching_pb2.BatchChunk, carried: _Carried, reading: Sequence[asyncio.Task[object]]
     ) -> None:
         """Takes the items of one batch, as they come, until it is closed or the batcher has left."""
-        limit = OPEN_SECONDS + self._handler.settings.max_queue_delay_microseconds / 1e6
+        limit = OPEN_SECONDS + self._handler.settings.open_seconds
         try:
             async with asyncio.timeout(limit):
                 self._take(chunk, carried)

@@ -17,6 +17,7 @@ from shoal.errors import InvalidRequest, Unavailable
 from shoal.observe import metrics
 from shoal.runtime import rpc
 from shoal.runtime.priority import Priority
+from shoal.runtime.share import share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,13 @@ class _Served(NamedTuple):
 class BatchingService:
     """Serves batching streams for any number of models."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: int = 1) -> None:
+        """Prepares.
+
+        Args:
+            processes: That share the models' instances, this one among them: each grants its part of the permits.
+        """
+        self._processes = processes
         self._name = secrets.token_hex(8)
         self._served: dict[str, tuple[_Served, ...]] = {}
         self._streams = 0
@@ -54,18 +61,18 @@ class BatchingService:
             counts[priority].inc(seconds)
 
         served = tuple(
-            _Served(handler, PermitGate(handler.settings.instance_count + PREFETCHED_BATCHES, used=used))
+            _Served(handler, PermitGate(self._limit(handler.settings.instance_count), used=used))
             for handler in handlers
         )
         self._served[model] = served
-        _show_limits(model, served)
+        self._show_limits(model, served)
         _show_use(model, served)
         await _drain(old)
 
     async def remove(self, model: str) -> None:
         """Takes no more batches of ``model``; returns when those that have items are answered."""
         if old := self._served.pop(model, None):
-            _show_limits(model, ())
+            self._show_limits(model, ())
             await _drain(old)
 
     async def drain(self) -> None:
@@ -95,6 +102,16 @@ class BatchingService:
             self._streams -= 1
             if not self._streams:
                 self._deserted.set()
+
+    def _limit(self, instances: int) -> int:
+        return share(instances, self._processes) + PREFETCHED_BATCHES
+
+    def _show_limits(self, model: str, served: Sequence[_Served]) -> None:
+        """Each process tells its part, so that sums over processes are right."""
+        settings = [handler.settings for handler, _ in served]
+        metrics.WORKER_BATCH_LIMIT.labels(model).set(max((each.max_batch_size for each in settings), default=0))
+        metrics.WORKER_INSTANCES.labels(model).set(sum(each.instance_count for each in settings) / self._processes)
+        metrics.WORKER_PERMITS.labels(model).set(sum(gate.limit for _, gate in served))
 
     async def _serve(self, context: Context) -> None:
         told = rpc.told(context)
@@ -132,13 +149,6 @@ def _of_method(candidates: Sequence[_Served], method: str) -> _Served:
         else:
             return served
     raise InvalidRequest("; ".join(refusals))
-
-
-def _show_limits(model: str, served: Sequence[_Served]) -> None:
-    settings = [handler.settings for handler, _ in served]
-    metrics.WORKER_BATCH_LIMIT.labels(model).set(max((each.max_batch_size for each in settings), default=0))
-    metrics.WORKER_INSTANCES.labels(model).set(sum(each.instance_count for each in settings))
-    metrics.WORKER_PERMITS.labels(model).set(sum(gate.limit for _, gate in served))
 
 
 def _show_use(model: str, served: Sequence[_Served]) -> None:

@@ -110,6 +110,10 @@ def _reason(batch: BatchView) -> str:
         else f"because it had reached a preferred_batch_size, {batch.size}",
         "delay": "because its oldest request had waited max_queue_delay_microseconds "
         f"({_ms(batch.max_queue_delay_microseconds / 1e6)})",
+        "objective": "because waiting longer would have missed latency_objective_ms "
+        f"({_ms(batch.latency_objective_microseconds / 1e6)})",
+        "enough": "because its worker was idle, and more requests would hardly have made it cheaper",
+        "bulk": "because bulk requests waited to fill it, and its worker could soon start it",
         "deadline": "because waiting longer would have missed its tightest deadline",
         "drain": "because the batcher was draining",
         "alone": "because a stream had broken under it before: such a request is tried again alone",

@@ -37,10 +37,14 @@ class BatchView(View):
     """Requests, so far if it is open."""
     open_seconds: float
     closed_because: str = ""
-    """``preferred``, ``delay``, ``deadline``, ``drain`` or ``alone``; empty while it is open."""
+    """``preferred``, ``delay``, ``objective``, ``enough``, ``bulk``, ``deadline``, ``drain`` or ``alone``.
+
+    Empty while it is open.
+    """
     max_batch_size: int = 0
     preferred_batch_size: tuple[int, ...] = ()
     max_queue_delay_microseconds: int = 0
+    latency_objective_microseconds: int = 0
 
 
 class Visit(View):

@@ -122,7 +122,9 @@ def plan(
         store=stores[0].listen if stores else None,
         uploads=free() if stores else None,
         batchers={group: [free() for _ in range(count)] for group, count in batcher_groups(service).items()},
-        pools={name: [free() for _ in range(pool.replicas)] for name, pool in service.pools.items()},
+        pools={
+            name: [free() for _ in range(pool.replicas * pool.worker_processes)] for name, pool in service.pools.items()
+        },
     )
     store_url = f"http://{stores[0].listen}" if stores else None
     batchers = tuple(
@@ -160,14 +162,27 @@ def _batcher(
 def _workers(
     service: Service, topology: Topology, home: Home, files: PlanFiles, free: Callable[[], Endpoint]
 ) -> Iterator[Part]:
-    """Each worker, behind the Triton of its own where its pool has them."""
+    """Each worker's processes, behind the Triton of its own where its pool has them."""
     for pool, endpoints in topology.pools.items():
-        for number, listen in enumerate(endpoints, 1):
-            triton = free() if service.pools[pool].starts_triton else None
+        settings = service.pools[pool]
+        of_one = settings.worker_processes
+        for number in range(1, settings.replicas + 1):
+            triton = free() if settings.starts_triton else None
             if triton:
-                options = Options(home.model_store(service), triton, free(), server=service.pools[pool].triton_server)
+                options = Options(home.model_store(service), triton, free(), server=settings.triton_server)
                 yield triton_part(f"triton-{pool}-{number}", options, pool)
-            yield _worker(f"worker-{pool}-{number}", pool, listen, free(), home, files, topology, triton)
+            processes = endpoints[(number - 1) * of_one : number * of_one]
+            for name, listen in zip(_worker_names(pool, number, of_one), processes, strict=True):
+                yield _worker(name, pool, listen, free(), home, files, topology, triton)
+
+
+def _worker_names(pool: str, number: int, processes: int) -> list[str]:
+    """``worker-default-1``; of several processes ``worker-default-1.1``, ``worker-default-1.2`` and so on.
+
+    No two parts get one name, for what follows the last dash isn't the pool's.
+    """
+    name = f"worker-{pool}-{number}"
+    return [name] if processes == 1 else [f"{name}.{process}" for process in range(1, processes + 1)]
 
 
 def _worker(

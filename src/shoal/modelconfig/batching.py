@@ -34,6 +34,11 @@ class BatchingSettings:
     instance_count: int = 1
     """Batches that execute at once."""
 
+    @property
+    def open_seconds(self) -> float:
+        """How long a batch may be open, at most."""
+        return (self.latency_objective_microseconds or self.max_queue_delay_microseconds) / 1e6
+
     def check(self) -> None:
         """Raises ConfigurationError, naming every field that makes no sense."""
         if faults := list(self._faults()):

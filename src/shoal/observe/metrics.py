@@ -64,7 +64,8 @@ BATCHER_BATCH_SIZE = Histogram(
 )
 BATCHER_CLOSED = Counter(
     "shoal_batcher_batches_closed",
-    "Batches, by what closed them: preferred (size), delay, deadline, drain, or alone (a request whose stream broke).",
+    "Batches, by what closed them: preferred (size), delay, objective, enough (company would save nothing), bulk "
+    "(requests that fill it), deadline, drain, or alone (a request whose stream broke).",
     ["model", "reason"],
     registry=BATCHER,
 )
@@ -152,7 +153,8 @@ WORKER_QUEUE = Histogram(
 )
 WORKER_COMPUTE = Histogram(
     "shoal_worker_compute_seconds",
-    "From a batch's start on an instance to its outputs; with Triton, from its turn there to Triton's answer.",
+    "From a batch's start on an instance to its outputs; with Triton, from its turn there to Triton's answer. Of "
+    "several processes beside one Triton none knows the others' batches, and a wait behind those counts.",
     ["model"],
     buckets=_SECONDS,
     registry=WORKER,
@@ -164,7 +166,10 @@ WORKER_BATCH_LIMIT = Gauge(
     "shoal_worker_batch_limit", "Items in the largest batch that the model takes.", ["model"], registry=WORKER
 )
 WORKER_INSTANCES = Gauge(
-    "shoal_worker_instances", "Batches of the model that execute at once.", ["model"], registry=WORKER
+    "shoal_worker_instances",
+    "Batches of the model that execute at once; of several processes beside one Triton, each tells its part.",
+    ["model"],
+    registry=WORKER,
 )
 WORKER_BATCHES = Gauge(
     "shoal_worker_batches_in_flight",

@@ -135,33 +135,37 @@ class UrgentTime(Generic[UrgentItem]):
     """``FairTime`` for each priority: interactive items go before bulk ones, but for bulk's share of turns."""
 
     def __init__(self) -> None:
-        self._levels: dict[Priority, FairTime[UrgentItem]] = {priority: FairTime() for priority in Priority}
+        self._interactive: FairTime[UrgentItem] = FairTime()
+        self._bulk: FairTime[UrgentItem] = FairTime()
         self._precedence = Precedence()
 
     def __len__(self) -> int:
-        return sum(map(len, self._levels.values()))
+        return len(self._interactive) + len(self._bulk)
 
     def waiting(self, owner: str, priority: Priority) -> int:
         """How many items of ``owner`` wait with ``priority``."""
-        return self._levels[priority].waiting(owner)
+        return self._of(priority).waiting(owner)
 
     def put(self, owner: str, item: UrgentItem) -> None:
         """Puts ``item`` at the end of its owner's."""
-        self._levels[item.priority].put(owner, item)
+        self._of(item.priority).put(owner, item)
 
     def discard(self, owner: str, item: UrgentItem) -> bool:
         """Takes an item out, wherever it is; whether it waited."""
-        return self._levels[item.priority].discard(owner, item)
+        return self._of(item.priority).discard(owner, item)
 
     def take(self) -> Turn[UrgentItem] | None:
         """The next item's turn; None where nothing waits."""
-        interactive, bulk = (bool(self._levels[each]) for each in (Priority.INTERACTIVE, Priority.BULK))
-        level = self._precedence.next(interactive=interactive, bulk=bulk)
-        if level is None:
+        bulk = len(self._bulk) > 0
+        priority = self._precedence.next(interactive=len(self._interactive) > 0, bulk=bulk)
+        if priority is None:
             return None
-        self._precedence.had(level, bulk_waits=bulk)
-        return self._levels[level].take()
+        self._precedence.had(priority, bulk_waits=bulk)
+        return self._of(priority).take()
 
     def ended(self, turn: Turn[UrgentItem], seconds: float) -> None:
         """``turn`` is over; it took ``seconds``."""
-        self._levels[turn.item.priority].ended(turn, seconds)
+        self._of(turn.item.priority).ended(turn, seconds)
+
+    def _of(self, priority: Priority) -> FairTime[UrgentItem]:
+        return self._bulk if priority is Priority.BULK else self._interactive

@@ -319,7 +319,10 @@ class BatcherPods(ReplicatedPods):
 
 
 class PoolPods(ReplicatedPods):
-    """A pool's pods: one worker in each, and with ``engine: triton`` a Triton of its own beside it."""
+    """A pool's pods: one worker in each, and with ``engine: triton`` a Triton of its own beside it.
+
+    Each of the pool's ``worker_processes`` is a container.
+    """
 
     gpus: int | None = Field(default=None, ge=0, le=64)
     """GPUs of each pod. None: 1 if the pod runs a Triton, else 0."""
@@ -328,12 +331,12 @@ class PoolPods(ReplicatedPods):
     a share in time, such as ``nvidia.com/gpu.shared``."""
     shared_memory: Quantity = "1Gi"
     """The size of ``/dev/shm``, which worker and Triton share. What is written there counts against their memory
-    limits."""
+    limits. More ``worker_processes`` need more of it."""
     allow_client_shared_memory: bool | None = None
     """Whether Triton is started with ``--allow-client-shm=true``. None: yes if its image's tag says 26.04 or later."""
     resources: Raw = Field(default_factory=lambda: _resources("2", "2Gi", "4Gi"))
-    """Kubernetes' resources of the worker. Without a limit for ``cpu`` it decodes as many pictures at once as its node
-    has cores; the pool's ``decode_threads`` sets another number."""
+    """Kubernetes' resources of each of the worker's processes. Without a limit for ``cpu`` a worker decodes as many
+    pictures at once as its node has cores; the pool's ``decode_threads`` sets another number."""
     triton_resources: Raw = Field(default_factory=lambda: _resources("1", "4Gi", "16Gi"))
     """Kubernetes' resources of Triton; the chart adds the GPUs."""
     startup_seconds: int = Field(default=600, ge=10, le=86_400)

@@ -9,6 +9,8 @@ PORTS: Final = {
     "balancer": 9001,
     "batcher": 9000,
     "worker": 9000,
+    "more_workers": 9200,
+    "more_workers_metrics": 9300,
     "triton": 8001,
     "metrics": 9100,
     "config_health": 9101,
@@ -17,4 +19,5 @@ PORTS: Final = {
     "triton_metrics": 8002,
 }
 """Container ports. ``balancer`` is where batchers open their streams; ``metrics`` is the same in router, batcher and
-worker. Those of one pod differ, for its containers share an address."""
+worker. Those of one pod differ, for its containers share an address. A worker's process n, from the second on, is at
+``more_workers`` + n, and its metrics at ``more_workers_metrics`` + n."""

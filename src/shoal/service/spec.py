@@ -10,7 +10,7 @@ import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from shoal.errors import ConfigurationError
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _WILDCARDS = re.compile(r"[*?]|\[[^]]*\]")
 _MOST_FAULTS = 50
+MOST_WORKER_PROCESSES = 32
+"""Of one worker: far more than one Triton can be kept busy by."""
 
 
 class ObjectStore(Section):
@@ -176,9 +178,12 @@ class Pool(Section):
     """The models to serve: names of models in the store, or patterns such as ``resnet*``. An exact name in one pool
     wins over a pattern in another."""
     replicas: int = Field(default=1, ge=1, le=1000)
-    """Number of worker processes."""
+    """Number of workers, each with an engine of its own."""
     engine: Literal["openvino", "triton"] = "openvino"
     """What runs the models: ``openvino`` in each worker itself, ``triton`` in a Triton beside it."""
+    worker_processes: int = Field(default=1, ge=1, le=MOST_WORKER_PROCESSES)
+    """With ``engine: triton``: number of processes that each worker consists of. They share its Triton, and what a
+    worker may fetch and decode at once. One process can use one core fully, beside those for decoding."""
     triton_url: str | None = None
     """``HOST:PORT`` of a Triton that is running already. None: ``shoal up`` starts one for each worker."""
     triton_server: str | None = None
@@ -221,6 +226,16 @@ class Pool(Section):
             raise ValueError("must be HOST:PORT, such as localhost:8001")
         return url
 
+    @field_validator("worker_processes")
+    @classmethod
+    def _beside_a_triton(cls, processes: int, info: ValidationInfo) -> int:
+        if processes > 1 and info.data.get("engine") == "openvino":
+            raise ValueError(
+                "goes with engine: triton only; with openvino each process would load the models again, and all would "
+                "compete for the same cores: set replicas instead"
+            )
+        return processes
+
     @model_validator(mode="after")
     def _engine_settings_fit(self) -> Pool:
         if self.engine != "triton" and (self.triton_url or self.triton_server):
@@ -230,6 +245,11 @@ class Pool(Section):
         if self.triton_url and self.triton_server:
             raise ValueError("triton_url names a server that is there, triton_server one to start: not both")
         return self
+
+    @property
+    def fetched_bytes_a_process(self) -> int:
+        """What each of a worker's processes may hold of ``max_fetched_bytes``."""
+        return self.max_fetched_bytes // self.worker_processes
 
     @property
     def starts_triton(self) -> bool:
@@ -249,6 +269,9 @@ class ModelOverride(Section):
     ``max_batch_size`` are ignored."""
     max_queue_delay_microseconds: int | None = Field(default=None, ge=0)
     """How long the oldest request of a batch may wait for others. Then the batch is sent whatever its size."""
+    latency_objective_ms: float | None = Field(default=None, gt=0, le=3_600_000)
+    """Within how long a request is to be answered, from its arrival in the batcher. A batch is sent as late as that
+    allows, in place of a delay."""
     max_queue_size: int | None = Field(default=None, ge=1)
     """The most requests that may wait. More are refused with RESOURCE_EXHAUSTED."""
     instance_count: int | None = Field(default=None, ge=1)
@@ -259,6 +282,14 @@ class ModelOverride(Section):
         largest = self.max_batch_size
         if largest is not None and self.preferred_batch_size and max(self.preferred_batch_size) > largest:
             raise ValueError(f"preferred_batch_size {self.preferred_batch_size} goes over max_batch_size ({largest})")
+        return self
+
+    @model_validator(mode="after")
+    def _objective_or_delay(self) -> ModelOverride:
+        if self.latency_objective_ms is not None and self.max_queue_delay_microseconds is not None:
+            raise ValueError(
+                "latency_objective_ms and max_queue_delay_microseconds both say when a batch is sent: name one of them"
+            )
         return self
 
 
@@ -294,6 +325,18 @@ class Service(Section):
                         "a model routes to one pool"
                     )
                 owners[pattern] = pool_name
+        return self
+
+    @model_validator(mode="after")
+    def _pictures_fit_into_a_share(self) -> Service:
+        largest = self.object_store.max_image_bytes
+        for name, pool in self.pools.items():
+            if pool.worker_processes > 1 and pool.fetched_bytes_a_process < largest:
+                raise ValueError(
+                    f"pools.{name}: {pool.worker_processes} worker_processes share max_fetched_bytes, and a picture of "
+                    f"object_store.max_image_bytes ({largest:,}) doesn't fit into the {pool.fetched_bytes_a_process:,} "
+                    f"of each: set max_fetched_bytes to {pool.worker_processes * largest} or more"
+                )
         return self
 
     @model_validator(mode="after")

@@ -37,7 +37,7 @@ class Topology(BaseModel):
     batchers: dict[str, list[Endpoint]]
     """Batcher group (``SHARED_BATCHER`` or a model's name) to its processes."""
     pools: dict[str, list[Endpoint]]
-    """Pool name to its workers."""
+    """Pool name to its workers' processes."""
 
     def batcher_of(self, model: str) -> str:
         """The batcher group that queues ``model``."""

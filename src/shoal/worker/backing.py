@@ -59,9 +59,10 @@ def choose(service: Service, pool: str, store: Path, cache: Path, own_triton: st
     from shoal.triton.client import TritonClient
 
     if settings.triton_url is None:
-        engine = TritonEngine(TritonClient(own_triton or "localhost:8001"), from_store.describe, exclusive=True)
+        client = TritonClient(own_triton or "localhost:8001")
+        engine = TritonEngine(client, from_store.describe, exclusive=True, processes=settings.worker_processes)
         return Backing(engine, from_store, engine)
     client = TritonClient(settings.triton_url)
     from_server = TritonSource(client, service, pool)
-    engine = TritonEngine(client, from_server.describe)
+    engine = TritonEngine(client, from_server.describe, processes=settings.worker_processes)
     return Backing(engine, from_server, engine)

@@ -17,7 +17,6 @@ from shoal.batching.results import groups
 from shoal.errors import Cancelled, Code, DeadlineExceeded, Internal, ShoalError, Unavailable
 from shoal.runtime.priority import Priority
 from shoal.worker.batch_results import BatchResults
-from shoal.worker.budget import Account
 from shoal.worker.picture import At, SlotRow
 
 if TYPE_CHECKING:
@@ -52,6 +51,10 @@ class PictureBatch:
         self._loop = asyncio.get_running_loop()
         self._slot: asyncio.Task[Slot] | None = None
         self._preparing: dict[asyncio.Task[None], Picture] = {}
+        self._all_prepared: asyncio.Future[None] | None = None
+        """Somebody waits for that; or for the first one, where it is ``_one_prepared``."""
+        self._one_prepared: asyncio.Future[None] | None = None
+        self._abandoned = False
         self._ready: list[Picture] = []
         self._results = BatchResults(model)
         self._rows = 0
@@ -68,7 +71,9 @@ class PictureBatch:
             return
         picture.row = self._rows
         self._rows += 1
-        self._preparing[self._loop.create_task(self._prepare(picture))] = picture
+        task = self._loop.create_task(self._prepare(picture))
+        self._preparing[task] = picture
+        task.add_done_callback(self._prepared)
 
     def withdraw(self, index: int) -> None:
         """The item's caller has left: ends what is done for it. Does nothing if it is unknown, executed or answered."""
@@ -114,17 +119,22 @@ class PictureBatch:
             if not picture.stages.ended:
                 self._results.note_end(picture, Code.CANCELLED, "the batch's stream ended")
         self._results.take()
+        self._abandoned = True
         for task in self._preparing:
             self._model.own(task)
             task.cancel()
-            task.add_done_callback(self._abandoned)
         if not self._preparing:
             self._give_back()
 
-    def _abandoned(self, task: asyncio.Task[None]) -> None:
-        """A picture that is being decoded is written to its end; only then is the slot free."""
+    def _prepared(self, task: asyncio.Task[None]) -> None:
+        """A picture is ready, or was dropped."""
         self._preparing.pop(task, None)
-        if not self._preparing:
+        _wake(self._one_prepared)
+        if self._preparing:
+            return
+        _wake(self._all_prepared)
+        if self._abandoned:
+            # A picture that was being decoded was written to its end: only now the slot is free.
             self._give_back()
 
     def _own_slot(self) -> asyncio.Task[Slot]:
@@ -132,6 +142,10 @@ class PictureBatch:
         if self._slot is None:
             self._slot = self._loop.create_task(self._model.loaded.acquire(self._priority))
         return self._slot
+
+    async def _wait_for_slot(self) -> Slot:
+        task = self._own_slot()
+        return task.result() if task.done() else await asyncio.shield(task)
 
     def _give_back(self) -> None:
         """Does nothing if there is no slot any more."""
@@ -152,13 +166,22 @@ class PictureBatch:
         closed = progress = monotonic()
         pending = len(self._preparing)
         while self._preparing:
-            await asyncio.wait(self._preparing, timeout=min(_STEP_SECONDS, STRAGGLER_SECONDS))
-            self._drop_prepared()
+            await self._wait_for_all(min(_STEP_SECONDS, STRAGGLER_SECONDS))
             now = monotonic()
             if len(self._preparing) < pending:
                 pending, progress = len(self._preparing), now
             if not self._is_worth_waiting(now - closed, now - progress):
                 return
+
+    async def _wait_for_all(self, seconds: float) -> None:
+        """Returns when all pictures are ready, and after ``seconds`` in any case."""
+        self._all_prepared = self._loop.create_future()
+        timer = self._loop.call_later(seconds, _wake, self._all_prepared)
+        try:
+            await self._all_prepared
+        finally:
+            timer.cancel()
+        self._drop_prepared()
 
     def _is_worth_waiting(self, since_close: float, since_progress: float) -> bool:
         """Whether there is a picture that should go with the others."""
@@ -186,7 +209,8 @@ class PictureBatch:
 
     async def _wait_for_stragglers(self) -> None:
         if self._preparing and not self._ready and not self._results:
-            await asyncio.wait(self._preparing, return_when=asyncio.FIRST_COMPLETED)
+            self._one_prepared = self._loop.create_future()
+            await self._one_prepared
         self._drop_prepared()
 
     async def _run_ready(self) -> None:
@@ -216,7 +240,9 @@ class PictureBatch:
             self._model.loaded.release(slot)
 
     def _drop_prepared(self) -> None:
-        self._preparing = {task: picture for task, picture in self._preparing.items() if not task.done()}
+        """Forgets those that have ended, but whose callbacks are still to come."""
+        if self._preparing:
+            self._preparing = {task: picture for task, picture in self._preparing.items() if not task.done()}
 
     def _take_ready(self) -> list[Picture]:
         """Those that are in time; the others are dropped."""
@@ -230,7 +256,7 @@ class PictureBatch:
     async def _prepare(self, picture: Picture) -> None:
         try:
             with await self._fetch(picture) as fetched:
-                async with asyncio.timeout(picture.seconds_left(monotonic())):
+                with self._model.decoding.timeouts.within(picture.seconds_left(monotonic())):
                     await self._decode(picture, fetched)
             self._ready.append(picture)
         except TimeoutError:
@@ -242,22 +268,20 @@ class PictureBatch:
         started = monotonic()
         fetcher = self._model.fetcher
         try:
-            fetched = await fetcher.fetch(
-                picture.key, picture.seconds_left(started), Account(picture.owner, picture.priority)
-            )
+            fetched = await fetcher.fetch(picture.key, picture.seconds_left(started), picture.account)
         except ShoalError as error:
             self._model.meter.not_fetched(error.code)
             raise
         picture.stages.fetched = monotonic()
         picture.fetch_seconds = picture.stages.fetched - started
-        self._model.meter.fetched(picture.fetch_seconds, memoryview(fetched.data).nbytes)
+        self._model.meter.fetched(picture.fetch_seconds, fetched.size)
         return fetched
 
     async def _decode(self, picture: Picture, fetched: Fetched) -> None:
         """Into the batch's slot, or into memory of its own if it takes long or the batch went without it."""
         if not picture.stages.straggler and self._model.decoding.needs_row(fetched.data):
             picture.at = At.SLOT
-            slot = await asyncio.shield(self._own_slot())
+            slot = await self._wait_for_slot()
             if not picture.stages.straggler:
                 picture.slot_row = SlotRow(slot.input[picture.row])
         await self._model.decoding.decode(picture, self._model.decoder, fetched.data)
@@ -305,6 +329,11 @@ class PictureBatch:
     def _withdraw(self, picture: Picture) -> None:
         self._results.drop(picture, Cancelled("the caller left"))
         picture.withdrawn = True
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
 
 
 def _timeout(deadline: float) -> int:

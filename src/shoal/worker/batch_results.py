@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from shoal.engine import Inference
     from shoal.runtime.priority import Priority
-    from shoal.v1 import inference_pb2
+    from shoal.worker.heads.head import Reply
     from shoal.worker.picture import Picture
     from shoal.worker.picture_model import PictureModel
     from shoal.worker.stages import Stages
@@ -53,6 +53,7 @@ class BatchResults:
         ended, self._ended = self._ended, []
         for stages in ended:
             stages.left = now
+        self._model.meter.settle()
         results, self._waiting = self._waiting, []
         return results
 
@@ -66,12 +67,22 @@ class BatchResults:
             started: When it began, in seconds of ``time.monotonic``.
             pictures: In the order of their rows.
         """
-        compute_us = int(inference.seconds * 1e6)
+        try:
+            replies: Sequence[Reply | Exception] = self._model.head.replies(
+                inference.outputs, [picture.request for picture in pictures], [picture.size for picture in pictures]
+            )
+        except Exception as error:
+            replies = [error] * len(pictures)
+        version = inference.version or self._model.loaded.config.version
+        compute_us, computed = int(inference.seconds * 1e6), started + inference.seconds
         results = []
-        for row, picture in enumerate(pictures):
-            timing = picture.timing(started, compute_us, len(pictures))
-            picture.stages.started, picture.stages.computed = started, started + inference.seconds
-            results.append(self._reply(inference, row, picture, timing))
+        for picture, reply in zip(pictures, replies, strict=True):
+            picture.stages.started, picture.stages.computed = started, computed
+            if isinstance(reply, Exception):
+                results.append(self.dropped(picture, reply))
+                continue
+            picture.tell_times(reply.timing, started, compute_us, len(pictures))
+            results.append(self._result(picture, reply, version))
         return results
 
     def dropped(self, picture: Picture, error: BaseException) -> batching_pb2.BatchItemResult:
@@ -85,20 +96,17 @@ class BatchResults:
         picture.stages.end(code, text)
         self._ended.append(picture.stages)
 
-    def _reply(
-        self, inference: Inference, row: int, picture: Picture, timing: inference_pb2.Timing
-    ) -> batching_pb2.BatchItemResult:
+    def _result(self, picture: Picture, reply: Reply, version: int) -> batching_pb2.BatchItemResult:
+        reply.image_uuid = picture.request.image_uuid
+        reply.model_name = self._model.name
+        reply.model_version = version
         try:
-            reply = self._model.head.reply(inference.outputs, row, picture.request, picture.size)
-            reply.image_uuid = picture.request.image_uuid
-            reply.model_name = self._model.name
-            reply.model_version = inference.version or self._model.loaded.config.version
-            reply.timing.CopyFrom(timing)
-            self._model.meter.answered(Code.OK, picture.priority)
-            self.note_end(picture, Code.OK)
-            return batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
-        except Exception as error:
+            result = batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
+        except Exception as error:  # too large for a message
             return self.dropped(picture, error)
+        self._model.meter.answered(Code.OK, picture.priority)
+        self.note_end(picture, Code.OK)
+        return result
 
     def _failure(self, index: int, priority: Priority, error: BaseException) -> batching_pb2.BatchItemResult:
         result = failure(index, error, f"model {self._model.name}")

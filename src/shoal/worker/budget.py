@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from shoal.errors import Overloaded
 from shoal.runtime.precedence import Precedence
@@ -17,7 +17,13 @@ class Account(NamedTuple):
     """On whose behalf, and how urgent: what an owner does in bulk takes nothing from what it does interactively."""
 
     owner: str
-    priority: Priority = Priority.INTERACTIVE
+    bulk: bool = False
+    """Not the priority itself, since enums are slow keys."""
+
+    @property
+    def priority(self) -> Priority:
+        """How urgent."""
+        return Priority.BULK if self.bulk else Priority.INTERACTIVE
 
 
 @dataclass(eq=False, slots=True)
@@ -25,6 +31,9 @@ class _Waiter:
     account: Account
     amount: int
     ready: asyncio.Future[Reservation]
+
+
+_Queue: TypeAlias = "OrderedDict[Account, OrderedDict[_Waiter, None]]"
 
 
 class Reservation(Releasable):
@@ -70,9 +79,8 @@ class Budget:
         self._leaves_room = leaves_room
         self._used = 0
         self._used_by: Counter[Account] = Counter()
-        self._waiting: dict[Priority, OrderedDict[Account, OrderedDict[_Waiter, None]]] = {
-            priority: OrderedDict() for priority in Priority
-        }
+        self._waiting: tuple[_Queue, _Queue] = OrderedDict(), OrderedDict()
+        """Interactive accounts, and bulk ones."""
         self._precedence = Precedence()
 
     @property
@@ -95,7 +103,7 @@ class Budget:
         if (reservation := self.take(account, amount)) is not None:
             return reservation
         waiter = _Waiter(account, amount, asyncio.get_running_loop().create_future())
-        waiting = self._waiting[account.priority].setdefault(account, OrderedDict())
+        waiting = self._waiting[account.bulk].setdefault(account, OrderedDict())
         if len(waiting) >= self._max_waiting:
             raise Overloaded("too many of your pictures wait to be fetched; try again later")
         waiting[waiter] = None
@@ -120,12 +128,12 @@ class Budget:
 
     def _goes_after_others(self, account: Account) -> bool:
         """Whether one who comes now waits for those who wait already."""
-        own, bulk = self._waiting[account.priority], self._waiting[Priority.BULK]
-        if account.priority is Priority.INTERACTIVE:
-            before = own if not self._precedence.bulk_is_due else {**own, **bulk}
-        else:
-            before = {**own, **self._waiting[Priority.INTERACTIVE]}
-        return account in own or any(not self._used_by[each] for each in before)
+        interactive, bulk = self._waiting
+        if not interactive and not bulk:
+            return False
+        both = account.bulk or self._precedence.bulk_is_due
+        before = (*interactive, *bulk) if both else tuple(interactive)
+        return account in self._waiting[account.bulk] or any(not self._used_by[each] for each in before)
 
     def _fits(self, account: Account, amount: int) -> bool:
         left = self.limit - self._used - amount
@@ -133,7 +141,7 @@ class Budget:
         return left >= 0 and not (self._leaves_room and own and own + amount > left)
 
     def _grant(self, account: Account, amount: int) -> Reservation:
-        self._precedence.had(account.priority, bulk_waits=bool(self._waiting[Priority.BULK]))
+        self._precedence.had(account.priority, bulk_waits=bool(self._waiting[True]))
         self._used += amount
         self._used_by[account] += amount
         return Reservation(self, account, amount)
@@ -141,7 +149,7 @@ class Budget:
     def _serve(self) -> None:
         while (waiter := self._next()) is not None:
             self._take_out(waiter)
-            level = self._waiting[waiter.account.priority]
+            level = self._waiting[waiter.account.bulk]
             if waiter.account in level:
                 level.move_to_end(waiter.account)
             if not waiter.ready.done():
@@ -149,10 +157,11 @@ class Budget:
 
     def _next(self) -> _Waiter | None:
         """Who may be served now: passes over those who have to give something back first themselves."""
-        levels = [Priority.INTERACTIVE, Priority.BULK]
-        if self._precedence.bulk_is_due:
-            levels.reverse()
-        for account, waiting in (each for level in levels for each in self._waiting[level].items()):
+        interactive, bulk = self._waiting
+        if not interactive and not bulk:
+            return None
+        levels = (bulk, interactive) if self._precedence.bulk_is_due else (interactive, bulk)
+        for account, waiting in (each for level in levels for each in level.items()):
             waiter = next(iter(waiting))
             if waiter.ready.done() or self._fits(account, waiter.amount):
                 return waiter
@@ -161,7 +170,7 @@ class Budget:
         return None
 
     def _take_out(self, waiter: _Waiter) -> None:
-        level = self._waiting[waiter.account.priority]
+        level = self._waiting[waiter.account.bulk]
         waiting: dict[_Waiter, None] = level.get(waiter.account, OrderedDict())
         waiting.pop(waiter, None)
         if not waiting:

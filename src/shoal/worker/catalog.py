@@ -223,4 +223,6 @@ def overridden(config: ModelConfig, override: ModelOverride) -> ModelConfig:
     }
     if "preferred_batch_size" in changed:
         changed["preferred_batch_size"] = tuple(changed["preferred_batch_size"])
+    if override.latency_objective_ms is not None:
+        changed["latency_objective_microseconds"] = max(1, round(1000 * override.latency_objective_ms))
     return dataclasses.replace(config, batching=dataclasses.replace(config.batching, **changed))

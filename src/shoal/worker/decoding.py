@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from shoal.pictures.danger import may_be_quick
+from shoal.runtime.timeouts import Timeouts
 from shoal.worker.picture import At
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Decoding:
         self.threads = threads
         """The threads of the worker's own process, for quick JPEGs."""
         self._pool = pool
+        self.timeouts = Timeouts()
+        """For what is to be decoded by a deadline."""
 
     @property
     def is_crowded(self) -> bool:

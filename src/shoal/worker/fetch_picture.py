@@ -13,6 +13,7 @@ from shoal.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound, U
 from shoal.observe import metrics
 from shoal.pictures.reference import uuid_in
 from shoal.runtime.release import Releasable
+from shoal.runtime.timeouts import Timeouts
 from shoal.worker.budget import Account, Budget
 from shoal.worker.store_faults import FaultLog
 
@@ -55,6 +56,8 @@ class Fetched(Releasable):
 
     def __init__(self, data: Buffer, reservation: Reservation) -> None:
         self.data = data
+        self.size = reservation.amount
+        """In bytes."""
         self._reservation = reservation
 
     def release(self) -> None:
@@ -97,6 +100,7 @@ class Fetcher:
         self._max_bytes = max_bytes
         self._budget = Budget(budget_bytes, max_waiting=_MAX_WAITING, leaves_room=True)
         self._timeout_seconds = timeout_seconds
+        self._timeouts = Timeouts()
         self._faults = FaultLog()
 
     @property
@@ -122,7 +126,7 @@ class Fetcher:
         """
         trouble = _Trouble()
         try:
-            async with asyncio.timeout(timeout_seconds):
+            with self._timeouts.within(timeout_seconds):
                 found: Fetched | int = await self._take_turn(key, account, None, trouble)
                 while isinstance(found, int):
                     reservation = await self._budget.acquire(account, found)
@@ -136,9 +140,9 @@ class Fetcher:
     ) -> Fetched | int:
         """The picture, which takes ``reservation`` over; or its size in bytes, for which there is no room now."""
         try:
-            with await self._turns.acquire(account, 1):
-                async with asyncio.timeout(self._timeout_seconds):
-                    found = await self._keep_trying(key, account, reservation, trouble)
+            turn = self._turns.take(account, 1) or await self._turns.acquire(account, 1)
+            with turn, self._timeouts.within(self._timeout_seconds):
+                found = await self._keep_trying(key, account, reservation, trouble)
         except BaseException as error:
             if reservation is not None:
                 reservation.release()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import TypeVar
+
 from shoal.batching.meter import BatchMeter
 from shoal.errors import Code
 from shoal.observe import metrics
+from shoal.runtime.priority import Priority
+
+Value = TypeVar("Value")
 
 
 class Meter(BatchMeter):
-    """A model's, with their labels bound once."""
+    """A model's, with their labels bound once. What pictures tell is kept until ``settle``, and cheap so."""
 
     def __init__(self, model: str) -> None:
         super().__init__(model)
@@ -17,12 +23,14 @@ class Meter(BatchMeter):
         self._fetches = {code: metrics.WORKER_FETCHES.labels(model, code.name) for code in Code}
         self._decode = metrics.WORKER_DECODE.labels(model)
         self._tensor_bytes = metrics.WORKER_TENSOR_BYTES.labels(model)
+        self._fetched: list[tuple[float, int]] = []
+        self._decoded: list[tuple[float, int]] = []
+        self._answered: list[tuple[int, bool]] = []
+        """Code, and whether it is bulk: enums are slow to count."""
 
     def fetched(self, seconds: float, size: int) -> None:
         """One picture has come."""
-        self._fetches[Code.OK].inc()
-        self._fetch.observe(seconds)
-        self._fetch_bytes.observe(size)
+        self._fetched.append((seconds, size))
 
     def not_fetched(self, code: Code) -> None:
         """One picture didn't come."""
@@ -30,5 +38,27 @@ class Meter(BatchMeter):
 
     def decoded(self, seconds: float, size: int) -> None:
         """One picture is in its slot, where it takes ``size`` bytes."""
-        self._decode.observe(seconds)
-        self._tensor_bytes.inc(size)
+        self._decoded.append((seconds, size))
+
+    def answered(self, code: Code, priority: Priority, count: int = 1) -> None:
+        """So many items have their results. Any thread may say so."""
+        self._answered.extend([(code.value, priority is Priority.BULK)] * count)
+
+    def settle(self) -> None:
+        """Counts what was told since the last time; a batch says when."""
+        if fetched := _taken(self._fetched):
+            self._fetches[Code.OK].inc(len(fetched))
+            self._fetch.observe_all([seconds for seconds, _ in fetched])
+            self._fetch_bytes.observe_all([size for _, size in fetched])
+        if decoded := _taken(self._decoded):
+            self._decode.observe_all([seconds for seconds, _ in decoded])
+            self._tensor_bytes.inc(sum(size for _, size in decoded))
+        for (code, bulk), count in Counter(_taken(self._answered)).items():
+            super().answered(Code(code), Priority.BULK if bulk else Priority.INTERACTIVE, count)
+
+
+def _taken(values: list[Value]) -> list[Value]:
+    """What is there by now; another thread may append meanwhile."""
+    taken = values.copy()
+    del values[: len(taken)]
+    return taken

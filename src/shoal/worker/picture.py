@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from math import isinf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from shoal.errors import DeadlineExceeded
 from shoal.pictures.header import PictureSize
-from shoal.v1 import inference_pb2
+from shoal.runtime.priority import Priority
+from shoal.worker.budget import Account
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.batching.v1 import batching_pb2
-    from shoal.runtime.priority import Priority
+    from shoal.v1 import inference_pb2
     from shoal.worker.stages import Stages
 
 
@@ -58,6 +59,10 @@ class SlotRow:
         return self.take() is not None
 
 
+_NO_ROW: Final = SlotRow()
+_NO_SIZE: Final = PictureSize(0, 0)
+
+
 @dataclass(eq=False, slots=True)
 class Picture:
     """Times are seconds of ``time.monotonic``: uvloop's own clock has steps of a millisecond.
@@ -78,15 +83,20 @@ class Picture:
     row: int = 0
     """Its row of the slot."""
     at: At = At.FETCH
-    slot_row: SlotRow = field(default_factory=SlotRow)
+    slot_row: SlotRow = _NO_ROW
     pixels: NDArray[Any] | None = field(default=None, repr=False)
     """A row of its own, where its batch went without it."""
     withdrawn: bool = False
     """Its caller has left; it has its answer."""
-    size: PictureSize = field(default_factory=lambda: PictureSize(0, 0))
+    size: PictureSize = _NO_SIZE
     """The upright picture's size, once it is decoded."""
     fetch_seconds: float = 0.0
     decode_seconds: float = 0.0
+
+    @property
+    def account(self) -> Account:
+        """On whose behalf it is fetched."""
+        return Account(self.owner, self.priority is Priority.BULK)
 
     @property
     def is_written(self) -> bool:
@@ -107,13 +117,11 @@ class Picture:
             raise DeadlineExceeded("the deadline passed in the worker")
         return self.deadline - now
 
-    def timing(self, started: float, compute_us: int, batch_size: int) -> inference_pb2.Timing:
-        """What the reply says; whatever is neither fetch, decode nor compute was waiting."""
+    def tell_times(self, timing: inference_pb2.Timing, started: float, compute_us: int, batch_size: int) -> None:
+        """Fills in what the reply says; whatever is neither fetch, decode nor compute was waiting."""
         waited = (started - self.arrived) - self.fetch_seconds - self.decode_seconds
-        return inference_pb2.Timing(
-            queue_us=self.item.queued_us + int(max(0.0, waited) * 1e6),
-            fetch_us=int(self.fetch_seconds * 1e6),
-            decode_us=int(self.decode_seconds * 1e6),
-            compute_us=compute_us,
-            batch_size=batch_size,
-        )
+        timing.queue_us = self.item.queued_us + int(max(0.0, waited) * 1e6)
+        timing.fetch_us = int(self.fetch_seconds * 1e6)
+        timing.decode_us = int(self.decode_seconds * 1e6)
+        timing.compute_us = compute_us
+        timing.batch_size = batch_size

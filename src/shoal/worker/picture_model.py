@@ -10,6 +10,7 @@ import numpy as np
 
 from shoal.batching.turns import Turns
 from shoal.engine.slots import PREFETCHED
+from shoal.runtime.share import share
 
 if TYPE_CHECKING:
     import asyncio
@@ -36,12 +37,15 @@ class PictureModel:
     decoding: Decoding
     """Where pictures are decoded."""
     meter: Meter
+    processes: int = 1
+    """That share the engine, this one among them."""
     turns: Turns = field(init=False, repr=False)
     """Whose batch is handed to the engine next."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "turns", Turns(self.settings.instance_count, ahead=PREFETCHED))
+        instances = share(self.settings.instance_count, self.processes)
+        object.__setattr__(self, "turns", Turns(instances, ahead=PREFETCHED))
 
     def own(self, task: asyncio.Task[None]) -> None:
         """Keeps a task whose batch was abandoned until it has ended: an event loop holds its tasks weakly."""

@@ -28,6 +28,7 @@ from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
 from shoal.worker.picture_model import PictureModel
+from shoal.worker.process_limits import ProcessLimits
 from shoal.worker.readiness import origin
 from shoal.worker.status import WorkerStatus
 from shoal.worker.uploads import UploadsService
@@ -44,31 +45,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_PROCESSES = 4
-"""Pictures that are decoded in processes of their own at once, where the service file has no number: each may take
-``max_decode_memory_bytes``."""
 AWAY_SECONDS = 1.0
 """Until an engine that is away is asked again to load models."""
 _SERVICES = tuple(service.full_name for service in inference_pb2.DESCRIPTOR.services_by_name.values())
 
 
 class Worker:
-    """All models of one pool on one engine."""
+    """All models of one pool on one engine; one of the pool's ``worker_processes``, with its share of the limits."""
 
     def __init__(self, options: WorkerOptions, recent: Recent[Stages]) -> None:
         """Prepares; what becomes of pictures is kept in ``recent``."""
         self._options = options
         self._recent = recent
         self._settings: Pool = options.service.pools[options.pool]
+        self._limits = ProcessLimits.of(self._settings, usable_cores())
         self._fetcher = self._open_fetcher()
         metrics.WORKER_FETCHED_BYTES.set_function(lambda: self._fetcher.held_bytes)
         keys = options.home.keys_file(options.service)
         self._access = Access(load_keys(keys), NewestKeys(keys) if options.verify_identity else None)
-        decode_threads = self._settings.decode_threads or usable_cores()
-        metrics.WORKER_DECODE_THREADS.set(decode_threads)
-        self._threads = Threads(decode_threads, "decode")
+        metrics.WORKER_DECODE_THREADS.set(self._limits.decode_threads)
+        self._threads = Threads(self._limits.decode_threads, "decode")
         self._pool = DecoderPool(
-            self._settings.decode_processes or min(decode_threads, MOST_PROCESSES),
+            self._limits.decode_processes,
             Limits(self._settings.max_decode_cpu_seconds, self._settings.max_decode_memory_bytes),
         )
         self._decoding = Decoding(self._threads, self._pool)
@@ -79,7 +77,7 @@ class Worker:
             options.home.cache,
             options.own_triton,
         )
-        self._batching = BatchingService()
+        self._batching = BatchingService(self._settings.worker_processes)
         self._catalog = Catalog(
             self._backing.source,
             options.service,
@@ -111,9 +109,9 @@ class Worker:
         options, limits = self._options, self._options.service.object_store
         return Fetcher(
             open_configured(options.service, options.home, options.store_endpoint),
-            concurrency=self._settings.fetch_concurrency,
+            concurrency=self._limits.fetch_concurrency,
             max_bytes=limits.max_image_bytes,
-            budget_bytes=self._settings.max_fetched_bytes,
+            budget_bytes=self._limits.fetched_bytes,
             timeout_seconds=limits.fetch_timeout_seconds,
         )
 
@@ -131,7 +129,10 @@ class Worker:
 
         def handler(loaded: LoadedModel[Any]) -> PictureHandler:
             admission = Admission(loaded.config, head, self._access, self._recent)
-            return PictureHandler(PictureModel(loaded, admission, decoder, head, self._fetcher, self._decoding, meter))
+            processes = self._settings.worker_processes
+            return PictureHandler(
+                PictureModel(loaded, admission, decoder, head, self._fetcher, self._decoding, meter, processes)
+            )
 
         return handler
 

@@ -22,7 +22,7 @@ from support.scripted_batches import ScriptedHandler, scripted_worker
 from support.until import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 PATH = "/shoal.v1.Inference/ClassifyStream"
 MANY = BatchingSettings(max_batch_size=32, max_queue_delay_microseconds=1_000)
@@ -380,6 +380,35 @@ async def test_a_stream_that_is_failed_from_outside_ends_and_withdraws_its_calls
             await work
         assert {await handler.withdrawn.get() for _ in range(2)} == {0, 1}
         handler.go.set()
+
+
+async def test_a_stream_ends_when_its_key_is_gone_and_no_other_does() -> None:
+    class Keys:
+        """Tells of a key what the test wants it to."""
+
+        def __init__(self) -> None:
+            self.followed: dict[str, Callable[[], None]] = {}
+
+        def follow(self, identity: str, model: str, revoked: Callable[[], None]) -> Callable[[], object]:
+            assert model == "m"
+            self.followed[identity] = revoked
+            return lambda: self.followed.pop(identity)
+
+    keys: Any = Keys()
+    words = [Identity.of(Key(id=f"key-{n}", key=f"{n}" * 43, owner="a")).write() for n in range(2)]
+    async with batcher(running()) as plain:
+        to = Batcher(plain.dispatcher, keys=keys)
+        async with stream(to, x_api_key=words[0]) as (one, work), stream(to, x_api_key=words[1]) as (other, _):
+            for door in (one, other):
+                door.ask(b"1")
+                await door.until_answered(0)
+            keys.followed[words[0]]()
+            with pytest.raises(Unauthenticated, match="revoked"):
+                await work
+            assert list(keys.followed) == words[1:]
+            other.ask(b"2", first=1)
+            await other.until_answered(1)
+        assert not keys.followed
 
 
 async def test_a_model_that_no_worker_has_is_said_of_each_call() -> None:

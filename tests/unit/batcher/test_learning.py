@@ -45,3 +45,29 @@ def test_a_batch_that_sat_out_a_restart_teaches_little_and_a_lasting_slowness_al
     usual = [(8, 0.1)] * 50
     assert learned(*usual, *[(8, 12.0)] * 8).expected(8) == pytest.approx(0.1)
     assert learned(*usual, *[(8, 12.0)] * 60).expected(8) > 6
+
+
+def test_a_larger_size_than_any_seen_is_expected_to_take_in_proportion() -> None:
+    assert learned((2, 0.1), (2, 0.1)).expected(4) == pytest.approx(0.2)
+
+
+def test_no_base_is_negative_however_the_scatter_tilts_the_line() -> None:
+    times = learned((15, 0.1), (16, 0.3), (15, 0.1), (16, 0.3))
+    assert 0 < times.expected(1) <= times.expected(16)
+    assert times.expected(32) <= 2 * times.expected(16) + 1e-9
+
+
+def test_the_largest_size_within_a_time_is_where_the_line_crosses_it() -> None:
+    times = learned(*((size, 0.010 + 0.005 * size) for size in (1, 2, 4, 8) * 10))
+    assert times.largest(0.040) == pytest.approx(6)
+    assert times.largest(0.005) < 0
+    assert learned((1, 0.1), (8, 0.1)).largest(0.2) == float("inf")
+    assert learned((4, 0.1), (4, 0.1)).largest(0.2) == pytest.approx(8)
+
+
+def test_no_base_is_known_from_sizes_that_are_all_alike() -> None:
+    line = {size: 0.010 + 0.005 * size for size in (1, 2, 8)}
+    assert learned(*line.items(), *line.items()).base == pytest.approx(0.010, rel=0.1)
+    alike = learned((8, line[8]), (8, line[8]))
+    assert alike.base == 0.0
+    assert alike.more(line[8]) == pytest.approx(8)

@@ -19,6 +19,7 @@ from shoal.modelconfig.batching import BatchingSettings
         max_batch_size=st.integers(1, 10**9),
         preferred_batch_size=st.lists(st.integers(1, 10**9), max_size=5).map(tuple),
         max_queue_delay_microseconds=st.integers(0, 10**9),
+        latency_objective_microseconds=st.integers(0, 10**9),
         max_queue_size=st.integers(0, 10**9),
         default_timeout_microseconds=st.integers(0, 10**9),
         instance_count=st.integers(1, 10**9),

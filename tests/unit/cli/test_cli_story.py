@@ -42,6 +42,12 @@ def test_an_answered_request() -> None:
         ({"size": 4, "closed_because": "preferred"}, "because it had reached a preferred_batch_size, 4"),
         ({"closed_because": "deadline"}, "waiting longer would have missed its tightest deadline"),
         ({"closed_because": "drain"}, "the batcher was draining"),
+        (
+            {"closed_because": "objective", "latency_objective_microseconds": 80_000},
+            "waiting longer would have missed latency_objective_ms (80.0 ms)",
+        ),
+        ({"closed_because": "enough"}, "more requests would hardly have made it cheaper"),
+        ({"closed_because": "bulk"}, "bulk requests waited to fill it"),
         ({"max_queue_delay_microseconds": 0}, "nothing waits for company: max_queue_delay_microseconds is 0"),
         ({"closed_because": "a later version's"}, "because of a later version's"),
         ({"closed_because": ""}, "its batch is open: 2 requests so far, for 5.0 ms"),

@@ -139,6 +139,38 @@ def test_each_worker_has_a_triton_of_its_own() -> None:
     assert "--triton" not in parts["worker-b-1"].command
 
 
+def test_the_processes_of_a_worker_share_its_triton() -> None:
+    layout = lay_out(
+        parse("pools: {a: {engine: triton, replicas: 2, worker_processes: 2, models: [x]}, b: {models: ['*']}}", "s")
+    )
+    workers = {part.name: part for part in layout.parts if part.component is Component.WORKER}
+    tritons = {part.name: str(part.listen) for part in layout.parts if part.component is Component.TRITON}
+    assert list(workers) == ["worker-a-1.1", "worker-a-1.2", "worker-a-2.1", "worker-a-2.2", "worker-b-1"]
+    assert [part.command[-1] for part in workers.values() if part.group == "a"] == [
+        *[tritons["triton-a-1"]] * 2,
+        *[tritons["triton-a-2"]] * 2,
+    ]
+    assert layout.topology.pools["a"] == [part.listen for part in workers.values() if part.group == "a"]
+    told = [address for part in workers.values() for address in (str(part.listen), part.metrics)]
+    assert len(set(told)) == 10, "each process has a port and a metrics port of its own"
+
+
+def test_no_two_parts_have_one_name_whatever_pools_are_called() -> None:
+    layout = lay_out(
+        parse(
+            """
+            pools:
+              a: {engine: triton, replicas: 2, worker_processes: 2, models: [x]}
+              a-1: {engine: triton, replicas: 2, models: [y]}
+              a-1.1: {replicas: 2, models: [z]}
+            """,
+            "s",
+        )
+    )
+    found = [part.name for part in layout.parts]
+    assert len(set(found)) == len(found)
+
+
 def test_a_triton_that_is_there_is_not_started() -> None:
     layout = lay_out(parse("pools: {a: {engine: triton, triton_url: 'localhost:8001'}}", "s"))
     assert names(layout, Component.TRITON) == []

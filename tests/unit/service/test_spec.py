@@ -79,6 +79,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
             "shoal.yaml:3: models.m.preferred_batch_size.0: Input should",
         ),
         (
+            "models:\n  m:\n    latency_objective_ms: 0\n",
+            "shoal.yaml:3: models.m.latency_objective_ms: Input should be greater than 0",
+        ),
+        (
+            "models:\n  a: {}\n  m: {latency_objective_ms: 100, max_queue_delay_microseconds: 0}\n",
+            "shoal.yaml:3: models.m: latency_objective_ms and max_queue_delay_microseconds both say when",
+        ),
+        (
             "models:\n  m: {max_batch_size: 4, preferred_batch_size: [2, 8]}\n",
             "shoal.yaml:2: models.m: preferred_batch_size [2, 8] goes over max_batch_size (4)",
         ),
@@ -158,6 +166,28 @@ def test_models_of_a_triton_elsewhere_are_known_by_their_names() -> None:
     service = parse("pools: {a: {engine: triton, triton_url: 'x:1', models: [m, 'n*']}, b: {models: [o]}}", "s")
     assert service.elsewhere == {"m"}
     assert [pool.starts_triton for pool in service.pools.values()] == [False, False]
+
+
+def test_several_processes_go_with_a_triton_and_the_error_says_what_else_to_do() -> None:
+    assert parse("pools: {a: {engine: triton, worker_processes: 4}}", "s").pools["a"].worker_processes == 4
+    assert parse("pools: {a: {worker_processes: 1}}", "s").pools["a"].engine == "openvino"
+    for engine in ("", "    engine: openvino\n"):
+        text = f"pools:\n  a:\n{engine}    worker_processes: 2\n"
+        line = len(text.splitlines())
+        with pytest.raises(ConfigurationError, match=rf"^s:{line}: pools\.a\.worker_processes: .*triton.*replicas"):
+            parse(text, "s")
+
+
+def test_the_order_of_engine_and_processes_counts_for_nothing() -> None:
+    assert parse("pools: {a: {worker_processes: 2, engine: triton}}", "s").pools["a"].worker_processes == 2
+
+
+def test_a_picture_has_to_fit_into_a_process_s_share_of_the_memory() -> None:
+    text = "pools: {{a: {{engine: triton, worker_processes: {}}}}}\nobject_store: {{max_image_bytes: 100_000_000}}"
+    assert parse(text.format(1), "s").pools["a"].fetched_bytes_a_process == 256 * 2**20
+    assert parse(text.format(2), "s").pools["a"].fetched_bytes_a_process == 128 * 2**20
+    with pytest.raises(ConfigurationError, match=r"pools\.a: 3 worker_processes .*set max_fetched_bytes to 300000000"):
+        parse(text.format(3), "s")
 
 
 def test_names_are_exact_ones_and_those_of_overrides_of_the_pool() -> None:

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.errors import Overloaded
-from shoal.runtime.priority import Priority
 from shoal.worker.budget import Account, Budget, Reservation
 
 
@@ -137,9 +136,6 @@ def test_it_is_never_exceeded_and_everybody_is_served(steps: list[tuple[str, int
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
-BULK = Priority.BULK
-
-
 async def served(budget: Budget, accounts: list[Account]) -> list[Account]:
     """In which order those who wait behind somebody else get a reservation of 1."""
     order: list[Account] = []
@@ -157,17 +153,17 @@ async def served(budget: Budget, accounts: list[Account]) -> list[Account]:
 
 
 async def test_interactive_goes_before_bulk_but_for_its_share() -> None:
-    accounts = [*[Account("a", BULK)] * 4, *[Account("b")] * 20]
+    accounts = [*[Account("a", bulk=True)] * 4, *[Account("b")] * 20]
     order = await served(Budget(1, max_waiting=100), accounts)
-    assert [number for number, account in enumerate(order) if account.priority is BULK] == [7, 15, 22, 23]
+    assert [number for number, account in enumerate(order) if account.bulk] == [7, 15, 22, 23]
 
 
 async def test_an_interactive_one_overtakes_bulk_that_waits_and_bulk_overtakes_nobody() -> None:
     budget = Budget(10, max_waiting=100)
     held = await budget.acquire(Account("x"), 5)
-    bulk = asyncio.create_task(budget.acquire(Account("a", BULK), 10))
+    bulk = asyncio.create_task(budget.acquire(Account("a", bulk=True), 10))
     await settle()
-    assert budget.take(Account("c", BULK), 1) is None
+    assert budget.take(Account("c", bulk=True), 1) is None
     assert budget.take(Account("b"), 1) is not None
     held.release()
     await settle()
@@ -178,7 +174,7 @@ async def test_an_interactive_one_overtakes_bulk_that_waits_and_bulk_overtakes_n
 async def test_interactive_ones_that_always_find_room_do_not_starve_a_large_bulk_one() -> None:
     budget = Budget(10, max_waiting=100)
     held = [await budget.acquire(Account("x"), 1)]
-    bulk = asyncio.create_task(budget.acquire(Account("a", BULK), 10))
+    bulk = asyncio.create_task(budget.acquire(Account("a", bulk=True), 10))
     await settle()
     while (reservation := budget.take(Account("b"), 1)) is not None:
         held.append(reservation)
@@ -190,6 +186,6 @@ async def test_interactive_ones_that_always_find_room_do_not_starve_a_large_bulk
 
 async def test_what_an_owner_does_in_bulk_leaves_room_for_its_interactive_pictures() -> None:
     budget = Budget(100, max_waiting=1, leaves_room=True)
-    while budget.take(Account("a", BULK), 10):
+    while budget.take(Account("a", bulk=True), 10):
         pass
     assert budget.take(Account("a"), 10) is not None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -301,3 +302,5 @@ def test_what_the_service_file_says_comes_before_the_models_own_settings() -> No
     changed = overridden(CONFIG, ModelOverride(max_batch_size=3, preferred_batch_size=[1, 3], batchers=2))
     assert changed.batching == BatchingSettings(max_batch_size=3, preferred_batch_size=(1, 3), instance_count=1)
     assert overridden(CONFIG, ModelOverride()) == CONFIG
+    objective = overridden(CONFIG, ModelOverride(latency_objective_ms=2.5)).batching
+    assert objective == dataclasses.replace(CONFIG.batching, latency_objective_microseconds=2500)

@@ -164,6 +164,16 @@
 {{- if and (ne $pool.engine "triton") (or $pool.triton_url $pool.triton_server) -}}
 {{- fail (printf "pools.%s: triton_url and triton_server go with engine: triton only" $name) -}}
 {{- end -}}
+{{- if gt (int $pool.worker_processes) 1 -}}
+{{- if ne $pool.engine "triton" -}}
+{{- fail (printf "pools.%s.worker_processes: goes with engine: triton only; with openvino each process would load the models again, and all would compete for the same cores: set replicas instead" $name) -}}
+{{- end -}}
+{{- $largest := int64 $.Values.object_store.max_image_bytes -}}
+{{- $each := div (int64 $pool.max_fetched_bytes) (int64 $pool.worker_processes) -}}
+{{- if lt $each $largest -}}
+{{- fail (printf "pools.%s: %d worker_processes share max_fetched_bytes, and a picture of object_store.max_image_bytes (%d) doesn't fit into the %d of each: set max_fetched_bytes to %d or more" $name (int $pool.worker_processes) $largest $each (mul $largest (int64 $pool.worker_processes))) -}}
+{{- end -}}
+{{- end -}}
 {{- with $pool.pods.rolling_update -}}
 {{- if and (regexMatch "^0%?$" (toString .maxSurge)) (regexMatch "^0%?$" (toString .maxUnavailable)) -}}
 {{- fail (printf "kubernetes.worker or pools.%s: rolling_update with neither a pod more (maxSurge) nor one less (maxUnavailable) can't roll" $name) -}}

@@ -20,7 +20,7 @@
 
 {{/* To a part of this release. root: $, component, port. */}}
 {{- define "shoal.networkPolicy.toPart" -}}
-- ports: [{port: {{ .port }}}]
+- ports: {{ include "shoal.networkPolicy.ports" .ports }}
   to:
     - podSelector:
         matchLabels:

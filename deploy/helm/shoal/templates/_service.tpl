@@ -16,6 +16,28 @@
 {{- toJson $pools -}}
 {{- end -}}
 
+{{/*
+The processes that each worker of a pool consists of, as a JSON array: what their names end with, and where they listen.
+root: $, pool: as in shoal.pools.
+*/}}
+{{- define "shoal.workerProcesses" -}}
+{{- $ports := include "shoal.ports" .root | fromJson -}}
+{{- $processes := list (dict "suffix" "" "port" $ports.worker "metrics" $ports.metrics) -}}
+{{- range $number := untilStep 2 (int (add1 .pool.worker_processes)) 1 -}}
+{{- $processes = append $processes (dict "suffix" (printf "-%d" $number) "port" (add $ports.more_workers $number) "metrics" (add $ports.more_workers_metrics $number)) -}}
+{{- end -}}
+{{- toJson $processes -}}
+{{- end -}}
+
+{{/* The same of the pool that has most of them. Of $. */}}
+{{- define "shoal.mostWorkerProcesses" -}}
+{{- $most := dict "worker_processes" 1 -}}
+{{- range $_, $pool := include "shoal.pools" . | fromJson -}}
+{{- if gt (int $pool.worker_processes) (int $most.worker_processes) -}}{{- $most = $pool -}}{{- end -}}
+{{- end -}}
+{{- include "shoal.workerProcesses" (dict "root" . "pool" $most) -}}
+{{- end -}}
+
 {{/* Batcher group to its number of pods, as JSON: the shared one, and one for each model that has its own. */}}
 {{- define "shoal.batchers" -}}
 {{- $groups := dict "shared" .Values.kubernetes.batcher.replicas -}}
@@ -82,6 +104,8 @@
 {{- $pools := dict -}}
 {{- range $name, $pool := include "shoal.pools" . | fromJson -}}
 {{- $kept := omit $pool "pods" "starts_triton" "triton_server" -}}
+{{- /* Where there is one, nothing is said of it, so that a pod that has one stays as it is. */}}
+{{- if eq (int $pool.worker_processes) 1 -}}{{- $kept = omit $kept "worker_processes" -}}{{- end -}}
 {{- /* Triton's image alone has the models: the worker asks it for everything. */ -}}
 {{- if and (eq $way "image") $pool.starts_triton -}}{{- $_ := set $kept "triton_url" (printf "127.0.0.1:%v" $ports.triton) -}}{{- end -}}
 {{- $_ := set $pools $name $kept -}}
@@ -99,9 +123,11 @@
 {{- $_ := set $batchers $group (list (list $host $ports.batcher)) -}}
 {{- end -}}
 {{- $pools := dict -}}
-{{- range $pool, $_ := include "shoal.pools" . | fromJson -}}
-{{- $host := include "shoal.host" (dict "root" $ "parts" (list "worker" $pool)) -}}
-{{- $_ := set $pools $pool (list (list $host $ports.worker)) -}}
+{{- range $name, $pool := include "shoal.pools" . | fromJson -}}
+{{- $host := include "shoal.host" (dict "root" $ "parts" (list "worker" $name)) -}}
+{{- $endpoints := list -}}
+{{- range include "shoal.workerProcesses" (dict "root" $ "pool" $pool) | fromJsonArray -}}{{- $endpoints = append $endpoints (list $host .port) -}}{{- end -}}
+{{- $_ := set $pools $name $endpoints -}}
 {{- end -}}
 {{- dict
   "public" (list "0.0.0.0" $ports.router)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+LINGER_SECONDS: Final = 35.0
+"""Until a model that was taken out is unloaded, where other processes use the server, too: they learn of it as we do,
+and give their batches of it 30 s."""
 _MISSES: Final = 2
 """So many answers missing in a row: it is away."""
 
@@ -43,21 +46,28 @@ class TritonEngine:
         describe: Describe,
         *,
         exclusive: bool = False,
+        processes: int = 1,
         shares_memory: bool = True,
         look_seconds: float = LOOK_SECONDS,
+        linger_seconds: float = LINGER_SECONDS,
     ) -> None:
         """Prepares; nothing is called yet.
 
         Args:
             client: Calls the server; the engine closes it.
             describe: Gives the ``inference.ModelConfig`` message from which a ``ModelConfig`` was read.
-            exclusive: Whether the server is ours alone: models that we close are unloaded.
+            exclusive: Whether the server is our worker's alone: models that we close are unloaded.
+            processes: Of our worker, which share the server. Each loads every model: Triton then keeps what is loaded.
             shares_memory: Whether to try; False sends all tensors in messages.
             look_seconds: How often the server is asked for its models.
+            linger_seconds: With several processes, a closed model is unloaded after so long.
         """
         self.client = client
         self._describe = describe
         self._exclusive = exclusive
+        self._processes = processes
+        self._linger_seconds = linger_seconds
+        self._lingering: set[asyncio.Task[None]] = set()
         self._look_seconds = look_seconds
         self._models: weakref.WeakSet[TritonModel] = weakref.WeakSet()
         self._sharing = Sharing(client, wanted=shares_memory)
@@ -85,7 +95,7 @@ class TritonEngine:
 
     async def adopt(self, config: ModelConfig, steering: str) -> TritonModel:
         """A model that the server has ready; ``steering``: what to load it with once it is lost. Raises as ``load``."""
-        model = TritonModel(config, self._sharing, steering, self._unload)
+        model = TritonModel(config, self._sharing, steering, self._model_closed, self._processes)
         try:
             await model.warm()
         except BaseException as error:
@@ -130,13 +140,27 @@ class TritonEngine:
     async def close(self) -> None:
         """Closes every model here; the server keeps them."""
         self._exclusive = False
+        for task in self._lingering:
+            task.cancel()
         await asyncio.gather(*(model.close() for model in list(self._models)))
         await self.client.close()
 
-    async def _unload(self, model: TritonModel) -> None:
-        """Unloads a closed model, unless another version of it took its place or the server isn't ours."""
+    async def _model_closed(self, model: TritonModel) -> None:
+        """Unloads it; with other processes, once they have had time to finish their batches of it."""
         self._models.discard(model)
-        name = model.config.name
+        if self._processes == 1:
+            await self._unload(model.config.name)
+            return
+        task = asyncio.create_task(self._unload_late(model.config.name))
+        self._lingering.add(task)
+        task.add_done_callback(self._lingering.discard)
+
+    async def _unload_late(self, name: str) -> None:
+        await asyncio.sleep(self._linger_seconds)
+        await self._unload(name)
+
+    async def _unload(self, name: str) -> None:
+        """Unloads a model, unless another version of it took its place or the server isn't ours."""
         if self._exclusive and all(other.config.name != name for other in self._models):
             try:
                 await self.client.unload(name)

@@ -20,6 +20,7 @@ from shoal.engine.triton.slot import TritonSlot, place
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, NotFound, Unavailable
 from shoal.modelconfig.pbtxt import DTYPES
 from shoal.runtime.priority import Priority
+from shoal.runtime.share import share
 from shoal.triton import LOOK_SECONDS, RARELY_SECONDS
 from shoal.triton.client import AWAY, Away, NotSteered
 
@@ -47,7 +48,12 @@ class TritonModel:
     """Implements ``shoal.engine.LoadedModel``."""
 
     def __init__(
-        self, config: ModelConfig, sharing: Sharing, steering: str, closed: Callable[[TritonModel], Awaitable[None]]
+        self,
+        config: ModelConfig,
+        sharing: Sharing,
+        steering: str,
+        closed: Callable[[TritonModel], Awaitable[None]],
+        processes: int = 1,
     ) -> None:
         """Prepares; the server has the model ready.
 
@@ -56,13 +62,14 @@ class TritonModel:
             sharing: With its server.
             steering: What to load it with once the server has lost it.
             closed: Is told once nothing runs here any more.
+            processes: That share the model's instances, we among them.
         """
         self._sharing = sharing
         self._client = sharing.client
         self._closed_with = closed
         self._config = config
         self._steering = steering
-        instances = config.batching.instance_count
+        instances = share(config.batching.instance_count, processes)
         self._executions = ServerExecutions(instances)
         self._slots = SlotPool(self._make_slot, instances + PREFETCHED + OVERSHOOT)
         self._made: list[TritonSlot] = []

@@ -51,7 +51,7 @@ def _now() -> list[AnyPanel]:
             "Workers taking batches",
             COUNT,
             Query(f"sum(shoal:pool_workers_healthy:count{{{OF_POOL}}})", "healthy"),
-            text="As the router sees them.",
+            text="As the router sees them; a worker of several processes counts as so many.",
             limits=Limits(1, 0),
         ),
         figure(

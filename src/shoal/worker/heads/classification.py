@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
@@ -12,7 +11,7 @@ from shoal.modelstore.fitting import SLACK
 from shoal.v1.inference_pb2 import ClassifyReply
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -44,40 +43,77 @@ class ClassificationHead:
         """Any ``top_k`` will do: more than there are classes gives all of them."""
 
     def reply(
-        self,
-        outputs: Mapping[str, NDArray[np.generic]],
-        row: int,
-        request: ImageRequest,
-        picture_size: PictureSize,  # noqa: ARG002 - see Head
+        self, outputs: Mapping[str, NDArray[np.generic]], row: int, request: ImageRequest, picture_size: PictureSize
     ) -> ClassifyReply:
         """The ``top_k`` best classes of one picture (default ``DEFAULT_TOP_K``), best first.
 
         Raises:
             Internal: NaN, infinity, or a probability outside [0, 1].
         """
-        values = cast("NDArray[np.floating]", outputs[self._output][row]).ravel()
-        best = _best(values, request.top_k or DEFAULT_TOP_K)
-        if not math.isfinite(values[best[0]]):  # NaN sorts above all numbers
-            raise Internal(f"model {self._model!r} answered NaN or infinity")
-        if not self._logits and not -SLACK <= values.min() <= values.max() <= 1 + SLACK:
-            raise Internal(f"model {self._model!r} answered a probability outside [0, 1]")
+        (reply,) = self.replies({self._output: outputs[self._output][row : row + 1]}, [request], [picture_size])
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def replies(
+        self,
+        outputs: Mapping[str, NDArray[np.generic]],
+        requests: Sequence[ImageRequest],
+        picture_sizes: Sequence[PictureSize],  # noqa: ARG002 - see Head
+    ) -> list[ClassifyReply | Exception]:
+        """``reply`` for each of a batch, computed at once for those that ask for as many classes."""
+        rows = len(requests)
+        values = cast("NDArray[np.floating]", outputs[self._output])[:rows].reshape(rows, -1)
+        replies: dict[int, ClassifyReply | Exception] = {}
+        counts = [request.top_k or DEFAULT_TOP_K for request in requests]
+        for count in set(counts):
+            chosen = [row for row, each in enumerate(counts) if each == count]
+            of_count = values if len(chosen) == rows else values[chosen]
+            replies.update(zip(chosen, self._of(of_count, count), strict=True))
+        return [replies[row] for row in range(rows)]
+
+    def _of(self, values: NDArray[np.floating], count: int) -> Iterator[ClassifyReply | Exception]:
+        """Of ``(rows, classes)``."""
+        best = _best(values, count)
+        faults = self._faults(values, np.take_along_axis(values, best[:, :1], 1))
+        rows = zip(best.tolist(), self._probabilities(values, best), faults, strict=True)
+        for indices, probabilities, fault in rows:
+            yield Internal(f"model {self._model!r} answered {fault}") if fault else self._built(indices, probabilities)
+
+    def _faults(self, values: NDArray[np.floating], largest: NDArray[np.floating]) -> list[str]:
+        """What is wrong with each row; empty: nothing."""
+        finite = np.isfinite(largest[:, 0])  # NaN sorts above all numbers
+        inside = finite if self._logits else (values.min(axis=1) >= -SLACK) & (values.max(axis=1) <= 1 + SLACK)
+        if finite.all() and inside.all():
+            return [""] * len(values)
+        return [
+            "NaN or infinity" if not is_finite else "" if is_inside else "a probability outside [0, 1]"
+            for is_finite, is_inside in zip(finite.tolist(), inside.tolist(), strict=True)
+        ]
+
+    def _built(self, indices: list[int], probabilities: list[float]) -> ClassifyReply:
         reply = ClassifyReply()
-        for index, probability in zip(best.tolist(), self._probabilities(values, best), strict=True):
-            label = self._labels[index] if index < len(self._labels) else ""
+        known = len(self._labels)
+        for index, probability in zip(indices, probabilities, strict=True):
+            label = self._labels[index] if index < known else ""
             reply.classes.add(index=index, label=label, probability=probability)
         return reply
 
-    def _probabilities(self, values: NDArray[np.floating], best: NDArray[np.intp]) -> list[float]:
+    def _probabilities(self, values: NDArray[np.floating], best: NDArray[np.intp]) -> list[list[float]]:
+        chosen = np.take_along_axis(values, best, 1)
         if not self._logits:
-            return cast("list[float]", values[best].clip(0, 1).tolist())
-        # Relative to the largest logit, so that nothing overflows.
-        exponentials = np.exp(values - values[best[0]], dtype=np.float32)
-        return cast("list[float]", (exponentials[best] / exponentials.sum()).tolist())
+            return cast("list[list[float]]", chosen.clip(0, 1).tolist())
+        with np.errstate(invalid="ignore"):  # of rows with NaN or infinity, which get no reply
+            # Relative to the largest logit, so that nothing overflows.
+            exponentials = np.exp(values - chosen[:, :1], dtype=np.float32)
+            shares = np.take_along_axis(exponentials, best, 1) / exponentials.sum(axis=1, keepdims=True)
+        return cast("list[list[float]]", shares.tolist())
 
 
 def _best(values: NDArray[np.floating], count: int) -> NDArray[np.intp]:
-    """The indices of the ``count`` largest values, largest first."""
-    if count >= len(values):
-        return values.argsort()[::-1]
-    top = values.argpartition(-count)[-count:]
-    return top[values[top].argsort()[::-1]]
+    """In each row of ``(rows, classes)`` the indices of the ``count`` largest values, largest first."""
+    if count >= values.shape[1]:
+        return values.argsort(axis=1)[:, ::-1]
+    top = values.argpartition(-count, axis=1)[:, -count:]
+    order = np.take_along_axis(values, top, 1).argsort(axis=1)[:, ::-1]
+    return np.take_along_axis(top, order, 1)

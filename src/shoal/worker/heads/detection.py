@@ -11,6 +11,7 @@ from shoal.errors import Internal, InvalidRequest
 from shoal.modelstore.fitting import SLACK
 from shoal.pictures.geometry import place
 from shoal.v1.inference_pb2 import DetectReply
+from shoal.worker.heads.one_by_one import OneByOne
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +59,7 @@ class BoxReader(Protocol):
         ...
 
 
-class DetectionHead:
+class DetectionHead(OneByOne[DetectReply]):
     """Replies with the boxes that a reader finds, best first."""
 
     def __init__(self, config: ModelConfig, reader: BoxReader) -> None:

@@ -14,7 +14,7 @@ from shoal.worker.heads.detection_text import TextMapReader
 from shoal.worker.heads.segmentation import ArgmaxReader, ClassMapReader, ForegroundReader, SegmentationHead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from shoal.modelconfig.model import ModelConfig
     from shoal.pictures.header import PictureSize
     from shoal.v1.inference_pb2 import ClassifyReply, DetectReply, ImageRequest, SegmentReply
+
+    Reply = ClassifyReply | DetectReply | SegmentReply
 
 
 class Head(Protocol):
@@ -38,7 +40,7 @@ class Head(Protocol):
 
     def reply(
         self, outputs: Mapping[str, NDArray[np.generic]], row: int, request: ImageRequest, picture_size: PictureSize
-    ) -> ClassifyReply | DetectReply | SegmentReply:
+    ) -> Reply:
         """The answer to one checked request, without its uuid, model and timing.
 
         Args:
@@ -51,6 +53,15 @@ class Head(Protocol):
             Internal: the outputs make no sense: NaN, infinity, a score outside [0, 1], a class that is none.
             InvalidRequest: the answer would be too large.
         """
+        ...
+
+    def replies(
+        self,
+        outputs: Mapping[str, NDArray[np.generic]],
+        requests: Sequence[ImageRequest],
+        picture_sizes: Sequence[PictureSize],
+    ) -> Sequence[Reply | Exception]:
+        """``reply`` for each of the first rows, or what it raises for it."""
         ...
 
 

@@ -15,6 +15,7 @@ from shoal.pictures.mask import MAX_PIXELS, unseen
 from shoal.v1.inference_pb2 import MaskForm, MaskSize, SegmentReply
 from shoal.worker.heads.detection import check_score_threshold
 from shoal.worker.heads.mask_reply import Mask, fill
+from shoal.worker.heads.one_by_one import OneByOne
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +50,7 @@ class MapReader(Protocol):
         ...
 
 
-class SegmentationHead:
+class SegmentationHead(OneByOne[SegmentReply]):
     """Replies with the mask that a reader finds, in the form and size that the request asks for."""
 
     slow = True

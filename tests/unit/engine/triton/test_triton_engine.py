@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
+from shoal.engine.slots import OVERSHOOT, PREFETCHED
 from shoal.engine.triton.engine import TritonEngine
 from shoal.engine.triton.shared_memory import DEVICE, Region
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
@@ -18,7 +19,7 @@ from shoal.triton.client import AWAY, TritonClient
 from shoal.worker.store_source import StoreSource
 from support.engine_contract import ALONE, BLUE, GREEN, RED, EngineContract, colours
 from support.fake_triton import FakeTriton, fake_triton
-from support.tiny_models import add_tiny_classifier
+from support.tiny_models import add_tiny_classifier, add_tiny_detector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -274,6 +275,66 @@ async def test_a_model_that_is_gone_is_unloaded_and_a_new_version_of_it_is_not(
     assert await colours(second, RED) == [0]
     await second.close()
     assert not fake.models
+
+
+def one_of_two(url: str, store: Path, linger_seconds: float = 3600.0) -> TritonEngine:
+    """The engine of one of two processes that share a server."""
+    describe = StoreSource(store, Service(), "default").describe
+    return TritonEngine(TritonClient(url), describe, exclusive=True, processes=2, linger_seconds=linger_seconds)
+
+
+async def test_a_model_that_one_process_gives_up_stays_for_the_other_until_that_had_time_to_finish(
+    served: tuple[FakeTriton, str], store: Path
+) -> None:
+    fake, url = served
+    mine, other = one_of_two(url, store), one_of_two(url, store)
+    config = add_tiny_classifier(store, batching=ALONE)
+    first, second = await mine.load(config), await other.load(config)
+    await first.close()
+    assert fake.models
+    assert await colours(second, RED) == [0]
+    for engine in (mine, other):
+        await engine.close()
+    assert fake.models, "who ends leaves the models to the other"
+
+
+async def test_the_last_process_s_model_is_unloaded_in_the_end(served: tuple[FakeTriton, str], store: Path) -> None:
+    fake, url = served
+    engine = one_of_two(url, store, linger_seconds=0)
+    loaded = await load(engine, store)
+    await loaded.close()
+    await until(lambda: not fake.models)
+    await engine.close()
+
+
+async def test_a_model_that_took_the_place_of_one_that_lingers_stays(
+    served: tuple[FakeTriton, str], store: Path
+) -> None:
+    fake, url = served
+    engine = one_of_two(url, store, linger_seconds=0)
+    first, other = await load(engine, store), await engine.load(add_tiny_detector(store))
+    second = await engine.load(add_tiny_classifier(store, version=2, batching=ALONE))
+    await first.close()
+    await other.close()
+    await until(lambda: fake.models.keys() == {"tiny"})  # of the two, the later one is through
+    assert await colours(second, RED) == [0]
+    await engine.close()
+
+
+async def test_processes_share_a_model_s_instances_and_the_server_is_told_of_all(
+    served: tuple[FakeTriton, str], store: Path
+) -> None:
+    fake, url = served
+    engine = one_of_two(url, store)
+    loaded = await load(engine, store, BatchingSettings(max_batch_size=1, instance_count=3))
+    assert fake.models["tiny"].config.instance_group[0].count == 3
+    slots = [await loaded.acquire() for _ in range(2 + PREFETCHED + OVERSHOOT)]
+    one_more = asyncio.ensure_future(loaded.acquire())
+    await asyncio.sleep(0)
+    assert not one_more.done()
+    loaded.release(slots[0])
+    await one_more
+    await engine.close()
 
 
 async def test_a_model_that_the_server_can_not_load_is_named(engine: TritonEngine, store: Path) -> None:

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.errors import ConfigurationError, Internal, InvalidRequest
 from shoal.modelconfig.model import Resize, Tensor
+from shoal.modelstore.fitting import SLACK
 from shoal.pictures.geometry import place
 from shoal.pictures.header import PictureSize
 from shoal.v1.inference_pb2 import ImageRequest
@@ -50,6 +52,65 @@ def test_softmax_is_the_naive_one(logits: list[float], top_k: int) -> None:
     for index, _, probability in found:
         assert probability == pytest.approx(naive[index] / sum(naive), rel=1e-3, abs=1e-6)
     assert found[0][2] == pytest.approx(max(naive) / sum(naive), rel=1e-3)
+
+
+def by_itself(values: Any, count: int, *, logits: bool) -> list[tuple[int, float]] | None:
+    """What the head answers for a picture's values, computed for that picture alone; None: it refuses them."""
+    order = values.argsort() if count >= len(values) else values.argpartition(-count)[-count:]
+    best = (order if count >= len(values) else order[values[order].argsort()])[::-1]
+    if not np.isfinite(values[best[0]]) or (not logits and not -SLACK <= values.min() <= values.max() <= 1 + SLACK):
+        return None
+    if not logits:
+        return list(zip(best.tolist(), values[best].clip(0, 1).tolist(), strict=True))
+    exponentials = np.exp(values - values[best[0]], dtype=np.float32)
+    return list(zip(best.tolist(), (exponentials[best] / exponentials.sum()).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["softmax", "probabilities"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 1100),
+    st.lists(
+        st.tuples(st.sampled_from([0, 1, 2, 5, 2000]), st.sampled_from(["", "ties", "nan", "inf", "above"])),
+        min_size=1,
+        max_size=9,
+    ),
+)
+@settings(max_examples=30)
+def test_a_batch_is_answered_as_each_picture_by_itself_to_the_last_bit(
+    name: str, dtype: str, seed: int, classes: int, rows: list[tuple[int, str]]
+) -> None:
+    logits = name == "softmax"
+    drawn = np.random.default_rng(seed)
+    values = (drawn.normal(0, 9, (len(rows), classes)) if logits else drawn.random((len(rows), classes))).astype(dtype)
+    for row, (_, kind) in zip(values, rows, strict=True):
+        row[drawn.integers(classes)] = {"nan": np.nan, "inf": np.inf, "above": 1.5}.get(kind, row[0])
+        if kind == "ties":
+            row[:] = row.round()
+    made = head(name)
+    requests = [ImageRequest(top_k=top_k) for top_k, _ in rows]
+    batch = made.replies({"out": values[:, None, :]}, requests, [SIZE] * len(rows))
+    for row, request, reply in zip(values, requests, batch, strict=True):
+        expected = by_itself(row, request.top_k or 5, logits=logits)
+        if expected is None:
+            assert isinstance(reply, Internal)
+            with pytest.raises(Internal, match=re.escape(str(reply))):
+                made.reply({"out": row[None]}, 0, request, SIZE)
+        else:
+            assert not isinstance(reply, Exception)
+            assert [found.index for found in reply.classes] == [index for index, _ in expected]
+            assert [found.probability for found in reply.classes] == np.float32([p for _, p in expected]).tolist()
+            assert made.reply({"out": row[None]}, 0, request, SIZE) == reply
+
+
+def test_of_a_batch_that_is_read_one_by_one_the_bad_picture_alone_fails() -> None:
+    made = head("boxes_scores", ("boxes", "scores"))
+    outputs = {"boxes": np.zeros((3, 2, 4), np.float32), "scores": np.float32([[0.9, 0], [np.nan, 0], [0, 0]])}
+    good, bad, empty = made.replies(outputs, [ImageRequest()] * 3, [SIZE] * 3)
+    assert isinstance(bad, Internal)
+    assert good == made.reply(outputs, 0, ImageRequest(), SIZE)
+    assert empty == made.reply(outputs, 2, ImageRequest(), SIZE)
 
 
 def test_probabilities_are_taken_as_they_are() -> None:

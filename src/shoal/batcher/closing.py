@@ -1,0 +1,154 @@
+"""How large a batch grows, when it closes, and what fills it then.
+
+The words are Triton's (model_config.proto, ``ModelDynamicBatching``): the largest preferred size that fits goes at
+once; otherwise a batch goes when its oldest request has waited ``max_queue_delay_microseconds``. Where the model has a
+latency objective, it goes as late as that allows instead. That is deferred batching: an idle engine is no reason to
+send a small batch (Symphony, arXiv 2308.07470, and Nexus, SOSP 2019).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from shoal.batcher.lane import OpenBatch
+    from shoal.batcher.workload import Workload
+    from shoal.modelconfig.batching import BatchingSettings
+
+CloseReason = Literal["preferred", "delay", "objective", "enough", "bulk", "deadline", "drain", "alone"]
+
+FILL: Final = 1.25
+"""Bulk requests that fill a batch of interactive ones add at most so many times what the smallest batch costs."""
+_LEAD = 2 / 3
+"""Of the time of a full batch: what fetch and decode get at most while a worker is busy."""
+_ENOUGH = 1.05
+"""A batch whose requests cost at most so many times as much as in a full one needs no more company."""
+_WORTH_IT = 1.25
+"""A batch is kept small for its promise's sake where a request of it costs at most so many times as much."""
+_ROUNDING = 1e-6
+
+
+class Closing:
+    """By a model's settings, and by the times learned of it. ``bulk`` is how many bulk requests could fill a batch."""
+
+    def __init__(self, work: Workload[Any], settings: BatchingSettings) -> None:
+        """Starts with ``settings``; ``work`` is what the workers have to do."""
+        self.draining = False
+        """Whether nothing waits for company any more."""
+        self._work = work
+        self.configure(settings)
+
+    def configure(self, settings: BatchingSettings) -> None:
+        """Takes new settings."""
+        sizes = {size for size in settings.preferred_batch_size if 0 < size <= settings.max_batch_size}
+        self._sizes = sorted(sizes) or [max(1, settings.max_batch_size)]
+        self._largest = self._sizes[-1]
+        self._delay = settings.max_queue_delay_microseconds / 1e6
+        self.objective = settings.latency_objective_microseconds / 1e6
+        """Seconds; 0: the delay holds."""
+
+    def latest_start(self, arrived: float) -> float:
+        """When a full batch has to start at a worker, at last, to keep the promise to a request."""
+        return self._promise(arrived) - self._work.times.expected(self._largest)
+
+    def size(self, now: float, batch: OpenBatch[Any], waiting: int, oldest: float, bulk: int) -> tuple[int, bool]:
+        """The size to which a batch grows, and whether it has to close with it.
+
+        That is the largest preferred size that is reached, or all; or as many as its promise allows, where the others
+        cost hardly more in a batch of their own.
+
+        Args:
+            now: The time.
+            batch: Which.
+            waiting: Requests that could join it.
+            oldest: When the first of these arrived.
+            bulk: As everywhere.
+        """
+        available = batch.size + waiting
+        size = self._reached(available) or available
+        times = self._work.times
+        if not self.objective or not times.known or bulk:
+            return size, False
+        start = self._work.free_at(now, batch.worker, batch.priority)
+        promised = times.largest(self._promise(min(batch.oldest, oldest)) - start) + _ROUNDING
+        kept = max(int(min(promised, size)), batch.size)
+        if 0 < kept < size and self._dearer(kept, size) <= _WORTH_IT:
+            return kept, True
+        return size, False
+
+    def due(self, now: float, batch: OpenBatch[Any], bulk: int) -> CloseReason | None:
+        """Why the batch closes now, if it does."""
+        if batch.size in self._sizes or batch.size >= self._largest:
+            return "preferred"
+        if self.draining:
+            return "drain"
+        if self._is_enough(now, batch):
+            return "enough"
+        at, reason = self.due_at(now, batch, bulk)
+        return reason if now >= at else None
+
+    def due_at(self, now: float, batch: OpenBatch[Any], bulk: int) -> tuple[float, CloseReason]:
+        """When it has to go: its oldest request has waited long enough, or its tightest deadline needs the rest.
+
+        Where bulk requests wait, its worker is never idle: then it goes before it can start, so early that fetch and
+        decode are through. If it waited longer, a bulk batch would go first, and until then others may join.
+        """
+        if bulk:
+            lead = _LEAD * self._work.times.expected(self._largest)
+            return self._work.free_at(now, batch.worker, batch.priority) - lead, "bulk"
+        patience = self._patience(batch)
+        needed = batch.tightest - self._work.times.cautious(batch.size)
+        if needed < patience:
+            return needed, "deadline"
+        return patience, "objective" if self.objective else "delay"
+
+    def room(self, now: float, batch: OpenBatch[Any], bulk: int) -> int:
+        """How many bulk requests a closing batch of interactive ones takes along.
+
+        What a batch costs at least, however small it is, they have for nothing; so they may cost about as much. Where
+        requests cost hardly less together than alone that is none. All deadlines have to hold.
+        """
+        times = self._work.times
+        if not bulk or not times.known or batch.size >= self._largest:
+            return 0
+        start = self._work.free_at(now, batch.worker, batch.priority)
+        spare = batch.tightest - start - times.cautious(batch.size)
+        more = times.more(min(FILL * times.base, spare)) + _ROUNDING
+        size = int(min(batch.size + min(more, bulk), self._largest))
+        reached = self._reached(size)
+        if reached > batch.size or batch.size in self._sizes:
+            size = reached
+        return max(0, size - batch.size)
+
+    def _reached(self, available: int) -> int:
+        """The largest preferred size that so many requests fill; 0 if they fill none."""
+        return max((size for size in self._sizes if size <= available), default=0)
+
+    def _is_enough(self, now: float, batch: OpenBatch[Any]) -> bool:
+        """Whether its worker is idle and company would make it hardly cheaper: an idle engine's time is lost."""
+        return (
+            bool(self.objective)
+            and self._work.times.known
+            and self._dearer(batch.size, self._largest) <= _ENOUGH
+            and self._work.free_at(now, batch.worker, batch.priority) <= now
+        )
+
+    def _dearer(self, size: int, larger: int) -> float:
+        """How many times as much a request costs in a batch of ``size`` as in a larger one."""
+        expected = self._work.times.expected
+        return expected(size) * larger / max(expected(larger) * size, 1e-12)
+
+    def _patience(self, batch: OpenBatch[Any]) -> float:
+        """Until when its oldest request waits for company: all its delay, or as long as the objective allows.
+
+        Before any time is known, that is half of the objective.
+        """
+        if not self.objective:
+            return batch.oldest + self._delay
+        if not self._work.times.known:
+            return batch.oldest + self.objective / 2
+        return self._promise(batch.oldest) - self._work.times.expected(batch.size)
+
+    def _promise(self, arrived: float) -> float:
+        """By when the answer to a request has to be expected, so that it mostly comes within the objective."""
+        return arrived + self.objective - self._work.margin

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.runtime.priority import Priority
+from tests.support.policy_bench import CHEAP, DEAR, Bench
+
+OBJECTIVE = BatchingSettings(max_batch_size=32, max_queue_delay_microseconds=1, latency_objective_microseconds=100_000)
+
+
+def test_a_batch_closes_as_late_as_its_objective_allows() -> None:
+    bench = Bench(OBJECTIVE)
+    bench.learn(CHEAP)
+    bench.permit("s")
+    start = bench.now
+    bench.arrive(1)
+    bench.pass_time(0.05)
+    bench.arrive(9)
+    assert "s" not in bench.closed
+    at = bench.policy.wake_at
+    assert at - start == pytest.approx(0.1 - 0.007, abs=0.004)
+    assert at - start < 0.1 - 0.007
+    bench.pass_time(0.1)
+    assert bench.closed == {"s": "objective"}
+    assert len(bench.sent["s"]) == 10
+
+
+def test_a_full_batch_goes_at_once() -> None:
+    bench = Bench(OBJECTIVE)
+    bench.learn(CHEAP)
+    bench.permit("s")
+    bench.arrive(32)
+    assert bench.closed == {"s": "preferred"}
+
+
+def test_an_objective_shorter_than_a_batch_of_one_sends_at_once() -> None:
+    bench = Bench(replace(OBJECTIVE, latency_objective_microseconds=3_000))
+    bench.learn(CHEAP)
+    bench.permit("s")
+    bench.arrive(2)
+    assert bench.closed == {"s": "objective"}
+
+
+def test_before_any_time_is_known_half_of_the_objective_is_waited() -> None:
+    bench = Bench(OBJECTIVE)
+    bench.permit("s")
+    bench.arrive(1)
+    assert bench.policy.wake_at == pytest.approx(0.05)
+
+
+def test_deadlines_hold_all_the_same() -> None:
+    bench = Bench(OBJECTIVE)
+    bench.learn(CHEAP)
+    bench.permit("s")
+    (request,) = bench.arrive(1)
+    request.deadline = bench.now + 0.02
+    bench.permit("t")
+    bench.do(bench.policy.lost(bench.now, "s", [], [request]))
+    bench.pass_time(0.02)
+    assert bench.closed == {"t": "deadline"}
+
+
+def test_an_idle_worker_is_no_reason_to_wait_where_company_saves_nothing() -> None:
+    bench = Bench(OBJECTIVE)
+    bench.learn(DEAR)
+    bench.permit("s")
+    bench.arrive(6)
+    assert bench.closed == {"s": "enough"}
+
+
+def test_a_batch_takes_no_more_than_its_promise_allows_and_the_others_go_in_one_of_their_own() -> None:
+    bench = Bench(OBJECTIVE)
+    bench.learn(DEAR)
+    bench.permit("s")
+    bench.permit("t", worker="other")
+    bench.arrive(1)
+    bench.pass_time(0.06)
+    bench.arrive(10)
+    assert bench.closed["s"] == "objective"
+    assert 2 <= len(bench.sent["s"]) <= 6
+    assert len(bench.sent["s"]) + len(bench.sent["t"]) == 11
+
+
+def test_the_next_batch_opens_at_the_fullest_worker_that_keeps_the_promise() -> None:
+    bench = Bench(OBJECTIVE)
+    bench.learn(CHEAP)
+    for worker in "cab":
+        for number in range(2):
+            bench.permit(f"{worker}{number}", worker=worker)
+    for _ in range(3):
+        bench.arrive(32)
+    assert list(bench.sent) == ["a0", "a1", "b0"]
+
+
+def test_a_worker_that_is_too_busy_for_the_promise_is_left_alone() -> None:
+    bench = Bench(replace(OBJECTIVE, latency_objective_microseconds=20_000))
+    bench.learn(CHEAP)
+    for stream in ("a0", "a1", "b0"):
+        bench.permit(stream, worker=stream[0])
+    bench.arrive(32)
+    bench.arrive(32)
+    assert list(bench.sent) == ["a0", "b0"]
+
+
+def test_without_an_objective_an_idle_worker_comes_first() -> None:
+    bench = Bench(BatchingSettings(max_batch_size=32))
+    bench.learn(CHEAP)
+    for stream in ("a0", "a1", "b0"):
+        bench.permit(stream, worker=stream[0])
+    bench.arrive(32)
+    bench.arrive(32)
+    assert list(bench.sent) == ["a0", "b0"]
+
+
+def test_workers_without_a_name_are_taken_for_different_ones() -> None:
+    bench = Bench(replace(OBJECTIVE, latency_objective_microseconds=20_000))
+    bench.learn(CHEAP)
+    for stream in ("a", "b", "c"):
+        bench.permit(stream, worker="")
+    for _ in range(3):
+        bench.arrive(32)
+    assert set(bench.closed.values()) == {"preferred"}
+    assert len(bench.sent) == 3
+
+
+def test_while_bulk_waits_no_batch_is_held_back_for_company() -> None:
+    bench = Bench(OBJECTIVE)
+    bench.learn(CHEAP)
+    bench.arrive(100, Priority.BULK)
+    bench.permit("s")
+    bench.arrive(1)
+    assert bench.closed == {"s": "bulk"}
+    assert bench.sizes("s")[0] == 1
+    assert bench.sizes("s")[1] >= 28
