@@ -74,8 +74,7 @@ class ServedStream:
             await self._context.abort(_STATUS[code], text)
 
     async def _read(self) -> None:
-        await self._reads.wait()
-        while isinstance(chunk := await self._context.read(), stream_pb2.CallChunk):
+        while isinstance(chunk := await self._next(), stream_pb2.CallChunk):
             if chunk.calls:
                 self.messages.append([call.index for call in chunk.calls])
             for call in chunk.calls:
@@ -84,6 +83,10 @@ class ServedStream:
                 self.withdrawn.extend(chunk.withdrawn)
                 self._changed.notify_all()
         self.half_closed.set()
+
+    async def _next(self) -> object:
+        await self._reads.wait()
+        return await self._context.read()
 
 
 @dataclass
@@ -105,7 +108,7 @@ class StreamService:
     """Streams that were asked for, refused ones among them."""
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     reads: asyncio.Event = field(default_factory=asyncio.Event)
-    """Cleared: streams are accepted and not read."""
+    """Cleared: streams are accepted and not read, but for one message that a read waits for already."""
     target: str = ""
     _opened: asyncio.Queue[ServedStream] = field(default_factory=asyncio.Queue)
     _came: asyncio.Condition = field(default_factory=asyncio.Condition)

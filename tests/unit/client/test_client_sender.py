@@ -305,26 +305,6 @@ async def _taken(stream: ServedStream, sender: Sender) -> list[stream_pb2.CallIt
     return await stream.take()
 
 
-async def test_what_was_not_written_when_a_stream_drains_is_sent_elsewhere(service: StreamService) -> None:
-    async with sending(service, replace(LIMITS, chunk_bytes=1)) as sender:  # a message a call
-        stream = await open_stream(sender, service)
-        service.reads.clear()
-        tasks = [asyncio.create_task(sender(bytes([n]) * 60_000, LONG)) for n in range(20)]
-        calls = await _first_of(service, stream)
-        await stream.send(draining=True)
-        await stream.half_closed.wait()
-        rest = len(stream.messages) - 1
-        await stream.answer([*calls, *await stream.take(rest)])
-        answers = await asyncio.gather(*tasks)
-        assert [answer[0] for answer in answers] == [*range(20)]
-        assert len(service.unary) + len(stream.messages) == 20
-
-
-async def _first_of(service: StreamService, stream: ServedStream) -> list[stream_pb2.CallItem]:
-    service.reads.set()
-    return await stream.take()
-
-
 async def test_streams_that_drain_at_once_are_not_asked_for_in_a_circle(service: StreamService) -> None:
     async with sending(service) as sender:
         stream = await open_stream(sender, service)
