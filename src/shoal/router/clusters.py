@@ -38,7 +38,7 @@ _CALLS_PER_CONNECTION = 1_000
 MAX_STREAMS = 1_000
 """Streams of calls to one group of batchers at a time, over all callers; more are answered RESOURCE_EXHAUSTED.
 
-One that is not read holds 0.5 MiB here, at the most."""
+One that is not read, and whose batcher reads nothing, holds 0.6 MiB here: measured."""
 _STREAM_BUFFER_BYTES = 64 * 2**10
 """What waits for a batcher, of each stream and of each connection; beyond that the caller is not read on."""
 _UNBOUNDED = 1_000_000  # where the parts themselves bound: batching streams by permits, connections by requests
