@@ -4,7 +4,8 @@ python -m benchmarks.batching.client_cost --against COMMIT [--rounds 6]
 
 A gRPC server in a process of its own answers at once: five classes, streams in messages of 32 results. Runs alternate,
 so that other work on the machine falls on both; the ratio is that of each pair. The ways to call are the client's own:
-many callers of ``infer``, ``map``, futures of the blocking client, and one caller alone.
+many callers of ``infer``, ``map``, futures of the blocking client, the load generator of ``shoal bench``, and one
+caller alone.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from shoal.client import AsyncClient
 
-WAYS = ("callers", "map", "futures", "alone")
+WAYS = ("callers", "map", "futures", "load", "alone")
 CALLS, WARM_UP, IN_FLIGHT, ANSWERED_TOGETHER = 20_000, 2_000, 128, 32
 _ALONE = 5
 """So many calls fewer where each waits for the one before."""
@@ -151,6 +152,8 @@ async def _cost_on_a_loop(way: str, target: str) -> float:
     from shoal.client import AsyncClient  # of the tree that PYTHONPATH names
 
     async with AsyncClient(target, api_key=KEY) as client:
+        if way == "load":
+            return await _load(client)
         calls = {"callers": _callers, "map": _map, "alone": _alone}[way]
         number = CALLS // _ALONE if way == "alone" else CALLS
         await calls(client, WARM_UP // _ALONE if way == "alone" else WARM_UP)
@@ -172,6 +175,15 @@ async def _callers(client: AsyncClient, number: int) -> None:
 async def _map(client: AsyncClient, number: int) -> None:
     async for outcome in client.map(repeat(UUID, number), MODEL, concurrency=IN_FLIGHT):
         outcome.unwrap()
+
+
+async def _load(client: AsyncClient) -> float:
+    from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
+    from shoal.modelconfig.model import Task
+
+    settings = LoadSettings(concurrency=IN_FLIGHT, duration_seconds=3.0, warm_up_seconds=0.5)
+    result = await run_load(client, [LoadRequest(Task.CLASSIFICATION, UUID, MODEL)], settings)
+    return result.cpu_seconds / result.answered * 1e6
 
 
 async def _alone(client: AsyncClient, number: int) -> None:
