@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
-    from shoal.batcher.lane import OpenBatch
+    from shoal.batcher.level import OpenBatch
     from shoal.batcher.workload import Workload
     from shoal.modelconfig.batching import BatchingSettings
 
@@ -25,6 +25,8 @@ _ENOUGH = 1.05
 """A batch whose requests cost at most so many times as much as in a full one needs no more company."""
 _WORTH_IT = 1.25
 """A batch is kept small for its promise's sake where a request of it costs at most so many times as much."""
+_RESERVE = 0.05
+"""Of the objective: for the way between caller and batcher, of which nothing is known here."""
 _ROUNDING = 1e-6
 
 
@@ -148,4 +150,4 @@ class Closing:
 
     def _promise(self, arrived: float) -> float:
         """By when the answer to a request has to be expected, so that it mostly comes within the objective."""
-        return arrived + self.objective - self._work.margin
+        return arrived + (1 - _RESERVE) * self.objective - self._work.margin
