@@ -7,65 +7,28 @@ import logging
 import random
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import grpc
 import grpc.aio
 
-from shoal.batching import wire
 from shoal.batching.v1 import stream_pb2
+from shoal.client.stream_end import End, end_of
 from shoal.errors import Code
 from shoal.runtime.logs import Seldom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from shoal.client.calls import Call
-
-    StreamCall = grpc.aio.StreamStreamCall[stream_pb2.CallChunk, stream_pb2.CallResultChunk]
-    Trailers = Sequence[tuple[str, str | bytes]]
+    from shoal.client.stream_end import StreamCall
+    from shoal.client.stream_limits import StreamLimits
 
 log = Seldom(logging.getLogger(__name__))
 
 StreamState = Literal["opening", "open", "ending", "ended"]
 _LOST = (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError)
 _MICROSECONDS = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class StreamLimits:
-    """Bounds and times of a client's streams; tests take others."""
-
-    streams: int = 8
-    """Open at once for one method, model and priority; what finds no room waits in the client."""
-    calls: int = wire.STREAM_CALLS - 1
-    """Unanswered on one stream. With one more the service wouldn't read on, nor learn which of them were withdrawn."""
-    chunk_bytes: int = wire.STREAM_CHUNK_BYTES
-    alone_while_opening: int = 32
-    """Unary calls at once while a first stream is opened; what comes beyond waits for it."""
-    silence_seconds: float = 2.0
-    """A service that has streams answers a new one at once; one that is silent for so long has none."""
-    idle_seconds: float = 5.0
-    """A stream without calls is ended then."""
-    replace_seconds: tuple[float, float] = (30.0, 60.0)
-    """A stream is replaced at an age between these, so that routers and batchers that joined get their share."""
-    again_seconds: float = 1.0
-    """After a stream couldn't be opened: no other is tried before."""
-    silent_again_seconds: float = 60.0
-    """There, where the service was silent."""
-    refused_again_seconds: float = 600.0
-    """There, where the service said that it has no streams."""
-
-
-class End(NamedTuple):
-    """How a stream ended."""
-
-    code: Code
-    message: str
-    trailers: Trailers = ()
-    silent: bool = False
-    """Whether the service never answered it."""
 
 
 class StreamListener(Protocol):
@@ -172,12 +135,12 @@ class CallStream:
                 writer = self._loop.create_task(self._write(call))
                 self._set_timer()
                 await self._read(call)
-            end = await _end_of(call)
+            end = await end_of(call)
         except TimeoutError:
             end = End(Code.UNAVAILABLE, "the service didn't answer a stream of calls", silent=True)
         except _LOST:
             if call is not None:  # else the channel is closed
-                end = await _end_of(call)
+                end = await end_of(call)
         except Exception as error:
             end = End(Code.INTERNAL, f"the client failed: {type(error).__name__}")
             log.say(type(error).__name__, "a stream of calls ended by a fault of the client's", error=error)
@@ -268,8 +231,3 @@ class CallStream:
         elif now >= min(self._replace_at, self._used + self._limits.idle_seconds):
             self.retire()
         self._set_timer()
-
-
-async def _end_of(call: StreamCall) -> End:
-    trailers = await call.trailing_metadata() or ()
-    return End(Code((await call.code()).value[0]), await call.details() or "", tuple(trailers))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -12,8 +11,8 @@ import grpc.aio
 
 from shoal.batching import wire
 from shoal.batching.v1 import stream_pb2
+from shoal.client.stream_end import pushback
 from shoal.errors import (
-    RETRY_PUSHBACK,
     Cancelled,
     ConfigurationError,
     Overloaded,
@@ -25,11 +24,11 @@ from shoal.runtime import rpc
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
     from google.protobuf.message import Message
 
-    from shoal.client.call_stream import StreamCall
+    from shoal.client.stream_end import StreamCall
 
     Metadata = tuple[tuple[str, str], ...]
 
@@ -37,7 +36,6 @@ RequestT = TypeVar("RequestT", bound="Message")
 ReplyT = TypeVar("ReplyT", bound="Message")
 AnswerT = TypeVar("AnswerT")
 
-_MILLISECONDS = re.compile(r"[0-9]{1,10}")
 _TLS = {"https": True, "grpcs": True, "http": False, "grpc": False}
 _DEFAULT_PORT = {scheme: 443 if tls else 80 for scheme, tls in _TLS.items()}
 
@@ -178,11 +176,3 @@ def _translate(error: grpc.aio.AioRpcError) -> ShoalError:
     if isinstance(translated, Overloaded):
         translated.retry_after_seconds = pushback(error.trailing_metadata() or ())
     return translated
-
-
-def pushback(trailers: Iterable[tuple[str, str | bytes]]) -> float | None:
-    """When trying again may help, in seconds, as far as ``trailers`` tell it."""
-    for name, value in trailers:
-        if name == RETRY_PUSHBACK and _MILLISECONDS.fullmatch(str(value)):
-            return int(value) / 1000
-    return None

@@ -12,35 +12,24 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from shoal.client.call_stream import CallStream, StreamLimits
+from shoal.client.call_stream import CallStream
 from shoal.client.calls import Call
-from shoal.client.channel import pushback
-from shoal.errors import Cancelled, Code, Overloaded, ShoalError, Unavailable, from_status
+from shoal.client.stream_end import error_of
+from shoal.client.stream_limits import StreamLimits
+from shoal.errors import Cancelled, Code, ShoalError
 from shoal.runtime.logs import Seldom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from shoal.batching.v1 import stream_pb2
-    from shoal.client.call_stream import End
     from shoal.client.calls import Deadlines
     from shoal.client.channel import InferenceMethod, Metadata
+    from shoal.client.stream_end import End
 
 log = Seldom(logging.getLogger(__name__))
 
-_REFUSALS = frozenset(
-    {
-        Code.UNAUTHENTICATED,
-        Code.PERMISSION_DENIED,
-        Code.INVALID_ARGUMENT,
-        Code.NOT_FOUND,
-        Code.RESOURCE_EXHAUSTED,
-    }
-)
-"""Of a stream that ends so: what each of its calls would be told. Any other end says nothing of them."""
 _NO_STREAMS = frozenset({Code.UNIMPLEMENTED, Code.INVALID_ARGUMENT})
 """How services without streams refuse one."""
-_MICROSECONDS = 1_000_000
 
 
 class Sender:
@@ -114,7 +103,7 @@ class Sender:
         if isinstance(answer, ShoalError):
             raise answer
         if answer.code:
-            raise _error(answer)
+            raise error_of(answer)
         return answer.response
 
     async def close(self, grace_seconds: float = 0.0) -> None:
@@ -173,7 +162,7 @@ class Sender:
         self._old.discard(stream)
         self._ending.discard(stream)
         for call in stream.in_flight:
-            call.end(Cancelled("the client was closed") if self._closed else _lost(end))
+            call.end(Cancelled("the client was closed") if self._closed else end.error())
         self._flush_soon()
 
     def _refused(self, end: End) -> None:
@@ -248,20 +237,3 @@ class Sender:
             self._alone += 1
             self.sent_alone += 1
             call.end(None)
-
-
-def _error(result: stream_pb2.CallItemResult) -> ShoalError:
-    error = from_status(result.code, result.message or f"the service answered code {result.code}")
-    if isinstance(error, Overloaded) and result.retry_after_us:
-        error.retry_after_seconds = result.retry_after_us / _MICROSECONDS
-    return error
-
-
-def _lost(end: End) -> ShoalError:
-    """What calls of a stream are told that ended without their results."""
-    if end.code not in _REFUSALS:
-        return Unavailable(f"the stream of calls ended: {end.message or end.code.name}")
-    error = from_status(end.code, end.message or end.code.name)
-    if isinstance(error, Overloaded):
-        error.retry_after_seconds = pushback(end.trailers)
-    return error

@@ -15,8 +15,8 @@ from shoal.service import identity
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shoal.client.call_stream import StreamLimits
     from shoal.client.channel import InferenceMethod, Metadata
+    from shoal.client.stream_limits import StreamLimits
 
 _KEPT = 64
 """Beyond this number, those go that have nothing to do: whoever names models that there are not fills no memory."""

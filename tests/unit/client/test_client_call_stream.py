@@ -11,13 +11,14 @@ import grpc.aio
 import pytest
 
 from shoal.batching.v1 import stream_pb2
-from shoal.client.call_stream import CallStream, StreamLimits
+from shoal.client.call_stream import CallStream
 from shoal.client.calls import Call
+from shoal.client.stream_limits import StreamLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from shoal.client.call_stream import End
+    from shoal.client.stream_end import End
 
 LIMITS = StreamLimits(chunk_bytes=1)
 """A message a call."""

@@ -12,10 +12,10 @@ import pytest
 from shoal.batching import wire
 from shoal.batching.v1 import stream_pb2
 from shoal.client import sender as sender_module
-from shoal.client.call_stream import StreamLimits
 from shoal.client.calls import Deadlines
 from shoal.client.channel import InferenceMethod, open_channel
 from shoal.client.sender import Sender
+from shoal.client.stream_limits import StreamLimits
 from shoal.errors import Cancelled, Code, DeadlineExceeded, NotFound, Overloaded, Unauthenticated, Unavailable
 from shoal.runtime.logs import Seldom
 from shoal.v1 import inference_pb2 as pb
