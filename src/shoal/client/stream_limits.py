@@ -22,8 +22,10 @@ class StreamLimits:
     """A service that has streams answers a new one at once; one that is silent for so long has none."""
     idle_seconds: float = 5.0
     """A stream without calls is ended then."""
-    replace_seconds: tuple[float, float] = (30.0, 60.0)
-    """A stream is replaced at an age between these, so that routers and batchers that joined get their share."""
+    replace_seconds: tuple[float, float] = (5.0, 10.0)
+    """A stream is replaced at an age between these, so that routers and batchers that joined get their share. It is with
+    the headers of a new stream, too, that a draining Envoy tells the connection to go: the one after that goes elsewhere,
+    all within the 30 s that a router drains in a cluster."""
     again_seconds: float = 1.0
     """After a stream couldn't be opened: no other is tried before."""
     silent_again_seconds: float = 60.0
