@@ -96,6 +96,24 @@ def spread(result: Result, path: Path) -> None:
     _save(figure, path)
 
 
+def objective(result: Result, path: Path) -> None:
+    """Engine time and p99 over the load, for one replica, as calculated; crosses are measured."""
+    figure, axes = _axes(2)
+    shown = (("to_full", "engine time a picture, to full batches'"), ("p99_ms", "p99, ms"))
+    ways = {"objective-100": BLUE, "delay-0": RED, "delay-20": YELLOW, "delay-100": GREEN}
+    for one, (key, label) in zip(axes, shown, strict=True):
+        for way, colour in ways.items():
+            for rows, style in ((result["calculated"], "-"), (result["measured"], "x")):
+                of = {row["load"]: row[key] for row in rows if row["way"] == way and row["replicas"] == 1}
+                name = way.replace("-", " ") + " ms" if style == "-" else None
+                one.plot(list(of), list(of.values()), style, color=colour, label=name)
+        one.set(xlabel="load of one replica", ylabel=label, ylim=(0, None))
+        one.legend(fontsize="small", frameon=False)
+    axes[1].axhline(result["settings"]["objective_ms"], color=GREY, linestyle=":", linewidth=1)
+    axes[1].set(ylim=(0, 300))
+    _save(figure, path)
+
+
 def neighbours(result: Result, path: Path) -> None:
     """Good answers a second among broken pictures; p99 of the good ones among hanging ones."""
     figure, axes = _axes(2)
@@ -131,6 +149,7 @@ PLOTS: dict[str, Callable[[Result, Path], None]] = {
     "low_load": low_load,
     "overload": overload,
     "spread": spread,
+    "objective": objective,
     "neighbours": neighbours,
     "direct": direct,
 }

@@ -124,6 +124,46 @@ def way_label(batchers: int) -> str:
     return f"{batchers} batcher{'s' if batchers > 1 else ''} in front"
 
 
+def objective(result: Result) -> list[Sheet]:
+    """What was measured, then what was calculated under virtual time."""
+    return [
+        Sheet(
+            "Measured", (*_OBJECTIVE, "p50, ms", "p99, ms", "failed"), [_measured(row) for row in result["measured"]]
+        ),
+        Sheet(
+            "Calculated under virtual time, not measured",
+            (*_OBJECTIVE, "p99, ms", "replicas used"),
+            [
+                _calculated(row)
+                for row in result["calculated"]
+                if row["load"] in _SHOWN_LOADS and row["replicas"] in _SHOWN
+            ],
+        ),
+    ]
+
+
+_OBJECTIVE = ("replicas, load", "closes by", "engine time, to full batches'", "mean batch")
+_SHOWN_LOADS, _SHOWN = (0.1, 0.3, 0.5, 0.8, 0.9), (1, 4, 16)
+
+
+def _way(row: Result) -> tuple[str, ...]:
+    kind, _, milliseconds = row["way"].partition("-")
+    return (
+        f"{row['replicas']}, {row['load']:g}",
+        f"{kind} {milliseconds} ms",
+        f"{row['to_full']:.2f}",
+        f"{row['mean_batch_size']:.1f}",
+    )
+
+
+def _measured(row: Result) -> tuple[str, ...]:
+    return (*_way(row), f"{row['p50_ms']:.0f}", f"{row['p99_ms']:.0f}", str(sum(row["errors"].values())))
+
+
+def _calculated(row: Result) -> tuple[str, ...]:
+    return (*_way(row), f"{row['p99_ms']:.0f}", str(row["used_replicas"]))
+
+
 def neighbours(result: Result) -> list[Sheet]:
     """Broken pictures in a closed loop, hanging ones in an open one."""
     return [
@@ -168,6 +208,7 @@ SHEETS: dict[str, Callable[[Result], list[Sheet]]] = {
     "low_load": low_load,
     "overload": overload,
     "spread": spread,
+    "objective": objective,
     "neighbours": neighbours,
     "direct": direct,
 }

@@ -11,6 +11,7 @@ import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -149,9 +150,9 @@ class VirtualService:
             if load.in_flight:
                 name = f"{load.owner}-{number}"
                 self._closed_loops[name] = load
-                self._at(self.now, lambda load=load, name=name: self.arrive(load.in_flight, load, name))
+                self._at(self.now, partial(self.arrive, load.in_flight, load, name))
             else:
-                self._at(self.now + self._gap(load), lambda load=load: self._next_of(load, end))
+                self._at(self.now + self._gap(load), partial(self._next_of, load, end))
         self._until(end)
         self._closed_loops.clear()
         self._until(math.inf)
@@ -178,7 +179,7 @@ class VirtualService:
     def _next_of(self, load: Load, end: float) -> None:
         if self.now < end:
             self.arrive(load.at_once, load)
-            self._at(self.now + self._gap(load), lambda: self._next_of(load, end))
+            self._at(self.now + self._gap(load), partial(self._next_of, load, end))
 
     def _gap(self, load: Load) -> float:
         return self._random.expovariate(load.rate)
@@ -202,12 +203,12 @@ class VirtualService:
                     batch = self._open.pop(stream)
                     self.reasons.append(reason)
                     ready = max(batch.ready, self.now + self._path)
-                    self._at(ready, lambda stream=stream, batch=batch: self._queue(stream, batch))
+                    self._at(ready, partial(self._queue, stream, batch))
                 case Reject():
                     self.rejected.append(decision)
         if self.policy.wake_at < self._wake_at:
             self._wake_at = self.policy.wake_at
-            self._at(self._wake_at, lambda at=self._wake_at: self._wake(at))
+            self._at(self._wake_at, partial(self._wake, self._wake_at))
 
     def _wake(self, at: float) -> None:
         if at == self._wake_at:
@@ -226,12 +227,12 @@ class VirtualService:
             seconds = self._curve.seconds(len(batch.requests)) * (1 + self._noise * self._random.random())
             batch.began, batch.ended = self.now, self.now + seconds
             self.busy[worker.name] += seconds
-            self._at(batch.ended, lambda stream=stream, batch=batch: self._executed(worker, stream, batch))
+            self._at(batch.ended, partial(self._executed, worker, stream, batch))
 
     def _executed(self, worker: Worker, stream: str, batch: Batch) -> None:
         worker.executing -= 1
         self._execute(worker)
-        self._at(self.now + self._path, lambda: self._answer(stream, batch))
+        self._at(self.now + self._path, partial(self._answer, stream, batch))
 
     def _answer(self, stream: str, batch: Batch) -> None:
         self.batches.append(batch)

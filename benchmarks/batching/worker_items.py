@@ -1,6 +1,6 @@
 """CPU microseconds that a picture costs a worker beside inference, of this tree and of another commit in turn.
 
-python -m benchmarks.batching.worker_items --against COMMIT [--rounds 12] [--batch 32] [--streams 3]
+python -m benchmarks.batching.worker_items --against COMMIT [--rounds 12] [--batch 32] [--streams 3] [--no-decoding]
 
 The real service, batches, fetcher, decoder and head, in one process: pictures of 32 x 32 pixels in obstore's memory, an
 engine that answers at once, and streams without gRPC, whose messages are read from bytes and written to bytes. Counted
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES, WARM_UP, OBJECTS, CLASSES = 16_000, 6_000, 256, 1000
@@ -43,10 +43,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--batch", type=int, default=32, help="pictures in a batch, which come in one message")
     parser.add_argument("--streams", type=int, default=3, help="batches at once")
+    parser.add_argument("--no-decoding", action="store_true", help="decoding threads do nothing, and so take no GIL")
     parser.add_argument("--role", choices=("worker",), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.role:
-        print(json.dumps(uvloop.run(_measure(arguments.batch, arguments.streams))))
+        print(json.dumps(uvloop.run(_measure(arguments.batch, arguments.streams, decodes=not arguments.no_decoding))))
     elif arguments.against:
         with tempfile.TemporaryDirectory() as folder:
             _compare(_unpacked(arguments.against, Path(folder)), arguments)
@@ -64,7 +65,7 @@ def _compare(other: Path, arguments: argparse.Namespace) -> None:
     sources = {"before": other, "after": ROOT / "src"}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in sources}
     command = [sys.executable, __file__, "--role", "worker", "--batch", str(arguments.batch)]
-    command += ["--streams", str(arguments.streams)]
+    command += ["--streams", str(arguments.streams), *(["--no-decoding"] if arguments.no_decoding else [])]
     for number in range(arguments.rounds):
         for name in sorted(sources, reverse=bool(number % 2)):
             environment = {**os.environ, "PYTHONPATH": f"{sources[name]}{os.pathsep}{ROOT / 'tests'}"}
@@ -141,7 +142,7 @@ class _Context:
         raise SystemExit(f"{code}: {details}")
 
 
-async def _measure(batch: int, streams: int) -> dict[str, float]:
+async def _measure(batch: int, streams: int, *, decodes: bool) -> dict[str, float]:
     """Microseconds of the event loop's thread a picture: in all, of the GETs alone, and what is left."""
     from obstore.store import MemoryStore
 
@@ -150,7 +151,7 @@ async def _measure(batch: int, streams: int) -> dict[str, float]:
     store = MemoryStore()
     names = await _fill(store)
     service = BatchingService()
-    await service.put(MODEL, _handler(store, batch))
+    await service.put(MODEL, _handler(store, batch, decodes=decodes))
     loop = 0.0
     for pictures in (WARM_UP, PICTURES):
         contexts = _contexts(names, pictures, batch, streams)
@@ -226,7 +227,7 @@ def _key() -> Any:
     return Key(id="k", key=SECRET, owner="me")
 
 
-def _handler(store: Any, batch: int) -> Any:
+def _handler(store: Any, batch: int, *, decodes: bool) -> Any:
     import numpy as np
 
     from shoal.explain.recent import Recent
@@ -246,17 +247,27 @@ def _handler(store: Any, batch: int) -> Any:
     config = _config(batch)
     engine = _Engine(config, np.random.default_rng(0).normal(size=(batch, CLASSES)).astype(np.float32))
     head = make_head(config)
+    decoder = Decoder(config, max_pixels=10**6, max_scans=10)
+    if not decodes:
+        decoder.decode_if_quick = _nothing  # type: ignore[method-assign, assignment]
     return PictureHandler(
         PictureModel(
             loaded=engine,  # type: ignore[arg-type]
             admission=Admission(config, head, Access(KeyRing([_key()])), Recent(10_000)),
-            decoder=Decoder(config, max_pixels=10**6, max_scans=10),
+            decoder=decoder,
             head=head,
             fetcher=Fetcher(store, concurrency=64, max_bytes=10**7, budget_bytes=10**9, timeout_seconds=10),
             decoding=Decoding(Threads(2, "decode"), DecoderPool(1, Limits(1, 2**20))),
             meter=Meter(MODEL),
         )
     )
+
+
+def _nothing(_: object, make_out: Callable[[], Any]) -> Any:
+    from shoal.pictures.header import PictureSize
+
+    make_out()
+    return PictureSize(32, 32), True
 
 
 def _config(batch: int) -> Any:

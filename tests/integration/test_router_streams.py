@@ -166,7 +166,7 @@ async def test_too_many_streams_are_refused_and_calls_are_not(tmp_path: Path, mo
 
 async def test_a_stream_may_be_silent_for_longer_than_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = "router: {default_timeout_seconds: 0.1, max_timeout_seconds: 0.1}"
-    monkeypatch.setattr("shoal.router.routes._SILENT_SECONDS", 3.0)
+    monkeypatch.setattr("shoal.router.call_routes._SILENT_SECONDS", 3.0)
     async with running(tmp_path, service=limits) as rig, asyncio.timeout(PATIENCE):
         stream, other = rig.open_calls(rig.alice.key), rig.open_calls(rig.alice.key)
         await told(stream)

@@ -15,10 +15,10 @@ CHAPTER = (ROOT / "docs" / "batch-your-own-service.md").read_text(encoding="utf-
 TRITONS_ALONE = {"default_timeout_microseconds"}
 
 
-def test_the_worker_is_shown_whole_and_has_less_than_40_lines() -> None:
-    worker = (ROOT / "examples" / "nearest" / "worker.py").read_text(encoding="utf-8")
-    assert re.findall(r"```python\n(.*?)```", CHAPTER, re.DOTALL) == [worker]
-    assert len(worker.splitlines()) < 40
+def test_the_worker_and_a_stream_of_calls_are_shown_whole_and_short() -> None:
+    programs = [(ROOT / "examples" / "nearest" / name).read_text("utf-8") for name in ("worker.py", "ask_many.py")]
+    assert re.findall(r"```python\n(.*?)```", CHAPTER, re.DOTALL) == programs
+    assert all(len(program.splitlines()) < 40 for program in programs)
 
 
 def test_every_setting_and_its_default() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
-    from shoal.batcher.lane import OpenBatch
+    from shoal.batcher.level import OpenBatch
     from shoal.batcher.workload import Workload
     from shoal.modelconfig.batching import BatchingSettings
 
@@ -25,6 +25,8 @@ _ENOUGH = 1.05
 """A batch whose requests cost at most so many times as much as in a full one needs no more company."""
 _WORTH_IT = 1.25
 """A batch is kept small for its promise's sake where a request of it costs at most so many times as much."""
+_RESERVE = 0.05
+"""Of the objective: for the way between caller and batcher, of which nothing is known here."""
 _ROUNDING = 1e-6
 
 
@@ -76,23 +78,20 @@ class Closing:
             return kept, True
         return size, False
 
-    def due(self, now: float, batch: OpenBatch[Any], bulk: int) -> CloseReason | None:
-        """Why the batch closes now, if it does."""
-        if batch.size in self._sizes or batch.size >= self._largest:
-            return "preferred"
-        if self.draining:
-            return "drain"
-        if self._is_enough(now, batch):
-            return "enough"
-        at, reason = self.due_at(now, batch, bulk)
-        return reason if now >= at else None
+    def due(self, now: float, batch: OpenBatch[Any], bulk: int) -> tuple[float, CloseReason]:
+        """When the batch closes, and why; that may be past.
 
-    def due_at(self, now: float, batch: OpenBatch[Any], bulk: int) -> tuple[float, CloseReason]:
-        """When it has to go: its oldest request has waited long enough, or its tightest deadline needs the rest.
-
-        Where bulk requests wait, its worker is never idle: then it goes before it can start, so early that fetch and
-        decode are through. If it waited longer, a bulk batch would go first, and until then others may join.
+        At once where it is full, or nothing is gained by waiting. Else when its oldest request has waited long enough,
+        or its tightest deadline needs the rest. Where bulk requests wait, its worker is never idle: then it goes before
+        it can start, so early that fetch and decode are through. If it waited longer, a bulk batch would go first, and
+        until then others may join.
         """
+        if batch.size in self._sizes or batch.size >= self._largest:
+            return now, "preferred"
+        if self.draining:
+            return now, "drain"
+        if self._is_enough(now, batch):
+            return now, "enough"
         if bulk:
             lead = _LEAD * self._work.times.expected(self._largest)
             return self._work.free_at(now, batch.worker, batch.priority) - lead, "bulk"
@@ -151,4 +150,4 @@ class Closing:
 
     def _promise(self, arrived: float) -> float:
         """By when the answer to a request has to be expected, so that it mostly comes within the objective."""
-        return arrived + self.objective - self._work.margin
+        return arrived + (1 - _RESERVE) * self.objective - self._work.margin

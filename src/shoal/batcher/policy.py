@@ -5,7 +5,7 @@ and the next batch grows. When it closes says ``closing.py``. A batch goes early
 otherwise be missed, and a request that can't be served in time is refused when it comes, not when it is too late
 (``refusals.py``).
 
-Interactive and bulk requests have a *lane* each, with streams and permits of its own, so that a bulk batch never takes
+Interactive and bulk requests have a *level* each, with streams and permits of its own, so that a bulk batch never takes
 the place of an interactive one. A batch of interactive requests that closes part-full takes waiting bulk requests
 along. Whose turn it is at an engine is the worker's affair: interactive batches go first, but for bulk's share.
 
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from shoal.batcher.closing import Closing
-from shoal.batcher.lane import DEADLINE, Lane, OpenBatch
+from shoal.batcher.level import DEADLINE, Level, OpenBatch
 from shoal.batcher.quarantine import Quarantine
 from shoal.batcher.refusals import Refusals
 from shoal.batcher.workload import Workload
@@ -95,9 +95,9 @@ class BatchingPolicy(Generic[Stream, Request]):
             quarantine: Shared by all policies whose streams lead to the same workers.
         """
         self.wake_at: float = math.inf
-        self._interactive: Lane[Stream, Request] = Lane(Priority.INTERACTIVE)
-        self._bulk: Lane[Stream, Request] = Lane(Priority.BULK)
-        self._lanes = {lane.priority: lane for lane in (self._interactive, self._bulk)}
+        self._interactive: Level[Stream, Request] = Level(Priority.INTERACTIVE)
+        self._bulk: Level[Stream, Request] = Level(Priority.BULK)
+        self._levels = {level.priority: level for level in (self._interactive, self._bulk)}
         self._quarantine = quarantine or Quarantine()
         self._work: Workload[Stream] = Workload()
         self._closing = Closing(self._work, settings)
@@ -118,17 +118,17 @@ class BatchingPolicy(Generic[Stream, Request]):
     @property
     def suspects(self) -> int:
         """Requests that wait to be sent alone."""
-        return sum(len(lane.suspects) for lane in self._lanes.values())
+        return sum(len(level.suspects) for level in self._levels.values())
 
     @property
     def idle_permits(self) -> int:
         """Permits that no batch uses yet."""
-        return sum(len(lane.permits) for lane in self._lanes.values())
+        return sum(len(level.permits) for level in self._levels.values())
 
     def arrived(self, now: float, requests: Sequence[Request]) -> list[Decision[Stream, Request]]:
         """New requests, in order. A full queue makes room at the cost of bulk, and of whoever has most in it."""
         for request in requests:
-            self._lanes[request.priority].queue.append(request)
+            self._levels[request.priority].queue.append(request)
         decisions = self._advance(now)
         if requests and (self._interactive.queue or self._bulk.queue):
             limit = self.settings.max_queue_size or DEFAULT_MAX_QUEUE_SIZE
@@ -139,7 +139,7 @@ class BatchingPolicy(Generic[Stream, Request]):
     def withdrawn(self, now: float, requests: Sequence[Request]) -> list[Decision[Stream, Request]]:
         """The requests' callers are gone or their deadlines have passed; nothing happens to what was sent already."""
         for request in requests:
-            self._lanes[request.priority].home_of(request).discard(request)
+            self._levels[request.priority].home_of(request).discard(request)
         return self._advance(now)
 
     def permitted(
@@ -149,7 +149,7 @@ class BatchingPolicy(Generic[Stream, Request]):
 
         Workers that don't say who they are count as one.
         """
-        self._lanes[priority].permits[stream] = worker
+        self._levels[priority].permits[stream] = worker
         return self._advance(now)
 
     def settled(self, now: float, stream: Stream) -> list[Decision[Stream, Request]]:
@@ -179,23 +179,23 @@ class BatchingPolicy(Generic[Stream, Request]):
         """
         self._work.remove(now, stream)
         self._quarantine.leave(stream)
-        for lane in self._lanes.values():
-            lane.forget(stream)
+        for level in self._levels.values():
+            level.forget(stream)
         for request in reversed(unbegun):
-            self._lanes[request.priority].home_of(request).push_back(request)
+            self._levels[request.priority].home_of(request).push_back(request)
         decisions: list[Decision[Stream, Request]] = []
         for request in unanswered:
             request.attempts += 1
             if request.attempts >= MAX_ATTEMPTS:
                 decisions.append(Reject(request, Unavailable(_GIVEN_UP)))
             else:
-                self._lanes[request.priority].suspects.append(request)
+                self._levels[request.priority].suspects.append(request)
         return decisions + self._advance(now)
 
     def revoked(self, stream: Stream) -> None:
         """The permit on ``stream``, which no batch uses, is given back."""
-        for lane in self._lanes.values():
-            lane.permits.pop(stream, None)
+        for level in self._levels.values():
+            level.permits.pop(stream, None)
 
     def tick(self, now: float) -> list[Decision[Stream, Request]]:
         """Time has passed: call it at ``wake_at`` or later."""
@@ -208,112 +208,127 @@ class BatchingPolicy(Generic[Stream, Request]):
 
     def fail(self, error: ShoalError) -> list[Reject[Request]]:
         """Rejects all that is queued."""
-        queues = [queue for lane in self._lanes.values() for queue in (lane.suspects, lane.queue)]
+        queues = [queue for level in self._levels.values() for queue in (level.suspects, level.queue)]
         return [Reject(request, error) for queue in queues for request in queue.take(len(queue))]
 
     # From the queue to a batch.
 
     def _advance(self, now: float) -> list[Decision[Stream, Request]]:
         decisions: list[Decision[Stream, Request]] = []
-        for lane in (self._interactive, self._bulk):
-            while self._isolate(now, lane, decisions) or (lane.queue and self._grow(now, lane, decisions)):
+        for level in (self._interactive, self._bulk):
+            while (level.suspects and self._isolate(now, level, decisions)) or (
+                level.queue and self._grow(now, level, decisions)
+            ):
                 pass
-        for lane in (self._interactive, self._bulk):  # what waits in the second lane fills a batch of the first
-            if lane.open and (reason := self._closing.due(now, lane.open, self._fill_of(lane))):
-                self._close(now, lane, lane.open, reason, decisions)
-        open_lanes = [lane for lane in (self._interactive, self._bulk) if lane.open]
-        due = [self._closing.due_at(now, lane.open, self._fill_of(lane))[0] for lane in open_lanes if lane.open]
-        self.wake_at = min(due, default=math.inf)
+        self.wake_at = math.inf
+        for level in (self._interactive, self._bulk):  # what waits in the second level fills a batch of the first
+            if level.open is not None:
+                self.wake_at = min(self.wake_at, self._close_when_due(now, level, level.open, decisions))
         return decisions
 
-    def _isolate(self, now: float, lane: Lane[Stream, Request], decisions: list[Decision[Stream, Request]]) -> bool:
+    def _isolate(self, now: float, level: Level[Stream, Request], decisions: list[Decision[Stream, Request]]) -> bool:
         """Sends the next suspect as a batch of its own, in turn with the others' batches; whether to go on."""
-        if not lane.suspects or (lane.alone_last and lane.queue):
+        if level.alone_last and level.queue:
             return False
-        free = (stream for stream, worker in lane.permits.items() if self._quarantine.is_free(worker))
+        free = (stream for stream, worker in level.permits.items() if self._quarantine.is_free(worker))
         if (stream := next(free, None)) is None:
             return False
-        requests, expired = _take(now, 1, lane.suspects)
+        requests, expired = _take(now, 1, level.suspects)
         decisions += expired
         if requests:
-            lane.alone_last = True
-            worker = lane.permits.pop(stream)
+            level.alone_last = True
+            worker = level.permits.pop(stream)
             self._quarantine.enter(stream, worker)
-            self._work.add(now, stream, worker or stream, 1, lane.priority)
+            self._work.add(now, stream, worker or stream, 1, level.priority)
             decisions += [Send(stream, requests), Close(stream, 1, "alone")]
         return True
 
-    def _grow(self, now: float, lane: Lane[Stream, Request], decisions: list[Decision[Stream, Request]]) -> bool:
+    def _grow(self, now: float, level: Level[Stream, Request], decisions: list[Decision[Stream, Request]]) -> bool:
         """Sends what fits into the open batch, opening one if a permit allows; whether to go on."""
-        batch = lane.open or self._begin(now, lane)
+        batch = level.open or self._begin(now, level)
         if batch is None:
             return False
-        oldest, fill = lane.queue.head().arrived, self._fill_of(lane)
-        size, closes = self._closing.size(now, batch, len(lane.queue), oldest, fill)
-        requests, expired = _take(now, size - batch.size, lane.queue)
+        oldest, fill = level.queue.head().arrived, self._fill_of(level)
+        size, closes = self._closing.size(now, batch, len(level.queue), oldest, fill)
+        requests, expired = _take(now, size - batch.size, level.queue)
         decisions += expired
         if requests:
-            if lane.open is None:
-                lane.open = batch
-                lane.alone_last = False
-                del lane.permits[batch.stream]
+            if level.open is None:
+                level.open = batch
+                level.alone_last = False
+                del level.permits[batch.stream]
             batch.grow(requests)
             decisions.append(Send(batch.stream, requests))
-        if lane.open and (reason := "objective" if closes else self._closing.due(now, batch, self._fill_of(lane))):
-            self._close(now, lane, batch, reason, decisions)
-            return True
-        return bool(requests or expired)
+        if level.open is not None and closes:
+            self._close(now, level, batch, "objective", decisions)
+        elif level.open is not None:
+            self._close_when_due(now, level, batch, decisions)
+        return level.open is None or bool(requests or expired)
 
-    def _begin(self, now: float, lane: Lane[Stream, Request]) -> OpenBatch[Stream] | None:
+    def _begin(self, now: float, level: Level[Stream, Request]) -> OpenBatch[Stream] | None:
         """A batch on one of the permits, if there is any."""
-        if not lane.permits:
+        if not level.permits:
             return None
-        gather = self._closing.objective and not self._fill_of(lane)
-        stream = self._fullest(now, lane) if gather else self._emptiest(now, lane)
-        return OpenBatch(stream, lane.permits[stream] or stream, lane.priority)
+        gather = self._closing.objective and not self._fill_of(level)
+        stream = self._fullest(now, level) if gather else self._emptiest(now, level)
+        return OpenBatch(stream, level.permits[stream] or stream, level.priority)
 
-    def _emptiest(self, now: float, lane: Lane[Stream, Request]) -> Stream:
+    def _emptiest(self, now: float, level: Level[Stream, Request]) -> Stream:
         """The permit whose worker can start first; the oldest of several."""
-        idle = (stream for stream, worker in lane.permits.items() if not self._work.at(worker or stream))
+        idle = (stream for stream, worker in level.permits.items() if not self._work.at(worker or stream))
         first = next(idle, None)
         if first is not None:
             return first
-        return min(lane.permits, key=lambda stream: self._free_at(now, lane, stream))
+        return min(level.permits, key=lambda stream: self._free_at(now, level, stream))
 
-    def _fullest(self, now: float, lane: Lane[Stream, Request]) -> Stream:
+    def _fullest(self, now: float, level: Level[Stream, Request]) -> Stream:
         """The permit whose worker has most to do and can still keep the promise; where none can, the first to start.
 
         Of several the first by its name: so the same workers stay idle, and can be taken away.
         """
-        latest = self._closing.latest_start(lane.queue.head().arrived)
-        free_at = {stream: self._free_at(now, lane, stream) for stream in lane.permits}
+        latest = self._closing.latest_start(level.queue.head().arrived)
+        free_at = {stream: self._free_at(now, level, stream) for stream in level.permits}
         able = [stream for stream, at in free_at.items() if at <= latest]
         if not able:
             return min(free_at, key=free_at.__getitem__)
-        return min(able, key=lambda stream: (-self._work.at(lane.permits[stream] or stream), lane.permits[stream]))
+        return min(able, key=lambda stream: (-self._work.at(level.permits[stream] or stream), level.permits[stream]))
 
-    def _free_at(self, now: float, lane: Lane[Stream, Request], stream: Stream) -> float:
-        return self._work.free_at(now, lane.permits[stream] or stream, lane.priority)
+    def _free_at(self, now: float, level: Level[Stream, Request], stream: Stream) -> float:
+        return self._work.free_at(now, level.permits[stream] or stream, level.priority)
 
-    def _fill_of(self, lane: Lane[Stream, Request]) -> int:
-        """Requests of the other lane that could fill a batch of this one."""
-        return len(self._bulk.queue) if lane is self._interactive else 0
+    def _fill_of(self, level: Level[Stream, Request]) -> int:
+        """Requests of the other level that could fill a batch of this one."""
+        return len(self._bulk.queue) if level is self._interactive else 0
+
+    def _close_when_due(
+        self,
+        now: float,
+        level: Level[Stream, Request],
+        batch: OpenBatch[Stream],
+        decisions: list[Decision[Stream, Request]],
+    ) -> float:
+        """Closes the open batch if it is due, else says when it will be."""
+        at, reason = self._closing.due(now, batch, self._fill_of(level))
+        if now < at:
+            return at
+        self._close(now, level, batch, reason, decisions)
+        return math.inf
 
     def _close(
         self,
         now: float,
-        lane: Lane[Stream, Request],
+        level: Level[Stream, Request],
         batch: OpenBatch[Stream],
         reason: CloseReason,
         decisions: list[Decision[Stream, Request]],
     ) -> None:
-        lane.open = None
+        level.open = None
         size = batch.size
-        if room := self._closing.room(now, batch, self._fill_of(lane)):
+        if room := self._closing.room(now, batch, self._fill_of(level)):
             requests, expired = _take(now, room, self._bulk.queue)
             decisions += [*expired, Send(batch.stream, requests)] if requests else expired
             size += len(requests)
-        self._work.add(now, batch.stream, batch.worker, size, lane.priority)
+        self._work.add(now, batch.stream, batch.worker, size, level.priority)
         decisions.append(Close(batch.stream, size, reason))
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from shoal.batcher.lane import DEADLINE
+from shoal.batcher.level import DEADLINE
 from shoal.batching.fair_queue import Queued
 from shoal.errors import Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from shoal.batcher.lane import Lane
+    from shoal.batcher.level import Level
     from shoal.batcher.workload import Workload
     from shoal.runtime.priority import Priority
 
@@ -21,8 +21,8 @@ Request = TypeVar("Request", bound=Queued)
 class Refusals(Generic[Request]):
     """Takes out of the queues what can't be served, each with the error that its caller gets."""
 
-    def __init__(self, interactive: Lane[Any, Request], bulk: Lane[Any, Request], work: Workload[Any]) -> None:
-        """Looks at both lanes, and at what the workers have to do."""
+    def __init__(self, interactive: Level[Any, Request], bulk: Level[Any, Request], work: Workload[Any]) -> None:
+        """Looks at both levels, and at what the workers have to do."""
         self._interactive = interactive
         self._bulk = bulk
         self._work = work
@@ -34,10 +34,10 @@ class Refusals(Generic[Request]):
             return
         of: dict[tuple[Priority, str], list[Request]] = {}
         for request in requests:
-            if request in self._lane(request).queue:
+            if request in self._level(request).queue:
                 of.setdefault((request.priority, request.owner), []).append(request)
         for theirs in of.values():
-            yield from self._too_late(now, self._lane(theirs[0]), theirs)
+            yield from self._too_late(now, self._level(theirs[0]), theirs)
 
     def surplus(self, limit: int, newcomer: str) -> Iterator[tuple[Request, Overloaded]]:
         """What a full queue has no room for: bulk requests first, and of those the newest of whoever has most.
@@ -46,25 +46,25 @@ class Refusals(Generic[Request]):
             limit: Requests that may wait, suspects included.
             newcomer: Whose request has just come: a tie is at the cost of this owner.
         """
-        for lane in (self._bulk, self._interactive):
+        for level in (self._bulk, self._interactive):
             surplus = self._bulk.waiting + self._interactive.waiting - limit
-            if surplus <= 0 or not lane.queue:
+            if surplus <= 0 or not level.queue:
                 continue
-            wait = self._wait(lane, lane.queue.ahead_of(lane.queue.waiting_of(newcomer) or len(lane.queue)))
+            wait = self._wait(level, level.queue.ahead_of(level.queue.waiting_of(newcomer) or len(level.queue)))
             text = f"the queue is full ({limit} requests wait); try again later"
-            for victim in lane.queue.pop_newest_of_longest(newcomer, surplus):
+            for victim in level.queue.pop_newest_of_longest(newcomer, surplus):
                 yield victim, Overloaded(text, retry_after_seconds=wait or None)
 
     def _too_late(
-        self, now: float, lane: Lane[Any, Request], newest: Sequence[Request]
+        self, now: float, level: Level[Any, Request], newest: Sequence[Request]
     ) -> Iterator[tuple[Request, Overloaded]]:
         """Those of one owner's newest requests that can't be answered in time if the others are kept."""
-        queue, owner = lane.queue, newest[0].owner
+        queue, owner = level.queue, newest[0].owner
         place = queue.waiting_of(owner) - len(newest)
         ahead: float = queue.ahead_of(place + 1)
         step = (queue.ahead_of(place + len(newest)) - ahead) / max(1, len(newest) - 1)
         for request in newest:
-            wait = self._wait(lane, ahead)
+            wait = self._wait(level, ahead)
             if now + wait <= request.deadline:
                 ahead += step
             else:
@@ -72,12 +72,12 @@ class Refusals(Generic[Request]):
                 text = f"the deadline can't be met: about {wait:.1f} s of work are ahead; try again later"
                 yield request, Overloaded(text, retry_after_seconds=wait)
 
-    def _wait(self, lane: Lane[Any, Request], ahead: float) -> float:
-        """Seconds until a request has its answer, with so many of its lane ahead; 0 where nothing is known.
+    def _wait(self, level: Level[Any, Request], ahead: float) -> float:
+        """Seconds until a request has its answer, with so many of its level ahead; 0 where nothing is known.
 
         All interactive requests go before a bulk one.
         """
-        return self._work.wait_behind(ahead + (len(self._interactive.queue) if lane is self._bulk else 0))
+        return self._work.wait_behind(ahead + (len(self._interactive.queue) if level is self._bulk else 0))
 
-    def _lane(self, request: Request) -> Lane[Any, Request]:
+    def _level(self, request: Request) -> Level[Any, Request]:
         return self._bulk if request.priority is self._bulk.priority else self._interactive

@@ -63,10 +63,10 @@ class Workload(Generic[Stream]):
 
     def add(self, now: float, stream: Stream, worker: Hashable, size: int, priority: Priority) -> None:
         """A batch is closed."""
-        end = self.free_at(now, worker, priority) + self.times.expected(size)
-        batch = self._closed[stream] = _Closed(size, priority, worker, end)
+        start = self.free_at(now, worker, priority)
+        batch = self._closed[stream] = _Closed(size, priority, worker, start + self.times.expected(size))
         at = self._at.setdefault(worker, [])
-        if sum(other.started < math.inf for other in at) < self.instances:
+        if not at or _running(at) < self.instances:
             batch.started = now
         at.append(batch)
 
@@ -88,7 +88,7 @@ class Workload(Generic[Stream]):
         at.remove(batch)
         if not at:
             del self._at[batch.place]
-        elif sum(other.started < math.inf for other in at) < self.instances and (following := _next(at)):
+        elif _running(at) < self.instances and (following := _next(at)):
             following.started = now
 
     def free_at(self, now: float, worker: Hashable, priority: Priority) -> float:
@@ -123,6 +123,10 @@ class Workload(Generic[Stream]):
             batch.started, other.started = other.started, math.inf
         else:
             batch.started = now
+
+
+def _running(batches: Sequence[_Closed]) -> int:
+    return sum(batch.started < math.inf for batch in batches)
 
 
 def _waiting(batches: Sequence[_Closed]) -> list[_Closed]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from shoal.batching import wire
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import InvalidRequest
-from shoal.runtime.priority import Priority
+from shoal.runtime.priority import BULK, INTERACTIVE, Priority
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind", bound=Message | bytes)
 
 
+_BULK: Final = batching_pb2.PRIORITY_BULK
+
+
 def priority_of(item: batching_pb2.BatchItem) -> Priority:
     """How urgent an item is; a level that only newer batchers know counts as interactive."""
-    return Priority.BULK if item.priority == batching_pb2.PRIORITY_BULK else Priority.INTERACTIVE
+    return BULK if item.priority == _BULK else INTERACTIVE
 
 
 def most_urgent(priorities: Iterable[Priority]) -> Priority:
     """The level of a batch of such items: with any that is interactive it is so, too."""
-    return Priority.BULK if all(each is Priority.BULK for each in priorities) else Priority.INTERACTIVE
+    return BULK if all(each is BULK for each in priorities) else INTERACTIVE
 
 
 def decode(kind: type[Kind], message: bytes) -> Kind:

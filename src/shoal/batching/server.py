@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
 
+from shoal.batching import wire
 from shoal.batching.function import Function, Reply, Request
 from shoal.batching.host import DRAIN_SECONDS, Host
 from shoal.batching.meter import BatchMeter
@@ -138,6 +139,11 @@ def _check(path: str, request: type[Request], reply: type[Reply]) -> None:
     found = _METHOD.fullmatch(path)
     if found is None:
         raise ConfigurationError(f"method {path!r}: expected /package.Service/Method")
+    if found["name"].endswith(wire.STREAM):
+        raise ConfigurationError(
+            f"method {path}: a batcher takes a name that ends in {wire.STREAM} for the stream of "
+            f"{path.removesuffix(wire.STREAM)}; give it another one"
+        )
     if not issubclass(request, Message):
         return
     try:

@@ -20,6 +20,8 @@ OBJECTIVE = 0.999
 BURN_WINDOWS = ("5m", "30m", "1h", "6h")
 
 _REQUESTS = "shoal_batcher_requests_total"
+_URGENT = '{priority!="bulk"}'
+"""Bulk requests are there to wait: they say nothing about how long anybody has to. An older batcher tells none."""
 _MODEL = "(service, model)"
 _SERVED = "(service, pool, model)"
 _POOL = "(service, pool)"
@@ -39,9 +41,9 @@ def _ratio(numerator: str, denominator: str) -> str:
     return f"{numerator} / ({denominator} > 0)"
 
 
-def _quantile(share: float, histogram: str, window: str, labels: str) -> str:
-    """PromQL: the ``share`` quantile of a histogram; no value where nothing was observed."""
-    rates = f"sum by ({labels}, le) (rate({histogram}_bucket[{window}]))"
+def _quantile(share: float, histogram: str, window: str, labels: str, of: str = "") -> str:
+    """PromQL: the ``share`` quantile of a histogram, of its series ``of``; no value where nothing was observed."""
+    rates = f"sum by ({labels}, le) (rate({histogram}_bucket{of}[{window}]))"
     return f"histogram_quantile({share:g}, {rates}) >= 0"
 
 
@@ -75,10 +77,12 @@ REQUESTS = (
     Recording("shoal:model_late:ratio_rate5m", _share(LATE, "5m")),
     *(Recording(f"shoal:model_bad:ratio_rate{window}", _share(BAD, window)) for window in BURN_WINDOWS),
     Recording(
-        "shoal:model_latency_seconds:p99_5m", _quantile(0.99, "shoal_batcher_request_seconds", "5m", "service, model")
+        "shoal:model_latency_seconds:p99_5m",
+        _quantile(0.99, "shoal_batcher_request_seconds", "5m", "service, model", _URGENT),
     ),
     Recording(
-        "shoal:model_queue_seconds:p90_1m", _quantile(0.9, "shoal_batcher_queue_seconds", "1m", "service, model")
+        "shoal:model_queue_seconds:p90_1m",
+        _quantile(0.9, "shoal_batcher_queue_seconds", "1m", "service, model", _URGENT),
     ),
 )
 

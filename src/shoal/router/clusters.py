@@ -38,9 +38,7 @@ _CALLS_PER_CONNECTION = 1_000
 MAX_STREAMS = 1_000
 """Streams of calls to one group of batchers at a time, over all callers; more are answered RESOURCE_EXHAUSTED.
 
-One that is not read holds 0.5 MiB here, at the most."""
-_STREAM_BUFFER_BYTES = 64 * 2**10
-"""What waits for a batcher, of each stream and of each connection; beyond that the caller is not read on."""
+One that is not read, and whose batcher reads nothing, holds 0.7 MiB here: measured."""
 _UNBOUNDED = 1_000_000  # where the parts themselves bound: batching streams by permits, connections by requests
 _ONE_IS_ENOUGH = 1_000_000  # percent
 _WORKER_HANGS: Json = {"interval": "1s", "timeout": "1s"}
@@ -118,7 +116,7 @@ def _streams(group: str, hosts: Sequence[Endpoint]) -> Json:
         connection_keepalive=HANG,
         **windows(),
     )
-    return {**_batcher(cluster, checks), "per_connection_buffer_limit_bytes": _STREAM_BUFFER_BYTES}
+    return _batcher(cluster, checks)
 
 
 def _batcher(cluster: Json, checks: Json) -> Json:

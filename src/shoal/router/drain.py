@@ -2,6 +2,9 @@
 
 A load balancer carries batches of calls that came through any router, so it serves until the public listener has
 nothing left, then asks the batchers to open their streams elsewhere and gives those in use time to end.
+
+Nothing asks a stream of calls to leave: Envoy says GOAWAY as it answers, and a stream's answer has long begun. Clients
+replace theirs now and then; those that are still open when the time is over end, and their calls are sent elsewhere.
 """
 
 from __future__ import annotations

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from shoal.runtime.endpoint import Endpoint
     from shoal.service.spec import ObjectStore, Router
 
-_CONNECTION_BUFFER_BYTES = 256 * 1024
-"""What waits for a client, of each of its streams and of its connection; beyond that no batcher is read on."""
+_CONNECTION_BUFFER_BYTES = 1024 * 1024
 _MOST_HEADERS, _MOST_HEADERS_KB = 1000, 96
 """More is a reset: nobody keeps it for an answer."""
 _IDLE_SECONDS = 60.0

@@ -5,33 +5,22 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from shoal.batching.wire import COMPUTE, SERVICE, STREAM, TIMEOUTS
-from shoal.batching.wire import MODEL as MODEL_HEADER
+from shoal.batching.wire import COMPUTE, SERVICE
 from shoal.errors import Code
-from shoal.router.clusters import (
-    ADMIN,
-    ANY_WORKER,
-    batcher_cluster,
-    own_batcher_cluster,
-    own_streams_cluster,
-    pool_cluster,
-    streams_cluster,
-)
+from shoal.router.call_routes import IDENTIFIED, call_routes, deadlined, match
+from shoal.router.clusters import ADMIN, ANY_WORKER, pool_cluster
 from shoal.router.health import CHECK, HEALTH, MESSAGE, WATCH, bridged
 from shoal.router.key_answers import key_routes
 from shoal.router.key_checks import (
     API_KEY_AUTH,
-    KEY_ID,
     KEY_ID_FILTER,
     RATE_LIMIT,
     credentials,
-    permissions,
     rate_limits,
 )
 from shoal.router.refusals import (
     BODY_LIMIT,
     GRPC_TYPE,
-    REQUESTED_MODEL,
     model_missing,
     no_such_method,
     not_grpc,
@@ -39,7 +28,6 @@ from shoal.router.refusals import (
 )
 from shoal.router.resources import header, off, seconds, typed
 from shoal.service.identity import CLIENT_HEADER, HEADER
-from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,9 +42,6 @@ PUBLIC = "public"
 BALANCER = "balancer"
 METRICS = "metrics"
 
-_INFERENCE = "/shoal.v1.Inference/"
-_METHODS = ("Classify", "Detect", "Segment")
-_STREAMS = tuple(f"{method}{STREAM}" for method in _METHODS)
 _UPLOADS = "/shoal.v1.Uploads/"
 _CREATE = f"{_UPLOADS}Create"
 _BATCHING = f"/{SERVICE}/"
@@ -76,22 +61,6 @@ _KEYLESS: Json = {
 _WATCH_SECONDS = 60.0
 """How long a health Watch may last, which anybody may open; clients open the next one by themselves."""
 _REFLECTION_SECONDS = 600.0
-_STREAM_SECONDS, _SILENT_SECONDS = 3600.0, 600.0
-"""How long a stream of calls may last, and be silent. Clients open the next one by themselves."""
-_IDENTITY = [
-    header(HEADER, f"%REQ({CLIENT_HEADER})%"),
-    header(CLIENT_HEADER, KEY_ID),
-]
-"""The filter has put the identity where the key's id belongs: parts that know nothing of identities read that."""
-_IDENTIFIED: Json = {"request_headers_to_add": _IDENTITY, "request_headers_to_remove": [TIMEOUTS]}
-_RETRIES: Json = {
-    "retry_policy": {
-        "retry_on": "connect-failure,refused-stream,reset-before-request",
-        "num_retries": 3,
-        "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
-    }
-}
-"""Of a call, or of a stream of calls: only where the batcher can't have seen it."""
 
 
 def public_routes(
@@ -108,15 +77,7 @@ def public_routes(
             _check(),
             _watch(),
             *not_grpc(),
-            no_such_method(_INFERENCE, *_METHODS, *_STREAMS),
-            *(_unserved(model, keys) for model in models if model in unserved),
-            *(
-                route(service.router, topology.batcher_of(model), model, keys)
-                for model in models
-                if model not in unserved
-                for route in (_stream, _inference)
-            ),
-            *model_missing(_INFERENCE),
+            *call_routes(service.router, topology, keys, models, unserved),
             _upload(service.router),
             no_such_method(_UPLOADS, "Create"),
             no_such_method(_HEALTH, "Check", "Watch"),
@@ -138,7 +99,7 @@ def balancer_routes(service: Service, models: Sequence[str], keys: KeyRing) -> J
         BALANCER,
         routes=[
             *(
-                {"match": _match(COMPUTE, model), "route": {"cluster": pool_cluster(pool), "timeout": "0s"}}
+                {"match": match(COMPUTE, model), "route": {"cluster": pool_cluster(pool), "timeout": "0s"}}
                 for model, pool in pooled
             ),
             *model_missing(_BATCHING),
@@ -178,53 +139,11 @@ def _configuration(name: str, *, routes: list[Json], **fields: object) -> Json:
     return {"name": name, "virtual_hosts": [{"name": name, "domains": ["*"], "routes": routes, **fields}]}
 
 
-def _inference(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
-    cluster = batcher_cluster(batcher) if batcher == SHARED_BATCHER else own_batcher_cluster(batcher)
-    return {
-        "match": _match(_INFERENCE, model),
-        "route": _deadlined(router, cluster),
-        **_IDENTIFIED,
-        "typed_per_filter_config": permissions(model, keys),
-    }
-
-
-def _stream(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
-    """A stream of calls goes where the calls would. The batcher bounds the calls in it and counts them for the rate."""
-    cluster = streams_cluster(batcher) if batcher == SHARED_BATCHER else own_streams_cluster(batcher)
-    match = _match(_INFERENCE, model)
-    suffix = {"name": ":path", "string_match": {"suffix": STREAM}}
-    return {
-        "match": {**match, "headers": [*match["headers"], suffix]},
-        "route": {
-            "cluster": cluster,
-            "timeout": "0s",
-            "idle_timeout": seconds(_SILENT_SECONDS),
-            **_duration(_STREAM_SECONDS, _STREAM_SECONDS),
-            **_RETRIES,
-        },
-        "request_headers_to_add": [*_IDENTITY, header(TIMEOUTS, _timeouts(router))],
-        "typed_per_filter_config": {**permissions(model, keys), RATE_LIMIT: off(), BODY_LIMIT: off()},
-    }
-
-
-def _timeouts(router: Router) -> str:
-    """In microseconds: of a call in a stream that names none, and the longest."""
-    return ",".join(str(round(each * 1e6)) for each in (router.default_timeout_seconds, router.max_timeout_seconds))
-
-
-def _unserved(model: str, keys: KeyRing) -> Json:
-    """Nobody answers, so nobody has to wait. It may be served soon: trying again may help."""
-    text = f"no worker serves model '{REQUESTED_MODEL}', though one should: 'shoal status' and workers' logs say why"
-    refused = refusal(_match(_INFERENCE, model), Code.UNAVAILABLE, text)
-    refused["typed_per_filter_config"] |= permissions(model, keys)
-    return refused
-
-
 def _upload(router: Router) -> Json:
     return {
         "match": _exactly(_CREATE),
-        "route": _deadlined(router, ANY_WORKER),
-        **_IDENTIFIED,
+        "route": deadlined(router, ANY_WORKER),
+        **IDENTIFIED,
     }
 
 
@@ -282,30 +201,3 @@ def _conversation(most_seconds: float) -> Json:
         "idle_timeout": most,
         "max_stream_duration": {"max_stream_duration": most},
     }
-
-
-def _match(path: str, model: str) -> Json:
-    """``path`` is a method's, or a service's: which methods that has was looked at before."""
-    return {
-        ("prefix" if path.endswith("/") else "path"): path,
-        "headers": [{"name": MODEL_HEADER, "string_match": {"exact": model}}],
-        "grpc": {},
-    }
-
-
-def _deadlined(router: Router, cluster: str) -> Json:
-    """A unary call's route: the caller's ``grpc-timeout`` binds, up to a limit.
-
-    Envoy writes what binds into the ``grpc-timeout`` that goes on, so the batcher knows the same deadline.
-    """
-    limits = _duration(router.default_timeout_seconds, router.max_timeout_seconds)
-    return {"cluster": cluster, "timeout": "0s", **limits, **_RETRIES}
-
-
-def _duration(default_seconds: float, most_seconds: float) -> Json:
-    """The caller's ``grpc-timeout`` binds, up to ``most_seconds``; without one, ``default_seconds`` do."""
-    limits = {
-        "max_stream_duration": seconds(default_seconds),
-        "grpc_timeout_header_max": seconds(most_seconds),
-    }
-    return {"max_stream_duration": limits}

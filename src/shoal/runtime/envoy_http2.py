@@ -23,7 +23,8 @@ _CALLERS_STREAMS = 10_000
 _FRAMES = 10_000_000
 """Frames that wait to be sent. A call is about five; what waits is bounded by the calls in flight."""
 STREAM_WINDOW_BYTES = 128 * 2**10
-"""What one side sends on a stream of calls, or on any call, before the other has read it."""
+"""What one side sends on a stream of calls, or on any call, before the other has read it. Envoy keeps as much again of
+what waits to be sent on it, and then reads no more of the stream's other side."""
 STREAMS_OF_CALLS = 64
 """On one connection to a batcher; more open another."""
 _CONNECTION_WINDOW_BYTES = 24 * 2**20

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from shoal.runtime.precedence import Precedence
-from shoal.runtime.priority import Priority
+from shoal.runtime.priority import BULK, Priority
 
 Item = TypeVar("Item")
 
@@ -168,4 +168,4 @@ class UrgentTime(Generic[UrgentItem]):
         self._of(turn.item.priority).ended(turn, seconds)
 
     def _of(self, priority: Priority) -> FairTime[UrgentItem]:
-        return self._bulk if priority is Priority.BULK else self._interactive
+        return self._bulk if priority is BULK else self._interactive

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from shoal.runtime.priority import Priority
+from shoal.runtime.priority import BULK, INTERACTIVE
+
+if TYPE_CHECKING:
+    from shoal.runtime.priority import Priority
 
 BULK_SHARE: Final = 8
 """While both wait, bulk has one turn of so many, so that it is never starved."""
@@ -25,9 +28,9 @@ class Precedence:
     def next(self, *, interactive: bool, bulk: bool) -> Priority | None:
         """Whose turn comes, given who waits; None: nobody does."""
         if bulk and (self.bulk_is_due or not interactive):
-            return Priority.BULK
-        return Priority.INTERACTIVE if interactive else None
+            return BULK
+        return INTERACTIVE if interactive else None
 
     def had(self, priority: Priority, *, bulk_waits: bool) -> None:
         """A turn of ``priority`` was taken, and bulk work waits, or doesn't, that could have had it."""
-        self._passed = self._passed + 1 if priority is Priority.INTERACTIVE and bulk_waits else 0
+        self._passed = self._passed + 1 if priority is INTERACTIVE and bulk_waits else 0

@@ -17,7 +17,7 @@ from shoal.batching.results import groups
 from shoal.errors import Cancelled, Code, DeadlineExceeded, Internal, ShoalError, Unavailable
 from shoal.runtime.priority import Priority
 from shoal.worker.batch_results import BatchResults
-from shoal.worker.picture import At, SlotRow
+from shoal.worker.picture import APART, FETCH, QUEUE, SLOT, SlotRow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -190,7 +190,7 @@ class PictureBatch:
         others_apart = complete and since_close >= OTHERS_SECONDS
         others_queued = complete and since_close >= QUEUED_SECONDS and not self._model.decoding.is_crowded
         hang = (since_close if complete else since_progress) >= STRAGGLER_SECONDS
-        left = {At.FETCH: hang, At.SLOT: False, At.QUEUE: others_queued, At.APART: others_apart or hang}
+        left = {FETCH: hang, SLOT: False, QUEUE: others_queued, APART: others_apart or hang}
         pictures = (picture for picture in self._preparing.values() if not picture.stages.straggler)
         return any(picture.is_written or not left[picture.at] for picture in pictures)
 
@@ -200,7 +200,7 @@ class PictureBatch:
         False, if a picture waits for the slot, which it came for while nobody looked, or a thread has just begun to
         write to it.
         """
-        if any(picture.at is At.SLOT for picture in self._preparing.values()):
+        if any(picture.at is SLOT for picture in self._preparing.values()):
             return False
         for picture in self._preparing.values():
             if not picture.stages.straggler:
@@ -255,9 +255,9 @@ class PictureBatch:
 
     async def _prepare(self, picture: Picture) -> None:
         try:
-            with await self._fetch(picture) as fetched:
-                with self._model.decoding.timeouts.within(picture.seconds_left(monotonic())):
-                    await self._decode(picture, fetched)
+            timeouts = self._model.decoding.timeouts
+            with await self._fetch(picture) as fetched, timeouts.within(picture.seconds_left(monotonic())):
+                await self._decode(picture, fetched)
             self._ready.append(picture)
         except TimeoutError:
             self._results.drop(picture, DeadlineExceeded("the deadline passed before the picture was decoded"))
@@ -280,7 +280,7 @@ class PictureBatch:
     async def _decode(self, picture: Picture, fetched: Fetched) -> None:
         """Into the batch's slot, or into memory of its own if it takes long or the batch went without it."""
         if not picture.stages.straggler and self._model.decoding.needs_row(fetched.data):
-            picture.at = At.SLOT
+            picture.at = SLOT
             slot = await self._wait_for_slot()
             if not picture.stages.straggler:
                 picture.slot_row = SlotRow(slot.input[picture.row])

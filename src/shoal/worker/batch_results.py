@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from shoal.batching.messages import priority_of
 from shoal.batching.results import failure
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from shoal.worker.picture import Picture
     from shoal.worker.picture_model import PictureModel
     from shoal.worker.stages import Stages
+
+
+_OK: Final = Code.OK
 
 
 class BatchResults:
@@ -104,8 +107,8 @@ class BatchResults:
             result = batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
         except Exception as error:  # too large for a message
             return self.dropped(picture, error)
-        self._model.meter.answered(Code.OK, picture.priority)
-        self.note_end(picture, Code.OK)
+        self._model.meter.answered(_OK, picture.priority)
+        self.note_end(picture, _OK)
         return result
 
     def _failure(self, index: int, priority: Priority, error: BaseException) -> batching_pb2.BatchItemResult:

@@ -13,7 +13,7 @@ import numpy as np
 
 from shoal.pictures.danger import may_be_quick
 from shoal.runtime.timeouts import Timeouts
-from shoal.worker.picture import At
+from shoal.worker.picture import APART, QUEUE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,16 +60,16 @@ class Decoding:
         """
         owner, priority = picture.owner, picture.priority
         if self.needs_row(data):
-            picture.at = At.QUEUE
+            picture.at = QUEUE
             picture.size, picture.decode_seconds, done = await self.threads.run_for(
                 owner, priority, _decode, picture, decoder, data
             )
             if done:
                 return
             picture.slot_row.leave()
-            picture.at = At.APART
+            picture.at = APART
         else:
-            picture.at = At.APART
+            picture.at = APART
             picture.size = await self.threads.run_for(owner, priority, _measure, picture, decoder, data)
         picture.pixels, picture.decode_seconds = await self._pool.decode(owner, decoder, data, priority)
 

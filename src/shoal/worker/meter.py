@@ -8,7 +8,7 @@ from typing import TypeVar
 from shoal.batching.meter import BatchMeter
 from shoal.errors import Code
 from shoal.observe import metrics
-from shoal.runtime.priority import Priority
+from shoal.runtime.priority import BULK, INTERACTIVE, Priority
 
 Value = TypeVar("Value")
 
@@ -42,7 +42,7 @@ class Meter(BatchMeter):
 
     def answered(self, code: Code, priority: Priority, count: int = 1) -> None:
         """So many items have their results. Any thread may say so."""
-        self._answered.extend([(code.value, priority is Priority.BULK)] * count)
+        self._answered.extend([(int(code), priority is BULK)] * count)
 
     def settle(self) -> None:
         """Counts what was told since the last time; a batch says when."""
@@ -54,7 +54,7 @@ class Meter(BatchMeter):
             self._decode.observe_all([seconds for seconds, _ in decoded])
             self._tensor_bytes.inc(sum(size for _, size in decoded))
         for (code, bulk), count in Counter(_taken(self._answered)).items():
-            super().answered(Code(code), Priority.BULK if bulk else Priority.INTERACTIVE, count)
+            super().answered(Code(code), BULK if bulk else INTERACTIVE, count)
 
 
 def _taken(values: list[Value]) -> list[Value]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shoal.errors import DeadlineExceeded
 from shoal.pictures.header import PictureSize
-from shoal.runtime.priority import Priority
+from shoal.runtime.priority import BULK, Priority
 from shoal.worker.budget import Account
 
 if TYPE_CHECKING:
@@ -30,6 +30,13 @@ class At(Enum):
     """For a thread, unless its row was taken: then one decodes it."""
     APART = 3
     """In a process of its own, or waits for one."""
+
+
+# Python 3.11 takes 0.7 us to find a member by its class.
+FETCH: Final = At.FETCH
+SLOT: Final = At.SLOT
+QUEUE: Final = At.QUEUE
+APART: Final = At.APART
 
 
 class SlotRow:
@@ -82,7 +89,7 @@ class Picture:
     stages: Stages
     row: int = 0
     """Its row of the slot."""
-    at: At = At.FETCH
+    at: At = FETCH
     slot_row: SlotRow = _NO_ROW
     pixels: NDArray[Any] | None = field(default=None, repr=False)
     """A row of its own, where its batch went without it."""
@@ -96,12 +103,12 @@ class Picture:
     @property
     def account(self) -> Account:
         """On whose behalf it is fetched."""
-        return Account(self.owner, self.priority is Priority.BULK)
+        return Account(self.owner, self.priority is BULK)
 
     @property
     def is_written(self) -> bool:
         """Whether a thread may be writing to its batch's slot: only to be asked of one that isn't ready or left."""
-        return self.at is At.QUEUE and not self.slot_row.is_open
+        return self.at is QUEUE and not self.slot_row.is_open
 
     def seconds_left(self, now: float) -> float | None:
         """Seconds until the deadline, negative after it; None without one, as ``asyncio.timeout`` takes it."""

@@ -41,21 +41,20 @@ class PictureModel:
     """That share the engine, this one among them."""
     turns: Turns = field(init=False, repr=False)
     """Whose batch is handed to the engine next."""
+    row_bytes: int = field(init=False)
+    """Bytes of one picture in a slot."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
         instances = share(self.settings.instance_count, self.processes)
         object.__setattr__(self, "turns", Turns(instances, ahead=PREFETCHED))
+        row = self.decoder.input
+        object.__setattr__(self, "row_bytes", math.prod(row.shape) * np.dtype(row.dtype).itemsize)
 
     def own(self, task: asyncio.Task[None]) -> None:
         """Keeps a task whose batch was abandoned until it has ended: an event loop holds its tasks weakly."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one picture in a slot."""
-        return math.prod(self.decoder.input.shape) * np.dtype(self.decoder.input.dtype).itemsize
 
     @property
     def name(self) -> str:

@@ -123,7 +123,7 @@ async def test_a_refusal_an_expiry_and_a_caller_that_left_are_told(name: str) ->
         for _ in busy:
             await handler.arrived.get()
         with pytest.raises(DeadlineExceeded):
-            await submit(batcher, expires, timeout=0.02)
+            await submit(batcher, expires, timeout=0.3)
         leaving = asyncio.ensure_future(submit(batcher, leaves))
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):

@@ -144,7 +144,7 @@ def test_suspects_of_both_kinds_go_alone_on_permits_of_their_own(priority: Prior
     assert bench.closed["alone"] == "alone"
 
 
-def test_what_filled_a_batch_that_no_worker_began_goes_back_to_its_own_lane() -> None:
+def test_what_filled_a_batch_that_no_worker_began_goes_back_to_its_own_level() -> None:
     bench = Bench(SETTINGS)
     bench.learn(CHEAP)
     bench.arrive(40, BULK)

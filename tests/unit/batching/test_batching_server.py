@@ -131,6 +131,7 @@ async def test_what_is_in_flight_is_answered_before_the_end() -> None:
     [
         ("Upper", bytes, bytes, "expected /package.Service/Method"),
         ("/text.v1.Text/", bytes, bytes, "expected /package.Service/Method"),
+        ("/text.v1.Text/UpperStream", bytes, bytes, "for the stream of /text.v1.Text/Upper"),
         ("/shoal.v1.Inference/Clasify", inference_pb2.ImageRequest, bytes, "shoal.v1.Inference has Classify"),
         ("/shoal.v1.Inference/Classify", inference_pb2.ClassifyReply, bytes, "has shoal.v1.ImageRequest"),
         ("/shoal.v1.Inference/Classify", inference_pb2.ImageRequest, inference_pb2.DetectReply, "ClassifyReply"),

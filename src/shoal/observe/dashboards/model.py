@@ -107,14 +107,16 @@ def _requests() -> list[AnyPanel]:
         lines(
             "Latency of answers",
             SECONDS,
-            *_quantiles("shoal_batcher_request_seconds"),
-            text="From arrival in the batcher to the answer.",
+            *quantiles("shoal_batcher_request_seconds", f'{OF_MODEL}, priority!="bulk"', 0.5, 0.9, 0.99),
+            *quantiles("shoal_batcher_request_seconds", f'{OF_MODEL}, priority="bulk"', 0.5, name="bulk "),
+            text="From arrival in the batcher to the answer; bulk requests by themselves.",
         ),
         lines(
             "Wait for a worker",
             SECONDS,
-            *_quantiles("shoal_batcher_queue_seconds"),
-            text="From arrival to dispatch: near 0 while there are free slots.",
+            *quantiles("shoal_batcher_queue_seconds", f'{OF_MODEL}, priority!="bulk"', 0.5, 0.9, 0.99),
+            *quantiles("shoal_batcher_queue_seconds", f'{OF_MODEL}, priority="bulk"', 0.5, name="bulk "),
+            text="From arrival to dispatch: near 0 while there are free slots; bulk requests by themselves.",
         ),
     ]
 

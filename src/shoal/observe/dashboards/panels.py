@@ -61,10 +61,13 @@ class Query(NamedTuple):
     legend: str
 
 
-def quantiles(histogram: str, of: str, *shares: float, scale: str = "") -> list[Query]:
-    """Quantiles of a histogram over the series ``of``: ``p50``, ``p90`` and so on. ``scale`` follows each."""
+def quantiles(histogram: str, of: str, *shares: float, scale: str = "", name: str = "") -> list[Query]:
+    """Quantiles of a histogram over the series ``of``: ``p50``, ``p90`` and so on, behind ``name``.
+
+    ``scale`` follows each query.
+    """
     rates = f"sum by (le) (rate({histogram}_bucket{{{of}}}[{RATE}]))"
-    return [Query(f"histogram_quantile({share}, {rates}){scale}", f"p{share * 100:.0f}") for share in shares]
+    return [Query(f"histogram_quantile({share}, {rates}){scale}", f"{name}p{share * 100:.0f}") for share in shares]
 
 
 class Limits(NamedTuple):

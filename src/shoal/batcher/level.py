@@ -42,7 +42,7 @@ class OpenBatch(Generic[Stream]):
         self.tightest = min(self.tightest, *map(DEADLINE, requests))
 
 
-class Lane(Generic[Stream, Request]):
+class Level(Generic[Stream, Request]):
     """The requests of one priority, on their way from the queue to a batch of their own."""
 
     def __init__(self, priority: Priority) -> None:
