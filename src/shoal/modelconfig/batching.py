@@ -24,15 +24,15 @@ class BatchingSettings:
     """Empty means ``[max_batch_size]``."""
     max_queue_delay_microseconds: int = 0
     """How long the oldest request may wait for others. 0: never."""
-    latency_objective_microseconds: int = 0
-    """In place of the delay: within how long a request is to be answered. A batch closes as late as that allows. 0: the
-    delay holds."""
     max_queue_size: int = 0
     """Requests that may wait; 0: no limit of the model's own."""
     default_timeout_microseconds: int = 0
     """Read and written for Triton; Shoal's batcher goes by the callers' own deadlines."""
     instance_count: int = 1
     """Batches that execute at once."""
+    latency_objective_microseconds: int = 0
+    """In place of the delay: within how long a request is to be answered. A batch closes as late as that allows. 0: the
+    delay holds."""
 
     @property
     def open_seconds(self) -> float:
