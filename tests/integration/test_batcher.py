@@ -141,7 +141,7 @@ async def test_sigterm_answers_what_is_in_flight(door: str) -> None:
 async def test_answers_are_counted(door: str) -> None:
     async with scripted_worker({"m": running()}) as worker, batcher(door, "--balancer", worker.target) as b:
         await b.ask(b"x")
-        await wait_for_metric(b, 'shoal_batcher_requests_total{code="OK",model="m"} 1.0')
+        await wait_for_metric(b, 'shoal_batcher_requests_total{code="OK",model="m",priority="interactive"} 1.0')
 
 
 @pytest.mark.parametrize("path", ["/any.Service/%ff", "/any.Service/%C3%A9", "/any.Service/%00", "/any", "/a/b/c"])
