@@ -22,7 +22,7 @@ Stream = TypeVar("Stream", bound="Hashable")
 
 TIMER_SECONDS = 0.001
 """Timers are late by so much, and answers take as long again to leave."""
-CAUTION = 3.0
+CAUTION = 4.0
 """Mean deviations that are kept between what is expected and what was promised."""
 
 
