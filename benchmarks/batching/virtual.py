@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from shoal.batcher.policy import BatchingPolicy, Close, Reject, Send
 from shoal.batching.fair_queue import Queued
+from shoal.runtime.precedence import BULK_SHARE
 from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from benchmarks.batching.curve import CostCurve
     from shoal.batcher.policy import Decision
     from shoal.modelconfig.batching import BatchingSettings
-
-BULK_SHARE = 8
-"""While both wait, an engine's turn of so many is bulk's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,9 +82,11 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
             image = await client.upload(encode(Image.new("RGB", (64, 48), (250, 0, 0))))
             with pytest.raises(NotFound):
                 await client.classify(str(uuid.uuid4()), MODEL)
+            await client.classify(image, MODEL, priority="bulk")
             async with callers(client, MODEL, [image]) as load:
                 await load.set(CALLERS_BUSY)
                 await prometheus.until(SEEN, LIMIT_SECONDS)
+                await client.classify(image, MODEL, priority="bulk")  # a rate needs a second one
                 await load.set(CALLERS_TOO_MANY)
                 await prometheus.until(FIRING.format("ShoalOverloaded"), LIMIT_SECONDS)
             end = (await prometheus.now("time()"))[0].points[0][0]
