@@ -249,7 +249,7 @@ def _handler(store: Any, batch: int, *, decodes: bool) -> Any:
     head = make_head(config)
     decoder = Decoder(config, max_pixels=10**6, max_scans=10)
     if not decodes:
-        decoder.decode_if_quick = _nothing  # type: ignore[method-assign]
+        decoder.decode_if_quick = _nothing  # type: ignore[method-assign, assignment]
     return PictureHandler(
         PictureModel(
             loaded=engine,  # type: ignore[arg-type]
