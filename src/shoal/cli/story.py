@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from rich.bar import Bar
 from rich.table import Table
 
+from shoal.runtime.priority import BULK
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -121,7 +123,8 @@ def _reason(batch: BatchView) -> str:
 
 
 def _worker_sentences(part: str, visit: WorkerVisit, batcher: BatcherVisit | None) -> Iterator[str]:
-    yield f"{part}: {_run_sentence(visit, batcher)}"
+    bulk = "; bulk: interactive pictures went first" if visit.priority == BULK else ""
+    yield f"{part}: {_run_sentence(visit, batcher)}{bulk}"
     if not visit.code:
         now = next(reversed(visit.stage_seconds), "")
         yield f"at the worker now: {STAGES.get(now, now)}"
