@@ -46,7 +46,7 @@ log = logs.Seldom(logging.getLogger(__name__))
 
 
 class _Use(NamedTuple):
-    """Of a key, for a model."""
+    """A model that a key is used for."""
 
     identity: str
     model: str

@@ -76,7 +76,8 @@ def timeline(each: Explanation) -> Table:
 
 def _batcher_sentences(part: str, visit: BatcherVisit) -> Iterator[str]:
     ahead = f"; {visit.queued_ahead:,} requests of its queue were ahead of it" if visit.queued_ahead else ""
-    yield f"{part}: for key {visit.key_id or '(none)'}, with {visit.timeout_seconds:,.3g} s to its deadline{ahead}"
+    key = f"key {visit.key_id or '(none)'}" + (", bulk" if visit.priority == "bulk" else "")
+    yield f"{part}: for {key}, with {visit.timeout_seconds:,.3g} s to its deadline{ahead}"
     if visit.broken_streams:
         yield f"sent again: {_count(visit.broken_streams, 'stream')} broke under it"
     if visit.batch:

@@ -228,7 +228,7 @@ class Sender:
         self._opening = CallStream(start, self, self._limits, self._clock)
 
     def _go_alone(self) -> None:
-        """As unary calls: all that waits, or some of it while a stream is being opened that probably will be."""
+        """Sends all that waits as unary calls, or some of it while a stream is being opened that probably will be."""
         most = len(self._pending)
         if self._opening is not None and not self._was_silent:
             most = max(self._alone_while_opening - self._alone, 0)

@@ -122,7 +122,7 @@ class NewestKeys:
 
 
 def _identity(text: str) -> Identity | None:
-    """As ``Identity.parse``."""
+    """``Identity.parse``, once a text."""
     return _remembered(text) if len(text) <= MAX_LENGTH else None
 
 

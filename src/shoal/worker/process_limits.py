@@ -17,7 +17,7 @@ MOST_DECODE_PROCESSES: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class ProcessLimits:
-    """Of one process. Counts are rounded up, so that each process can work; bytes are rounded down."""
+    """What one process may do at once. Counts are rounded up, so that each process can work; bytes are rounded down."""
 
     decode_threads: int
     decode_processes: int

@@ -35,6 +35,11 @@ def test_an_answered_request() -> None:
     ]
 
 
+def test_a_bulk_request_is_called_one() -> None:
+    assert "for key key-1, bulk, with 1 s" in text(batcher_visit(priority="bulk"))
+    assert "for key key-1, with 1 s" in text(batcher_visit(priority="interactive"))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

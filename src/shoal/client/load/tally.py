@@ -88,7 +88,7 @@ class LoadResult:
 
     @property
     def stream_share(self) -> float | None:
-        """Of all attempts, those that went over a stream; None where nobody counted."""
+        """The share of all attempts that went over a stream; None where nobody counted."""
         attempts = self.sent.total()
         return self.sent["by_stream"] / attempts if attempts else None
 

@@ -73,7 +73,7 @@ class ClassificationHead:
         return [replies[row] for row in range(rows)]
 
     def _of(self, values: NDArray[np.floating], count: int) -> Iterator[ClassifyReply | Exception]:
-        """Of ``(rows, classes)``."""
+        """Answers, of values of shape ``(rows, classes)``."""
         best = _best(values, count)
         faults = self._faults(values, np.take_along_axis(values, best[:, :1], 1))
         rows = zip(best.tolist(), self._probabilities(values, best), faults, strict=True)

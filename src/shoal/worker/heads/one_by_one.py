@@ -24,7 +24,7 @@ class OneByOne(ABC, Generic[Reply]):
     def reply(
         self, outputs: Mapping[str, NDArray[np.generic]], row: int, request: ImageRequest, picture_size: PictureSize
     ) -> Reply:
-        """See ``Head``."""
+        """The answer to the item in ``row``; the shapes of ``outputs`` are those of ``Head``."""
 
     def replies(
         self,
