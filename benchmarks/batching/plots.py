@@ -114,6 +114,29 @@ def objective(result: Result, path: Path) -> None:
     _save(figure, path)
 
 
+def priority(result: Result, path: Path) -> None:
+    """Latency of interactive calls, and the rates."""
+    figure, axes = _axes(2)
+    labels = {"alone": "alone", "beside": "beside bulk", "no_priority": "nobody bulk", "bulk_alone": "bulk alone"}
+    by_window = {row["window"]: row for row in result["rows"]}
+    for shift, (key, colour) in zip((-0.2, 0.2), (("p50_ms", BLUE), ("p99_ms", YELLOW)), strict=True):
+        shown = [name for name in labels if key in by_window[name]]
+        places = [place + shift for place in range(len(shown))]
+        bars = axes[0].bar(places, [by_window[name][key] for name in shown], 0.38, color=colour, label=key[:3])
+        axes[0].bar_label(bars, fmt="%.0f", fontsize="small")
+    axes[0].set_xticks(range(len(shown)), [labels[name] for name in shown])
+    axes[0].set_ylabel("milliseconds, interactive")
+    few = [by_window[name].get("interactive_per_s", 0) for name in labels]
+    many = [by_window[name].get("much_per_s", 0) for name in labels]
+    axes[1].bar(list(labels.values()), few, 0.5, color=BLUE, label="interactive")
+    axes[1].bar(list(labels.values()), many, 0.5, bottom=few, color=GREY, label="who asks much")
+    axes[1].set_ylabel("answers a second")
+    for one in axes:
+        one.margins(y=0.25)
+        one.legend(fontsize="small", frameon=False)
+    _save(figure, path)
+
+
 def neighbours(result: Result, path: Path) -> None:
     """Good answers a second among broken pictures; p99 of the good ones among hanging ones."""
     figure, axes = _axes(2)
@@ -150,6 +173,7 @@ PLOTS: dict[str, Callable[[Result, Path], None]] = {
     "overload": overload,
     "spread": spread,
     "objective": objective,
+    "priority": priority,
     "neighbours": neighbours,
     "direct": direct,
 }

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from benchmarks.batching import direct, low_load, measure_curve, neighbours, objective, overload, spread
+from benchmarks.batching import direct, low_load, measure_curve, neighbours, objective, overload, priority, spread
 from benchmarks.batching.options import Options, read_result, result_file
 from benchmarks.batching.tables import SHEETS
 from benchmarks.common.about import about, use_cores
@@ -34,6 +34,7 @@ EXPERIMENTS: dict[str, Callable[[Options], Awaitable[dict[str, Any]]]] = {
     "overload": overload.measure,
     "spread": spread.measure,
     "objective": objective.measure,
+    "priority": priority.measure,
     "neighbours": neighbours.measure,
     "direct": direct.measure,
 }

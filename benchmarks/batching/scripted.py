@@ -1,4 +1,4 @@
-"""A model without an engine: batches take as long as a cost curve says, one after the other."""
+"""A model without an engine: batches take as long as a cost curve says, one after the other, in a worker's order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shoal.batching.messages import most_urgent, priority_of
+from shoal.batching.turns import Turns
 from shoal.batching.v1 import batching_pb2
+from shoal.engine.slots import PREFETCHED
 from shoal.errors import Code
 from shoal.runtime.priority import Priority
 from shoal.v1 import inference_pb2
@@ -20,20 +23,24 @@ if TYPE_CHECKING:
 
 
 class SerialEngine:
-    """One instance. A batch starts when the one before it has ended; a late timer delays its answer, not the next."""
+    """One instance. A batch starts when the one before it has ended; a late timer delays its answer, not the next.
+
+    Batches are handed over in a worker's turns: interactive ones first, and one of them ahead of the engine's need.
+    """
 
     def __init__(self, curve: CostCurve) -> None:
         self._curve = curve
         self._free_at = 0.0
+        self._turns = Turns(1, ahead=PREFETCHED)
 
-    async def run(self, size: int) -> tuple[float, float]:
+    async def run(self, size: int, priority: Priority = Priority.INTERACTIVE) -> tuple[float, float]:
         """When the batch began (monotonic) and how long it took, in seconds; returns when it has ended."""
-        now = time.monotonic()  # an uvloop's own time has steps of a millisecond
-        seconds = self._curve.seconds(size)
-        began = max(now, self._free_at)
-        self._free_at = began + seconds
-        if self._free_at > now:
-            await asyncio.sleep(self._free_at - now)
+        asked = time.monotonic()  # an uvloop's own time has steps of a millisecond
+        async with self._turns.turn(priority):
+            seconds = self._curve.seconds(size)
+            began = max(asked, self._free_at)
+            self._free_at = began + seconds
+            await asyncio.sleep(self._free_at - time.monotonic())
         return began, seconds
 
 
@@ -70,7 +77,8 @@ class ScriptedBatch:
         """Runs what has time left, as a worker does."""
         now = self._now()
         live = [(item, came) for item, came in self._items if now - came < item.timeout_us / 1e6]
-        began, seconds = await self._model.engine.run(len(live)) if live else (now, 0.0)
+        urgent = most_urgent(priority_of(item) for item, _ in live)
+        began, seconds = await self._model.engine.run(len(live), urgent) if live else (now, 0.0)
         timing = inference_pb2.Timing(compute_us=int(seconds * 1e6), batch_size=len(live))
         late = [_late(item) for item, came in self._items if now - came >= item.timeout_us / 1e6]
         yield late + [self._reply(item, began - came, timing) for item, came in live]

@@ -22,6 +22,7 @@ from shoal.local.plan import Component, Part, Plan, PlanFiles, Protocol, plan
 from shoal.local.process import LocalProcess
 from shoal.local.supervisor import Supervisor
 from shoal.runtime.ports import FreePorts
+from shoal.runtime.priority import Priority
 from shoal.service import api_keys
 from shoal.service.home import Home
 from shoal.service.spec import Service
@@ -59,9 +60,9 @@ class Running:
     plan: Plan
     supervisor: Supervisor
 
-    def client(self) -> AsyncClient:
+    def client(self, priority: Priority = Priority.INTERACTIVE, *, streams: bool | None = None) -> AsyncClient:
         """One with a connection of its own."""
-        return AsyncClient(self.target, api_key=self.api_key)
+        return AsyncClient(self.target, api_key=self.api_key, priority=priority, streams=streams)
 
     def cpu_seconds(self, component: Component) -> float:
         """What all processes of a component have used."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Result = Mapping[str, Any]
 
 AIM_GOODPUT, AIM_P99_RATIO, AIM_BARE_MS = 0.95, 2.0, 5.0
+AIM_PRIORITY_P99, AIM_BULK = 1.5, 0.9
 AIM_CALLS = {"unary": 8_000, "stream": 20_000}
 
 
@@ -164,6 +165,32 @@ def _calculated(row: Result) -> tuple[str, ...]:
     return (*_way(row), f"{row['p99_ms']:.0f}", str(row["used_replicas"]))
 
 
+def priority(result: Result) -> list[Sheet]:
+    """One row a window."""
+    names = {
+        "alone": "interactive alone",
+        "bulk_alone": "bulk alone",
+        "beside": "interactive beside bulk",
+        "no_priority": "the same, nobody bulk",
+    }
+    rows = [
+        (names[row["window"]], *(f"{row[key]:{spec}}" if key in row else "" for key, spec in _PRIORITY.values()))
+        for row in result["rows"]
+    ]
+    return [Sheet("Interactive callers beside bulk", ("", *_PRIORITY), rows)]
+
+
+_PRIORITY = {
+    "interactive/s": ("interactive_per_s", ".0f"),
+    "p50, ms": ("p50_ms", ".0f"),
+    "p99, ms": ("p99_ms", ".0f"),
+    "mean batch": ("interactive_batch", ".1f"),
+    "bulk/s": ("much_per_s", ".0f"),
+    "bulk p99, ms": ("much_p99_ms", ".0f"),
+    "bulk mean batch": ("much_batch", ".1f"),
+}
+
+
 def neighbours(result: Result) -> list[Sheet]:
     """Broken pictures in a closed loop, hanging ones in an open one."""
     return [
@@ -209,6 +236,7 @@ SHEETS: dict[str, Callable[[Result], list[Sheet]]] = {
     "overload": overload,
     "spread": spread,
     "objective": objective,
+    "priority": priority,
     "neighbours": neighbours,
     "direct": direct,
 }
@@ -216,7 +244,7 @@ SHEETS: dict[str, Callable[[Result], list[Sheet]]] = {
 
 def aims(results: Mapping[str, Result]) -> Sheet:
     """What was aimed at, what was measured."""
-    low, over = results["low_load"], results["overload"]
+    low, over, beside = results["low_load"], results["overload"], results["priority"]
     delay = low["settings"]["max_queue_delay_ms"]
     bare = next(row["p50_ms"] for row in low["rows"] if row["batching"] == "bare")
     failed = sum(
@@ -241,6 +269,18 @@ def aims(results: Mapping[str, Result]) -> Sheet:
             f"{AIM_P99_RATIO:g}",
             f"{over['p99_ratio']:.2f}",
             over["p99_ratio"] <= AIM_P99_RATIO,
+        ),
+        (
+            "interactive p99 beside bulk, to that alone",
+            f"{AIM_PRIORITY_P99:g}",
+            f"{beside['p99_ratio']:.2f}",
+            beside["p99_ratio"] <= AIM_PRIORITY_P99,
+        ),
+        (
+            "bulk's share of what interactive calls leave",
+            f"{AIM_BULK:g}",
+            f"{beside['bulk_of_the_rest']:.2f}",
+            beside["bulk_of_the_rest"] >= AIM_BULK,
         ),
         ("good pictures that failed among broken ones", "0", str(failed), not failed),
         *(
