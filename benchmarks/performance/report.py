@@ -48,6 +48,7 @@ def main() -> None:
         "cpu": cpu_table(end_to_end),
         "before": before(end_to_end),
         "before-12mp": before(read_result("end_to_end_12mp")),
+        "before-streams": before(read_result("end_to_end_streams")),
         "latency": latency(end_to_end),
         "start": start(footprint),
         "parts": parts(footprint),
