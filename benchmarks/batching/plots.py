@@ -117,7 +117,7 @@ def objective(result: Result, path: Path) -> None:
 def priority(result: Result, path: Path) -> None:
     """Latency of interactive calls, and the rates."""
     figure, axes = _axes(2)
-    labels = {"alone": "alone", "beside": "beside bulk", "no_priority": "nobody bulk", "bulk_alone": "bulk alone"}
+    labels = {"alone": "alone", "beside": "beside\nbulk", "no_priority": "nobody\nbulk", "bulk_alone": "bulk\nalone"}
     by_window = {row["window"]: row for row in result["rows"]}
     for shift, (key, colour) in zip((-0.2, 0.2), (("p50_ms", BLUE), ("p99_ms", YELLOW)), strict=True):
         shown = [name for name in labels if key in by_window[name]]

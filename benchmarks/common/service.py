@@ -57,10 +57,10 @@ class Running:
     """Its process."""
     parts: Sequence[Part]
 
-    def client(self) -> AsyncClient:
+    def client(self, *, streams: bool | None = None) -> AsyncClient:
         """One with connections of its own."""
         found = find_connection(None, None, self.home)
-        return AsyncClient(found.target, api_key=found.api_key)
+        return AsyncClient(found.target, api_key=found.api_key, streams=streams)
 
 
 @contextmanager

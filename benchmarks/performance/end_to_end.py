@@ -87,7 +87,7 @@ def main() -> None:
         if options.before:
             other, _ = stack.enter_context(temporary_home(options.model, options.before))
             service = stack.enter_context(running(other, tree=options.before))
-            loads["before"] = Load(service, model, options)
+            loads["before"] = Load(service, model, options, streams=False)
         ceiling = stack.enter_context(Ceiling(_work(model, pictures, home.cache, options)))
         step("looking for the best ceiling")
         result = _measure(loads, ceiling, model, pictures, options, step)
@@ -173,8 +173,10 @@ def _run(load: Load, images: Sequence[Image]) -> Measurement:
 class Load:
     """The client: this process, in a closed loop."""
 
-    def __init__(self, service: Running, model: ModelConfig, options: Options) -> None:
+    def __init__(self, service: Running, model: ModelConfig, options: Options, *, streams: bool | None = None) -> None:
+        """Prepares; ``streams`` is the client's. An older service answers none, and finding out takes 5 s."""
         self._service = service
+        self._streams = streams
         self._model = model
         self._settings = LoadSettings(
             concurrency=options.concurrency, duration_seconds=options.seconds, warm_up_seconds=WARM_UP_SECONDS
@@ -188,7 +190,7 @@ class Load:
     async def run(self, images: Sequence[Image]) -> Measurement:
         """One window; ``images`` that are bytes are uploaded with each request."""
         requests = [LoadRequest(self._model.task, image, self._model.name) for image in images]
-        async with self._service.client() as client:
+        async with self._service.client(streams=self._streams) as client:
             await client.connect()
             result, spent = await run_window(client, requests, self._settings, partial(cpu.of_service, self._service))
         if result.errors or not result.answered:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from benchmarks.batching.curve import CostCurve
 from benchmarks.batching.overload import aims
+from benchmarks.batching.priority import ratios
 from benchmarks.batching.replicas import Model, Orders
 from benchmarks.batching.report import settings
 from benchmarks.batching.scripted import ScriptedModel, SerialEngine
@@ -14,6 +16,7 @@ from benchmarks.batching.tables import spread
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
 from shoal.modelconfig.batching import BatchingSettings
+from shoal.runtime.priority import Priority
 from shoal.v1 import inference_pb2
 
 
@@ -40,6 +43,23 @@ async def test_batches_take_their_time_one_after_the_other() -> None:
     second, _ = await engine.run(1)
     assert seconds == 0.001
     assert second >= first + seconds
+
+
+async def test_an_interactive_batch_goes_before_bulk_ones_that_came_first() -> None:
+    engine = SerialEngine(CostCurve(base=0.001))
+    priorities = (Priority.BULK, Priority.BULK, Priority.INTERACTIVE)
+    began = [start for start, _ in await asyncio.gather(*(engine.run(1, priority) for priority in priorities))]
+    assert began[0] < began[2] < began[1]
+
+
+def test_the_aims_of_priority() -> None:
+    rows = [
+        {"window": "alone", "interactive_per_s": 120.0, "p50_ms": 50.0, "p99_ms": 80.0},
+        {"window": "bulk_alone", "much_per_s": 400.0},
+        {"window": "beside", "interactive_per_s": 120.0, "p50_ms": 75.0, "p99_ms": 120.0, "much_per_s": 266.0},
+        {"window": "no_priority", "interactive_per_s": 120.0, "p50_ms": 300.0, "p99_ms": 400.0, "much_per_s": 280.0},
+    ]
+    assert ratios(rows) == {"p50_ratio": 1.5, "p99_ratio": 1.5, "p99_ratio_without": 5.0, "bulk_of_the_rest": 0.95}
 
 
 async def test_a_scripted_batch_answers_what_has_time_left() -> None:
