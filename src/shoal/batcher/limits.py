@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
 """For a call without a deadline; the router sets one on every call."""
+MOST_SECONDS: Final = 1e9
+"""More is as good as no deadline, and its microseconds may not fit into a message to a worker."""
 _TIMEOUTS: Final = re.compile(r"([0-9]{1,15}),([0-9]{1,15})")
 
 
@@ -25,7 +26,7 @@ class Limits:
 
     message_bytes: int
     default_seconds: float = DEFAULT_TIMEOUT_SECONDS
-    most_seconds: float = math.inf
+    most_seconds: float = MOST_SECONDS
     traceparent: str = ""
     """Of calls that bring none of their own."""
 

@@ -68,7 +68,7 @@ class ModelQueue:
         self._settings = ""
         method, model = self.called = called
         self._model = model
-        self._metadata = ((wire.MODEL, model), (wire.METHOD, method), (wire.BATCHER, common.name))
+        self._metadata = ((wire.MODEL, model), (wire.METHOD, method))
         self._deadlines: Deadlines[Request] = Deadlines(self._loop, self._expire)
         self._used = monotonic()
         self._timer: asyncio.TimerHandle | None = None
@@ -212,8 +212,15 @@ class ModelQueue:
         return Priority.BULK not in self._streams
 
     def _open_streams(self, priority: Priority) -> None:
-        """A queue's streams are of the one priority until requests of the other come."""
-        more = () if priority is Priority.INTERACTIVE else ((wire.PRIORITY, priority.value),)
+        """A queue's streams are of the one priority until requests of the other come.
+
+        Each priority goes by a name of its own: an older worker knows of none, and would give the permits that one of
+        them leaves unused to no other of the same name.
+        """
+        name = self._common.name
+        more: tuple[tuple[str, str], ...] = ((wire.BATCHER, name),)
+        if priority is not Priority.INTERACTIVE:
+            more = (wire.BATCHER, f"{name} {priority.value}"), (wire.PRIORITY, priority.value)
         start = partial(self._common.open, metadata=(*self._metadata, *more))
         streams = self._streams[priority] = QueueStreams(start, self, self._loop, priority)
         streams.maintain()

@@ -135,6 +135,15 @@ async def test_calls_of_streams_and_unary_calls_travel_in_the_same_batches() -> 
     assert [sorted(item.request for item in batch) for batch in handler.batches] == [[b"1", b"2", b"3"]]
 
 
+async def test_a_time_without_end_is_one_that_fits_into_a_message_to_a_worker() -> None:
+    handler = running(MANY)
+    async with batcher(handler) as to, stream(to) as (door, _):
+        door.ask(b"endless", timeout_us=2**64 - 1)
+        assert (await door.until_answered(0))[0].response == b"endless"
+    ((item,),) = handler.batches
+    assert 0.9e15 < item.timeout_us <= 1e15
+
+
 async def test_each_call_keeps_its_own_status_and_deadline() -> None:
     def answer(item: batching_pb2.BatchItem) -> batching_pb2.BatchItemResult:
         if item.request == b"bad":

@@ -15,8 +15,9 @@ import pytest
 from shoal.batcher import dispatch, model_queue
 from shoal.batcher.core import open_channel
 from shoal.batcher.dispatch import Dispatcher
+from shoal.batching.permits import PermitGate
 from shoal.batching.v1 import batching_pb2
-from shoal.batching.wire import SETTINGS, TAKEN, TAKES, WORKER
+from shoal.batching.wire import BATCHER, SETTINGS, TAKEN, TAKES, WORKER
 from shoal.errors import (
     DeadlineExceeded,
     Internal,
@@ -27,6 +28,7 @@ from shoal.errors import (
 )
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.observe import metrics
+from shoal.runtime import rpc
 from shoal.runtime.priority import Priority
 from support.raw_peers import items_of_one_batch, raw_worker, serve_batches
 from support.scripted_batches import ScriptedHandler, echo, scripted_worker
@@ -585,3 +587,28 @@ async def test_streams_beyond_what_is_of_use_are_closed_again() -> None:
         await until(lambda: len(queue._streams[Priority.INTERACTIVE]) == 2)
         assert wide >= 18
         assert await submit(batcher, b"x") == b"x"
+
+
+async def test_neither_priority_shuts_out_the_other_at_a_worker_that_knows_none() -> None:
+    """It grants permits to batchers in turn, and one that has enough of them, used or not, gets no more."""
+    gate = PermitGate(2, idle_seconds=0.0)
+
+    async def script(_: int, context: Context) -> None:
+        asker = rpc.told(context)[BATCHER]
+        permit = await gate.acquire(asker)
+        try:
+            await context.send_initial_metadata(((SETTINGS, ONE),))
+            while items := await items_of_one_batch(context):
+                permit.use()
+                renewed = permit.renew()
+                results = [batching_pb2.BatchItemResult(index=item.index, response=item.request) for item in items]
+                await context.write(batching_pb2.BatchResultChunk(results=results, permit=renewed))
+                if not renewed:
+                    permit = await gate.acquire(asker)
+                    await context.write(batching_pb2.BatchResultChunk(permit=True))
+        finally:
+            permit.release()
+
+    async with raw_worker(script) as target, dispatcher(target) as batcher:
+        for priority in (Priority.INTERACTIVE, Priority.BULK, Priority.INTERACTIVE, Priority.BULK):
+            assert await batcher.submit(METHOD, "m", "a", b"x", 5.0, priority=priority) == b"x"
