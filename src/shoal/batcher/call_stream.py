@@ -168,6 +168,9 @@ class CallStream:
             chunk = stream_pb2.CallChunk.FromString(message)
         except DecodeError:
             raise InvalidRequest("the message is not a shoal.batching.v1.CallChunk") from None
+        for what, entries in (("calls", chunk.calls), ("withdrawn", chunk.withdrawn)):
+            if len(entries) > wire.STREAM_CALLS:
+                raise InvalidRequest(f"{what}: a message has {len(entries)}, expected at most {wire.STREAM_CALLS}")
         now = monotonic()
         requests = self._requests(now, chunk.calls)
         if requests:
@@ -177,8 +180,6 @@ class CallStream:
 
     def _requests(self, now: float, calls: Sequence[stream_pb2.CallItem]) -> list[Request]:
         """Those of ``calls`` that may enter; the others are refused."""
-        if len(calls) > wire.STREAM_CALLS:
-            raise InvalidRequest(f"a message has {len(calls)} calls: expected at most {wire.STREAM_CALLS}")
         limits, caller = self._limits, self._caller
         requests: list[Request] = []
         last = self._last_index
@@ -214,22 +215,28 @@ class CallStream:
         return requests
 
     def _enter(self, requests: Sequence[Request]) -> None:
-        """Puts ``requests`` into the queue, or refuses all of them; where their owner has room for some, those."""
-        size = sum([len(request.message) for request in requests])
+        """Puts ``requests`` into the queue; where their owner has room for some of them, those."""
         try:
             queue = self._dispatcher.queue_of(*self._called, self._caller.owner)
-            self._dispatcher.held.take(self._caller.owner, size, len(requests))
         except ShoalError as error:
-            if isinstance(error, Overloaded) and len(requests) > 1:
-                for request in requests:
-                    self._enter((request,))
-                return
             for request in requests:
                 self._refuse(request.place, error)
             return
-        for request in requests:
-            self._waiting[request.place] = request, queue
-        queue.enter(requests)
+        if held := self._held(requests):
+            self._waiting.update((request.place, (request, queue)) for request in held)
+            queue.enter(held)
+
+    def _held(self, requests: Sequence[Request]) -> Sequence[Request]:
+        """Those whose messages their owner may hold; the others are refused."""
+        size = sum([len(request.message) for request in requests])
+        try:
+            self._dispatcher.held.take(self._caller.owner, size, len(requests))
+        except Overloaded as error:
+            if len(requests) > 1:
+                return [request for one in requests for request in self._held((one,))]
+            self._refuse(requests[0].place, error)
+            return ()
+        return requests
 
     def _refuse(self, index: int, error: ShoalError) -> None:
         self._results.append((index, b"", error))

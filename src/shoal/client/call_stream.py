@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import grpc
 import grpc.aio
 
+from shoal.batching import wire
 from shoal.batching.v1 import stream_pb2
 from shoal.client.stream_end import End, end_of
 from shoal.errors import Code
@@ -197,8 +198,8 @@ class CallStream:
 
     def _chunk(self) -> stream_pb2.CallChunk | None:
         """The next message; None if there is nothing to say."""
-        chunk = stream_pb2.CallChunk(withdrawn=self._withdrawn)
-        self._withdrawn.clear()
+        chunk = stream_pb2.CallChunk(withdrawn=self._withdrawn[: wire.STREAM_CALLS])
+        del self._withdrawn[: wire.STREAM_CALLS]
         now, size = self._clock(), 0
         while self._outbox:
             call = self._outbox[0]

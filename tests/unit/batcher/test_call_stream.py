@@ -224,9 +224,10 @@ async def test_a_caller_who_leaves_withdraws_all_that_is_in_flight() -> None:
         (b"\xff", "CallChunk"),
         (stream_pb2.CallChunk(calls=[stream_pb2.CallItem(index=n) for n in (4, 4)]), "call 4 comes after call 4"),
         (stream_pb2.CallChunk(calls=[stream_pb2.CallItem(index=n) for n in (4, 3)]), "call 3 comes after call 4"),
-        (stream_pb2.CallChunk(calls=[stream_pb2.CallItem(index=n) for n in range(1025)]), "1025 calls"),
+        (stream_pb2.CallChunk(calls=[stream_pb2.CallItem(index=n) for n in range(1025)]), "calls: .* 1025"),
+        (stream_pb2.CallChunk(withdrawn=range(1025)), "withdrawn: .* 1025"),
     ],
-    ids=["no message", "an index twice", "an index backwards", "too many"],
+    ids=["no message", "an index twice", "an index backwards", "too many", "too many withdrawn"],
 )
 async def test_what_makes_no_sense_ends_the_stream_and_says_why(
     chunk: bytes | stream_pb2.CallChunk, reason: str
