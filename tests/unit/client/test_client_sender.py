@@ -386,6 +386,7 @@ async def test_a_service_that_has_streams_later_is_asked_again(service: StreamSe
     service.refuses = Code.UNIMPLEMENTED
     async with sending(service, replace(LIMITS, refused_again_seconds=0.0)) as sender:
         await asyncio.gather(*start(sender, 2))
+        await until(lambda: sender._opening is None)  # refused: only then is it later
         service.refuses = 0
         await open_stream(sender, service)
 
