@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,8 +42,11 @@ WORKER, TRITON = "worker-default-1", "triton-default-1"
 
 def slots(stack: Stack) -> set[Path]:
     """The regions of the worker."""
-    files = (file.readlink() for file in Path(f"/proc/{stack.part(WORKER).pid}/fd").iterdir())
-    return {file for file in files if file.parent == DEVICE}
+    found = set()
+    for file in Path(f"/proc/{stack.part(WORKER).pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # the worker closes files meanwhile
+            found.add(file.readlink())
+    return {file for file in found if file.parent == DEVICE}
 
 
 def tensors(stack: Stack) -> set[Path]:
