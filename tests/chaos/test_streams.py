@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos.test_chaos import DEADLINE_SECONDS, ONLY, WORKERS, at_work, busy, resent, until_healthy
+from support.blows import DEADLINE_SECONDS, kill, resent, roll
 from support.steady_load import Counts, steady_load
 
 if TYPE_CHECKING:
@@ -42,17 +40,10 @@ async def streams_around(stack: Stack, tally: dict[str, Counts], scenario: str) 
 @pytest.mark.parametrize("role", ["worker", *ROLES])
 async def test_killed(stack: Stack, tally: dict[str, Counts], role: str) -> None:
     async with streams_around(stack, tally, f"{role}: SIGKILL, by stream"):
-        before = await busy(stack) if role == "worker" else stack.part(ONLY[role])
-        at_work(before).kill()
-        await stack.restarted(before)
+        await kill(stack, role)
 
 
 @pytest.mark.parametrize("role", ["workers", *ROLES])
 async def test_rolled(stack: Stack, tally: dict[str, Counts], role: str) -> None:
     async with streams_around(stack, tally, f"{role}: SIGTERM, by stream"):
-        for part in WORKERS if role == "workers" else (ONLY[role],):
-            before = stack.part(part)
-            assert before.pid
-            os.kill(before.pid, signal.SIGTERM)
-            await stack.restarted(before)
-            await until_healthy(stack, len(WORKERS))
+        await roll(stack, role)
