@@ -60,7 +60,6 @@ class CallStream:
         self._last_index = -1
         self._half_closed = False
         self._failure: Exception | None = None
-        self._over = False
         self._draining = False
         self._told_of_draining = False
         self._wake = asyncio.Event()
@@ -81,10 +80,8 @@ class CallStream:
             await self._write(door)
         finally:
             self._dispatcher.in_flight -= 1
-            self._over = True
             self.fail(GoneError())
             held.give_back(self._caller.owner, STREAM_BYTES, 0)
-            self._room.set()
             if door.cancels_reads:
                 reading.cancel()
 
@@ -97,7 +94,7 @@ class CallStream:
         """Ends the stream with ``error``, as soon as what is being written is.
 
         Its calls are withdrawn at once, and results that nobody read are dropped: a caller who doesn't read can hold up
-        the end, and nothing else.
+        the end, and nothing else. A reader that waits for room goes on.
         """
         if self._failure is None:
             self._failure = error
@@ -113,7 +110,7 @@ class CallStream:
             while (message := await door.read()) is not None:
                 if self._failure is None:
                     self._take(message)
-                while self._is_full and not self._over:
+                while self._is_full:
                     self._room.clear()
                     await self._room.wait()
             self._half_closed = True
