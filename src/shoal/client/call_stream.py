@@ -29,7 +29,6 @@ log = Seldom(logging.getLogger(__name__))
 
 StreamState = Literal["opening", "open", "ending", "ended"]
 _LOST = (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError)
-_MICROSECONDS = 1_000_000
 
 
 class StreamListener(Protocol):
@@ -207,7 +206,7 @@ class CallStream:
                 size += len(call.message)
                 if size > self._limits.chunk_bytes and len(chunk.calls):
                     break
-                left_us = int((call.deadline - now) * _MICROSECONDS)
+                left_us = int((call.deadline - now) * 1e6)
                 chunk.calls.add(index=call.index, request=call.message, timeout_us=max(left_us, 1))
             self._outbox.popleft()
             self._written = call.index + 1

@@ -28,7 +28,6 @@ _REFUSALS = frozenset(
 )
 """Of a stream that ends so: what each of its calls would be told. Any other end says nothing of them."""
 _MILLISECONDS = re.compile(r"[0-9]{1,10}")
-_MICROSECONDS = 1_000_000
 
 
 class End(NamedTuple):
@@ -60,7 +59,7 @@ def error_of(result: stream_pb2.CallItemResult) -> ShoalError:
     """What the service answered to one call of a stream, where that isn't OK."""
     error = from_status(result.code, result.message or f"the service answered code {result.code}")
     if isinstance(error, Overloaded) and result.retry_after_us:
-        error.retry_after_seconds = result.retry_after_us / _MICROSECONDS
+        error.retry_after_seconds = result.retry_after_us / 1e6
     return error
 
 
