@@ -9,13 +9,13 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from shoal.batcher.deadlines import Deadlines
 from shoal.batcher.meter import count_strangers
 from shoal.batcher.policy import MAX_ATTEMPTS, BatchingPolicy, Close, Reject, Send
 from shoal.batcher.queue_streams import QueueStreams
 from shoal.batching import wire
 from shoal.errors import Code, ConfigurationError, DeadlineExceeded, ShoalError, Unavailable, from_status
 from shoal.modelconfig.batching import BatchingSettings
+from shoal.runtime.deadlines import Deadlines
 from shoal.runtime.logs import Seldom
 from shoal.runtime.priority import Priority
 

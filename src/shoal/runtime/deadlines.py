@@ -1,4 +1,4 @@
-"""The deadlines of all requests of a queue, with one timer for all of them."""
+"""The deadlines of any number of entries, with one timer for all of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
 TICK_SECONDS: Final = 0.005
-"""A deadline is noticed up to so much later."""
+"""Unless told otherwise."""
 _SPARE_TICKS: Final = 1024
 
 
@@ -31,16 +31,23 @@ Entry = TypeVar("Entry", bound=Dated)
 class Deadlines(Generic[Entry]):
     """Entries in buckets of a tick each, so that adding and removing one is a step in a dictionary and no timer's.
 
-    Most requests are answered long before their deadlines; a bucket goes with its last entry.
+    Most are over long before their deadlines; a bucket goes with its last entry.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, passed: Callable[[list[Entry]], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        passed: Callable[[list[Entry]], None],
+        tick_seconds: float = TICK_SECONDS,
+    ) -> None:
         """Starts empty.
 
         Args:
             loop: Whose clock counts.
             passed: Told of all entries whose deadlines have passed, which are out by then.
+            tick_seconds: A deadline is noticed up to so much later; those of one tick are told together.
         """
+        self._tick_seconds = tick_seconds
         self._loop = loop
         self._passed = passed
         self._buckets: dict[int, dict[Hashable, Entry]] = {}
@@ -53,7 +60,7 @@ class Deadlines(Generic[Entry]):
     def add(self, entries: Iterable[Entry]) -> None:
         """Watches over entries."""
         for entry in entries:
-            tick = int(entry.deadline / TICK_SECONDS) + 1
+            tick = int(entry.deadline / self._tick_seconds) + 1
             bucket = self._buckets.get(tick)
             if bucket is None:
                 bucket = self._buckets[tick] = {}
@@ -63,7 +70,7 @@ class Deadlines(Generic[Entry]):
 
     def remove(self, entry: Entry) -> None:
         """Forgets an entry, if it is there."""
-        tick = int(entry.deadline / TICK_SECONDS) + 1
+        tick = int(entry.deadline / self._tick_seconds) + 1
         if (bucket := self._buckets.get(tick)) is not None:
             bucket.pop(entry, None)
             if not bucket:
@@ -87,7 +94,7 @@ class Deadlines(Generic[Entry]):
         if self._timer is not None:
             self._timer.cancel()
         self._set_for = self._ticks[0]
-        self._timer = self._loop.call_at(self._set_for * TICK_SECONDS, self._ring)
+        self._timer = self._loop.call_at(self._set_for * self._tick_seconds, self._ring)
 
     def _ring(self) -> None:
         self._timer = None

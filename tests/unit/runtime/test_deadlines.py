@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from shoal.batcher.deadlines import TICK_SECONDS, Deadlines
+from shoal.runtime.deadlines import TICK_SECONDS, Deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
