@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 LARGEST = 2**18
 
 CHATTY = """
-import os, sys
-for number in range(int(sys.argv[1])):
+import os, pathlib, sys
+def write(number):
     os.write(1, b"%d %s\\n" % (number, b"x" * 200))
+for number in range(int(sys.argv[1])):
+    write(number)
+pathlib.Path(sys.argv[2]).touch()
+sys.stdin.read()
+write(int(sys.argv[1]))
 """
+"""Writes its last line when it is told to: what it writes while its log is emptied may be lost."""
 
 
 WHOLE = re.compile(rb"\d+ x{200}")
@@ -68,21 +74,24 @@ def test_of_a_log_that_grew_far_too_large_the_end_is_kept_from_a_line_on(tmp_pat
 
 def test_a_chatty_part_writes_on_in_bounded_room(tmp_path: Path) -> None:
     """It writes through the descriptor that it was started with, as Envoy, Triton and rclone do."""
-    log, count = tmp_path / "part.log", 60_000
+    log, count, done = tmp_path / "part.log", 60_000, tmp_path / "done"
     seen: list[int] = []
     largest = 0
     with log.open("ab") as output:
-        part = subprocess.Popen([sys.executable, "-c", CHATTY, str(count)], stdout=output)
+        command = [sys.executable, "-c", CHATTY, str(count), str(done)]
+        part = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output)
     ended = False
     while not ended:
-        ended = part.poll() is not None
+        ended = done.exists()
+        assert part.poll() is None
         largest = max(largest, sum(path.stat().st_size for path in tmp_path.glob("part.log*")))
         if turn_over(log, LARGEST):
             seen += _numbers(old(log, 1))
+    part.communicate()
+    assert part.returncode == 0
     seen += _numbers(log)
-    assert part.wait() == 0
     assert seen == sorted(set(seen)), "in order, none twice"
-    assert seen[-1] == count - 1
+    assert seen[-1] == count
     assert b"\0" not in log.read_bytes() + old(log, 1).read_bytes()
     assert largest < (KEPT + 1) * (2 * LARGEST + turnover._CATCH_UP_BYTES) + 60_000 * 210
 
