@@ -8,7 +8,7 @@ SETUP := $(VENV)/.setup-complete
 WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 8 ? cores + 1 : 8)))
 # One file's tests share what they started. TESTS="tests/unit/service/test_home.py -k name" runs those, and no processes beside.
 PYTEST = $(BIN)/pytest -q $(or $(TESTS),$1 -n $(WORKERS) --dist $2)
-DEBIAN_TOOLS := $(and $(shell command -v promtool),$(shell command -v dnsmasq),$(shell command -v ip))
+DEBIAN_TOOLS := $(and $(shell command -v promtool),$(shell command -v dnsmasq),$(shell command -v ip),$(shell command -v c++))
 
 # Tests start hundreds of processes: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -67,7 +67,7 @@ chaos: $(SETUP) ## Kill, roll and freeze each part under load, and count what be
 test-system: triton helm ## What needs Debian packages, and root: to install them, and for network namespaces
 ifeq ($(DEBIAN_TOOLS),)
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends prometheus dnsmasq-base iproute2 >/dev/null
+	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends prometheus dnsmasq-base g++ iproute2 >/dev/null
 endif
 	$(call PYTEST,tests/system,loadfile)
 

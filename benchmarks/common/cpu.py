@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ def split(before: Reading, after: Reading) -> dict[str, float]:
 
 def of_service(service: Running) -> Snapshot:
     """The parts of a running service, its workers by stage, and this process as its client."""
-    components = dict.fromkeys(("batcher", "router", "store"), 0.0)
+    components = defaultdict(float, dict.fromkeys(("batcher", "router", "store"), 0.0))
     workers = {}
     for part in service.parts:
         if part.role == "worker":

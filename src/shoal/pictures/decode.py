@@ -197,7 +197,7 @@ def _job(picture: Pixels | Image.Image, header: PictureHeader, placement: Placem
     if (width, height) not in sizes:
         raise InvalidRequest(f"the {header.format} is damaged: it has pixels of {width} x {height}, and says otherwise")
     scale = sizes[width, height]
-    stored = _stored(placement, header.orientation)
+    stored = stored_box(placement, header.orientation)
     # A reduced side is rounded up: its last pixel stands for less than the others, and a window may end within it.
     most = width, height, width, height
     box = Box(*(min(edge / scale, end) for edge, end in zip(stored, most, strict=True)))
@@ -206,7 +206,7 @@ def _job(picture: Pixels | Image.Image, header: PictureHeader, placement: Placem
     return Job(box, size, placement.filter, upright_first != header.transposed, fast)
 
 
-def _stored(placement: Placement, orientation: int) -> Box:
+def stored_box(placement: Placement, orientation: int) -> Box:
     """The placement's window in the picture as it is stored; Exif 2.32, tag 274."""
     width, height = placement.picture
     left, upper = placement.corner
