@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.gpu.network import MEAN, SIDE, STD
+from benchmarks.gpu.settings import BATCH, FRAME, LANES, RUNNER, SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-BATCH, LANES, IN_FLIGHT = 64, 4, 8
+IN_FLIGHT = 8
 _WARM_UP_SECONDS = 1.0
-_FRAME = (SIDE, SIDE, 3)
 
 
 class Runner:
@@ -48,7 +47,7 @@ class Runner:
         import torch
 
         content = torch.from_numpy(tensor).pin_memory().numpy()
-        return content.reshape(-1), self.rows.read(content, len(content), int(np.prod(_FRAME)), _FRAME[1::-1])
+        return content.reshape(-1), self.rows.read(content, len(content), int(np.prod(FRAME)), FRAME[1::-1])
 
 
 class Job:
@@ -90,14 +89,9 @@ def measure(runner: Runner, file: Path, tensors: list[Any], seconds: float) -> d
     import torch
 
     torch.set_num_threads(1)
-    parameters = {
-        "shoal.runner.input": "FP16 NCHW",
-        "shoal.runner.mean": " ".join(map(str, MEAN)),
-        "shoal.runner.std": " ".join(map(str, STD)),
-    }
-    network = runner.network.Network(file, parameters, ["probabilities"], 0)
+    network = runner.network.Network(file, RUNNER, ["probabilities"], 0)
     outputs = {"probabilities": torch.float32}
-    lanes = [runner.lane.Lane(network, BATCH, _FRAME, outputs, 0) for _ in range(LANES)]
+    lanes = [runner.lane.Lane(network, BATCH, FRAME, outputs, 0) for _ in range(LANES)]
     preparer = runner.preparing.Preparer(0, BATCH, SIDE, SIDE, runner.memory.HostMemory())
     packed = [runner.packed(tensor) for tensor in tensors]
     number = count()

@@ -31,9 +31,8 @@ from benchmarks.common.files import RESULTS, write_json
 from benchmarks.common.service import running
 from benchmarks.common.unpacked import use_unpacked
 from benchmarks.gpu import photographs
-from benchmarks.gpu.ceilings import BATCH
-from benchmarks.gpu.network import CLASSES, MEAN, SIDE, STD
 from benchmarks.gpu.rows import tensors
+from benchmarks.gpu.settings import BATCH, CLASSES, LANES, MEAN, SIDE, STD
 from shoal.client.connection import find_connection
 from shoal.client.load.fleet import LoadJob, run_job
 from shoal.client.load.generator import LoadRequest, LoadSettings
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
 
 RESULT = RESULTS / "gpu_end_to_end.json"
 MODEL = "network"
-LANES = 4
 WARM_UP_SECONDS = 2.0
 _ELSEWHERE = ("store", "client")
 """Components that would be on other machines."""

@@ -10,9 +10,6 @@ import sys
 import torch
 import torchvision
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-SIDE = 224
-CLASSES = 1000
 _RESIDUAL_GAIN = 0.2
 """Of random weights: with 1, activations grow from block to block until fp16 has no numbers for them."""
 
@@ -29,7 +26,7 @@ class Network(torch.nn.Module):
                 torch.nn.init.constant_(module.bn3.weight, _RESIDUAL_GAIN)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """``(n, 3, SIDE, SIDE)`` to ``(n, CLASSES)``."""
+        """``(n, 3, 224, 224)`` to ``(n, 1000)``."""
         return torch.softmax(self.body(pictures).float(), dim=1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from shoal.runtime.endpoint import Endpoint
@@ -12,7 +13,7 @@ from shoal.service.topology import SHARED_BATCHER, Topology
 from shoal.triton.launch import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from shoal.service.home import Home
@@ -103,7 +104,12 @@ class PlanFiles:
 
 
 def plan(
-    service: Service, home: Home, files: PlanFiles, free: Callable[[], Endpoint], store: Callable[[Endpoint], Part]
+    service: Service,
+    home: Home,
+    files: PlanFiles,
+    free: Callable[[], Endpoint],
+    store: Callable[[Endpoint], Part],
+    gpus: Sequence[str] = (),
 ) -> Plan:
     """Lays a service out on this machine.
 
@@ -113,6 +119,7 @@ def plan(
         files: what the parts read.
         free: gives an unused endpoint, another each time.
         store: makes the part that serves the managed object store at an endpoint.
+        gpus: of this machine, as ``CUDA_VISIBLE_DEVICES`` names each. Of several each Triton gets one, in turn.
     """
     stores = (store(free()),) if service.object_store.runs_locally else ()
     topology = Topology(
@@ -132,7 +139,8 @@ def plan(
         for group, endpoints in topology.batchers.items()
         for number, listen in enumerate(endpoints, 1)
     )
-    workers = _workers(service, topology, home, files, free)
+    own = cycle(gpus if len(gpus) > 1 else [None])
+    workers = _workers(service, topology, home, files, free, own)
     router = _router(service, topology, home, files)
     return Plan((*stores, *workers, *batchers, router), topology, target(service, topology), store_url)
 
@@ -160,7 +168,12 @@ def _batcher(
 
 
 def _workers(
-    service: Service, topology: Topology, home: Home, files: PlanFiles, free: Callable[[], Endpoint]
+    service: Service,
+    topology: Topology,
+    home: Home,
+    files: PlanFiles,
+    free: Callable[[], Endpoint],
+    gpus: Iterator[str | None],
 ) -> Iterator[Part]:
     """Each worker's processes, behind the Triton of its own where its pool has them."""
     for pool, endpoints in topology.pools.items():
@@ -169,7 +182,9 @@ def _workers(
         for number in range(1, settings.replicas + 1):
             triton = free() if settings.starts_triton else None
             if triton:
-                options = Options(home.model_store(service), triton, free(), server=settings.triton_server)
+                options = Options(
+                    home.model_store(service), triton, free(), server=settings.triton_server, gpus=next(gpus)
+                )
                 yield triton_part(f"triton-{pool}-{number}", options, pool)
             processes = endpoints[(number - 1) * of_one : number * of_one]
             for name, listen in zip(_worker_names(pool, number, of_one), processes, strict=True):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 from shoal.errors import ConfigurationError
+from shoal.runtime.gpus import VISIBLE
 from shoal.runtime.ports import is_free
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Options:
     """The program's path. None: one on the PATH, else the fetched one."""
     packages: Path | None = None
     """Where a fetched server's Python backend finds packages first. None: ours."""
+    gpus: str | None = None
+    """The GPUs that it may use, as ``CUDA_VISIBLE_DEVICES`` names them. None: all that we may."""
 
     def command(self) -> tuple[str, ...]:
         """The command line that becomes this server."""
@@ -67,6 +70,7 @@ class Options:
             *(("--auto-complete",) if self.auto_complete else ()),
             *(("--server", self.server) if self.server else ()),
             *(("--packages", str(self.packages)) if self.packages else ()),
+            *(("--gpus", self.gpus) if self.gpus is not None else ()),
         )
 
 
@@ -88,7 +92,7 @@ def become(installation: Installation, options: Options) -> NoReturn:
         if folder is not None:
             # The Python backend's interpreter is isolated, so it minds no PYTHONPATH, but looks into its folder first.
             os.chdir(folder)
-        os.execve(command[0], command, environment(installation))  # noqa: S606 - no shell is the point
+        os.execve(command[0], command, environment(installation, options.gpus))  # noqa: S606 - no shell is the point
     except OSError as error:
         raise ConfigurationError(f"{installation.server}: can't be started: {error}") from error
 
@@ -121,12 +125,13 @@ def arguments(installation: Installation, options: Options, *, known: str, shm_p
     ]
 
 
-def environment(installation: Installation) -> dict[str, str]:
-    """Ours, with the libraries that the server needs."""
+def environment(installation: Installation, gpus: str | None = None) -> dict[str, str]:
+    """Ours, with the libraries that the server needs, and the GPUs that it is to use."""
+    ours = dict(os.environ) if gpus is None else {**os.environ, VISIBLE: gpus}
     if installation.libraries is None:
-        return dict(os.environ)
+        return ours
     paths = [str(installation.libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
-    return {**os.environ, "LD_LIBRARY_PATH": ":".join(paths)}
+    return {**ours, "LD_LIBRARY_PATH": ":".join(paths)}
 
 
 def _flags(installation: Installation) -> str:

@@ -18,13 +18,13 @@ from shoal.service.spec import Service, parse
 HOME = Home(Path("/home"))
 
 
-def lay_out(service: Service) -> Plan:
+def lay_out(service: Service, *gpus: str) -> Plan:
     numbers = count(20_000)
 
     def store(listen: Endpoint) -> Part:
         return Part("store", Component.STORE, ("rclone",), listen, Protocol.TCP, environment={"KEY": "hush"})
 
-    return plan(service, HOME, PlanFiles.of(HOME), lambda: Endpoint("127.0.0.1", next(numbers)), store)
+    return plan(service, HOME, PlanFiles.of(HOME), lambda: Endpoint("127.0.0.1", next(numbers)), store, gpus)
 
 
 def names(layout: Plan, component: Component) -> list[str]:
@@ -46,6 +46,23 @@ def test_pools_have_replicas_and_hot_models_have_batchers() -> None:
     assert names(layout, Component.BATCHER) == ["batcher-shared-1", "batcher-x-1", "batcher-x-2"]
     assert {pool: len(workers) for pool, workers in layout.topology.pools.items()} == {"a": 2, "b": 1}
     assert {group: len(each) for group, each in layout.topology.batchers.items()} == {"shared": 1, "x": 2}
+
+
+TRITONS = "pools: {a: {engine: triton, replicas: 3, models: [x]}, b: {engine: triton, models: ['*']}}\n"
+
+
+def gpus_of(layout: Plan) -> list[str]:
+    commands = [part.command for part in layout.parts if part.component is Component.TRITON]
+    return [command[command.index("--gpus") + 1] for command in commands if "--gpus" in command]
+
+
+def test_tritons_share_several_gpus_in_turn() -> None:
+    assert gpus_of(lay_out(parse(TRITONS, "s"), "4", "GPU-5f")) == ["4", "GPU-5f", "4", "GPU-5f"]
+
+
+@pytest.mark.parametrize("gpus", [(), ("0",)])
+def test_without_several_gpus_nothing_is_said_of_them(gpus: tuple[str, ...]) -> None:
+    assert gpus_of(lay_out(parse(TRITONS, "s"), *gpus)) == []
 
 
 def test_every_part_listens_where_the_topology_says() -> None:

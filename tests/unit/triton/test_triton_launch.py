@@ -74,12 +74,21 @@ def test_the_command_line_says_all_there_is_to_say() -> None:
         auto_complete=True,
         server="/opt/tritonserver",
         packages=Path("/packages"),
+        gpus="2",
     )
     words = " ".join(options.command())
     assert words.endswith(
         "serve triton --repository models --listen 127.0.0.1:1 --control none --metrics 127.0.0.1:2 "
-        "--model a --model b --no-client-shared-memory --auto-complete --server /opt/tritonserver --packages /packages"
+        "--model a --model b --no-client-shared-memory --auto-complete --server /opt/tritonserver --packages /packages "
+        "--gpus 2"
     )
+
+
+def test_the_server_uses_the_gpus_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    server = Installation(Path("/opt/tritonserver"), Path("/opt/backends"))
+    assert launch.environment(server)["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert launch.environment(server, "3")["CUDA_VISIBLE_DEVICES"] == "3"
 
 
 def serve(folder: Path, port: int, script: str) -> subprocess.CompletedProcess[str]:

@@ -31,6 +31,9 @@ def serve_triton(
     packages: Annotated[
         Path | None, typer.Option(help="Where a fetched server's Python finds packages. Default: ours.")
     ] = None,
+    gpus: Annotated[
+        str | None, typer.Option(metavar="NUMBER,…", help="The GPUs it may use. Default: all that we may.")
+    ] = None,
 ) -> None:
     """Becomes a tritonserver: the one found on this machine, with the ports and folders that it needs."""
     options = launch.Options(
@@ -43,5 +46,6 @@ def serve_triton(
         auto_complete=auto_complete,
         server=server,
         packages=packages,
+        gpus=gpus,
     )
     launch.become(installation.find(server), options)
