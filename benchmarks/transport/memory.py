@@ -28,7 +28,7 @@ from shoal.engine.triton.engine import TritonEngine
 from shoal.local.running_triton import running
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import ModelConfig, Resize, Task, Tensor
-from shoal.modelstore.formats import RUNNER
+from shoal.modelstore.formats import Format, runtime
 from shoal.modelstore.making.render import render
 from shoal.service.spec import Service
 from shoal.triton.client import TritonClient
@@ -117,7 +117,7 @@ def add(store: Path, name: str, numbers: int) -> None:
     # The store asks for a file to serve; Triton runs the other one.
     value = helper.make_tensor_value_info("picture", TensorProto.UINT8, [1])
     config.path.write_bytes(helper.make_model(helper.make_graph([], name, [value], [value])).SerializeToString())
-    (store / name / "config.pbtxt").write_text(render(config, runtime=RUNNER))
+    (store / name / "config.pbtxt").write_text(render(config, runtime=runtime(Format.ONNX, "python")))
 
 
 async def measure_way(way: Way, store: Path, triton: Running, batches: int) -> dict[str, Any]:

@@ -577,7 +577,7 @@ def test_pods_have_the_labels_that_are_given(component: str, everything: Path) -
 FROM_SECRETS = "auth.keys_file", "object_store.credentials_file", "model_store.credentials_file", "router.tls"
 PLAIN = re.compile(
     r"object_store\.(url|endpoint|region)|model_store\.(url|endpoint|region|path)|router\.host|observe\.log_level"
-    r"|pools\.[^.]+\.(engine|models|triton_url|decoding|jpeg_strictness|inference_precision)"
+    r"|pools\.[^.]+\.(engine|models|triton_url|decoding|decode|jpeg_strictness|inference_precision)"
 )
 
 

@@ -77,7 +77,7 @@ async def engine(served: tuple[Path, str], store: Path) -> AsyncIterator[TritonE
 
 def slow_classifier(store: Path) -> ModelConfig:
     """One that takes a second for a batch."""
-    config = add_tiny_classifier(store, "slow", python_runner=True, batching=ALONE)
+    config = add_tiny_classifier(store, "slow", runner="python", batching=ALONE)
     with config.path.with_name("model.py").open("a") as file:
         file.write(SLOW)
     return config
@@ -88,7 +88,7 @@ class TestTriton(EngineContract):
 
 
 async def test_slots_are_registered_once_and_gone_in_the_end(engine: TritonEngine, store: Path) -> None:
-    loaded = await engine.load(add_tiny_classifier(store, python_runner=True))
+    loaded = await engine.load(add_tiny_classifier(store, runner="python"))
     await asyncio.gather(*(colours(loaded, RED, BLUE) for _ in range(20)))
     names = await engine.client.registered()
     assert 1 <= len(names) <= 5
@@ -117,7 +117,7 @@ async def test_memory_that_triton_can_not_open_is_done_without(
     engine = TritonEngine(TritonClient(served[1]), StoreSource(store, Service(), "default").describe, exclusive=True)
     engine._sharing = apart = Apart(engine.client)
     apart.device = tmp_path
-    loaded = await engine.load(add_tiny_classifier(store, python_runner=True))
+    loaded = await engine.load(add_tiny_classifier(store, runner="python"))
     assert await asyncio.gather(colours(loaded, RED), colours(loaded, BLUE, RED)) == [[0], [2, 0]]
     assert caplog.text.count("tensors go in the messages") == 1
     assert not await engine.client.registered()
@@ -129,7 +129,7 @@ async def test_memory_that_a_broken_call_still_uses_is_let_go_of_later(
     served: tuple[Path, str], store: Path, tmp_path: Path
 ) -> None:
     gate, begun = tmp_path / "gate", tmp_path / "begun"
-    config = add_tiny_classifier(store, classes=2**16, python_runner=True, batching=ALONE)
+    config = add_tiny_classifier(store, classes=2**16, runner="python", batching=ALONE)
     with config.path.with_name("model.py").open("a") as file:
         file.write(GATED.format(gate=str(gate), begun=str(begun)))
     gate.touch()
@@ -170,7 +170,7 @@ async def test_a_deadline_passes_and_the_slot_comes_back(engine: TritonEngine, s
 
 
 async def test_what_a_model_raises_is_told(engine: TritonEngine, store: Path) -> None:
-    config = add_tiny_classifier(store, python_runner=True, batching=ALONE)
+    config = add_tiny_classifier(store, runner="python", batching=ALONE)
     with config.path.with_name("model.py").open("a") as file:
         file.write("\ndef _refuse(self, requests): raise ValueError('no')\nTritonPythonModel.execute = _refuse\n")
     with pytest.raises(ConfigurationError, match=r"model 'tiny': can't be executed: .*no"):
@@ -178,15 +178,15 @@ async def test_what_a_model_raises_is_told(engine: TritonEngine, store: Path) ->
 
 
 async def test_what_triton_can_not_load_is_told(engine: TritonEngine, store: Path) -> None:
-    config = add_tiny_classifier(store, python_runner=True)
+    config = add_tiny_classifier(store, runner="python")
     config.path.write_bytes(b"not a model")
     with pytest.raises(ConfigurationError, match="can't load tiny: "):
         await engine.load(config)
 
 
 async def test_it_tells_what_the_files_say(served: tuple[Path, str], store: Path) -> None:
-    add_tiny_classifier(store, python_runner=True)
-    add_tiny_detector(store, python_runner=True)
+    add_tiny_classifier(store, runner="python")
+    add_tiny_detector(store, runner="python")
     files = StoreSource(store, Service(), "default")
     client = TritonClient(served[1])
     offers = await TritonSource(client, Service(), "default").offers()
@@ -199,7 +199,7 @@ async def test_it_tells_what_the_files_say(served: tuple[Path, str], store: Path
 
 
 async def test_one_that_loads_all_at_its_start_and_nothing_later(tmp_path: Path) -> None:
-    config = add_tiny_classifier(tmp_path / "models", python_runner=True)
+    config = add_tiny_classifier(tmp_path / "models", runner="python")
     async with running(tmp_path / "models", tmp_path / "logs", control="none") as triton:
         client = TritonClient(triton.url)
         with pytest.raises(NotSteered):

@@ -97,7 +97,7 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     engine = request.param
     with running_stack(
         home.root,
-        models=lambda store: add_tiny_classifier(store, python_runner=engine == "triton"),
+        models=lambda store: add_tiny_classifier(store, runner="python" if engine == "triton" else None),
         service=SERVICE.format(engine=engine),
     ) as stack:
         store = open_store(StoreSettings(), load_credentials(home.store_credentials), stack.state().store_url)

@@ -164,7 +164,7 @@ async def test_triton_exports_what_rules_and_dashboards_use(tmp_path: Path) -> N
     """``nv_gpu_*`` comes with a GPU alone, so that its absence here says nothing."""
 
     def add_model(store: Path) -> None:
-        add_tiny_classifier(store, python_runner=True)
+        add_tiny_classifier(store, runner="python")
 
     with running_stack(tmp_path / "home", models=add_model, service="pools: {default: {engine: triton}}") as stack:
         async with AsyncClient(stack.target, api_key=stack.api_key, timeout_seconds=60) as client:

@@ -63,9 +63,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         cache = root / "cache"
         build.add_model(store, *efficientnet.prepare(cache, "by-openvino"))
         model, recipe = efficientnet.prepare(cache, "by-triton")
-        build.add_model(store, model, replace(recipe, python_runner=True))
-        add_tiny_classifier(store, python_runner=True)
-        add_tiny_detector(store, python_runner=True)
+        build.add_model(store, model, replace(recipe, runner="python"))
+        add_tiny_classifier(store, runner="python")
+        add_tiny_detector(store, runner="python")
 
     with running_stack(root / "home", models=add_models, service=SERVICE) as running:
         yield running
@@ -143,7 +143,7 @@ def test_an_empty_store_gets_a_model_that_the_triton_can_run(tmp_path: Path) -> 
 
 async def test_a_triton_that_is_there_already_is_followed(tmp_path: Path) -> None:
     repository = tmp_path / "models"
-    add_tiny_classifier(repository, python_runner=True)
+    add_tiny_classifier(repository, runner="python")
     async with running(repository, tmp_path / "logs") as triton:
         service = f"pools: {{default: {{engine: triton, triton_url: '{triton.url}', models: [tiny]}}}}"
         with running_stack(tmp_path / "home", models=lambda _: None, service=service) as stack:

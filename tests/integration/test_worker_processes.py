@@ -38,8 +38,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One worker, of two processes. After its end nothing of it is left in shared memory, nor any process."""
 
     def add_models(store: Path) -> None:
-        add_tiny_classifier(store, python_runner=True)
-        add_mixing_classifier(store, "mixing", python_runner=True)
+        add_tiny_classifier(store, runner="python")
+        add_mixing_classifier(store, "mixing", runner="python")
 
     with running_stack(tmp_path_factory.mktemp("processes") / "home", models=add_models, service=SERVICE) as running:
         yield running
@@ -120,7 +120,7 @@ async def test_both_recover_when_triton_ends(stack: Stack) -> None:
 
 
 async def test_models_come_and_go_for_both(stack: Stack) -> None:
-    add_tiny_classifier(stack.home.models, "late", python_runner=True)
+    add_tiny_classifier(stack.home.models, "late", runner="python")
     for part in PROCESSES:
         await stack.until_metric(part, "shoal_worker_batch_limit", 4, model="late")
     shutil.rmtree(stack.home.models / "late")
@@ -135,7 +135,7 @@ async def test_models_come_and_go_for_both(stack: Stack) -> None:
 def test_another_number_of_processes_needs_a_new_start_alone(tmp_path: Path) -> None:
     for processes in (2, 1):
         service = f"pools: {{default: {{engine: triton, worker_processes: {processes}}}}}"
-        models = (lambda store: add_tiny_classifier(store, python_runner=True)) if processes == 2 else lambda _: None
+        models = (lambda store: add_tiny_classifier(store, runner="python")) if processes == 2 else lambda _: None
         with running_stack(tmp_path / "home", models=models, service=service) as stack:
             assert sum(part.role == "worker" for part in stack.state().parts) == processes
             picture = tmp_path / "green.jpg"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 ARCHIVES = {
     Format.TORCHSCRIPT: ("m/data.pkl", "m/constants.pkl", "m/code/__torch__.py", "m/version"),
+    Format.EXPORTED: ("m/archive_format", "m/models/model.json"),
     Format.AOT_INDUCTOR: ("m/archive_format", "m/data/aotinductor/model/model.so"),
 }
 

@@ -40,13 +40,13 @@ class EngineContract:
     """Fixtures: ``engine``, and ``store``, an empty folder whose models that engine can load."""
 
     async def test_batches_of_every_size(self, engine: Engine, store: Path) -> None:
-        loaded = await engine.load(add_tiny_classifier(store, python_runner=True))
+        loaded = await engine.load(add_tiny_classifier(store, runner="python"))
         for pictures in ([RED], [GREEN, BLUE], [BLUE, RED, GREEN], [RED, GREEN, BLUE, RED]):
             assert await colours(loaded, *pictures) == [colour.index(255) for colour in pictures]
 
     async def test_several_models_and_outputs_at_once(self, engine: Engine, store: Path) -> None:
-        classifier = await engine.load(add_tiny_classifier(store, python_runner=True))
-        detector = await engine.load(add_tiny_detector(store, python_runner=True))
+        classifier = await engine.load(add_tiny_classifier(store, runner="python"))
+        detector = await engine.load(add_tiny_detector(store, runner="python"))
         slot = await detector.acquire()
         slot.input[:2] = 255
         inference, found = await asyncio.gather(detector.infer(slot, 2), colours(classifier, GREEN))
@@ -56,7 +56,7 @@ class EngineContract:
         np.testing.assert_allclose(outputs["scores"], 1, atol=0.01)
 
     async def test_outputs_outlive_their_slot(self, engine: Engine, store: Path) -> None:
-        loaded = await engine.load(add_tiny_classifier(store, python_runner=True, batching=ALONE))
+        loaded = await engine.load(add_tiny_classifier(store, runner="python", batching=ALONE))
         slot = await loaded.acquire()
         slot.input[0] = RED
         first = (await loaded.infer(slot, 1)).outputs
@@ -67,7 +67,7 @@ class EngineContract:
             np.testing.assert_array_equal(first[name], value)
 
     async def test_large_outputs(self, engine: Engine, store: Path) -> None:
-        loaded = await engine.load(add_tiny_classifier(store, python_runner=True, classes=8192))
+        loaded = await engine.load(add_tiny_classifier(store, runner="python", classes=8192))
         slot = await loaded.acquire()
         slot.input[0], slot.input[1] = GREEN, BLUE
         first = (await loaded.infer(slot, 2)).outputs["logits"]
@@ -77,13 +77,13 @@ class EngineContract:
         assert [int(row.argmax()) for row in (*first, *second)] == [1, 2, 0]
 
     async def test_many_batches_in_flight(self, engine: Engine, store: Path) -> None:
-        loaded = await engine.load(add_tiny_classifier(store, python_runner=True))
+        loaded = await engine.load(add_tiny_classifier(store, runner="python"))
         pictures = [(RED, GREEN, BLUE)[number % 3] for number in range(60)]
         found = await asyncio.gather(*(colours(loaded, picture, RED) for picture in pictures))
         assert found == [[picture.index(255), 0] for picture in pictures]
 
     async def test_pictures_that_would_mix_come_alone(self, engine: Engine, store: Path) -> None:
-        probed = await probe.load(engine, add_mixing_classifier(store, python_runner=True))
+        probed = await probe.load(engine, add_mixing_classifier(store, runner="python"))
         assert "changes with what is in the rest of the batch" in probed.alone_because
         slot = await probed.model.acquire()
         assert len(slot.input) == 1
@@ -92,12 +92,12 @@ class EngineContract:
             assert await colours(probed.model, colour) == [colour.index(255)]
 
     async def test_pictures_that_mind_their_own_business_come_together(self, engine: Engine, store: Path) -> None:
-        for config in (add_tiny_classifier(store, python_runner=True), add_tiny_detector(store, python_runner=True)):
+        for config in (add_tiny_classifier(store, runner="python"), add_tiny_detector(store, runner="python")):
             probed = await probe.load(engine, config)
             assert (probed.alone_because, probed.model.config) == ("", config)
 
     async def test_slots_are_bounded_and_reused(self, engine: Engine, store: Path) -> None:
-        loaded = await engine.load(add_tiny_classifier(store, python_runner=True))  # 2 instances, 1 prefetched, 2 over
+        loaded = await engine.load(add_tiny_classifier(store, runner="python"))  # 2 instances, 1 prefetched, 2 over
         slots = [await loaded.acquire() for _ in range(5)]
         assert all(slot.input.shape == (4, 32, 32, 3) and slot.input.flags.c_contiguous for slot in slots)
         waiting = asyncio.create_task(loaded.acquire())
@@ -107,7 +107,7 @@ class EngineContract:
         assert await waiting is slots[3]
 
     async def test_closing_a_model_turns_everyone_away_and_waits(self, engine: Engine, store: Path) -> None:
-        config = add_tiny_classifier(store, python_runner=True)
+        config = add_tiny_classifier(store, runner="python")
         loaded = await engine.load(config)
         slots = [await loaded.acquire() for _ in range(5)]
         waiting = asyncio.create_task(loaded.acquire())
@@ -126,7 +126,7 @@ class EngineContract:
         assert await colours(await engine.load(config), BLUE) == [2]
 
     async def test_a_failing_inference_is_told_and_the_next_one_works(self, engine: Engine, store: Path) -> None:
-        loaded = await engine.load(add_tiny_classifier(store, python_runner=True, batching=ALONE))
+        loaded = await engine.load(add_tiny_classifier(store, runner="python", batching=ALONE))
         slot = await loaded.acquire()
         good, slot.input = slot.input, np.zeros((2, 32, 32, 3), np.uint8)
         with pytest.raises(Internal, match="inference failed"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from shoal.engine import Inference
+from shoal.engine.slots import ArraySlot
 from shoal.errors import Internal
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import ModelConfig, Task, Tensor
@@ -29,7 +30,7 @@ CONFIG = ModelConfig(
 
 
 @dataclass(eq=False)
-class ScriptedSlot:
+class ScriptedSlot(ArraySlot):
     input: np.ndarray
 
 

@@ -111,7 +111,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
     folder = tmp_path_factory.mktemp("cluster")
     models = folder / "models"
     add_tiny_classifier(models, EMBEDDED)
-    add_tiny_classifier(models, PAINTED, python_runner=True)
+    add_tiny_classifier(models, PAINTED, runner="python")
     key = api_keys.create(folder / "keys.json", "alice")
     certificate = self_signed(ROUTER)
     memory = Path("/dev/shm") / f"shoal-pods-{os.getpid()}"

@@ -31,9 +31,12 @@ class Unsupported(ConfigurationError):
 class Slot(Protocol):
     """Input memory for one batch, owned by its engine and reused."""
 
-    @property
-    def input(self) -> NDArray[np.generic]:
-        """``(max_batch_size, *config.input.shape)`` of ``config.input.dtype``, C-contiguous, to be written in place."""
+    def row(self, number: int) -> NDArray[Any]:
+        """One picture's pixels, to be written in place: ``config.input.shape`` of its dtype, C-contiguous."""
+        ...
+
+    def move(self, source: int, target: int) -> None:
+        """The row ``target`` becomes what the row ``source`` is, whose own content means nothing from now on."""
         ...
 
 
@@ -47,6 +50,8 @@ class Inference:
     """That the execution took, without the wait for a free instance."""
     version: int = 0
     """The version of the model that answered, where the engine says so; 0: the loaded one."""
+    reports: NDArray[np.int32] | None = None
+    """``(size, 4)``: what became of each row, of a model that decodes; see ``shoal.engine.triton.encoded_rows``."""
 
 
 SlotType = TypeVar("SlotType", bound=Slot)

@@ -19,7 +19,7 @@ import openvino
 
 from shoal.engine import Inference, NotBatchable, Unsupported
 from shoal.engine.limits import check_size
-from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
+from shoal.engine.slots import OVERSHOOT, PREFETCHED, ArraySlot, SlotPool
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
 from shoal.runtime.priority import Priority
 from shoal.runtime.threads import make_pool, usable_cores
@@ -207,8 +207,8 @@ class OpenVinoModel:
         return OpenVinoSlot(np.zeros(shape, self._config.input.dtype))
 
 
-@dataclass(eq=False, slots=True)
-class OpenVinoSlot:
+@dataclass(eq=False)
+class OpenVinoSlot(ArraySlot):
     """Implements ``shoal.engine.Slot``; the model reads its memory in place."""
 
     input: NDArray[np.generic]

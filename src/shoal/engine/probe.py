@@ -136,7 +136,7 @@ async def _run(model: LoadedModel[Any], rows: Sequence[Array]) -> Mapping[str, A
     slot = await model.acquire()
     try:
         for number, row in enumerate(rows):
-            slot.input[number] = row
+            slot.row(number)[...] = row
         return (await model.infer(slot, len(rows))).outputs
     finally:
         model.release(slot)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from shoal.errors import Unavailable
 from shoal.runtime.priority import Priority
@@ -12,12 +12,31 @@ from shoal.runtime.priority import Priority
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
 PREFETCHED = 1
 """Batches that fill while others execute."""
 OVERSHOOT = 2
 """Permits are hints: so many batches more may come than they promise."""
 
 S = TypeVar("S")
+
+
+class ArraySlot:
+    """Implements ``shoal.engine.Slot`` where rows of pixels lie one behind the other."""
+
+    input: NDArray[Any]
+    """``(max_batch_size, *config.input.shape)`` of ``config.input.dtype``, C-contiguous."""
+
+    def row(self, number: int) -> NDArray[Any]:
+        """A row, to be written in place."""
+        row: NDArray[Any] = self.input[number]
+        return row
+
+    def move(self, source: int, target: int) -> None:
+        """Copies a row."""
+        if source != target:
+            self.input[target] = self.input[source]
 
 
 class SlotPool(Generic[S]):

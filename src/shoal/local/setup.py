@@ -15,6 +15,7 @@ from shoal.triton.installation import find
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shoal.modelstore.formats import Runner
     from shoal.pictures.objectstore import Credentials
     from shoal.service.home import Home
     from shoal.service.spec import Pool, Service
@@ -66,10 +67,10 @@ def _add_first_model(service: Service, home: Home, say: Callable[[str], None]) -
         return  # no engine of ours would serve it, or there is something to try
     from shoal.modelstore.making import build, efficientnet  # needed once in a home's life
 
-    runner = needs_python_runner(pool)
+    runner: Runner | None = "python" if needs_python_runner(pool) else None
     say(f"the model store {store} is empty: adding {FIRST_MODEL}, about 20 MB once")
     model, recipe = efficientnet.prepare(home.cache, FIRST_MODEL)
-    build.add_model(store, model, replace(recipe, python_runner=runner))
+    build.add_model(store, model, replace(recipe, runner=runner))
 
 
 def needs_python_runner(pool: Pool) -> bool:

@@ -13,11 +13,13 @@ RESIZE_FILTER = "shoal.resize_filter"
 HEAD = "shoal.head"
 MEAN = "shoal.mean"
 STD = "shoal.std"
+LANES = "shoal.lanes"
+"""Batches that one instance executes at once, on streams of its own."""
 MODEL_FILENAME = "shoal.model_filename"
 """What the ``model.py`` of Triton's Python backend runs: a file beside it."""
 
 PREFIX = "shoal."
-KEYS = (TASK, RESIZE, RESIZE_SHORTER_SIDE, RESIZE_FILTER, HEAD, MEAN, STD, MODEL_FILENAME)
+KEYS = (TASK, RESIZE, RESIZE_SHORTER_SIDE, RESIZE_FILTER, HEAD, MEAN, STD, LANES, MODEL_FILENAME)
 
 HEADS: dict[str, Task] = {
     "softmax": Task.CLASSIFICATION,

@@ -79,6 +79,8 @@ class ModelConfig:
     head_parameters: dict[str, float] = field(default_factory=dict)
     backend: str = "onnxruntime"
     """Triton's, for ``engine: triton``; ``python``: a ``model.py`` beside the model runs it."""
+    encoded: bool = False
+    """Whether it also takes JPEGs, and decodes them on its device: see ``engine.triton.encoded_rows``."""
     versions: tuple[int, ...] = field(default=(), compare=False)
     """All that version_policy serves, lowest first; a Triton loads them all, the embedded engine the highest."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf import json_format, text_format
 
-from shoal.modelconfig import pbtxt_faults
+from shoal.modelconfig import keys, pbtxt_faults
 from shoal.runtime import intake
 
 if TYPE_CHECKING:
@@ -101,8 +101,30 @@ def datatype(tensor: Message) -> str:
 
 
 def instances(config: Message) -> int:
-    """Number of instances in all groups, on all GPUs that they name. Triton's default is one group of one instance."""
-    return sum(max(group.count, 1) * max(len(group.gpus), 1) for group in config.instance_group) or 1
+    """Batches that execute at once: in each lane of each instance of all groups, on all GPUs that they name.
+
+    Triton's default is one group of one instance, and an instance has one lane unless ``shoal.lanes`` says otherwise.
+    """
+    count = sum(max(group.count, 1) * max(len(group.gpus), 1) for group in config.instance_group) or 1
+    return count * lanes(config)
+
+
+def lanes(config: Message) -> int:
+    """Batches that each instance executes at once; 1 where ``shoal.lanes`` is missing or no such number."""
+    text = config.parameters[keys.LANES].string_value if keys.LANES in config.parameters else ""
+    return max(1, int(text)) if text.isdecimal() else 1
+
+
+def set_instances(config: Message, count: int) -> None:
+    """Has ``config`` execute ``count`` batches at once, in one group: in an instance's lanes, where it has lanes."""
+    group = config.instance_group[0] if config.instance_group else config.instance_group.add()
+    del config.instance_group[1:]
+    each = max(1, count // max(len(group.gpus), 1))
+    if keys.LANES in config.parameters:
+        group.count = 1
+        config.parameters[keys.LANES].string_value = str(each)
+    else:
+        group.count = each
 
 
 def to_json(config: Message) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.modelconfig import pbtxt
+from shoal.modelconfig import encoded, pbtxt
 from shoal.modelstore import warmup
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _check_warmup(folder: Path, config: pbtxt.Message, sample: pbtxt.Message, re
         report.error(
             file, "model_warmup.batch_size", f"is {sample.batch_size}; 1 to max_batch_size ({config.max_batch_size})"
         )
-    inputs = {tensor.name: tensor for tensor in config.input}
+    inputs = {tensor.name: tensor for tensor in encoded.pictures(config)}
     if sample.inputs.keys() != inputs.keys():
         named = ", ".join(sorted(sample.inputs)) or "none"
         report.error(file, "model_warmup.inputs", f"has {named}; the model takes {', '.join(sorted(inputs))}")

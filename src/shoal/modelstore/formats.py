@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import zipfile
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from shoal.errors import ConfigurationError
 from shoal.runtime import intake
@@ -54,11 +54,16 @@ _TEXTS = (
 _PLAN_SUFFIXES = frozenset({".plan", ".engine", ".trt"})
 
 
+Runner: TypeAlias = Literal["python", "gpu"]
+"""Our own runners in Triton's Python backend."""
+
+
 class Format(StrEnum):
     """What a model file is."""
 
     ONNX = "ONNX"
     TORCHSCRIPT = "TorchScript"
+    EXPORTED = "an exported program"
     AOT_INDUCTOR = "an AOTInductor package"
     TENSORRT = "a TensorRT plan"
 
@@ -81,15 +86,40 @@ RUNTIMES = {
     Format.TENSORRT: Runtime("tensorrt", "tensorrt_plan", "model.plan"),
 }
 
-RUNNER = Runtime("python", "", "model.onnx")
-"""For a Triton without the ONNX Runtime backend: ``runner`` in its Python backend runs the file."""
+RUNNERS: dict[Runner, dict[Format, Runtime]] = {
+    "python": {Format.ONNX: Runtime("python", "", "model.onnx")},
+    "gpu": {
+        Format.ONNX: Runtime("python", "", "model.onnx"),
+        Format.TORCHSCRIPT: Runtime("python", "", "model.pt"),
+        Format.EXPORTED: Runtime("python", "", "model.pt2"),
+        Format.AOT_INDUCTOR: Runtime("python", "", "model.pt2"),
+    },
+}
+"""What runs the file in Triton's Python backend: ``python`` for a Triton without the ONNX Runtime backend, ``gpu``
+decodes pictures, too."""
+
+
+def runtime(kind: Format, runner: Runner | None, file: Path | str = "the model") -> Runtime:
+    """What Triton runs a ``file`` of ``kind`` with.
+
+    Raises:
+        ConfigurationError: nothing does, or not this runner.
+    """
+    if found := (RUNNERS[runner] if runner else RUNTIMES).get(kind):
+        return found
+    if runner is None:
+        raise ConfigurationError(
+            f"{file} is {kind}, which Triton can't run as it is: add it with --runner gpu, compile it with "
+            "torch._inductor.aoti_compile_and_package, or export the model to ONNX"
+        )
+    raise ConfigurationError(f"{file} is {kind}: --runner {runner} runs {', '.join(RUNNERS[runner])}; leave it out")
 
 
 def default_filename(backend: str, platform: str) -> str:
     """The file that Triton looks for where config.pbtxt has no ``default_model_filename``."""
-    for runtime in RUNTIMES.values():
-        if platform == runtime.platform != "" or (not platform and backend == runtime.backend):
-            return runtime.filename
+    for usual in RUNTIMES.values():
+        if platform == usual.platform != "" or (not platform and backend == usual.backend):
+            return usual.filename
     return "model.py" if backend == "python" else RUNTIMES[Format.ONNX].filename
 
 
@@ -153,10 +183,7 @@ def _torch(file: Path, members: list[str]) -> Format:
     if "constants.pkl" in inner and any(member.startswith("code/") for member in inner):
         return Format.TORCHSCRIPT
     if "serialized_exported_program.json" in inner or "archive_format" in inner:
-        raise ConfigurationError(
-            f"{file}: an exported program, which Triton can't run as it is; compile it with "
-            "torch._inductor.aoti_compile_and_package, or export the model to ONNX"
-        )
+        return Format.EXPORTED
     if "model.weights.h5" in inner:
         raise ConfigurationError(f"{file}: a Keras model, which Triton can't run; `model.export(…, format='onnx')`")
     if any(member.endswith(".onnx") for member in members):

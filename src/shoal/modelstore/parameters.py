@@ -36,6 +36,12 @@ class Parameters:
         """The file that a ``model.py`` runs; empty where none is named."""
         return self._texts.get(keys.MODEL_FILENAME, "")
 
+    def check_lanes(self) -> None:
+        """Reports a number of lanes that is none; ``pbtxt.lanes`` reads it."""
+        text = self._texts.get(keys.LANES, "1")
+        if not text.isdecimal() or not int(text):
+            self._error(keys.LANES, f"{text!r}: expected a whole number from 1")
+
     def task(self) -> Task:
         """What the model answers; it has no default."""
         choices = [task.value for task in Task]

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal.modelconfig import keys, pbtxt
+from shoal.modelconfig import encoded, keys, pbtxt
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import ModelConfig, Tensor
 from shoal.modelstore import labels
@@ -85,7 +85,7 @@ class _Reader:
         head = self._parameters.head(task)
         self._parameters.report_unknown(head)
         input_ = self._input()
-        outputs = tuple(self._tensor("output", tensor) for tensor in self._config.output)
+        outputs = tuple(self._tensor("output", tensor) for tensor in encoded.answers(self._config))
         if not outputs:
             self._error("output", "missing; name each output with data_type and dims")
         resize = self._parameters.resize()
@@ -107,6 +107,7 @@ class _Reader:
             head=head,
             head_parameters=self._parameters.head_parameters(),
             backend=self._config.backend or "onnxruntime",
+            encoded=self._takes_encoded_rows(),
         )
 
     def _error(self, field: str, message: str) -> None:
@@ -152,10 +153,11 @@ class _Reader:
     # Tensors.
 
     def _input(self) -> Tensor:
-        if len(self._config.input) != 1:
-            self._error("input", f"has {len(self._config.input)} entries; Shoal feeds one, the picture")
+        inputs = encoded.pictures(self._config)
+        if len(inputs) != 1:
+            self._error("input", f"has {len(inputs)} entries; Shoal feeds one, the picture")
             return Tensor("", "uint8", (1, 1, _CHANNELS))
-        tensor = self._tensor("input", self._config.input[0])
+        tensor = self._tensor("input", inputs[0])
         if tensor.dtype not in _LAYOUTS:
             self._error("input.data_type", f"{tensor.dtype} can't be fed; use TYPE_UINT8, or TYPE_FP32")
             return tensor
@@ -167,6 +169,13 @@ class _Reader:
         elif math.prod(tensor.shape) > _MOST_NUMBERS:
             self._error("input.dims", f"{list(tensor.shape)} is over {_MOST_NUMBERS:,} numbers a picture")
         return tensor
+
+    def _takes_encoded_rows(self) -> bool:
+        """Whether it decodes on its device; a half of what that takes is reported."""
+        takes, reports = encoded.takes_rows(self._config), encoded.reports(self._config)
+        if takes and not reports:
+            self._error("output", f"has no {encoded.ROW_REPORT} TYPE_INT32 [4]; {encoded.ENCODED_ROWS} needs it")
+        return takes and reports
 
     def _tensor(self, kind: str, message: Any) -> Tensor:  # a protobuf message
         triton_name = pbtxt.enum_name(message, "data_type")
@@ -189,6 +198,7 @@ class _Reader:
         if preferred and not 1 <= preferred[0] <= preferred[-1] <= largest:
             message = f"{list(preferred)} must lie between 1 and max_batch_size ({largest})"
             self._error("dynamic_batching.preferred_batch_size", message)
+        self._parameters.check_lanes()
         queue = dynamic.default_queue_policy
         return BatchingSettings(
             max_batch_size=max(largest, 1),

@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2 as v2
 from shoal.engine.triton.shared_memory import Region
 from shoal.engine.triton.slot import place
 from shoal.errors import ConfigurationError
-from shoal.modelconfig import pbtxt
+from shoal.modelconfig import encoded, pbtxt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,7 @@ class SharedInput:
 
     async def share(self, client: TritonClient) -> None:
         """Raises OSError or ConfigurationError where that can't be, Unavailable where the server is away."""
-        for tensor, fill in zip(self._config.input, self._fills, strict=True):
+        for tensor, fill in zip(encoded.pictures(self._config), self._fills, strict=True):
             shape, kind = self._shape(tensor, self._largest), dtype(tensor)
             region = Region(math.prod(shape) * kind.itemsize)
             self.regions.append(region)
@@ -73,14 +73,14 @@ class SharedInput:
         request = v2.ModelInferRequest(model_name=self._config.name)
         for name, value in self._parameters.items():
             request.parameters[name].string_param = value
-        for index, tensor in enumerate(self._config.input):
+        for index, tensor in enumerate(encoded.pictures(self._config)):
             shape, kind = self._shape(tensor, batch), dtype(tensor)
             told = request.inputs.add(name=tensor.name, datatype=pbtxt.datatype(tensor), shape=shape)
             if self.regions:
                 place(told, self.regions[index], math.prod(shape) * kind.itemsize)
             else:
                 request.raw_input_contents.append(_content(shape, kind, self._fills[index]))
-        for output in self._config.output:
+        for output in encoded.answers(self._config):
             request.outputs.add(name=output.name)
         return request
 

@@ -18,7 +18,7 @@ import grpc
 from shoal.engine.slots import SlotPool
 from shoal.engine.triton.shared_memory import sweep
 from shoal.errors import ConfigurationError, Internal, NotFound, ShoalError, Unavailable
-from shoal.modelconfig import pbtxt
+from shoal.modelconfig import encoded, pbtxt
 from shoal.profile.inputs import fill_randomly
 from shoal.profile.records import Subject
 from shoal.profile.shared_input import SharedInput, dtype
@@ -157,7 +157,8 @@ class TritonTarget:
         self._steers = self._asked.steer and await _may_steer(self._client)
         self._server = await self._client.version()
         self._version = (await self._client.versions())[self._asked.model]
-        fills = [fill(self._config.input[0]), *[fill_randomly] * (len(self._config.input) - 1)]
+        inputs = encoded.pictures(self._config)
+        fills = [fill(inputs[0]), *[fill_randomly] * (len(inputs) - 1)]
         sweep()
         self._inputs = [
             SharedInput(self._config, largest, fills, self._asked.parameters) for _ in range(self._asked.in_flight)
@@ -223,7 +224,7 @@ def with_instances(config: Any, instances: int) -> Any:  # protobuf messages
         )
     changed = type(config)()
     changed.CopyFrom(config)
-    (changed.instance_group[0] if groups else changed.instance_group.add()).count = instances
+    pbtxt.set_instances(changed, instances)
     if changed.WhichOneof("scheduling_choice") == "dynamic_batching":
         changed.ClearField("dynamic_batching")
     changed.ClearField("response_cache")
@@ -260,9 +261,9 @@ async def _make_ready(client: TritonClient, asked: Asked, say: Callable[[str], N
 
 def _check(model: str, config: Any, largest: int) -> None:  # a protobuf message
     """Raises ConfigurationError for a model that can't be profiled like that."""
-    if not config.input:
+    if not encoded.pictures(config):
         raise ConfigurationError(f"model {model!r}: its configuration at Triton names no input")
-    for tensor in config.input:
+    for tensor in encoded.pictures(config):
         if min(tensor.dims, default=0) < 1:
             raise ConfigurationError(
                 f"model {model!r}: the input {tensor.name!r} has no fixed shape, {list(tensor.dims)}; write "

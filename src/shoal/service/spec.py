@@ -171,6 +171,10 @@ Decoding = Literal["exact", "fast"]
 """How close to Pillow's pixels a decoded picture has to come."""
 
 
+Decode = Literal["auto", "gpu", "cpu"]
+"""Where JPEGs are decoded."""
+
+
 class Pool(Section):
     """A group of identical workers, each with one engine, that serve the same models."""
 
@@ -217,6 +221,9 @@ class Pool(Section):
     decoding: Decoding = "exact"
     """``exact`` gives Pillow's pixels to within one level. ``fast`` decodes large JPEGs at a smaller size: see
     docs/pictures.md."""
+    decode: Decode = "auto"
+    """With ``engine: triton``: where JPEGs are decoded, for models that decode on their GPU. ``auto``: each where it is
+    done sooner. ``gpu``: there, if it can. ``cpu``: in the worker. See docs/gpu-decoding.md."""
 
     @field_validator("triton_url")
     @classmethod
@@ -240,6 +247,8 @@ class Pool(Section):
     def _engine_settings_fit(self) -> Pool:
         if self.engine != "triton" and (self.triton_url or self.triton_server):
             raise ValueError("triton_url and triton_server go with engine: triton only")
+        if self.engine != "triton" and self.decode == "gpu":
+            raise ValueError("decode: gpu goes with engine: triton only; openvino's models run on the CPU")
         if self.engine == "triton" and self.inference_precision != "f32":
             raise ValueError("inference_precision goes with engine: openvino only; Triton's models have their own")
         if self.triton_url and self.triton_server:

@@ -20,7 +20,7 @@ from tritonclient.grpc import service_pb2 as v2
 from tritonclient.grpc import service_pb2_grpc
 
 from shoal.errors import ConfigurationError, NotFound, Unavailable
-from shoal.modelconfig import pbtxt
+from shoal.modelconfig import encoded, pbtxt
 from shoal.runtime import rpc
 
 if TYPE_CHECKING:
@@ -162,11 +162,11 @@ class TritonClient:
             ConfigurationError: the server doesn't tell them.
         """
         output = next((each for each in config.output if each.label_filename), None)
-        if output is None or len(config.input) != 1:
+        if output is None or len(pictures := encoded.pictures(config)) != 1:
             return ()
         if min(output.dims, default=0) < 1 or math.prod(output.dims) > _MOST_LABELS:
             return ()
-        (picture,) = config.input
+        (picture,) = pictures
         batch = [1] if config.max_batch_size else []
         request = v2.ModelInferRequest(model_name=model)
         request.inputs.add(name=picture.name, datatype=pbtxt.datatype(picture), shape=[*batch, *picture.dims])

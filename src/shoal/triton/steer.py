@@ -33,9 +33,7 @@ def steered(config: Any, batching: BatchingSettings) -> str:  # tritonclient shi
     for sample in ours.model_warmup:
         sample.batch_size = min(sample.batch_size, batching.max_batch_size)
     if pbtxt.instances(config) != batching.instance_count:
-        group = ours.instance_group[0] if ours.instance_group else ours.instance_group.add()
-        group.count = max(1, batching.instance_count // max(len(group.gpus), 1))
-        del ours.instance_group[1:]
+        pbtxt.set_instances(ours, batching.instance_count)
     if config.WhichOneof("scheduling_choice") == "dynamic_batching":
         ours.dynamic_batching.max_queue_delay_microseconds = 0
         del ours.dynamic_batching.preferred_batch_size[:]

@@ -283,7 +283,7 @@ class PictureBatch:
             picture.at = SLOT
             slot = await self._wait_for_slot()
             if not picture.stages.straggler:
-                picture.slot_row = SlotRow(slot.input[picture.row])
+                picture.slot_row = SlotRow(slot.row(picture.row))
         await self._model.decoding.decode(picture, self._model.decoder, fetched.data)
         picture.stages.decoded = monotonic()
         picture.stages.decoding = picture.stages.decoded - picture.decode_seconds
@@ -300,7 +300,7 @@ class PictureBatch:
             if len(pictures) > 1:
                 log.warning("model %s: a batch of %d failed; running it one by one", self._model.name, len(pictures))
                 for row, picture in enumerate(pictures):
-                    slot.input[0] = slot.input[row]
+                    slot.move(row, 0)
                     await self._execute(slot, [picture])
                 return
             results = [self._results.dropped(picture, error) for picture in pictures]
@@ -351,8 +351,7 @@ def _compact(slot: Slot, ready: list[Picture]) -> list[Picture]:
     """
     ready.sort(key=lambda picture: picture.row)
     for row, picture in enumerate(ready):
+        slot.move(picture.row, row)
         if picture.pixels is not None:
-            slot.input[row], picture.pixels = picture.pixels, None
-        elif picture.row != row:
-            slot.input[row] = slot.input[picture.row]
+            slot.row(row)[...], picture.pixels = picture.pixels, None
     return ready

@@ -11,6 +11,7 @@ from shoal.cli.model import app
 from shoal.errors import ConfigurationError, NotFound, Unavailable
 from shoal.modelconfig import pbtxt
 from shoal.modelstore.formats import Format
+from shoal.modelstore.making import runners
 from shoal.modelstore.repository import read_model
 from support.archives import ARCHIVES, archive
 from support.tiny_models import COLOURS, add_tiny_classifier, classifier
@@ -61,6 +62,86 @@ def test_the_python_runner_lies_beside_the_model(store: Path, file: Path) -> Non
     assert (model.path.name, model.backend) == ("model.onnx", "python")
     assert model.path.with_name("model.py").is_file()
     assert run("check", "c").output.endswith("c: good\n")
+
+
+@pytest.fixture
+def gpu_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands in for the folder of its files."""
+    folder = tmp_path / "gpu"
+    folder.mkdir()
+    for name in ("__init__.py", "model.py", "kernels.py"):
+        (folder / name).write_text(f"# {name}\n")
+    monkeypatch.setattr(runners, "GPU_FOLDER", folder)
+    return folder
+
+
+def test_the_gpu_runner_and_what_it_needs_lie_beside_the_model(store: Path, file: Path, gpu_runner: Path) -> None:
+    run(
+        "add", file, "--name", "c", "--task", "classification", "--size", "8x8", "--runner", "gpu",
+        "--gpus", "0,1", "--instances", "3", "--warmup", "zero",
+    )  # fmt: skip
+    model = read_model(store, "c")
+    assert (model.path.name, model.backend, model.encoded) == ("model.onnx", "python", True)
+    assert (model.batching.max_batch_size, model.batching.instance_count) == (64, 6)
+    assert {path.name for path in model.path.parent.iterdir()} == {
+        "model.onnx", "model.py", "kernels.py", "encoded_rows.py",
+    }  # fmt: skip
+    written = pbtxt.parse((store / "c" / "config.pbtxt").read_text())
+    assert (written.instance_group[0].count, pbtxt.lanes(written)) == (1, 3)
+    assert pbtxt.enum_name(written.instance_group[0], "kind") == "KIND_GPU"
+    assert [(each.name, each.optional) for each in written.input] == [("image", True), ("encoded_rows", True)]
+    assert [each.name for each in written.output] == ["logits", "row_report"]
+    assert run("check", "c").output.endswith("c: good\n")
+    run("add", file, "--name", "c", "--task", "classification", "--size", "8x8", "--version", "2")
+    assert (store / "c" / "2" / "kernels.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("kind", "filename"),
+    [(Format.TORCHSCRIPT, "model.pt"), (Format.EXPORTED, "model.pt2"), (Format.AOT_INDUCTOR, "model.pt2")],
+)
+def test_the_gpu_runner_takes_what_torch_writes(
+    store: Path, tmp_path: Path, gpu_runner: Path, kind: Format, filename: str
+) -> None:
+    model = archive(tmp_path / "any.pt2", *ARCHIVES[kind])
+    what = ("add", model, "--name", "t", "--task", "classification", "--runner", "gpu")
+    with pytest.raises(ConfigurationError, match="tensors can't be read here: add --input and --output"):
+        run(*what, "--input", "x:float32:3x32x32")
+    run(*what, "--input", "x:float32:3x32x32", "--output", "y:float32:4", "--mean", "1,2,3", "--std", "4")
+    read = read_model(store, "t")
+    assert (read.path.name, read.encoded, read.mean, read.std) == (filename, True, (1, 2, 3), (4, 4, 4))
+    assert read.path.read_bytes() == model.read_bytes()
+    assert read.path.with_name("model.py").is_file()
+    assert run("check", "t").output.endswith("t: good\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (Format.EXPORTED, (), r"is an exported program, which Triton can't run as it is: add it with --runner gpu"),
+        (Format.TORCHSCRIPT, ("--runner", "python"), "is TorchScript: --runner python runs ONNX; leave it out"),
+        (Format.TORCHSCRIPT, ("--runner", "gpu", "--instance-kind", "cpu"), "decodes on a GPU; leave --instance-kind"),
+    ],
+)
+def test_a_runner_says_what_it_can_not_run(
+    store: Path, tmp_path: Path, gpu_runner: Path, kind: Format, options: tuple[str, ...], message: str
+) -> None:
+    model = archive(tmp_path / "m.pt2", *ARCHIVES[kind])
+    with pytest.raises(ConfigurationError, match=message):
+        run("add", model, "--name", "t", "--task", "classification", *options)
+    assert not store.exists()
+
+
+def test_a_plan_has_a_runner_of_its_own(store: Path, tmp_path: Path, gpu_runner: Path) -> None:
+    (tmp_path / "m.plan").write_bytes(b"plan")
+    with pytest.raises(ConfigurationError, match="is a TensorRT plan: --runner gpu runs ONNX, TorchScript"):
+        run("add", tmp_path / "m.plan", "--name", "t", "--task", "classification", "--runner", "gpu")
+
+
+def test_an_installation_without_the_gpu_runner_says_so(store: Path, file: Path, gpu_runner: Path) -> None:
+    (gpu_runner / "model.py").unlink()
+    with pytest.raises(ConfigurationError, match=r"has no model\.py; install shoal as a whole"):
+        run("add", file, "--name", "c", "--task", "classification", "--size", "8x8", "--runner", "gpu")
 
 
 def test_store_overrides_the_home(store: Path, file: Path, tmp_path: Path) -> None:

@@ -62,6 +62,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
             "pools:\n  a: {triton_url: 'x:1'}\n",
             "shoal.yaml:2: pools.a: triton_url and triton_server go with",
         ),
+        (
+            "pools:\n  a: {decode: gpu}\n",
+            "shoal.yaml:2: pools.a: decode: gpu goes with engine: triton only; openvino's models run on the CPU",
+        ),
         ("pools:\n  a:\n    triton_url: x\n", "shoal.yaml:3: pools.a.triton_url: must be HOST:PORT"),
         (
             "pools:\n  a: {engine: triton, triton_url: 'x:1', triton_server: y}\n",

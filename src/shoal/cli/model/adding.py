@@ -15,6 +15,7 @@ from shoal.errors import ConfigurationError
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import ModelConfig, Resize, ResizeFilter, Task
 from shoal.modelstore import formats
+from shoal.modelstore.formats import Runner
 from shoal.modelstore.making import build, foreign, preprocessor
 from shoal.modelstore.making.published import PUBLISHED
 from shoal.modelstore.making.recipe import Recipe
@@ -22,6 +23,7 @@ from shoal.modelstore.triton_settings import InstanceKind
 from shoal.service.home import Home
 
 _FILE_BATCHING = BatchingSettings(max_batch_size=8, max_queue_delay_microseconds=5000, instance_count=2)
+_GPU_BATCHING = BatchingSettings(max_batch_size=64, max_queue_delay_microseconds=5000, instance_count=4)
 
 
 def add(
@@ -72,7 +74,8 @@ def add(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A config.pbtxt to use as it is, instead of options.")] = None,
     runner: Annotated[
-        Literal["python"] | None, typer.Option(help="Run it in Triton's Python backend. Default: in ONNX Runtime's.")
+        Runner | None,
+        typer.Option(help="Run it in Triton's Python backend; gpu: pictures are decoded there, too. Default: neither."),
     ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Add this version beside those there.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the model, all its versions.")] = False,
@@ -107,6 +110,8 @@ def _add_file(source: str, given: options.Options) -> ModelConfig:
         raise ConfigurationError(f"{source}: a model file doesn't say it: add {' and '.join(missing)}")
     kind = formats.detect(file)
     base = Recipe(name=given["name"], task=given["task"], batching=_FILE_BATCHING)
+    if given["runner"] == "gpu":
+        base = replace(base, batching=_GPU_BATCHING)
     place, how = _place(given)
     if kind is formats.Format.ONNX:
         if wrong := options.names_given(given, ("input",)):
@@ -114,10 +119,12 @@ def _add_file(source: str, given: options.Options) -> ModelConfig:
         recipe = replace(_recipe(given, _preprocessed(file, given, base)), outputs=tuple(given["output"] or ()))
         return build.add_onnx(place, file, recipe, **how)
     recipe = _recipe(given, base)
+    if given["version"] is None:  # else config.pbtxt says what runs it
+        formats.runtime(kind, given["runner"], source)
     if not given["input"] or not given["output"]:
         raise ConfigurationError(f"{source} is {kind}, whose tensors can't be read here: add --input and --output")
     input_ = options.tensor("--input", given["input"])
-    normalises = ("runner", "size", "layout", "channel_order", *(("mean", "std") if input_.dtype == "uint8" else ()))
+    normalises = ("size", "layout", "channel_order", *(("mean", "std") if input_.dtype == "uint8" else ()))
     if wrong := options.names_given(given, normalises):
         raise ConfigurationError(f"{wrong}: {kind} goes in as it is, and takes its {input_.dtype} input as it comes")
     outputs = tuple(options.tensor("--output", text) for text in given["output"])

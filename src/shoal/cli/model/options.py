@@ -60,7 +60,7 @@ def recipe_fields(options: Options) -> dict[str, Any]:
         head=options["head"],
         head_parameters=head_parameters(options["head_parameter"]),
         labels=labels(options["labels"]),
-        python_runner=True if options["runner"] else None,
+        runner=options["runner"],
     )
 
 
@@ -83,7 +83,10 @@ def batching_fields(options: Options) -> dict[str, Any]:
 def triton_settings(options: Options, base: TritonSettings, max_batch_size: int) -> TritonSettings:
     """``base`` with what was given."""
     gpus = numbers("gpus", options, least=0) or base.gpus
-    kind = options["instance_kind"] or (InstanceKind.GPU if options["gpus"] else base.instance_kind)
+    on_gpu = options["gpus"] or options["runner"] == "gpu"
+    kind = options["instance_kind"] or (InstanceKind.GPU if on_gpu else base.instance_kind)
+    if options["runner"] == "gpu" and kind is InstanceKind.CPU:
+        raise ConfigurationError("--runner gpu decodes on a GPU; leave --instance-kind cpu out")
     if gpus and kind is InstanceKind.CPU:
         raise ConfigurationError("--gpus goes with --instance-kind gpu")
     return replace(

@@ -15,10 +15,11 @@ from tritonclient.grpc import service_pb2 as v2
 from shoal.engine import Inference
 from shoal.engine.limits import row_bytes
 from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
+from shoal.engine.triton import encoded_rows
+from shoal.engine.triton.encoded_slot import EncodedSlot
 from shoal.engine.triton.server_executions import ServerExecutions
-from shoal.engine.triton.slot import TritonSlot, place
+from shoal.engine.triton.slot import PROTOCOL_NAMES, PixelSlot, place
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, NotFound, Unavailable
-from shoal.modelconfig.pbtxt import DTYPES
 from shoal.runtime.priority import Priority
 from shoal.runtime.share import share
 from shoal.triton import LOOK_SECONDS, RARELY_SECONDS
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.engine.triton.sharing import Sharing
+    from shoal.engine.triton.slot import TritonSlot
     from shoal.modelconfig.model import ModelConfig
 
 _log = logging.getLogger(__name__)
@@ -39,9 +41,8 @@ _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 _PATIENCE_SECONDS: Final = 60.0
 """A batch without a deadline is tried again for so long."""
-_DTYPES: Final = {name.removeprefix("TYPE_"): dtype for name, dtype in DTYPES.items()}
+_DTYPES: Final = {name: dtype for dtype, name in PROTOCOL_NAMES.items()}
 """Numpy's name of the protocol's."""
-_NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class TritonModel:
@@ -87,7 +88,9 @@ class TritonModel:
 
     async def acquire(self, priority: Priority = Priority.INTERACTIVE) -> TritonSlot:
         """A free slot, once there is one. Raises Unavailable if the model is closed."""
-        return await self._slots.acquire(priority)
+        slot = await self._slots.acquire(priority)
+        slot.clear()
+        return slot
 
     def release(self, slot: TritonSlot) -> None:
         """Gives a slot back; one whose batch is still at the server is reused once that has answered."""
@@ -201,7 +204,9 @@ class TritonModel:
         finally:
             seconds = self._executions.end(batch)
         slot.away = False
-        return Inference(self._outputs(slot, answer, size), seconds, _number(answer.model_version))
+        outputs = self._outputs(slot, answer, size)
+        reports = self._reports(outputs, size) if self._config.encoded else None
+        return Inference(outputs, seconds, _number(answer.model_version), reports)
 
     async def _recover(self, error: grpc.aio.AioRpcError, slot: TritonSlot) -> None:
         """Returns where another try may succeed at once. Raises as ``infer`` where not."""
@@ -219,21 +224,16 @@ class TritonModel:
             raise Internal(f"model {self._config.name!r}: inference failed: {error.code().name}: {reason}") from error
 
     def _request(self, slot: TritonSlot, size: int, deadline: float) -> Any:  # a protobuf message
-        picture = self._config.input
         request = v2.ModelInferRequest(model_name=self._config.name)
         if deadline < math.inf:
             request.parameters["timeout"].int64_param = max(1, int((deadline - monotonic()) * 1e6))
-        shape = [size, *picture.shape]
-        tensor = request.inputs.add(name=picture.name, datatype=_NAMES[picture.dtype], shape=shape)
-        rows = slot.input[:size]
-        if slot.shared and slot.region is not None:
-            place(tensor, slot.region, rows.nbytes)
-        else:
-            request.raw_input_contents.append(rows.tobytes())
+        slot.ask_for(request, size)
         for output in self._config.outputs:
             wanted = request.outputs.add(name=output.name)
             if slot.shared and output.name in slot.results:
                 place(wanted, slot.results[output.name], size * row_bytes(output))
+        if self._config.encoded:
+            request.outputs.add(name=encoded_rows.REPORT)
         return request
 
     def _outputs(self, slot: TritonSlot, answer: Any, size: int) -> dict[str, NDArray[np.generic]]:
@@ -253,8 +253,18 @@ class TritonModel:
                 raise Internal(f"model {self._config.name!r}: output {name!r} has shape {value.shape} for {size} rows")
         return outputs
 
+    def _reports(self, outputs: dict[str, NDArray[np.generic]], size: int) -> NDArray[np.int32]:
+        """Takes what became of each row out of ``outputs``."""
+        reports, wanted = outputs.pop(encoded_rows.REPORT, None), (size, len(encoded_rows.REPORT_FIELDS))
+        if reports is None or reports.dtype != np.int32 or reports.shape != wanted:
+            found = "missing" if reports is None else f"{reports.dtype} {reports.shape}"
+            raise Internal(
+                f"model {self._config.name!r}: output {encoded_rows.REPORT!r} is {found}; expected int32 {wanted}"
+            )
+        return reports.astype(np.int32, copy=False)
+
     def _make_slot(self) -> TritonSlot:
-        slot = TritonSlot(self._config, self._sharing)
+        slot = (EncodedSlot if self._config.encoded else PixelSlot)(self._config, self._sharing)
         self._made.append(slot)
         return slot
 

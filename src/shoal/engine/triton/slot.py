@@ -7,12 +7,15 @@ slot is reused only when the server has answered: until then it may read and wri
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from shoal.engine.limits import row_bytes
+from shoal.engine.slots import ArraySlot
 from shoal.errors import ConfigurationError
+from shoal.modelconfig.pbtxt import DTYPES
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,20 +27,23 @@ if TYPE_CHECKING:
     from shoal.engine.triton.sharing import Sharing
     from shoal.modelconfig.model import ModelConfig
 
+PROTOCOL_NAMES: Final = {dtype: name.removeprefix("TYPE_") for name, dtype in DTYPES.items()}
+"""The v2 protocol's name of numpy's."""
 _LARGE_BYTES: Final = 2**16
 """An output of this size, over the largest batch, is worth a region; below, a message is as good."""
 
 
-class TritonSlot:
-    """Implements ``shoal.engine.Slot``; the server reads its memory in place where it may."""
+class TritonSlot(ABC):
+    """The memory of a slot; the server reads it in place where it may."""
 
-    def __init__(self, config: ModelConfig, sharing: Sharing) -> None:
+    def __init__(self, config: ModelConfig, sharing: Sharing, size: int) -> None:
+        """``size``: bytes of input."""
         most = config.batching.max_batch_size
-        shape, dtype = (most, *config.input.shape), np.dtype(config.input.dtype)
-        self.region = sharing.region(most * row_bytes(config.input))
+        self._config = config
+        self.region = sharing.region(size)
         """None: the slot is memory of our own."""
-        self.input: NDArray[np.generic] = (
-            np.zeros(shape, dtype) if self.region is None else np.frombuffer(self.region.memory, dtype).reshape(shape)
+        self._memory: NDArray[np.uint8] = (
+            np.zeros(size, np.uint8) if self.region is None else np.frombuffer(self.region.memory, np.uint8)
         )
         self.results: dict[str, Region] = {}
         """The regions of outputs that don't come in messages."""
@@ -54,6 +60,28 @@ class TritonSlot:
         """What is at the server now, or was last."""
         self.away = False
         """The last try found no server."""
+
+    @abstractmethod
+    def row(self, number: int) -> NDArray[Any]:
+        """See ``shoal.engine.Slot``."""
+
+    @abstractmethod
+    def move(self, source: int, target: int) -> None:
+        """See ``shoal.engine.Slot``."""
+
+    @abstractmethod
+    def ask_for(self, request: Any, size: int) -> None:  # a protobuf message
+        """Puts the first ``size`` rows into a ``ModelInferRequest``, or says there where they lie."""
+
+    def clear(self) -> None:  # noqa: B027 - most have nothing to forget
+        """Forgets the rows: a batch begins."""
+
+    def _put(self, request: Any, tensor: Any, content: NDArray[np.generic]) -> None:  # protobuf messages
+        """``content``, which begins where the slot's memory does, becomes that of ``tensor``."""
+        if self.shared and self.region is not None:
+            place(tensor, self.region, content.nbytes)
+        else:
+            request.raw_input_contents.append(content.tobytes())
 
     async def share(self, sharing: Sharing) -> None:
         """Registers the regions, unless they are known or of no use. Raises Unavailable."""
@@ -84,6 +112,22 @@ class TritonSlot:
             self.results.clear()
             self.region = None
         self.shared = False
+
+
+class PixelSlot(ArraySlot, TritonSlot):
+    """Implements ``shoal.engine.Slot``: rows of pixels, one behind the other."""
+
+    def __init__(self, config: ModelConfig, sharing: Sharing) -> None:
+        most = config.batching.max_batch_size
+        super().__init__(config, sharing, most * row_bytes(config.input))
+        self.input = self._memory.view(config.input.dtype).reshape(most, *config.input.shape)
+
+    def ask_for(self, request: Any, size: int) -> None:  # a protobuf message
+        """Puts the picture input into a ``ModelInferRequest``."""
+        picture = self._config.input
+        shape = [size, *picture.shape]
+        tensor = request.inputs.add(name=picture.name, datatype=PROTOCOL_NAMES[picture.dtype], shape=shape)
+        self._put(request, tensor, self.input[:size])
 
 
 def place(tensor: Any, region: Region, size: int) -> None:  # a protobuf message

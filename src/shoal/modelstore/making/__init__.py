@@ -1,4 +1,4 @@
 """Making a model's folder out of somebody's file.
 
-May use: errors, modelconfig, modelstore, runtime, service.
+May use: engine/triton, errors, modelconfig, modelstore, runtime, service.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,11 @@ from shoal.errors import ConfigurationError
 from shoal.modelconfig import keys
 from shoal.modelconfig.model import ModelConfig, Resize
 from shoal.modelconfig.pbtxt import FILE
-from shoal.modelstore import external, graph, repository, trial, warmup
+from shoal.modelstore import external, formats, graph, repository, trial, warmup
 from shoal.modelstore.check import check_folder
-from shoal.modelstore.formats import RUNNER, RUNTIMES, Format
-from shoal.modelstore.making.render import LABELS_FILE, RUNNER_FILE, render
+from shoal.modelstore.formats import Format
+from shoal.modelstore.making import runners
+from shoal.modelstore.making.render import LABELS_FILE, render
 from shoal.modelstore.making.wrap import wrap
 from shoal.service.section import Name
 
@@ -27,12 +29,10 @@ if TYPE_CHECKING:
     import onnx
 
     from shoal.modelconfig.model import Tensor
-    from shoal.modelstore.formats import Runtime
+    from shoal.modelstore.formats import Runner, Runtime
     from shoal.modelstore.making.recipe import Recipe
 
 log = logging.getLogger(__name__)
-
-_RUNNER_SOURCE = Path(__file__).with_name("runner.py")
 
 
 def add_onnx(
@@ -69,13 +69,12 @@ def add_model(
     """
     refuse_existing(store, recipe.name, version=version, force=force)
     wrapped = wrap(model, recipe)
-    runtime = RUNNER if _runs_in_python(store, recipe, force=force) else RUNTIMES[Format.ONNX]
+    recipe = replace(recipe, runner=runner_of(store, recipe, force=force))
+    runtime = formats.runtime(Format.ONNX, recipe.runner)
     config = configuration(store, recipe, wrapped.input, wrapped.outputs, version or 1, runtime.filename)
 
     def write(folder: Path) -> None:
         _write_model(wrapped.model, folder / str(config.version) / runtime.filename, weights)
-        if runtime is RUNNER:
-            shutil.copyfile(_RUNNER_SOURCE, folder / str(config.version) / RUNNER_FILE)
         write_settings(folder, config, recipe, runtime)
 
     return install(store, config.name, config.version, write, force=force)
@@ -90,11 +89,14 @@ def _write_model(model: onnx.ModelProto, file: Path, weights: Path | None) -> No
         raise ConfigurationError(f"the model {graph.TOO_LARGE}") from error
 
 
-def _runs_in_python(store: Path, recipe: Recipe, *, force: bool) -> bool:
-    """Whether the recipe says so, or the model that gets another version does: its config.pbtxt stays."""
+def runner_of(store: Path, recipe: Recipe, *, force: bool) -> Runner | None:
+    """The recipe's, or that of the model which gets another version: its config.pbtxt stays."""
     if force or not (store / recipe.name).exists():
-        return recipe.python_runner
-    return repository.read_model(store, recipe.name).backend == RUNNER.backend
+        return recipe.runner
+    present = repository.read_model(store, recipe.name)
+    if present.encoded:
+        return "gpu"
+    return "python" if present.backend == "python" else None
 
 
 def refuse_existing(store: Path, name: str, *, version: int | None, force: bool) -> None:
@@ -146,6 +148,7 @@ def configuration(
         std=recipe.std,
         head=recipe.head or keys.DEFAULT_HEAD[recipe.task],
         head_parameters=recipe.head_parameters,
+        encoded=recipe.runner == "gpu",
     )
 
 
@@ -178,7 +181,10 @@ def install(store: Path, name: str, version: int, write: Callable[[Path], None],
 
 
 def write_settings(folder: Path, config: ModelConfig, recipe: Recipe, runtime: Runtime) -> None:
-    """config.pbtxt, and the labels and warm-up files that it names."""
+    """config.pbtxt, and the labels, the warm-up files and the runner that it names."""
+    if recipe.runner:
+        for name, source in runners.files(recipe.runner).items():
+            shutil.copyfile(source, folder / str(config.version) / name)
     (folder / FILE).write_text(render(config, recipe.triton, runtime), encoding="utf-8")
     if config.labels:
         (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in config.labels), encoding="utf-8")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from google.protobuf import text_format
 
 from shoal.errors import ConfigurationError
+from shoal.modelconfig import keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,8 @@ def with_batching(text: str, *, instances: int, batch: int) -> str:
     wanted = text_format.Parse(text, model_config_pb2.ModelConfig())
     if len(wanted.instance_group) > 1:
         raise ConfigurationError("it has several instance groups, and only you know which of them is to change")
+    if keys.LANES in wanted.parameters:
+        raise ConfigurationError(f"it has lanes: set max_batch_size {batch} and {keys.LANES} {instances} by hand")
     prefers = bool(wanted.dynamic_batching.preferred_batch_size)
     wanted.max_batch_size = batch
     (wanted.instance_group[0] if wanted.instance_group else wanted.instance_group.add()).count = instances

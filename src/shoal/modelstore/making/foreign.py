@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from google.protobuf import text_format
 
 from shoal.errors import ConfigurationError
 from shoal.modelconfig import pbtxt
-from shoal.modelstore import graph
-from shoal.modelstore.formats import RUNTIMES, default_filename
+from shoal.modelstore import formats, graph
+from shoal.modelstore.formats import default_filename
 from shoal.modelstore.making import build
 from shoal.runtime import intake
 
@@ -51,7 +52,8 @@ def add_described(
         ConfigurationError: what is said of the model is wrong, or the place; the store is as before.
     """
     build.refuse_existing(store, recipe.name, version=version, force=force)
-    runtime = RUNTIMES[kind]
+    recipe = replace(recipe, runner=build.runner_of(store, recipe, force=force))
+    runtime = formats.runtime(kind, recipe.runner, file)
     config = build.configuration(store, recipe, input_, outputs, version or 1, runtime.filename)
 
     def write(folder: Path) -> None:

@@ -13,6 +13,7 @@ from shoal.modelstore.triton_settings import TritonSettings
 
 if TYPE_CHECKING:
     from shoal.modelconfig.model import Task
+    from shoal.modelstore.formats import Runner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +43,8 @@ class Recipe:
     """Empty: the task's usual one."""
     head_parameters: dict[str, float] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
-    python_runner: bool = False
-    """Whether Triton runs it in its Python backend, for one without the ONNX Runtime backend: see ``runner``."""
+    runner: Runner | None = None
+    """What runs it in Triton's Python backend, see ``runners``; None: the backend of its format runs it."""
     batching: BatchingSettings = field(default_factory=BatchingSettings)
     triton: TritonSettings = field(default_factory=TritonSettings)
 

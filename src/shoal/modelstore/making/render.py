@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from shoal.modelconfig import keys, pbtxt
+from shoal.modelconfig import encoded, keys, pbtxt
 from shoal.modelconfig.model import Resize, ResizeFilter
-from shoal.modelstore.formats import RUNNER, RUNTIMES, Format, Runtime
+from shoal.modelstore.formats import RUNTIMES, Format, Runtime
+from shoal.modelstore.making.runners import MODEL_FILE
 from shoal.modelstore.triton_settings import TritonSettings
 from shoal.modelstore.warmup import name_of
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from shoal.modelstore.triton_settings import VersionPolicy, Warmup
 
 LABELS_FILE = "labels.txt"
-RUNNER_FILE = "model.py"
-"""What Triton's Python backend runs."""
 
 _TRITON_DTYPE = {dtype: name for name, dtype in pbtxt.DTYPES.items()}
 
@@ -37,10 +36,10 @@ def render(model: ModelConfig, triton: TritonSettings | None = None, runtime: Ru
         header,
         _input(model),
         _outputs(model),
-        _batching(model.batching, triton),
+        _batching(model.batching, triton, lanes=model.encoded),
         _version_policy(triton.version_policy),
         _warmup(model, triton.warmup),
-        _parameters(model),
+        _parameters(model, triton),
     ]
     return "\n\n".join(filter(None, sections)) + "\n"
 
@@ -49,8 +48,8 @@ def _runtime(model: ModelConfig, runtime: Runtime) -> str:
     lines = [f'backend: "{runtime.backend}"']
     if runtime.platform:
         lines.append(f'platform: "{runtime.platform}"')
-    if runtime is RUNNER:
-        lines.append(f"# {RUNNER_FILE} in each version's folder runs the model beside it.")
+    if runtime.backend == "python":
+        lines.append(f"# {MODEL_FILE} in each version's folder runs the model beside it.")
         lines.append(f'parameters {{ key: "{keys.MODEL_FILENAME}" value {{ string_value: "{model.path.name}" }} }}')
     else:
         lines.append(f'default_model_filename: "{model.path.name}"')
@@ -63,13 +62,22 @@ def _input(model: ModelConfig) -> str:
         if model.input.dtype == "uint8"
         else "# A normalised RGB picture, channels first: four times the bytes of uint8."
     )
-    return f"{comment}\ninput [\n  {{ {_tensor(model.input)} }}\n]"
+    if not model.encoded:
+        return f"{comment}\ninput [\n  {{ {_tensor(model.input)} }}\n]"
+    return (
+        f"{comment}\n"
+        "# Or a batch of JPEGs and such pictures, which the runner decodes: of these two inputs a request has one.\n"
+        f"input [\n  {{ {_tensor(model.input)} optional: true }},\n"
+        f'  {{ name: "{encoded.ENCODED_ROWS}" data_type: TYPE_UINT8 dims: [-1] optional: true }}\n]'
+    )
 
 
 def _outputs(model: ModelConfig) -> str:
     lines = [_tensor(output) for output in model.outputs]
     if model.labels:
         lines[0] += f' label_filename: "{LABELS_FILE}"'
+    if model.encoded:
+        lines.append(f'name: "{encoded.ROW_REPORT}" data_type: TYPE_INT32 dims: [4]')
     return "output [\n" + ",\n".join(f"  {{ {line} }}" for line in lines) + "\n]"
 
 
@@ -80,7 +88,7 @@ def _tensor(tensor: Tensor) -> str:
     )
 
 
-def _batching(batching: BatchingSettings, triton: TritonSettings) -> str:
+def _batching(batching: BatchingSettings, triton: TritonSettings, *, lanes: bool) -> str:
     preferred = ", ".join(map(str, batching.preferred_batch_size))
     lines = [f"  preferred_batch_size: [{preferred}]"] if preferred else []
     lines.append(f"  max_queue_delay_microseconds: {batching.max_queue_delay_microseconds}")
@@ -98,15 +106,26 @@ def _batching(batching: BatchingSettings, triton: TritonSettings) -> str:
         "# A full preferred batch goes at once; a smaller one when its oldest picture has waited this long.\n"
         f"max_batch_size: {batching.max_batch_size}\n"
         "dynamic_batching {\n" + "\n".join(lines) + "\n}\n"
-        f"# Batches that execute at once{', on each of the GPUs' if triton.gpus else ''}.\n"
-        f"instance_group [\n  {{ {_instances(batching, triton)} }}\n]"
+        f"# {_instances_comment(triton, lanes=lanes)}\n"
+        f"instance_group [\n  {{ {_instances(batching, triton, lanes=lanes)} }}\n]"
     )
 
 
-def _instances(batching: BatchingSettings, triton: TritonSettings) -> str:
-    count = batching.instance_count // max(len(triton.gpus), 1)
+def _instances_comment(triton: TritonSettings, *, lanes: bool) -> str:
+    if lanes:
+        return f"One process{' a GPU' if triton.gpus else ''}, which executes shoal.lanes batches at once."
+    return f"Batches that execute at once{', on each of the GPUs' if triton.gpus else ''}."
+
+
+def _instances(batching: BatchingSettings, triton: TritonSettings, *, lanes: bool) -> str:
+    count = 1 if lanes else _each_gpu(batching, triton)
     gpus = f" gpus: [{', '.join(map(str, triton.gpus))}]" if triton.gpus else ""
     return f"count: {count} kind: KIND_{triton.instance_kind.upper()}{gpus}"
+
+
+def _each_gpu(batching: BatchingSettings, triton: TritonSettings) -> int:
+    """Batches that execute at once on one GPU."""
+    return batching.instance_count // max(len(triton.gpus), 1)
 
 
 def _version_policy(policy: VersionPolicy) -> str:
@@ -141,7 +160,7 @@ def _warmup_request(model: ModelConfig, sample: str | Path, size: int, count: in
     )
 
 
-def _parameters(model: ModelConfig) -> str:
+def _parameters(model: ModelConfig, triton: TritonSettings) -> str:
     values = {keys.TASK: model.task.value, keys.RESIZE: model.resize.value}
     if model.resize is Resize.CROP:
         values[keys.RESIZE_SHORTER_SIDE] = str(model.resize_shorter_side)
@@ -150,6 +169,8 @@ def _parameters(model: ModelConfig) -> str:
     if model.input.dtype != "uint8":
         values[keys.MEAN] = " ".join(map(repr, model.mean))
         values[keys.STD] = " ".join(map(repr, model.std))
+    if model.encoded:
+        values[keys.LANES] = str(_each_gpu(model.batching, triton))
     if model.head:
         values[keys.HEAD] = model.head
     values |= {f"{keys.HEAD}.{name}": repr(value) for name, value in sorted(model.head_parameters.items())}

@@ -29,6 +29,16 @@ def test_archives_are_told_by_what_is_in_them(tmp_path: Path, kind: Format) -> N
     assert detect(archive(tmp_path / "any.name", *ARCHIVES[kind])) is kind
 
 
+def test_an_exported_program_of_an_older_pytorch(tmp_path: Path) -> None:
+    assert detect(archive(tmp_path / "m.pt2", "serialized_exported_program.json", "version")) is Format.EXPORTED
+
+
+def test_an_exported_program_needs_the_gpu_runner(tmp_path: Path) -> None:
+    file = archive(tmp_path / "m.pt2", *ARCHIVES[Format.EXPORTED])
+    with pytest.raises(ConfigurationError, match=r"an exported program.*--runner gpu.*aoti_compile_and_package"):
+        add_described(tmp_path / "store", file, Format.EXPORTED, RECIPE, IMAGE, LOGITS)
+
+
 def test_other_files_go_by_their_suffix(tmp_path: Path) -> None:
     for name, kind in (("m.plan", Format.TENSORRT), ("m.engine", Format.TENSORRT), ("m.bin", Format.ONNX)):
         (tmp_path / name).write_bytes(b"content")
@@ -38,8 +48,6 @@ def test_other_files_go_by_their_suffix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        (["m/archive_format", "m/models/model.json"], "exported program.*aoti_compile_and_package"),
-        (["serialized_exported_program.json", "version"], "exported program"),
         (["m/data.pkl", "m/version"], "weights without a graph.*torch.jit.save"),
         (["readme.txt"], "neither TorchScript"),
     ],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from shoal.modelstore.making import build
+from shoal.modelstore.making import runners
 from support.tiny_models import add_tiny_detector
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class FakeRequest:
 
 @pytest.fixture
 def detector(tmp_path: Path) -> ModelConfig:
-    return add_tiny_detector(tmp_path, python_runner=True)
+    return add_tiny_detector(tmp_path, runner="python")
 
 
 @pytest.fixture
@@ -122,5 +122,5 @@ def test_another_version_gets_its_runner_too(detector: ModelConfig) -> None:
     store = detector.path.parents[2]
     second = add_tiny_detector(store, version=2)
     assert second.backend == "python"
-    assert second.path.with_name("model.py").read_bytes() == build._RUNNER_SOURCE.read_bytes()
+    assert second.path.with_name("model.py").read_bytes() == runners.files("python")["model.py"].read_bytes()
     assert "default_model_filename" not in (store / "tiny-detector" / "config.pbtxt").read_text()

@@ -1,0 +1,32 @@
+"""What runs a model in Triton's Python backend: files that go beside it, which import nothing of Shoal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from shoal.engine.triton import encoded_rows
+from shoal.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shoal.modelstore.formats import Runner
+
+MODEL_FILE: Final = "model.py"
+"""What Triton's Python backend runs."""
+GPU_FOLDER: Final = Path(__file__).with_name("gpu")
+
+
+def files(runner: Runner) -> Mapping[str, Path]:
+    """The names that ``runner`` has beside a model, and where its files are.
+
+    Raises:
+        ConfigurationError: this installation lacks the runner.
+    """
+    if runner == "python":
+        return {MODEL_FILE: Path(__file__).with_name("runner.py")}
+    found = {path.name: path for path in sorted(GPU_FOLDER.glob("*.py")) if path.name != "__init__.py"}
+    if MODEL_FILE not in found:
+        raise ConfigurationError(f"--runner gpu: {GPU_FOLDER} has no {MODEL_FILE}; install shoal as a whole")
+    return {**found, Path(encoded_rows.__file__).name: Path(encoded_rows.__file__)}
