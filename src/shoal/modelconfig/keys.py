@@ -17,9 +17,12 @@ LANES = "shoal.lanes"
 """Batches that one instance executes at once, on streams of its own."""
 MODEL_FILENAME = "shoal.model_filename"
 """What the ``model.py`` of Triton's Python backend runs: a file beside it."""
+RUNNER_INPUT, RUNNER_MEAN, RUNNER_STD = "shoal.runner.input", "shoal.runner.mean", "shoal.runner.std"
+"""For the GPU runner: what the network behind it takes, such as ``FP16 NCHW``, made of uint8 NHWC frames."""
 
 PREFIX = "shoal."
-KEYS = (TASK, RESIZE, RESIZE_SHORTER_SIDE, RESIZE_FILTER, HEAD, MEAN, STD, LANES, MODEL_FILENAME)
+RUNNER = (LANES, MODEL_FILENAME, RUNNER_INPUT, RUNNER_MEAN, RUNNER_STD)
+KEYS = (TASK, RESIZE, RESIZE_SHORTER_SIDE, RESIZE_FILTER, HEAD, MEAN, STD, *RUNNER)
 
 HEADS: dict[str, Task] = {
     "softmax": Task.CLASSIFICATION,

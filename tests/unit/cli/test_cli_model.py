@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 from shoal.cli.model import app
 from shoal.errors import ConfigurationError, NotFound, Unavailable
 from shoal.modelconfig import pbtxt
+from shoal.modelconfig.model import Tensor
 from shoal.modelstore.formats import Format
 from shoal.modelstore.making import runners
 from shoal.modelstore.repository import read_model
@@ -69,7 +70,7 @@ def gpu_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands in for the folder of its files."""
     folder = tmp_path / "gpu"
     folder.mkdir()
-    for name in ("__init__.py", "model.py", "kernels.py"):
+    for name in ("__init__.py", "model.py", "kernels.cu", "notes.txt"):
         (folder / name).write_text(f"# {name}\n")
     monkeypatch.setattr(runners, "GPU_FOLDER", folder)
     return folder
@@ -84,7 +85,7 @@ def test_the_gpu_runner_and_what_it_needs_lie_beside_the_model(store: Path, file
     assert (model.path.name, model.backend, model.encoded) == ("model.onnx", "python", True)
     assert (model.batching.max_batch_size, model.batching.instance_count) == (64, 6)
     assert {path.name for path in model.path.parent.iterdir()} == {
-        "model.onnx", "model.py", "kernels.py", "encoded_rows.py",
+        "model.onnx", "model.py", "kernels.cu", "encoded_rows.py",
     }  # fmt: skip
     written = pbtxt.parse((store / "c" / "config.pbtxt").read_text())
     assert (written.instance_group[0].count, pbtxt.lanes(written)) == (1, 3)
@@ -93,7 +94,7 @@ def test_the_gpu_runner_and_what_it_needs_lie_beside_the_model(store: Path, file
     assert [each.name for each in written.output] == ["logits", "row_report"]
     assert run("check", "c").output.endswith("c: good\n")
     run("add", file, "--name", "c", "--task", "classification", "--size", "8x8", "--version", "2")
-    assert (store / "c" / "2" / "kernels.py").is_file()
+    assert (store / "c" / "2" / "kernels.cu").is_file()
 
 
 @pytest.mark.parametrize(
@@ -109,10 +110,46 @@ def test_the_gpu_runner_takes_what_torch_writes(
         run(*what, "--input", "x:float32:3x32x32")
     run(*what, "--input", "x:float32:3x32x32", "--output", "y:float32:4", "--mean", "1,2,3", "--std", "4")
     read = read_model(store, "t")
-    assert (read.path.name, read.encoded, read.mean, read.std) == (filename, True, (1, 2, 3), (4, 4, 4))
+    assert (read.path.name, read.encoded, read.input) == (filename, True, Tensor("x", "uint8", (32, 32, 3)))
+    assert runner_parameters(store / "t") == ("FP32 NCHW", "1.0 2.0 3.0", "4.0 4.0 4.0")
     assert read.path.read_bytes() == model.read_bytes()
     assert read.path.with_name("model.py").is_file()
     assert run("check", "t").output.endswith("t: good\n")
+
+
+def runner_parameters(folder: Path) -> tuple[str | None, ...]:
+    written = pbtxt.parse((folder / "config.pbtxt").read_text()).parameters
+    keys = (f"shoal.runner.{name}" for name in ("input", "mean", "std"))
+    return tuple(written[key].string_value if key in written else None for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("input_", "parameters"),
+    [
+        ("x:float16:3x32x24", ("FP16 NCHW", "0.0 0.0 0.0", "255.0 255.0 255.0")),
+        ("x:float32:32x24x3", ("FP32 NHWC", "0.0 0.0 0.0", "255.0 255.0 255.0")),
+        ("x:uint8:32x24x3", ("UINT8 NHWC", None, None)),
+    ],
+)
+def test_the_gpu_runner_is_told_what_the_network_takes(
+    store: Path, tmp_path: Path, gpu_runner: Path, input_: str, parameters: tuple[str | None, ...]
+) -> None:
+    model = archive(tmp_path / "m.pt", *ARCHIVES[Format.TORCHSCRIPT])
+    what = ("add", model, "--name", "t", "--task", "classification", "--runner", "gpu")
+    run(*what, "--input", input_, "--output", "y:float32:4")
+    assert read_model(store, "t").input == Tensor("x", "uint8", (32, 24, 3)), "frames, whatever the network takes"
+    assert runner_parameters(store / "t") == parameters
+
+
+@pytest.mark.parametrize("input_", ["x:float32:4x32x32", "x:int64:3x32x32", "x:float32:32x32", "x:float32:3x-1x32"])
+def test_the_gpu_runner_feeds_pictures(store: Path, tmp_path: Path, gpu_runner: Path, input_: str) -> None:
+    model = archive(tmp_path / "m.pt", *ARCHIVES[Format.TORCHSCRIPT])
+    what = ("add", model, "--name", "t", "--task", "classification", "--runner", "gpu")
+    with pytest.raises(
+        ConfigurationError, match=f"--input {input_}: the GPU runner feeds uint8, float16, float32 of 3x"
+    ):
+        run(*what, "--input", input_, "--output", "y:float32:4")
+    assert not store.exists()
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def write_settings(folder: Path, config: ModelConfig, recipe: Recipe, runtime: R
     if recipe.runner:
         for name, source in runners.files(recipe.runner).items():
             shutil.copyfile(source, folder / str(config.version) / name)
-    (folder / FILE).write_text(render(config, recipe.triton, runtime), encoding="utf-8")
+    (folder / FILE).write_text(render(config, recipe.triton, runtime, recipe), encoding="utf-8")
     if config.labels:
         (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in config.labels), encoding="utf-8")
     for name, content in warmup.files(recipe.triton.warmup, config).items():

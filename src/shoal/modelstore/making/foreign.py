@@ -10,6 +10,7 @@ from google.protobuf import text_format
 
 from shoal.errors import ConfigurationError
 from shoal.modelconfig import pbtxt
+from shoal.modelconfig.model import Tensor
 from shoal.modelstore import formats, graph
 from shoal.modelstore.formats import default_filename
 from shoal.modelstore.making import build
@@ -18,9 +19,12 @@ from shoal.runtime import intake
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.modelconfig.model import ModelConfig, Tensor
+    from shoal.modelconfig.model import ModelConfig
     from shoal.modelstore.formats import Format
     from shoal.modelstore.making.recipe import Recipe
+
+
+_NETWORKS = ("uint8", "float16", "float32")
 
 
 def add_described(
@@ -36,14 +40,15 @@ def add_described(
 ) -> ModelConfig:
     """Adds a model of ``kind`` that takes ``input_`` and gives ``outputs``, unwrapped.
 
-    A float32 input is normalised by the worker, with the recipe's mean and std.
+    A float input is normalised with the recipe's mean and std: by the worker, or on the GPU by the GPU runner.
 
     Args:
         store: The store's folder; made if missing.
         file: The model.
         kind: Its format.
         recipe: How it is fed and read.
-        input_: uint8 ``(H, W, 3)`` or float32 ``(3, H, W)``, without the batch dimension.
+        input_: uint8 ``(H, W, 3)`` or float32 ``(3, H, W)``, without the batch dimension; for the GPU runner either
+            shape of uint8, float16 or float32.
         outputs: Without the batch dimension.
         version: See ``build.add_model``.
         force: See ``build.add_model``.
@@ -54,6 +59,8 @@ def add_described(
     build.refuse_existing(store, recipe.name, version=version, force=force)
     recipe = replace(recipe, runner=build.runner_of(store, recipe, force=force))
     runtime = formats.runtime(kind, recipe.runner, file)
+    if recipe.runner == "gpu":
+        recipe, input_ = replace(recipe, network_input=input_), _frames(input_)
     config = build.configuration(store, recipe, input_, outputs, version or 1, runtime.filename)
 
     def write(folder: Path) -> None:
@@ -102,6 +109,23 @@ def add_configured(
             _copy(labels, folder / _label_filename(config, message))
 
     return build.install(store, chosen, version or 1, write, force=force)
+
+
+def _frames(network: Tensor) -> Tensor:
+    """What the GPU runner takes for a network: pictures as they are decoded.
+
+    Raises:
+        ConfigurationError: it takes no pictures.
+    """
+    shape = network.shape
+    channels_first = len(shape) == 3 and shape[0] == 3
+    sides = shape[1:] if channels_first else shape[:-1]
+    if network.dtype not in _NETWORKS or len(shape) != 3 or 3 not in (shape[0], shape[2]) or min(sides) < 1:
+        raise ConfigurationError(
+            f"--input {network.name}:{network.dtype}:{'x'.join(map(str, shape))}: the GPU runner feeds "
+            f"{', '.join(_NETWORKS)} of 3xHEIGHTxWIDTH or HEIGHTxWIDTHx3"
+        )
+    return Tensor(network.name, "uint8", (*sides, 3))
 
 
 def _read_config(config: Path) -> tuple[str, pbtxt.Message]:

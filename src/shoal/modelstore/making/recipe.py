@@ -12,7 +12,7 @@ from shoal.modelconfig.model import Resize, ResizeFilter
 from shoal.modelstore.triton_settings import TritonSettings
 
 if TYPE_CHECKING:
-    from shoal.modelconfig.model import Task
+    from shoal.modelconfig.model import Task, Tensor
     from shoal.modelstore.formats import Runner
 
 
@@ -45,6 +45,8 @@ class Recipe:
     labels: tuple[str, ...] = ()
     runner: Runner | None = None
     """What runs it in Triton's Python backend, see ``runners``; None: the backend of its format runs it."""
+    network_input: Tensor | None = None
+    """What a network behind the GPU runner takes, where that isn't the frames: with mean and std, made on the GPU."""
     batching: BatchingSettings = field(default_factory=BatchingSettings)
     triton: TritonSettings = field(default_factory=TritonSettings)
 

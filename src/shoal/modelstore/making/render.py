@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from shoal.modelconfig.batching import BatchingSettings
     from shoal.modelconfig.model import ModelConfig, Tensor
+    from shoal.modelstore.making.recipe import Recipe
     from shoal.modelstore.triton_settings import VersionPolicy, Warmup
 
 LABELS_FILE = "labels.txt"
@@ -24,8 +25,13 @@ LABELS_FILE = "labels.txt"
 _TRITON_DTYPE = {dtype: name for name, dtype in pbtxt.DTYPES.items()}
 
 
-def render(model: ModelConfig, triton: TritonSettings | None = None, runtime: Runtime = RUNTIMES[Format.ONNX]) -> str:
-    """config.pbtxt of ``model``, labels and warm-up files named but not contained."""
+def render(
+    model: ModelConfig,
+    triton: TritonSettings | None = None,
+    runtime: Runtime = RUNTIMES[Format.ONNX],
+    recipe: Recipe | None = None,
+) -> str:
+    """config.pbtxt of ``model``; labels and warm-up files are named only. ``recipe``: of what a runner runs."""
     triton = triton or TritonSettings()
     header = (
         f"# Triton's model configuration; the parameters shoal.… are Shoal's. After an edit:\n"
@@ -39,7 +45,7 @@ def render(model: ModelConfig, triton: TritonSettings | None = None, runtime: Ru
         _batching(model.batching, triton, lanes=model.encoded),
         _version_policy(triton.version_policy),
         _warmup(model, triton.warmup),
-        _parameters(model, triton),
+        _parameters(model, triton, recipe),
     ]
     return "\n\n".join(filter(None, sections)) + "\n"
 
@@ -160,7 +166,7 @@ def _warmup_request(model: ModelConfig, sample: str | Path, size: int, count: in
     )
 
 
-def _parameters(model: ModelConfig, triton: TritonSettings) -> str:
+def _parameters(model: ModelConfig, triton: TritonSettings, recipe: Recipe | None) -> str:
     values = {keys.TASK: model.task.value, keys.RESIZE: model.resize.value}
     if model.resize is Resize.CROP:
         values[keys.RESIZE_SHORTER_SIDE] = str(model.resize_shorter_side)
@@ -171,6 +177,8 @@ def _parameters(model: ModelConfig, triton: TritonSettings) -> str:
         values[keys.STD] = " ".join(map(repr, model.std))
     if model.encoded:
         values[keys.LANES] = str(_each_gpu(model.batching, triton))
+    if recipe and recipe.network_input:
+        values |= _network(recipe.network_input, recipe)
     if model.head:
         values[keys.HEAD] = model.head
     values |= {f"{keys.HEAD}.{name}": repr(value) for name, value in sorted(model.head_parameters.items())}
@@ -179,3 +187,14 @@ def _parameters(model: ModelConfig, triton: TritonSettings) -> str:
         f'parameters {{ key: "{key}"{" " * (width - len(key))} value {{ string_value: "{value}" }} }}'
         for key, value in values.items()
     )
+
+
+def _network(input_: Tensor, recipe: Recipe) -> dict[str, str]:
+    """What the GPU runner makes of frames."""
+    layout = "NCHW" if input_.shape[0] == 3 else "NHWC"
+    values = {keys.RUNNER_INPUT: f"{_TRITON_DTYPE[input_.dtype].removeprefix('TYPE_')} {layout}"}
+    if input_.dtype != "uint8":
+        values[keys.RUNNER_MEAN], values[keys.RUNNER_STD] = (
+            " ".join(map(repr, of)) for of in (recipe.mean, recipe.std)
+        )
+    return values

@@ -26,7 +26,10 @@ def files(runner: Runner) -> Mapping[str, Path]:
     """
     if runner == "python":
         return {MODEL_FILE: Path(__file__).with_name("runner.py")}
-    found = {path.name: path for path in sorted(GPU_FOLDER.glob("*.py")) if path.name != "__init__.py"}
+    kinds = {".py", ".cu"}
+    found = {
+        path.name: path for path in sorted(GPU_FOLDER.iterdir()) if path.suffix in kinds and path.stem != "__init__"
+    }
     if MODEL_FILE not in found:
         raise ConfigurationError(f"--runner gpu: {GPU_FOLDER} has no {MODEL_FILE}; install shoal as a whole")
     return {**found, Path(encoded_rows.__file__).name: Path(encoded_rows.__file__)}

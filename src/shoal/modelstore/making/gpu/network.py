@@ -17,6 +17,7 @@ DTYPES: Final = {"UINT8": torch.uint8, "FP16": torch.float16, "BF16": torch.bflo
 _INPUT: Final = "shoal.runner.input"
 """``FP16 NCHW``: what the network itself takes. Default: ``UINT8 NHWC``, the frames as they are."""
 _MEAN, _STD = "shoal.runner.mean", "shoal.runner.std"
+"""Of pixels in [0, 255], in the order of the network's channels."""
 _COMPILED: Final = "data/aotinductor"
 """In the names of an archive's members, where it holds compiled code."""
 
