@@ -182,6 +182,7 @@ def _add(home: Home, network: Path) -> None:
         "--name": MODEL,
         "--task": "classification",
         "--runner": "gpu",
+        "--head": "probabilities",
         "--input": f"image:float16:3x{SIDE}x{SIDE}",
         "--output": f"probabilities:float32:{CLASSES}",
         "--mean": ",".join(map(str, MEAN)),
