@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from shoal.modelconfig.batching import BatchingSettings
 
 _ORIGINAL = "shoal.steered_from"
+_MARK = "shoal.loaded_as"
 
 
-def steered(config: Any, batching: BatchingSettings) -> str:  # tritonclient ships no types
+def steered(config: Any, batching: BatchingSettings, mark: str = "") -> str:  # tritonclient ships no types
     """JSON for ``TritonClient.load``.
 
     Args:
         config: The model's ``inference.ModelConfig``.
         batching: What is to hold: ``max_batch_size`` and ``instance_count`` may differ from ``config``.
+        mark: Travels along, for ``mark_of``: tells whoever asks whether just this was loaded.
     """
     ours = type(config)()
     ours.CopyFrom(config)
@@ -39,7 +41,14 @@ def steered(config: Any, batching: BatchingSettings) -> str:  # tritonclient shi
         del ours.dynamic_batching.preferred_batch_size[:]
         ours.dynamic_batching.default_queue_policy.allow_timeout_override = True
     ours.parameters[_ORIGINAL].string_value = pbtxt.to_json(config)
+    if mark:
+        ours.parameters[_MARK].string_value = mark
     return pbtxt.to_json(ours)
+
+
+def mark_of(config: Any) -> str:  # protobuf messages
+    """What ``steered`` was given when a running model was loaded; empty: nothing, or it wasn't."""
+    return str(config.parameters[_MARK].string_value) if _MARK in config.parameters else ""
 
 
 def original(config: Any) -> Any:  # protobuf messages

@@ -7,7 +7,9 @@ memory: both are made known to it again, by whoever notices first.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+import random
 import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -16,9 +18,10 @@ from shoal.engine.limits import check_size
 from shoal.engine.triton.model import TritonModel
 from shoal.engine.triton.sharing import Sharing
 from shoal.errors import ConfigurationError, Internal, NotFound, ShoalError, Unavailable
+from shoal.modelconfig import pbtxt
 from shoal.triton import LOOK_SECONDS, RARELY_SECONDS
 from shoal.triton.client import NotSteered
-from shoal.triton.steer import steered
+from shoal.triton.steer import mark_of, steered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
@@ -33,6 +36,8 @@ _log = logging.getLogger(__name__)
 LINGER_SECONDS: Final = 35.0
 """Until a model that was taken out is unloaded, where other processes use the server, too: they learn of it as we do,
 and give their batches of it 30 s."""
+_APART_SECONDS: Final = 0.2
+"""Within so long the processes of a worker begin to load their models, one after the other."""
 _MISSES: Final = 2
 """So many answers missing in a row: it is away."""
 
@@ -57,7 +62,7 @@ class TritonEngine:
             client: Calls the server; the engine closes it.
             describe: Gives the ``inference.ModelConfig`` message from which a ``ModelConfig`` was read.
             exclusive: Whether the server is our worker's alone: models that we close are unloaded.
-            processes: Of our worker, which share the server. Each loads every model: Triton then keeps what is loaded.
+            processes: Of our worker, which share the server. A model that one has loaded is loaded for all.
             shares_memory: Whether to try; False sends all tensors in messages.
             look_seconds: How often the server is asked for its models.
             linger_seconds: With several processes, a closed model is unloaded after so long.
@@ -81,9 +86,12 @@ class TritonEngine:
         """
         check_size(config)
         started = monotonic()
-        steering = steered(self._describe(config), config.batching)
+        description = self._describe(config)
+        mark = _mark(config, description) if self._processes > 1 else ""
+        steering = steered(description, config.batching, mark)
         try:
-            await self.client.load(config.name, steering)
+            if not (mark and await self._is_loaded(config.name, mark)):
+                await self.client.load(config.name, steering)
         except NotSteered as error:
             _log.warning("model %s: its own queue settings hold at Triton too: %s", config.name, error)
         except NotFound as error:
@@ -92,6 +100,19 @@ class TritonEngine:
         self._models.add(model)
         _log.info("model %s version %d is warm after %.2f s", config.name, config.version, monotonic() - started)
         return model
+
+    async def _is_loaded(self, name: str, mark: str) -> bool:
+        """Whether another process of ours has loaded just this, or is about to.
+
+        Triton loads what it is told to, also what it has: it would start the model anew, beside the one that serves.
+        """
+        await asyncio.sleep(random.uniform(0, _APART_SECONDS))  # not a secret: all of us start at once
+        while any(one.state == "LOADING" for one in (await self.client.index()).get(name, ())):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(_APART_SECONDS)
+        try:
+            return mark_of(await self.client.config(name)) == mark
+        except NotFound:
+            return False
 
     async def adopt(self, config: ModelConfig, steering: str) -> TritonModel:
         """A model that the server has ready; ``steering``: what to load it with once it is lost. Raises as ``load``."""
@@ -181,3 +202,15 @@ class RunningTriton:
 
     async def close(self) -> None:
         """Does nothing: each model is closed by itself, and the client by who made it."""
+
+
+def _mark(config: ModelConfig, description: Any) -> str:  # a protobuf message
+    """Tells what is loaded from all else that could be; empty where its files can't be seen from here."""
+    folder = config.path.parent
+    try:
+        stats = ((path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file())
+        files = [(name, found.st_size, found.st_mtime_ns) for name, found in stats]
+    except OSError:
+        return ""
+    told = config.version, files, repr(config.batching), pbtxt.to_json(description)
+    return hashlib.sha256(repr(told).encode()).hexdigest()
