@@ -70,10 +70,6 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     models: dict[str, Running] = field(default_factory=dict)
     loads: list[str] = field(default_factory=list)
     """Every model that it was told to load, each time."""
-    loading: set[str] = field(default_factory=set)
-    """Models that its index says are loading."""
-    loading_was_told: int = 0
-    """How often it did."""
     refuses: dict[str, str] = field(default_factory=dict)
     """Models that it won't load, and why."""
     failed: dict[str, str] = field(default_factory=dict)
@@ -122,9 +118,6 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         for folder in self.repository.iterdir():
             if reason := self.failed.get(folder.name):
                 answer.models.add(name=folder.name, version="1", state="UNAVAILABLE", reason=reason)
-            elif folder.name in self.loading:
-                self.loading_was_told += 1
-                answer.models.add(name=folder.name, version="1", state="LOADING")
             elif running := self.models.get(folder.name):
                 for version in running.versions:
                     answer.models.add(name=folder.name, version=str(version), state="READY")

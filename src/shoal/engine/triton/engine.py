@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import random
 import weakref
+from contextlib import nullcontext
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,13 +18,14 @@ from shoal.engine.limits import check_size
 from shoal.engine.triton.model import TritonModel
 from shoal.engine.triton.sharing import Sharing
 from shoal.errors import ConfigurationError, Internal, NotFound, ShoalError, Unavailable
-from shoal.modelconfig import pbtxt
+from shoal.runtime.one_at_a_time import one_at_a_time
 from shoal.triton import LOOK_SECONDS, RARELY_SECONDS
 from shoal.triton.client import NotSteered
 from shoal.triton.steer import mark_of, steered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
+    from contextlib import AbstractAsyncContextManager
 
     from shoal.modelconfig.model import ModelConfig
     from shoal.triton.client import TritonClient
@@ -36,8 +37,6 @@ _log = logging.getLogger(__name__)
 LINGER_SECONDS: Final = 35.0
 """Until a model that was taken out is unloaded, where other processes use the server, too: they learn of it as we do,
 and give their batches of it 30 s."""
-_APART_SECONDS: Final = 0.2
-"""Within so long the processes of a worker begin to load their models, one after the other."""
 _MISSES: Final = 2
 """So many answers missing in a row: it is away."""
 
@@ -90,8 +89,9 @@ class TritonEngine:
         mark = _mark(config, description) if self._processes > 1 else ""
         steering = steered(description, config.batching, mark)
         try:
-            if not (mark and await self._is_loaded(config.name, mark)):
-                await self.client.load(config.name, steering)
+            async with self._alone():
+                if not (mark and await self._is_loaded(config.name, mark)):
+                    await self.client.load(config.name, steering)
         except NotSteered as error:
             _log.warning("model %s: its own queue settings hold at Triton too: %s", config.name, error)
         except NotFound as error:
@@ -101,14 +101,17 @@ class TritonEngine:
         _log.info("model %s version %d is warm after %.2f s", config.name, config.version, monotonic() - started)
         return model
 
+    def _alone(self) -> AbstractAsyncContextManager[None]:
+        """While no other process of ours loads."""
+        if self._processes == 1:
+            return nullcontext()
+        return one_at_a_time(f"loads-{self.client.url}")
+
     async def _is_loaded(self, name: str, mark: str) -> bool:
-        """Whether another process of ours has loaded just this, or is about to.
+        """Whether another process of ours has loaded just this.
 
         Triton loads what it is told to, also what it has: it would start the model anew, beside the one that serves.
         """
-        await asyncio.sleep(random.uniform(0, _APART_SECONDS))  # not a secret: all of us start at once
-        while any(one.state == "LOADING" for one in (await self.client.index()).get(name, ())):  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(_APART_SECONDS)
         try:
             return mark_of(await self.client.config(name)) == mark
         except NotFound:
@@ -212,5 +215,5 @@ def _mark(config: ModelConfig, description: Any) -> str:  # a protobuf message
         files = [(name, found.st_size, found.st_mtime_ns) for name, found in stats]
     except OSError:
         return ""
-    told = config.version, files, repr(config.batching), pbtxt.to_json(description)
+    told = config.version, files, config.batching, description.SerializeToString(deterministic=True)
     return hashlib.sha256(repr(told).encode()).hexdigest()

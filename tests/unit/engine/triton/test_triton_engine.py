@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from shoal.engine.slots import OVERSHOOT, PREFETCHED
-from shoal.engine.triton import engine as engine_module
 from shoal.engine.triton.engine import TritonEngine
 from shoal.engine.triton.shared_memory import DEVICE, Region
 from shoal.errors import ConfigurationError, DeadlineExceeded, Internal, Unavailable
@@ -286,38 +285,15 @@ def one_of_two(url: str, store: Path, linger_seconds: float = 3600.0) -> TritonE
     return TritonEngine(TritonClient(url), describe, exclusive=True, processes=2, linger_seconds=linger_seconds)
 
 
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "_APART_SECONDS", 0.0)
-
-
-@pytest.mark.usefixtures("at_once")
 async def test_a_model_is_loaded_once_for_all_processes(served: tuple[FakeTriton, str], store: Path) -> None:
     """Triton starts a model anew that it is told to load again: on a GPU that takes seconds, and twice the memory."""
     fake, url = served
     engines = [one_of_two(url, store) for _ in range(3)]
     config = add_tiny_classifier(store, batching=ALONE)
-    models = [await engine.load(config) for engine in engines]
+    models = await asyncio.gather(*(engine.load(config) for engine in engines))
     assert fake.loads == ["tiny"]
     assert [await colours(model, RED) for model in models] == [[0]] * 3
     for engine in engines:
-        await engine.close()
-
-
-@pytest.mark.usefixtures("at_once")
-async def test_what_another_process_is_loading_is_waited_for(served: tuple[FakeTriton, str], store: Path) -> None:
-    fake, url = served
-    mine, other = one_of_two(url, store), one_of_two(url, store)
-    config = add_tiny_classifier(store, batching=ALONE)
-    await mine.load(config)
-    fake.loading.add("tiny")
-    waiting = asyncio.create_task(other.load(config))
-    await until(lambda: fake.loading_was_told > 1)
-    assert not waiting.done()
-    fake.loading.clear()
-    await waiting
-    assert fake.loads == ["tiny"]
-    for engine in (mine, other):
         await engine.close()
 
 
@@ -334,7 +310,6 @@ def _another_file(config: ModelConfig) -> ModelConfig:
     return config
 
 
-@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("change", [_another_version, _other_settings, _another_file])
 async def test_what_differs_from_what_is_loaded_is_loaded(
     served: tuple[FakeTriton, str], store: Path, change: Callable[[ModelConfig], ModelConfig]
