@@ -151,9 +151,9 @@ class ModelQueue:
         self._carry_out(self._policy.permitted(monotonic(), stream, stream.worker, stream.priority))
         self._streams[stream.priority].succeeded()
 
-    def executed(self, stream: BatchStream) -> None:
-        """A batch's first answers are here."""
-        self._policy.executed(monotonic(), stream)
+    def executed(self, stream: BatchStream, engine_seconds: float) -> None:
+        """A batch's first answers are here; ``engine_seconds``: see ``BatchingPolicy.executed``."""
+        self._policy.executed(monotonic(), stream, engine_seconds)
 
     def stalled(self, stream: BatchStream) -> None:
         """A batch is all stragglers."""
