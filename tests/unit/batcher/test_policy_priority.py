@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from shoal.batcher.workload import TIMER_SECONDS
 from shoal.batching.fair_queue import Queued
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.runtime.priority import Priority
@@ -93,6 +94,27 @@ def test_while_bulk_keeps_its_worker_busy_an_interactive_batch_stays_open_for_th
     bench.pass_time(0.011)
     assert bench.closed["i"] == "bulk"
     assert bench.sizes("i")[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("preparation", "lead"),
+    [(0.0005, 0.0005), (0.004, 0.004), (None, 2 / 3 * 0.0114)],
+    ids=["little to prepare", "more to prepare", "older worker"],
+)
+def test_an_interactive_batch_closes_so_early_that_it_is_prepared_when_its_worker_is_free(
+    preparation: float | None, lead: float
+) -> None:
+    bench = Bench(SETTINGS)
+    bench.learn(CHEAP, preparation)
+    bench.permit("b", BULK)
+    bench.arrive(32 + 100, BULK)
+    free_at = bench.now + 0.0114
+    bench.permit("i")
+    bench.arrive(1)
+    assert free_at - bench.policy.wake_at == pytest.approx(lead, abs=TIMER_SECONDS + 0.0005)
+    assert free_at - bench.policy.wake_at >= lead - 1e-4
+    bench.pass_time(0.0114)
+    assert bench.closed["i"] == "bulk"
 
 
 def test_a_full_queue_refuses_bulk_first_and_then_the_owner_with_most() -> None:
