@@ -22,7 +22,8 @@ CloseReason = Literal["preferred", "delay", "objective", "enough", "bulk", "dead
 FILL: Final = 1.25
 """Bulk requests that fill a batch of interactive ones add at most so many times what the smallest batch costs."""
 _LEAD = 2 / 3
-"""Of the time of a full batch: what fetch and decode get while a worker is busy that doesn't say how long they take."""
+"""Of the time of a full batch: what fetch and decode get while a worker is busy that doesn't say how long they take;
+where it does, and they mostly take less, it is the most that they get."""
 _ENOUGH = 1.05
 """A batch whose requests cost at most so many times as much as in a full one needs no more company."""
 _WORTH_IT = 1.25
@@ -143,11 +144,16 @@ class Closing:
 
     @property
     def _lead(self) -> float:
-        """How long before its worker is free a batch closes, so that it is ready when one before it ends early."""
+        """How long before its worker is free a batch closes, so that it is ready when one before it ends early.
+
+        Now and then a picture hangs; that many others closed early for it would be worse than one batch that is late.
+        """
         preparation, times = self._work.preparation, self._work.times
+        share = _LEAD * times.expected(self._largest)
         if not preparation:
-            return _LEAD * times.expected(self._largest)
-        return preparation.most(MOSTLY) + times.scatter + TIMER_SECONDS
+            return share
+        most = max(share, 2 * preparation.most(0.5))
+        return min(preparation.most(MOSTLY), most) + times.scatter + TIMER_SECONDS
 
     def _patience(self, batch: OpenBatch[Any]) -> float:
         """Until when its oldest request waits for company: all its delay, or as long as the objective allows.

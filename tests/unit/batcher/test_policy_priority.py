@@ -97,24 +97,45 @@ def test_while_bulk_keeps_its_worker_busy_an_interactive_batch_stays_open_for_th
 
 
 @pytest.mark.parametrize(
-    ("preparation", "lead"),
-    [(0.0005, 0.0005), (0.004, 0.004), (None, 2 / 3 * 0.0114)],
-    ids=["little to prepare", "more to prepare", "older worker"],
+    ("line", "preparation", "lead"),
+    [
+        (CHEAP, 0.0005, 0.0005),
+        (CHEAP, 0.004, 0.004),
+        ((0.020, 0.0002), 0.0195, 0.0195),
+        (CHEAP, None, 2 / 3 * 0.0114),
+    ],
+    ids=["little to prepare", "more to prepare", "hardly anything else", "older worker"],
 )
 def test_an_interactive_batch_closes_so_early_that_it_is_prepared_when_its_worker_is_free(
-    preparation: float | None, lead: float
+    line: tuple[float, float], preparation: float | None, lead: float
 ) -> None:
     bench = Bench(SETTINGS)
-    bench.learn(CHEAP, preparation)
+    bench.learn(line, preparation)
     bench.permit("b", BULK)
     bench.arrive(32 + 100, BULK)
-    free_at = bench.now + 0.0114
+    free_at = bench.now + line[0] + 32 * line[1]
     bench.permit("i")
     bench.arrive(1)
-    assert free_at - bench.policy.wake_at == pytest.approx(lead, abs=TIMER_SECONDS + 0.0005)
+    assert free_at - bench.policy.wake_at == pytest.approx(lead, abs=2 * TIMER_SECONDS)
     assert free_at - bench.policy.wake_at >= lead - 1e-4
-    bench.pass_time(0.0114)
+    bench.pass_time(line[0] + 32 * line[1])
     assert bench.closed["i"] == "bulk"
+
+
+def test_a_few_batches_with_a_picture_that_hangs_close_no_other_much_earlier() -> None:
+    bench = Bench(SETTINGS)
+    bench.learn(CHEAP, 0.0005)
+    for number in range(4):
+        bench.permit(f"hangs{number}")
+        bench.arrive(32)
+        bench.now += 0.1114
+        bench.policy.executed(bench.now, f"hangs{number}", 0.0109)
+    bench.permit("b", BULK)
+    bench.arrive(32 + 100, BULK)
+    bench.permit("i")
+    bench.arrive(1)
+    assert "i" not in bench.closed
+    assert bench.policy.wake_at - bench.now == pytest.approx(0.0114 / 3, abs=2 * TIMER_SECONDS)
 
 
 def test_a_full_queue_refuses_bulk_first_and_then_the_owner_with_most() -> None:
