@@ -652,6 +652,16 @@ async def test_a_caller_who_fails_at_being_told_fails_alone(caplog: pytest.LogCa
     assert "a caller couldn't be told" in caplog.text
 
 
+@pytest.mark.parametrize("tells", [True, False], ids=["today's worker", "older worker"])
+async def test_how_long_batches_take_to_prepare_is_learned_from_workers_that_tell(*, tells: bool) -> None:
+    handler = ScriptedHandler(ready_at=monotonic() if tells else 0.0)
+    handler.go.set()
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        await submit(batcher, b"x")
+        (queue,) = batcher._queues.values()
+        assert bool(queue._policy._work.preparation) is tells
+
+
 async def test_a_status_that_grpc_does_not_know_fails_its_request_alone() -> None:
     def answer(item: batching_pb2.BatchItem) -> batching_pb2.BatchItemResult:
         if item.request == b"odd":
