@@ -130,7 +130,9 @@ def objective(result: Result) -> list[Sheet]:
     """What was measured, then what was calculated under virtual time."""
     return [
         Sheet(
-            "Measured", (*_OBJECTIVE, "p50, ms", "p99, ms", "failed"), [_measured(row) for row in result["measured"]]
+            "Measured",
+            (*_OBJECTIVE, "p50, ms", "p99, ms", "client late, ms", "failed"),
+            [_measured(row) for row in result["measured"]],
         ),
         Sheet(
             "Calculated under virtual time, not measured",
@@ -159,7 +161,8 @@ def _way(row: Result) -> tuple[str, ...]:
 
 
 def _measured(row: Result) -> tuple[str, ...]:
-    return (*_way(row), f"{row['p50_ms']:.0f}", f"{row['p99_ms']:.0f}", str(sum(row["errors"].values())))
+    figures = (f"{row[key]:.0f}" for key in ("p50_ms", "p99_ms", "send_lag_max_ms"))
+    return (*_way(row), *figures, str(sum(row["errors"].values())))
 
 
 def _calculated(row: Result) -> tuple[str, ...]:
