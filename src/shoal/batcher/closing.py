@@ -30,7 +30,7 @@ _WORTH_IT = 1.25
 """A batch is kept small for its promise's sake where a request of it costs at most so many times as much."""
 _RESERVE = 0.05
 """Of the objective: for the way between caller and batcher, of which nothing is known here."""
-_MOST_MARGIN = 1 / 4
+_MOST_MARGIN = 1 / 5
 """Of the objective: what is kept for answers that come later than expected at most. Where one in a hundred comes later
 still, small batches all the time would cost more than they are worth."""
 _ROUNDING = 1e-6

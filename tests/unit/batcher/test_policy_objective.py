@@ -169,4 +169,4 @@ def test_the_margin_is_a_part_of_the_objective_at_most() -> None:
         bench.policy.executed(bench.now, f"s{turn}")
     bench.permit("t")
     bench.arrive(1)
-    assert bench.policy.wake_at - bench.now == pytest.approx(0.1 * (0.95 - 0.25) - 0.0052, abs=0.002)
+    assert bench.policy.wake_at - bench.now == pytest.approx(0.1 * (0.95 - 0.2) - 0.0052, abs=0.002)
