@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoal.batching.messages import most_urgent, priority_of
+from shoal.batching.messages import bulk_part, most_urgent, priority_of
 from shoal.batching.turns import Turns
 from shoal.batching.v1 import batching_pb2
 from shoal.engine.slots import PREFETCHED
@@ -33,10 +33,12 @@ class SerialEngine:
         self._free_at = 0.0
         self._turns = Turns(1, ahead=PREFETCHED)
 
-    async def run(self, size: int, priority: Priority = Priority.INTERACTIVE) -> tuple[float, float]:
+    async def run(
+        self, size: int, priority: Priority = Priority.INTERACTIVE, riding: float = 0.0
+    ) -> tuple[float, float]:
         """When the batch began (monotonic) and how long it took, in seconds; returns when it has ended."""
         asked = time.monotonic()  # an uvloop's own time has steps of a millisecond
-        async with self._turns.turn(priority):
+        async with self._turns.turn(priority, riding=riding):
             seconds = self._curve.seconds(size)
             began = max(asked, self._free_at)
             self._free_at = began + seconds
@@ -68,6 +70,7 @@ class ScriptedBatch:
         self._model = model
         self._items: list[tuple[batching_pb2.BatchItem, float]] = []
         self._now = time.monotonic
+        self.ready_at = 0.0
 
     def add(self, item: batching_pb2.BatchItem) -> None:
         """Nothing is fetched or decoded."""
@@ -75,10 +78,12 @@ class ScriptedBatch:
 
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
         """Runs what has time left, as a worker does."""
-        now = self._now()
+        now = self.ready_at = self._now()
         live = [(item, came) for item, came in self._items if now - came < item.timeout_us / 1e6]
-        urgent = most_urgent(priority_of(item) for item, _ in live)
-        began, seconds = await self._model.engine.run(len(live), urgent) if live else (now, 0.0)
+        levels = [priority_of(item) for item, _ in live]
+        began, seconds = now, 0.0
+        if live:
+            began, seconds = await self._model.engine.run(len(live), most_urgent(levels), bulk_part(levels))
         timing = inference_pb2.Timing(compute_us=int(seconds * 1e6), batch_size=len(live))
         late = [_late(item) for item, came in self._items if now - came >= item.timeout_us / 1e6]
         yield late + [self._reply(item, began - came, timing) for item, came in live]

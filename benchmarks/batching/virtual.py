@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 from shoal.batcher.policy import BatchingPolicy, Close, Reject, Send
 from shoal.batching.fair_queue import Queued
-from shoal.runtime.precedence import BULK_SHARE
+from shoal.batching.messages import bulk_part
+from shoal.batching.turns import Order
+from shoal.engine.slots import PREFETCHED
 from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
@@ -54,30 +56,42 @@ class Batch:
     ended: float = 0.0
 
 
-@dataclass(slots=True)
 class Worker:
-    """Runs closed batches, interactive ones first but for bulk's share."""
+    """Hands closed batches to its engine in a real worker's turns; the engine executes them in the order of coming."""
 
-    name: str
-    share: int
-    waiting: dict[Priority, deque[tuple[str, Batch]]] = field(
-        default_factory=lambda: {priority: deque() for priority in Priority}
-    )
-    executing: int = 0
-    passed: int = 0
-    """Interactive turns while bulk waited."""
+    def __init__(self, name: str, instances: int, *, levels: bool) -> None:
+        """``levels``: whether it knows priorities; the first to come is first in one that doesn't."""
+        self.name = name
+        self.executing = 0
+        self._instances = instances
+        self._levels = levels
+        self._order = Order(instances, PREFETCHED)
+        self._asked = count()
+        self._waiting: dict[int, tuple[str, Batch]] = {}
+        self._handed: deque[tuple[str, Batch]] = deque()
+
+    def ask(self, stream: str, batch: Batch) -> None:
+        """The batch on ``stream`` is ready."""
+        number = next(self._asked)
+        self._waiting[number] = stream, batch
+        self._order.ask(number, self._level(batch), bulk_part(request.priority for request in batch.requests))
 
     def next(self) -> tuple[str, Batch] | None:
-        """Whose turn it is."""
-        interactive, bulk = self.waiting[Priority.INTERACTIVE], self.waiting[Priority.BULK]
-        due = self.passed >= self.share - 1
-        if not self.share and bulk and interactive:
-            due = bulk[0][1].ready < interactive[0][1].ready
-        if bulk and (not interactive or due):
-            self.passed = 0
-            return bulk.popleft()
-        self.passed = self.passed + 1 if bulk else 0
-        return interactive.popleft() if interactive else None
+        """What executes now."""
+        while (number := self._order.begin()) is not None:
+            self._handed.append(self._waiting.pop(number))
+        if not self._handed or self.executing == self._instances:
+            return None
+        self.executing += 1
+        return self._handed.popleft()
+
+    def end(self, batch: Batch) -> None:
+        """It was executed."""
+        self.executing -= 1
+        self._order.end(self._level(batch))
+
+    def _level(self, batch: Batch) -> Priority:
+        return batch.priority if self._levels else Priority.INTERACTIVE
 
 
 class VirtualService:
@@ -93,8 +107,11 @@ class VirtualService:
         path_seconds: float = 0.0,
         noise: float = 0.0,
         seed: int = 1,
+        late_seconds: float = 0.0,
+        levels: bool = True,
+        tells: bool = True,
         named: bool = True,
-        share: int = BULK_SHARE,
+        takes: Callable[[str, float, float], float] = lambda _, __, seconds: seconds,
     ) -> None:
         """All streams are parked, and all permits granted.
 
@@ -104,11 +121,13 @@ class VirtualService:
             workers: How many.
             prepare_seconds: What fetching and decoding take, of each item.
             path_seconds: From batcher to worker, and as long again back.
-            noise: Batches take up to so much longer, as a share.
-            seed: Of arrivals and noise.
+            noise: Batches, and what prepares items, take up to so much longer, as a share.
+            seed: Of arrivals, noise and lateness.
+            late_seconds: The policy's timer is late by up to so much.
+            levels: Whether workers know priorities.
+            tells: Whether workers tell how long batches were at the engine, which older ones don't.
             named: Whether workers tell their names.
-            share: While both wait, an engine's turn of so many is bulk's; 0: the first to come is first, as in workers
-                that know no priorities.
+            takes: Given a worker's name, the time, and what the curve says of a batch that begins then: its seconds.
         """
         self.now = 0.0
         self.arrivals = 0
@@ -122,6 +141,7 @@ class VirtualService:
         self._settings = settings
         self._curve = curve
         self._prepare, self._path, self._noise = prepare_seconds, path_seconds, noise
+        self._late, self._tells, self._takes = late_seconds, tells, takes
         self._random = random.Random(seed)  # no secret
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
@@ -129,7 +149,8 @@ class VirtualService:
         self._open: dict[str, Batch] = {}
         self._closed_loops: dict[str, Load] = {}
         self._named = named
-        members = [Worker(f"w{number:02}", share) for number in range(workers)]
+        instances = settings.instance_count
+        members = [Worker(f"w{number:02}", instances, levels=levels) for number in range(workers)]
         self.busy = {worker.name: 0.0 for worker in members}
         """Engine seconds a worker."""
         self._streams = {
@@ -196,17 +217,18 @@ class VirtualService:
                 case Send(stream, requests):
                     batch = self._open.setdefault(stream, Batch(self._streams[stream][1]))
                     batch.requests += requests
-                    batch.ready = self.now + self._path + self._prepare
+                    batch.ready = max(batch.ready, self.now + self._path + self._prepare * self._longer())
                 case Close(stream, _, reason):
                     batch = self._open.pop(stream)
                     self.reasons.append(reason)
-                    ready = max(batch.ready, self.now + self._path)
-                    self._at(ready, partial(self._queue, stream, batch))
+                    batch.ready = max(batch.ready, self.now + self._path)
+                    self._at(batch.ready, partial(self._queue, stream, batch))
                 case Reject():
                     self.rejected.append(decision)
         if self.policy.wake_at < self._wake_at:
             self._wake_at = self.policy.wake_at
-            self._at(self._wake_at, partial(self._wake, self._wake_at))
+            late = self._late * self._random.random() if self._late else 0.0
+            self._at(self._wake_at + late, partial(self._wake, self._wake_at))
 
     def _wake(self, at: float) -> None:
         if at == self._wake_at:
@@ -215,31 +237,34 @@ class VirtualService:
 
     def _queue(self, stream: str, batch: Batch) -> None:
         worker, _ = self._streams[stream]
-        worker.waiting[batch.priority].append((stream, batch))
+        worker.ask(stream, batch)
         self._execute(worker)
 
     def _execute(self, worker: Worker) -> None:
-        while worker.executing < self._settings.instance_count and (following := worker.next()):
+        while following := worker.next():
             stream, batch = following
-            worker.executing += 1
-            seconds = self._curve.seconds(len(batch.requests)) * (1 + self._noise * self._random.random())
+            usual = self._curve.seconds(len(batch.requests)) * self._longer()
+            seconds = self._takes(worker.name, self.now, usual)
             batch.began, batch.ended = self.now, self.now + seconds
             self.busy[worker.name] += seconds
             self._at(batch.ended, partial(self._executed, worker, stream, batch))
 
     def _executed(self, worker: Worker, stream: str, batch: Batch) -> None:
-        worker.executing -= 1
+        worker.end(batch)
         self._execute(worker)
         self._at(self.now + self._path, partial(self._answer, stream, batch))
 
     def _answer(self, stream: str, batch: Batch) -> None:
         self.batches.append(batch)
         self.answered += ((request, self.now) for request in batch.requests)
-        self.policy.executed(self.now, stream)
+        self.policy.executed(self.now, stream, batch.ended - batch.ready if self._tells else 0.0)
         for name, load in self._closed_loops.items():
             if number := sum(request.owner == name for request in batch.requests):
                 self.arrive(number, load, name)
         self._permit(stream)
+
+    def _longer(self) -> float:
+        return 1 + self._noise * self._random.random() if self._noise else 1.0
 
     def _permit(self, stream: str) -> None:
         worker, priority = self._streams[stream]

@@ -53,8 +53,8 @@ class Bench:
             self.do(self.policy.tick(self.now))
         self.now = end
 
-    def learn(self, line: tuple[float, float]) -> None:
-        """Sizes 1, 2, 4 … took what ``line`` says."""
+    def learn(self, line: tuple[float, float], preparation: float | None = None) -> None:
+        """Sizes 1, 2, 4 … took what ``line`` says; all but ``preparation`` of it was at the engine, if that is told."""
         base, slope = line
         self.policy.configure(BatchingSettings(max_batch_size=self.settings.max_batch_size))
         size = 1
@@ -64,7 +64,8 @@ class Bench:
                 self.arrive(size)
                 self.permit(stream, worker="teacher")
                 self.now += base + slope * size
-                self.policy.executed(self.now, stream)
+                engine = 0.0 if preparation is None else base + slope * size - preparation
+                self.policy.executed(self.now, stream, engine)
             size *= 2
         self.policy.configure(self.settings)
         self.sent.clear()

@@ -44,6 +44,8 @@ class ScriptedHandler:
     withdrawn: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
     refuses: str = ""
     """A method."""
+    ready_at: float = 0.0
+    """What its batches say of themselves."""
 
     def check(self, method: str) -> None:
         if self.refuses == method:
@@ -59,6 +61,10 @@ class ScriptedBatch:
     def __init__(self, handler: ScriptedHandler) -> None:
         self._handler = handler
         self._items: list[batching_pb2.BatchItem] = []
+
+    @property
+    def ready_at(self) -> float:
+        return self._handler.ready_at
 
     def add(self, item: batching_pb2.BatchItem) -> None:
         self._items.append(item)

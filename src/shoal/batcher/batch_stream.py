@@ -54,8 +54,11 @@ class StreamListener(Protocol):
     def permitted(self, stream: BatchStream, batching: str) -> None:
         """The worker can take a batch; ``batching`` is the JSON of the model's settings."""
 
-    def executed(self, stream: BatchStream) -> None:
-        """The first answers are here; called before they are told."""
+    def executed(self, stream: BatchStream, engine_seconds: float) -> None:
+        """The first answers are here; called before they are told.
+
+        ``engine_seconds`` passed at the worker since the batch was ready for the engine; 0: it doesn't say.
+        """
 
     def stalled(self, stream: BatchStream) -> None:
         """All items of the batch are stragglers: the worker waits for them, and takes other batches meanwhile."""
@@ -226,7 +229,7 @@ class BatchStream:
                 self._listener.stalled(self)
             elif self.state == "in use" and chunk.results[-1].index >= self._first:
                 self.state = "parked"
-                self._listener.executed(self)
+                self._listener.executed(self, chunk.engine_us / 1e6)
             take = self._unanswered.pop
             self._listener.answered(
                 self, [(request, result) for result in chunk.results if (request := take(result.index, None))]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from shoal.batcher.workload import MOSTLY, TIMER_SECONDS
+
 if TYPE_CHECKING:
     from shoal.batcher.level import OpenBatch
     from shoal.batcher.workload import Workload
@@ -20,13 +22,17 @@ CloseReason = Literal["preferred", "delay", "objective", "enough", "bulk", "dead
 FILL: Final = 1.25
 """Bulk requests that fill a batch of interactive ones add at most so many times what the smallest batch costs."""
 _LEAD = 2 / 3
-"""Of the time of a full batch: what fetch and decode get at most while a worker is busy."""
+"""Of the time of a full batch: what fetch and decode get while a worker is busy that doesn't say how long they take;
+where it does, and they mostly take less, it is the most that they get."""
 _ENOUGH = 1.05
 """A batch whose requests cost at most so many times as much as in a full one needs no more company."""
 _WORTH_IT = 1.25
 """A batch is kept small for its promise's sake where a request of it costs at most so many times as much."""
 _RESERVE = 0.05
 """Of the objective: for the way between caller and batcher, of which nothing is known here."""
+_MOST_MARGIN = 1 / 5
+"""Of the objective: what is kept for answers that come later than expected at most. Where one in a hundred comes later
+still, small batches all the time would cost more than they are worth."""
 _ROUNDING = 1e-6
 
 
@@ -93,8 +99,7 @@ class Closing:
         if self._is_enough(now, batch):
             return now, "enough"
         if bulk:
-            lead = _LEAD * self._work.times.expected(self._largest)
-            return self._work.free_at(now, batch.worker, batch.priority) - lead, "bulk"
+            return self._work.free_at(now, batch.worker, batch.priority) - self._lead, "bulk"
         patience = self._patience(batch)
         needed = batch.tightest - self._work.times.cautious(batch.size)
         if needed < patience:
@@ -137,6 +142,19 @@ class Closing:
         expected = self._work.times.expected
         return expected(size) * larger / max(expected(larger) * size, 1e-12)
 
+    @property
+    def _lead(self) -> float:
+        """How long before its worker is free a batch closes, so that it is ready when one before it ends early.
+
+        Now and then a picture hangs; that many others closed early for it would be worse than one batch that is late.
+        """
+        preparation, times = self._work.preparation, self._work.times
+        share = _LEAD * times.expected(self._largest)
+        if not preparation:
+            return share
+        most = max(share, 2 * preparation.most(0.5))
+        return min(preparation.most(MOSTLY), most) + times.scatter + TIMER_SECONDS
+
     def _patience(self, batch: OpenBatch[Any]) -> float:
         """Until when its oldest request waits for company: all its delay, or as long as the objective allows.
 
@@ -150,4 +168,5 @@ class Closing:
 
     def _promise(self, arrived: float) -> float:
         """By when the answer to a request has to be expected, so that it mostly comes within the objective."""
-        return arrived + (1 - _RESERVE) * self.objective - self._work.margin
+        margin = min(self._work.margin, _MOST_MARGIN * self.objective)
+        return arrived + (1 - _RESERVE) * self.objective - margin

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
+from collections import deque
 
 _HALF_LIFE_BATCHES = 32
 """After so many batches an observation counts half: a model that slows down is known within a second under load."""
@@ -15,6 +17,8 @@ _ODD_SECONDS = 0.1
 """Less than this never is."""
 _ODD_IN_A_ROW = 8
 """More odd batches than this are what is usual from now on."""
+_LATEST = 256
+"""Observations of which a tail is known: enough for one in a hundred."""
 
 
 class BatchTimes:
@@ -58,7 +62,12 @@ class BatchTimes:
 
     def cautious(self, size: float) -> float:
         """Seconds that most batches of ``size`` take at most: ``expected``, and twice the mean deviation more."""
-        return self.expected(size) + 2 * self._deviation.mean
+        return self.expected(size) + self.scatter
+
+    @property
+    def scatter(self) -> float:
+        """Seconds by which most batches differ at most from what is expected of them: twice the mean deviation."""
+        return 2 * self._deviation.mean
 
     @property
     def base(self) -> float:
@@ -106,3 +115,27 @@ class Mean:
     def mean(self) -> float:
         """0 before anything is observed."""
         return self._sum / self._weight if self._weight else 0.0
+
+
+class Tail:
+    """The latest observations, and how large they mostly are at most. A change shows after a few of them."""
+
+    def __init__(self) -> None:
+        self._latest: deque[float] = deque()
+        self._ordered: list[float] = []
+
+    def __bool__(self) -> bool:
+        """Whether anything was observed."""
+        return bool(self._ordered)
+
+    def observe(self, value: float) -> None:
+        """One more."""
+        if len(self._latest) == _LATEST:
+            del self._ordered[bisect_left(self._ordered, self._latest.popleft())]
+        self._latest.append(value)
+        insort(self._ordered, value)
+
+    def most(self, share: float) -> float:
+        """What this share of them is at most; 0 before anything is observed, and the largest of a few."""
+        count = len(self._ordered)
+        return self._ordered[max(0, math.ceil(share * count) - 1)] if count else 0.0

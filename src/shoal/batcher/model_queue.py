@@ -10,10 +10,10 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from shoal.batcher.meter import count_strangers
-from shoal.batcher.policy import MAX_ATTEMPTS, BatchingPolicy, Close, Reject, Send
+from shoal.batcher.policy import MAX_ATTEMPTS, BatchingPolicy, Reject, Send
 from shoal.batcher.queue_streams import QueueStreams
 from shoal.batching import wire
-from shoal.errors import Code, ConfigurationError, DeadlineExceeded, ShoalError, Unavailable, from_status
+from shoal.errors import Code, ConfigurationError, DeadlineExceeded, Internal, ShoalError, Unavailable, from_status
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.runtime.deadlines import Deadlines
 from shoal.runtime.logs import Seldom
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shoal.batcher.batch_stream import BatchStream, End, StreamState
     from shoal.batcher.common import Common
     from shoal.batcher.meter import QueueMeter
-    from shoal.batcher.policy import Decision
+    from shoal.batcher.policy import Close, Decision
     from shoal.batcher.request import Request
     from shoal.batching.v1 import batching_pb2
 
@@ -151,9 +151,9 @@ class ModelQueue:
         self._carry_out(self._policy.permitted(monotonic(), stream, stream.worker, stream.priority))
         self._streams[stream.priority].succeeded()
 
-    def executed(self, stream: BatchStream) -> None:
-        """A batch's first answers are here."""
-        self._policy.executed(monotonic(), stream)
+    def executed(self, stream: BatchStream, engine_seconds: float) -> None:
+        """A batch's first answers are here; ``engine_seconds``: see ``BatchingPolicy.executed``."""
+        self._policy.executed(monotonic(), stream, engine_seconds)
 
     def stalled(self, stream: BatchStream) -> None:
         """A batch is all stragglers."""
@@ -338,22 +338,43 @@ class ModelQueue:
         return self._meter
 
     def _carry_out(self, decisions: Sequence[Decision[BatchStream, Request]]) -> None:
-        refusals = []
+        """Each of them, whatever becomes of the others."""
+        refusals: list[tuple[Request, ShoalError]] = []
         for decision in decisions:
-            match decision:
-                case Send(stream, requests):
-                    self._served_meter.sent(monotonic(), requests)
-                    stream.send(requests)
-                case Close(stream, size, reason):
-                    self._served_meter.closed(size, reason)
-                    stream.batch.close(reason, self._policy.settings)
-                    stream.close()
-                    self._streams[stream.priority].batch_closed()
-                case Reject(request, error):
-                    refusals.append((request, error))
+            if isinstance(decision, Reject):
+                refusals.append((decision.request, decision.error))
+                continue
+            try:
+                self._send_or_close(decision)
+            except Exception as error:
+                refusals += self._give_up(decision, error)
         if refusals:
             self._refuse(monotonic(), refusals)
         self._schedule()
+
+    def _send_or_close(self, decision: Send[BatchStream, Request] | Close[BatchStream]) -> None:
+        stream = decision.stream
+        if isinstance(decision, Send):
+            stream.send(decision.requests)
+            self._served_meter.sent(monotonic(), decision.requests)
+            return
+        stream.batch.close(decision.reason, self._policy.settings)
+        stream.close()
+        self._streams[stream.priority].batch_closed()
+        self._served_meter.closed(decision.size, decision.reason)
+
+    def _give_up(
+        self, decision: Send[BatchStream, Request] | Close[BatchStream], error: Exception
+    ) -> list[tuple[Request, ShoalError]]:
+        """The decision can't be carried out, by a fault of the batcher's: how its requests are answered.
+
+        Nobody knows how far it came, so its stream ends; what else was sent on it is sent again on another one.
+        """
+        fault = type(error).__name__
+        log.say(fault, "model %s: a batch couldn't be sent by a fault of the batcher's", self._model, error=error)
+        decision.stream.abandon()
+        requests = decision.requests if isinstance(decision, Send) else ()
+        return [(request, Internal(f"the batcher failed: {fault}")) for request in requests]
 
     def _schedule(self) -> None:
         if self._policy.wake_at == self._wake_at:

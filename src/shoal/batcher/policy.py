@@ -95,6 +95,8 @@ class BatchingPolicy(Generic[Stream, Request]):
             quarantine: Shared by all policies whose streams lead to the same workers.
         """
         self.wake_at: float = math.inf
+        self._late = 0.0
+        """Seconds since then, where whoever calls comes later."""
         self._interactive: Level[Stream, Request] = Level(Priority.INTERACTIVE)
         self._bulk: Level[Stream, Request] = Level(Priority.BULK)
         self._levels = {level.priority: level for level in (self._interactive, self._bulk)}
@@ -157,9 +159,12 @@ class BatchingPolicy(Generic[Stream, Request]):
         self._quarantine.leave(stream)
         return self._advance(now)
 
-    def executed(self, now: float, stream: Stream) -> None:
-        """The batch on ``stream`` has its first answers: all but stragglers are through."""
-        self._work.executed(now, stream)
+    def executed(self, now: float, stream: Stream, engine_seconds: float = 0.0) -> None:
+        """The batch on ``stream`` has its first answers: all but stragglers are through.
+
+        ``engine_seconds`` passed at its worker since it was ready for the engine; 0: the worker doesn't say.
+        """
+        self._work.executed(now, stream, engine_seconds)
 
     def stalled(self, now: float, stream: Stream) -> None:
         """The batch on ``stream`` is all stragglers: it is no work ahead of others, and teaches nothing about them."""
@@ -215,6 +220,7 @@ class BatchingPolicy(Generic[Stream, Request]):
 
     def _advance(self, now: float) -> list[Decision[Stream, Request]]:
         decisions: list[Decision[Stream, Request]] = []
+        self._late = max(0.0, now - self.wake_at)
         for level in (self._interactive, self._bulk):
             while (level.suspects and self._isolate(now, level, decisions)) or (
                 level.queue and self._grow(now, level, decisions)
@@ -260,7 +266,7 @@ class BatchingPolicy(Generic[Stream, Request]):
             batch.grow(requests)
             decisions.append(Send(batch.stream, requests))
         if level.open is not None and closes:
-            self._close(now, level, batch, "objective", decisions)
+            self._close(now, level, batch, "objective", decisions, now)
         elif level.open is not None:
             self._close_when_due(now, level, batch, decisions)
         return level.open is None or bool(requests or expired)
@@ -311,7 +317,7 @@ class BatchingPolicy(Generic[Stream, Request]):
         at, reason = self._closing.due(now, batch, self._fill_of(level))
         if now < at:
             return at
-        self._close(now, level, batch, reason, decisions)
+        self._close(now, level, batch, reason, decisions, max(at, now - self._late))
         return math.inf
 
     def _close(
@@ -321,6 +327,7 @@ class BatchingPolicy(Generic[Stream, Request]):
         batch: OpenBatch[Stream],
         reason: CloseReason,
         decisions: list[Decision[Stream, Request]],
+        due: float,
     ) -> None:
         level.open = None
         size = batch.size
@@ -328,7 +335,7 @@ class BatchingPolicy(Generic[Stream, Request]):
             requests, expired = _take(now, room, self._bulk.queue)
             decisions += [*expired, Send(batch.stream, requests)] if requests else expired
             size += len(requests)
-        self._work.add(now, batch.stream, batch.worker, size, level.priority)
+        self._work.add(now, batch.stream, batch.worker, size, level.priority, due)
         decisions.append(Close(batch.stream, size, reason))
 
 

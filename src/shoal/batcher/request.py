@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Protocol
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from shoal.batching.fair_queue import Queued
 from shoal.errors import Code
 from shoal.explain.recent import MAX_TEXT
+from shoal.runtime.logs import Seldom
 from shoal.service.identity import NOBODY, CallerId
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from shoal.explain.recent import Recent
     from shoal.explain.views import Answer, BatcherVisit, BatchView
     from shoal.modelconfig.batching import BatchingSettings
+
+log = Seldom(logging.getLogger(__name__))
 
 
 @dataclass(eq=False, slots=True)
@@ -95,9 +99,13 @@ class Request(Queued):
         self._reply(b"", error)
 
     def _reply(self, response: bytes, error: ShoalError | None) -> None:
+        """Whoever fails at being told, fails alone: others are told in the same turn."""
         reply, self.reply = self.reply, None
-        if reply is not None:
-            reply(self, response, error)
+        try:
+            if reply is not None:
+                reply(self, response, error)
+        except Exception as fault:
+            log.say(type(fault).__name__, "a caller couldn't be told by a fault of the batcher's", error=fault)
 
     def abandon(self, now: float) -> None:
         """Its caller has left."""

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from shoal.batcher.learning import BatchTimes, Mean
+from shoal.batcher.learning import BatchTimes, Tail
 from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ Stream = TypeVar("Stream", bound="Hashable")
 
 TIMER_SECONDS = 0.001
 """Timers are late by so much, and answers take as long again to leave."""
-CAUTION = 4.0
-"""Mean deviations that are kept between what is expected and what was promised."""
+MOSTLY = 0.99
+"""So many answers, or batches, are no later than is allowed for."""
 
 
 @dataclass(eq=False, slots=True)
@@ -31,8 +31,10 @@ class _Closed:
     size: int
     priority: Priority
     place: Hashable
+    due: float
+    """When it was to close."""
     expected_end: float
-    """When its answer was expected at its close."""
+    """When its answer was expected then; infinite where no time was known."""
     started: float = math.inf
 
 
@@ -44,7 +46,11 @@ class Workload(Generic[Stream]):
         self.times = BatchTimes()
         self.instances = 1
         """Batches that a worker executes at once."""
-        self._slip = Mean()
+        self.preparation = Tail()
+        """Seconds of interactive batches from their close to their answers, but for those at the engine or before it:
+        for the way there, for fetch and decode as far as they were still to come, and for the way back. Workers of an
+        older version leave it unknown."""
+        self._slip = Tail()
         self._closed: dict[Stream, _Closed] = {}
         self._at: dict[Hashable, list[_Closed]] = {}
         """In the order of their closing."""
@@ -58,25 +64,42 @@ class Workload(Generic[Stream]):
 
     @property
     def margin(self) -> float:
-        """Seconds that answers may come later than expected, mostly."""
-        return CAUTION * self._slip.mean + TIMER_SECONDS
+        """Seconds that answers come later than expected at most, mostly."""
+        return self._slip.most(MOSTLY) + TIMER_SECONDS
 
-    def add(self, now: float, stream: Stream, worker: Hashable, size: int, priority: Priority) -> None:
-        """A batch is closed."""
-        start = self.free_at(now, worker, priority)
-        batch = self._closed[stream] = _Closed(size, priority, worker, start + self.times.expected(size))
+    def add(
+        self,
+        now: float,
+        stream: Stream,
+        worker: Hashable,
+        size: int,
+        priority: Priority,
+        due: float = math.inf,
+    ) -> None:
+        """A batch is closed; ``due`` is when it was to be, where that is earlier: whoever closes it woke late."""
+        due = min(due, now)
+        expected_end = math.inf
+        if self.times.known:
+            expected_end = self.free_at(due, worker, priority) + self.times.expected(size)
+        batch = self._closed[stream] = _Closed(size, priority, worker, due, expected_end)
         at = self._at.setdefault(worker, [])
         if not at or _running(at) < self.instances:
             batch.started = now
         at.append(batch)
 
-    def executed(self, now: float, stream: Stream) -> None:
-        """The batch on ``stream``, if any, has its first answers: all but stragglers are through."""
+    def executed(self, now: float, stream: Stream, engine_seconds: float = 0.0) -> None:
+        """The batch on ``stream``, if any, has its first answers: all but stragglers are through.
+
+        ``engine_seconds`` passed since it was ready for the engine; 0: its worker doesn't say.
+        """
         if batch := self._closed.get(stream):
             if math.isinf(batch.started):
                 self._overtook(batch, now)
-            if self.times.known and batch.priority is Priority.INTERACTIVE:  # others overtake a bulk batch
-                self._slip.observe(abs(now - batch.expected_end))
+            if batch.priority is Priority.INTERACTIVE:  # others overtake a bulk batch
+                if batch.expected_end < math.inf:
+                    self._slip.observe(max(0.0, now - batch.expected_end))
+                if engine_seconds:
+                    self.preparation.observe(max(0.0, now - batch.due - engine_seconds))
             self.times.observe(batch.size, now - batch.started)
             self.remove(now, stream)
 

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from shoal.batching.instances import Instances
-from shoal.batching.messages import decode, encode, most_urgent, priority_of
+from shoal.batching.messages import bulk_part, decode, encode, most_urgent, priority_of
 from shoal.batching.results import failure, groups
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Cancelled, Code, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
@@ -117,6 +117,7 @@ class FunctionBatch:
     """Implements ``served_stream.Batch``: messages are read as they come, while the batch still fills."""
 
     def __init__(self, function: Function[Any, Any]) -> None:
+        self.ready_at = 0.0
         self._function = function
         self._items: list[_Item] = []
         self._left: set[int] = set()
@@ -139,6 +140,7 @@ class FunctionBatch:
 
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
         """Runs what has time left."""
+        self.ready_at = monotonic()
         await self._execute(self._items)
         for group in groups(self._results):
             yield group
@@ -157,8 +159,9 @@ class FunctionBatch:
             live.extend(self._in_time(items))
             return Requests((item.request for item in live), (item.call for item in live))
 
-        priority = most_urgent(item.call.priority for item in items)
-        if execution := await self._function.instances.run(choose, priority):
+        levels = [item.call.priority for item in items]
+        priority = most_urgent(levels)
+        if execution := await self._function.instances.run(choose, priority, bulk_part(levels)):
             self._function.meter.executed(len(live), execution.waited, execution.seconds, priority)
             await self._settle(live, execution.outcome)
 

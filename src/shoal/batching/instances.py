@@ -55,16 +55,17 @@ class Instances:
         return bool(self._running)
 
     async def run(
-        self, choose: Callable[[], Sequence[Any]], priority: Priority = Priority.INTERACTIVE
+        self, choose: Callable[[], Sequence[Any]], priority: Priority = Priority.INTERACTIVE, riding: float = 0.0
     ) -> Execution | None:
         """Waits for a free instance, then runs the function on what ``choose`` answers; None if that is nothing.
 
-        Of those who wait, interactive batches go before bulk ones, but for bulk's share of turns.
+        Of those who wait, interactive batches go before bulk ones, but for bulk's share of turns, to which counts what
+        is ``riding`` in the batch (``Turns.begin``).
 
         Cancelling it cancels a coroutine; a thread can't be stopped, and keeps its instance until it ends.
         """
         asked = monotonic()
-        await self._turns.begin(priority)
+        await self._turns.begin(priority, riding=riding)
         try:
             batch = choose()
         except BaseException:

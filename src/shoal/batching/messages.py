@@ -30,6 +30,12 @@ def most_urgent(priorities: Iterable[Priority]) -> Priority:
     return BULK if all(each is BULK for each in priorities) else INTERACTIVE
 
 
+def bulk_part(priorities: Iterable[Priority]) -> float:
+    """Which part of such items is bulk, from 0 to 1; 0 where there is no item."""
+    levels = list(priorities)
+    return sum(each is BULK for each in levels) / max(1, len(levels))
+
+
 def decode(kind: type[Kind], message: bytes) -> Kind:
     """Reads a message.
 

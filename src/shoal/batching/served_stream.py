@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from shoal.batching import wire
@@ -61,6 +62,16 @@ class Withdrawable(Protocol):
         The item still gets a result, say CANCELLED. May come at any time while the batch lives, also twice or when the
         item is answered. Never raises.
         """
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A batch that knows when it was ready for the engine or function."""
+
+    @property
+    def ready_at(self) -> float:
+        """Seconds of ``time.monotonic``, to be read once the first group is there; 0: it never was."""
+        ...
 
 
 class Handler(Protocol):
@@ -229,7 +240,8 @@ class ServedStream:
         self._stragglers.add(task)
         task.add_done_callback(self._stragglers.discard)
         renewed = permit.renew()
-        await self._write(batching_pb2.BatchResultChunk(results=results, permit=renewed))
+        engine_us = _engine_microseconds(batch)
+        await self._write(batching_pb2.BatchResultChunk(results=results, permit=renewed, engine_us=engine_us))
         return renewed
 
     async def _receive(
@@ -282,6 +294,12 @@ class ServedStream:
 def _withdraw_from(batch: Batch, index: int) -> None:
     if isinstance(batch, Withdrawable):
         batch.withdraw(index)
+
+
+def _engine_microseconds(batch: Batch) -> int:
+    """Since the batch was ready for the engine, at least 1; 0 where that is unknown."""
+    ready_at = batch.ready_at if isinstance(batch, Timed) else 0.0
+    return max(1, int(1e6 * (monotonic() - ready_at))) if ready_at else 0
 
 
 def _retrieve(task: asyncio.Task[object]) -> None:

@@ -1,15 +1,16 @@
 """Whose batch is handed over next, to an engine or a function that runs so many at once.
 
 A batch with an interactive item goes before those that are bulk alone, but for bulk's share of turns
-(``shoal.runtime.precedence``). Bulk batches take free instances only, so an interactive one waits for none but those
-that execute. Interactive batches may be handed over ahead of that, which hides an engine's round trip.
+(``shoal.runtime.precedence``), to which the bulk items count that ride in interactive batches. Bulk batches take free
+instances only, so an interactive one waits for none but those that execute. Interactive batches may be handed over
+ahead of that, which hides an engine's round trip.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -35,20 +36,17 @@ class Order:
         self._instances = instances
         self._ahead = ahead
         self._out: Counter[Priority] = Counter()
-        self._waiting: dict[Priority, deque[int]] = {priority: deque() for priority in Priority}
+        self._waiting: dict[Priority, OrderedDict[int, float]] = {priority: OrderedDict() for priority in Priority}
+        """And which part of each is bulk."""
         self._precedence = Precedence()
 
-    def ask(self, number: int, priority: Priority) -> None:
-        """One more waits."""
-        self._waiting[priority].append(number)
+    def ask(self, number: int, priority: Priority, riding: float = 0.0) -> None:
+        """One more waits; ``riding`` is which part of its items is bulk, where it is interactive."""
+        self._waiting[priority][number] = riding
 
     def leave(self, number: int, priority: Priority) -> bool:
         """One waits no longer; whether it did."""
-        waiting = self._waiting[priority]
-        if number not in waiting:
-            return False
-        waiting.remove(number)
-        return True
+        return self._waiting[priority].pop(number, None) is not None
 
     def end(self, priority: Priority) -> None:
         """One that began has ended."""
@@ -66,9 +64,10 @@ class Order:
         turn = self._precedence.next(interactive=waits[Priority.INTERACTIVE], bulk=could)
         if turn is None or self._out.total() >= self._limit(turn):
             return None
-        self._precedence.had(turn, bulk_waits=could)
+        number, riding = self._waiting[turn].popitem(last=False)
+        self._precedence.had(turn, bulk_waits=could, riding=riding)
         self._out[turn] += 1
-        return self._waiting[turn].popleft()
+        return number
 
     def _limit(self, turn: Priority) -> int:
         """Batches handed over at once, before one of ``turn``.
@@ -89,12 +88,13 @@ class Turns:
         self._waiters: dict[int, asyncio.Future[None]] = {}
         self._asked = 0
 
-    async def begin(self, priority: Priority, deadline: float = math.inf) -> None:
+    async def begin(self, priority: Priority, deadline: float = math.inf, riding: float = 0.0) -> None:
         """Waits for a turn, which lasts until ``end``.
 
         Args:
             priority: The batch's.
             deadline: Seconds of ``time.monotonic`` until which it is worth having one.
+            riding: Which part of the batch is bulk, where it is interactive.
 
         Raises:
             DeadlineExceeded: it passed.
@@ -102,7 +102,7 @@ class Turns:
         self._asked += 1
         number, ready = self._asked, asyncio.get_running_loop().create_future()
         self._waiters[number] = ready
-        self._order.ask(number, priority)
+        self._order.ask(number, priority, riding)
         self._serve()
         try:
             if not ready.done():
@@ -124,9 +124,9 @@ class Turns:
         self._serve()
 
     @asynccontextmanager
-    async def turn(self, priority: Priority, deadline: float = math.inf) -> AsyncIterator[None]:
+    async def turn(self, priority: Priority, deadline: float = math.inf, riding: float = 0.0) -> AsyncIterator[None]:
         """From ``begin`` to ``end``."""
-        await self.begin(priority, deadline)
+        await self.begin(priority, deadline, riding)
         try:
             yield
         finally:

@@ -12,7 +12,7 @@ import math
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from shoal.batching.messages import most_urgent
+from shoal.batching.messages import bulk_part, most_urgent
 from shoal.batching.results import groups
 from shoal.errors import Cancelled, Code, DeadlineExceeded, Internal, ShoalError, Unavailable
 from shoal.runtime.priority import Priority
@@ -46,6 +46,8 @@ class PictureBatch:
 
     def __init__(self, model: PictureModel, priority: Priority = Priority.INTERACTIVE) -> None:
         """Prepares; no picture will be more urgent than ``priority``."""
+        self.ready_at = 0.0
+        """When the first of it was ready for the engine (monotonic); 0: nothing was yet."""
         self._model = model
         self._priority = priority
         self._loop = asyncio.get_running_loop()
@@ -311,11 +313,13 @@ class PictureBatch:
 
     async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
         asked = monotonic()
-        priority = most_urgent(picture.priority for picture in pictures)
+        self.ready_at = self.ready_at or asked
+        levels = [picture.priority for picture in pictures]
+        priority = most_urgent(levels)
         deadline = max(picture.deadline for picture in pictures)
         for picture in pictures:
             picture.stages.ask(asked, len(pictures))
-        async with self._model.turns.turn(priority, deadline):
+        async with self._model.turns.turn(priority, deadline, bulk_part(levels)):
             inference = await self._model.loaded.infer(slot, len(pictures), _timeout(deadline))
         started = monotonic() - inference.seconds
         self._model.meter.executed(len(pictures), started - asked, inference.seconds, priority)

@@ -7,14 +7,18 @@ import contextlib
 import json
 import logging
 from collections import Counter
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
 from shoal.batcher import dispatch, model_queue
+from shoal.batcher.batch_stream import BatchStream
 from shoal.batcher.core import open_channel
 from shoal.batcher.dispatch import Dispatcher
+from shoal.batcher.request import Request
 from shoal.batching.permits import PermitGate
 from shoal.batching.v1 import batching_pb2
 from shoal.batching.wire import BATCHER, SETTINGS, TAKEN, TAKES, WORKER
@@ -35,7 +39,7 @@ from support.scripted_batches import ScriptedHandler, echo, scripted_worker
 from support.until import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from support.raw_peers import Context
 
@@ -555,6 +559,107 @@ async def test_a_fault_of_the_batchers_own_is_logged_once_and_its_streams_are_re
         )  # two streams at first, then after 0.1, 0.2, 0.4 s
     lines = [record for record in caplog.records if record.levelno == logging.ERROR and record.exc_info]
     assert len([line for line in lines if "fault of the batcher" in line.getMessage()]) == 1
+
+
+async def entered(batcher: Dispatcher, *messages: bytes) -> list[asyncio.Future[bytes]]:
+    """Answers to requests that enter their queue together."""
+    loop, now = asyncio.get_running_loop(), monotonic()
+    queue = batcher.queue_of(METHOD, "m", "a")
+    answers = [loop.create_future() for _ in messages]
+    queue.enter(
+        [
+            Request(owner="a", arrived=now, deadline=now + 5, message=message, reply=partial(dispatch._settle, answer))
+            for message, answer in zip(messages, answers, strict=True)
+        ]
+    )
+    return answers
+
+
+async def test_a_batch_that_cannot_be_sent_fails_alone_and_what_came_with_it_is_answered(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    send = BatchStream.send
+
+    def faulty(stream: BatchStream, requests: Sequence[Request]) -> None:
+        send(stream, requests)
+        if any(request.message == b"bad" for request in requests):
+            raise TypeError("no such message")
+
+    monkeypatch.setattr(BatchStream, "send", faulty)
+    handler = ScriptedHandler(BatchingSettings(max_batch_size=1, instance_count=4))
+    handler.go.set()
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        await submit(batcher, b"first")
+        (queue,) = batcher._queues.values()
+        await until(lambda: queue._policy.idle_permits >= 2)
+        answers = await entered(batcher, b"bad", b"good", b"bad", b"fine")
+        bad, good, worse, fine = await asyncio.gather(*answers, return_exceptions=True)
+        assert [good, fine] == [b"good", b"fine"]
+        assert isinstance(bad, Internal)
+        assert isinstance(worse, Internal)
+        assert str(bad) == "the batcher failed: TypeError"
+        assert queue.callers == 0
+        assert await submit(batcher, b"again") == b"again"
+    assert "couldn't be sent by a fault of the batcher's" in caplog.text
+
+
+@pytest.mark.parametrize("fails", ["send", "close"])
+async def test_mates_of_what_cannot_be_sent_or_closed_are_answered_by_another_stream(
+    fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = 0
+
+    def once(stream: BatchStream, *of: Any) -> None:
+        nonlocal faults
+        if (of and of[0][0].message != b"bad") or faults:
+            return carried_out(stream, *of)
+        faults += 1
+        raise TypeError
+
+    carried_out = getattr(BatchStream, fails)
+    monkeypatch.setattr(BatchStream, fails, once)
+    handler = ScriptedHandler(BatchingSettings(max_batch_size=2, max_queue_delay_microseconds=100_000))
+    handler.go.set()
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        mate = asyncio.create_task(submit(batcher, b"mate"))
+        assert (await handler.arrived.get()).request == b"mate"
+        bad = asyncio.create_task(submit(batcher, b"bad"))
+        assert await mate == b"mate"
+        if fails == "send":
+            with pytest.raises(Internal):
+                await bad
+        else:
+            assert await bad == b"bad"
+    assert faults == 1
+
+
+async def test_a_caller_who_fails_at_being_told_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
+    def faulty(*_: object) -> None:
+        raise KeyError
+
+    handler = ScriptedHandler()
+    handler.go.set()
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        now = monotonic()
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        batcher.queue_of(METHOD, "m", "a").enter(
+            [
+                Request(owner="a", arrived=now, deadline=now + 5, message=b"x", reply=reply)
+                for reply in (faulty, partial(dispatch._settle, answer))
+            ]
+        )
+        assert await answer == b"x"
+    assert "a caller couldn't be told" in caplog.text
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["today's worker", "older worker"])
+async def test_how_long_batches_take_to_prepare_is_learned_from_workers_that_tell(*, tells: bool) -> None:
+    handler = ScriptedHandler(ready_at=monotonic() if tells else 0.0)
+    handler.go.set()
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        await submit(batcher, b"x")
+        (queue,) = batcher._queues.values()
+        assert bool(queue._policy._work.preparation) is tells
 
 
 async def test_a_status_that_grpc_does_not_know_fails_its_request_alone() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from shoal.batcher.learning import BatchTimes
+from shoal.batcher.learning import BatchTimes, Tail
 
 
 def learned(*observed: tuple[int, float]) -> BatchTimes:
@@ -71,3 +73,30 @@ def test_no_base_is_known_from_sizes_that_are_all_alike() -> None:
     alike = learned((8, line[8]), (8, line[8]))
     assert alike.base == 0.0
     assert alike.more(line[8]) == pytest.approx(8)
+
+
+def tail(*observed: float) -> Tail:
+    found = Tail()
+    for value in observed:
+        found.observe(value)
+    return found
+
+
+def test_nothing_is_known_of_an_empty_tail() -> None:
+    assert not tail()
+    assert tail().most(0.99) == 0.0
+
+
+def test_of_a_few_the_largest_counts_and_of_many_all_but_one_in_a_hundred() -> None:
+    assert tail(3.0, 1.0, 2.0).most(0.99) == 3.0
+    assert tail(*map(float, range(200))).most(0.99) == 197.0
+    assert tail(*map(float, range(200))).most(0.5) == 99.0
+
+
+@given(st.lists(st.floats(0, 9), min_size=1, max_size=600), st.floats(0.01, 1))
+def test_a_tail_is_that_of_the_latest(values: list[float], share: float) -> None:
+    latest = values[-256:]
+    most = tail(*values).most(share)
+    assert most in latest
+    assert sum(value <= most for value in latest) >= share * len(latest) - 1e-6
+    assert sum(value < most for value in latest) < share * len(latest) + 1e-6

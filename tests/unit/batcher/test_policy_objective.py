@@ -140,3 +140,33 @@ def test_while_bulk_waits_no_batch_is_held_back_for_company() -> None:
     assert bench.closed == {"s": "bulk"}
     assert bench.sizes("s")[0] == 1
     assert bench.sizes("s")[1] >= 28
+
+
+@pytest.mark.parametrize("late", [0.0, 0.006])
+def test_a_timer_that_is_late_is_woken_earlier_next_time(late: float) -> None:
+    bench = Bench(OBJECTIVE)
+    bench.learn(CHEAP)
+    waits = []
+    for stream in "st":
+        bench.permit(stream)
+        bench.arrive(4)
+        waits.append(bench.policy.wake_at - bench.now)
+        bench.now = bench.policy.wake_at + late
+        bench.do(bench.policy.tick(bench.now))
+        assert bench.closed[stream] == "objective"
+        bench.now += 0.005 + 4 * 0.0002
+        bench.policy.executed(bench.now, stream)
+    assert waits[0] - waits[1] == pytest.approx(late, abs=1e-4)
+
+
+def test_the_margin_is_a_part_of_the_objective_at_most() -> None:
+    bench = Bench(OBJECTIVE)
+    bench.learn(CHEAP)
+    for turn in range(8):
+        bench.permit(f"s{turn}")
+        bench.arrive(32)
+        bench.now += 1.0
+        bench.policy.executed(bench.now, f"s{turn}")
+    bench.permit("t")
+    bench.arrive(1)
+    assert bench.policy.wake_at - bench.now == pytest.approx(0.1 * (0.95 - 0.2) - 0.0052, abs=0.002)

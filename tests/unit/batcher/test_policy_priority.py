@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from shoal.batcher.workload import TIMER_SECONDS
 from shoal.batching.fair_queue import Queued
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.runtime.priority import Priority
@@ -93,6 +94,48 @@ def test_while_bulk_keeps_its_worker_busy_an_interactive_batch_stays_open_for_th
     bench.pass_time(0.011)
     assert bench.closed["i"] == "bulk"
     assert bench.sizes("i")[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "preparation", "lead"),
+    [
+        (CHEAP, 0.0005, 0.0005),
+        (CHEAP, 0.004, 0.004),
+        ((0.020, 0.0002), 0.0195, 0.0195),
+        (CHEAP, None, 2 / 3 * 0.0114),
+    ],
+    ids=["little to prepare", "more to prepare", "hardly anything else", "older worker"],
+)
+def test_an_interactive_batch_closes_so_early_that_it_is_prepared_when_its_worker_is_free(
+    line: tuple[float, float], preparation: float | None, lead: float
+) -> None:
+    bench = Bench(SETTINGS)
+    bench.learn(line, preparation)
+    bench.permit("b", BULK)
+    bench.arrive(32 + 100, BULK)
+    free_at = bench.now + line[0] + 32 * line[1]
+    bench.permit("i")
+    bench.arrive(1)
+    assert free_at - bench.policy.wake_at == pytest.approx(lead, abs=2 * TIMER_SECONDS)
+    assert free_at - bench.policy.wake_at >= lead - 1e-4
+    bench.pass_time(line[0] + 32 * line[1])
+    assert bench.closed["i"] == "bulk"
+
+
+def test_a_few_batches_with_a_picture_that_hangs_close_no_other_much_earlier() -> None:
+    bench = Bench(SETTINGS)
+    bench.learn(CHEAP, 0.0005)
+    for number in range(4):
+        bench.permit(f"hangs{number}")
+        bench.arrive(32)
+        bench.now += 0.1114
+        bench.policy.executed(bench.now, f"hangs{number}", 0.0109)
+    bench.permit("b", BULK)
+    bench.arrive(32 + 100, BULK)
+    bench.permit("i")
+    bench.arrive(1)
+    assert "i" not in bench.closed
+    assert bench.policy.wake_at - bench.now == pytest.approx(0.0114 / 3, abs=2 * TIMER_SECONDS)
 
 
 def test_a_full_queue_refuses_bulk_first_and_then_the_owner_with_most() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,13 +13,21 @@ from benchmarks.batching.curve import CostCurve
 from benchmarks.batching.virtual import Load, VirtualService
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.runtime.percentile import percentile
+from shoal.runtime.precedence import PATIENCE
 from shoal.runtime.priority import Priority
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 INTERACTIVE, BULK = Priority
 GPU = CostCurve(0.005, 0.0002)
 """32 requests in 11 ms."""
 CPU = CostCurve(0.0015, 0.0065)
 """8 in 54 ms."""
+SLOW_GPU = CostCurve(0.0232, 0.00105)
+"""16 in 40 ms."""
+SMALL_GPU = CostCurve(0.0147, 0.00066)
+"""8 in 20 ms."""
 OBJECTIVE = 0.1
 PREFETCH = {"path_seconds": 0.0005, "prepare_seconds": 0.003}
 
@@ -116,10 +125,106 @@ def test_bulk_has_its_share_however_much_interactive_work_there_is() -> None:
 
 
 def test_bulk_under_an_older_worker_without_classes_is_served_all_the_same() -> None:
-    service = VirtualService(batching(8), CPU, 1, share=0, **PREFETCH)
+    service = VirtualService(batching(8), CPU, 1, levels=False, tells=False, **PREFETCH)
     service.run(10.0, [Load(1.0, in_flight=64), Load(1.0, BULK, in_flight=64, owner="b")])
     shares = Counter(batch.priority for batch in service.batches)
     assert min(shares[BULK], shares[INTERACTIVE]) > 0.3 * len(service.batches)
+
+
+FLOOD = Load(1.0, BULK, in_flight=192, owner="b")
+"""Twelve batches: more than workers take ahead, so there is always more."""
+
+
+@pytest.mark.parametrize(
+    ("around", "most"),
+    [
+        ({"path_seconds": 0.001}, 1.5),
+        ({"path_seconds": 0.001, "noise": 0.2}, 1.5),
+        ({"path_seconds": 0.001, "noise": 0.1, "late_seconds": 0.004}, 1.5),
+        ({"path_seconds": 0.001, "prepare_seconds": 0.004}, 1.5),
+        ({"path_seconds": 0.001, "tells": False}, 2.0),
+    ],
+    ids=["calm", "noise", "late", "prepares", "older worker"],
+)
+def test_interactive_p99_beside_bulk_is_hardly_more_than_alone_and_bulk_gets_the_rest(
+    around: dict[str, Any], most: float
+) -> None:
+    found, bulk = {}, 0.0
+    for name, loads in {"alone": [Load(120.0)], "beside": [Load(120.0), FLOOD]}.items():
+        service = VirtualService(batching(16, max_queue_delay_microseconds=20_000), SLOW_GPU, **around)
+        service.run(60.0, loads)
+        found[name] = p99(service)
+        bulk = sum(1 < at <= 60 for request, at in service.answered if request.priority is BULK) / 59
+    assert found["beside"] <= most * found["alone"]
+    assert bulk >= 0.9 * (SLOW_GPU.capacity(16) / (1 + around.get("noise", 0) / 2) - 120.0)
+
+
+def test_no_bulk_request_waits_for_good_while_others_ride() -> None:
+    """At most two bulk batches are at a worker, and each waits for its patience."""
+    service = VirtualService(batching(16), SLOW_GPU, path_seconds=0.001)
+    service.run(60.0, [Load(120.0), FLOOD])
+    assert service.latencies(BULK)[-1] <= (2 * PATIENCE + 16) * SLOW_GPU.seconds(16)
+
+
+@given(
+    st.sampled_from([0.1, 0.3, 0.6, 0.8]),
+    st.sampled_from([1, 3]),
+    st.floats(0, 0.25),
+    st.floats(0, 0.015),
+    st.floats(0, 0.01),
+    st.booleans(),
+    st.integers(0, 99),
+)
+@settings(max_examples=25, deadline=None)
+def test_p99_keeps_the_objective_whatever_batches_take_and_however_late_the_timer_is(
+    load: float, workers: int, noise: float, late: float, prepare: float, tells: bool, seed: int
+) -> None:
+    around: dict[str, Any] = {"noise": noise, "late_seconds": late, "prepare_seconds": prepare, "tells": tells}
+    service = VirtualService(promised(32), GPU, workers, seed=seed, path_seconds=0.0005, **around)
+    capacity = workers * GPU.capacity(32) / (1 + noise / 2)
+    service.run(max(3.0, 4000 / capacity / load), [Load(load * capacity)])
+    assert p99(service) <= OBJECTIVE
+
+
+def doubled(_: str, at: float, seconds: float) -> float:
+    """From one batch to the next each takes twice as long."""
+    return 2 * seconds if at >= 10 else seconds
+
+
+def one_slow(worker: str, _: float, seconds: float) -> float:
+    """The first replica, at which work gathers."""
+    return 2 * seconds if worker == "w00" else seconds
+
+
+def shared(_: str, at: float, seconds: float) -> float:
+    """Another model has the first 20 ms of each 50 ms."""
+    return seconds + max(0.0, 0.02 - at % 0.05)
+
+
+@pytest.mark.parametrize("takes", [doubled, one_slow, shared])
+@pytest.mark.parametrize(("workers", "load"), [(1, 0.1), (4, 0.1), (4, 0.3)])
+def test_p99_keeps_the_objective_at_workers_that_are_not_as_they_were(
+    takes: Callable[[str, float, float], float], workers: int, load: float
+) -> None:
+    service = VirtualService(promised(8), SMALL_GPU, workers, path_seconds=0.001, noise=0.1, takes=takes)
+    service.run(30.0, [Load(load * workers * SMALL_GPU.capacity(8))])
+    assert p99(service) <= OBJECTIVE
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_p99_keeps_the_objective_over_steps_of_the_load(workers: int) -> None:
+    service = VirtualService(promised(8), SMALL_GPU, workers, path_seconds=0.001, noise=0.1)
+    for load in (0.1, 0.8, 0.1, 0.5, 0.02):
+        began = service.now
+        service.run(10.0, [Load(load * workers * SMALL_GPU.capacity(8) / 1.05)])
+        assert p99(service, began + 0.3) <= OBJECTIVE
+
+
+@pytest.mark.parametrize("late", [0.0, 0.01])
+def test_a_late_timer_costs_little_engine_time(late: float) -> None:
+    service = VirtualService(promised(8), SMALL_GPU, path_seconds=0.001, late_seconds=late)
+    service.run(60.0, [Load(0.3 * SMALL_GPU.capacity(8))])
+    assert sum(service.busy.values()) / len(service.answered) * SMALL_GPU.capacity(8) <= 1.2
 
 
 @pytest.mark.parametrize("load", [0.1, 0.3, 0.6, 0.9])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from shoal.batcher.workload import CAUTION, TIMER_SECONDS, Workload
+from shoal.batcher.workload import TIMER_SECONDS, Workload
 from shoal.runtime.priority import Priority
 
 INTERACTIVE, BULK = Priority
@@ -83,13 +83,45 @@ def test_what_is_removed_makes_room_and_teaches_nothing() -> None:
     assert work.times.expected(4) == pytest.approx(0.1)
 
 
-def test_the_margin_grows_with_what_came_later_than_expected() -> None:
+def test_the_margin_is_what_all_but_one_in_a_hundred_batches_were_late_at_most() -> None:
     work = known(0.1)
-    assert work.margin == pytest.approx(TIMER_SECONDS, abs=1e-4)
-    for turn in range(400):
+    assert work.margin == pytest.approx(TIMER_SECONDS)
+    for turn in range(256):
         work.add(float(turn), "s", "w", 4, INTERACTIVE)
-        work.executed(turn + (0.09 if turn % 2 else 0.11), "s")
-    assert work.margin == pytest.approx(CAUTION * 0.01 + TIMER_SECONDS, rel=0.2)
+        seconds = 5.0 if turn % 128 == 0 else 0.13 if turn % 16 == 1 else 0.1
+        work.executed(turn + seconds, "s")
+    assert work.margin == pytest.approx(0.03 + TIMER_SECONDS, abs=0.006)
+
+
+def test_what_came_early_is_no_margin() -> None:
+    work = known(0.1)
+    for turn in range(100):
+        work.add(float(turn), "s", "w", 4, INTERACTIVE)
+        work.executed(turn + 0.1 * 0.99**turn, "s")
+    assert work.margin == pytest.approx(TIMER_SECONDS)
+
+
+def test_a_batch_that_closed_late_was_as_late_as_its_answer() -> None:
+    work = known(0.1)
+    work.add(0.02, "s", "w", 4, INTERACTIVE, due=0.0)
+    work.executed(0.12, "s")
+    assert work.margin == pytest.approx(0.02 + TIMER_SECONDS)
+
+
+def test_preparation_is_what_a_batch_took_beside_its_time_at_the_engine() -> None:
+    work: Workload[str] = Workload()
+    assert not work.preparation
+    work.add(0.0, "silent", "w", 4, INTERACTIVE)
+    work.executed(0.1, "silent")
+    work.add(1.0, "bulk", "w", 4, BULK)
+    work.executed(1.1, "bulk", 0.02)
+    assert not work.preparation
+    work.add(2.0, "s", "w", 4, INTERACTIVE)
+    work.executed(2.1, "s", 0.07)
+    assert work.preparation.most(1.0) == pytest.approx(0.03)
+    work.add(3.0, "another clock", "w", 4, INTERACTIVE)
+    work.executed(3.1, "another clock", 5.0)
+    assert work.preparation.most(0.5) == 0.0
 
 
 def test_the_wait_by_littles_law_counts_what_waits_at_workers() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from shoal.batching.meter import BatchMeter
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, InvalidRequest, NotFound, Overloaded, Unavailable
 from shoal.modelconfig.batching import BatchingSettings
+from shoal.runtime.precedence import BULK_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -256,3 +258,38 @@ async def test_batches_with_an_interactive_call_go_first_and_calls_say_how_urgen
     assert doubler.batches == [[2], [8, 10], [4, 6]]
     assert [call.priority for call in doubler.calls] == ["bulk", "bulk", "interactive", "bulk", "bulk"]
     assert handler.instances.busy is False
+
+
+async def test_bulk_calls_that_ride_with_interactive_ones_count_to_bulks_share() -> None:
+    go_on = asyncio.Event()
+    doubler = Doubler()
+
+    async def slow(requests: Requests[Int64Value]) -> Sequence[StringValue | Exception]:
+        await go_on.wait()
+        return await doubler(requests)
+
+    handler = served(slow, BatchingSettings(max_batch_size=8, instance_count=1))
+    bulk = batching_pb2.PRIORITY_BULK
+
+    async def run(*given: batching_pb2.BatchItem) -> None:
+        batch = handler.begin(METHOD)
+        for each in given:
+            batch.add(each)
+        assert [group async for group in batch.finish()]
+
+    batches = [[item(0, 2, priority=bulk)], [item(0, 4, priority=bulk)]]
+    batches += [[item(0, 6), item(1, 8, priority=bulk)] for _ in range(BULK_SHARE + 1)]
+    running = [asyncio.create_task(run(*each)) for each in batches]
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(*running)
+    assert doubler.batches == [[2], *[[6, 8]] * (BULK_SHARE + 1), [4]]
+
+
+async def test_a_batch_is_ready_for_the_function_when_it_is_closed() -> None:
+    batch = served(Doubler()).begin(METHOD)
+    batch.add(item(0, 2))
+    assert batch.ready_at == 0.0
+    closed = monotonic()
+    assert [group async for group in batch.finish()]
+    assert closed <= batch.ready_at <= monotonic()

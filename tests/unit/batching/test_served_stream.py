@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import grpc
@@ -51,6 +52,26 @@ async def test_a_worker_says_who_it_is_and_what_it_takes() -> None:
                 assert read_settings(told[SETTINGS]).settings == ONE
                 names.append(told[WORKER])
     assert names[0] == names[1] != names[2]
+
+
+async def test_the_first_results_say_for_how_long_their_batch_was_at_the_engine_where_that_is_known() -> None:
+    handler = ScriptedHandler(ONE, late=b"late")
+    async with scripted_worker({"m": handler}) as worker, raw_batcher(worker.target) as call:
+
+        async def told(*requests: bytes, first: int, ready_at: float) -> list[int]:
+            handler.ready_at = ready_at
+            await call.write(batch(*requests, first=first))
+            chunks = [await call.read() for _ in requests]
+            return [chunk.engine_us for chunk in chunks if isinstance(chunk, batching_pb2.BatchResultChunk)]
+
+        handler.go.set()
+        handler.late_go.set()
+        began = monotonic()
+        known, of_straggler = await told(b"a", b"late", first=0, ready_at=began - 5)
+        assert 5e6 <= known <= 1e6 * (5 + monotonic() - began)
+        assert of_straggler == 0
+        assert await told(b"b", first=2, ready_at=monotonic() + 5) == [1]  # never none where it is known
+        assert await told(b"c", first=3, ready_at=0.0) == [0]
 
 
 async def test_a_batcher_of_an_older_version_says_nothing_of_callers_who_leave() -> None:

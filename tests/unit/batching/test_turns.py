@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shoal.batching.turns import Order, Turns
 from shoal.errors import DeadlineExceeded
-from shoal.runtime.precedence import BULK_SHARE
+from shoal.runtime.precedence import BULK_SHARE, PATIENCE
 from shoal.runtime.priority import Priority
 
 INTERACTIVE, BULK = Priority.INTERACTIVE, Priority.BULK
@@ -41,10 +41,10 @@ class Engine:
         self.waiting: Counter[Priority] = Counter()
         self.begun: list[Begun] = []
 
-    def ask(self, number: int, priority: Priority) -> None:
+    def ask(self, number: int, priority: Priority, riding: float = 0.0) -> None:
         self.priorities[number] = priority
         self.waiting[priority] += 1
-        self.order.ask(number, priority)
+        self.order.ask(number, priority, riding)
         self._hand_over()
 
     def step(self) -> int | None:
@@ -109,6 +109,16 @@ def test_interactive_batches_that_come_ahead_of_every_end_starve_no_bulk() -> No
         ended.append(engine.step())
     assert ended.index(1) == BULK_SHARE
     assert engine.step() is not None
+
+
+def test_bulk_that_rides_in_interactive_batches_has_its_share_there() -> None:
+    engine = Engine(1, 0)
+    engine.ask(0, BULK)
+    engine.ask(1, BULK)
+    for number in range(2, 2 + PATIENCE):
+        engine.ask(number, INTERACTIVE, riding=0.5)
+    ended = [engine.step() for _ in range(2 + PATIENCE)]
+    assert ended.index(1) == PATIENCE
 
 
 def test_bulk_takes_free_instances_alone_and_interactive_goes_ahead() -> None:

@@ -12,7 +12,7 @@ from benchmarks.batching.replicas import Model, Orders
 from benchmarks.batching.report import settings
 from benchmarks.batching.scripted import ScriptedModel, SerialEngine
 from benchmarks.batching.spread import kept
-from benchmarks.batching.tables import spread
+from benchmarks.batching.tables import kept_promise, spread
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
 from shoal.modelconfig.batching import BatchingSettings
@@ -60,6 +60,20 @@ def test_the_aims_of_priority() -> None:
         {"window": "no_priority", "interactive_per_s": 120.0, "p50_ms": 300.0, "p99_ms": 400.0, "much_per_s": 280.0},
     ]
     assert ratios(rows) == {"p50_ratio": 1.5, "p99_ratio": 1.5, "p99_ratio_without": 5.0, "bulk_of_the_rest": 0.95}
+
+
+def test_the_aims_of_the_objective() -> None:
+    told: list[dict[str, Any]] = [
+        {"way": way, "load": load, "p99_ms": p99, "to_full": cost}
+        for way, load, p99, cost in (
+            ("objective-100", 0.1, 98.0, 1.8),
+            ("objective-100", 0.3, 96.0, 1.05),
+            ("objective-100", 0.3, 95.0, 1.0),
+            ("objective-100", 0.9, 130.0, 1.0),
+            ("delay-0", 0.3, 150.0, 3.3),
+        )
+    ]
+    assert kept_promise({"settings": {"objective_ms": 100}, "measured": told}) == (100, 98.0, 1.05)
 
 
 async def test_a_scripted_batch_answers_what_has_time_left() -> None:

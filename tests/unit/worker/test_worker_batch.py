@@ -7,6 +7,7 @@ import threading
 import uuid
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -180,6 +181,27 @@ async def test_each_picture_gets_its_own_answer(
     assert reply.timing.queue_us >= 7
 
 
+async def test_a_batch_says_when_it_was_ready_and_which_part_of_it_is_bulk(
+    model: PictureModel, batch: PictureBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    turn = model.turns.turn
+
+    def noted(*of: Any) -> Any:
+        asked.append(of)
+        return turn(*of)
+
+    monkeypatch.setattr(model.turns, "turn", noted)
+    for index in range(4):
+        each = item(index, model.fetcher.put(RED))
+        each.priority = batching_pb2.PRIORITY_BULK if index else batching_pb2.PRIORITY_INTERACTIVE
+        batch.add(each)
+    closed = monotonic()
+    await results(batch)
+    assert closed <= batch.ready_at <= monotonic()
+    assert [(of[0], of[2]) for of in asked] == [(Priority.INTERACTIVE, 0.75)]
+
+
 async def test_bad_items_leave_no_gap_and_harm_nobody(
     model: PictureModel, batch: PictureBatch, engine: ScriptedModel
 ) -> None:
@@ -283,6 +305,7 @@ async def test_a_batch_whose_fetches_all_hang_says_so_and_holds_no_slot(
     groups = batch.finish()
     assert await anext(groups) == []
     assert engine.in_use == 0
+    assert batch.ready_at == 0.0
     monkeypatch.undo()
     hangs.set()
     assert [label(result) for result in await anext(groups)] == ["red", "red"]

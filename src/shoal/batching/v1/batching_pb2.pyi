@@ -59,12 +59,14 @@ class BatchItem(_message.Message):
     def __init__(self, index: _Optional[int] = ..., request: _Optional[bytes] = ..., owner: _Optional[str] = ..., timeout_us: _Optional[int] = ..., queued_us: _Optional[int] = ..., traceparent: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., identity: _Optional[str] = ...) -> None: ...
 
 class BatchResultChunk(_message.Message):
-    __slots__ = ("results", "permit")
+    __slots__ = ("results", "permit", "engine_us")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     PERMIT_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_US_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchItemResult]
     permit: bool
-    def __init__(self, results: _Optional[_Iterable[_Union[BatchItemResult, _Mapping]]] = ..., permit: _Optional[bool] = ...) -> None: ...
+    engine_us: int
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchItemResult, _Mapping]]] = ..., permit: _Optional[bool] = ..., engine_us: _Optional[int] = ...) -> None: ...
 
 class BatchItemResult(_message.Message):
     __slots__ = ("index", "code", "message", "response")
