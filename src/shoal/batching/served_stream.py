@@ -36,8 +36,8 @@ _MAX_EARLY = 4096
 class Batch(Protocol):
     """One batch on its way through a worker."""
 
-    def add(self, item: batching_pb2.BatchItem) -> None:
-        """Takes an item and starts on it at once; the batch isn't closed yet. Never raises."""
+    def add(self, *items: batching_pb2.BatchItem) -> None:
+        """Takes the items of a message and starts on them at once; the batch isn't closed yet. Never raises."""
 
     def finish(self) -> AsyncIterator[Results]:
         """The batch is closed: yields each item's result once, in any order and grouping.
@@ -250,12 +250,13 @@ class ServedStream:
             raise Hung(f"the batcher left a batch open for {limit:g} s") from None
 
     def _take(self, chunk: batching_pb2.BatchChunk, carried: _Carried) -> None:
-        for item in chunk.items:
-            carried.batch.add(item)
-            self.taken = carried.end = item.index + 1
-            if item.index in self._early:
-                self._early.discard(item.index)
-                _withdraw_from(carried.batch, item.index)
+        if not (items := chunk.items):
+            return
+        carried.batch.add(*items)
+        self.taken = carried.end = items[-1].index + 1
+        for index in self._early.intersection(item.index for item in items) if self._early else ():
+            self._early.discard(index)
+            _withdraw_from(carried.batch, index)
 
     async def _answer_stragglers(self, carried: _Carried, groups: AsyncIterator[Results]) -> None:
         try:

@@ -43,7 +43,7 @@ class BatchResults:
 
     def drop(self, picture: Picture, error: BaseException) -> None:
         """Answers with ``error``, unless there is an answer."""
-        if not picture.withdrawn:
+        if not picture.is_answered:
             self._waiting.append(self.dropped(picture, error))
 
     def fail(self, item: batching_pb2.BatchItem, error: BaseException) -> None:

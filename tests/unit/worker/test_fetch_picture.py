@@ -56,6 +56,12 @@ async def forever() -> Body:
     raise AssertionError
 
 
+async def some_turns() -> None:
+    """Of the event loop: each step of a fetch takes one or two."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 def fetcher(
     store: Any, concurrency: int = 4, max_bytes: int = 1000, timeout_seconds: float = 30, budget_bytes: int = 10**6
 ) -> Fetcher:
@@ -127,7 +133,7 @@ async def test_at_most_so_many_at_once_in_order() -> None:
         return answer
 
     two = fetcher(ScriptedStore(*[step(number) for number in range(5)]), concurrency=2)
-    tasks = [asyncio.create_task(two.fetch(KEY)) for _ in range(5)]
+    tasks = [two.fetch(KEY) for _ in range(5)]
     assert [await started.get(), await started.get()] == [0, 1]
     for number in range(5):
         assert started.empty()
@@ -140,10 +146,10 @@ async def test_at_most_so_many_at_once_in_order() -> None:
 async def test_cancelling_frees_the_turn() -> None:
     store = ScriptedStore(forever, Body(b"x"))
     one = fetcher(store, concurrency=1)
-    stuck = asyncio.create_task(one.fetch(KEY))
+    stuck = one.fetch(KEY)
     await store.asked.wait()
-    waiting = asyncio.create_task(one.fetch(KEY))
-    await asyncio.sleep(0)
+    waiting = one.fetch(KEY)
+    await some_turns()
     stuck.cancel()
     assert (await waiting).data == b"x"
     with pytest.raises(asyncio.CancelledError):
@@ -153,7 +159,7 @@ async def test_cancelling_frees_the_turn() -> None:
 async def test_waiting_for_a_turn_counts_against_the_caller_only() -> None:
     store = ScriptedStore(forever)
     one = fetcher(store, concurrency=1, timeout_seconds=30)
-    stuck = asyncio.create_task(one.fetch(KEY))
+    stuck = one.fetch(KEY)
     await store.asked.wait()
     with pytest.raises(DeadlineExceeded):
         await one.fetch(KEY, 0.01)
@@ -165,8 +171,8 @@ async def test_bytes_stay_within_the_budget_and_who_waits_holds_no_turn() -> Non
     body = Body(bytes(400))
     one = fetcher(ScriptedStore(body), concurrency=1, budget_bytes=1000)
     first = await one.fetch(KEY, account=Account("greedy"))
-    second = asyncio.create_task(one.fetch(KEY, account=Account("greedy")))
-    third = asyncio.create_task(one.fetch(KEY, account=Account("other")))
+    second = one.fetch(KEY, account=Account("greedy"))
+    third = one.fetch(KEY, account=Account("other"))
     assert (await third).data == bytes(400), "half of it is left for others, and the only turn is free"
     assert not second.done()
     assert (one.held_bytes, body.reads) == (800, 2)
@@ -188,8 +194,8 @@ async def test_an_object_that_is_replaced_while_it_waits_for_room_takes_what_it_
     store = ScriptedStore(Body(bytes(600)), Body(bytes(600)), Body(bytes(300)))
     one = fetcher(store, budget_bytes=1000)
     first = await one.fetch(KEY)
-    waiting = asyncio.create_task(one.fetch(KEY))
-    await asyncio.sleep(0)
+    waiting = one.fetch(KEY)
+    await some_turns()
     first.release()
     assert len((await waiting).data) == 300
     assert one.held_bytes == 300
@@ -208,8 +214,8 @@ async def test_an_object_that_is_replaced_while_it_waits_for_room_takes_what_it_
 async def test_what_fails_gives_its_room_back(steps: list[Any]) -> None:
     one = fetcher(ScriptedStore(Body(bytes(600)), *steps), budget_bytes=1000, timeout_seconds=0.05)
     first = await one.fetch(KEY)
-    waiting = asyncio.create_task(one.fetch(KEY))
-    await asyncio.sleep(0)
+    waiting = one.fetch(KEY)
+    await some_turns()
     first.release()
     with pytest.raises((Unavailable, NotFound, InvalidRequest)):
         await waiting
@@ -221,8 +227,8 @@ async def test_a_deadline_or_a_cancel_while_waiting_for_room_leaves_nothing() ->
     first = await one.fetch(KEY)
     with pytest.raises(DeadlineExceeded):
         await one.fetch(KEY, 0.01)
-    cancelled = asyncio.create_task(one.fetch(KEY))
-    await asyncio.sleep(0)
+    cancelled = one.fetch(KEY)
+    await some_turns()
     cancelled.cancel()
     await asyncio.wait([cancelled])
     first.release()
@@ -245,7 +251,7 @@ async def test_owners_take_turns() -> None:
         order.append(owner)
 
     tasks = [asyncio.create_task(get(owner)) for owner in ("a", "a", "a", "b")]
-    await asyncio.sleep(0)
+    await some_turns()
     gate.set()
     await asyncio.gather(*tasks)
     assert order == ["a", "a", "b", "a"]

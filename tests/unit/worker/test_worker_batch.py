@@ -15,7 +15,7 @@ from PIL import Image
 
 from shoal.batching import wire
 from shoal.batching.v1 import batching_pb2
-from shoal.errors import Code, InvalidRequest, NotFound, Unavailable
+from shoal.errors import Code, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from shoal.explain.recent import Recent
 from shoal.observe.metrics import WORKER
 from shoal.pictures.decode import Decoder
@@ -35,6 +35,7 @@ from shoal.worker.fetch_picture import NOBODY, Fetched
 from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
+from shoal.worker.picture import Picture
 from shoal.worker.picture_model import PictureModel
 from shoal.worker.stages import explain
 from support.pictures import encode
@@ -65,7 +66,12 @@ class FakeFetcher:
 
     budget: Budget = field(default_factory=lambda: Budget(10**9, max_waiting=1))
 
-    async def fetch(self, key: str, timeout_seconds: float | None = None, account: Account = NOBODY) -> Fetched:
+    def fetch(
+        self, key: str, timeout_seconds: float | None = None, account: Account = NOBODY
+    ) -> asyncio.Future[Fetched]:
+        return asyncio.ensure_future(self._fetch(key, timeout_seconds, account))
+
+    async def _fetch(self, key: str, timeout_seconds: float | None, account: Account) -> Fetched:
         self.priorities.append(account.priority)
         data = await self._bytes(key, timeout_seconds)
         return Fetched(data, self.budget.take(account, len(data)))  # type: ignore[arg-type]
@@ -74,8 +80,11 @@ class FakeFetcher:
         self.fetched.append(key)
         picture = self.pictures.get(key, NotFound("no image"))
         if isinstance(picture, asyncio.Event):
-            async with asyncio.timeout(timeout_seconds):
-                await picture.wait()
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await picture.wait()
+            except TimeoutError:
+                raise DeadlineExceeded("the deadline passed") from None
             return RED
         if isinstance(picture, Exception):
             raise picture
@@ -636,7 +645,7 @@ async def test_a_withdrawn_item_is_not_executed_and_has_one_answer(
     pictures = {"fetch": asyncio.Event(), "apart": SLOW, "ready": RED, "unknown": RED}
     batch.add(item(0, model.fetcher.put(pictures[stage])))
     batch.add(item(1, model.fetcher.put(GREEN)))
-    await asyncio.wait([task for task, picture in batch._preparing.items() if picture.item.index == 1])
+    await until(lambda: [picture for picture in batch._ready if picture.item.index == 1])
     if stage == "apart":
         await pool.asked.wait()
     for _ in range(2):
@@ -732,7 +741,7 @@ async def test_a_slot_that_cannot_be_made_fails_each_picture_that_needs_it_and_n
     hangs, hangs_longer = asyncio.Event(), asyncio.Event()
     for index, picture in enumerate((SLOW, SLOW, RED, hangs, hangs_longer)):
         batch.add(item(index, model.fetcher.put(picture)))
-    await asyncio.wait([task for task, picture in batch._preparing.items() if picture.item.index < 3])
+    await until(lambda: all(picture.item.index >= 3 for picture in batch._preparing))
     groups = batch.finish()
     answered = {result.index: result.code for result in await anext(groups)}
     assert answered == dict.fromkeys(range(3), code)
@@ -759,10 +768,11 @@ async def test_a_fault_of_the_engines_fails_its_batch_alone(
     assert engine.in_use == 0
 
 
-async def test_the_tasks_of_an_abandoned_batch_are_owned_until_they_end(model: PictureModel) -> None:
+async def test_the_tasks_of_an_abandoned_batch_are_owned_until_they_end(model: PictureModel, pool: FakePool) -> None:
+    pool.go.clear()
     batch = PictureBatch(model)
-    batch.add(item(0, model.fetcher.put(asyncio.Event())))
-    await asyncio.sleep(0)
+    batch.add(item(0, model.fetcher.put(SLOW)))
+    await pool.asked.wait()
     batch.abandon()
     assert len(model._tasks) == 1
     await asyncio.wait(model._tasks)
@@ -774,7 +784,8 @@ async def test_the_repr_of_a_picture_holds_no_secret(model: PictureModel) -> Non
     key = Key(id="k", key=SECRET, owner="me")
     sent = item(0, model.fetcher.put(RED))
     sent.identity = Identity.of(key).write()
-    picture = model.admission.admit(sent, 0.0)
+    ((_, picture),) = model.admission.admit([sent], 0.0)
+    assert isinstance(picture, Picture)
     assert picture.request.api_key == SECRET
     assert picture.key in repr(picture)
     assert SECRET not in repr(picture)
@@ -871,4 +882,6 @@ async def test_an_older_batcher_says_no_priority_and_a_newer_one_may_say_another
         sent.ClearField("priority")
         if priority is not None:
             sent = batching_pb2.BatchItem.FromString(sent.SerializeToString() + bytes([7 << 3, priority]))
-        assert model.admission.admit(sent, 0.0).priority is Priority.INTERACTIVE
+        ((_, picture),) = model.admission.admit([sent], 0.0)
+        assert isinstance(picture, Picture)
+        assert picture.priority is Priority.INTERACTIVE
