@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from shoal.v1.inference_pb2 import ImageRequest
 
 DEFAULT_TOP_K: Final = 5
+_FEW: Final = 10
+"""Classes that are found sooner one by one than by a partition of all."""
 
 
 class ClassificationHead:
@@ -75,7 +77,7 @@ class ClassificationHead:
     def _of(self, values: NDArray[np.floating], count: int) -> Iterator[ClassifyReply | Exception]:
         """Answers, of values of shape ``(rows, classes)``."""
         best = _best(values, count)
-        faults = self._faults(values, np.take_along_axis(values, best[:, :1], 1))
+        faults = self._faults(values, _at(values, best[:, :1]))
         rows = zip(best.tolist(), self._probabilities(values, best), faults, strict=True)
         for indices, probabilities, fault in rows:
             yield Internal(f"model {self._model!r} answered {fault}") if fault else self._built(indices, probabilities)
@@ -92,21 +94,21 @@ class ClassificationHead:
         ]
 
     def _built(self, indices: list[int], probabilities: list[float]) -> ClassifyReply:
-        reply = ClassifyReply()
-        known = len(self._labels)
+        reply, labels = ClassifyReply(), self._labels
+        add, known = reply.classes.add, len(labels)
         for index, probability in zip(indices, probabilities, strict=True):
-            label = self._labels[index] if index < known else ""
-            reply.classes.add(index=index, label=label, probability=probability)
+            add(index=index, label=labels[index] if index < known else "", probability=probability)
         return reply
 
     def _probabilities(self, values: NDArray[np.floating], best: NDArray[np.intp]) -> list[list[float]]:
-        chosen = np.take_along_axis(values, best, 1)
+        chosen = _at(values, best)
         if not self._logits:
             return cast("list[list[float]]", chosen.clip(0, 1).tolist())
         with np.errstate(invalid="ignore"):  # of rows with NaN or infinity, which get no reply
             # Relative to the largest logit, so that nothing overflows.
-            exponentials = np.exp(values - chosen[:, :1], dtype=np.float32)
-            shares = np.take_along_axis(exponentials, best, 1) / exponentials.sum(axis=1, keepdims=True)
+            exponentials = np.subtract(values, chosen[:, :1], dtype=np.float32)
+            np.exp(exponentials, out=exponentials)
+            shares = _at(exponentials, best) / exponentials.sum(axis=1, keepdims=True)
         return cast("list[list[float]]", shares.tolist())
 
 
@@ -114,6 +116,36 @@ def _best(values: NDArray[np.floating], count: int) -> NDArray[np.intp]:
     """In each row of ``(rows, classes)`` the indices of the ``count`` largest values, largest first."""
     if count >= values.shape[1]:
         return values.argsort(axis=1)[:, ::-1]
+    if count > _FEW:
+        return _partitioned(values, count)
+    best = _maxima(values, count)
+    broken = ~np.isfinite(_at(values, best[:, -1:])[:, 0])
+    if broken.any():
+        best[broken] = _partitioned(values[broken], count)
+    return best
+
+
+def _partitioned(values: NDArray[np.floating], count: int) -> NDArray[np.intp]:
     top = values.argpartition(-count, axis=1)[:, -count:]
     order = np.take_along_axis(values, top, 1).argsort(axis=1)[:, ::-1]
     return np.take_along_axis(top, order, 1)
+
+
+def _maxima(values: NDArray[np.floating], count: int) -> NDArray[np.intp]:
+    """``_best``, one column after another: right as long as the values are finite, and quick for few."""
+    left = values.copy()
+    best = np.empty((len(values), count), np.intp)
+    for column in range(count):
+        best[:, column] = left.argmax(axis=1)
+        left.reshape(-1)[_flat(values, best[:, column : column + 1])] = -np.inf
+    return best
+
+
+def _at(values: NDArray[np.floating], columns: NDArray[np.intp]) -> NDArray[np.floating]:
+    """``np.take_along_axis(values, columns, 1)`` of a C-contiguous array, in a fraction of the time."""
+    return values.reshape(-1).take(_flat(values, columns))
+
+
+def _flat(values: NDArray[np.floating], columns: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Where ``columns`` of each row are in the flattened array."""
+    return columns + np.arange(0, values.size, values.shape[1])[:, None]
