@@ -106,14 +106,16 @@ class ClassificationHead:
             return cast("list[list[float]]", chosen.clip(0, 1).tolist())
         with np.errstate(invalid="ignore"):  # of rows with NaN or infinity, which get no reply
             # Relative to the largest logit, so that nothing overflows.
-            exponentials = np.subtract(values, chosen[:, :1], dtype=np.float32)
-            np.exp(exponentials, out=exponentials)
+            exponentials = np.exp(values - chosen[:, :1], dtype=np.float32)
             shares = _at(exponentials, best) / exponentials.sum(axis=1, keepdims=True)
         return cast("list[list[float]]", shares.tolist())
 
 
 def _best(values: NDArray[np.floating], count: int) -> NDArray[np.intp]:
-    """In each row of ``(rows, classes)`` the indices of the ``count`` largest values, largest first."""
+    """In each row of ``(rows, classes)`` the indices of the ``count`` largest values, largest first.
+
+    Of few, and equal, the first class comes first.
+    """
     if count >= values.shape[1]:
         return values.argsort(axis=1)[:, ::-1]
     if count > _FEW:
