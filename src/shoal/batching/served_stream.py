@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from shoal.batching.permits import Permit, PermitGate
     from shoal.modelconfig.batching import BatchingSettings
+    from shoal.runtime.timeouts import Timeouts
 
     Context = grpc.aio.ServicerContext[batching_pb2.BatchChunk, batching_pb2.BatchResultChunk]
     Results = Sequence[batching_pb2.BatchItemResult]
@@ -108,7 +109,14 @@ class ServedStream:
     """One batch at a time, any number in turn; results of stragglers may come while the next batch is on its way."""
 
     def __init__(
-        self, context: Context, handler: Handler, gate: PermitGate, carries: Carries, asker: str, worker: str
+        self,
+        context: Context,
+        handler: Handler,
+        gate: PermitGate,
+        carries: Carries,
+        asker: str,
+        worker: str,
+        timeouts: Timeouts,
     ) -> None:
         """Prepares; nothing is granted yet.
 
@@ -119,6 +127,7 @@ class ServedStream:
             carries: Says of what its batches are.
             asker: On whose behalf permits are granted; askers of a priority take turns.
             worker: What this process calls itself.
+            timeouts: Of all streams' writes.
         """
         self.taken = 0
         """Items from this index on were never begun."""
@@ -129,6 +138,7 @@ class ServedStream:
         self._asker = asker
         self._worker = worker
         self._writing = asyncio.Lock()
+        self._timeouts = timeouts
         self._inbox: deque[batching_pb2.BatchChunk] = deque()
         self._moved = Doorbell()
         """Something was put into the inbox or taken out, or one of the stream's tasks has ended."""
@@ -287,8 +297,9 @@ class ServedStream:
 
     async def _write(self, chunk: batching_pb2.BatchResultChunk) -> None:
         try:
-            async with asyncio.timeout(WRITE_SECONDS), self._writing:
-                await self._context.write(chunk)
+            with self._timeouts.within(WRITE_SECONDS):
+                async with self._writing:
+                    await self._context.write(chunk)
         except TimeoutError:
             raise Hung(f"the batcher didn't read its results for {WRITE_SECONDS:g} s") from None
 

@@ -133,15 +133,18 @@ class PictureBatch:
 
     async def _settle(self) -> None:
         """Waits until each picture is ready, has failed, or may become a straggler; or until nothing moves at all."""
+        if not self._preparing:
+            return
         closed = progress = monotonic()
         pending = len(self._preparing)
+        await self._wait_for_all(min(OTHERS_SECONDS, STRAGGLER_SECONDS))  # nobody is left behind sooner
         while self._preparing:
-            await self._wait_for_all(min(_STEP_SECONDS, STRAGGLER_SECONDS))
             now = monotonic()
             if len(self._preparing) < pending:
                 pending, progress = len(self._preparing), now
             if not self._is_worth_waiting(now - closed, now - progress):
                 return
+            await self._wait_for_all(min(_STEP_SECONDS, STRAGGLER_SECONDS))
 
     async def _wait_for_all(self, seconds: float) -> None:
         """Returns when all pictures are ready, and after ``seconds`` in any case."""
