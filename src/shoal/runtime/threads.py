@@ -47,8 +47,9 @@ class Threads:
     Owners share the threads' CPU time equally; each one's calls of a priority keep their order.
 
     What ``loop.run_in_executor`` does with two futures, a lock and four callbacks, this does with one future, which
-    takes some 25 microseconds less of the event loop; calls that return about the same time wake it once. And a call that has begun can't be cancelled: a cancelled waiter
-    goes on once the call has returned, so that whatever the call writes to may then be used again.
+    takes some 25 microseconds less of the event loop; and calls that return about the same time wake it once. A call
+    that has begun can't be cancelled: a cancelled waiter goes on once the call has returned, so that whatever the call
+    writes to may then be used again.
     """
 
     def __init__(self, count: int, name: str) -> None:

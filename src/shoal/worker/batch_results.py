@@ -82,13 +82,14 @@ class BatchResults:
         results, answered = [], []
         for picture, reply in zip(pictures, replies, strict=True):
             picture.stages.started, picture.stages.computed = started, computed
+            if isinstance(reply, Exception):
+                results.append(self.dropped(picture, reply))
+                continue
+            picture.tell_times(reply.timing, started, compute_us, len(pictures))
             try:
-                if isinstance(reply, Exception):
-                    raise reply
-                picture.tell_times(reply.timing, started, compute_us, len(pictures))
                 results.append(self._result(picture, reply, version))
                 answered.append(picture)
-            except Exception as error:  # the head's, or the reply is too large for a message
+            except Exception as error:  # too large for a message
                 results.append(self.dropped(picture, error))
         self._note_answers(answered)
         return results

@@ -1,7 +1,7 @@
 """Fetching: from a key to a picture's bytes, in bounded number, size and time.
 
-A fetch is a future that moves itself on: what one step brings begins the next one, and no task carries it. Of two steps,
-head and body, a task and the coroutines in it would cost more than the store's own futures do.
+A fetch is a future that moves itself on: what one step brings begins the next one, and no task carries it. For the two
+steps that there are, head and body, a task and its coroutines would cost more than the store's own futures do.
 """
 
 from __future__ import annotations
@@ -154,9 +154,7 @@ class Fetcher:
 class Fetch(asyncio.Future[Fetched]):
     """One fetch: turn, head, room, body; without room it waits for that first, and then for another turn."""
 
-    def __init__(
-        self, fetcher: Fetcher, deadlines: Deadlines[Fetch], key: str, account: Account, until: float
-    ) -> None:
+    def __init__(self, fetcher: Fetcher, deadlines: Deadlines[Fetch], key: str, account: Account, until: float) -> None:
         """Prepares; ``until`` is the caller's deadline, in seconds of the loop's clock."""
         super().__init__(loop=asyncio.get_running_loop())
         self.deadline = math.inf

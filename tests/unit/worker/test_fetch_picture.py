@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from obstore.exceptions import GenericError, PermissionDeniedError
@@ -9,7 +9,7 @@ from obstore.store import MemoryStore
 
 from shoal.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound, Unavailable
 from shoal.worker.budget import Account
-from shoal.worker.fetch_picture import Fetcher
+from shoal.worker.fetch_picture import Fetch, Fetcher
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -265,3 +265,62 @@ async def test_owners_take_turns() -> None:
 async def test_the_kind_of_failure_is_told(error: Exception, reason: str, deadline: float | None) -> None:
     with pytest.raises((Unavailable, DeadlineExceeded), match=f"\\({reason}\\)"):
         await fetcher(ScriptedStore(error), timeout_seconds=0.02 if deadline is None else 9).fetch(KEY, deadline)
+
+
+@pytest.mark.parametrize("resource", ["turn", "room"])
+async def test_one_that_leaves_in_the_moment_of_its_grant_gives_it_back(resource: str) -> None:
+    """The turn or the room is its own by then, and nobody has told it yet."""
+    one = fetcher(ScriptedStore(Body(bytes(600))), concurrency=1 if resource == "turn" else 4, budget_bytes=1000)
+    holder = one.turns.take(Account("x"), 1) if resource == "turn" else one.room.take(Account("x"), 600)
+    assert holder is not None
+    leaving, staying = one.fetch(KEY), one.fetch(KEY)
+    await some_turns()
+    holder.release()
+    leaving.cancel()
+    (await staying).release()
+    assert (one.turns.used, one.held_bytes) == (0, 0)
+
+
+async def test_a_step_that_fails_in_a_way_that_nobody_knows_ends_the_fetch_and_gives_all_back() -> None:
+    class Odd(Body):
+        def bytes_async(self) -> Any:
+            raise LookupError("a fault of ours")
+
+    one = fetcher(ScriptedStore(Odd(b"data")))
+    with pytest.raises(LookupError):
+        await one.fetch(KEY)
+    assert (one.turns.used, one.held_bytes) == (0, 0)
+
+
+async def test_a_transfer_that_is_cancelled_under_the_fetch_ends_it() -> None:
+    class Lost(Body):
+        def bytes_async(self) -> Any:
+            lost: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            lost.cancel()
+            return lost
+
+    one = fetcher(ScriptedStore(Lost(b"data")))
+    with pytest.raises(asyncio.CancelledError):
+        await one.fetch(KEY)
+    assert (one.turns.used, one.held_bytes) == (0, 0)
+
+
+async def test_the_own_time_out_begins_with_the_turn_and_the_callers_deadline_before() -> None:
+    """Waits for a turn longer than the store may take, and is delivered."""
+    gate = asyncio.Event()
+
+    async def wait() -> Body:
+        await gate.wait()
+        return Body(b"x")
+
+    one = fetcher(ScriptedStore(wait), concurrency=1, timeout_seconds=0.5)
+    holder = one.turns.take(Account("x"), 1)
+    assert holder is not None
+    waiting = one.fetch(KEY, 60)
+    await some_turns()
+    assert cast("Fetch", waiting).deadline - asyncio.get_running_loop().time() > 50
+    holder.release()
+    await some_turns()
+    assert cast("Fetch", waiting).deadline - asyncio.get_running_loop().time() < 1
+    gate.set()
+    assert (await waiting).data == b"x"

@@ -885,3 +885,92 @@ async def test_an_older_batcher_says_no_priority_and_a_newer_one_may_say_another
         ((_, picture),) = model.admission.admit([sent], 0.0)
         assert isinstance(picture, Picture)
         assert picture.priority is Priority.INTERACTIVE
+
+
+async def test_items_of_one_message_are_let_in_each_by_its_own_key(model: PictureModel, batch: PictureBatch) -> None:
+    """What was granted for one is no word for the next, whose key, identity or caller is another."""
+    names = [model.fetcher.put(RED) for _ in range(5)]
+    wrong = item(2, names[2], api_key="wrong" * 5)
+    others = item(3, names[3], client="other")
+    batch.add(item(0, names[0]), item(1, names[1]), wrong, others, item(4, names[4]))
+    codes = {index: result.code for index, result in (await results(batch)).items()}
+    refused = dict.fromkeys((2, 3), Code.UNAUTHENTICATED)
+    assert codes == dict.fromkeys(range(5), Code.OK) | refused
+    assert sorted(model.fetcher.fetched) == sorted(f"me/{names[index]}.jpg" for index in (0, 1, 4))
+
+
+def never(engine: ScriptedModel) -> asyncio.Event:
+    """The engine has no slot; set once it is asked for one."""
+    asked = asyncio.Event()
+
+    async def wait(*_: object) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    engine.acquire = wait  # type: ignore[method-assign]
+    return asked
+
+
+@pytest.mark.parametrize("leaves", ["deadline", "withdrawn", "abandoned"])
+async def test_one_that_waits_for_a_slot_may_leave(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel, leaves: str
+) -> None:
+    asked = never(engine)
+    batch.add(item(0, model.fetcher.put(RED), timeout_us=200_000 if leaves == "deadline" else 0))
+    await asked.wait()
+    if leaves == "abandoned":
+        batch.abandon()
+    else:
+        if leaves == "withdrawn":
+            batch.withdraw(0)
+        code = Code.DEADLINE_EXCEEDED if leaves == "deadline" else Code.CANCELLED
+        assert [result.code for result in (await results(batch)).values()] == [code]
+    assert not batch._preparing
+    assert model.fetcher.budget.used == 0  # type: ignore[attr-defined]
+
+
+async def test_each_deadline_is_kept_also_one_that_comes_later_than_anothers(
+    model: PictureModel, batch: PictureBatch, pool: FakePool
+) -> None:
+    pool.go.clear()
+    for index, timeout_us in enumerate((900_000, 400_000)):
+        batch.add(item(index, model.fetcher.put(SLOW), timeout_us=timeout_us))
+    groups = batch.finish()
+    assert await anext(groups) == []
+    answered = [result async for group in groups for result in group]
+    assert [(result.index, result.code) for result in answered] == [
+        (1, Code.DEADLINE_EXCEEDED),
+        (0, Code.DEADLINE_EXCEEDED),
+    ]
+    assert pool.left == ["me", "me"]
+
+
+@pytest.mark.parametrize("ends", ["withdraw", "abandon"])
+async def test_bytes_that_come_as_their_caller_leaves_are_let_go(
+    model: PictureModel, batch: PictureBatch, ends: str
+) -> None:
+    """The fetch is done, and nobody has looked yet."""
+    fetches: list[asyncio.Future[Fetched]] = []
+    fetch = model.fetcher.fetch
+
+    def noted(*given: Any) -> asyncio.Future[Fetched]:
+        fetches.append(fetch(*given))
+        return fetches[-1]
+
+    model.fetcher.fetch = noted  # type: ignore[method-assign]
+    batch.add(item(0, model.fetcher.put(RED)))
+    while not fetches[0].done():
+        await asyncio.sleep(0)
+    batch.withdraw(0) if ends == "withdraw" else batch.abandon()
+    await until(lambda: not batch._preparing)
+    assert model.fetcher.budget.used == 0  # type: ignore[attr-defined]
+
+
+async def test_work_that_somebody_cancels_is_answered(model: PictureModel, batch: PictureBatch, pool: FakePool) -> None:
+    pool.go.clear()
+    batch.add(item(0, model.fetcher.put(SLOW)))
+    await pool.asked.wait()
+    (picture,) = batch._preparing
+    assert picture.step is not None
+    picture.step.cancel()
+    assert [result.code for result in (await results(batch)).values()] == [Code.INTERNAL]

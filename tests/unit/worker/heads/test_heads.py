@@ -89,7 +89,9 @@ def by_itself(values: Any, count: int, *, logits: bool) -> list[tuple[int, float
     st.integers(0, 2**32 - 1),
     st.integers(1, 1100),
     st.lists(
-        st.tuples(st.sampled_from([0, 1, 2, 5, FEW, FEW + 1, 2000]), st.sampled_from(["", "ties", "nan", "inf", "above"])),
+        st.tuples(
+            st.sampled_from([0, 1, 2, 5, FEW, FEW + 1, 2000]), st.sampled_from(["", "ties", "nan", "inf", "above"])
+        ),
         min_size=1,
         max_size=9,
     ),
