@@ -69,9 +69,10 @@ class ScriptedBatch:
         self._items: list[tuple[batching_pb2.BatchItem, float]] = []
         self._now = time.monotonic
 
-    def add(self, item: batching_pb2.BatchItem) -> None:
+    def add(self, *items: batching_pb2.BatchItem) -> None:
         """Nothing is fetched or decoded."""
-        self._items.append((item, self._now()))
+        now = self._now()
+        self._items.extend((item, now) for item in items)
 
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
         """Runs what has time left, as a worker does."""

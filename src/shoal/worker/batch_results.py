@@ -9,6 +9,7 @@ from shoal.batching.messages import priority_of
 from shoal.batching.results import failure
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
+from shoal.runtime.priority import BULK, INTERACTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,7 +44,7 @@ class BatchResults:
 
     def drop(self, picture: Picture, error: BaseException) -> None:
         """Answers with ``error``, unless there is an answer."""
-        if not picture.withdrawn:
+        if not picture.is_answered:
             self._waiting.append(self.dropped(picture, error))
 
     def fail(self, item: batching_pb2.BatchItem, error: BaseException) -> None:
@@ -78,14 +79,19 @@ class BatchResults:
             replies = [error] * len(pictures)
         version = inference.version or self._model.loaded.config.version
         compute_us, computed = int(inference.seconds * 1e6), started + inference.seconds
-        results = []
+        results, answered = [], []
         for picture, reply in zip(pictures, replies, strict=True):
             picture.stages.started, picture.stages.computed = started, computed
             if isinstance(reply, Exception):
                 results.append(self.dropped(picture, reply))
                 continue
             picture.tell_times(reply.timing, started, compute_us, len(pictures))
-            results.append(self._result(picture, reply, version))
+            try:
+                results.append(self._result(picture, reply, version))
+                answered.append(picture)
+            except Exception as error:  # too large for a message
+                results.append(self.dropped(picture, error))
+        self._note_answers(answered)
         return results
 
     def dropped(self, picture: Picture, error: BaseException) -> batching_pb2.BatchItemResult:
@@ -96,20 +102,24 @@ class BatchResults:
 
     def note_end(self, picture: Picture, code: Code, text: str = "") -> None:
         """Remembers how ``picture`` ended, for ``shoal explain``."""
-        picture.stages.end(code, text)
+        picture.stages.end(code, text, monotonic())
         self._ended.append(picture.stages)
+
+    def _note_answers(self, pictures: Sequence[Picture]) -> None:
+        """They were answered, all now."""
+        now = monotonic()
+        for picture in pictures:
+            picture.stages.end(_OK, "", now)
+        self._ended.extend(picture.stages for picture in pictures)
+        bulk = sum(picture.priority is BULK for picture in pictures)
+        self._model.meter.answered(_OK, BULK, bulk)
+        self._model.meter.answered(_OK, INTERACTIVE, len(pictures) - bulk)
 
     def _result(self, picture: Picture, reply: Reply, version: int) -> batching_pb2.BatchItemResult:
         reply.image_uuid = picture.request.image_uuid
         reply.model_name = self._model.name
         reply.model_version = version
-        try:
-            result = batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
-        except Exception as error:  # too large for a message
-            return self.dropped(picture, error)
-        self._model.meter.answered(_OK, picture.priority)
-        self.note_end(picture, _OK)
-        return result
+        return batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
 
     def _failure(self, index: int, priority: Priority, error: BaseException) -> batching_pb2.BatchItemResult:
         result = failure(index, error, f"model {self._model.name}")

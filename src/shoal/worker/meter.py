@@ -25,8 +25,8 @@ class Meter(BatchMeter):
         self._tensor_bytes = metrics.WORKER_TENSOR_BYTES.labels(model)
         self._fetched: list[tuple[float, int]] = []
         self._decoded: list[tuple[float, int]] = []
-        self._answered: list[tuple[int, bool]] = []
-        """Code, and whether it is bulk: enums are slow to count."""
+        self._answered: list[tuple[int, bool, int]] = []
+        """Code, whether it is bulk, and how many: enums are slow to count."""
 
     def fetched(self, seconds: float, size: int) -> None:
         """One picture has come."""
@@ -42,7 +42,8 @@ class Meter(BatchMeter):
 
     def answered(self, code: Code, priority: Priority, count: int = 1) -> None:
         """So many items have their results. Any thread may say so."""
-        self._answered.extend([(int(code), priority is BULK)] * count)
+        if count:
+            self._answered.append((int(code), priority is BULK, count))
 
     def settle(self) -> None:
         """Counts what was told since the last time; a batch says when."""
@@ -53,12 +54,17 @@ class Meter(BatchMeter):
         if decoded := _taken(self._decoded):
             self._decode.observe_all([seconds for seconds, _ in decoded])
             self._tensor_bytes.inc(sum(size for _, size in decoded))
-        for (code, bulk), count in Counter(_taken(self._answered)).items():
+        counts: Counter[tuple[int, bool]] = Counter()
+        for code, bulk, count in _taken(self._answered):
+            counts[code, bulk] += count
+        for (code, bulk), count in counts.items():
             super().answered(Code(code), BULK if bulk else INTERACTIVE, count)
 
 
 def _taken(values: list[Value]) -> list[Value]:
     """What is there by now; another thread may append meanwhile."""
+    if not values:
+        return []
     taken = values.copy()
     del values[: len(taken)]
     return taken

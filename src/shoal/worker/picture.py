@@ -13,10 +13,13 @@ from shoal.runtime.priority import BULK, Priority
 from shoal.worker.budget import Account
 
 if TYPE_CHECKING:
+    import asyncio
+
     from numpy.typing import NDArray
 
     from shoal.batching.v1 import batching_pb2
     from shoal.v1 import inference_pb2
+    from shoal.worker.fetch_picture import Fetched
     from shoal.worker.stages import Stages
 
 
@@ -67,7 +70,8 @@ class SlotRow:
 
 
 _NO_ROW: Final = SlotRow()
-_NO_SIZE: Final = PictureSize(0, 0)
+NO_SIZE: Final = PictureSize(0, 0)
+"""Of a picture whose header wasn't read."""
 
 
 @dataclass(eq=False, slots=True)
@@ -93,9 +97,13 @@ class Picture:
     slot_row: SlotRow = _NO_ROW
     pixels: NDArray[Any] | None = field(default=None, repr=False)
     """A row of its own, where its batch went without it."""
-    withdrawn: bool = False
-    """Its caller has left; it has its answer."""
-    size: PictureSize = _NO_SIZE
+    is_answered: bool = False
+    """It failed, or its caller has left: no further answer is due."""
+    step: asyncio.Future[Any] | None = field(default=None, repr=False)
+    """What it waits for now: a fetch, or its decoding."""
+    fetched: Fetched | None = field(default=None, repr=False)
+    """Its bytes, until they are decoded."""
+    size: PictureSize = NO_SIZE
     """The upright picture's size, once it is decoded."""
     fetch_seconds: float = 0.0
     decode_seconds: float = 0.0

@@ -14,6 +14,7 @@ from shoal.errors import ShoalError
 from shoal.observe import metrics
 from shoal.pictures.decode import Decoder
 from shoal.pictures.objectstore import open_configured
+from shoal.runtime import garbage
 from shoal.runtime.threads import Threads, usable_cores
 from shoal.service.api_keys import load_keys, watch_keys
 from shoal.v1 import inference_pb2
@@ -146,6 +147,7 @@ class Worker:
         async with contextlib.aclosing(self._backing.source.changes()) as moments:
             await anext(moments)  # the present state
             await self._refresh()
+            garbage.settle()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_engine())
                 group.create_task(self._catalog.keep_trying(self._look))

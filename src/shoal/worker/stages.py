@@ -51,9 +51,9 @@ class Stages:
         """The engine is asked to run it, with ``size`` pictures in all."""
         self.asked, self.size, self.executions = now, size, self.executions + 1
 
-    def end(self, code: Code, text: str = "") -> None:
+    def end(self, code: Code, text: str, now: float) -> None:
         """Its answer is made."""
-        self.code, self.text, self.ended = code, text[:MAX_TEXT], monotonic()
+        self.code, self.text, self.ended = code, text[:MAX_TEXT], now
 
     def view(self, now: float) -> WorkerVisit:
         """What is told of it."""
