@@ -17,6 +17,7 @@ from shoal.batching.results import groups
 from shoal.errors import Cancelled, Code, DeadlineExceeded, Internal, Unavailable
 from shoal.runtime.priority import Priority
 from shoal.worker.batch_results import BatchResults
+from shoal.worker.device_rows import without
 from shoal.worker.picture import APART, FETCH, QUEUE, SLOT
 from shoal.worker.preparation import Preparation
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from shoal.batching.v1 import batching_pb2
-    from shoal.engine import Slot
+    from shoal.engine import Inference, Slot
     from shoal.worker.picture import Picture
     from shoal.worker.picture_model import PictureModel
 
@@ -100,6 +101,7 @@ class PictureBatch:
         while not self._leave_stragglers():
             await self._settle()
         await self._run_ready()
+        self._preparation.device.end()
         self._slot.give_back()  # a straggler takes another one, once it is here
         for group in groups(self._results.take()):
             yield group
@@ -228,6 +230,7 @@ class PictureBatch:
         try:
             results = await self._run(slot, pictures)
         except Internal as error:
+            self._preparation.device.end()
             if len(pictures) > 1:
                 log.warning("model %s: a batch of %d failed; running it one by one", self._model.name, len(pictures))
                 for row, picture in enumerate(pictures):
@@ -250,12 +253,30 @@ class PictureBatch:
             inference = await self._model.loaded.infer(slot, len(pictures), _timeout(deadline))
         started = monotonic() - inference.seconds
         self._model.meter.executed(len(pictures), started - asked, inference.seconds, priority)
+        inference, pictures = self._without_refused(slot, inference, pictures)
         if log.isEnabledFor(logging.DEBUG):
             uuids = " ".join(picture.request.image_uuid for picture in pictures)
             log.debug("model %s: executed %s", self._model.name, uuids)
+        if not pictures:
+            return []
         if self._model.head.slow:
             return await self._model.decoding.threads.run(self._results.replies, inference, started, pictures)
         return self._results.replies(inference, started, pictures)
+
+    def _without_refused(
+        self, slot: Slot, inference: Inference, pictures: Sequence[Picture]
+    ) -> tuple[Inference, Sequence[Picture]]:
+        """Has those decoded here that the device couldn't decode; they run again, as stragglers."""
+        if inference.reports is None:
+            return inference, pictures
+        refused = self._preparation.device.ran(slot, pictures, inference.reports)
+        if not refused:
+            return inference, pictures
+        again = {id(picture) for picture, _ in refused}
+        rows = [row for row, picture in enumerate(pictures) if id(picture) in again]
+        for picture, data in refused:
+            self._preparation.decode_again(picture, data)
+        return without(inference, rows), [picture for picture in pictures if id(picture) not in again]
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from shoal.batching.messages import priority_of
 from shoal.batching.results import failure
 from shoal.batching.v1 import batching_pb2
+from shoal.engine.triton.encoded_rows import REPORT_FIELDS
 from shoal.errors import Code
 from shoal.runtime.priority import BULK, INTERACTIVE
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _OK: Final = Code.OK
+_COMPUTE: Final = REPORT_FIELDS.index("compute_us")
 
 
 class BatchResults:
@@ -78,14 +80,15 @@ class BatchResults:
         except Exception as error:
             replies = [error] * len(pictures)
         version = inference.version or self._model.loaded.config.version
-        compute_us, computed = int(inference.seconds * 1e6), started + inference.seconds
+        executed_us, computed = int(inference.seconds * 1e6), started + inference.seconds
+        own = _compute_us(inference, executed_us, len(pictures))
         results, answered = [], []
-        for picture, reply in zip(pictures, replies, strict=True):
+        for picture, reply, compute_us in zip(pictures, replies, own, strict=True):
             picture.stages.started, picture.stages.computed = started, computed
             if isinstance(reply, Exception):
                 results.append(self.dropped(picture, reply))
                 continue
-            picture.tell_times(reply.timing, started, compute_us, len(pictures))
+            picture.tell_times(reply.timing, started, executed_us, len(pictures), compute_us)
             try:
                 results.append(self._result(picture, reply, version))
                 answered.append(picture)
@@ -125,3 +128,11 @@ class BatchResults:
         result = failure(index, error, f"model {self._model.name}")
         self._model.meter.answered(Code(result.code), priority)
         return result
+
+
+def _compute_us(inference: Inference, executed_us: int, count: int) -> Sequence[int | None]:
+    """The model's part of an execution, for each row, where the engine tells."""
+    if inference.reports is None:
+        return [None] * count
+    own: list[int | None] = [min(max(0, told), executed_us) for told in inference.reports[:, _COMPUTE].tolist()]
+    return own

@@ -22,6 +22,11 @@ class Way(StrEnum):
     CPU = "cpu"
 
 
+# Python 3.11 takes 0.7 us to find a member by its class.
+DEVICE: Final = Way.DEVICE
+CPU: Final = Way.CPU
+
+
 class DeviceReport(NamedTuple):
     """What became of a batch's JPEGs on the device; seconds."""
 
@@ -85,19 +90,19 @@ class DecodeChoice:
     def choose(self, pixels: int, now: float) -> Way:
         """For a batch whose first picture that either way can decode has so many pixels."""
         if self.decode != "auto":
-            return Way.DEVICE if self.decode == "gpu" else Way.CPU
+            return DEVICE if self.decode == "gpu" else CPU
         if not self.knows_device:
-            return Way.DEVICE
+            return DEVICE
         there = self._device.of(self._rows, pixels)
         here = self._cpu_costs.of(pixels) * max(1.0, self._rows / self._threads)
         is_behind = self._wait(now) > there
         if is_behind and not self._cpu_seconds and now - self._cpu_told > _RETRY_RATIO * here:
-            return Way.CPU
+            return CPU
         if not self._on_device and now - self._device_told > _RETRY_RATIO * (there + self._foreign):
-            return Way.DEVICE
+            return DEVICE
         ready_there = self._wait(now) + there * (_SLOWER if there > here else 1)
         ready_here = self._cpu_seconds / self._threads + here * (_SLOWER if here > there else 1)
-        return Way.DEVICE if ready_there <= ready_here else Way.CPU
+        return DEVICE if ready_there <= ready_here else CPU
 
     @property
     def knows_device(self) -> bool:
@@ -184,7 +189,7 @@ class BatchWay:
         if self._way is None:
             self._way = self._choice.choose(pixels, now)
         self._rows += 1
-        return Way.CPU if self._choice.has_tried_enough else self._way
+        return CPU if self._choice.has_tried_enough else self._way
 
     def on_device(self, pixels: int, now: float) -> None:
         """A picture goes there."""

@@ -65,16 +65,17 @@ class Fetched(Releasable):
 
     __slots__ = ("_reservation", "data", "size")
 
-    def __init__(self, data: Buffer, reservation: Reservation) -> None:
+    def __init__(self, data: Buffer, reservation: Reservation | None) -> None:
+        """``reservation``: None, where they came back from a slot, and aren't counted twice."""
         self.data = data
-        self.size = reservation.amount
-        """In bytes."""
+        self.size = memoryview(data).nbytes
         self._reservation = reservation
 
     def release(self) -> None:
         """Lets the bytes go."""
         self.data = b""
-        self._reservation.release()
+        if self._reservation is not None:
+            self._reservation.release()
 
 
 class Fetcher:

@@ -9,6 +9,7 @@ from shoal.batching.meter import BatchMeter
 from shoal.errors import Code
 from shoal.observe import metrics
 from shoal.runtime.priority import BULK, INTERACTIVE, Priority
+from shoal.worker.decode_choice import Way
 
 Value = TypeVar("Value")
 
@@ -22,6 +23,8 @@ class Meter(BatchMeter):
         self._fetch_bytes = metrics.WORKER_FETCH_BYTES.labels(model)
         self._fetches = {code: metrics.WORKER_FETCHES.labels(model, code.name) for code in Code}
         self._decode = metrics.WORKER_DECODE.labels(model)
+        self._device_decode = metrics.WORKER_DEVICE_DECODE.labels(model)
+        self._decodes = {way: metrics.WORKER_DECODES.labels(model, way.value) for way in Way}
         self._tensor_bytes = metrics.WORKER_TENSOR_BYTES.labels(model)
         self._fetched: list[tuple[float, int]] = []
         self._decoded: list[tuple[float, int]] = []
@@ -40,6 +43,11 @@ class Meter(BatchMeter):
         """One picture is in its slot, where it takes ``size`` bytes."""
         self._decoded.append((seconds, size))
 
+    def decoded_on_device(self, count: int, seconds: float) -> None:
+        """So many pictures of a batch were decoded by its model's device, all together in ``seconds``."""
+        self._decodes[Way.DEVICE].inc(count)
+        self._device_decode.observe_all([seconds])
+
     def answered(self, code: Code, priority: Priority, count: int = 1) -> None:
         """So many items have their results. Any thread may say so."""
         if count:
@@ -52,6 +60,7 @@ class Meter(BatchMeter):
             self._fetch.observe_all([seconds for seconds, _ in fetched])
             self._fetch_bytes.observe_all([size for _, size in fetched])
         if decoded := _taken(self._decoded):
+            self._decodes[Way.CPU].inc(len(decoded))
             self._decode.observe_all([seconds for seconds, _ in decoded])
             self._tensor_bytes.inc(sum(size for _, size in decoded))
         counts: Counter[tuple[int, bool]] = Counter()

@@ -11,6 +11,7 @@ from shoal.errors import DeadlineExceeded
 from shoal.pictures.header import PictureSize
 from shoal.runtime.priority import BULK, Priority
 from shoal.worker.budget import Account
+from shoal.worker.decode_choice import CPU
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from shoal.batching.v1 import batching_pb2
     from shoal.v1 import inference_pb2
+    from shoal.worker.decode_choice import Way
     from shoal.worker.fetch_picture import Fetched
     from shoal.worker.stages import Stages
 
@@ -103,6 +105,10 @@ class Picture:
     """What it waits for now: a fetch, or its decoding."""
     fetched: Fetched | None = field(default=None, repr=False)
     """Its bytes, until they are decoded."""
+    way: Way = CPU
+    """Where it is decoded."""
+    charge: tuple[int, float] | None = None
+    """Its pixels, and the seconds that decoding it here is expected to take, where there was a choice."""
     size: PictureSize = NO_SIZE
     """The upright picture's size, once it is decoded."""
     fetch_seconds: float = 0.0
@@ -132,9 +138,23 @@ class Picture:
             raise DeadlineExceeded("the deadline passed in the worker")
         return self.deadline - now
 
-    def tell_times(self, timing: inference_pb2.Timing, started: float, compute_us: int, batch_size: int) -> None:
-        """Fills in what the reply says; whatever is neither fetch, decode nor compute was waiting."""
+    def tell_times(
+        self, timing: inference_pb2.Timing, started: float, executed_us: int, batch_size: int, compute_us: int | None
+    ) -> None:
+        """Fills in what the reply says; whatever is neither fetch, decode nor compute was waiting.
+
+        Args:
+            timing: To be filled in.
+            started: When the engine began with the batch.
+            executed_us: That the engine took.
+            batch_size: Pictures in the batch.
+            compute_us: Of that the model's own part, where the engine also decodes and tells; None: all of it.
+        """
         waited = (started - self.arrived) - self.fetch_seconds - self.decode_seconds
+        if compute_us is None:
+            compute_us = executed_us
+        else:  # the rest of it is the decoder's, or a wait for that or for the model
+            waited += (executed_us - compute_us) / 1e6
         timing.queue_us = self.item.queued_us + int(max(0.0, waited) * 1e6)
         timing.fetch_us = int(self.fetch_seconds * 1e6)
         timing.decode_us = int(self.decode_seconds * 1e6)

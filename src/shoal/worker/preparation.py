@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shoal.errors import DeadlineExceeded, ShoalError
 from shoal.worker.batch_slot import BatchSlot
+from shoal.worker.decode_choice import CPU
+from shoal.worker.device_rows import DeviceRows
 from shoal.worker.fetch_picture import Fetched
 from shoal.worker.picture import APART, FETCH, QUEUE, SLOT, SlotRow
 
@@ -50,6 +52,7 @@ class Preparation:
         self.pending: dict[Picture, None] = {}
         """In the order of their coming."""
         self.slot = BatchSlot(model.loaded, priority)
+        self.device = DeviceRows(model)
         self._model = model
         self._results = results
         self._ended = ended
@@ -76,6 +79,7 @@ class Preparation:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        self.device.end()
         for picture in list(self.pending):
             self._stop(picture)
         if not self.pending:
@@ -128,11 +132,32 @@ class Preparation:
         waiting, self._for_slot = self._for_slot, []
         for picture in waiting:
             try:
-                if not picture.stages.straggler:
+                if picture.stages.straggler:
+                    self._decode(picture)
+                elif self.device.put(picture, self.slot.result()):
+                    self._put_there(picture)
+                else:
                     picture.slot_row = SlotRow(self.slot.result().row(picture.row))
-                self._decode(picture)
+                    self._decode(picture)
             except Exception as error:
                 self._fail(picture, error)
+
+    def _put_there(self, picture: Picture) -> None:
+        """It is ready, but for what the device does."""
+        picture.stages.decoded = picture.stages.decoding = monotonic()
+        picture.stages.on_device = True
+        self._end(picture)
+
+    def decode_again(self, picture: Picture, data: bytes) -> None:
+        """Of one that was ready, but that the device couldn't decode: from here on it is a straggler."""
+        picture.way, picture.decode_seconds = CPU, 0.0
+        stages = picture.stages
+        stages.straggler = stages.refused = True
+        stages.on_device, stages.decoded = False, 0.0
+        picture.fetched = Fetched(data, None)
+        self.pending[picture] = None
+        self._watch(picture.deadline, monotonic())
+        self._decode(picture)
 
     def _decode(self, picture: Picture) -> None:
         """Into the batch's slot, or into memory of its own if it takes long or the batch went without it."""
@@ -175,6 +200,7 @@ class Preparation:
     def _end(self, picture: Picture) -> None:
         """It is ready, or has its answer."""
         del self.pending[picture]
+        self.device.decoded_here(picture)
         if picture.fetched is not None:
             picture.fetched.release()
             picture.fetched = None
