@@ -88,7 +88,7 @@ class BatchResults:
             if isinstance(reply, Exception):
                 results.append(self.dropped(picture, reply))
                 continue
-            picture.tell_times(reply.timing, started, executed_us, len(pictures), compute_us)
+            picture.tell_times(reply.timing, started, executed_us, compute_us)
             try:
                 results.append(self._result(picture, reply, version))
                 answered.append(picture)

@@ -139,7 +139,7 @@ class Picture:
         return self.deadline - now
 
     def tell_times(
-        self, timing: inference_pb2.Timing, started: float, executed_us: int, batch_size: int, compute_us: int | None
+        self, timing: inference_pb2.Timing, started: float, executed_us: int, compute_us: int | None
     ) -> None:
         """Fills in what the reply says; whatever is neither fetch, decode nor compute was waiting.
 
@@ -147,7 +147,6 @@ class Picture:
             timing: To be filled in.
             started: When the engine began with the batch.
             executed_us: That the engine took.
-            batch_size: Pictures in the batch.
             compute_us: Of that the model's own part, where the engine also decodes and tells; None: all of it.
         """
         waited = (started - self.arrived) - self.fetch_seconds - self.decode_seconds
@@ -159,4 +158,4 @@ class Picture:
         timing.fetch_us = int(self.fetch_seconds * 1e6)
         timing.decode_us = int(self.decode_seconds * 1e6)
         timing.compute_us = compute_us
-        timing.batch_size = batch_size
+        timing.batch_size = self.stages.size
