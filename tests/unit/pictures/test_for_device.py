@@ -50,7 +50,7 @@ def test_grey_ones_with_restarts_and_padding_go() -> None:
         encode(quadrants().convert("CMYK")),
         encode(quadrants(), "PNG"),
         encode(quadrants(), "WEBP"),
-        many_scans(PLAIN, 3),
+        many_scans(encode(quadrants(), progressive=True), 3),
         PLAIN[:-2],
         PLAIN[: len(PLAIN) // 2],
         PLAIN + bytes(64),
