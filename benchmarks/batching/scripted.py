@@ -72,9 +72,10 @@ class ScriptedBatch:
         self._now = time.monotonic
         self.ready_at = 0.0
 
-    def add(self, item: batching_pb2.BatchItem) -> None:
+    def add(self, *items: batching_pb2.BatchItem) -> None:
         """Nothing is fetched or decoded."""
-        self._items.append((item, self._now()))
+        now = self._now()
+        self._items.extend((item, now) for item in items)
 
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
         """Runs what has time left, as a worker does."""

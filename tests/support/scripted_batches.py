@@ -66,9 +66,10 @@ class ScriptedBatch:
     def ready_at(self) -> float:
         return self._handler.ready_at
 
-    def add(self, item: batching_pb2.BatchItem) -> None:
-        self._items.append(item)
-        self._handler.arrived.put_nowait(item)
+    def add(self, *items: batching_pb2.BatchItem) -> None:
+        self._items.extend(items)
+        for item in items:
+            self._handler.arrived.put_nowait(item)
 
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
         self._handler.batches.append(self._items)

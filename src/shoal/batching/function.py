@@ -123,8 +123,12 @@ class FunctionBatch:
         self._left: set[int] = set()
         self._results: list[batching_pb2.BatchItemResult] = []
 
-    def add(self, item: batching_pb2.BatchItem) -> None:
-        """Reads the message."""
+    def add(self, *items: batching_pb2.BatchItem) -> None:
+        """Reads the messages."""
+        for item in items:
+            self._add(item)
+
+    def _add(self, item: batching_pb2.BatchItem) -> None:
         now, priority = monotonic(), priority_of(item)
         if len(self._items) == self._function.settings.max_batch_size:
             self._fail(item.index, priority, Unavailable("the batch is larger than the worker takes; try again"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
@@ -11,6 +12,7 @@ from shoal.batching import wire
 from shoal.batching.permits import DRAINING
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Unavailable
+from shoal.runtime.doorbell import Doorbell
 from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from shoal.batching.permits import Permit, PermitGate
     from shoal.modelconfig.batching import BatchingSettings
+    from shoal.runtime.timeouts import Timeouts
 
     Context = grpc.aio.ServicerContext[batching_pb2.BatchChunk, batching_pb2.BatchResultChunk]
     Results = Sequence[batching_pb2.BatchItemResult]
@@ -37,8 +40,8 @@ _MAX_EARLY = 4096
 class Batch(Protocol):
     """One batch on its way through a worker."""
 
-    def add(self, item: batching_pb2.BatchItem) -> None:
-        """Takes an item and starts on it at once; the batch isn't closed yet. Never raises."""
+    def add(self, *items: batching_pb2.BatchItem) -> None:
+        """Takes the items of a message and starts on them at once; the batch isn't closed yet. Never raises."""
 
     def finish(self) -> AsyncIterator[Results]:
         """The batch is closed: yields each item's result once, in any order and grouping.
@@ -117,7 +120,14 @@ class ServedStream:
     """One batch at a time, any number in turn; results of stragglers may come while the next batch is on its way."""
 
     def __init__(
-        self, context: Context, handler: Handler, gate: PermitGate, carries: Carries, asker: str, worker: str
+        self,
+        context: Context,
+        handler: Handler,
+        gate: PermitGate,
+        carries: Carries,
+        asker: str,
+        worker: str,
+        timeouts: Timeouts,
     ) -> None:
         """Prepares; nothing is granted yet.
 
@@ -128,6 +138,7 @@ class ServedStream:
             carries: Says of what its batches are.
             asker: On whose behalf permits are granted; askers of a priority take turns.
             worker: What this process calls itself.
+            timeouts: Of all streams' writes.
         """
         self.taken = 0
         """Items from this index on were never begun."""
@@ -138,7 +149,10 @@ class ServedStream:
         self._asker = asker
         self._worker = worker
         self._writing = asyncio.Lock()
-        self._inbox: asyncio.Queue[batching_pb2.BatchChunk] = asyncio.Queue(_MAX_CHUNKS)
+        self._timeouts = timeouts
+        self._inbox: deque[batching_pb2.BatchChunk] = deque()
+        self._moved = Doorbell()
+        """Something was put into the inbox or taken out, or one of the stream's tasks has ended."""
         self._carried: list[_Carried] = []
         self._early: set[int] = set()
         self._stragglers: set[asyncio.Task[None]] = set()
@@ -154,7 +168,7 @@ class ServedStream:
         permit = await self._gate.acquire(self._asker, self._carries.priority)
         tasks = [asyncio.create_task(wait) for wait in (self._read(), self._gate.closed.wait(), self._hung.wait())]
         for task in tasks:
-            task.add_done_callback(_retrieve)
+            task.add_done_callback(self._ended)
         try:
             await self._greet()
             while (chunk := await self._first_chunk(tasks)) is not None:
@@ -186,7 +200,10 @@ class ServedStream:
         """Sorts what comes, also while a batch is at work: withdrawals act at once, items wait for their turn."""
         while isinstance(chunk := await self._context.read(), batching_pb2.BatchChunk):
             if chunk.items or chunk.last:
-                await self._inbox.put(chunk)
+                while len(self._inbox) >= _MAX_CHUNKS:
+                    await self._moved.rings()
+                self._inbox.append(chunk)
+                self._moved.ring()
             for index in chunk.withdrawn:
                 self._withdraw(index)
 
@@ -201,15 +218,19 @@ class ServedStream:
 
     async def _next_chunk(self, over: Sequence[asyncio.Task[object]]) -> batching_pb2.BatchChunk | None:
         """The next items; None where one of ``over`` is done before any come."""
-        if self._inbox.empty():
-            getting = asyncio.ensure_future(self._inbox.get())
-            try:
-                await asyncio.wait((getting, *over), return_when=asyncio.FIRST_COMPLETED)
-                if getting.done():
-                    return getting.result()
-            finally:
-                getting.cancel()
-        return None if self._inbox.empty() else self._inbox.get_nowait()
+        while not self._inbox:
+            if any(task.done() for task in over):
+                return None
+            await self._moved.rings()
+        chunk = self._inbox.popleft()
+        self._moved.ring()
+        return chunk
+
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        """A stream that breaks tells its handler, too: the reader's own error is no news."""
+        if not task.cancelled():
+            task.exception()
+        self._moved.ring()
 
     async def _first_chunk(self, tasks: Sequence[asyncio.Task[object]]) -> batching_pb2.BatchChunk | None:
         """The next batch's first items; None where the batcher is done with this stream."""
@@ -248,10 +269,12 @@ class ServedStream:
         self, chunk: batching_pb2.BatchChunk, carried: _Carried, reading: Sequence[asyncio.Task[object]]
     ) -> None:
         """Takes the items of one batch, as they come, until it is closed or the batcher has left."""
+        self._take(chunk, carried)
+        if chunk.last:  # as nearly always: no timer for that
+            return
         limit = OPEN_SECONDS + self._handler.settings.open_seconds
         try:
             async with asyncio.timeout(limit):
-                self._take(chunk, carried)
                 while not chunk.last:
                     following = await self._next_chunk(reading)
                     if following is None:
@@ -262,12 +285,13 @@ class ServedStream:
             raise Hung(f"the batcher left a batch open for {limit:g} s") from None
 
     def _take(self, chunk: batching_pb2.BatchChunk, carried: _Carried) -> None:
-        for item in chunk.items:
-            carried.batch.add(item)
-            self.taken = carried.end = item.index + 1
-            if item.index in self._early:
-                self._early.discard(item.index)
-                _withdraw_from(carried.batch, item.index)
+        if not (items := chunk.items):
+            return
+        carried.batch.add(*items)
+        self.taken = carried.end = items[-1].index + 1
+        for index in self._early.intersection(item.index for item in items) if self._early else ():
+            self._early.discard(index)
+            _withdraw_from(carried.batch, index)
 
     async def _answer_stragglers(self, carried: _Carried, groups: AsyncIterator[Results]) -> None:
         try:
@@ -285,8 +309,9 @@ class ServedStream:
 
     async def _write(self, chunk: batching_pb2.BatchResultChunk) -> None:
         try:
-            async with asyncio.timeout(WRITE_SECONDS), self._writing:
-                await self._context.write(chunk)
+            with self._timeouts.within(WRITE_SECONDS):
+                async with self._writing:
+                    await self._context.write(chunk)
         except TimeoutError:
             raise Hung(f"the batcher didn't read its results for {WRITE_SECONDS:g} s") from None
 
@@ -300,9 +325,3 @@ def _engine_microseconds(batch: Batch) -> int:
     """Since the batch was ready for the engine, at least 1; 0 where that is unknown."""
     ready_at = batch.ready_at if isinstance(batch, Timed) else 0.0
     return max(1, int(1e6 * (monotonic() - ready_at))) if ready_at else 0
-
-
-def _retrieve(task: asyncio.Task[object]) -> None:
-    """A stream that breaks tells its handler, too: the reader's own error is no news."""
-    if not task.cancelled():
-        task.exception()

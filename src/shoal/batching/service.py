@@ -18,6 +18,7 @@ from shoal.observe import metrics
 from shoal.runtime import rpc
 from shoal.runtime.priority import Priority
 from shoal.runtime.share import share
+from shoal.runtime.timeouts import Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,7 @@ class BatchingService:
         """
         self._processes = processes
         self._name = secrets.token_hex(8)
+        self._timeouts = Timeouts()
         self._served: dict[str, tuple[_Served, ...]] = {}
         self._streams = 0
         self._deserted = asyncio.Event()
@@ -129,7 +131,7 @@ class BatchingService:
         # An older batcher says nothing, and a newer one may know more levels.
         bulk = told.get(wire.PRIORITY) == Priority.BULK
         carries = Carries(method, Priority.BULK if bulk else Priority.INTERACTIVE)
-        stream = ServedStream(context, handler, gate, carries, asker, self._name)
+        stream = ServedStream(context, handler, gate, carries, asker, self._name, self._timeouts)
         try:
             await stream.serve()
         except Hung as error:

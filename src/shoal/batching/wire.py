@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from shoal.errors import ConfigurationError
@@ -76,6 +77,7 @@ class Reading(NamedTuple):
     """Names of fields that this version doesn't know."""
 
 
+@lru_cache(64)
 def write_settings(settings: BatchingSettings) -> str:
     """The text that ``read_settings`` reads."""
     return json.dumps(asdict(settings))

@@ -125,7 +125,8 @@ def _reason(batch: BatchView) -> str:
 
 def _worker_sentences(part: str, visit: WorkerVisit, batcher: BatcherVisit | None) -> Iterator[str]:
     bulk = "; bulk: interactive pictures went first" if visit.priority == BULK else ""
-    yield f"{part}: {_run_sentence(visit, batcher)}{bulk}"
+    decoded = "; the model's device decoded it" if visit.decoded_by == "device" else ""
+    yield f"{part}: {_run_sentence(visit, batcher)}{decoded}{bulk}"
     if not visit.code:
         now = next(reversed(visit.stage_seconds), "")
         yield f"at the worker now: {STAGES.get(now, now)}"
@@ -134,6 +135,8 @@ def _worker_sentences(part: str, visit: WorkerVisit, batcher: BatcherVisit | Non
 
 
 def _run_sentence(visit: WorkerVisit, batcher: BatcherVisit | None) -> str:
+    if visit.device_refused:
+        return f"the model's device couldn't decode it, so the worker did; {_straggler(visit)}"
     if visit.left_behind:
         return f"its batch went without it, since its picture wasn't ready in time; {_straggler(visit)}"
     if visit.executions > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from shoal.explain.views import Answer, BatcherVisit, View, WorkerVisit
@@ -35,17 +36,21 @@ def explain(answers: Mapping[str, Answer]) -> list[Explanation]:
     """Brings together what parts, by name, remember of one uuid; newest first.
 
     A batcher's and a worker's visit are of one pass where the item that went between them is the same: it carries
-    microseconds of waiting and of deadline, which no two passes of one uuid share but by a rare chance.
+    microseconds of waiting and of deadline. Two passes that share these too, as two calls do that hardly waited and
+    have one time-out, are told apart by when they came; it is the older ones that a part may have forgotten.
     """
-    workers = {
-        (visit.model, visit.sent_as): (part, visit) for part, answer in answers.items() for visit in answer.worker
-    }
-    found = []
+    workers: defaultdict[tuple[str, tuple[int, int] | None], list[tuple[str, WorkerVisit]]] = defaultdict(list)
     for part, answer in answers.items():
-        for visit in answer.batcher:
-            worker_part, worker = workers.pop((visit.model, visit.sent_as), ("", None))
-            found.append(_explanation(part, visit, worker_part, worker))
-    alone = (_explanation("", None, part, visit) for part, visit in workers.values())
+        for visit in answer.worker:
+            workers[visit.model, visit.sent_as].append((part, visit))
+    for same in workers.values():
+        same.sort(key=lambda each: each[1].seconds_ago, reverse=True)
+    batchers = [(part, visit) for part, answer in answers.items() for visit in answer.batcher]
+    found = []
+    for part, sent in sorted(batchers, key=lambda each: each[1].seconds_ago):
+        alike = workers[sent.model, sent.sent_as]
+        found.append(_explanation(part, sent, *(alike.pop() if alike else ("", None))))
+    alone = (_explanation("", None, part, visit) for same in workers.values() for part, visit in same)
     return sorted((*found, *alone), key=lambda explanation: explanation.seconds_ago)
 
 

@@ -95,6 +95,10 @@ class WorkerVisit(Visit):
     """More than 1: the engine failed on the whole batch, and each picture of it ran alone."""
     left_behind: bool = False
     """Its batch went without it, since its picture didn't come."""
+    decoded_by: str = ""
+    """``device`` or ``cpu``; empty: it wasn't decoded, or the worker is older."""
+    device_refused: bool = False
+    """The device couldn't decode it, so the worker did."""
 
 
 class Answer(View):

@@ -127,6 +127,20 @@ WORKER_DECODE = Histogram(
     buckets=_SECONDS,
     registry=WORKER,
 )
+WORKER_DEVICE_DECODE = Histogram(
+    "shoal_worker_device_decode_seconds",
+    "Of a batch's JPEGs all together, as told by the runner of a model that decodes them on its device: from the start "
+    "of decoding to the last pixel, resizing included.",
+    ["model"],
+    buckets=_SECONDS,
+    registry=WORKER,
+)
+WORKER_DECODES = Counter(
+    "shoal_worker_decodes",
+    "Pictures, by the way they were decoded: device (by the model's runner, some in vain) or cpu (by the worker).",
+    ["model", "way"],
+    registry=WORKER,
+)
 WORKER_DECODE_THREADS = Gauge(
     "shoal_worker_decode_threads", "Pictures that the worker can decode at once.", registry=WORKER
 )

@@ -18,6 +18,7 @@ from PIL import Image
 from shoal.errors import ConfigurationError, InvalidRequest
 from shoal.pictures import pillow
 from shoal.pictures.danger import is_quick
+from shoal.pictures.for_device import device_header
 from shoal.pictures.geometry import place
 from shoal.pictures.header import PictureFormat, PictureSize
 from shoal.pictures.jpeg import read_jpeg
@@ -112,6 +113,13 @@ class Decoder:
         """Raises InvalidRequest, as ``read_header`` does."""
         return read_header(data, max_pixels=self._max_pixels, max_scans=self._max_scans)
 
+    def device_job(self, data: Buffer) -> tuple[PictureHeader, Job] | None:
+        """What a GPU has to do with a JPEG, in the pixels of the stored picture; None: it isn't one for it."""
+        if self._strictness == "strict":  # which promises to notice all damage
+            return None
+        header = device_header(data, max_pixels=self._max_pixels)
+        return None if header is None else (header, _whole_job(header, place(self._config, header.upright)))
+
     def decode_if_quick(self, data: Buffer, make_out: Callable[[], NDArray[Any]]) -> tuple[PictureSize, bool]:
         """``decode``, of a picture that harms nobody in this process: see ``shoal.pictures.danger``.
 
@@ -197,13 +205,24 @@ def _job(picture: Pixels | Image.Image, header: PictureHeader, placement: Placem
     if (width, height) not in sizes:
         raise InvalidRequest(f"the {header.format} is damaged: it has pixels of {width} x {height}, and says otherwise")
     scale = sizes[width, height]
-    stored = stored_box(placement, header.orientation)
+    whole = _whole_job(header, placement)
     # A reduced side is rounded up: its last pixel stands for less than the others, and a window may end within it.
     most = width, height, width, height
-    box = Box(*(min(edge / scale, end) for edge, end in zip(stored, most, strict=True)))
+    box = Box(*(min(edge / scale, end) for edge, end in zip(whole.box, most, strict=True)))
+    return whole._replace(box=box, fast=fast)
+
+
+def _whole_job(header: PictureHeader, placement: Placement) -> Job:
+    """The placement in the pixels of the stored picture, at its full size."""
     size = placement.content[::-1] if header.transposed else placement.content
     upright_first = rows_first(placement.picture, placement.resized)
-    return Job(box, size, placement.filter, upright_first != header.transposed, fast)
+    return Job(
+        stored_box(placement, header.orientation),
+        size,
+        placement.filter,
+        upright_first != header.transposed,
+        fast=False,
+    )
 
 
 def stored_box(placement: Placement, orientation: int) -> Box:

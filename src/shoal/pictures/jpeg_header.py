@@ -25,7 +25,12 @@ JPEG: Final = b"\xff\xd8\xff"
 """What every file of the format starts with."""
 _SOS: Final = 0xDA
 _EOI: Final = 0xD9
+_APP0: Final = 0xE0
 _APP1: Final = 0xE1
+_APP14: Final = 0xEE
+_ADOBE_TRANSFORM: Final = 11
+"""Where Adobe's segment has its colour transform (Adobe Technical Note 5116)."""
+_BASELINE: Final = 0xC0
 _XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _METADATA: Final = frozenset(range(0xE0, 0xF0)) - {0xE0, 0xEE} | {0xFE}
 """Segments that don't change a JPEG's pixels: all of applications but JFIF's and Adobe's, and comments."""
@@ -62,6 +67,20 @@ class _Frame(NamedTuple):
     height: int
     channels: int
     doubt: str
+    names: bytes
+    """The components', one byte each."""
+
+
+class _Header(NamedTuple):
+    """What stands before the first scan."""
+
+    frame: _Frame
+    orientation: int
+    scan: int
+    """Where the first scan's header begins."""
+    is_jfif: bool
+    adobe: int
+    """The colour transform that Adobe's segment tells; -1: there is none."""
 
 
 def read_jpeg(view: memoryview, max_scans: int) -> PictureHeader:
@@ -71,9 +90,54 @@ def read_jpeg(view: memoryview, max_scans: int) -> PictureHeader:
         InvalidRequest: it is damaged, or of a kind that can't be read.
         struct.error, IndexError: it is truncated.
     """
+    header = _read(view)
+    frame, scan = header.frame, header.scan
+    scans = _count_scans(view, scan, max_scans) if _has_many_scans(view, frame, scan) else 1
+    return _told(header, scans)
+
+
+def read_baseline(view: memoryview) -> PictureHeader | None:
+    """The header of a JPEG that any decoder can read: baseline, one scan, grey or YCbCr; None: it is something else.
+
+    Raises:
+        InvalidRequest, struct.error, IndexError: as ``read_jpeg``.
+    """
+    header = _read(view)
+    frame = header.frame
+    if frame.marker != _BASELINE or frame.channels not in {1, 3} or frame.doubt:
+        return None
+    if _has_many_scans(view, frame, header.scan) or (frame.channels == 3 and _is_rgb(header)):
+        return None
+    return _told(header, 1)
+
+
+def _told(header: _Header, scans: int) -> PictureHeader:
+    frame = header.frame
+    return PictureHeader(
+        PictureFormat.JPEG,
+        frame.width,
+        frame.height,
+        header.orientation,
+        frame.channels,
+        scans,
+        frame.marker,
+        frame.doubt,
+    )
+
+
+def _is_rgb(header: _Header) -> bool:
+    """Libjpeg's rule for three components (jdapimin.c, default_decompress_parms)."""
+    if header.is_jfif:
+        return False
+    return header.adobe == 0 or (header.adobe < 0 and header.frame.names == b"RGB")
+
+
+def _read(view: memoryview) -> _Header:
+    """Raises as ``read_jpeg``."""
     frame: _Frame | None = None
     exif: list[bytes] = []
     xmp = b""
+    is_jfif, adobe = False, -1
     for marker, start, end in _segments(view):
         if marker in _FRAMES:
             frame = _read_frame(view, marker, start)
@@ -82,14 +146,14 @@ def read_jpeg(view: memoryview, max_scans: int) -> PictureHeader:
             exif.append(bytes(view[start + 6 : end]))
         elif marker == _APP1 and bytes(view[start : start + len(_XMP)]) == _XMP:
             xmp = bytes(view[start + len(_XMP) : end])
+        elif marker == _APP0 and bytes(view[start : start + 5]) == b"JFIF\0":
+            is_jfif = True
+        elif marker == _APP14 and bytes(view[start : start + 5]) == b"Adobe" and end - start > _ADOBE_TRANSFORM:
+            adobe = view[start + _ADOBE_TRANSFORM]
         elif marker == _SOS:
             if frame is None:
                 raise InvalidRequest("the JPEG is damaged: it has no frame header")
-            scans = _count_scans(view, start, max_scans) if _has_many_scans(view, frame, start) else 1
-            turned = orientation(b"".join(exif), xmp)
-            return PictureHeader(
-                PictureFormat.JPEG, frame.width, frame.height, turned, frame.channels, scans, frame.marker, frame.doubt
-            )
+            return _Header(frame, orientation(b"".join(exif), xmp), start, is_jfif, adobe)
     raise InvalidRequest("the JPEG is damaged: too many segments before its first scan")
 
 
@@ -119,7 +183,8 @@ def _read_frame(view: memoryview, marker: int, start: int) -> _Frame:
     if height == 0 < width:
         raise InvalidRequest("a JPEG that tells its height after its first scan (DNL) can't be read")
     sampling = [divmod(view[start + 7 + 3 * channel], 16) for channel in range(channels)]
-    return _Frame(marker, width, height, channels, _doubt(marker, sampling))
+    names = bytes(view[start + 6 : start + 6 + 3 * channels : 3])
+    return _Frame(marker, width, height, channels, _doubt(marker, sampling), names)
 
 
 def _doubt(marker: int, sampling: Sequence[tuple[int, int]]) -> str:

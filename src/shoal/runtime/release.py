@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 class Releasable(ABC):
     """A context manager that calls ``release`` at its end."""
 
+    __slots__ = ()
+
     @abstractmethod
     def release(self) -> None:
         """Gives back what is held. Once more is harmless."""

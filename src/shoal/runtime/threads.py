@@ -10,6 +10,7 @@ import asyncio
 import math
 import os
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -46,8 +47,9 @@ class Threads:
     Owners share the threads' CPU time equally; each one's calls of a priority keep their order.
 
     What ``loop.run_in_executor`` does with two futures, a lock and four callbacks, this does with one future, which
-    takes some 25 microseconds less of the event loop. And a call that has begun can't be cancelled: a cancelled waiter
-    goes on once the call has returned, so that whatever the call writes to may then be used again.
+    takes some 25 microseconds less of the event loop; and calls that return about the same time wake it once. A call
+    that has begun can't be cancelled: a cancelled waiter goes on once the call has returned, so that whatever the call
+    writes to may then be used again.
     """
 
     def __init__(self, count: int, name: str) -> None:
@@ -55,6 +57,7 @@ class Threads:
         self._jobs: UrgentTime[_Job] = UrgentTime()
         self._turns = threading.Lock()
         """Held for whatever touches ``_jobs``."""
+        self._returns: _Returns | None = None
         self._work_to_do: SimpleQueue[bool] = SimpleQueue()
         """True for each job that was put; some were cancelled since. False ends a thread."""
         self._threads = [
@@ -76,12 +79,19 @@ class Threads:
         self, owner: str, priority: Priority, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs
     ) -> Result:
         """``run`` on behalf of ``owner``; interactive calls go before bulk ones, but for bulk's share."""
-        job = _Job(self, owner, priority, partial(function, *args, **kwargs))
+        result: Result = await self.submit(owner, priority, partial(function, *args, **kwargs))
+        return result
+
+    def submit(self, owner: str, priority: Priority, call: Callable[[], Result]) -> asyncio.Future[Result]:
+        """``run_for`` without a coroutine: the future of what ``call`` returns, for callbacks."""
+        loop = asyncio.get_running_loop()
+        if self._returns is None or self._returns.loop is not loop:
+            self._returns = _Returns(loop)
+        job = _Job(self, self._returns, owner, priority, call)
         with self._turns:
             self._jobs.put(owner, job)
         self._work_to_do.put(True)
-        result: Result = await job
-        return result
+        return job
 
     def drop(self, job: _Job) -> None:
         """Forgets a job that was cancelled, and with it what it holds."""
@@ -107,14 +117,41 @@ class Threads:
             del turn  # and what the call held, while this thread waits
 
 
+class _Returns:
+    """What calls returned, on its way to one event loop, which is woken once for all that came until it looks."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._ended: deque[tuple[_Job, object, BaseException | None]] = deque()
+        self._is_told = False
+
+    def put(self, job: _Job, result: object, error: BaseException | None) -> None:
+        """From a thread. After the append, or the loop might look before it and never be told."""
+        self._ended.append((job, result, error))
+        if self._is_told:
+            return
+        self._is_told = True
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            self.loop.call_soon_threadsafe(self._settle)
+
+    def _settle(self) -> None:
+        self._is_told = False  # before the look: whoever appends from now on tells again
+        while self._ended:
+            job, result, error = self._ended.popleft()
+            job.settle(result, error)
+
+
 class _Job(asyncio.Future[Any]):
     """A call on its way through a thread. Belongs to the running event loop, but for ``run``."""
 
-    def __init__(self, threads: Threads, owner: str, priority: Priority, call: Callable[[], object]) -> None:
-        super().__init__(loop=asyncio.get_running_loop())
+    def __init__(
+        self, threads: Threads, returns: _Returns, owner: str, priority: Priority, call: Callable[[], object]
+    ) -> None:
+        super().__init__(loop=returns.loop)
         self.owner = owner
         self.priority = priority
         self._threads = threads
+        self._returns = returns
         self._call = call
         self._claims = [None]  # taking from a list is atomic: a job begins or is cancelled, never both
 
@@ -135,8 +172,15 @@ class _Job(asyncio.Future[Any]):
         except BaseException as raised:
             error = raised
         del self._call  # and what it held
-        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-            self.get_loop().call_soon_threadsafe(self._settle, result, error)
+        self._returns.put(self, result, error)
+
+    def settle(self, result: object, error: BaseException | None) -> None:
+        """Tells what became of the call, in the event loop."""
+        if error is None:
+            self.set_result(result)
+        else:
+            self.set_exception(error)
+            self.exception()  # a waiter that was cancelled never looks at it
 
     def _claim(self) -> bool:
         try:
@@ -144,13 +188,6 @@ class _Job(asyncio.Future[Any]):
         except IndexError:
             return False
         return True
-
-    def _settle(self, result: object, error: BaseException | None) -> None:
-        if error is None:
-            self.set_result(result)
-        else:
-            self.set_exception(error)
-            self.exception()  # a waiter that was cancelled never looks at it
 
 
 def make_pool(threads: int, name: str) -> ThreadPoolExecutor:

@@ -97,6 +97,23 @@ class Access:
         return header.owner
 
 
+class Memory:
+    """What ``Access`` granted to items of one message: most are of one key, and were let in for the same reason."""
+
+    def __init__(self, access: Access, model: str) -> None:
+        self._access = access
+        self._model = model
+        self._granted: dict[tuple[str, str, str], Grant] = {}
+
+    def grant(self, key_id: str, identity: str, api_key: str) -> Grant:
+        """As ``Access.grant``."""
+        asked = key_id, identity, api_key
+        found = self._granted.get(asked)
+        if found is None:
+            found = self._granted[asked] = self._access.grant(*asked, self._model)
+        return found
+
+
 class NewestKeys:
     """The keys in the file at ``path``, where a refusal should not rest on older ones.
 

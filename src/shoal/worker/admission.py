@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,14 @@ from shoal.batching.messages import priority_of
 from shoal.errors import InvalidRequest
 from shoal.pictures.reference import object_key
 from shoal.v1 import inference_pb2
+from shoal.worker.access import Memory
 from shoal.worker.picture import Picture
 from shoal.worker.stages import Stages
 
 if TYPE_CHECKING:
-    from shoal.batching.v1 import batching_pb2
+    from collections.abc import Iterable, Iterator
+
+    from shoal.batching.v1.batching_pb2 import BatchItem
     from shoal.explain.recent import Recent
     from shoal.modelconfig.model import ModelConfig
     from shoal.worker.access import Access
@@ -41,26 +45,33 @@ class Admission:
         if method != f"/{SERVICE}/{task.method}":
             raise InvalidRequest(f"model {self.config.name!r} is for {task.value}: call {task.method}")
 
-    def admit(self, item: batching_pb2.BatchItem, now: float) -> Picture:
-        """Checks a request before anything is fetched for it.
+    def admit(self, items: Iterable[BatchItem], now: float) -> Iterator[tuple[BatchItem, Picture | Exception]]:
+        """Checks requests before anything is fetched for them; each has its picture, or why it has none.
 
-        Raises:
-            InvalidRequest, Unauthenticated, PermissionDenied: as its message says.
+        That is InvalidRequest, Unauthenticated or PermissionDenied, as its message says.
         """
-        request = _parse(item.request)
-        grant = self.access.grant(item.owner, item.identity, request.api_key, self.config.name)
-        if request.model_name != self.config.name:
+        access = Memory(self.access, self.config.name)
+        for item in items:
+            try:
+                yield item, self._admit(item, access, now)
+            except Exception as error:
+                yield item, error
+
+    def _admit(self, item: BatchItem, access: Memory, now: float) -> Picture:
+        request, config = _parse(item.request), self.config
+        grant = access.grant(item.owner, item.identity, request.api_key)
+        if request.model_name != config.name:
             raise InvalidRequest(
-                f"model_name {_quoted(request.model_name)} differs from the x-model-name metadata {self.config.name!r}"
+                f"model_name {_quoted(request.model_name)} differs from the x-model-name metadata {config.name!r}"
             )
-        version = self.config.version
+        version = config.version
         if request.model_version not in {0, version}:
-            raise InvalidRequest(f"model {self.config.name!r} serves version {version}, not {request.model_version}")
+            raise InvalidRequest(f"model {config.name!r} serves version {version}, not {request.model_version}")
         self.head.check(request)
-        deadline = now + item.timeout_us / 1e6 if item.timeout_us else float("inf")
-        name = object_key(grant.prefix, request.image_uuid)
+        deadline = now + item.timeout_us / 1e6 if item.timeout_us else math.inf
+        name, image_uuid = object_key(grant.prefix, request.image_uuid), request.image_uuid
         sent_as, priority = (item.queued_us, item.timeout_us), priority_of(item)
-        stages = Stages(request.image_uuid, item.owner, self.config.name, version, priority, sent_as, now)
+        stages = Stages(image_uuid, item.owner, config.name, version, priority, sent_as, now)
         self.recent.add(stages)
         return Picture(item, grant.owner, now, deadline, request, name, priority, stages)
 

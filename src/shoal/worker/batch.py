@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Final
 
 from shoal.batching.messages import bulk_part, most_urgent
 from shoal.batching.results import groups
-from shoal.errors import Cancelled, Code, DeadlineExceeded, Internal, ShoalError, Unavailable
+from shoal.errors import Cancelled, Code, DeadlineExceeded, Internal, Unavailable
 from shoal.runtime.priority import Priority
 from shoal.worker.batch_results import BatchResults
-from shoal.worker.picture import APART, FETCH, QUEUE, SLOT, SlotRow
+from shoal.worker.device_rows import without
+from shoal.worker.picture import APART, FETCH, QUEUE, SLOT
+from shoal.worker.preparation import Preparation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from shoal.batching.v1 import batching_pb2
-    from shoal.engine import Slot
-    from shoal.worker.fetch_picture import Fetched
+    from shoal.engine import Inference, Slot
     from shoal.worker.picture import Picture
     from shoal.worker.picture_model import PictureModel
 
@@ -50,44 +51,41 @@ class PictureBatch:
         """When the first of it was ready for the engine (monotonic); 0: nothing was yet."""
         self._model = model
         self._priority = priority
-        self._loop = asyncio.get_running_loop()
-        self._slot: asyncio.Task[Slot] | None = None
-        self._preparing: dict[asyncio.Task[None], Picture] = {}
         self._all_prepared: asyncio.Future[None] | None = None
         """Somebody waits for that; or for the first one, where it is ``_one_prepared``."""
         self._one_prepared: asyncio.Future[None] | None = None
-        self._abandoned = False
         self._ready: list[Picture] = []
         self._results = BatchResults(model)
+        self._preparation = Preparation(model, priority, self._results, self._prepared)
+        self._preparing = self._preparation.pending
+        self._slot = self._preparation.slot
         self._rows = 0
 
-    def add(self, item: batching_pb2.BatchItem) -> None:
+    def add(self, *items: batching_pb2.BatchItem) -> None:
         """Starts fetching at once."""
-        if self._rows == self._model.settings.max_batch_size:
+        room = self._model.settings.max_batch_size - self._rows
+        now = monotonic()
+        for item in items[room:]:
             self._results.fail(item, Unavailable("the batch is larger than the model takes; try again"))
-            return
-        try:
-            picture = self._model.admission.admit(item, monotonic())
-        except Exception as error:
-            self._results.fail(item, error)
-            return
-        picture.row = self._rows
-        self._rows += 1
-        task = self._loop.create_task(self._prepare(picture))
-        self._preparing[task] = picture
-        task.add_done_callback(self._prepared)
+        for item, admitted in self._model.admission.admit(items[:room], now):
+            if isinstance(admitted, Exception):
+                self._results.fail(item, admitted)
+                continue
+            admitted.row = self._rows
+            self._rows += 1
+            self._preparation.begin(admitted, now)
 
     def withdraw(self, index: int) -> None:
         """The item's caller has left: ends what is done for it. Does nothing if it is unknown, executed or answered."""
-        for task, picture in self._preparing.items():
-            if picture.item.index == index and not picture.withdrawn and not task.done():
-                self._withdraw(picture)
-                task.cancel()
+        for picture in self._preparing:
+            if picture.item.index == index and not picture.is_answered:
+                self._results.drop(picture, Cancelled("the caller left"))
+                self._preparation.withdraw(picture)
                 return
         for picture in self._ready:
             if picture.item.index == index:
                 self._ready.remove(picture)
-                self._withdraw(picture)
+                self._results.drop(picture, Cancelled("the caller left"))
                 return
 
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
@@ -100,12 +98,13 @@ class PictureBatch:
         await self._settle()
         if self._preparing and not self._ready:
             yield self._results.take()
-            while self._preparing and not self._ready and self._slot is None:
+            while self._preparing and not self._ready and not self._slot.is_asked:
                 await self._settle()
         while not self._leave_stragglers():
             await self._settle()
         await self._run_ready()
-        self._give_back()  # a straggler takes another one, once it is here
+        self._preparation.device.end()
+        self._slot.give_back()  # a straggler takes another one, once it is here
         for group in groups(self._results.take()):
             yield group
         while self._preparing or self._ready or self._results:
@@ -117,83 +116,59 @@ class PictureBatch:
 
     def abandon(self) -> None:
         """Stops what is left and gives the slot back."""
-        for picture in (*self._preparing.values(), *self._ready):
+        for picture in (*self._preparing, *self._ready):
             if not picture.stages.ended:
                 self._results.note_end(picture, Code.CANCELLED, "the batch's stream ended")
         self._results.take()
-        self._abandoned = True
-        for task in self._preparing:
-            self._model.own(task)
-            task.cancel()
-        if not self._preparing:
-            self._give_back()
+        self._preparation.close()
 
-    def _prepared(self, task: asyncio.Task[None]) -> None:
-        """A picture is ready, or was dropped."""
-        self._preparing.pop(task, None)
+    def _prepared(self, picture: Picture) -> None:
+        """It is ready, or was dropped."""
+        if not picture.is_answered:
+            self._ready.append(picture)
         _wake(self._one_prepared)
-        if self._preparing:
-            return
-        _wake(self._all_prepared)
-        if self._abandoned:
-            # A picture that was being decoded was written to its end: only now the slot is free.
-            self._give_back()
-
-    def _own_slot(self) -> asyncio.Task[Slot]:
-        """Asked for when the first picture is here, so that a batch without any holds none."""
-        if self._slot is None:
-            self._slot = self._loop.create_task(self._model.loaded.acquire(self._priority))
-        return self._slot
-
-    async def _wait_for_slot(self) -> Slot:
-        task = self._own_slot()
-        return task.result() if task.done() else await asyncio.shield(task)
-
-    def _give_back(self) -> None:
-        """Does nothing if there is no slot any more."""
-        slot, self._slot = self._slot, None
-        if slot is None:
-            return
-        slot.cancel()
-        if slot.done() and not slot.cancelled() and slot.exception() is None:
-            self._model.loaded.release(slot.result())
+        if not self._preparing:
+            _wake(self._all_prepared)
 
     def _note_close(self) -> None:
         now = monotonic()
-        for picture in (*self._preparing.values(), *self._ready):
+        for picture in (*self._preparing, *self._ready):
             picture.stages.closed = now
 
     async def _settle(self) -> None:
         """Waits until each picture is ready, has failed, or may become a straggler; or until nothing moves at all."""
+        if not self._preparing:
+            return
         closed = progress = monotonic()
         pending = len(self._preparing)
+        await self._wait_for_all(min(OTHERS_SECONDS, STRAGGLER_SECONDS))  # nobody is left behind sooner
         while self._preparing:
-            await self._wait_for_all(min(_STEP_SECONDS, STRAGGLER_SECONDS))
             now = monotonic()
             if len(self._preparing) < pending:
                 pending, progress = len(self._preparing), now
             if not self._is_worth_waiting(now - closed, now - progress):
                 return
+            await self._wait_for_all(min(_STEP_SECONDS, STRAGGLER_SECONDS))
 
     async def _wait_for_all(self, seconds: float) -> None:
         """Returns when all pictures are ready, and after ``seconds`` in any case."""
-        self._all_prepared = self._loop.create_future()
-        timer = self._loop.call_later(seconds, _wake, self._all_prepared)
+        loop = asyncio.get_running_loop()
+        self._all_prepared = loop.create_future()
+        timer = loop.call_later(seconds, _wake, self._all_prepared)
         try:
             await self._all_prepared
         finally:
             timer.cancel()
-        self._drop_prepared()
 
     def _is_worth_waiting(self, since_close: float, since_progress: float) -> bool:
         """Whether there is a picture that should go with the others."""
         owners = {picture.owner for picture in self._ready}
-        complete = bool(owners.difference(picture.owner for picture in self._preparing.values()))
+        complete = bool(owners.difference(picture.owner for picture in self._preparing))
         others_apart = complete and since_close >= OTHERS_SECONDS
         others_queued = complete and since_close >= QUEUED_SECONDS and not self._model.decoding.is_crowded
         hang = (since_close if complete else since_progress) >= STRAGGLER_SECONDS
         left = {FETCH: hang, SLOT: False, QUEUE: others_queued, APART: others_apart or hang}
-        pictures = (picture for picture in self._preparing.values() if not picture.stages.straggler)
+        pictures = (picture for picture in self._preparing if not picture.stages.straggler)
         return any(picture.is_written or not left[picture.at] for picture in pictures)
 
     def _leave_stragglers(self) -> bool:
@@ -202,25 +177,24 @@ class PictureBatch:
         False, if a picture waits for the slot, which it came for while nobody looked, or a thread has just begun to
         write to it.
         """
-        if any(picture.at is SLOT for picture in self._preparing.values()):
+        if any(picture.at is SLOT for picture in self._preparing):
             return False
-        for picture in self._preparing.values():
+        for picture in self._preparing:
             if not picture.stages.straggler:
                 picture.stages.straggler = picture.slot_row.leave() or not picture.is_written
-        return all(picture.stages.straggler for picture in self._preparing.values())
+        return all(picture.stages.straggler for picture in self._preparing)
 
     async def _wait_for_stragglers(self) -> None:
         if self._preparing and not self._ready and not self._results:
-            self._one_prepared = self._loop.create_future()
+            self._one_prepared = asyncio.get_running_loop().create_future()
             await self._one_prepared
-        self._drop_prepared()
 
     async def _run_ready(self) -> None:
         """Runs what is ready in the batch's own slot."""
         if not (pictures := self._take_ready()):
             return
         try:
-            slot = await self._own_slot()
+            slot = await self._slot.wait()
         except Exception as error:
             for picture in pictures:
                 self._results.drop(picture, error)
@@ -241,11 +215,6 @@ class PictureBatch:
         finally:
             self._model.loaded.release(slot)
 
-    def _drop_prepared(self) -> None:
-        """Forgets those that have ended, but whose callbacks are still to come."""
-        if self._preparing:
-            self._preparing = {task: picture for task, picture in self._preparing.items() if not task.done()}
-
     def _take_ready(self) -> list[Picture]:
         """Those that are in time; the others are dropped."""
         now = monotonic()
@@ -255,42 +224,6 @@ class PictureBatch:
                 self._results.drop(picture, DeadlineExceeded("the deadline passed before the batch was ready"))
         return [picture for picture in ready if picture.deadline > now]
 
-    async def _prepare(self, picture: Picture) -> None:
-        try:
-            timeouts = self._model.decoding.timeouts
-            with await self._fetch(picture) as fetched, timeouts.within(picture.seconds_left(monotonic())):
-                await self._decode(picture, fetched)
-            self._ready.append(picture)
-        except TimeoutError:
-            self._results.drop(picture, DeadlineExceeded("the deadline passed before the picture was decoded"))
-        except Exception as error:
-            self._results.drop(picture, error)
-
-    async def _fetch(self, picture: Picture) -> Fetched:
-        started = monotonic()
-        fetcher = self._model.fetcher
-        try:
-            fetched = await fetcher.fetch(picture.key, picture.seconds_left(started), picture.account)
-        except ShoalError as error:
-            self._model.meter.not_fetched(error.code)
-            raise
-        picture.stages.fetched = monotonic()
-        picture.fetch_seconds = picture.stages.fetched - started
-        self._model.meter.fetched(picture.fetch_seconds, fetched.size)
-        return fetched
-
-    async def _decode(self, picture: Picture, fetched: Fetched) -> None:
-        """Into the batch's slot, or into memory of its own if it takes long or the batch went without it."""
-        if not picture.stages.straggler and self._model.decoding.needs_row(fetched.data):
-            picture.at = SLOT
-            slot = await self._wait_for_slot()
-            if not picture.stages.straggler:
-                picture.slot_row = SlotRow(slot.row(picture.row))
-        await self._model.decoding.decode(picture, self._model.decoder, fetched.data)
-        picture.stages.decoded = monotonic()
-        picture.stages.decoding = picture.stages.decoded - picture.decode_seconds
-        self._model.meter.decoded(picture.decode_seconds, self._model.row_bytes)
-
     async def _execute(self, slot: Slot, pictures: Sequence[Picture]) -> None:
         """Runs ``pictures``, which fill the slot's first rows, and adds their results.
 
@@ -299,6 +232,7 @@ class PictureBatch:
         try:
             results = await self._run(slot, pictures)
         except Internal as error:
+            self._preparation.device.end()
             if len(pictures) > 1:
                 log.warning("model %s: a batch of %d failed; running it one by one", self._model.name, len(pictures))
                 for row, picture in enumerate(pictures):
@@ -323,16 +257,30 @@ class PictureBatch:
             inference = await self._model.loaded.infer(slot, len(pictures), _timeout(deadline))
         started = monotonic() - inference.seconds
         self._model.meter.executed(len(pictures), started - asked, inference.seconds, priority)
+        inference, pictures = self._without_refused(slot, inference, pictures)
         if log.isEnabledFor(logging.DEBUG):
             uuids = " ".join(picture.request.image_uuid for picture in pictures)
             log.debug("model %s: executed %s", self._model.name, uuids)
+        if not pictures:
+            return []
         if self._model.head.slow:
             return await self._model.decoding.threads.run(self._results.replies, inference, started, pictures)
         return self._results.replies(inference, started, pictures)
 
-    def _withdraw(self, picture: Picture) -> None:
-        self._results.drop(picture, Cancelled("the caller left"))
-        picture.withdrawn = True
+    def _without_refused(
+        self, slot: Slot, inference: Inference, pictures: Sequence[Picture]
+    ) -> tuple[Inference, Sequence[Picture]]:
+        """Has those decoded here that the device couldn't decode; they run again, as stragglers."""
+        if inference.reports is None:
+            return inference, pictures
+        refused = self._preparation.device.ran(slot, pictures, inference.reports)
+        if not refused:
+            return inference, pictures
+        again = {id(picture) for picture, _ in refused}
+        rows = [row for row, picture in enumerate(pictures) if id(picture) in again]
+        for picture, data in refused:
+            self._preparation.decode_again(picture, data)
+        return without(inference, rows), [picture for picture in pictures if id(picture) not in again]
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 from shoal.batching.messages import priority_of
 from shoal.batching.results import failure
 from shoal.batching.v1 import batching_pb2
+from shoal.engine.triton.encoded_rows import REPORT_FIELDS
 from shoal.errors import Code
+from shoal.runtime.priority import BULK, INTERACTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _OK: Final = Code.OK
+_COMPUTE: Final = REPORT_FIELDS.index("compute_us")
 
 
 class BatchResults:
@@ -43,7 +46,7 @@ class BatchResults:
 
     def drop(self, picture: Picture, error: BaseException) -> None:
         """Answers with ``error``, unless there is an answer."""
-        if not picture.withdrawn:
+        if not picture.is_answered:
             self._waiting.append(self.dropped(picture, error))
 
     def fail(self, item: batching_pb2.BatchItem, error: BaseException) -> None:
@@ -77,15 +80,21 @@ class BatchResults:
         except Exception as error:
             replies = [error] * len(pictures)
         version = inference.version or self._model.loaded.config.version
-        compute_us, computed = int(inference.seconds * 1e6), started + inference.seconds
-        results = []
-        for picture, reply in zip(pictures, replies, strict=True):
+        executed_us, computed = int(inference.seconds * 1e6), started + inference.seconds
+        own = _compute_us(inference, executed_us, len(pictures))
+        results, answered = [], []
+        for picture, reply, compute_us in zip(pictures, replies, own, strict=True):
             picture.stages.started, picture.stages.computed = started, computed
             if isinstance(reply, Exception):
                 results.append(self.dropped(picture, reply))
                 continue
-            picture.tell_times(reply.timing, started, compute_us, len(pictures))
-            results.append(self._result(picture, reply, version))
+            picture.tell_times(reply.timing, started, executed_us, compute_us)
+            try:
+                results.append(self._result(picture, reply, version))
+                answered.append(picture)
+            except Exception as error:  # too large for a message
+                results.append(self.dropped(picture, error))
+        self._note_answers(answered)
         return results
 
     def dropped(self, picture: Picture, error: BaseException) -> batching_pb2.BatchItemResult:
@@ -96,22 +105,34 @@ class BatchResults:
 
     def note_end(self, picture: Picture, code: Code, text: str = "") -> None:
         """Remembers how ``picture`` ended, for ``shoal explain``."""
-        picture.stages.end(code, text)
+        picture.stages.end(code, text, monotonic())
         self._ended.append(picture.stages)
+
+    def _note_answers(self, pictures: Sequence[Picture]) -> None:
+        """They were answered, all now."""
+        now = monotonic()
+        for picture in pictures:
+            picture.stages.end(_OK, "", now)
+        self._ended.extend(picture.stages for picture in pictures)
+        bulk = sum(picture.priority is BULK for picture in pictures)
+        self._model.meter.answered(_OK, BULK, bulk)
+        self._model.meter.answered(_OK, INTERACTIVE, len(pictures) - bulk)
 
     def _result(self, picture: Picture, reply: Reply, version: int) -> batching_pb2.BatchItemResult:
         reply.image_uuid = picture.request.image_uuid
         reply.model_name = self._model.name
         reply.model_version = version
-        try:
-            result = batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
-        except Exception as error:  # too large for a message
-            return self.dropped(picture, error)
-        self._model.meter.answered(_OK, picture.priority)
-        self.note_end(picture, _OK)
-        return result
+        return batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
 
     def _failure(self, index: int, priority: Priority, error: BaseException) -> batching_pb2.BatchItemResult:
         result = failure(index, error, f"model {self._model.name}")
         self._model.meter.answered(Code(result.code), priority)
         return result
+
+
+def _compute_us(inference: Inference, executed_us: int, count: int) -> Sequence[int | None]:
+    """The model's part of an execution, for each row, where the engine tells."""
+    if inference.reports is None:
+        return [None] * count
+    own: list[int | None] = [min(max(0, told), executed_us) for told in inference.reports[:, _COMPUTE].tolist()]
+    return own

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from shoal.errors import Overloaded
 from shoal.runtime.precedence import Precedence
-from shoal.runtime.priority import Priority
+from shoal.runtime.priority import BULK, INTERACTIVE
 from shoal.runtime.release import Releasable
+
+if TYPE_CHECKING:
+    from shoal.runtime.priority import Priority
 
 
 class Account(NamedTuple):
@@ -23,14 +25,24 @@ class Account(NamedTuple):
     @property
     def priority(self) -> Priority:
         """How urgent."""
-        return Priority.BULK if self.bulk else Priority.INTERACTIVE
+        return BULK if self.bulk else INTERACTIVE
 
 
-@dataclass(eq=False, slots=True)
-class _Waiter:
-    account: Account
-    amount: int
-    ready: asyncio.Future[Reservation]
+class _Waiter(asyncio.Future["Reservation"]):
+    """A reservation that is to come; who cancels it leaves the queue."""
+
+    def __init__(self, budget: Budget, account: Account, amount: int) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self.account = account
+        self.amount = amount
+        self._budget = budget
+
+    def cancel(self, msg: Any | None = None) -> bool:  # as its base has it
+        """False, as of any future, once it was granted."""
+        if super().cancel(msg):
+            self._budget.leave(self)
+            return True
+        return False
 
 
 _Queue: TypeAlias = "OrderedDict[Account, OrderedDict[_Waiter, None]]"
@@ -38,6 +50,8 @@ _Queue: TypeAlias = "OrderedDict[Account, OrderedDict[_Waiter, None]]"
 
 class Reservation(Releasable):
     """A part of a budget; a context manager. Giving it back twice is harmless."""
+
+    __slots__ = ("_budget", "account", "amount")
 
     def __init__(self, budget: Budget, account: Account, amount: int) -> None:
         self.account = account
@@ -78,7 +92,8 @@ class Budget:
         self._max_waiting = max_waiting
         self._leaves_room = leaves_room
         self._used = 0
-        self._used_by: Counter[Account] = Counter()
+        self._used_by: dict[Account, int] = {}
+        """Of those that have any."""
         self._waiting: tuple[_Queue, _Queue] = OrderedDict(), OrderedDict()
         """Interactive accounts, and bulk ones."""
         self._precedence = Precedence()
@@ -95,35 +110,45 @@ class Budget:
         return self._grant(account, amount)
 
     async def acquire(self, account: Account, amount: int) -> Reservation:
-        """Waits for a reservation; ``amount`` is at most the limit.
+        """Waits for a reservation; ``amount`` is at most the limit. Raises Overloaded as ``queue`` does."""
+        if (reservation := self.take(account, amount)) is not None:
+            return reservation
+        waiter = self.queue(account, amount)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                waiter.result().release()
+            raise
+
+    def queue(self, account: Account, amount: int) -> asyncio.Future[Reservation]:
+        """The future of a reservation that ``take`` refused; whoever cancels one that is done gives that back.
 
         Raises:
             Overloaded: too many of the account's wait already.
         """
-        if (reservation := self.take(account, amount)) is not None:
-            return reservation
-        waiter = _Waiter(account, amount, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(self, account, amount)
         waiting = self._waiting[account.bulk].setdefault(account, OrderedDict())
         if len(waiting) >= self._max_waiting:
             raise Overloaded("too many of your pictures wait to be fetched; try again later")
         waiting[waiter] = None
         self._serve()
-        try:
-            return await waiter.ready
-        except asyncio.CancelledError:
-            if waiter.ready.done() and not waiter.ready.cancelled():
-                waiter.ready.result().release()
-            else:
-                self._take_out(waiter)
-                self._serve()
-            raise
+        return waiter
+
+    def leave(self, waiter: _Waiter) -> None:
+        """One was cancelled, and waits no longer."""
+        self._take_out(waiter)
+        self._serve()
 
     def give_back(self, reservation: Reservation) -> None:
         """Takes a reservation back, and grants what may be granted now."""
-        self._used -= reservation.amount
-        self._used_by[reservation.account] -= reservation.amount
-        if not self._used_by[reservation.account]:
-            del self._used_by[reservation.account]
+        account, amount = reservation.account, reservation.amount
+        self._used -= amount
+        left = self._used_by[account] - amount
+        if left:
+            self._used_by[account] = left
+        else:
+            del self._used_by[account]
         self._serve()
 
     def _goes_after_others(self, account: Account) -> bool:
@@ -133,17 +158,17 @@ class Budget:
             return False
         both = account.bulk or self._precedence.bulk_is_due
         before = (*interactive, *bulk) if both else tuple(interactive)
-        return account in self._waiting[account.bulk] or any(not self._used_by[each] for each in before)
+        return account in self._waiting[account.bulk] or any(each not in self._used_by for each in before)
 
     def _fits(self, account: Account, amount: int) -> bool:
         left = self.limit - self._used - amount
-        own = self._used_by[account]
+        own = self._used_by.get(account, 0)
         return left >= 0 and not (self._leaves_room and own and own + amount > left)
 
     def _grant(self, account: Account, amount: int) -> Reservation:
         self._precedence.had(account.priority, bulk_waits=bool(self._waiting[True]))
         self._used += amount
-        self._used_by[account] += amount
+        self._used_by[account] = self._used_by.get(account, 0) + amount
         return Reservation(self, account, amount)
 
     def _serve(self) -> None:
@@ -152,8 +177,8 @@ class Budget:
             level = self._waiting[waiter.account.bulk]
             if waiter.account in level:
                 level.move_to_end(waiter.account)
-            if not waiter.ready.done():
-                waiter.ready.set_result(self._grant(waiter.account, waiter.amount))
+            if not waiter.done():
+                waiter.set_result(self._grant(waiter.account, waiter.amount))
 
     def _next(self) -> _Waiter | None:
         """Who may be served now: passes over those who have to give something back first themselves."""
@@ -163,9 +188,9 @@ class Budget:
         levels = (bulk, interactive) if self._precedence.bulk_is_due else (interactive, bulk)
         for account, waiting in (each for level in levels for each in level.items()):
             waiter = next(iter(waiting))
-            if waiter.ready.done() or self._fits(account, waiter.amount):
+            if waiter.done() or self._fits(account, waiter.amount):
                 return waiter
-            if not self._used_by[account]:
+            if account not in self._used_by:
                 return None
         return None
 

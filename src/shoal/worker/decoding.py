@@ -6,16 +6,18 @@ pictures took. A picture whose caller's deadline passed is not begun.
 
 from __future__ import annotations
 
+from functools import partial
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
 from shoal.pictures.danger import may_be_quick
-from shoal.runtime.timeouts import Timeouts
-from shoal.worker.picture import APART, QUEUE
+from shoal.worker.picture import NO_SIZE
 
 if TYPE_CHECKING:
+    import asyncio
+
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from shoal.worker.decoders.decoder_pool import DecoderPool
     from shoal.worker.picture import Picture
 
+Decoded: TypeAlias = "tuple[PictureSize, float, bool]"
 MAX_LEFT: Final = 256
 """Pictures that wait for threads while their batches are through."""
 
@@ -36,45 +39,46 @@ class Decoding:
         self.threads = threads
         """The threads of the worker's own process, for quick JPEGs."""
         self._pool = pool
-        self.timeouts = Timeouts()
-        """For what is to be decoded by a deadline."""
 
     @property
     def is_crowded(self) -> bool:
         """Whether so many pictures wait for threads that batches had better wait for theirs, and hold back others."""
         return self.threads.waiting > MAX_LEFT
 
-    def needs_row(self, data: Buffer) -> bool:
-        """Whether ``data`` may be decoded into a row of the slot, so that it is worth having one."""
+    def may_be_quick(self, data: Buffer) -> bool:
+        """Whether ``data`` may be decoded in a thread, so that it is worth having a row of the slot."""
         return may_be_quick(bytes(memoryview(data)[:8]))
 
-    async def decode(self, picture: Picture, decoder: Decoder, data: Buffer) -> None:
-        """Decodes ``data`` into the picture's row of the slot; if it isn't quick or was left, into ``picture.pixels``.
+    def decode(self, picture: Picture, decoder: Decoder, data: Buffer) -> asyncio.Future[Decoded]:
+        """Decodes ``data`` in a thread, into the picture's row of the slot; if that was left, into ``picture.pixels``.
 
         Cancelling it ends the work, unless a thread has begun with it: then it ends when that has.
 
+        Returns:
+            The future of the upright picture's size, of the seconds, and of whether it was decoded, rather than being
+            one for ``decode_apart``.
+
         Raises:
-            InvalidRequest: as ``Decoder.decode`` and ``DecoderPool.decode``.
+            InvalidRequest: as ``Decoder.decode``.
+            DeadlineExceeded: the caller's deadline passed before it was begun.
+        """
+        return self.threads.submit(picture.owner, picture.priority, partial(_decode, picture, decoder, data))
+
+    async def decode_apart(self, picture: Picture, decoder: Decoder, data: Buffer) -> None:
+        """Decodes ``data`` in a process of its own, into ``picture.pixels``. Cancelling it ends that.
+
+        Raises:
+            InvalidRequest: as ``Decoder.read_header`` and ``DecoderPool.decode``.
             DeadlineExceeded: the caller's deadline passed before it was begun.
             Overloaded, Unavailable: as ``DecoderPool.decode``.
         """
         owner, priority = picture.owner, picture.priority
-        if self.needs_row(data):
-            picture.at = QUEUE
-            picture.size, picture.decode_seconds, done = await self.threads.run_for(
-                owner, priority, _decode, picture, decoder, data
-            )
-            if done:
-                return
-            picture.slot_row.leave()
-            picture.at = APART
-        else:
-            picture.at = APART
+        if picture.size is NO_SIZE:
             picture.size = await self.threads.run_for(owner, priority, _measure, picture, decoder, data)
         picture.pixels, picture.decode_seconds = await self._pool.decode(owner, decoder, data, priority)
 
 
-def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> tuple[PictureSize, float, bool]:
+def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> Decoded:
     """In a thread. Size, seconds, and whether it was quick enough to be decoded."""
     picture.remaining(monotonic())
     started = perf_counter()

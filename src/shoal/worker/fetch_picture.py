@@ -1,27 +1,36 @@
-"""Fetching: from a key to a picture's bytes, in bounded number, size and time."""
+"""Fetching: from a key to a picture's bytes, in bounded number, size and time.
+
+A fetch is a future that moves itself on: what one step brings begins the next one, and no task carries it. For the two
+steps that there are, head and body, a task and its coroutines would cost more than the store's own futures do.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import ObjectStore
 
 from shoal.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound, Unavailable
 from shoal.observe import metrics
 from shoal.pictures.reference import uuid_in
+from shoal.runtime.deadlines import Deadlines
 from shoal.runtime.release import Releasable
-from shoal.runtime.timeouts import Timeouts
-from shoal.worker.budget import Account, Budget
+from shoal.worker.budget import Account, Budget, Reservation
 from shoal.worker.store_faults import FaultLog
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
     from obstore import ObjectMeta
     from typing_extensions import Buffer
 
-    from shoal.worker.budget import Reservation
+    Step = asyncio.Future[Any]
 
 _FIRST_BACKOFF_SECONDS: Final = 0.05
 _LONGEST_BACKOFF_SECONDS: Final = 2.0
@@ -38,7 +47,7 @@ class Result(Protocol):
         """Known before the body is read."""
         ...
 
-    async def bytes_async(self) -> Buffer:
+    def bytes_async(self) -> Awaitable[Buffer]:
         """The body."""
         ...
 
@@ -46,7 +55,7 @@ class Result(Protocol):
 class Store(Protocol):
     """The part of an ``obstore`` store that is used here."""
 
-    async def get_async(self, path: str) -> Result:
+    def get_async(self, path: str) -> Awaitable[Result]:
         """Starts a GET and answers when the headers are there."""
         ...
 
@@ -54,26 +63,19 @@ class Store(Protocol):
 class Fetched(Releasable):
     """A picture's bytes, which count against the fetcher's budget until they are released; a context manager."""
 
-    def __init__(self, data: Buffer, reservation: Reservation) -> None:
+    __slots__ = ("_reservation", "data", "size")
+
+    def __init__(self, data: Buffer, reservation: Reservation | None) -> None:
+        """``reservation``: None, where they came back from a slot, and aren't counted twice."""
         self.data = data
-        self.size = reservation.amount
-        """In bytes."""
+        self.size = memoryview(data).nbytes
         self._reservation = reservation
 
     def release(self) -> None:
         """Lets the bytes go."""
         self.data = b""
-        self._reservation.release()
-
-
-@dataclass(slots=True)
-class _Trouble:
-    """What kept a fetch from ending."""
-
-    reason: str = ""
-
-    def __str__(self) -> str:
-        return f" ({self.reason})" if self.reason else ""
+        if self._reservation is not None:
+            self._reservation.release()
 
 
 class Fetcher:
@@ -95,21 +97,26 @@ class Fetcher:
             budget_bytes: Of pictures that are being read or weren't released yet; more wait, accounts in turn.
             timeout_seconds: One fetch, retries included but not the waits for its turn and for room, takes no longer.
         """
-        self._store = store
-        self._turns = Budget(concurrency, max_waiting=_MAX_WAITING)
+        self.get = _getter(store)
+        self.turns = Budget(concurrency, max_waiting=_MAX_WAITING)
+        self.room = Budget(budget_bytes, max_waiting=_MAX_WAITING, leaves_room=True)
+        """In bytes."""
+        self.faults = FaultLog()
+        self.timeout_seconds = timeout_seconds
         self._max_bytes = max_bytes
-        self._budget = Budget(budget_bytes, max_waiting=_MAX_WAITING, leaves_room=True)
-        self._timeout_seconds = timeout_seconds
-        self._timeouts = Timeouts()
-        self._faults = FaultLog()
+        self._deadlines: Deadlines[Fetch] | None = None
 
     @property
     def held_bytes(self) -> int:
         """Bytes of the budget that pictures hold."""
-        return self._budget.used
+        return self.room.used
 
-    async def fetch(self, key: str, timeout_seconds: float | None = None, account: Account = NOBODY) -> Fetched:
-        """The bytes of the object ``key``, without a copy. Cancelling it stops the transfer.
+    def fetch(
+        self, key: str, timeout_seconds: float | None = None, account: Account = NOBODY
+    ) -> asyncio.Future[Fetched]:
+        """The bytes of the object ``key``, without a copy; on their way at once. Cancelling it stops the transfer.
+
+        Whoever stops caring about one that is done lets its bytes go.
 
         Args:
             key: ``<prefix><uuid>.jpg``; errors name the uuid only.
@@ -124,77 +131,188 @@ class Fetcher:
             DeadlineExceeded: the caller's time passed first.
             Internal: the store refuses our credentials.
         """
-        trouble = _Trouble()
-        try:
-            with self._timeouts.within(timeout_seconds):
-                found: Fetched | int = await self._take_turn(key, account, None, trouble)
-                while isinstance(found, int):
-                    reservation = await self._budget.acquire(account, found)
-                    found = await self._take_turn(key, account, reservation, trouble)
-                return found
-        except TimeoutError:
-            raise DeadlineExceeded(f"the deadline passed while image {uuid_in(key)} was fetched{trouble}") from None
+        loop = asyncio.get_running_loop()
+        if self._deadlines is None:
+            self._deadlines = Deadlines(loop, _expire)
+        until = math.inf if timeout_seconds is None else loop.time() + timeout_seconds
+        fetch = Fetch(self, self._deadlines, key, account, until)
+        fetch.begin()
+        return fetch
 
-    async def _take_turn(
-        self, key: str, account: Account, reservation: Reservation | None, trouble: _Trouble
-    ) -> Fetched | int:
-        """The picture, which takes ``reservation`` over; or its size in bytes, for which there is no room now."""
-        try:
-            turn = self._turns.take(account, 1) or await self._turns.acquire(account, 1)
-            with turn, self._timeouts.within(self._timeout_seconds):
-                found = await self._keep_trying(key, account, reservation, trouble)
-        except BaseException as error:
-            if reservation is not None:
-                reservation.release()
-            if isinstance(error, TimeoutError):
-                within = f"within {self._timeout_seconds:g} s{trouble}"
-                raise Unavailable(
-                    f"the object store did not deliver image {uuid_in(key)} {within}; try again"
-                ) from None
-            raise
-        return found
-
-    async def _keep_trying(
-        self, key: str, account: Account, reservation: Reservation | None, trouble: _Trouble
-    ) -> Fetched | int:
-        pause = _FIRST_BACKOFF_SECONDS
-        while True:
-            try:
-                return await self._get(key, account, reservation)
-            except FileNotFoundError:
-                raise NotFound(f"no image {uuid_in(key)}") from None
-            except (PermissionDeniedError, UnauthenticatedError) as error:
-                raise Internal("the object store refuses the worker's credentials") from error
-            except (BaseError, OSError) as error:
-                trouble.reason = self._faults.add(error)
-                metrics.WORKER_FETCH_RETRIES.inc()
-                # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-                await asyncio.sleep(random.uniform(0, pause))  # not a secret
-                pause = min(2 * pause, _LONGEST_BACKOFF_SECONDS)
-
-    async def _get(self, key: str, account: Account, reservation: Reservation | None) -> Fetched | int:
-        result = await self._store.get_async(key)
-        size = result.meta["size"]
-        self._check_size(key, size)
-        if reservation is not None and reservation.amount != size:  # it was replaced meanwhile
-            reservation.release()
-        if reservation is None or not reservation.held:
-            reservation = self._budget.take(account, size)
-        if reservation is None:
-            return size
-        try:
-            return Fetched(await result.bytes_async(), reservation)
-        except BaseException:
-            reservation.release()
-            raise
-
-    def _check_size(self, key: str, size: int) -> None:
+    def check_size(self, key: str, size: int) -> None:
+        """Raises InvalidRequest where an object's ``size`` in bytes is none of a picture that may be fetched."""
         if size == 0:
             raise InvalidRequest(f"image {uuid_in(key)} is empty")
         if size > self._max_bytes:
             raise InvalidRequest(f"image {uuid_in(key)} has {size:,} bytes; the limit is {self._max_bytes:,}")
-        if size > self._budget.limit:
+        if size > self.room.limit:
             raise InvalidRequest(
-                f"image {uuid_in(key)} has {size:,} bytes; a worker holds {self._budget.limit:,} in all "
+                f"image {uuid_in(key)} has {size:,} bytes; a worker holds {self.room.limit:,} in all "
                 "(max_fetched_bytes of its pool)"
             )
+
+
+class Fetch(asyncio.Future[Fetched]):
+    """One fetch: turn, head, room, body; without room it waits for that first, and then for another turn."""
+
+    def __init__(self, fetcher: Fetcher, deadlines: Deadlines[Fetch], key: str, account: Account, until: float) -> None:
+        """Prepares; ``until`` is the caller's deadline, in seconds of the loop's clock."""
+        super().__init__(loop=asyncio.get_running_loop())
+        self.deadline = math.inf
+        """In seconds of the loop's clock: the caller's, or while it has a turn the fetcher's time-out."""
+        self._fetcher = fetcher
+        self._deadlines = deadlines
+        self._key = key
+        self._account = account
+        self._until = until
+        self._turn: Reservation | None = None
+        self._room: Reservation | None = None
+        self._step: Step | None = None
+        """What it waits for."""
+        self._pause: asyncio.TimerHandle | None = None
+        """Or until it tries again."""
+        self._backoff_seconds = _FIRST_BACKOFF_SECONDS
+        self._trouble = ""
+        """What kept it from ending."""
+
+    def begin(self) -> None:
+        """Takes the first step."""
+        self._go_on(Fetch._take_turn, None)
+
+    def cancel(self, msg: Any | None = None) -> bool:  # as its base has it
+        """Stops the transfer, and gives back what it holds."""
+        if super().cancel(msg):
+            self._give_up()
+            return True
+        return False
+
+    def expire(self) -> None:
+        """Its deadline has passed."""
+        uuid, trouble = uuid_in(self._key), f" ({self._trouble})" if self._trouble else ""
+        if self.deadline == self._until:
+            self._fail(DeadlineExceeded(f"the deadline passed while image {uuid} was fetched{trouble}"))
+        else:
+            within = f"within {self._fetcher.timeout_seconds:g} s{trouble}"
+            self._fail(Unavailable(f"the object store did not deliver image {uuid} {within}; try again"))
+
+    def _take_turn(self, _: object) -> None:
+        turns = self._fetcher.turns
+        if (turn := turns.take(self._account, 1)) is not None:
+            self._with_turn(turn)
+        else:
+            self._watch(self._until)
+            self._follow(turns.queue(self._account, 1), Fetch._with_turn)
+
+    def _with_turn(self, turn: Reservation) -> None:
+        self._turn, self._backoff_seconds = turn, _FIRST_BACKOFF_SECONDS
+        self._watch(min(self._until, self.get_loop().time() + self._fetcher.timeout_seconds))
+        self._get()
+
+    def _get(self, _: object = None) -> None:
+        self._follow(self._fetcher.get(self._key), Fetch._with_head)
+
+    def _with_head(self, result: Result) -> None:
+        size = result.meta["size"]
+        self._fetcher.check_size(self._key, size)
+        if self._room is not None and self._room.amount != size:  # it was replaced meanwhile
+            self._room.release()
+            self._room = None
+        if self._room is None:
+            self._room = self._fetcher.room.take(self._account, size)
+        if self._room is not None:
+            self._follow(result.bytes_async(), Fetch._with_body)
+            return
+        self._give_back(self._turn)
+        self._turn = None
+        self._watch(self._until)
+        self._follow(self._fetcher.room.queue(self._account, size), Fetch._with_room)
+
+    def _with_room(self, room: Reservation) -> None:
+        self._room = room
+        self._take_turn(None)
+
+    def _with_body(self, data: Buffer) -> None:
+        room, self._room = cast("Reservation", self._room), None
+        self._give_up()
+        self.set_result(Fetched(data, room))
+
+    def _follow(self, step: Awaitable[Any], then: Callable[[Fetch, Any], None]) -> None:
+        """Calls ``then`` with what ``step`` brings."""
+        self._step = step if isinstance(step, asyncio.Future) else asyncio.ensure_future(step)
+        self._step.add_done_callback(partial(self._stepped, then))
+
+    def _stepped(self, then: Callable[[Fetch, Any], None], step: Step) -> None:
+        if step is self._step:  # else it was given up
+            self._step = None
+            self._go_on(then, step)
+
+    def _go_on(self, then: Callable[[Fetch, Any], None], step: Step | None) -> None:
+        """Whatever goes wrong in a step ends the fetch, or is tried again: nobody else hears of it."""
+        try:
+            then(self, None if step is None else step.result())
+        except FileNotFoundError:
+            self._fail(NotFound(f"no image {uuid_in(self._key)}"))
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            refused = Internal("the object store refuses the worker's credentials")
+            refused.__cause__ = error
+            self._fail(refused)
+        except (BaseError, OSError) as error:
+            self._try_again(error)
+        except asyncio.CancelledError:
+            self.cancel()
+        except Exception as error:
+            self._fail(error)
+
+    def _try_again(self, error: Exception) -> None:
+        """After a pause, without room: nobody waits for what isn't used."""
+        self._trouble = self._fetcher.faults.add(error)
+        metrics.WORKER_FETCH_RETRIES.inc()
+        self._give_back(self._room)
+        self._room = None
+        # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        pause = random.uniform(0, self._backoff_seconds)  # not a secret
+        self._pause = self.get_loop().call_later(pause, self._go_on, Fetch._get, None)
+        self._backoff_seconds = min(2 * self._backoff_seconds, _LONGEST_BACKOFF_SECONDS)
+
+    def _watch(self, deadline: float) -> None:
+        if self.deadline != math.inf:
+            self._deadlines.remove(self)
+        self.deadline = deadline
+        if deadline != math.inf:
+            self._deadlines.add((self,))
+
+    def _fail(self, error: Exception) -> None:
+        self._give_up()
+        self.set_exception(error)
+
+    def _give_up(self) -> None:
+        """Stops what it does, and gives back what it holds."""
+        self._watch(math.inf)
+        if self._pause is not None:
+            self._pause.cancel()
+        step, self._step = self._step, None
+        if step is not None and not step.cancel():
+            _let_go(step)
+        self._give_back(self._turn)
+        self._give_back(self._room)
+
+    @staticmethod
+    def _give_back(reservation: Reservation | None) -> None:
+        if reservation is not None:
+            reservation.release()
+
+
+def _expire(passed: Iterable[Fetch]) -> None:
+    for fetch in passed:
+        fetch.expire()
+
+
+def _let_go(step: Step) -> None:
+    """Of one that was done, but whose result nobody will see."""
+    if not step.cancelled() and step.exception() is None and isinstance(step.result(), Reservation):
+        step.result().release()
+
+
+def _getter(store: Store) -> Callable[[str], Awaitable[Result]]:
+    """Its ``get_async``: of obstore the function, which answers a future; the method wraps that in a coroutine."""
+    return partial(obstore.get_async, cast("Any", store)) if isinstance(store, ObjectStore) else store.get_async

@@ -11,12 +11,17 @@ from shoal.errors import DeadlineExceeded
 from shoal.pictures.header import PictureSize
 from shoal.runtime.priority import BULK, Priority
 from shoal.worker.budget import Account
+from shoal.worker.decode_choice import CPU
 
 if TYPE_CHECKING:
+    import asyncio
+
     from numpy.typing import NDArray
 
     from shoal.batching.v1 import batching_pb2
     from shoal.v1 import inference_pb2
+    from shoal.worker.decode_choice import Way
+    from shoal.worker.fetch_picture import Fetched
     from shoal.worker.stages import Stages
 
 
@@ -67,7 +72,8 @@ class SlotRow:
 
 
 _NO_ROW: Final = SlotRow()
-_NO_SIZE: Final = PictureSize(0, 0)
+NO_SIZE: Final = PictureSize(0, 0)
+"""Of a picture whose header wasn't read."""
 
 
 @dataclass(eq=False, slots=True)
@@ -93,9 +99,17 @@ class Picture:
     slot_row: SlotRow = _NO_ROW
     pixels: NDArray[Any] | None = field(default=None, repr=False)
     """A row of its own, where its batch went without it."""
-    withdrawn: bool = False
-    """Its caller has left; it has its answer."""
-    size: PictureSize = _NO_SIZE
+    is_answered: bool = False
+    """It failed, or its caller has left: no further answer is due."""
+    step: asyncio.Future[Any] | None = field(default=None, repr=False)
+    """What it waits for now: a fetch, or its decoding."""
+    fetched: Fetched | None = field(default=None, repr=False)
+    """Its bytes, until they are decoded."""
+    way: Way = CPU
+    """Where it is decoded."""
+    charge: tuple[int, float] | None = None
+    """Its pixels, and the seconds that decoding it here is expected to take, where there was a choice."""
+    size: PictureSize = NO_SIZE
     """The upright picture's size, once it is decoded."""
     fetch_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -124,11 +138,24 @@ class Picture:
             raise DeadlineExceeded("the deadline passed in the worker")
         return self.deadline - now
 
-    def tell_times(self, timing: inference_pb2.Timing, started: float, compute_us: int, batch_size: int) -> None:
-        """Fills in what the reply says; whatever is neither fetch, decode nor compute was waiting."""
+    def tell_times(
+        self, timing: inference_pb2.Timing, started: float, executed_us: int, compute_us: int | None
+    ) -> None:
+        """Fills in what the reply says; whatever is neither fetch, decode nor compute was waiting.
+
+        Args:
+            timing: To be filled in.
+            started: When the engine began with the batch.
+            executed_us: That the engine took.
+            compute_us: Of that the model's own part, where the engine also decodes and tells; None: all of it.
+        """
         waited = (started - self.arrived) - self.fetch_seconds - self.decode_seconds
+        if compute_us is None:
+            compute_us = executed_us
+        else:  # the rest of it is the decoder's, or a wait for that or for the model
+            waited += (executed_us - compute_us) / 1e6
         timing.queue_us = self.item.queued_us + int(max(0.0, waited) * 1e6)
         timing.fetch_us = int(self.fetch_seconds * 1e6)
         timing.decode_us = int(self.decode_seconds * 1e6)
         timing.compute_us = compute_us
-        timing.batch_size = batch_size
+        timing.batch_size = self.stages.size

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shoal.modelconfig.batching import BatchingSettings
     from shoal.pictures.decode import Decoder
     from shoal.worker.admission import Admission
+    from shoal.worker.decode_choice import DecodeChoice
     from shoal.worker.decoding import Decoding
     from shoal.worker.fetch_picture import Fetcher
     from shoal.worker.heads.head import Head
@@ -39,6 +40,8 @@ class PictureModel:
     meter: Meter
     processes: int = 1
     """That share the engine, this one among them."""
+    choice: DecodeChoice | None = None
+    """Where its JPEGs are decoded; None: all of them in this worker."""
     turns: Turns = field(init=False, repr=False)
     """Whose batch is handed to the engine next."""
     row_bytes: int = field(init=False)

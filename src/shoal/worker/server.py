@@ -14,6 +14,7 @@ from shoal.errors import ShoalError
 from shoal.observe import metrics
 from shoal.pictures.decode import Decoder
 from shoal.pictures.objectstore import open_configured
+from shoal.runtime import garbage
 from shoal.runtime.threads import Threads, usable_cores
 from shoal.service.api_keys import load_keys, watch_keys
 from shoal.v1 import inference_pb2
@@ -21,8 +22,10 @@ from shoal.worker.access import Access, NewestKeys
 from shoal.worker.admission import Admission
 from shoal.worker.backing import choose
 from shoal.worker.catalog import Catalog
+from shoal.worker.decode_choice import DecodeChoice
 from shoal.worker.decoders.decoder_pool import DecoderPool, Limits
 from shoal.worker.decoding import Decoding
+from shoal.worker.device_rows import decodes_itself
 from shoal.worker.fetch_picture import Fetcher
 from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.head import make_head
@@ -70,6 +73,7 @@ class Worker:
             Limits(self._settings.max_decode_cpu_seconds, self._settings.max_decode_memory_bytes),
         )
         self._decoding = Decoding(self._threads, self._pool)
+        self._choice = DecodeChoice(self._settings.decode, self._limits.decode_threads)
         self._backing = choose(
             options.service,
             options.pool,
@@ -126,12 +130,13 @@ class Worker:
             jpeg_strictness=limits.jpeg_strictness,
         )
         head, meter = make_head(config), Meter(config.name)
+        choice = self._choice if decodes_itself(config, limits) else None
 
         def handler(loaded: LoadedModel[Any]) -> PictureHandler:
             admission = Admission(loaded.config, head, self._access, self._recent)
             processes = self._settings.worker_processes
             return PictureHandler(
-                PictureModel(loaded, admission, decoder, head, self._fetcher, self._decoding, meter, processes)
+                PictureModel(loaded, admission, decoder, head, self._fetcher, self._decoding, meter, processes, choice)
             )
 
         return handler
@@ -146,6 +151,7 @@ class Worker:
         async with contextlib.aclosing(self._backing.source.changes()) as moments:
             await anext(moments)  # the present state
             await self._refresh()
+            garbage.settle()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_engine())
                 group.create_task(self._catalog.keep_trying(self._look))

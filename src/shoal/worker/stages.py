@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from shoal.errors import Code
 from shoal.explain.recent import MAX_TEXT
 from shoal.explain.views import Answer, WorkerVisit, stages
+from shoal.worker.decode_choice import Way
 
 if TYPE_CHECKING:
     from shoal.explain.recent import Recent
@@ -44,6 +45,10 @@ class Stages:
     """Pictures in the last batch that the engine was asked to run with it."""
     executions: int = 0
     straggler: bool = False
+    on_device: bool = False
+    """The model's device decoded it, as a part of ``computed``."""
+    refused: bool = False
+    """By the device, which couldn't decode it."""
     code: Code = Code.OK
     text: str = ""
 
@@ -51,9 +56,9 @@ class Stages:
         """The engine is asked to run it, with ``size`` pictures in all."""
         self.asked, self.size, self.executions = now, size, self.executions + 1
 
-    def end(self, code: Code, text: str = "") -> None:
+    def end(self, code: Code, text: str, now: float) -> None:
         """Its answer is made."""
-        self.code, self.text, self.ended = code, text[:MAX_TEXT], monotonic()
+        self.code, self.text, self.ended = code, text[:MAX_TEXT], now
 
     def view(self, now: float) -> WorkerVisit:
         """What is told of it."""
@@ -85,7 +90,14 @@ class Stages:
             batch_size=self.size,
             executions=self.executions,
             left_behind=self.straggler,
+            decoded_by=self._decoder(),
+            device_refused=self.refused,
         )
+
+    def _decoder(self) -> str:
+        if not self.decoded:
+            return ""
+        return Way.DEVICE.value if self.on_device else Way.CPU.value
 
 
 def explain(recent: Recent[Stages], image_uuid: str) -> Answer:

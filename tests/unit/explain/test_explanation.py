@@ -40,6 +40,24 @@ def test_each_try_is_shown_newest_first_with_its_own_worker() -> None:
     ]
 
 
+@pytest.mark.parametrize("forgotten", ["nothing", "worker", "batcher"])
+def test_passes_that_went_as_the_same_item_are_told_apart_by_when_they_came(forgotten: str) -> None:
+    """Two calls with one time-out that waited the same microseconds; the older half of a pass is forgotten first."""
+    batchers = [batcher_visit(seconds_ago=ago, sent_as=(40, 5)) for ago in (3.0, 9.0)]
+    workers = [worker_visit(seconds_ago=ago, sent_as=(40, 5), version=int(ago)) for ago in (3.0, 9.0)]
+    found = explain(
+        {
+            "b": Answer(memory=MEMORY, batcher=tuple(batchers[: 1 if forgotten == "batcher" else 2])),
+            "w": Answer(memory=MEMORY, worker=tuple(workers[: 1 if forgotten == "worker" else 2])),
+        }
+    )
+    assert [(bool(each.batcher), each.worker and each.worker.model_version) for each in found] == {
+        "nothing": [(True, 3), (True, 9)],
+        "worker": [(True, 3), (True, None)],
+        "batcher": [(True, 3), (False, 9)],
+    }[forgotten]
+
+
 def test_what_only_one_side_knows_stands_alone() -> None:
     sent_again = batcher_visit(seconds_ago=3.0, sent_as=(3, 4))
     lost = worker_visit(seconds_ago=3.2, sent_as=(1, 2))

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shoal.runtime import threads as threads_module
 from shoal.runtime.priority import Priority
 from shoal.runtime.threads import Threads, usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -154,3 +155,38 @@ def test_a_loop_that_is_closed_meanwhile_harms_no_thread(threads: Threads) -> No
     assert asyncio.run(threads.run(lambda: 7)) == 7
     for task in pending:
         task.get_coro().close()  # type: ignore[union-attr]
+
+
+async def test_calls_that_return_while_the_loop_is_busy_wake_it_once(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wakes: list[None] = []
+    settle = threads_module._Returns._settle
+
+    def counted(returns: threads_module._Returns) -> None:
+        wakes.append(None)
+        settle(returns)
+
+    monkeypatch.setattr(threads_module._Returns, "_settle", counted)
+    last = threading.Event()
+    calls: list[Callable[[], object]] = [lambda: 1, lambda: 1 / 0, lambda: 3, last.set]
+    jobs = [threads.submit("me", Priority.INTERACTIVE, call) for call in calls]
+    behind = threading.Event()
+    jobs.append(threads.submit("me", Priority.INTERACTIVE, behind.wait))
+    last.wait()  # here, so the loop is busy
+    behind.set()
+    found = await asyncio.gather(*jobs, return_exceptions=True)
+    assert [found[0], type(found[1]), found[2:]] == [1, ZeroDivisionError, [3, None, True]]
+    assert len(wakes) <= 2, "the last call may return after the loop has looked"
+
+
+def test_threads_serve_one_loop_after_another(threads: Threads) -> None:
+    """Also where the first was closed before its call returned."""
+    go_on = threading.Event()
+
+    async def leave() -> None:
+        threads.submit("me", Priority.INTERACTIVE, go_on.wait)
+
+    asyncio.run(leave())
+    go_on.set()
+    assert asyncio.run(threads.run(lambda: 5)) == 5

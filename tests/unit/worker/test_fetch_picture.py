@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from obstore.exceptions import GenericError, PermissionDeniedError
@@ -9,7 +9,7 @@ from obstore.store import MemoryStore
 
 from shoal.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound, Unavailable
 from shoal.worker.budget import Account
-from shoal.worker.fetch_picture import Fetcher
+from shoal.worker.fetch_picture import Fetch, Fetcher
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,6 +54,12 @@ class ScriptedStore:
 async def forever() -> Body:
     await asyncio.Event().wait()
     raise AssertionError
+
+
+async def some_turns() -> None:
+    """Of the event loop: each step of a fetch takes one or two."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 def fetcher(
@@ -127,7 +133,7 @@ async def test_at_most_so_many_at_once_in_order() -> None:
         return answer
 
     two = fetcher(ScriptedStore(*[step(number) for number in range(5)]), concurrency=2)
-    tasks = [asyncio.create_task(two.fetch(KEY)) for _ in range(5)]
+    tasks = [two.fetch(KEY) for _ in range(5)]
     assert [await started.get(), await started.get()] == [0, 1]
     for number in range(5):
         assert started.empty()
@@ -140,10 +146,10 @@ async def test_at_most_so_many_at_once_in_order() -> None:
 async def test_cancelling_frees_the_turn() -> None:
     store = ScriptedStore(forever, Body(b"x"))
     one = fetcher(store, concurrency=1)
-    stuck = asyncio.create_task(one.fetch(KEY))
+    stuck = one.fetch(KEY)
     await store.asked.wait()
-    waiting = asyncio.create_task(one.fetch(KEY))
-    await asyncio.sleep(0)
+    waiting = one.fetch(KEY)
+    await some_turns()
     stuck.cancel()
     assert (await waiting).data == b"x"
     with pytest.raises(asyncio.CancelledError):
@@ -153,7 +159,7 @@ async def test_cancelling_frees_the_turn() -> None:
 async def test_waiting_for_a_turn_counts_against_the_caller_only() -> None:
     store = ScriptedStore(forever)
     one = fetcher(store, concurrency=1, timeout_seconds=30)
-    stuck = asyncio.create_task(one.fetch(KEY))
+    stuck = one.fetch(KEY)
     await store.asked.wait()
     with pytest.raises(DeadlineExceeded):
         await one.fetch(KEY, 0.01)
@@ -165,8 +171,8 @@ async def test_bytes_stay_within_the_budget_and_who_waits_holds_no_turn() -> Non
     body = Body(bytes(400))
     one = fetcher(ScriptedStore(body), concurrency=1, budget_bytes=1000)
     first = await one.fetch(KEY, account=Account("greedy"))
-    second = asyncio.create_task(one.fetch(KEY, account=Account("greedy")))
-    third = asyncio.create_task(one.fetch(KEY, account=Account("other")))
+    second = one.fetch(KEY, account=Account("greedy"))
+    third = one.fetch(KEY, account=Account("other"))
     assert (await third).data == bytes(400), "half of it is left for others, and the only turn is free"
     assert not second.done()
     assert (one.held_bytes, body.reads) == (800, 2)
@@ -188,8 +194,8 @@ async def test_an_object_that_is_replaced_while_it_waits_for_room_takes_what_it_
     store = ScriptedStore(Body(bytes(600)), Body(bytes(600)), Body(bytes(300)))
     one = fetcher(store, budget_bytes=1000)
     first = await one.fetch(KEY)
-    waiting = asyncio.create_task(one.fetch(KEY))
-    await asyncio.sleep(0)
+    waiting = one.fetch(KEY)
+    await some_turns()
     first.release()
     assert len((await waiting).data) == 300
     assert one.held_bytes == 300
@@ -208,8 +214,8 @@ async def test_an_object_that_is_replaced_while_it_waits_for_room_takes_what_it_
 async def test_what_fails_gives_its_room_back(steps: list[Any]) -> None:
     one = fetcher(ScriptedStore(Body(bytes(600)), *steps), budget_bytes=1000, timeout_seconds=0.05)
     first = await one.fetch(KEY)
-    waiting = asyncio.create_task(one.fetch(KEY))
-    await asyncio.sleep(0)
+    waiting = one.fetch(KEY)
+    await some_turns()
     first.release()
     with pytest.raises((Unavailable, NotFound, InvalidRequest)):
         await waiting
@@ -221,8 +227,8 @@ async def test_a_deadline_or_a_cancel_while_waiting_for_room_leaves_nothing() ->
     first = await one.fetch(KEY)
     with pytest.raises(DeadlineExceeded):
         await one.fetch(KEY, 0.01)
-    cancelled = asyncio.create_task(one.fetch(KEY))
-    await asyncio.sleep(0)
+    cancelled = one.fetch(KEY)
+    await some_turns()
     cancelled.cancel()
     await asyncio.wait([cancelled])
     first.release()
@@ -245,7 +251,7 @@ async def test_owners_take_turns() -> None:
         order.append(owner)
 
     tasks = [asyncio.create_task(get(owner)) for owner in ("a", "a", "a", "b")]
-    await asyncio.sleep(0)
+    await some_turns()
     gate.set()
     await asyncio.gather(*tasks)
     assert order == ["a", "a", "b", "a"]
@@ -259,3 +265,62 @@ async def test_owners_take_turns() -> None:
 async def test_the_kind_of_failure_is_told(error: Exception, reason: str, deadline: float | None) -> None:
     with pytest.raises((Unavailable, DeadlineExceeded), match=f"\\({reason}\\)"):
         await fetcher(ScriptedStore(error), timeout_seconds=0.02 if deadline is None else 9).fetch(KEY, deadline)
+
+
+@pytest.mark.parametrize("resource", ["turn", "room"])
+async def test_one_that_leaves_in_the_moment_of_its_grant_gives_it_back(resource: str) -> None:
+    """The turn or the room is its own by then, and nobody has told it yet."""
+    one = fetcher(ScriptedStore(Body(bytes(600))), concurrency=1 if resource == "turn" else 4, budget_bytes=1000)
+    holder = one.turns.take(Account("x"), 1) if resource == "turn" else one.room.take(Account("x"), 600)
+    assert holder is not None
+    leaving, staying = one.fetch(KEY), one.fetch(KEY)
+    await some_turns()
+    holder.release()
+    leaving.cancel()
+    (await staying).release()
+    assert (one.turns.used, one.held_bytes) == (0, 0)
+
+
+async def test_a_step_that_fails_in_a_way_that_nobody_knows_ends_the_fetch_and_gives_all_back() -> None:
+    class Odd(Body):
+        def bytes_async(self) -> Any:
+            raise LookupError("a fault of ours")
+
+    one = fetcher(ScriptedStore(Odd(b"data")))
+    with pytest.raises(LookupError):
+        await one.fetch(KEY)
+    assert (one.turns.used, one.held_bytes) == (0, 0)
+
+
+async def test_a_transfer_that_is_cancelled_under_the_fetch_ends_it() -> None:
+    class Lost(Body):
+        def bytes_async(self) -> Any:
+            lost: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            lost.cancel()
+            return lost
+
+    one = fetcher(ScriptedStore(Lost(b"data")))
+    with pytest.raises(asyncio.CancelledError):
+        await one.fetch(KEY)
+    assert (one.turns.used, one.held_bytes) == (0, 0)
+
+
+async def test_the_own_time_out_begins_with_the_turn_and_the_callers_deadline_before() -> None:
+    """Waits for a turn longer than the store may take, and is delivered."""
+    gate = asyncio.Event()
+
+    async def wait() -> Body:
+        await gate.wait()
+        return Body(b"x")
+
+    one = fetcher(ScriptedStore(wait), concurrency=1, timeout_seconds=0.5)
+    holder = one.turns.take(Account("x"), 1)
+    assert holder is not None
+    waiting = one.fetch(KEY, 60)
+    await some_turns()
+    assert cast("Fetch", waiting).deadline - asyncio.get_running_loop().time() > 50
+    holder.release()
+    await some_turns()
+    assert cast("Fetch", waiting).deadline - asyncio.get_running_loop().time() < 1
+    gate.set()
+    assert (await waiting).data == b"x"

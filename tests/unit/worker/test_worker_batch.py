@@ -16,7 +16,7 @@ from PIL import Image
 
 from shoal.batching import wire
 from shoal.batching.v1 import batching_pb2
-from shoal.errors import Code, InvalidRequest, NotFound, Unavailable
+from shoal.errors import Code, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from shoal.explain.recent import Recent
 from shoal.observe.metrics import WORKER
 from shoal.pictures.decode import Decoder
@@ -36,6 +36,7 @@ from shoal.worker.fetch_picture import NOBODY, Fetched
 from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
+from shoal.worker.picture import Picture
 from shoal.worker.picture_model import PictureModel
 from shoal.worker.stages import explain
 from support.pictures import encode
@@ -66,7 +67,12 @@ class FakeFetcher:
 
     budget: Budget = field(default_factory=lambda: Budget(10**9, max_waiting=1))
 
-    async def fetch(self, key: str, timeout_seconds: float | None = None, account: Account = NOBODY) -> Fetched:
+    def fetch(
+        self, key: str, timeout_seconds: float | None = None, account: Account = NOBODY
+    ) -> asyncio.Future[Fetched]:
+        return asyncio.ensure_future(self._fetch(key, timeout_seconds, account))
+
+    async def _fetch(self, key: str, timeout_seconds: float | None, account: Account) -> Fetched:
         self.priorities.append(account.priority)
         data = await self._bytes(key, timeout_seconds)
         return Fetched(data, self.budget.take(account, len(data)))  # type: ignore[arg-type]
@@ -75,8 +81,11 @@ class FakeFetcher:
         self.fetched.append(key)
         picture = self.pictures.get(key, NotFound("no image"))
         if isinstance(picture, asyncio.Event):
-            async with asyncio.timeout(timeout_seconds):
-                await picture.wait()
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await picture.wait()
+            except TimeoutError:
+                raise DeadlineExceeded("the deadline passed") from None
             return RED
         if isinstance(picture, Exception):
             raise picture
@@ -659,7 +668,7 @@ async def test_a_withdrawn_item_is_not_executed_and_has_one_answer(
     pictures = {"fetch": asyncio.Event(), "apart": SLOW, "ready": RED, "unknown": RED}
     batch.add(item(0, model.fetcher.put(pictures[stage])))
     batch.add(item(1, model.fetcher.put(GREEN)))
-    await asyncio.wait([task for task, picture in batch._preparing.items() if picture.item.index == 1])
+    await until(lambda: [picture for picture in batch._ready if picture.item.index == 1])
     if stage == "apart":
         await pool.asked.wait()
     for _ in range(2):
@@ -755,7 +764,7 @@ async def test_a_slot_that_cannot_be_made_fails_each_picture_that_needs_it_and_n
     hangs, hangs_longer = asyncio.Event(), asyncio.Event()
     for index, picture in enumerate((SLOW, SLOW, RED, hangs, hangs_longer)):
         batch.add(item(index, model.fetcher.put(picture)))
-    await asyncio.wait([task for task, picture in batch._preparing.items() if picture.item.index < 3])
+    await until(lambda: all(picture.item.index >= 3 for picture in batch._preparing))
     groups = batch.finish()
     answered = {result.index: result.code for result in await anext(groups)}
     assert answered == dict.fromkeys(range(3), code)
@@ -782,10 +791,11 @@ async def test_a_fault_of_the_engines_fails_its_batch_alone(
     assert engine.in_use == 0
 
 
-async def test_the_tasks_of_an_abandoned_batch_are_owned_until_they_end(model: PictureModel) -> None:
+async def test_the_tasks_of_an_abandoned_batch_are_owned_until_they_end(model: PictureModel, pool: FakePool) -> None:
+    pool.go.clear()
     batch = PictureBatch(model)
-    batch.add(item(0, model.fetcher.put(asyncio.Event())))
-    await asyncio.sleep(0)
+    batch.add(item(0, model.fetcher.put(SLOW)))
+    await pool.asked.wait()
     batch.abandon()
     assert len(model._tasks) == 1
     await asyncio.wait(model._tasks)
@@ -797,7 +807,8 @@ async def test_the_repr_of_a_picture_holds_no_secret(model: PictureModel) -> Non
     key = Key(id="k", key=SECRET, owner="me")
     sent = item(0, model.fetcher.put(RED))
     sent.identity = Identity.of(key).write()
-    picture = model.admission.admit(sent, 0.0)
+    ((_, picture),) = model.admission.admit([sent], 0.0)
+    assert isinstance(picture, Picture)
     assert picture.request.api_key == SECRET
     assert picture.key in repr(picture)
     assert SECRET not in repr(picture)
@@ -894,4 +905,95 @@ async def test_an_older_batcher_says_no_priority_and_a_newer_one_may_say_another
         sent.ClearField("priority")
         if priority is not None:
             sent = batching_pb2.BatchItem.FromString(sent.SerializeToString() + bytes([7 << 3, priority]))
-        assert model.admission.admit(sent, 0.0).priority is Priority.INTERACTIVE
+        ((_, picture),) = model.admission.admit([sent], 0.0)
+        assert isinstance(picture, Picture)
+        assert picture.priority is Priority.INTERACTIVE
+
+
+async def test_items_of_one_message_are_let_in_each_by_its_own_key(model: PictureModel, batch: PictureBatch) -> None:
+    """What was granted for one is no word for the next, whose key, identity or caller is another."""
+    names = [model.fetcher.put(RED) for _ in range(5)]
+    wrong = item(2, names[2], api_key="wrong" * 5)
+    others = item(3, names[3], client="other")
+    batch.add(item(0, names[0]), item(1, names[1]), wrong, others, item(4, names[4]))
+    codes = {index: result.code for index, result in (await results(batch)).items()}
+    refused = dict.fromkeys((2, 3), Code.UNAUTHENTICATED)
+    assert codes == dict.fromkeys(range(5), Code.OK) | refused
+    assert sorted(model.fetcher.fetched) == sorted(f"me/{names[index]}.jpg" for index in (0, 1, 4))
+
+
+def never(engine: ScriptedModel) -> asyncio.Event:
+    """The engine has no slot; set once it is asked for one."""
+    asked = asyncio.Event()
+
+    async def wait(*_: object) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    engine.acquire = wait  # type: ignore[method-assign]
+    return asked
+
+
+@pytest.mark.parametrize("leaves", ["deadline", "withdrawn", "abandoned"])
+async def test_one_that_waits_for_a_slot_may_leave(
+    model: PictureModel, batch: PictureBatch, engine: ScriptedModel, leaves: str
+) -> None:
+    asked = never(engine)
+    batch.add(item(0, model.fetcher.put(RED), timeout_us=200_000 if leaves == "deadline" else 0))
+    await asked.wait()
+    if leaves == "abandoned":
+        batch.abandon()
+    else:
+        if leaves == "withdrawn":
+            batch.withdraw(0)
+        code = Code.DEADLINE_EXCEEDED if leaves == "deadline" else Code.CANCELLED
+        assert [result.code for result in (await results(batch)).values()] == [code]
+    assert not batch._preparing
+    assert model.fetcher.budget.used == 0  # type: ignore[attr-defined]
+
+
+async def test_each_deadline_is_kept_also_one_that_comes_later_than_anothers(
+    model: PictureModel, batch: PictureBatch, pool: FakePool
+) -> None:
+    pool.go.clear()
+    for index, timeout_us in enumerate((900_000, 400_000)):
+        batch.add(item(index, model.fetcher.put(SLOW), timeout_us=timeout_us))
+    groups = batch.finish()
+    assert await anext(groups) == []
+    answered = [result async for group in groups for result in group]
+    assert [(result.index, result.code) for result in answered] == [
+        (1, Code.DEADLINE_EXCEEDED),
+        (0, Code.DEADLINE_EXCEEDED),
+    ]
+    assert pool.left == ["me", "me"]
+
+
+@pytest.mark.parametrize("ends", ["withdraw", "abandon"])
+async def test_bytes_that_come_as_their_caller_leaves_are_let_go(
+    model: PictureModel, batch: PictureBatch, ends: str
+) -> None:
+    """The fetch is done, and nobody has looked yet."""
+    fetches: list[asyncio.Future[Fetched]] = []
+    fetch = model.fetcher.fetch
+
+    def noted(*given: Any) -> asyncio.Future[Fetched]:
+        fetches.append(fetch(*given))
+        return fetches[-1]
+
+    model.fetcher.fetch = noted  # type: ignore[method-assign]
+    batch.add(item(0, model.fetcher.put(RED)))
+    while not fetches[0].done():
+        await asyncio.sleep(0)
+    batch.withdraw(0) if ends == "withdraw" else batch.abandon()
+    await until(lambda: not batch._preparing)
+    assert model.fetcher.budget.used == 0  # type: ignore[attr-defined]
+
+
+async def test_work_that_somebody_cancels_is_answered(model: PictureModel, batch: PictureBatch, pool: FakePool) -> None:
+    pool.go.clear()
+    batch.add(item(0, model.fetcher.put(SLOW)))
+    await pool.asked.wait()
+    (picture,) = batch._preparing
+    assert picture.step is not None
+    picture.step.cancel()
+    assert [result.code for result in (await results(batch)).values()] == [Code.INTERNAL]

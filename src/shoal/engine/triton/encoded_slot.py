@@ -75,6 +75,10 @@ class EncodedSlot(TritonSlot):
         self._table[number] = encoded_rows.jpeg_entry(begin, content.size, picture)
         return True
 
+    def content(self, number: int) -> bytes:
+        """A copy of a row's bytes."""
+        return encoded_rows.content_of(self._memory, self._table[number]).tobytes()
+
     def move(self, source: int, target: int) -> None:
         """Moves an entry of the table; no content is copied. ``source`` gets the place that ``target`` had."""
         if source == target:

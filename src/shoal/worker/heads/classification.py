@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from shoal.v1.inference_pb2 import ImageRequest
 
 DEFAULT_TOP_K: Final = 5
+_FEW: Final = 10
+"""Classes that are found sooner one by one than by a partition of all."""
 
 
 class ClassificationHead:
@@ -75,14 +77,15 @@ class ClassificationHead:
     def _of(self, values: NDArray[np.floating], count: int) -> Iterator[ClassifyReply | Exception]:
         """Answers, of values of shape ``(rows, classes)``."""
         best = _best(values, count)
-        faults = self._faults(values, np.take_along_axis(values, best[:, :1], 1))
-        rows = zip(best.tolist(), self._probabilities(values, best), faults, strict=True)
+        chosen = _at(values, best)
+        faults = self._faults(values, chosen[:, 0])
+        rows = zip(best.tolist(), self._probabilities(values, best, chosen), faults, strict=True)
         for indices, probabilities, fault in rows:
             yield Internal(f"model {self._model!r} answered {fault}") if fault else self._built(indices, probabilities)
 
     def _faults(self, values: NDArray[np.floating], largest: NDArray[np.floating]) -> list[str]:
         """What is wrong with each row; empty: nothing."""
-        finite = np.isfinite(largest[:, 0])  # NaN sorts above all numbers
+        finite = np.isfinite(largest)  # NaN sorts above all numbers
         inside = finite if self._logits else (values.min(axis=1) >= -SLACK) & (values.max(axis=1) <= 1 + SLACK)
         if finite.all() and inside.all():
             return [""] * len(values)
@@ -92,28 +95,57 @@ class ClassificationHead:
         ]
 
     def _built(self, indices: list[int], probabilities: list[float]) -> ClassifyReply:
-        reply = ClassifyReply()
-        known = len(self._labels)
+        reply, labels = ClassifyReply(), self._labels
+        add, known = reply.classes.add, len(labels)
         for index, probability in zip(indices, probabilities, strict=True):
-            label = self._labels[index] if index < known else ""
-            reply.classes.add(index=index, label=label, probability=probability)
+            add(index=index, label=labels[index] if index < known else "", probability=probability)
         return reply
 
-    def _probabilities(self, values: NDArray[np.floating], best: NDArray[np.intp]) -> list[list[float]]:
-        chosen = np.take_along_axis(values, best, 1)
+    def _probabilities(
+        self, values: NDArray[np.floating], best: NDArray[np.intp], chosen: NDArray[np.floating]
+    ) -> list[list[float]]:
         if not self._logits:
             return cast("list[list[float]]", chosen.clip(0, 1).tolist())
         with np.errstate(invalid="ignore"):  # of rows with NaN or infinity, which get no reply
             # Relative to the largest logit, so that nothing overflows.
             exponentials = np.exp(values - chosen[:, :1], dtype=np.float32)
-            shares = np.take_along_axis(exponentials, best, 1) / exponentials.sum(axis=1, keepdims=True)
+            shares = _at(exponentials, best) / exponentials.sum(axis=1, keepdims=True)
         return cast("list[list[float]]", shares.tolist())
 
 
 def _best(values: NDArray[np.floating], count: int) -> NDArray[np.intp]:
-    """In each row of ``(rows, classes)`` the indices of the ``count`` largest values, largest first."""
+    """In each row of ``(rows, classes)`` the indices of the ``count`` largest values, largest first.
+
+    Of few, and equal, the first class comes first.
+    """
     if count >= values.shape[1]:
         return values.argsort(axis=1)[:, ::-1]
+    if count > _FEW:
+        return _partitioned(values, count)
+    best = _maxima(values, count)
+    broken = ~np.isfinite(_at(values, best[:, -1:])[:, 0])
+    if broken.any():
+        best[broken] = _partitioned(values[broken], count)
+    return best
+
+
+def _partitioned(values: NDArray[np.floating], count: int) -> NDArray[np.intp]:
     top = values.argpartition(-count, axis=1)[:, -count:]
     order = np.take_along_axis(values, top, 1).argsort(axis=1)[:, ::-1]
     return np.take_along_axis(top, order, 1)
+
+
+def _maxima(values: NDArray[np.floating], count: int) -> NDArray[np.intp]:
+    """``_best``, one column after another: right as long as the values are finite, and quick for few."""
+    left = values.copy()
+    flat, starts = left.reshape(-1), np.arange(0, values.size, values.shape[1])
+    best = np.empty((count, len(values)), np.intp)
+    for found in best:
+        left.argmax(axis=1, out=found)
+        flat[found + starts] = -np.inf
+    return best.T
+
+
+def _at(values: NDArray[np.floating], columns: NDArray[np.intp]) -> NDArray[np.floating]:
+    """``np.take_along_axis(values, columns, 1)``, in a fraction of the time."""
+    return values.reshape(-1).take(columns + np.arange(0, values.size, values.shape[1])[:, None])
