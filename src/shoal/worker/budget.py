@@ -109,20 +109,10 @@ class Budget:
             return None
         return self._grant(account, amount)
 
-    async def acquire(self, account: Account, amount: int) -> Reservation:
-        """Waits for a reservation; ``amount`` is at most the limit. Raises Overloaded as ``queue`` does."""
-        if (reservation := self.take(account, amount)) is not None:
-            return reservation
-        waiter = self.queue(account, amount)
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                waiter.result().release()
-            raise
-
     def queue(self, account: Account, amount: int) -> asyncio.Future[Reservation]:
-        """The future of a reservation that ``take`` refused; whoever cancels one that is done gives that back.
+        """The future of a reservation that ``take`` refused; ``amount`` is at most the limit.
+
+        Cancelling it leaves the queue. One that is done can't be cancelled, as any future: then give back its result.
 
         Raises:
             Overloaded: too many of the account's wait already.

@@ -11,6 +11,10 @@ from shoal.errors import Overloaded
 from shoal.worker.budget import Account, Budget, Reservation
 
 
+async def acquire(budget: Budget, account: Account, amount: int) -> Reservation:
+    return budget.take(account, amount) or await budget.queue(account, amount)
+
+
 async def settle() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
@@ -18,8 +22,8 @@ async def settle() -> None:
 
 async def test_what_is_released_goes_to_who_waits() -> None:
     budget = Budget(10, max_waiting=10)
-    first = await budget.acquire(Account("a"), 7)
-    waiting = asyncio.create_task(budget.acquire(Account("b"), 7))
+    first = await acquire(budget, Account("a"), 7)
+    waiting = asyncio.create_task(acquire(budget, Account("b"), 7))
     await settle()
     assert not waiting.done()
     first.release()
@@ -37,8 +41,8 @@ async def test_one_owner_leaves_room_and_a_newcomer_finds_it() -> None:
 
 async def test_the_whole_budget_is_granted_to_one_that_is_so_large() -> None:
     budget = Budget(100, max_waiting=10, leaves_room=True)
-    small = await budget.acquire(Account("a"), 10)
-    large = asyncio.create_task(budget.acquire(Account("b"), 100))
+    small = await acquire(budget, Account("a"), 10)
+    large = asyncio.create_task(acquire(budget, Account("b"), 100))
     await settle()
     assert budget.take(Account("c"), 1) is None, "nobody overtakes it"
     small.release()
@@ -47,10 +51,10 @@ async def test_the_whole_budget_is_granted_to_one_that_is_so_large() -> None:
 
 async def test_who_waits_for_its_own_shares_holds_up_nobody() -> None:
     budget = Budget(100, max_waiting=10, leaves_room=True)
-    held = await budget.acquire(Account("greedy"), 60)
-    more = asyncio.create_task(budget.acquire(Account("greedy"), 60))
+    held = await acquire(budget, Account("greedy"), 60)
+    more = asyncio.create_task(acquire(budget, Account("greedy"), 60))
     await settle()
-    other = await asyncio.wait_for(budget.acquire(Account("other"), 30), 60)
+    other = await asyncio.wait_for(acquire(budget, Account("other"), 30), 60)
     assert not more.done()
     held.release()
     await more
@@ -60,10 +64,10 @@ async def test_who_waits_for_its_own_shares_holds_up_nobody() -> None:
 async def test_owners_take_turns() -> None:
     budget = Budget(1, max_waiting=100)
     order: list[str] = []
-    first = await budget.acquire(Account("x"), 1)
+    first = await acquire(budget, Account("x"), 1)
 
     async def one(owner: str) -> None:
-        with await budget.acquire(Account(owner), 1):
+        with await acquire(budget, Account(owner), 1):
             order.append(owner)
 
     tasks = [asyncio.create_task(one(owner)) for owner in ("a", "a", "a", "b", "a", "c")]
@@ -75,12 +79,12 @@ async def test_owners_take_turns() -> None:
 
 async def test_too_many_of_one_owner_are_turned_away() -> None:
     budget = Budget(1, max_waiting=1)
-    first = await budget.acquire(Account("a"), 1)
-    waiting = asyncio.create_task(budget.acquire(Account("a"), 1))
+    first = await acquire(budget, Account("a"), 1)
+    waiting = asyncio.create_task(acquire(budget, Account("a"), 1))
     await settle()
     with pytest.raises(Overloaded):
-        await budget.acquire(Account("a"), 1)
-    other = asyncio.create_task(budget.acquire(Account("b"), 1))
+        await acquire(budget, Account("a"), 1)
+    other = asyncio.create_task(acquire(budget, Account("b"), 1))
     first.release()
     (await waiting).release()
     (await other).release()
@@ -89,13 +93,13 @@ async def test_too_many_of_one_owner_are_turned_away() -> None:
 @pytest.mark.parametrize("granted", [False, True])
 async def test_a_cancelled_wait_takes_nothing(granted: bool) -> None:
     budget = Budget(1, max_waiting=10)
-    first = await budget.acquire(Account("a"), 1)
-    waiting = asyncio.create_task(budget.acquire(Account("b"), 1))
-    await settle()
+    first = await acquire(budget, Account("a"), 1)
+    waiting = budget.queue(Account("b"), 1)
     if granted:
         first.release()
-    waiting.cancel()
-    await asyncio.wait([waiting])
+    assert waiting.cancel() is not granted
+    if granted:
+        waiting.result().release()
     first.release()
     assert budget.used == 0
     assert budget.take(Account("c"), 1) is not None
@@ -112,7 +116,7 @@ def test_it_is_never_exceeded_and_everybody_is_served(steps: list[tuple[str, int
         served: Counter[str] = Counter()
 
         async def one(owner: str, amount: int) -> None:
-            reservation = await budget.acquire(Account(owner), amount)
+            reservation = await acquire(budget, Account(owner), amount)
             assert budget.used <= 20
             held.append(reservation)
             served[owner] += 1
@@ -141,10 +145,10 @@ async def served(budget: Budget, accounts: list[Account]) -> list[Account]:
     order: list[Account] = []
 
     async def one(account: Account) -> None:
-        with await budget.acquire(account, 1):
+        with await acquire(budget, account, 1):
             order.append(account)
 
-    first = await budget.acquire(Account("x"), budget.limit)
+    first = await acquire(budget, Account("x"), budget.limit)
     tasks = [asyncio.create_task(one(account)) for account in accounts]
     await settle()
     first.release()
@@ -160,8 +164,8 @@ async def test_interactive_goes_before_bulk_but_for_its_share() -> None:
 
 async def test_an_interactive_one_overtakes_bulk_that_waits_and_bulk_overtakes_nobody() -> None:
     budget = Budget(10, max_waiting=100)
-    held = await budget.acquire(Account("x"), 5)
-    bulk = asyncio.create_task(budget.acquire(Account("a", bulk=True), 10))
+    held = await acquire(budget, Account("x"), 5)
+    bulk = asyncio.create_task(acquire(budget, Account("a", bulk=True), 10))
     await settle()
     assert budget.take(Account("c", bulk=True), 1) is None
     assert budget.take(Account("b"), 1) is not None
@@ -173,8 +177,8 @@ async def test_an_interactive_one_overtakes_bulk_that_waits_and_bulk_overtakes_n
 
 async def test_interactive_ones_that_always_find_room_do_not_starve_a_large_bulk_one() -> None:
     budget = Budget(10, max_waiting=100)
-    held = [await budget.acquire(Account("x"), 1)]
-    bulk = asyncio.create_task(budget.acquire(Account("a", bulk=True), 10))
+    held = [await acquire(budget, Account("x"), 1)]
+    bulk = asyncio.create_task(acquire(budget, Account("a", bulk=True), 10))
     await settle()
     while (reservation := budget.take(Account("b"), 1)) is not None:
         held.append(reservation)
