@@ -16,7 +16,6 @@ from PIL import Image
 from shoal.client import AsyncClient
 from shoal.engine import probe
 from shoal.engine.triton import encoded_rows
-from shoal.engine.triton.encoded_rows import JpegRow
 from shoal.engine.triton.engine import TritonEngine
 from shoal.engine.triton.shared_memory import DEVICE
 from shoal.errors import Internal, InvalidRequest
@@ -24,6 +23,7 @@ from shoal.local.running_triton import running
 from shoal.pictures.decode import Decoder
 from shoal.service.spec import Service
 from shoal.triton.client import TritonClient
+from shoal.worker.device_rows import jpeg_row
 from shoal.worker.store_source import StoreSource
 from support import decoding_rows
 from support.decoding_model import POISON, add_decoding_classifier, seen
@@ -163,10 +163,9 @@ async def ask(loaded: TritonModel, decoder: Decoder, *pictures: bytes) -> tuple[
     slot = await loaded.acquire()
     try:
         for number, picture in enumerate(pictures):
-            found = decoder.device_job(picture)
-            assert found is not None
-            header, job = found
-            row = JpegRow(header.orientation, header.width, header.height, *job.box, *job.size, 0)
+            header = decoder.device_header(picture)
+            assert header is not None
+            row = jpeg_row(header, decoder.whole_job(header))
             assert slot.put_jpeg(2 * number, picture, row)  # type: ignore[attr-defined]
             slot.row(2 * number + 1)[...] = (0, 0, 255)
         inference = await loaded.infer(slot, 2 * len(pictures))
@@ -241,11 +240,10 @@ def test_decoders_agree_about_every_picture() -> None:
     settings = config(height=32, width=32)
     decoder = Decoder(settings, max_pixels=10**6, max_scans=1)
     for picture in PICTURES.values():
-        if (found := decoder.device_job(picture)) is None or decoding_rows.REFUSED in picture:
+        if (header := decoder.device_header(picture)) is None or decoding_rows.REFUSED in picture:
             continue
-        header, job = found
         content = np.zeros((1, 64 + encoded_rows.aligned(len(picture))), np.uint8)
-        row = JpegRow(header.orientation, header.width, header.height, *job.box, *job.size, 0)
+        row = jpeg_row(header, decoder.whole_job(header))
         encoded_rows.table(content, 1)[0] = encoded_rows.jpeg_entry(64, len(picture), row)
         content[0, 64 : 64 + len(picture)] = np.frombuffer(picture, np.uint8)
         pixels, statuses = decoding_rows.decode(content, settings.input.shape, "uint8")
