@@ -91,10 +91,14 @@ class DeviceRows:
             if picture.way is DEVICE:
                 picture.decode_seconds = max(0, report[_DECODE]) * _MICRO
                 if report[_STATUS] != encoded_rows.DONE:
-                    refused.append(Refused(picture, _encoded(slot).content(row)))
+                    refused.append(Refused(picture, self.content(slot, row)))
             elif report[_STATUS] != encoded_rows.DONE:
                 raise Internal(f"model {self._model.name!r}: its runner gave pixels back, status {report[_STATUS]}")
         return refused
+
+    def content(self, slot: Slot, row: int) -> bytes:
+        """A copy of the file in a row."""
+        return _encoded(slot).content(row)
 
     def end(self) -> None:
         """The batch was executed, or never will be."""
