@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +184,7 @@ async def test_what_the_device_gives_back_is_decoded_here_and_runs_later(
     answered = await run(model, RED, REFUSED, GREEN, REFUSED)
     assert labels(answered) == ["red", "blue", "green", "blue"]
     assert engine.batches[0] == [JPEG] * 4
-    assert sum(engine.batches[1:], []) == [PIXELS] * 2  # together, if they were decoded at the same time
+    assert list(chain(*engine.batches[1:])) == [PIXELS] * 2  # together, if they were decoded at the same time
     sizes = [inference_pb2.ClassifyReply.FromString(answered[index].response).timing.batch_size for index in range(4)]
     assert sizes[::2] == [4, 4]
     assert set(sizes[1::2]) <= {1, 2}
@@ -192,7 +193,7 @@ async def test_what_the_device_gives_back_is_decoded_here_and_runs_later(
 async def test_a_batch_that_is_given_back_as_a_whole(model: PictureModel, engine: DecodingModel) -> None:
     assert labels(await run(model, REFUSED, REFUSED)) == ["blue", "blue"]
     assert engine.batches[0] == [JPEG] * 2
-    assert sum(engine.batches[1:], []) == [PIXELS] * 2
+    assert list(chain(*engine.batches[1:])) == [PIXELS] * 2
 
 
 async def test_broken_pictures_fail_alone(model: PictureModel, engine: DecodingModel) -> None:
