@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -20,17 +21,21 @@ from shoal.engine.triton.engine import TritonEngine
 from shoal.engine.triton.shared_memory import DEVICE
 from shoal.errors import Internal, InvalidRequest
 from shoal.local.running_triton import running
+from shoal.modelconfig.model import Task
+from shoal.modelstore.making import build, ensemble, runners
+from shoal.modelstore.making.recipe import Recipe
 from shoal.pictures.decode import Decoder
 from shoal.service.spec import Service
 from shoal.triton.client import TritonClient
 from shoal.worker.device_rows import jpeg_row
 from shoal.worker.store_source import StoreSource
 from support import decoding_rows
-from support.decoding_model import POISON, add_decoding_classifier, seen
+from support.decoding_model import POISON, add_decoding_classifier, seen, write_decoder
 from support.pictures import encode, quadrants
 from support.python_model import add_python_classifier
 from support.stack import Stack, running_stack
 from support.steady_load import FILES, steady_load
+from support.tiny_models import BATCHING, COLOURS, classifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 
     from shoal.client import Classification
     from shoal.engine.triton.model import TritonModel
+    from shoal.modelconfig.model import ModelConfig
 
 SERVICE = """
 pools:
@@ -204,6 +210,36 @@ async def test_jpegs_travel_whatever_memory_there_is(
         assert caplog.text.count("no shared memory for batches") == (memory == "full")
         await engine.close()
         assert not any((DEVICE / name).exists() for name in regions)
+
+
+async def test_an_ensemble_decodes_before_a_model_of_another_backend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here both steps run in the Python backend, which is all that there is."""
+    (store := tmp_path / "models").mkdir()
+    write_decoder(tmp_path / "runner")
+    monkeypatch.setattr(runners, "GPU_FOLDER", tmp_path / "runner")
+    recipe = Recipe(name="whole", task=Task.CLASSIFICATION, labels=COLOURS, batching=BATCHING)
+
+    def add_step(alone: Recipe) -> ModelConfig:
+        return build.add_model(store, classifier(), replace(alone, runner="python"))
+
+    config = ensemble.add(store, recipe, add_step, version=None, force=False)
+    assert (config.backend, config.encoded, config.labels) == ("ensemble", True, COLOURS)
+    source = StoreSource(store, Service(), "default")
+    assert list(await source.offers()) == ["whole"]
+    async with running(store, tmp_path / "logs") as triton:
+        engine = TritonEngine(TritonClient(triton.url), source.describe, exclusive=True)
+        wider = replace(config, batching=replace(config.batching, instance_count=3))
+        loaded = (await probe.load(engine, wider)).model
+        decoder = Decoder(config, max_pixels=10**6, max_scans=1)
+        assert await ask(loaded, decoder, FILES["red"], FILES["green"]) == ([0, 2, 1, 2], [0] * 4)
+        classes, statuses = await ask(loaded, decoder, PICTURES["refused"], FILES["green"])
+        assert (classes[1:], statuses) == ([2, 1, 2], [1, 0, 0, 0])
+        assert all((await engine.client.versions()).values())
+        await loaded.close()
+        assert not any((await engine.client.versions()).values()), "its steps stay"
+        await engine.close()
 
 
 async def test_a_triton_that_is_there_already_tells_of_it(tmp_path: Path) -> None:

@@ -15,11 +15,13 @@ MEAN = "shoal.mean"
 STD = "shoal.std"
 LANES = "shoal.lanes"
 """Batches that one instance executes at once, on streams of its own."""
+PART_OF = "shoal.part_of"
+"""The ensemble of which a model is a step: Triton runs it, and nobody calls it by itself."""
 MODEL_FILENAME = "shoal.model_filename"
 """What the ``model.py`` of Triton's Python backend runs: a file beside it."""
 
 PREFIX = "shoal."
-KEYS = (TASK, RESIZE, RESIZE_SHORTER_SIDE, RESIZE_FILTER, HEAD, MEAN, STD, LANES, MODEL_FILENAME)
+KEYS = (TASK, RESIZE, RESIZE_SHORTER_SIDE, RESIZE_FILTER, HEAD, MEAN, STD, LANES, PART_OF, MODEL_FILENAME)
 
 HEADS: dict[str, Task] = {
     "softmax": Task.CLASSIFICATION,

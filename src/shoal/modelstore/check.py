@@ -36,15 +36,24 @@ def check(store: Path, name: str, *, run: bool = False) -> list[Fault]:
     if name not in repository.names(store):
         raise NotFound(f"model {name!r} is not in {store}; `shoal model list` shows what is")
     report = check_folder(store / name)
-    if run and not report.errors:
+    if run and not report.errors and not is_step(report):
         trial.add_to(report, store / name)
     return report.faults
+
+
+def is_step(report: FaultReport) -> bool:
+    """Whether the folder that was checked has a step of an ensemble."""
+    return any(keys.PART_OF in fault.field for fault in report.faults)
 
 
 def check_folder(folder: Path) -> FaultReport:
     """The same for a model's folder, wherever it is."""
     report = FaultReport(folder.name)
     config = pbtxt.load(folder / FILE, report)
+    if config is not None and (whole := pbtxt.part_of(config)):
+        check_settings(folder, config, report)
+        report.note(folder / FILE, f'parameters["{keys.PART_OF}"]', f"a step of {whole}, and served as that alone")
+        return report
     model = None if config is None else reader.view(folder, config, report)
     if model is None:
         _check_strays(folder, report)
