@@ -164,21 +164,6 @@ def _stages() -> list[AnyPanel]:
         lines("Fetch", SECONDS, *_quantiles("shoal_worker_fetch_seconds"), text="One picture.", width=6),
         lines("Decode", SECONDS, *_quantiles("shoal_worker_decode_seconds"), text="One picture.", width=6),
         lines(
-            "Decoded, by way",
-            PER_SECOND,
-            Query(f"sum by (way) (rate(shoal_worker_decodes_total{{{OF_MODEL}}}[{RATE}]))", "{{way}}"),
-            text="device: by a model that decodes itself. cpu: by the worker.",
-            width=6,
-            stacked=True,
-        ),
-        lines(
-            "Decode on the device",
-            SECONDS,
-            *_quantiles("shoal_worker_device_decode_seconds"),
-            text="All JPEGs of one batch.",
-            width=6,
-        ),
-        lines(
             "Wait for an instance",
             SECONDS,
             *_quantiles("shoal_worker_queue_seconds"),
@@ -186,6 +171,19 @@ def _stages() -> list[AnyPanel]:
             width=6,
         ),
         lines("Compute", SECONDS, *_quantiles("shoal_worker_compute_seconds"), text="One batch.", width=6),
+        lines(
+            "Decoded, by way",
+            PER_SECOND,
+            Query(f"sum by (way) (rate(shoal_worker_decodes_total{{{OF_MODEL}}}[{RATE}]))", "{{way}}"),
+            text="device: by a model that decodes itself. cpu: by the worker.",
+            stacked=True,
+        ),
+        lines(
+            "Decode on the device",
+            SECONDS,
+            *_quantiles("shoal_worker_device_decode_seconds"),
+            text="All JPEGs of one batch.",
+        ),
         lines(
             "Streams",
             COUNT,
