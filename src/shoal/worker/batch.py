@@ -274,12 +274,13 @@ class PictureBatch:
         return self._results.replies(inference, started, pictures)
 
     def _run_again(self, slot: Slot, pictures: Sequence[Picture]) -> None:
-        """Has what is in the slot run once more, as stragglers, and all of it as pixels."""
+        """Has what is in the slot run once more, all of it as pixels, in another slot."""
+        self._preparation.device.end()
         for row, picture in enumerate(pictures):
             if picture.way is DEVICE:
                 self._preparation.decode_again(picture, self._preparation.device.content(slot, row))
             else:
-                picture.pixels, picture.stages.straggler = slot.row(row).copy(), True
+                picture.pixels = slot.row(row).copy()
                 self._ready.append(picture)
 
     def _without_refused(
