@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from shoal.modelconfig.model import ModelConfig, Tensor
 
+_STARTED = "model.py"
+
 
 def check(store: Path, name: str, *, run: bool = False) -> list[Fault]:
     """Every fault of a model, and notes on what it costs to serve as it is.
@@ -64,11 +66,19 @@ def check_folder(folder: Path) -> FaultReport:
             report.error(folder / FILE, *found)
         for version in model.versions:
             _check_graph(folder, replace(model, path=folder / str(version) / model.path.name), report)
+            _check_runner(folder / str(version), config, report)
         if sound:
             _check_head(folder, model, report)
             _check_labels(folder, model, report)
             _note_float_input(folder, model, report)
     return report
+
+
+def _check_runner(version: Path, config: pbtxt.Message, report: FaultReport) -> None:
+    """Whether what Triton's Python backend starts is there."""
+    file = version / (config.default_model_filename or _STARTED)
+    if config.backend == "python" and not file.is_file():
+        report.error(file, "", "missing; Triton's Python backend runs it; `shoal model add --runner …` puts it there")
 
 
 def _check_strays(folder: Path, report: FaultReport) -> None:

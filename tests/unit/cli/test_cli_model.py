@@ -144,6 +144,14 @@ def test_an_installation_without_the_gpu_runner_says_so(store: Path, file: Path,
         run("add", file, "--name", "c", "--task", "classification", "--size", "8x8", "--runner", "gpu")
 
 
+def test_a_runner_that_is_gone_is_missed(store: Path, file: Path) -> None:
+    run("add", file, "--name", "c", "--task", "classification", "--size", "8x8", "--runner", "python")
+    (store / "c" / "1" / "model.py").unlink()
+    told = run("check", "c")
+    assert told.exit_code == 1
+    assert "c/1/model.py: missing; Triton's Python backend runs it" in told.output
+
+
 def test_store_overrides_the_home(store: Path, file: Path, tmp_path: Path) -> None:
     run("add", file, "--name", "c", "--task", "classification", "--size", "8x8", "--store", tmp_path / "other")
     assert read_model(tmp_path / "other", "c").version == 1
