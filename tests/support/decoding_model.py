@@ -65,6 +65,37 @@ class TritonPythonModel:
             file.write(json.dumps(kinds) + "\\n")
 """
 
+DECODER = """
+import json
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+import decoding_rows
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        picture = json.loads(args["model_config"])["input"][0]
+        self.name, self.shape = picture["name"], tuple(map(int, picture["dims"]))
+
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        encoded = pb_utils.get_input_tensor_by_name(request, "encoded_rows")
+        if encoded is None:
+            pixels = np.from_dlpack(pb_utils.get_input_tensor_by_name(request, self.name))
+            statuses = np.zeros(len(pixels), np.int32)
+        else:
+            pixels, statuses = decoding_rows.decode(np.from_dlpack(encoded), self.shape, "uint8")
+        reports = np.zeros((len(pixels), 4), np.int32)
+        reports[:, 0], reports[:, 1:] = statuses, 1
+        named = {"pixels": pixels, "row_report": reports}
+        return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(name, each) for name, each in named.items()])
+"""
+"""The first step of an ensemble."""
+
 CONFIG = """
 name: "{name}"
 backend: "python"
@@ -101,6 +132,13 @@ def add_decoding_classifier(
         source = Path(module.__file__)
         shutil.copyfile(source, config.path.with_name(source.name))
     return config
+
+
+def write_decoder(folder: Path) -> None:
+    """The files of a runner that only decodes."""
+    folder.mkdir(parents=True)
+    (folder / "model.py").write_text(DECODER)
+    shutil.copyfile(decoding_rows.__file__, folder / "decoding_rows.py")
 
 
 def seen(scratch: Path) -> list[list[int]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from shoal.errors import ConfigurationError
+from shoal.errors import ConfigurationError, Unavailable
 from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ class NotBatchable(ConfigurationError):
 
 class Unsupported(ConfigurationError):
     """This engine can't run the model's graph; another may."""
+
+
+class BrokenOff(Unavailable):
+    """The engine went away under a batch with files that it was to decode: one of them may be the reason."""
 
 
 class Slot(Protocol):
@@ -86,6 +90,7 @@ class LoadedModel(Protocol[SlotType]):
 
         Raises:
             Unavailable: the engine is away.
+            BrokenOff: it went away under ``slot``, whose files had better not be sent again.
             DeadlineExceeded: ``timeout_microseconds`` (0: none) passed.
             Internal: the engine refused the batch.
         """

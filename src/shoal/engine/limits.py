@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 MAX_PICTURES_BYTES: Final = 2**30
 """Pictures of a model's largest batch, together. A worker has room for a batch an instance, and for three more."""
+JPEG_BYTES: Final = 256 * 2**10
+"""Room for a JPEG, in the mean of a batch: those of a megapixel mostly have less."""
 MAX_ANSWERS_BYTES: Final = 2**32
 """Answers to a model's largest batch, together."""
 MAX_INSTANCES: Final = 256
@@ -25,11 +27,16 @@ def row_bytes(tensor: Tensor) -> int:
     return math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize if min(tensor.shape, default=1) > 0 else 0
 
 
+def picture_bytes(config: ModelConfig) -> int:
+    """Bytes for one picture in a slot, pixels or, where the model takes those, a JPEG."""
+    return max(row_bytes(config.input), JPEG_BYTES if config.encoded else 0)
+
+
 def excess(config: ModelConfig) -> tuple[str, str] | None:
     """The field of config.pbtxt that asks for too much, and how much that is; None: none does."""
     batching = config.batching
     parts = (
-        ("input", "picture", row_bytes(config.input), MAX_PICTURES_BYTES),
+        ("input", "picture", picture_bytes(config), MAX_PICTURES_BYTES),
         ("output", "answer", sum(map(row_bytes, config.outputs)), MAX_ANSWERS_BYTES),
     )
     for kind, what, size, limit in parts:

@@ -15,6 +15,8 @@ MEAN = "shoal.mean"
 STD = "shoal.std"
 LANES = "shoal.lanes"
 """Batches that one instance executes at once, on streams of its own."""
+PART_OF = "shoal.part_of"
+"""The ensemble of which a model is a step: Triton runs it, and nobody calls it by itself."""
 MODEL_FILENAME = "shoal.model_filename"
 """What the ``model.py`` of Triton's Python backend runs: a file beside it."""
 RUNNER_INPUT, RUNNER_MEAN, RUNNER_STD = "shoal.runner.input", "shoal.runner.mean", "shoal.runner.std"
@@ -22,7 +24,7 @@ RUNNER_INPUT, RUNNER_MEAN, RUNNER_STD = "shoal.runner.input", "shoal.runner.mean
 
 PREFIX = "shoal."
 RUNNER = (LANES, MODEL_FILENAME, RUNNER_INPUT, RUNNER_MEAN, RUNNER_STD)
-KEYS = (TASK, RESIZE, RESIZE_SHORTER_SIDE, RESIZE_FILTER, HEAD, MEAN, STD, *RUNNER)
+KEYS = (TASK, RESIZE, RESIZE_SHORTER_SIDE, RESIZE_FILTER, HEAD, MEAN, STD, PART_OF, *RUNNER)
 
 HEADS: dict[str, Task] = {
     "softmax": Task.CLASSIFICATION,

@@ -109,6 +109,16 @@ def instances(config: Message) -> int:
     return count * lanes(config)
 
 
+def is_ensemble(config: Message) -> bool:
+    """Whether it is made of other models, and has no file of its own."""
+    return bool(config.platform == "ensemble")
+
+
+def part_of(config: Message) -> str:
+    """The ensemble whose step it is; empty: it is a model by itself."""
+    return str(config.parameters[keys.PART_OF].string_value) if keys.PART_OF in config.parameters else ""
+
+
 def lanes(config: Message) -> int:
     """Batches that each instance executes at once; 1 where ``shoal.lanes`` is missing or no such number."""
     text = config.parameters[keys.LANES].string_value if keys.LANES in config.parameters else ""
@@ -116,7 +126,13 @@ def lanes(config: Message) -> int:
 
 
 def set_instances(config: Message, count: int) -> None:
-    """Has ``config`` execute ``count`` batches at once, in one group: in an instance's lanes, where it has lanes."""
+    """Has ``config`` execute ``count`` batches at once, in one group: in an instance's lanes, where it has lanes.
+
+    An ensemble has no instances, and executes as many as its ``shoal.lanes`` say.
+    """
+    if is_ensemble(config):
+        config.parameters[keys.LANES].string_value = str(count)
+        return
     group = config.instance_group[0] if config.instance_group else config.instance_group.add()
     del config.instance_group[1:]
     each = max(1, count // max(len(group.gpus), 1))

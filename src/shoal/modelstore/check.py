@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from shoal.modelconfig.model import ModelConfig, Tensor
 
+_STARTED = "model.py"
+
 
 def check(store: Path, name: str, *, run: bool = False) -> list[Fault]:
     """Every fault of a model, and notes on what it costs to serve as it is.
@@ -36,15 +38,24 @@ def check(store: Path, name: str, *, run: bool = False) -> list[Fault]:
     if name not in repository.names(store):
         raise NotFound(f"model {name!r} is not in {store}; `shoal model list` shows what is")
     report = check_folder(store / name)
-    if run and not report.errors:
+    if run and not report.errors and not is_step(report):
         trial.add_to(report, store / name)
     return report.faults
+
+
+def is_step(report: FaultReport) -> bool:
+    """Whether the folder that was checked has a step of an ensemble."""
+    return any(keys.PART_OF in fault.field for fault in report.faults)
 
 
 def check_folder(folder: Path) -> FaultReport:
     """The same for a model's folder, wherever it is."""
     report = FaultReport(folder.name)
     config = pbtxt.load(folder / FILE, report)
+    if config is not None and (whole := pbtxt.part_of(config)):
+        check_settings(folder, config, report)
+        report.note(folder / FILE, f'parameters["{keys.PART_OF}"]', f"a step of {whole}, and served as that alone")
+        return report
     model = None if config is None else reader.view(folder, config, report)
     if model is None:
         _check_strays(folder, report)
@@ -55,11 +66,19 @@ def check_folder(folder: Path) -> FaultReport:
             report.error(folder / FILE, *found)
         for version in model.versions:
             _check_graph(folder, replace(model, path=folder / str(version) / model.path.name), report)
+            _check_runner(folder / str(version), config, report)
         if sound:
             _check_head(folder, model, report)
             _check_labels(folder, model, report)
             _note_float_input(folder, model, report)
     return report
+
+
+def _check_runner(version: Path, config: pbtxt.Message, report: FaultReport) -> None:
+    """Whether what Triton's Python backend starts is there."""
+    file = version / (config.default_model_filename or _STARTED)
+    if config.backend == "python" and not file.is_file():
+        report.error(file, "", "missing; Triton's Python backend runs it; `shoal model add --runner …` puts it there")
 
 
 def _check_strays(folder: Path, report: FaultReport) -> None:

@@ -54,7 +54,7 @@ _TEXTS = (
 _PLAN_SUFFIXES = frozenset({".plan", ".engine", ".trt"})
 
 
-Runner: TypeAlias = Literal["python", "gpu"]
+Runner: TypeAlias = Literal["python", "gpu", "gpu-decode"]
 """Our own runners in Triton's Python backend."""
 
 
@@ -94,9 +94,10 @@ RUNNERS: dict[Runner, dict[Format, Runtime]] = {
         Format.EXPORTED: Runtime("python", "", "model.pt2"),
         Format.AOT_INDUCTOR: Runtime("python", "", "model.pt2"),
     },
+    "gpu-decode": RUNTIMES,
 }
 """What runs the file in Triton's Python backend: ``python`` for a Triton without the ONNX Runtime backend, ``gpu``
-decodes pictures, too."""
+decodes pictures, too, and ``gpu-decode`` does that alone, for a model in its own backend."""
 
 
 def runtime(kind: Format, runner: Runner | None, file: Path | str = "the model") -> Runtime:

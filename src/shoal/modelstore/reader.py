@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _CHANNELS = 3
 _LAYOUTS = {"uint8": (2, "[height, width, 3]"), "float32": (0, "[3, height, width]")}
 """What workers feed: a data type, where its channels are, and its layout."""
+_ENSEMBLE = "ensemble"
 _MOST_NUMBERS = 2**28
 """The most in one input, a square of 9,459 pixels: a worker that made room for more would end, with all its models."""
 
@@ -106,7 +107,7 @@ class _Reader:
             std=self._parameters.std(),
             head=head,
             head_parameters=self._parameters.head_parameters(),
-            backend=self._config.backend or "onnxruntime",
+            backend=self._config.backend or (_ENSEMBLE if pbtxt.is_ensemble(self._config) else "onnxruntime"),
             encoded=self._takes_encoded_rows(),
         )
 
@@ -120,6 +121,8 @@ class _Reader:
         filename = self._filename()
         policy = self._config.version_policy
         present = versions(self._folder, filename)
+        if pbtxt.is_ensemble(self._config):  # whose versions are empty folders
+            filename, present = "", versions(self._folder)
         if allowed := served(policy, present):
             return allowed, self._folder / str(allowed[-1]) / filename
         if present:
@@ -245,13 +248,10 @@ class _ServedReader(_Reader):
         return self._told
 
 
-def versions(folder: Path, filename: str) -> list[int]:
-    """The version numbers in ``folder`` that hold ``filename``, lowest first."""
-    return sorted(
-        int(path.name)
-        for path in folder.iterdir()
-        if path.name.isdecimal() and path.name[0] != "0" and (path / filename).is_file()
-    )
+def versions(folder: Path, filename: str = "") -> list[int]:
+    """The version numbers in ``folder`` that hold ``filename``, lowest first; all of them where it is empty."""
+    numbers = (path for path in folder.iterdir() if path.name.isdecimal() and path.name[0] != "0")
+    return sorted(int(path.name) for path in numbers if ((path / filename).is_file() if filename else path.is_dir()))
 
 
 def _reason(error: OSError | ValueError) -> str:

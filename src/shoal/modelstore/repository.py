@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shoal.errors import ConfigurationError, NotFound
+from shoal.modelconfig import pbtxt
 from shoal.modelconfig.fault import Fault, FaultReport
 from shoal.modelstore import reader
 
@@ -39,13 +40,16 @@ def read_model(store: Path, name: str) -> ModelConfig:
 
 
 def scan(store: Path) -> tuple[dict[str, ModelConfig], list[Fault]]:
-    """All models that can be served, by name, and the faults of all others."""
+    """All models that can be served, by name, and the faults of all others; the steps of ensembles are left out."""
     models: dict[str, ModelConfig] = {}
     faults: list[Fault] = []
     for name in names(store):
         report = FaultReport(name)
-        model = reader.read(store / name, report)
+        config = pbtxt.load(store / name / pbtxt.FILE, report)
+        if config is not None and pbtxt.part_of(config):
+            continue
+        model = None if config is None else reader.view(store / name, config, report)
         faults += report.faults
-        if model is not None:
+        if model is not None and not report.errors:
             models[name] = model
     return models, faults

@@ -113,12 +113,15 @@ class Decoder:
         """Raises InvalidRequest, as ``read_header`` does."""
         return read_header(data, max_pixels=self._max_pixels, max_scans=self._max_scans)
 
-    def device_job(self, data: Buffer) -> tuple[PictureHeader, Job] | None:
-        """What a GPU has to do with a JPEG, in the pixels of the stored picture; None: it isn't one for it."""
+    def device_header(self, data: Buffer) -> PictureHeader | None:
+        """The header of a JPEG that a GPU may decode; None: it isn't one for it."""
         if self._strictness == "strict":  # which promises to notice all damage
             return None
-        header = device_header(data, max_pixels=self._max_pixels)
-        return None if header is None else (header, _whole_job(header, place(self._config, header.upright)))
+        return device_header(data, max_pixels=self._max_pixels)
+
+    def whole_job(self, header: PictureHeader) -> Job:
+        """What has to be done with a picture that was decoded at its full size, and isn't turned upright."""
+        return _whole_job(header, place(self._config, header.upright))
 
     def decode_if_quick(self, data: Buffer, make_out: Callable[[], NDArray[Any]]) -> tuple[PictureSize, bool]:
         """``decode``, of a picture that harms nobody in this process: see ``shoal.pictures.danger``.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from shoal.errors import InvalidRequest
@@ -14,7 +15,7 @@ from shoal.pictures.header import PictureFormat, PictureHeader
 from shoal.pictures.orientation import orientation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from typing_extensions import Buffer
 
@@ -184,10 +185,11 @@ def _read_frame(view: memoryview, marker: int, start: int) -> _Frame:
         raise InvalidRequest("a JPEG that tells its height after its first scan (DNL) can't be read")
     sampling = [divmod(view[start + 7 + 3 * channel], 16) for channel in range(channels)]
     names = bytes(view[start + 6 : start + 6 + 3 * channels : 3])
-    return _Frame(marker, width, height, channels, _doubt(marker, sampling), names)
+    return _Frame(marker, width, height, channels, _doubt(marker, tuple(sampling)), names)
 
 
-def _doubt(marker: int, sampling: Sequence[tuple[int, int]]) -> str:
+@lru_cache(256)  # a few are in use
+def _doubt(marker: int, sampling: tuple[tuple[int, int], ...]) -> str:
     """What libjpeg can't do: T.81 has more than anybody's decoder."""
     if marker in _HIERARCHICAL:
         return "it is hierarchical"

@@ -139,8 +139,9 @@ class TritonClient:
         await self._ask(self._stub.RepositoryModelLoad, request, f"load {model}", _LOAD_SECONDS)
 
     async def unload(self, model: str) -> None:
-        """Unloads all versions of a model; what runs is finished. Raises as ``load``."""
+        """Unloads all versions of a model, and of an ensemble its steps; what runs is finished. Raises as ``load``."""
         request = v2.RepositoryModelUnloadRequest(model_name=model)
+        request.parameters["unload_dependents"].bool_param = True
         await self._ask(self._stub.RepositoryModelUnload, request, f"unload {model}", _LOAD_SECONDS)
 
     async def config(self, model: str) -> Any:  # tritonclient ships no types

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from shoal.batching.messages import bulk_part, most_urgent
 from shoal.batching.results import groups
+from shoal.engine import BrokenOff
 from shoal.errors import Cancelled, Code, DeadlineExceeded, Internal, Unavailable
 from shoal.runtime.priority import Priority
 from shoal.worker.batch_results import BatchResults
+from shoal.worker.decode_choice import DEVICE
 from shoal.worker.device_rows import without
 from shoal.worker.picture import APART, FETCH, QUEUE, SLOT
 from shoal.worker.preparation import Preparation
@@ -231,6 +233,14 @@ class PictureBatch:
         """
         try:
             results = await self._run(slot, pictures)
+        except BrokenOff:
+            log.warning(
+                "model %s: the engine went away; the batch's %d pictures run again, decoded here",
+                self._model.name,
+                len(pictures),
+            )
+            self._run_again(slot, pictures)
+            return
         except Internal as error:
             self._preparation.device.end()
             if len(pictures) > 1:
@@ -266,6 +276,16 @@ class PictureBatch:
         if self._model.head.slow:
             return await self._model.decoding.threads.run(self._results.replies, inference, started, pictures)
         return self._results.replies(inference, started, pictures)
+
+    def _run_again(self, slot: Slot, pictures: Sequence[Picture]) -> None:
+        """Has what is in the slot run once more, all of it as pixels, in another slot."""
+        self._preparation.device.end()
+        for row, picture in enumerate(pictures):
+            if picture.way is DEVICE:
+                self._preparation.decode_again(picture, self._preparation.device.content(slot, row))
+            else:
+                picture.pixels = slot.row(row).copy()
+                self._ready.append(picture)
 
     def _without_refused(
         self, slot: Slot, inference: Inference, pictures: Sequence[Picture]

@@ -8,6 +8,7 @@ in seconds of ``time.monotonic``.
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -94,13 +95,15 @@ class DecodeChoice:
         if not self.knows_device:
             return DEVICE
         there = self._device.of(self._rows, pixels)
-        here = self._cpu_costs.of(pixels) * max(1.0, self._rows / self._threads)
-        is_behind = self._wait(now) > there
+        here = self._cpu_costs.of(pixels) * math.ceil(max(1, round(self._rows)) / self._threads)
+        own_wait, others = max(0.0, self._free_at - now), self._others_wait(now)
+        is_behind = own_wait + others > there
         if is_behind and not self._cpu_seconds and now - self._cpu_told > _RETRY_RATIO * here:
             return CPU
         if not self._on_device and now - self._device_told > _RETRY_RATIO * (there + self._foreign):
             return DEVICE
-        ready_there = self._wait(now) + there * (_SLOWER if there > here else 1)
+        there += others
+        ready_there = own_wait + there * (_SLOWER if there > here else 1)
         ready_here = self._cpu_seconds / self._threads + here * (_SLOWER if here > there else 1)
         return DEVICE if ready_there <= ready_here else CPU
 
@@ -165,10 +168,6 @@ class DecodeChoice:
     def counted(self, rows: int) -> None:
         """A batch had so many JPEGs for which there was a choice."""
         self._rows = _mean(self._rows, rows)
-
-    def _wait(self, now: float) -> float:
-        """For the device."""
-        return max(0.0, self._free_at - now) + self._others_wait(now)
 
     def _others_wait(self, now: float) -> float:
         return float(self._foreign * 0.5 ** ((now - self._foreign_at) / _FORGETS_SECONDS))

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 _STATUS, _WAIT, _DECODE, _COMPUTE = range(len(encoded_rows.REPORT_FIELDS))
 _MICRO: Final = 1e-6
+_MOST_SIZES: Final = 4096
+"""Of pictures whose placement is remembered."""
 
 
 class Refused(NamedTuple):
@@ -58,11 +60,10 @@ class DeviceRows:
             return False
         assert picture.fetched is not None, "it was fetched"
         data, now = picture.fetched.data, monotonic()
-        if (found := self._model.decoder.device_job(data)) is None:
+        if (header := self._model.decoder.device_header(data)) is None:
             return False
-        header, job = found
         pixels = header.width * header.height
-        if self._way.choose(pixels, now) is DEVICE and _encoded(slot).put_jpeg(picture.row, data, _row(header, job)):
+        if self._way.choose(pixels, now) is DEVICE and _encoded(slot).put_jpeg(picture.row, data, self._row(header)):
             self._way.on_device(pixels, now)
             picture.way, picture.size = DEVICE, header.upright
             return True
@@ -90,15 +91,29 @@ class DeviceRows:
             if picture.way is DEVICE:
                 picture.decode_seconds = max(0, report[_DECODE]) * _MICRO
                 if report[_STATUS] != encoded_rows.DONE:
-                    refused.append(Refused(picture, _encoded(slot).content(row)))
+                    refused.append(Refused(picture, self.content(slot, row)))
             elif report[_STATUS] != encoded_rows.DONE:
                 raise Internal(f"model {self._model.name!r}: its runner gave pixels back, status {report[_STATUS]}")
         return refused
+
+    def content(self, slot: Slot, row: int) -> bytes:
+        """A copy of the file in a row."""
+        return _encoded(slot).content(row)
 
     def end(self) -> None:
         """The batch was executed, or never will be."""
         if self._way is not None:
             self._way.end(None, monotonic())
+
+    def _row(self, header: PictureHeader) -> JpegRow:
+        """What is to become of such a picture; many have the same size."""
+        rows, key = self._model.jpeg_rows, (header.width, header.height, header.orientation)
+        if (row := rows.get(key)) is None:
+            if len(rows) >= _MOST_SIZES:
+                rows.clear()
+            job = self._model.decoder.whole_job(header)
+            row = rows[key] = jpeg_row(header, job)
+        return row
 
     def _learn(self, report: Sequence[int], count: int) -> None:
         """From the longest times of a batch's ``count`` JPEGs; all but those of one are the same."""
@@ -139,6 +154,7 @@ def _encoded(slot: Slot) -> EncodedSlot:
     return cast("EncodedSlot", slot)
 
 
-def _row(header: PictureHeader, job: Job) -> JpegRow:
+def jpeg_row(header: PictureHeader, job: Job) -> JpegRow:
+    """A job in the words of the rows' format."""
     number = encoded_rows.FILTERS.index(job.filter.value)
     return JpegRow(header.orientation, header.width, header.height, *job.box, *job.size, number)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from shoal.engine import LoadedModel
+    from shoal.engine.triton.encoded_rows import JpegRow
     from shoal.modelconfig.batching import BatchingSettings
     from shoal.pictures.decode import Decoder
     from shoal.worker.admission import Admission
@@ -44,6 +45,8 @@ class PictureModel:
     """Where its JPEGs are decoded; None: all of them in this worker."""
     turns: Turns = field(init=False, repr=False)
     """Whose batch is handed to the engine next."""
+    jpeg_rows: dict[tuple[int, int, int], JpegRow] = field(default_factory=dict, init=False, repr=False)
+    """What is to become of JPEGs on its device, by width, height and orientation."""
     row_bytes: int = field(init=False)
     """Bytes of one picture in a slot."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False, repr=False)

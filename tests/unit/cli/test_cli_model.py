@@ -13,7 +13,7 @@ from shoal.modelconfig import pbtxt
 from shoal.modelconfig.model import Tensor
 from shoal.modelstore.formats import Format
 from shoal.modelstore.making import runners
-from shoal.modelstore.repository import read_model
+from shoal.modelstore.repository import read_model, scan
 from support.archives import ARCHIVES, archive
 from support.tiny_models import COLOURS, add_tiny_classifier, classifier
 
@@ -179,6 +179,14 @@ def test_an_installation_without_the_gpu_runner_says_so(store: Path, file: Path,
     (gpu_runner / "model.py").unlink()
     with pytest.raises(ConfigurationError, match=r"has no model\.py; install shoal as a whole"):
         run("add", file, "--name", "c", "--task", "classification", "--size", "8x8", "--runner", "gpu")
+
+
+def test_a_runner_that_is_gone_is_missed(store: Path, file: Path) -> None:
+    run("add", file, "--name", "c", "--task", "classification", "--size", "8x8", "--runner", "python")
+    (store / "c" / "1" / "model.py").unlink()
+    told = run("check", "c")
+    assert told.exit_code == 1
+    assert "c/1/model.py: missing; Triton's Python backend runs it" in told.output
 
 
 def test_store_overrides_the_home(store: Path, file: Path, tmp_path: Path) -> None:
@@ -428,3 +436,57 @@ def test_of_several_models_one_that_cannot_be_had_leaves_the_others_alone(store:
     assert "odd: manifests/odd/1.json: not a manifest: nested too deep" in result.output
     with pytest.raises(ConfigurationError, match="not a manifest"):
         run("pull", url, "odd", "--store", tmp_path / "other")
+
+
+def test_a_step_that_decodes_stands_before_a_model_in_its_own_backend(
+    store: Path, file: Path, gpu_runner: Path
+) -> None:
+    run(
+        "add", file, "--name", "c", "--task", "classification", "--size", "8x8", "--runner", "gpu-decode",
+        "--labels", file.with_name("names"), "--instances", "3",
+    )  # fmt: skip
+    whole = read_model(store, "c")
+    assert (whole.encoded, whole.backend, whole.labels) == (True, "ensemble", COLOURS)
+    assert (whole.batching.max_batch_size, whole.batching.instance_count) == (64, 3)
+    assert list(scan(store)[0]) == ["c"]
+    configs = {each.name: pbtxt.parse((each / "config.pbtxt").read_text()) for each in store.iterdir()}
+    assert {name: pbtxt.part_of(each) for name, each in configs.items()} == {"c": "", "c_decode": "c", "c_model": "c"}
+    assert [step.model_name for step in configs["c"].ensemble_scheduling.step] == ["c_decode", "c_model"]
+    assert configs["c_model"].backend == "onnxruntime"
+    assert configs["c_model"].dynamic_batching.max_queue_delay_microseconds == 0
+    assert not configs["c"].instance_group
+    (pixels, report) = configs["c_decode"].output
+    assert (list(pixels.dims), list(report.dims)) == ([8, 8, 3], [4])
+    assert {path.name for path in (store / "c_decode" / "1").iterdir()} == {
+        "model.py", "kernels.py", "encoded_rows.py",
+    }  # fmt: skip
+    told = run("check").output
+    assert all(f"{name}: good\n" in told for name in configs)
+    assert 'c_model/config.pbtxt: parameters["shoal.part_of"]: a step of c' in told
+    with pytest.raises(ConfigurationError, match="c is an ensemble; add the version to c_model"):
+        run("add", file, "--name", "c", "--task", "classification", "--size", "8x8", "--version", "2")
+    with pytest.raises(ConfigurationError, match="add the version to d_model, which d runs"):
+        run(
+            "add", file, "--name", "d", "--task", "classification", "--size", "8x8", "--runner", "gpu-decode",
+            "--version", "2",
+        )  # fmt: skip
+
+
+def test_a_plan_may_be_the_second_step_and_what_fails_leaves_nothing(
+    store: Path, tmp_path: Path, gpu_runner: Path
+) -> None:
+    (tmp_path / "m.plan").write_bytes(b"plan")
+    what = (
+        "add", tmp_path / "m.plan", "--name", "t", "--task", "classification", "--runner", "gpu-decode",
+        "--input", "x:float32:3x8x8", "--output", "y:float32:4", "--mean", "1,2,3", "--std", "4", "--resize", "crop",
+    )  # fmt: skip
+    kept = (gpu_runner / "model.py").rename(tmp_path / "kept")
+    with pytest.raises(ConfigurationError, match="install shoal as a whole"):
+        run(*what)
+    assert list(store.iterdir()) == []
+    kept.rename(gpu_runner / "model.py")
+    run(*what)
+    decode = pbtxt.parse((store / "t_decode" / "config.pbtxt").read_text())
+    assert decode.parameters["shoal.mean"].string_value == "1.0 2.0 3.0"
+    assert pbtxt.parse((store / "t_model" / "config.pbtxt").read_text()).platform == "tensorrt_plan"
+    assert read_model(store, "t").mean == (1, 2, 3)

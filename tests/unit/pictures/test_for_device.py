@@ -104,7 +104,7 @@ def test_jfif_outweighs_what_adobe_says() -> None:
 def test_strictness_promises_what_a_device_does_not_keep() -> None:
     for strictness, count in (("strict", 0), ("normal", 1), ("lenient", 1)):
         decoder = Decoder(config(), max_pixels=LIMIT, max_scans=1, jpeg_strictness=strictness)  # type: ignore[arg-type]
-        assert (decoder.device_job(PLAIN) is not None) == bool(count)
+        assert (decoder.device_header(PLAIN) is not None) == bool(count)
 
 
 @given(st.binary(max_size=200), st.integers(0, 300))

@@ -17,7 +17,7 @@ from test_worker_batch import SECRET, FakeFetcher, FakePool, item, label, result
 from tritonclient.grpc import service_pb2 as v2
 
 from shoal.batching.v1 import batching_pb2
-from shoal.engine import Inference
+from shoal.engine import BrokenOff, Inference
 from shoal.engine.triton import encoded_rows
 from shoal.engine.triton.encoded_slot import EncodedSlot
 from shoal.errors import Code, Internal, InvalidRequest
@@ -68,6 +68,8 @@ class DecodingModel:
     pictures: list[np.ndarray] = field(default_factory=list)
     """As the model saw them, a batch each."""
     poison: Callable[[np.ndarray], bool] = lambda pictures: False
+    breaks: int = 0
+    """So many more batches with JPEGs end it."""
     status: int | None = None
     """Of all rows, whatever they are."""
     in_use: int = 0
@@ -87,6 +89,9 @@ class DecodingModel:
         self.batches.append(encoded_rows.table(content, size)["kind"].tolist())
         pictures, statuses = decoding_rows.decode(content, self.config.input.shape, "uint8")
         self.pictures.append(pictures)
+        if self.breaks and slot.has_files:
+            self.breaks -= 1
+            raise BrokenOff("gone")
         if self.poison(pictures):
             raise Internal("poisoned")
         logits = pictures.astype(np.float32).mean(axis=(1, 2)) / 16
@@ -179,10 +184,10 @@ async def test_what_the_device_gives_back_is_decoded_here_and_runs_later(
     answered = await run(model, RED, REFUSED, GREEN, REFUSED)
     assert labels(answered) == ["red", "blue", "green", "blue"]
     assert engine.batches[0] == [JPEG] * 4
-    assert list(chain(*engine.batches[1:])) == [PIXELS] * 2, "together, or each once it is decoded"
+    assert list(chain(*engine.batches[1:])) == [PIXELS] * 2  # together, if they were decoded at the same time
     sizes = [inference_pb2.ClassifyReply.FromString(answered[index].response).timing.batch_size for index in range(4)]
-    assert (sizes[0], sizes[2]) == (4, 4)
-    assert {sizes[1], sizes[3]} <= {1, 2}
+    assert sizes[::2] == [4, 4]
+    assert set(sizes[1::2]) <= {1, 2}
 
 
 async def test_a_batch_that_is_given_back_as_a_whole(model: PictureModel, engine: DecodingModel) -> None:
@@ -242,6 +247,18 @@ async def test_a_batch_that_fails_runs_row_by_row(model: PictureModel, engine: D
     }
     assert [label(answered[index]) for index in (0, 3, 4)] == ["red", "blue", "blue"]
     assert engine.batches == [[1, 1, 0, 1, 1], [1], [1], [0], [1], [1], [0]]
+
+
+async def test_what_ended_the_engine_is_decoded_here(model: PictureModel, engine: DecodingModel) -> None:
+    """One of the files may be why, so none of them goes there again."""
+    engine.breaks = 1
+    answered = await run(model, RED, PROGRESSIVE, REFUSED, RED[:-300], PNG)
+    assert [label(answered[index]) for index in (0, 1, 2, 4)] == ["red", "green", "blue", "blue"]
+    assert answered[3].code == Code.INVALID_ARGUMENT
+    assert JPEG in engine.batches[0]
+    assert sorted(row for batch in engine.batches[1:] for row in batch) == [PIXELS] * 4
+    assert model.choice is not None
+    assert (model.choice._on_device, model.choice._cpu_seconds) == (0, 0)
 
 
 async def test_a_runner_that_gives_pixels_back_is_at_fault(engine: DecodingModel, threads: Threads) -> None:

@@ -3,6 +3,7 @@
 # ruff: noqa: ARG001 - typer reads the parameters of `add`, and `add` them from the context
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import ModelConfig, Resize, ResizeFilter, Task
 from shoal.modelstore import formats
 from shoal.modelstore.formats import Runner
-from shoal.modelstore.making import build, foreign, preprocessor
+from shoal.modelstore.making import build, ensemble, foreign, preprocessor
 from shoal.modelstore.making.published import PUBLISHED
 from shoal.modelstore.making.recipe import Recipe
 from shoal.modelstore.triton_settings import InstanceKind
@@ -75,7 +76,7 @@ def add(
     config: Annotated[Path | None, typer.Option(help="A config.pbtxt to use as it is, instead of options.")] = None,
     runner: Annotated[
         Runner | None,
-        typer.Option(help="Run it in Triton's Python backend; gpu: pictures are decoded there, too. Default: neither."),
+        typer.Option(help="Run it in Triton's Python backend; gpu: decode there, too; gpu-decode: only decode there."),
     ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Add this version beside those there.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the model, all its versions.")] = False,
@@ -100,7 +101,7 @@ def _add_published(source: str, given: options.Options) -> ModelConfig:
     place, how = _place(given)
     build.refuse_existing(place, given["name"] or source, **how)  # before the download
     proto, recipe = PUBLISHED[source](Home.default().cache)
-    return build.add_model(place, proto, _recipe(given, recipe), **how)
+    return _add_as_asked(given, _recipe(given, recipe), lambda one, how: build.add_model(place, proto, one, **how))
 
 
 def _add_file(source: str, given: options.Options) -> ModelConfig:
@@ -110,14 +111,14 @@ def _add_file(source: str, given: options.Options) -> ModelConfig:
         raise ConfigurationError(f"{source}: a model file doesn't say it: add {' and '.join(missing)}")
     kind = formats.detect(file)
     base = Recipe(name=given["name"], task=given["task"], batching=_FILE_BATCHING)
-    if given["runner"] == "gpu":
+    if given["runner"] in {"gpu", "gpu-decode"}:
         base = replace(base, batching=_GPU_BATCHING)
-    place, how = _place(given)
+    place, _ = _place(given)
     if kind is formats.Format.ONNX:
         if wrong := options.names_given(given, ("input",)):
             raise ConfigurationError(f"{wrong}: an ONNX file says it itself")
         recipe = replace(_recipe(given, _preprocessed(file, given, base)), outputs=tuple(given["output"] or ()))
-        return build.add_onnx(place, file, recipe, **how)
+        return _add_as_asked(given, recipe, lambda one, how: build.add_onnx(place, file, one, **how))
     recipe = _recipe(given, base)
     if given["version"] is None:  # else config.pbtxt says what runs it
         formats.runtime(kind, given["runner"], source)
@@ -129,7 +130,20 @@ def _add_file(source: str, given: options.Options) -> ModelConfig:
         raise ConfigurationError(f"{wrong}: {kind} goes in as it is, and takes its {input_.dtype} input as it comes")
     outputs = tuple(options.tensor("--output", text) for text in given["output"])
     typer.echo(f"{source} is {kind}: whether it loads, and has these tensors, was not checked", err=True)
-    return foreign.add_described(place, file, kind, recipe, input_, outputs, **how)
+    return _add_as_asked(
+        given, recipe, lambda one, how: foreign.add_described(place, file, kind, one, input_, outputs, **how)
+    )
+
+
+def _add_as_asked(
+    given: options.Options, recipe: Recipe, add_one: Callable[[Recipe, dict[str, Any]], ModelConfig]
+) -> ModelConfig:
+    """By itself, or as the second step of an ensemble whose first one decodes."""
+    place, how = _place(given)
+    if recipe.runner != "gpu-decode":
+        return add_one(recipe, how)
+    alone = {"version": None, "force": given["force"]}
+    return ensemble.add(place, recipe, lambda one: add_one(one, alone), **how)
 
 
 def _preprocessed(file: Path, given: options.Options, base: Recipe) -> Recipe:

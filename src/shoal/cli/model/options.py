@@ -83,10 +83,11 @@ def batching_fields(options: Options) -> dict[str, Any]:
 def triton_settings(options: Options, base: TritonSettings, max_batch_size: int) -> TritonSettings:
     """``base`` with what was given."""
     gpus = numbers("gpus", options, least=0) or base.gpus
-    on_gpu = options["gpus"] or options["runner"] == "gpu"
+    decodes = options["runner"] in {"gpu", "gpu-decode"}
+    on_gpu = options["gpus"] or decodes
     kind = options["instance_kind"] or (InstanceKind.GPU if on_gpu else base.instance_kind)
-    if options["runner"] == "gpu" and kind is InstanceKind.CPU:
-        raise ConfigurationError("--runner gpu decodes on a GPU; leave --instance-kind cpu out")
+    if decodes and kind is InstanceKind.CPU:
+        raise ConfigurationError(f"--runner {options['runner']} decodes on a GPU; leave --instance-kind cpu out")
     if gpus and kind is InstanceKind.CPU:
         raise ConfigurationError("--gpus goes with --instance-kind gpu")
     return replace(

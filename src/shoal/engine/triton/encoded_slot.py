@@ -6,11 +6,11 @@ come as pixels: a JPEG that would take that isn't put in.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.engine.limits import row_bytes
+from shoal.engine.limits import picture_bytes, row_bytes
 from shoal.engine.triton import encoded_rows
 from shoal.engine.triton.slot import TritonSlot
 from shoal.errors import Internal
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from shoal.engine.triton.sharing import Sharing
     from shoal.modelconfig.model import ModelConfig
 
-ROW_BYTES: Final = 256 * 2**10
-"""Room for a row, where its pixels don't take more: JPEGs of a megapixel mostly have less."""
-
 
 class EncodedSlot(TritonSlot):
     """Implements ``shoal.engine.Slot``, and takes JPEGs. Belongs to one event loop; only pixels are written elsewhere.
@@ -37,7 +34,7 @@ class EncodedSlot(TritonSlot):
         self._most = config.batching.max_batch_size
         self._pixel_bytes = row_bytes(config.input)
         self._begin = self._most * encoded_rows.ENTRY.itemsize
-        room = max(encoded_rows.aligned(self._pixel_bytes), ROW_BYTES)
+        room = encoded_rows.aligned(picture_bytes(config))
         # The tensor's bytes are a multiple of its rows.
         super().__init__(config, sharing, self._begin + self._most * room + self._most)
         self._end = self._begin + self._most * room
@@ -74,6 +71,11 @@ class EncodedSlot(TritonSlot):
         self._memory[begin : begin + content.size] = content
         self._table[number] = encoded_rows.jpeg_entry(begin, content.size, picture)
         return True
+
+    @property
+    def has_files(self) -> bool:
+        """Whether there are JPEGs in it."""
+        return bool(self._table["kind"].any())
 
     def content(self, number: int) -> bytes:
         """A copy of a row's bytes."""

@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2 as v2
 
-from shoal.engine import Inference
+from shoal.engine import BrokenOff, Inference
 from shoal.engine.limits import row_bytes
 from shoal.engine.slots import OVERSHOOT, PREFETCHED, SlotPool
 from shoal.engine.triton import encoded_rows
@@ -183,6 +183,8 @@ class TritonModel:
                 return await self._ask(slot, size, deadline)
             except Unavailable as error:
                 slot.away = True
+                if slot.has_files and slot.doubtful:
+                    raise BrokenOff("the inference server went away; try again") from error
                 if self._closed or monotonic() + pause >= patience:
                     if isinstance(error, Away):  # its address is no caller's affair
                         raise Unavailable("the inference server is away; try again") from error

@@ -69,6 +69,11 @@ class TritonSlot(ABC):
     def move(self, source: int, target: int) -> None:
         """See ``shoal.engine.Slot``."""
 
+    @property
+    def has_files(self) -> bool:
+        """Whether there are rows that the server is to decode."""
+        return False
+
     @abstractmethod
     def ask_for(self, request: Any, size: int) -> None:  # a protobuf message
         """Puts the first ``size`` rows into a ``ModelInferRequest``, or says there where they lie."""

@@ -16,7 +16,7 @@ from shoal.modelconfig import keys
 from shoal.modelconfig.model import ModelConfig, Resize
 from shoal.modelconfig.pbtxt import FILE
 from shoal.modelstore import external, formats, graph, repository, trial, warmup
-from shoal.modelstore.check import check_folder
+from shoal.modelstore.check import check_folder, is_step
 from shoal.modelstore.formats import Format
 from shoal.modelstore.making import runners
 from shoal.modelstore.making.render import LABELS_FILE, render
@@ -94,6 +94,8 @@ def runner_of(store: Path, recipe: Recipe, *, force: bool) -> Runner | None:
     if force or not (store / recipe.name).exists():
         return recipe.runner
     present = repository.read_model(store, recipe.name)
+    if present.backend == "ensemble":
+        raise ConfigurationError(f"{store / recipe.name} is an ensemble; add the version to {recipe.name}_model")
     if present.encoded:
         return "gpu"
     return "python" if present.backend == "python" else None
@@ -165,6 +167,12 @@ def install(store: Path, name: str, version: int, write: Callable[[Path], None],
     Raises:
         ConfigurationError: the name, what was written or the place is wrong; the store is as before.
     """
+    install_folder(store, name, version, write, force=force)
+    return repository.read_model(store, name)
+
+
+def install_folder(store: Path, name: str, version: int, write: Callable[[Path], None], *, force: bool) -> None:
+    """Does what ``install`` does, also with a step of an ensemble, which is no model by itself."""
     _check_name(name)
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -177,12 +185,11 @@ def install(store: Path, name: str, version: int, write: Callable[[Path], None],
             _move(folder, store / name, version, force=force)
     except OSError as error:
         raise ConfigurationError(f"{store}: can't be written: {error}") from error
-    return repository.read_model(store, name)
 
 
 def write_settings(folder: Path, config: ModelConfig, recipe: Recipe, runtime: Runtime) -> None:
     """config.pbtxt, and the labels, the warm-up files and the runner that it names."""
-    if recipe.runner:
+    if recipe.runner in {"python", "gpu"}:
         for name, source in runners.files(recipe.runner).items():
             shutil.copyfile(source, folder / str(config.version) / name)
     (folder / FILE).write_text(render(config, recipe.triton, runtime, recipe), encoding="utf-8")
@@ -201,6 +208,8 @@ def _verify(folder: Path) -> None:
         raise ConfigurationError(
             "; ".join(f"{fault.field or fault.file.name}: {fault.message}" for fault in report.errors)
         )
+    if is_step(report):
+        return
     try:
         if remark := trial.refuse(folder):
             log.warning("model %s needs a pool with engine: triton: %s", folder.name, _plain(remark, folder))

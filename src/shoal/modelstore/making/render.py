@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LABELS_FILE = "labels.txt"
 
+REPORT = f'name: "{encoded.ROW_REPORT}" data_type: TYPE_INT32 dims: [4]'
+"""An output of a model that decodes."""
 _TRITON_DTYPE = {dtype: name for name, dtype in pbtxt.DTYPES.items()}
 
 
@@ -40,12 +42,12 @@ def render(
     )
     sections = [
         header,
-        _input(model),
-        _outputs(model),
+        inputs(model),
+        outputs(model),
         _batching(model.batching, triton, lanes=model.encoded),
         _version_policy(triton.version_policy),
         _warmup(model, triton.warmup),
-        _parameters(model, triton, recipe),
+        parameters(model, triton, recipe),
     ]
     return "\n\n".join(filter(None, sections)) + "\n"
 
@@ -62,36 +64,37 @@ def _runtime(model: ModelConfig, runtime: Runtime) -> str:
     return "\n".join(lines)
 
 
-def _input(model: ModelConfig) -> str:
+def inputs(model: ModelConfig) -> str:
+    """The field ``input``."""
     comment = (
         "# An RGB picture, rows first; the graph normalises it."
         if model.input.dtype == "uint8"
         else "# A normalised RGB picture, channels first: four times the bytes of uint8."
     )
     if not model.encoded:
-        return f"{comment}\ninput [\n  {{ {_tensor(model.input)} }}\n]"
+        return f"{comment}\ninput [\n  {{ {tensor(model.input)} }}\n]"
     return (
         f"{comment}\n"
         "# Or a batch of JPEGs and such pictures, which the runner decodes: of these two inputs a request has one.\n"
-        f"input [\n  {{ {_tensor(model.input)} optional: true }},\n"
+        f"input [\n  {{ {tensor(model.input)} optional: true }},\n"
         f'  {{ name: "{encoded.ENCODED_ROWS}" data_type: TYPE_UINT8 dims: [-1] optional: true }}\n]'
     )
 
 
-def _outputs(model: ModelConfig) -> str:
-    lines = [_tensor(output) for output in model.outputs]
+def outputs(model: ModelConfig) -> str:
+    """The field ``output``."""
+    lines = [tensor(output) for output in model.outputs]
     if model.labels:
         lines[0] += f' label_filename: "{LABELS_FILE}"'
     if model.encoded:
-        lines.append(f'name: "{encoded.ROW_REPORT}" data_type: TYPE_INT32 dims: [4]')
+        lines.append(REPORT)
     return "output [\n" + ",\n".join(f"  {{ {line} }}" for line in lines) + "\n]"
 
 
-def _tensor(tensor: Tensor) -> str:
-    dims = ", ".join(map(str, tensor.shape))
-    return (
-        f"name: {json.dumps(tensor.name, ensure_ascii=False)} data_type: {_TRITON_DTYPE[tensor.dtype]} dims: [{dims}]"
-    )
+def tensor(told: Tensor) -> str:
+    """An input's or output's name, data type and shape."""
+    dims = ", ".join(map(str, told.shape))
+    return f"name: {json.dumps(told.name, ensure_ascii=False)} data_type: {_TRITON_DTYPE[told.dtype]} dims: [{dims}]"
 
 
 def _batching(batching: BatchingSettings, triton: TritonSettings, *, lanes: bool) -> str:
@@ -113,7 +116,7 @@ def _batching(batching: BatchingSettings, triton: TritonSettings, *, lanes: bool
         f"max_batch_size: {batching.max_batch_size}\n"
         "dynamic_batching {\n" + "\n".join(lines) + "\n}\n"
         f"# {_instances_comment(triton, lanes=lanes)}\n"
-        f"instance_group [\n  {{ {_instances(batching, triton, lanes=lanes)} }}\n]"
+        f"instance_group [\n  {{ {instances(batching, triton, lanes=lanes)} }}\n]"
     )
 
 
@@ -123,13 +126,14 @@ def _instances_comment(triton: TritonSettings, *, lanes: bool) -> str:
     return f"Batches that execute at once{', on each of the GPUs' if triton.gpus else ''}."
 
 
-def _instances(batching: BatchingSettings, triton: TritonSettings, *, lanes: bool) -> str:
-    count = 1 if lanes else _each_gpu(batching, triton)
+def instances(batching: BatchingSettings, triton: TritonSettings, *, lanes: bool) -> str:
+    """An instance group: so many instances, or one with lanes."""
+    count = 1 if lanes else each_gpu(batching, triton)
     gpus = f" gpus: [{', '.join(map(str, triton.gpus))}]" if triton.gpus else ""
     return f"count: {count} kind: KIND_{triton.instance_kind.upper()}{gpus}"
 
 
-def _each_gpu(batching: BatchingSettings, triton: TritonSettings) -> int:
+def each_gpu(batching: BatchingSettings, triton: TritonSettings) -> int:
     """Batches that execute at once on one GPU."""
     return batching.instance_count // max(len(triton.gpus), 1)
 
@@ -166,7 +170,8 @@ def _warmup_request(model: ModelConfig, sample: str | Path, size: int, count: in
     )
 
 
-def _parameters(model: ModelConfig, triton: TritonSettings, recipe: Recipe | None) -> str:
+def parameters(model: ModelConfig, triton: TritonSettings, recipe: Recipe | None = None) -> str:
+    """The ``shoal.…`` parameters."""
     values = {keys.TASK: model.task.value, keys.RESIZE: model.resize.value}
     if model.resize is Resize.CROP:
         values[keys.RESIZE_SHORTER_SIDE] = str(model.resize_shorter_side)
@@ -176,7 +181,7 @@ def _parameters(model: ModelConfig, triton: TritonSettings, recipe: Recipe | Non
         values[keys.MEAN] = " ".join(map(repr, model.mean))
         values[keys.STD] = " ".join(map(repr, model.std))
     if model.encoded:
-        values[keys.LANES] = str(_each_gpu(model.batching, triton))
+        values[keys.LANES] = str(each_gpu(model.batching, triton))
     if recipe and recipe.network_input:
         values |= _network(recipe.network_input, recipe)
     if model.head:

@@ -172,6 +172,19 @@ def _stages() -> list[AnyPanel]:
         ),
         lines("Compute", SECONDS, *_quantiles("shoal_worker_compute_seconds"), text="One batch.", width=6),
         lines(
+            "Decoded, by way",
+            PER_SECOND,
+            Query(f"sum by (way) (rate(shoal_worker_decodes_total{{{OF_MODEL}}}[{RATE}]))", "{{way}}"),
+            text="device: by a model that decodes itself. cpu: by the worker.",
+            stacked=True,
+        ),
+        lines(
+            "Decode on the device",
+            SECONDS,
+            *_quantiles("shoal_worker_device_decode_seconds"),
+            text="All JPEGs of one batch.",
+        ),
+        lines(
             "Streams",
             COUNT,
             Query(f"sum by (state) (shoal_batcher_streams{{{OF_MODEL}}})", "{{state}}"),

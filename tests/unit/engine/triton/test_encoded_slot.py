@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as v2
 
+from shoal.engine.limits import JPEG_BYTES as ROW_BYTES
+from shoal.engine.limits import excess
 from shoal.engine.triton import encoded_rows
 from shoal.engine.triton.encoded_rows import JpegRow
-from shoal.engine.triton.encoded_slot import ROW_BYTES, EncodedSlot
+from shoal.engine.triton.encoded_slot import EncodedSlot
 from shoal.errors import Internal
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import ModelConfig, Tensor
@@ -98,6 +100,25 @@ def test_a_new_batch_begins_anew() -> None:
         slot.clear()
         assert slot.put_jpeg(0, b"x" * (MOST - 1) * ROW_BYTES, PICTURE)
         slot.row(1)
+
+
+def test_what_batches_may_ask_for_counts_jpegs_too() -> None:
+    many = BatchingSettings(max_batch_size=5000)
+    assert excess(replace(config(), batching=many, encoded=False)) is None
+    found = excess(replace(config(), batching=many))
+    assert found is not None
+    assert found[0] == "max_batch_size"
+    assert "4,096 is the most" in found[1]
+
+
+def test_it_says_whether_there_are_jpegs_in_it() -> None:
+    slot = EncodedSlot(config(), UNSHARED)
+    slot.row(0)
+    assert not slot.has_files
+    slot.put_jpeg(1, b"jpeg", PICTURE)
+    assert slot.has_files
+    slot.clear()
+    assert not slot.has_files
 
 
 def test_rows_that_nobody_wrote_to_are_pixels() -> None:
