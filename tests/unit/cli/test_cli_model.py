@@ -458,7 +458,7 @@ def test_a_step_that_decodes_stands_before_a_model_in_its_own_backend(
     (pixels, report) = configs["c_decode"].output
     assert (list(pixels.dims), list(report.dims)) == ([8, 8, 3], [4])
     assert {path.name for path in (store / "c_decode" / "1").iterdir()} == {
-        "model.py", "kernels.py", "encoded_rows.py",
+        "model.py", "kernels.cu", "encoded_rows.py",
     }  # fmt: skip
     told = run("check").output
     assert all(f"{name}: good\n" in told for name in configs)
@@ -487,6 +487,8 @@ def test_a_plan_may_be_the_second_step_and_what_fails_leaves_nothing(
     kept.rename(gpu_runner / "model.py")
     run(*what)
     decode = pbtxt.parse((store / "t_decode" / "config.pbtxt").read_text())
-    assert decode.parameters["shoal.mean"].string_value == "1.0 2.0 3.0"
+    assert runner_parameters(store / "t_decode") == ("FP32 NCHW", "1.0 2.0 3.0", "4.0 4.0 4.0")
+    assert (list(decode.input[0].dims), list(decode.output[0].dims)) == ([8, 8, 3], [3, 8, 8])
+    assert read_model(store, "t").input == Tensor("x", "uint8", (8, 8, 3)), "frames, whatever the network takes"
     assert pbtxt.parse((store / "t_model" / "config.pbtxt").read_text()).platform == "tensorrt_plan"
     assert read_model(store, "t").mean == (1, 2, 3)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from shoal.errors import ConfigurationError
@@ -14,13 +15,14 @@ from shoal.modelconfig import encoded, keys
 from shoal.modelconfig.pbtxt import FILE
 from shoal.modelstore.making import build, render, runners
 from shoal.modelstore.making.build import refuse_existing
+from shoal.modelstore.making.runners import frames
 from shoal.modelstore.triton_settings import TritonSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from shoal.modelconfig.model import ModelConfig
+    from shoal.modelconfig.model import ModelConfig, Tensor
     from shoal.modelstore.making.recipe import Recipe
 
 _PIXELS: Final = "pixels"
@@ -55,8 +57,9 @@ def add(
     try:
         with (store / steps[1] / FILE).open("a", encoding="utf-8") as config:
             config.write("\n" + _parameter(keys.PART_OF, name))
-        whole = replace(model, name=name, encoded=True, batching=recipe.batching)
-        build.install_folder(store, steps[0], 1, lambda folder: _write_decoder(folder, whole, recipe), force=force)
+        whole = replace(model, name=name, input=frames(model.input), encoded=True, batching=recipe.batching)
+        decoder = partial(_write_decoder, whole=whole, network=model.input, recipe=recipe)
+        build.install_folder(store, steps[0], 1, decoder, force=force)
         return build.install(store, name, 1, lambda folder: _write_ensemble(folder, whole, steps), force=force)
     except BaseException:
         if not force:
@@ -65,20 +68,18 @@ def add(
         raise
 
 
-def _write_decoder(folder: Path, whole: ModelConfig, recipe: Recipe) -> None:
+def _write_decoder(folder: Path, whole: ModelConfig, network: Tensor, recipe: Recipe) -> None:
     for name, source in runners.files("gpu").items():
         shutil.copyfile(source, folder / "1" / name)
     lanes = str(render.each_gpu(whole.batching, recipe.triton))
-    said = {keys.PART_OF: whole.name, keys.LANES: lanes}
-    if whole.input.dtype != "uint8":
-        said |= {keys.MEAN: " ".join(map(repr, whole.mean)), keys.STD: " ".join(map(repr, whole.std))}
+    said = {keys.PART_OF: whole.name, keys.LANES: lanes, **render.network(network, recipe)}
     (folder / FILE).write_text(
         f"# The first step of {whole.name}: decodes, resizes and turns upright.\n"
         f'name: "{folder.name}"\nbackend: "python"\n'
         f"{''.join(_parameter(key, value) for key, value in said.items())}\n"
         f"max_batch_size: {whole.batching.max_batch_size}\n"
         f"{render.inputs(whole)}\n"
-        f"output [\n  {{ {render.tensor(replace(whole.input, name=_PIXELS))} }},\n  {{ {render.REPORT} }}\n]\n"
+        f"output [\n  {{ {render.tensor(replace(network, name=_PIXELS))} }},\n  {{ {render.REPORT} }}\n]\n"
         f"instance_group [\n  {{ {render.instances(whole.batching, recipe.triton, lanes=True)} }}\n]\n",
         encoding="utf-8",
     )

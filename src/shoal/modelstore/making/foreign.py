@@ -10,21 +10,18 @@ from google.protobuf import text_format
 
 from shoal.errors import ConfigurationError
 from shoal.modelconfig import pbtxt
-from shoal.modelconfig.model import Tensor
 from shoal.modelstore import formats, graph
 from shoal.modelstore.formats import default_filename
 from shoal.modelstore.making import build
+from shoal.modelstore.making.runners import frames
 from shoal.runtime import intake
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shoal.modelconfig.model import ModelConfig
+    from shoal.modelconfig.model import ModelConfig, Tensor
     from shoal.modelstore.formats import Format
     from shoal.modelstore.making.recipe import Recipe
-
-
-_NETWORKS = ("uint8", "float16", "float32")
 
 
 def add_described(
@@ -60,7 +57,7 @@ def add_described(
     recipe = replace(recipe, runner=build.runner_of(store, recipe, force=force))
     runtime = formats.runtime(kind, recipe.runner, file)
     if recipe.runner == "gpu":
-        recipe, input_ = replace(recipe, network_input=input_), _frames(input_)
+        recipe, input_ = replace(recipe, network_input=input_), frames(input_)
     config = build.configuration(store, recipe, input_, outputs, version or 1, runtime.filename)
 
     def write(folder: Path) -> None:
@@ -109,23 +106,6 @@ def add_configured(
             _copy(labels, folder / _label_filename(config, message))
 
     return build.install(store, chosen, version or 1, write, force=force)
-
-
-def _frames(network: Tensor) -> Tensor:
-    """What the GPU runner takes for a network: pictures as they are decoded.
-
-    Raises:
-        ConfigurationError: it takes no pictures.
-    """
-    shape = network.shape
-    channels_first = len(shape) == 3 and shape[0] == 3
-    sides = shape[1:] if channels_first else shape[:-1]
-    if network.dtype not in _NETWORKS or len(shape) != 3 or 3 not in (shape[0], shape[2]) or min(sides) < 1:
-        raise ConfigurationError(
-            f"--input {network.name}:{network.dtype}:{'x'.join(map(str, shape))}: the GPU runner feeds "
-            f"{', '.join(_NETWORKS)} of 3xHEIGHTxWIDTH or HEIGHTxWIDTHx3"
-        )
-    return Tensor(network.name, "uint8", (*sides, 3))
 
 
 def _read_config(config: Path) -> tuple[str, pbtxt.Message]:

@@ -183,7 +183,7 @@ def parameters(model: ModelConfig, triton: TritonSettings, recipe: Recipe | None
     if model.encoded:
         values[keys.LANES] = str(each_gpu(model.batching, triton))
     if recipe and recipe.network_input:
-        values |= _network(recipe.network_input, recipe)
+        values |= network(recipe.network_input, recipe)
     if model.head:
         values[keys.HEAD] = model.head
     values |= {f"{keys.HEAD}.{name}": repr(value) for name, value in sorted(model.head_parameters.items())}
@@ -194,8 +194,8 @@ def parameters(model: ModelConfig, triton: TritonSettings, recipe: Recipe | None
     )
 
 
-def _network(input_: Tensor, recipe: Recipe) -> dict[str, str]:
-    """What the GPU runner makes of frames."""
+def network(input_: Tensor, recipe: Recipe) -> dict[str, str]:
+    """Parameters that say what the GPU runner makes of frames for a network that takes ``input_``."""
     layout = "NCHW" if input_.shape[0] == 3 else "NHWC"
     values = {keys.RUNNER_INPUT: f"{_TRITON_DTYPE[input_.dtype].removeprefix('TYPE_')} {layout}"}
     if input_.dtype != "uint8":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from shoal.engine.triton import encoded_rows
 from shoal.errors import ConfigurationError
+from shoal.modelconfig.model import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 MODEL_FILE: Final = "model.py"
 """What Triton's Python backend runs."""
 GPU_FOLDER: Final = Path(__file__).with_name("gpu")
+_NETWORKS: Final = ("uint8", "float16", "float32")
 
 
 def files(runner: Runner) -> Mapping[str, Path]:
@@ -33,3 +35,20 @@ def files(runner: Runner) -> Mapping[str, Path]:
     if MODEL_FILE not in found:
         raise ConfigurationError(f"--runner gpu: {GPU_FOLDER} has no {MODEL_FILE}; install shoal as a whole")
     return {**found, Path(encoded_rows.__file__).name: Path(encoded_rows.__file__)}
+
+
+def frames(network: Tensor) -> Tensor:
+    """What the GPU runner takes for a network: pictures as they are decoded.
+
+    Raises:
+        ConfigurationError: it takes no pictures.
+    """
+    shape = network.shape
+    channels_first = len(shape) == 3 and shape[0] == 3
+    sides = shape[1:] if channels_first else shape[:-1]
+    if network.dtype not in _NETWORKS or len(shape) != 3 or 3 not in (shape[0], shape[2]) or min(sides) < 1:
+        raise ConfigurationError(
+            f"--input {network.name}:{network.dtype}:{'x'.join(map(str, shape))}: the GPU runner feeds "
+            f"{', '.join(_NETWORKS)} of 3xHEIGHTxWIDTH or HEIGHTxWIDTHx3"
+        )
+    return Tensor(network.name, "uint8", (*sides, 3))

@@ -29,7 +29,14 @@ class Lane:
     """Runs one batch at a time."""
 
     def __init__(
-        self, network: Network, size: int, frame: Sequence[int], outputs: Mapping[str, torch.dtype], device: int
+        self,
+        network: Network,
+        size: int,
+        frame: Sequence[int],
+        outputs: Mapping[str, torch.dtype],
+        device: int,
+        *,
+        stays: bool = False,
     ) -> None:
         """Records the graphs.
 
@@ -39,9 +46,11 @@ class Lane:
             frame: Height, width, channels.
             outputs: The data type of each, in the network's order.
             device: The GPU's number.
+            stays: Whether the outputs are to stay on the GPU.
         """
         self._network = network
         self._outputs = outputs
+        self._stays = stays
         self.stream = torch.cuda.Stream(device)
         self.frames = torch.zeros((size, *frame), dtype=torch.uint8, device=device)
         """To be filled before ``start``."""
@@ -64,16 +73,18 @@ class Lane:
             self.stream.wait_event(prepared)
             self._begun.record(self.stream)
             outputs = self._runs[size]()
-            for answer, output in zip(self._answers, outputs, strict=True):
-                answer[:rows].copy_(output[:rows], non_blocking=True)
+            if self._stays:
+                self._answers = [output[:rows].clone() for output in outputs]
+            else:
+                for answer, output in zip(self._answers, outputs, strict=True):
+                    answer[:rows].copy_(output[:rows], non_blocking=True)
             self._ended.record(self.stream)
 
     def wait(self) -> tuple[dict[str, torch.Tensor], float]:
         """The outputs, the caller's own, and the seconds that they took; the next batch may be started then."""
         self._ended.synchronize()
-        answers = {
-            name: answer[: self._rows].clone() for name, answer in zip(self._outputs, self._answers, strict=True)
-        }
+        own = self._answers if self._stays else [answer[: self._rows].clone() for answer in self._answers]
+        answers = dict(zip(self._outputs, own, strict=True))
         return answers, self._begun.elapsed_time(self._ended) / 1000
 
     def _prepared(self, size: int, pool: Any) -> Callable[[], Sequence[torch.Tensor]]:

@@ -58,15 +58,17 @@ class TritonPythonModel:
         outputs = {
             each["name"]: _TRITON[each["data_type"]] for each in config["output"] if each["name"] != encoded_rows.REPORT
         }
-        file = Path(args["model_repository"]) / args["model_version"] / parameters[_FILE]
-        network = Network(file, parameters, list(outputs), device)
+        folder, name = Path(args["model_repository"]) / args["model_version"], parameters.get(_FILE)
+        network = Network(folder / name if name else None, parameters, list(outputs), device)
         size = int(config["max_batch_size"])
         count = int(parameters.get(_LANES, _DEFAULT_LANES))
-        lanes = [Lane(network, size, self._frame, outputs, device) for _ in range(count)]
+        lanes = [Lane(network, size, self._frame, outputs, device, stays=name is None) for _ in range(count)]
         self._preparer = Preparer(device, size, *self._frame[:2], HostMemory())
         self._pipeline = Pipeline(self._preparer, lanes)
         decodes = self._preparer.trouble or "nvJPEG's hardware unit decodes"
-        pb_utils.Logger.log_info(f"{args['model_name']}: {file.name}, {count} lanes of up to {size}; {decodes}")
+        pb_utils.Logger.log_info(
+            f"{args['model_name']}: {name or 'decodes alone'}, {count} lanes of up to {size}; {decodes}"
+        )
 
     def execute(self, requests: list[Any]) -> None:
         """Takes the requests; they are answered through their senders."""

@@ -25,11 +25,12 @@ _COMPILED: Final = "data/aotinductor"
 class Network:
     """What the runner executes; any number of lanes may, each on its stream."""
 
-    def __init__(self, file: Path, parameters: Mapping[str, str], outputs: Sequence[str], device: int) -> None:
+    def __init__(self, file: Path | None, parameters: Mapping[str, str], outputs: Sequence[str], device: int) -> None:
         """Loads it.
 
         Args:
-            file: ``.pt``, ``.pth``: TorchScript; ``.pt2``: exported or compiled; ``.onnx``.
+            file: ``.pt``, ``.pth``: TorchScript; ``.pt2``: exported or compiled; ``.onnx``. None: what would be its
+                input is the output, as the first step of an ensemble.
             parameters: The model's.
             outputs: Names of what it answers, in its order.
             device: The GPU's number.
@@ -45,12 +46,14 @@ class Network:
             _triple(parameters, name, default, device) for name, default in ((_MEAN, 0.0), (_STD, 1.0))
         )
         self._outputs = tuple(outputs)
-        self.recordable = file.suffix != ".onnx"
+        kind = file.suffix if file else ""
+        self.recordable = kind != ".onnx"
         """Whether a CUDA graph can be made of it."""
-        if file.suffix == ".onnx":
+        self._run: Function = lambda pictures: pictures
+        if file and kind == ".onnx":
             self._run = _onnx(file, outputs, device)
-        else:
-            self._run = _exported(file, device) if file.suffix == ".pt2" else _script(file, self._dtype, device)
+        elif file:
+            self._run = _exported(file, device) if kind == ".pt2" else _script(file, self._dtype, device)
 
     def __call__(self, frames: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The outputs, ``(n, …)`` each, of uint8 ``(n, height, width, 3)``; on the current stream."""
