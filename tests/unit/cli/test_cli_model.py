@@ -491,4 +491,3 @@ def test_a_plan_may_be_the_second_step_and_what_fails_leaves_nothing(
     assert (list(decode.input[0].dims), list(decode.output[0].dims)) == ([8, 8, 3], [3, 8, 8])
     assert read_model(store, "t").input == Tensor("x", "uint8", (8, 8, 3)), "frames, whatever the network takes"
     assert pbtxt.parse((store / "t_model" / "config.pbtxt").read_text()).platform == "tensorrt_plan"
-    assert read_model(store, "t").mean == (1, 2, 3)
