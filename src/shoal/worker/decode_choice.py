@@ -48,12 +48,14 @@ _WEIGHT: Final = 0.1
 """Of the newest in a running mean."""
 _UNTRIED: Final = 4
 """Pictures that go to a device which hasn't answered yet."""
-_SLOWER: Final = 1.25
+_SLOWER: Final = 2.0
 """The slower way has to win by so much: where few batches are in flight, one that is away for long is missed."""
+_STALE_SECONDS: Final = 10.0
+"""Half of what was learned of a way that nobody takes is gone after so long."""
 _FORGETS_SECONDS: Final = 1.0
 """Half of what others had waiting at the device is gone after so long."""
-_RETRY_RATIO: Final = 40
-"""A way that seems worse is tried again after so many times what a batch would cost there."""
+_RETRY_RATIO: Final = 100
+"""A way that seems worse is tried again, by one picture, after so many times what it would cost there."""
 
 
 class DecodeChoice:
@@ -97,15 +99,24 @@ class DecodeChoice:
         there = self._device.of(self._rows, pixels)
         here = self._cpu_costs.of(pixels) * math.ceil(max(1, round(self._rows)) / self._threads)
         own_wait, others = max(0.0, self._free_at - now), self._others_wait(now)
-        is_behind = own_wait + others > there
-        if is_behind and not self._cpu_seconds and now - self._cpu_told > _RETRY_RATIO * here:
-            return CPU
-        if not self._on_device and now - self._device_told > _RETRY_RATIO * (there + self._foreign):
-            return DEVICE
         there += others
         ready_there = own_wait + there * (_SLOWER if there > here else 1)
         ready_here = self._cpu_seconds / self._threads + here * (_SLOWER if here > there else 1)
         return DEVICE if ready_there <= ready_here else CPU
+
+    def tries_other(self, way: Way, pixels: int, now: float) -> bool:
+        """Whether one picture of a batch goes the way that its batch doesn't, so that what that costs stays known.
+
+        One alone: a batch waits for its last picture, so that it is as late as one that goes there as a whole.
+        """
+        if self.decode != "auto" or not self.knows_device:
+            return False
+        there = self._device.of(self._rows, pixels)
+        if way is CPU:
+            return not self._on_device and now - self._device_told > _RETRY_RATIO * (there + self._foreign)
+        is_behind = max(0.0, self._free_at - now) + self._others_wait(now) > there
+        here = self._cpu_costs.of(pixels)
+        return is_behind and not self._cpu_seconds and now - self._cpu_told > _RETRY_RATIO * here
 
     @property
     def knows_device(self) -> bool:
@@ -135,10 +146,10 @@ class DecodeChoice:
             now: The time.
         """
         self._on_device -= count
-        self._device_told = now
+        weight, self._device_told = _weight(now - self._device_told), now
         if report is None:
             return
-        self._device.learn(pixels, report.decoded)
+        self._device.learn(pixels, report.decoded, weight)
         # Where the model takes longer than the decoder, pictures wait for the model, whichever way they came.
         waited = report.waited if report.decoded >= report.computed else 0.0
         others, before = max(0.0, waited - expected), self._others_wait(now)
@@ -162,7 +173,7 @@ class DecodeChoice:
         """
         self._cpu_seconds = max(0.0, self._cpu_seconds - expected)
         if seconds is not None:
-            self._cpu_costs.learn(pixels, seconds)
+            self._cpu_costs.learn(pixels, seconds, _weight(now - self._cpu_told))
             self._cpu_told = now
 
     def counted(self, rows: int) -> None:
@@ -185,9 +196,11 @@ class BatchWay:
 
     def choose(self, pixels: int, now: float) -> Way:
         """For a picture that either way can decode."""
+        self._rows += 1
         if self._way is None:
             self._way = self._choice.choose(pixels, now)
-        self._rows += 1
+            if self._choice.tries_other(self._way, pixels, now):
+                return CPU if self._way is DEVICE else DEVICE
         return CPU if self._choice.has_tried_enough else self._way
 
     def on_device(self, pixels: int, now: float) -> None:
@@ -219,10 +232,10 @@ class _CpuCosts:
         nearest = min(self._known, key=lambda known: abs(known - size), default=None)
         return pixels / 1e6 * (_FIRST_CPU if nearest is None else self._known[nearest])
 
-    def learn(self, pixels: int, seconds: float) -> None:
+    def learn(self, pixels: int, seconds: float, weight: float) -> None:
         """A picture took so long."""
         size, rate = pixels.bit_length(), seconds / (pixels / 1e6)
-        self._known[size] = _mean(self._known.get(size, rate), rate)
+        self._known[size] = _mean(self._known.get(size, rate), rate, weight)
 
 
 class _DeviceCosts:
@@ -241,7 +254,7 @@ class _DeviceCosts:
         """Seconds by which a picture makes a batch longer."""
         return pixels / 1e6 * (self._slope if self.known else _FIRST_DEVICE)
 
-    def learn(self, pixels: int, seconds: float) -> None:
+    def learn(self, pixels: int, seconds: float, weight: float) -> None:
         """A batch of so many pixels took so long."""
         x = pixels / 1e6
         news = x, seconds, x * x, x * seconds
@@ -250,7 +263,7 @@ class _DeviceCosts:
             self.known = True
             return
         before = self._x, self._y, self._xx, self._xy
-        self._x, self._y, self._xx, self._xy = map(_mean, before, news)
+        self._x, self._y, self._xx, self._xy = (_mean(*each, weight) for each in zip(before, news, strict=True))
 
     @property
     def _slope(self) -> float:
@@ -262,5 +275,10 @@ class _DeviceCosts:
         return min(max((self._xy - self._x * self._y) / spread, 0.0), whole)
 
 
-def _mean(before: float, new: float) -> float:
-    return before + _WEIGHT * (new - before)
+def _mean(before: float, new: float, weight: float = _WEIGHT) -> float:
+    return before + weight * (new - before)
+
+
+def _weight(seconds: float) -> float:
+    """Of news, where nothing was heard for so long: half of what was known is forgotten in ``_STALE_SECONDS``."""
+    return max(_WEIGHT, 1 - float(0.5 ** (seconds / _STALE_SECONDS)))

@@ -215,6 +215,17 @@ def test_a_batch_goes_one_way() -> None:
         assert len(ways) == 1
 
 
+def test_the_other_way_is_tried_by_one_picture_of_a_batch() -> None:
+    """A batch waits for its last picture: one on a core makes it as late as all of them there, and costs a 64th."""
+    choice = DecodeChoice("auto", 1)
+    choice.off_device(64, 64 * PIXELS, 0.0, DeviceReport(0.0, 5e-3, 0.0), 0.0)
+    ahead, batch = choice.begin(), choice.begin()
+    ahead.choose(PIXELS, 1.0)
+    for _ in range(128):
+        ahead.on_device(PIXELS, 1.0)
+    assert [batch.choose(PIXELS, 1.0) for _ in range(64)] == [Way.CPU] + [Way.DEVICE] * 63
+
+
 def test_a_batch_ends_once() -> None:
     choice = DecodeChoice("auto", 1)
     batch = choice.begin()
