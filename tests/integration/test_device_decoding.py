@@ -98,7 +98,8 @@ async def test_answers_are_those_of_pictures_that_the_worker_decoded(stack: Stac
     for one, other in zip(there, here, strict=True):
         assert shares(one) == pytest.approx(shares(other), abs=0.02)
     rows = [row for batch in seen(scratch) for row in batch]
-    assert rows.count(JPEG) == 3 * (len(PICTURES) - 4)
+    plain = 3 * (len(PICTURES) - 4)
+    assert plain / 2 < rows.count(JPEG) <= plain  # what comes after its batch was closed is decoded here
     assert not any(JPEG in batch for batch in seen(scratch / "here"))
     assert any(set(batch) == {JPEG, PIXELS} for batch in seen(scratch)), "no batch was a mixed one"
     assert await stack.metric(WORKER, "shoal_worker_decodes_total", way="device") >= 30
