@@ -153,7 +153,7 @@ class DecodeChoice:
         # Where the model takes longer than the decoder, pictures wait for the model, whichever way they came.
         waited = report.waited if report.decoded >= report.computed else 0.0
         others, before = max(0.0, waited - expected), self._others_wait(now)
-        self._foreign = max(others, _mean(before, others))
+        self._foreign = _mean(before, others)  # not its peaks: they pass sooner than cores are done with a batch
         self._foreign_at = now
 
     def on_cpu(self, pixels: int) -> float:
