@@ -32,6 +32,7 @@ PARTS = {
     "client": ("client", "#b5b5b5"),
 }
 """Of the CPU time: label and colour."""
+_NO_WAYS = {"ceilings", "over_model", "bytes_per_picture", "commit", "concurrency", "rounds"}
 _OF_SERVICE = [name for name in PARTS if name not in {"store", "client"}]
 
 
@@ -188,7 +189,7 @@ def plot(result: Result, path: Path) -> None:
 
 
 def _ways(of: Mapping[str, Any]) -> list[tuple[str, Rounds]]:
-    return [(way, rounds) for way, rounds in of.items() if way not in {"ceilings", "over_model", "bytes_per_picture"}]
+    return [(way, rounds) for way, rounds in of.items() if way not in _NO_WAYS]
 
 
 def _spent(rounds: Rounds, part: str) -> float:
