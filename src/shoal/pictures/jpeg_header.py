@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -25,6 +26,13 @@ _MAX_SEGMENTS: Final = 2000
 JPEG: Final = b"\xff\xd8\xff"
 """What every file of the format starts with."""
 _SOS: Final = 0xDA
+_SOF: Final = 0xC0
+_DHT: Final = 0xC4
+_DQT: Final = 0xDB
+_JFIF_BYTES: Final = 14
+"""Of JFIF's segment at least; with less libjpeg doesn't take it for one."""
+_SAMPLINGS: Final = frozenset({(1, 1), (2, 1), (1, 2), (2, 2)})
+"""Of luma, where chroma has one sample for so many across and down."""
 _EOI: Final = 0xD9
 _APP0: Final = 0xE0
 _APP1: Final = 0xE1
@@ -70,6 +78,8 @@ class _Frame(NamedTuple):
     doubt: str
     names: bytes
     """The components', one byte each."""
+    sampling: tuple[tuple[int, int], ...]
+    """Of each component, across and down."""
 
 
 class _Header(NamedTuple):
@@ -82,6 +92,8 @@ class _Header(NamedTuple):
     is_jfif: bool
     adobe: int
     """The colour transform that Adobe's segment tells; -1: there is none."""
+    is_plain: bool
+    """Whether it has all tables, and no second frame."""
 
 
 def read_jpeg(view: memoryview, max_scans: int) -> PictureHeader:
@@ -105,7 +117,12 @@ def read_baseline(view: memoryview) -> PictureHeader | None:
     """
     header = _read(view)
     frame = header.frame
-    if frame.marker != _BASELINE or frame.channels not in {1, 3} or frame.doubt:
+    if frame.marker != _BASELINE or frame.channels not in {1, 3} or frame.doubt or not header.is_plain:
+        return None
+    if frame.channels == 3 and (frame.sampling[0] not in _SAMPLINGS or set(frame.sampling[1:]) != {(1, 1)}):
+        return None
+    scanned = bytes(view[header.scan + 1 : header.scan + 1 + 2 * frame.channels : 2])
+    if scanned != frame.names:
         return None
     if _has_many_scans(view, frame, header.scan) or (frame.channels == 3 and _is_rgb(header)):
         return None
@@ -139,7 +156,9 @@ def _read(view: memoryview) -> _Header:
     exif: list[bytes] = []
     xmp = b""
     is_jfif, adobe = False, -1
+    seen: Counter[int] = Counter()
     for marker, start, end in _segments(view):
+        seen[_SOF if marker in _FRAMES else marker] += 1
         if marker in _FRAMES:
             frame = _read_frame(view, marker, start)
         elif marker == _APP1 and bytes(view[start : start + 6]) == b"Exif\0\0":
@@ -147,14 +166,15 @@ def _read(view: memoryview) -> _Header:
             exif.append(bytes(view[start + 6 : end]))
         elif marker == _APP1 and bytes(view[start : start + len(_XMP)]) == _XMP:
             xmp = bytes(view[start + len(_XMP) : end])
-        elif marker == _APP0 and bytes(view[start : start + 5]) == b"JFIF\0":
+        elif marker == _APP0 and bytes(view[start : start + 5]) == b"JFIF\0" and end - start >= _JFIF_BYTES:
             is_jfif = True
         elif marker == _APP14 and bytes(view[start : start + 5]) == b"Adobe" and end - start > _ADOBE_TRANSFORM:
             adobe = view[start + _ADOBE_TRANSFORM]
         elif marker == _SOS:
             if frame is None:
                 raise InvalidRequest("the JPEG is damaged: it has no frame header")
-            return _Header(frame, orientation(b"".join(exif), xmp), start, is_jfif, adobe)
+            is_plain = seen[_SOF] == 1 and min(seen[_DHT], seen[_DQT]) > 0
+            return _Header(frame, orientation(b"".join(exif), xmp), start, is_jfif, adobe, is_plain)
     raise InvalidRequest("the JPEG is damaged: too many segments before its first scan")
 
 
@@ -185,7 +205,7 @@ def _read_frame(view: memoryview, marker: int, start: int) -> _Frame:
         raise InvalidRequest("a JPEG that tells its height after its first scan (DNL) can't be read")
     sampling = [divmod(view[start + 7 + 3 * channel], 16) for channel in range(channels)]
     names = bytes(view[start + 6 : start + 6 + 3 * channels : 3])
-    return _Frame(marker, width, height, channels, _doubt(marker, tuple(sampling)), names)
+    return _Frame(marker, width, height, channels, _doubt(marker, tuple(sampling)), names, tuple(sampling))
 
 
 @lru_cache(256)  # a few are in use

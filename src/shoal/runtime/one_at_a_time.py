@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 import socket
 from contextlib import asynccontextmanager
@@ -23,8 +24,10 @@ LOOK_SECONDS: Final = 0.1
 @asynccontextmanager
 async def one_at_a_time(name: str) -> AsyncIterator[None]:
     """Waits until no other process of this user holds ``name``."""
+    # An address has 107 bytes at most.
+    address = f"\0shoal-{os.getuid()}-{hashlib.sha256(name.encode()).hexdigest()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
-        while not _bound(lock, f"\0shoal-{os.getuid()}-{name}"):  # noqa: ASYNC110 - nobody tells
+        while not _bound(lock, address):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(LOOK_SECONDS)
         yield
 

@@ -249,7 +249,11 @@ class PictureBatch:
                     slot.move(row, 0)
                     await self._execute(slot, [picture])
                 return
-            results = [self._results.dropped(picture, error) for picture in pictures]
+            (picture,) = pictures
+            if picture.way is DEVICE:  # perhaps the device can't, but the model can
+                self._preparation.decode_again(picture, self._preparation.device.content(slot, 0))
+                return
+            results = [self._results.dropped(picture, error)]
         except Exception as error:
             results = [self._results.dropped(picture, error) for picture in pictures]
         # What is there by now: a wait in this very line would extend what went out before.

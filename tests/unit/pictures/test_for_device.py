@@ -66,6 +66,56 @@ def test_what_is_not_plain_stays(data: bytes) -> None:
     assert not goes(data)
 
 
+def without(marker: int) -> bytes:
+    """``PLAIN`` without its segments of a kind."""
+    data, kept, at = PLAIN, [PLAIN[:2]], 2
+    while data[at + 1] != 0xDA:
+        length = 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] != marker:
+            kept.append(data[at : at + length])
+        at += length
+    return b"".join([*kept, data[at:]])
+
+
+def twice(marker: int) -> bytes:
+    at = PLAIN.index(bytes([0xFF, marker]))
+    length = 2 + int.from_bytes(PLAIN[at + 2 : at + 4], "big")
+    return PLAIN[:at] + PLAIN[at : at + length] + PLAIN[at:]
+
+
+def changed(marker: int, offset: int, value: int) -> bytes:
+    data = bytearray(PLAIN)
+    data[data.index(bytes([0xFF, marker])) + 4 + offset] = value
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        without(0xC4),  # libjpeg has tables of its own for such, a device need not
+        without(0xDB),
+        twice(0xC0),
+        changed(0xDA, 1, 77),  # a component that the frame doesn't have
+        changed(0xC0, 7, 0x41),  # 4:1:1
+        changed(0xC0, 10, 0x21),  # chroma finer than luma
+    ],
+    ids=["no Huffman tables", "no quantisation tables", "two frames", "unknown component", "4:1:1", "odd chroma"],
+)
+def test_what_devices_disagree_about_stays(data: bytes) -> None:
+    assert not goes(data)
+
+
+def test_a_jfif_segment_that_is_too_short_is_none() -> None:
+    """By libjpeg's rule, so that the components' names decide."""
+    names = bytearray(PLAIN)
+    frame, scan = names.index(b"\xff\xc0"), names.index(b"\xff\xda")
+    for number, name in enumerate(b"RGB"):
+        names[frame + 10 + 3 * number] = names[scan + 5 + 2 * number] = name
+    for payload, taken in ((b"JFIF\0" + bytes(9), True), (b"JFIF\0" + bytes(8), False), (b"JFIF\0", False)):
+        segment = b"\xff\xe0" + (2 + len(payload)).to_bytes(2, "big") + payload
+        assert goes(with_segment(bytes(names), segment)) is taken
+
+
 def test_a_picture_over_the_pools_limit_stays_and_is_refused_here() -> None:
     assert goes(PLAIN, 120 * 80)
     assert not goes(PLAIN, 120 * 80 - 1)

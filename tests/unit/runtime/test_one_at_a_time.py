@@ -82,3 +82,8 @@ async def test_whoever_gives_up_leaves_it_free() -> None:
         await asyncio.gather(waiting, return_exceptions=True)
     async with one_at_a_time("test-cancelled"):
         pass
+
+
+async def test_a_name_may_be_as_long_as_it_likes() -> None:
+    async with one_at_a_time("a" * 300), one_at_a_time("a" * 301):
+        pass

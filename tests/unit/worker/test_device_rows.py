@@ -69,6 +69,7 @@ class DecodingModel:
     """As the model saw them, a batch each."""
     poison: Callable[[np.ndarray], bool] = lambda pictures: False
     breaks: int = 0
+    fails_on_files: bool = False
     """So many more batches with JPEGs end it."""
     status: int | None = None
     """Of all rows, whatever they are."""
@@ -89,9 +90,11 @@ class DecodingModel:
         self.batches.append(encoded_rows.table(content, size)["kind"].tolist())
         pictures, statuses = decoding_rows.decode(content, self.config.input.shape, "uint8")
         self.pictures.append(pictures)
-        if self.breaks and slot.has_files:
+        if self.breaks and slot.has_files(size):
             self.breaks -= 1
             raise BrokenOff("gone")
+        if self.fails_on_files and slot.has_files(size):
+            raise Internal("no memory left")
         if self.poison(pictures):
             raise Internal("poisoned")
         logits = pictures.astype(np.float32).mean(axis=(1, 2)) / 16
@@ -190,6 +193,13 @@ async def test_what_the_device_gives_back_is_decoded_here_and_runs_later(
     assert set(sizes[1::2]) <= {1, 2}
 
 
+async def test_what_a_device_fails_on_is_decoded_here(model: PictureModel, engine: DecodingModel) -> None:
+    engine.fails_on_files = True
+    assert labels(await run(model, RED, BLUE)) == ["red", "blue"]
+    assert engine.batches[0] == [JPEG] * 2
+    assert [PIXELS] in engine.batches[1:] or [PIXELS] * 2 in engine.batches[1:]
+
+
 async def test_a_batch_that_is_given_back_as_a_whole(model: PictureModel, engine: DecodingModel) -> None:
     assert labels(await run(model, REFUSED, REFUSED)) == ["blue", "blue"]
     assert engine.batches[0] == [JPEG] * 2
@@ -246,7 +256,8 @@ async def test_a_batch_that_fails_runs_row_by_row(model: PictureModel, engine: D
         2: Code.INTERNAL,
     }
     assert [label(answered[index]) for index in (0, 3, 4)] == ["red", "blue", "blue"]
-    assert engine.batches == [[1, 1, 0, 1, 1], [1], [1], [0], [1], [1], [0]]
+    assert engine.batches[:6] == [[1, 1, 0, 1, 1], [1], [1], [0], [1], [1]]
+    assert set(chain(*engine.batches[6:])) == {PIXELS}, "what failed as a file, and what was given back, once more"
 
 
 async def test_what_ended_the_engine_is_decoded_here(model: PictureModel, engine: DecodingModel) -> None:

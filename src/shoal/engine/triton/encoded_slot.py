@@ -72,10 +72,9 @@ class EncodedSlot(TritonSlot):
         self._table[number] = encoded_rows.jpeg_entry(begin, content.size, picture)
         return True
 
-    @property
-    def has_files(self) -> bool:
-        """Whether there are JPEGs in it."""
-        return bool(self._table["kind"].any())
+    def has_files(self, size: int) -> bool:
+        """Whether there are JPEGs in its first ``size`` rows."""
+        return bool(self._table["kind"][:size].any())
 
     def content(self, number: int) -> bytes:
         """A copy of a row's bytes."""

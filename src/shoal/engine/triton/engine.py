@@ -119,7 +119,7 @@ class TritonEngine:
 
     async def adopt(self, config: ModelConfig, steering: str) -> TritonModel:
         """A model that the server has ready; ``steering``: what to load it with once it is lost. Raises as ``load``."""
-        model = TritonModel(config, self._sharing, steering, self._model_closed, self._processes)
+        model = TritonModel(config, self._sharing, steering, self._model_closed, self._processes, self._alone)
         try:
             await model.warm()
         except BaseException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from contextlib import nullcontext
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,7 @@ from shoal.triton.client import AWAY, Away, NotSteered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from numpy.typing import NDArray
 
@@ -55,6 +57,7 @@ class TritonModel:
         steering: str,
         closed: Callable[[TritonModel], Awaitable[None]],
         processes: int = 1,
+        alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
         """Prepares; the server has the model ready.
 
@@ -64,12 +67,14 @@ class TritonModel:
             steering: What to load it with once the server has lost it.
             closed: Is told once nothing runs here any more.
             processes: That share the model's instances, we among them.
+            alone: While none of them loads.
         """
         self._sharing = sharing
         self._client = sharing.client
         self._closed_with = closed
         self._config = config
         self._steering = steering
+        self._alone = alone
         instances = share(config.batching.instance_count, processes)
         self._executions = ServerExecutions(instances)
         self._slots = SlotPool(self._make_slot, instances + PREFETCHED + OVERSHOOT)
@@ -142,12 +147,13 @@ class TritonModel:
         """
         async with self._reviving:
             try:
-                if (await self._client.versions()).get(self._config.name):
-                    self._recovered()
-                    return  # another batch has seen to it
                 if monotonic() < self._retry_at:
                     raise Unavailable(_CANT_LOAD)
-                await self._client.load(self._config.name, self._steering)
+                async with self._alone():
+                    if (await self._client.versions()).get(self._config.name):
+                        self._recovered()
+                        return  # another batch has seen to it, or another process
+                    await self._client.load(self._config.name, self._steering)
             except NotSteered as error:
                 raise Unavailable("the inference server has not loaded the model yet; try again") from error
             except (ConfigurationError, NotFound) as error:
@@ -183,7 +189,7 @@ class TritonModel:
                 return await self._ask(slot, size, deadline)
             except Unavailable as error:
                 slot.away = True
-                if slot.has_files and slot.doubtful:
+                if slot.has_files(size) and slot.doubtful:
                     raise BrokenOff("the inference server went away; try again") from error
                 if self._closed or monotonic() + pause >= patience:
                     if isinstance(error, Away):  # its address is no caller's affair

@@ -69,9 +69,8 @@ class TritonSlot(ABC):
     def move(self, source: int, target: int) -> None:
         """See ``shoal.engine.Slot``."""
 
-    @property
-    def has_files(self) -> bool:
-        """Whether there are rows that the server is to decode."""
+    def has_files(self, size: int) -> bool:  # noqa: ARG002 - others count
+        """Whether the server is to decode any of the first ``size`` rows."""
         return False
 
     @abstractmethod

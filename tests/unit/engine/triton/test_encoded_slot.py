@@ -114,11 +114,10 @@ def test_what_batches_may_ask_for_counts_jpegs_too() -> None:
 def test_it_says_whether_there_are_jpegs_in_it() -> None:
     slot = EncodedSlot(config(), UNSHARED)
     slot.row(0)
-    assert not slot.has_files
     slot.put_jpeg(1, b"jpeg", PICTURE)
-    assert slot.has_files
+    assert [slot.has_files(size) for size in (1, 2)] == [False, True], "among those that are sent"
     slot.clear()
-    assert not slot.has_files
+    assert not slot.has_files(2)
 
 
 def test_rows_that_nobody_wrote_to_are_pixels() -> None:

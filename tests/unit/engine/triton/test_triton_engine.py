@@ -297,6 +297,20 @@ async def test_a_model_is_loaded_once_for_all_processes(served: tuple[FakeTriton
         await engine.close()
 
 
+async def test_a_restarted_server_loads_a_model_once_for_all_processes(
+    served: tuple[FakeTriton, str], store: Path
+) -> None:
+    fake, url = served
+    engines = [one_of_two(url, store) for _ in range(3)]
+    config = add_tiny_classifier(store, batching=ALONE)
+    models = [await engine.load(config) for engine in engines]
+    fake.forget()
+    assert await asyncio.gather(*(colours(model, RED) for model in models)) == [[0]] * 3
+    assert fake.loads == ["tiny"] * 2
+    for engine in engines:
+        await engine.close()
+
+
 def _another_version(config: ModelConfig) -> ModelConfig:
     return add_tiny_classifier(config.path.parents[2], version=2, batching=ALONE)
 

@@ -118,6 +118,12 @@ class Batch:
         self.pictures["planes"][self.jpegs] = self.images["planes"][self.jpegs, :CHANNELS]
         self.pictures["scratch"][self.jpegs] += np.uint64(scratch)
 
+    def give_back(self) -> None:
+        """No JPEG can be decoded now."""
+        self.status[self.jpegs] = NOT_DECODED
+        self.pictures["components"][self.jpegs] = LEAVE
+        self.jpegs = self.jpegs[:0]
+
     def decode(self, decoder: HardwareDecoder, stream: int) -> None:
         """All at once; if that fails, each alone, to find those that can't be."""
         if not len(self.jpegs) or self._decode(decoder, self.jpegs, stream):

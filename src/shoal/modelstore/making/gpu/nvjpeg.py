@@ -78,9 +78,9 @@ class HardwareDecoder:
             stream: A ``cudaStream_t``; what follows on it sees the pictures.
         """
         if len(addresses) != self._size:
+            if self._library.nvjpegDecodeBatchedInitialize(self._handle, self._state, len(addresses), 1, _YUV):
+                return False
             self._size = len(addresses)
-            arguments = self._handle, self._state, self._size, 1, _YUV
-            _check(self._library.nvjpegDecodeBatchedInitialize(*arguments))
         pointers = (ctypes.c_void_p(array.ctypes.data) for array in (addresses, lengths, images))
         status = self._library.nvjpegDecodeBatched(self._handle, self._state, *pointers, ctypes.c_void_p(stream))
         if status:

@@ -5,6 +5,8 @@ One thread decodes: several only slow each other. It takes a lane before it deco
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from batch import Batch
     from lane import Lane
     from preparing import Preparer
+
+_log = logging.getLogger(__name__)
 
 
 class Job(Protocol):
@@ -67,15 +71,16 @@ class Pipeline:
         torch.cuda.set_device(self._device)
         while (job := self._inbox.get()) is not None:
             lane = self._free.get()
-            job.begin()
             try:
+                job.begin()
                 prepared, job.decoded = self._preparer.prepare(job.batch, lane.frames)
                 lane.start(len(job.batch.rows), prepared)
             except Exception as error:
                 self._free.put(lane)
-                job.fail(_reason(error, job))
+                _fail(job, error)
             else:
                 self._running[lane].put(job)
+            del job  # whoever waits for the next one keeps nothing of the last
         for waiting in self._running.values():
             waiting.put(None)
 
@@ -86,10 +91,39 @@ class Pipeline:
                 outputs, seconds = lane.wait()
             except Exception as error:
                 self._free.put(lane)
-                job.fail(_reason(error, job))
+                _fail(job, error)
             else:
                 self._free.put(lane)
-                job.answer(outputs, seconds)
+                _answer(job, outputs, seconds)
+                del outputs
+            del job
+
+
+def _answer(job: Job, outputs: Mapping[str, torch.Tensor], seconds: float) -> None:
+    """What goes wrong, such as no room for the answer, is the job's alone: the lane goes on."""
+    try:
+        job.answer(outputs, seconds)
+    except Exception as error:
+        _fail(job, error)
+
+
+def _fail(job: Job, error: Exception) -> None:
+    reason = _reason(error, job)
+    try:
+        job.fail(reason)
+    except Exception:
+        _log.exception("a batch that failed can't be answered: %s", reason)
+    if isinstance(error, RuntimeError) and not isinstance(error, torch.cuda.OutOfMemoryError):
+        _leave_if_broken()
+
+
+def _leave_if_broken() -> None:
+    """After some errors a process can't use its GPU any more: Triton starts another one in its place."""
+    try:
+        torch.zeros(1, device="cuda").cpu()
+    except RuntimeError:
+        _log.exception("the GPU can't be used any more")
+        os._exit(1)
 
 
 def _reason(error: Exception, job: Job) -> str:

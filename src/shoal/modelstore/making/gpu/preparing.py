@@ -6,6 +6,7 @@ Needs torch, cuda-core, nvidia-nvjpeg.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from batch import Batch
     from host_memory import HostMemory
 
+_log = logging.getLogger(__name__)
 _KERNELS: Final = Path(__file__).with_name("pictures.cu")
 _BLOCKS, _THREADS = 32, 256
 """Of a kernel, for each picture."""
@@ -54,21 +56,29 @@ class Preparer:
         Returns:
             What to wait for, and the seconds that decoding took.
 
-        Raises:
-            torch.cuda.OutOfMemoryError: there is no room for the batch's planes.
+        Where there is no room for the JPEGs' planes, they are given back like others that can't be decoded.
         """
         slot = self._slots[0]
         self._slots.reverse()
         slot.free.synchronize()
         began = perf_counter()
         with torch.cuda.stream(self._stream):
-            batch.give_addresses(*slot.room(batch.plane_bytes, batch.scratch_bytes))
+            self._stage(batch, slot)
             if self.decoder is not None:
-                self._stage(batch, slot)
-                batch.decode(self.decoder, self._stream.cuda_stream)
+                self._decode(batch, slot, self.decoder)
             self._resize(batch, slot, frames)
             slot.free.record(self._stream)
         return slot.free, perf_counter() - began
+
+    def _decode(self, batch: Batch, slot: _Slot, decoder: HardwareDecoder) -> None:
+        try:
+            room = slot.room(batch.plane_bytes, batch.scratch_bytes)
+        except torch.cuda.OutOfMemoryError:
+            _log.warning("the GPU has no memory left to decode into: lower max_batch_size or shoal.lanes")
+            batch.give_back()
+            return
+        batch.give_addresses(*room)
+        batch.decode(decoder, self._stream.cuda_stream)
 
     def _stage(self, batch: Batch, slot: _Slot) -> None:
         """Copies frames that the GPU can't read where they are."""
