@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-import shoal.engine.triton
-import shoal.modelstore.making
 from benchmarks.common.about import about
 from benchmarks.common.files import RESULTS, jpegs, write_json
 from benchmarks.gpu.ceilings import Runner
@@ -30,6 +28,7 @@ from benchmarks.gpu.rows import packed, row
 from benchmarks.gpu.settings import FRAME, RUNNER, SIDE
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import ModelConfig, Resize, ResizeFilter, Task, Tensor
+from shoal.modelstore.making import runners
 from shoal.pictures.decode import Decoder
 
 if TYPE_CHECKING:
@@ -156,12 +155,8 @@ def _config(filter_: ResizeFilter) -> ModelConfig:
 
 def _runner(folder: Path) -> Path:
     """As ``shoal model add`` puts it beside a model."""
-    for path in (
-        *Path(shoal.modelstore.making.__file__).with_name("gpu").iterdir(),
-        Path(shoal.engine.triton.__file__).with_name("encoded_rows.py"),
-    ):
-        if path.is_file():
-            shutil.copy(path, folder)
+    for name, source in runners.files("gpu").items():
+        shutil.copyfile(source, folder / name)
     return folder
 
 

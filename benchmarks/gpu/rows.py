@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.engine.triton import encoded_rows
-from shoal.engine.triton.encoded_rows import JpegRow
-from shoal.modelconfig.model import ResizeFilter
-from shoal.pictures.decode import stored_box
-from shoal.pictures.geometry import place
+from shoal.pictures.decode import Decoder
 from shoal.pictures.header import PictureFormat
-from shoal.pictures.read_header import read_header
+from shoal.worker.device_rows import jpeg_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from shoal.engine.triton.encoded_rows import JpegRow
     from shoal.modelconfig.model import ModelConfig
 
 _BATCHES = 4
@@ -33,13 +31,10 @@ def tensors(config: ModelConfig, pictures: Sequence[bytes], size: int) -> list[N
 
 def row(config: ModelConfig, data: bytes) -> JpegRow:
     """What is to become of a JPEG."""
-    header = read_header(data, max_pixels=10**9, max_scans=10**6)
+    decoder = Decoder(config, max_pixels=10**9, max_scans=10**6)
+    header = decoder.read_header(data)
     assert header.format is PictureFormat.JPEG
-    placement = place(config, header.upright)
-    content = placement.content[::-1] if header.transposed else placement.content
-    box = stored_box(placement, header.orientation)
-    bicubic = config.resize_filter is ResizeFilter.BICUBIC
-    return JpegRow(header.orientation, header.width, header.height, *box, *content, int(bicubic))
+    return jpeg_row(header, decoder.whole_job(header))
 
 
 def packed(rows: Sequence[tuple[bytes, JpegRow]]) -> NDArray[np.uint8]:

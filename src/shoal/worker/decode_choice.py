@@ -98,7 +98,7 @@ class DecodeChoice:
             return DEVICE
         there = self._device.of(self._rows, pixels)
         here = self._cpu_costs.of(pixels) * math.ceil(max(1, round(self._rows)) / self._threads)
-        own_wait, others = max(0.0, self._free_at - now), self._others_wait(now)
+        own_wait, others = self._own_wait(now), self._others_wait(now)
         there += others
         ready_there = own_wait + there * (_SLOWER if there > here else 1)
         ready_here = self._cpu_seconds / self._threads + here * (_SLOWER if here > there else 1)
@@ -114,7 +114,7 @@ class DecodeChoice:
         there = self._device.of(self._rows, pixels)
         if way is CPU:
             return not self._on_device and now - self._device_told > _RETRY_RATIO * (there + self._foreign)
-        is_behind = max(0.0, self._free_at - now) + self._others_wait(now) > there
+        is_behind = self._own_wait(now) + self._others_wait(now) > there
         here = self._cpu_costs.of(pixels)
         return is_behind and not self._cpu_seconds and now - self._cpu_told > _RETRY_RATIO * here
 
@@ -131,7 +131,7 @@ class DecodeChoice:
     def on_device(self, pixels: int, now: float) -> float:
         """A picture goes there; the seconds until its turn, as far as we know of our own."""
         self._on_device += 1
-        wait = max(0.0, self._free_at - now)
+        wait = self._own_wait(now)
         self._free_at = now + wait + self._device.more(pixels)
         return wait
 
@@ -179,6 +179,10 @@ class DecodeChoice:
     def counted(self, rows: int) -> None:
         """A batch had so many JPEGs for which there was a choice."""
         self._rows = _mean(self._rows, rows)
+
+    def _own_wait(self, now: float) -> float:
+        """Until the device has done what we gave it."""
+        return max(0.0, self._free_at - now)
 
     def _others_wait(self, now: float) -> float:
         return float(self._foreign * 0.5 ** ((now - self._foreign_at) / _FORGETS_SECONDS))
