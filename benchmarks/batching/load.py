@@ -31,8 +31,8 @@ class OpenLoop:
     model: str = "scripted"
 
 
-async def offer(service: Running, load: OpenLoop) -> LoadResult:
-    """Sends references that nobody fetches."""
+async def offer(service: Running, load: OpenLoop, *, streams: bool | None = None) -> LoadResult:
+    """Sends references that nobody fetches. ``streams``: see ``AsyncClient``."""
     settings = LoadSettings(
         rate=load.rate,
         duration_seconds=load.seconds,
@@ -40,7 +40,7 @@ async def offer(service: Running, load: OpenLoop) -> LoadResult:
         timeout_seconds=load.deadline_seconds,
         seed=SEED,
     )
-    async with service.client() as client:
+    async with service.client(streams=streams) as client:
         await client.connect()
         await client.classify(str(uuid4()), load.model)  # the first call of a queue finds its worker
         result = await run_load(client, [LoadRequest(Task.CLASSIFICATION, str(uuid4()), load.model)], settings)

@@ -19,13 +19,14 @@ from shoal.batcher.core import Batcher, open_channel
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.grpcio_door import GenericHandler
 from shoal.batching.service import BatchingService
-from shoal.batching.wire import SERVICE
-from shoal.modelconfig.batching import BatchingSettings
+from shoal.batching.wire import SERVICE, read_settings, write_settings
 from shoal.runtime.signals import run_until_signal
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping, Sequence
+
+    from shoal.modelconfig.batching import BatchingSettings
 
 AT_ONCE = CostCurve()
 
@@ -50,14 +51,17 @@ class Orders:
     """Each replica batches for itself, and takes single calls: dynamic batching in the server."""
 
     def __str__(self) -> str:
-        return json.dumps(asdict(self))
+        models = {
+            name: {**asdict(model), "settings": write_settings(model.settings)} for name, model in self.models.items()
+        }
+        return json.dumps({**asdict(self), "models": models})
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Reads what ``str`` wrote."""
         told = json.loads(text)
         models = {
-            name: Model(BatchingSettings(**model["settings"]), CostCurve(**model["curve"]), model["echo"])
+            name: Model(read_settings(model["settings"]).settings, CostCurve(**model["curve"]), model["echo"])
             for name, model in told["models"].items()
         }
         return cls(told["listen"], models, told["inside"])

@@ -1,4 +1,7 @@
-"""The same load over more and more replicas: batches made before the load balancer, and inside each replica."""
+"""The same load over more and more replicas: batches made before the load balancer, and inside each replica.
+
+The load is that of many callers with one request each, so each goes by itself: by a stream all would reach one batcher.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ async def measure(options: Options) -> dict[str, Any]:
             options.say(f"{batchers or 'no'} batchers, {replicas} replicas, {seconds:g} s")
             layout = Layout({"scripted": model}, replicas, batchers, inside=not batchers)
             async with running(layout) as service:
-                result = await offer(service, load)
+                result = await offer(service, load, streams=False)
             engine = engine_milliseconds(result, model.curve)
             rows.append({"batchers": batchers, "replicas": replicas, "engine_ms_per_image": engine, **figures(result)})
     told = {**settings, "load": LOAD, "rate_per_s": load.rate, "seconds": seconds}

@@ -1,6 +1,6 @@
 """What one GPU does without a service: the model alone, decoding alone, both; by the runner's own parts.
 
-python -m benchmarks.gpu.ceilings NETWORK.pt PICTURES.npz RUNNER [--seconds 3]
+python -m benchmarks.gpu.ceilings NETWORK.pt PICTURES.npz RUNNER [--batch 64] [--seconds 3]
 
 RUNNER is a version's folder of a model that `shoal model add --runner gpu` made. Prints a JSON object.
 """
@@ -78,22 +78,23 @@ def main() -> None:
     parser.add_argument("network", type=Path)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("runner", type=Path)
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
     with np.load(options.pictures) as archive:
         tensors = [archive[name] for name in archive]
-    print(json.dumps(measure(Runner(options.runner), options.network, tensors, options.seconds)))
+    print(json.dumps(measure(Runner(options.runner), options.network, tensors, options.batch, options.seconds)))
 
 
-def measure(runner: Runner, file: Path, tensors: list[Any], seconds: float) -> dict[str, Any]:
+def measure(runner: Runner, file: Path, tensors: list[Any], size: int, seconds: float) -> dict[str, Any]:
     """Images a second and CPU ms an image of each."""
     import torch
 
     torch.set_num_threads(1)
     network = runner.network.Network(file, RUNNER, ["probabilities"], 0)
     outputs = {"probabilities": torch.float32}
-    lanes = [runner.lane.Lane(network, BATCH, FRAME, outputs, 0) for _ in range(LANES)]
-    preparer = runner.preparing.Preparer(0, BATCH, SIDE, SIDE, runner.memory.HostMemory())
+    lanes = [runner.lane.Lane(network, size, FRAME, outputs, 0) for _ in range(LANES)]
+    preparer = runner.preparing.Preparer(0, size, SIDE, SIDE, runner.memory.HostMemory())
     packed = [runner.packed(tensor) for tensor in tensors]
     number = count()
 
@@ -103,34 +104,34 @@ def measure(runner: Runner, file: Path, tensors: list[Any], seconds: float) -> d
     nothing = torch.cuda.Event()
     turn = count()
     for lane in lanes:
-        lane.start(BATCH, nothing)
+        lane.start(size, nothing)
 
     def model() -> None:
         lane = lanes[next(turn) % LANES]
         lane.wait()
-        lane.start(BATCH, nothing)
+        lane.start(size, nothing)
 
     def decode() -> None:
         preparer.prepare(batch(), lanes[0].frames)
 
-    found = {"model": _rate(model, seconds), "decode": _rate(decode, seconds)}
+    found = {"model": _rate(model, size, seconds), "decode": _rate(decode, size, seconds)}
     torch.cuda.synchronize()
-    found["both"] = _together(runner, preparer, lanes, batch, seconds)
+    found["both"] = _together(runner, preparer, lanes, batch, size, seconds)
     return found
 
 
-def _rate(step: Callable[[], None], seconds: float) -> dict[str, float]:
+def _rate(step: Callable[[], None], size: int, seconds: float) -> dict[str, float]:
     for _ in range(2 * LANES):
         step()
     began, cpu, steps = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - began < seconds:
         step()
         steps += 1
-    return _figures(steps * BATCH, time.perf_counter() - began, time.process_time() - cpu)
+    return _figures(steps * size, time.perf_counter() - began, time.process_time() - cpu)
 
 
 def _together(
-    runner: Runner, preparer: Any, lanes: list[Any], batch: Callable[[], Any], seconds: float
+    runner: Runner, preparer: Any, lanes: list[Any], batch: Callable[[], Any], size: int, seconds: float
 ) -> dict[str, float]:
     """Through the runner's pipeline, ``IN_FLIGHT`` batches at a time; headers are read by a thread, as in Triton's."""
     pipeline = runner.pipeline.Pipeline(preparer, lanes)
@@ -146,7 +147,7 @@ def _together(
     time.sleep(_WARM_UP_SECONDS)
     began, cpu, before = time.perf_counter(), time.process_time(), done
     time.sleep(seconds)
-    return _figures((done - before) * BATCH, time.perf_counter() - began, time.process_time() - cpu)
+    return _figures((done - before) * size, time.perf_counter() - began, time.process_time() - cpu)
 
 
 def _figures(images: int, seconds: float, cpu: float) -> dict[str, float]:

@@ -2,10 +2,13 @@
 
 python -m benchmarks.gpu.end_to_end [--server FOLDER] [--pictures SET,…] [--decode WAY,…] [--calls stream,unary]
                                     [--workers 6] [--processes 4] [--concurrency 1024] [--seconds 4] [--rounds 2]
-                                    [--network resnet50] [--output FILE]
+                                    [--networks resnet50 | resnet50=0.9,resnet152=0.1] [--batch 64] [--gpus 1]
+                                    [--output FILE]
 
 Needs torch, torchvision, cuda-core and nvidia-nvjpeg, and no network. The ceilings and all ways are measured in each
-round, and ratios are taken within a round. Results go to benchmarks/results/gpu_end_to_end.json.
+round, and ratios are taken within a round. With several networks, requests for them come in the shares given, and the
+ceiling is that of a GPU that shares its time so. A network's name with -compiled behind it is compiled ahead of time.
+Results go to benchmarks/results/gpu_end_to_end.json, beside the sets that are there.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import tempfile
 import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +30,13 @@ import numpy as np
 
 from benchmarks.common import cpu
 from benchmarks.common.about import about
-from benchmarks.common.figures import Measurement, spread
+from benchmarks.common.figures import Measurement
 from benchmarks.common.files import RESULTS, write_json
 from benchmarks.common.service import running
 from benchmarks.common.unpacked import use_unpacked
 from benchmarks.gpu import photographs
 from benchmarks.gpu.rows import tensors
-from benchmarks.gpu.settings import BATCH, CLASSES, LANES, MEAN, SIDE, STD
+from benchmarks.gpu.settings import BATCH, CLASSES, LANES, MEAN, SIDE, STD, suffix
 from shoal.client.connection import find_connection
 from shoal.client.load.fleet import LoadJob, run_job
 from shoal.client.load.generator import LoadRequest, LoadSettings
@@ -41,14 +45,16 @@ from shoal.modelstore import repository
 from shoal.service.home import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from benchmarks.common.service import Running
     from shoal.client.load.tally import LoadResult
 
 RESULT = RESULTS / "gpu_end_to_end.json"
-MODEL = "network"
+NETWORK = "resnet50"
 WARM_UP_SECONDS = 2.0
+_REQUESTS = 4096
+"""That are sent in turn, over and over."""
 _ELSEWHERE = ("store", "client")
 """Components that would be on other machines."""
 
@@ -66,8 +72,27 @@ class Options:
     concurrency: int
     seconds: float
     rounds: int
-    network: str
+    networks: Mapping[str, float]
+    """Names of torchvision's to the share of the requests that each gets."""
+    batch: int
+    gpus: int
+    """Each with a Triton of its own."""
     output: Path
+
+    def label(self, pictures: str) -> str:
+        """Names a set of results."""
+        words = [pictures]
+        if self.networks != {NETWORK: 1.0}:
+            words.append(
+                " and ".join(
+                    name if share == 1 else f"{name} {100 * share:.0f} %" for name, share in self.networks.items()
+                )
+            )
+        if self.batch != BATCH:
+            words.append(f"batches of {self.batch}")
+        if self.gpus > 1:
+            words.append(f"{self.gpus} GPUs")
+        return ", ".join(words)
 
 
 def main() -> None:
@@ -78,51 +103,74 @@ def main() -> None:
         if options.server:
             use_unpacked(options.server, scratch)
         home = Home(scratch / "home")
-        network = scratch / "network.pt"
-        _python("benchmarks.gpu.network", options.network, network)
-        _add(home, network)
-        result = {**about(), "settings": _settings(options), "sets": {}}
+        networks = {name: scratch / f"{name}{suffix(name)}" for name in options.networks}
+        for name, file in networks.items():
+            _python("benchmarks.gpu.network", name, file)
+            add_network(home, name, file, options.batch)
+        result = json.loads(options.output.read_text("utf-8")) if options.output.exists() else {"sets": {}}
         for name in options.pictures:
-            result["sets"][name] = _measure(options, home, network, name, scratch)
+            measured = {**about(), **_measure(options, home, networks, name, scratch)}
+            result["sets"][options.label(name)] = measured
             write_json(options.output, result)
 
 
 def _settings(options: Options) -> dict[str, Any]:
-    names = ("workers", "processes", "concurrency", "seconds", "rounds", "network")
-    return {name: getattr(options, name) for name in names} | {"batch": BATCH, "lanes": LANES}
+    names = ("workers", "processes", "concurrency", "seconds", "rounds", "networks", "batch", "gpus")
+    return {name: getattr(options, name) for name in names} | {"lanes": LANES}
 
 
-def _measure(options: Options, home: Home, network: Path, name: str, scratch: Path) -> dict[str, Any]:
+def _measure(options: Options, home: Home, networks: Mapping[str, Path], name: str, scratch: Path) -> dict[str, Any]:
     pictures = photographs.make(name)
-    config = repository.read_model(home.models, MODEL)
-    packed = scratch / f"{name}.npz"
-    np.savez(packed, *tensors(config, pictures, BATCH))
     ways = [(decode, calls) for decode in options.decode for calls in options.calls]
     rounds: dict[str, list[dict[str, Any]]] = {}
     for _ in range(options.rounds):
-        ceilings = json.loads(_python("benchmarks.gpu.ceilings", network, packed, config.path.parent))
+        ceilings = _ceilings(options, home, networks, pictures, scratch)
         rounds.setdefault("ceilings", []).append(ceilings)
         for decode, calls in ways:
             found = _way(options, home, pictures, decode, calls)
             found["over_model"] = round(found["images_per_s"] / ceilings["model"]["images_per_s"], 4)
             found["end_to_end_over_ceiling"] = round(found["images_per_s"] / ceilings["both"]["images_per_s"], 4)
             rounds.setdefault(f"{decode}_{calls}", []).append(found)
-            print(name, decode, calls, found, file=sys.stderr)
+            print(options.label(name), decode, calls, found, file=sys.stderr)
     return {
+        "settings": _settings(options),
         "bytes_per_picture": round(sum(map(len, pictures)) / len(pictures)),
-        **rounds,
-        "over_model": {
-            way: spread([one["over_model"] for one in of]) for way, of in rounds.items() if way != "ceilings"
-        },
+        "ways": {way: of for way, of in rounds.items() if way != "ceilings"},
+        "ceilings": rounds["ceilings"],
     }
+
+
+def _ceilings(
+    options: Options, home: Home, networks: Mapping[str, Path], pictures: list[bytes], scratch: Path
+) -> dict[str, dict[str, float]]:
+    """Of all GPUs, of which one is measured; of several networks the mean, weighted by the time that each takes."""
+    found = {}
+    for name, file in networks.items():
+        config = repository.read_model(home.models, name)
+        packed = scratch / "packed.npz"
+        np.savez(packed, *tensors(config, pictures, options.batch))
+        told = _python("benchmarks.gpu.ceilings", file, packed, config.path.parent, "--batch", options.batch)
+        found[name] = json.loads(told)
+    ceilings = {}
+    for what in ("model", "decode", "both"):
+        parts = [(share, found[name][what]) for name, share in options.networks.items()]
+        seconds = sum(share / part["images_per_s"] for share, part in parts)
+        spent = sum(share * part["cpu_ms_per_image"] for share, part in parts)
+        ceilings[what] = {"images_per_s": round(options.gpus / seconds, 1), "cpu_ms_per_image": round(spent, 4)}
+    return ceilings
 
 
 def _way(options: Options, home: Home, pictures: list[bytes], decode: str, calls: str) -> dict[str, Any]:
     file = home.root / "shoal.yaml"
-    pool = {"engine": "triton", "worker_processes": options.workers, "decode": decode}
+    pool = {
+        "engine": "triton",
+        "replicas": options.gpus,
+        "worker_processes": options.workers,
+        "decode": decode,
+    }
     file.write_text(json.dumps({"pools": {"default": pool}}), encoding="utf-8")  # JSON is YAML
     with running(home, file) as service:
-        requests = asyncio.run(_uploaded(service, pictures))
+        requests = upload(service, pictures, options.networks)
         result, spent = _load(options, service, requests, streams=calls == "stream")
     measured = Measurement(result.answered, spent)
     components = {name: round(measured.cpu_ms(name), 4) for name in spent.components}
@@ -140,10 +188,19 @@ def _way(options: Options, home: Home, pictures: list[bytes], decode: str, calls
     }
 
 
-async def _uploaded(service: Running, pictures: list[bytes]) -> tuple[LoadRequest, ...]:
+def upload(service: Running, pictures: list[bytes], networks: Mapping[str, float]) -> tuple[LoadRequest, ...]:
+    """Requests in turn: networks are drawn by their shares, always in the same order."""
+    uuids = asyncio.run(_uploaded(service, pictures))
+    random = np.random.default_rng(0)
+    drawn = random.choice(list(networks), _REQUESTS, p=list(networks.values()))
+    return tuple(
+        LoadRequest(Task.CLASSIFICATION, uuid, str(name)) for name, uuid in zip(drawn, cycle(uuids), strict=False)
+    )
+
+
+async def _uploaded(service: Running, pictures: list[bytes]) -> list[str]:
     async with service.client() as client:
-        uuids = await client.upload_many(pictures)
-    return tuple(LoadRequest(Task.CLASSIFICATION, uuid, MODEL) for uuid in uuids)
+        return await client.upload_many(pictures)
 
 
 def _load(
@@ -177,9 +234,10 @@ def _sampled(service: Running, settings: LoadSettings, snapshots: list[cpu.Snaps
         timer.join()
 
 
-def _add(home: Home, network: Path) -> None:
+def add_network(home: Home, name: str, network: Path, batch: int) -> None:
+    """Puts a network into the home's store, with the GPU's runner."""
     options = {
-        "--name": MODEL,
+        "--name": name,
         "--task": "classification",
         "--runner": "gpu",
         "--head": "probabilities",
@@ -189,7 +247,7 @@ def _add(home: Home, network: Path) -> None:
         "--std": ",".join(map(str, STD)),
         "--resize": "crop",
         "--resize-shorter-side": "256",
-        "--max-batch-size": str(BATCH),
+        "--max-batch-size": str(batch),
         "--instances": str(LANES),
         "--store": str(home.models),
     }
@@ -213,6 +271,11 @@ def _python(module: str, *arguments: object) -> str:
     return done.stdout
 
 
+def _shares(text: str) -> dict[str, float]:
+    pairs = (word.partition("=") for word in text.split(","))
+    return {name: float(share or 1) for name, _, share in pairs}
+
+
 def _options() -> Options:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words = lambda text: text.split(",")  # noqa: E731 - of an option
@@ -227,7 +290,11 @@ def _options() -> Options:
     parser.add_argument("--concurrency", type=int, default=1024, help="requests in flight (default 1024)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each window (default 4)")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--network", default="resnet50", help="of torchvision (default resnet50)")
+    parser.add_argument(
+        "--networks", type=_shares, default={NETWORK: 1.0}, help="of torchvision, each with its share of the requests"
+    )
+    parser.add_argument("--batch", type=int, default=BATCH, help=f"largest batch (default {BATCH})")
+    parser.add_argument("--gpus", type=int, default=1, help="Tritons, each with a GPU of its own (default 1)")
     parser.add_argument("--output", type=Path, default=RESULT)
     return Options(**vars(parser.parse_args()))
 

@@ -32,7 +32,7 @@ PARTS = {
     "client": ("client", "#b5b5b5"),
 }
 """Of the CPU time: label and colour."""
-_NO_WAYS = {"ceilings", "over_model", "bytes_per_picture", "commit", "concurrency", "rounds"}
+_MIX = "mix"
 _OF_SERVICE = [name for name in PARTS if name not in {"store", "client"}]
 
 
@@ -80,7 +80,7 @@ def end_to_end(result: Result) -> str:
                     f"{rate:,.0f}",
                     f"{over[0]:.2f}",
                     # Its ceiling has what the GPU can't decode in it.
-                    "-" if name == "mix" else f"{over[1]:.2f}",
+                    "-" if name == _MIX else f"{over[1]:.2f}",
                     *(f"{figure:,.0f}" for figure in latency),
                     f"{_median([one['cores_used'] for one in rounds]):.1f}",
                     f"{refused:,}" if refused else "0",
@@ -112,7 +112,7 @@ def sizing(result: Result) -> str:
     """Cores that a GPU needs to be as busy as ``both`` was; computed."""
     rows = []
     for name, of in result["sets"].items():
-        if name == "mix":
+        if name == _MIX:
             continue
         target = _median([each["both"]["images_per_s"] for each in of["ceilings"]])
         for way, rounds in _ways(of):
@@ -189,7 +189,7 @@ def plot(result: Result, path: Path) -> None:
 
 
 def _ways(of: Mapping[str, Any]) -> list[tuple[str, Rounds]]:
-    return [(way, rounds) for way, rounds in of.items() if way not in _NO_WAYS]
+    return list(of["ways"].items())
 
 
 def _spent(rounds: Rounds, part: str) -> float:

@@ -14,3 +14,14 @@ RUNNER = {
     "shoal.runner.std": " ".join(map(str, STD)),
 }
 """Parameters of the runner: what the network takes."""
+_COMPILED = "-compiled"
+
+
+def suffix(network: str) -> str:
+    """Of the file of a network, which is compiled ahead of time if its name says so."""
+    return ".pt2" if network.endswith(_COMPILED) else ".pt"
+
+
+def architecture(network: str) -> str:
+    """Its name in torchvision."""
+    return network.removesuffix(_COMPILED)

@@ -9,7 +9,9 @@ in seconds of ``time.monotonic``.
 from __future__ import annotations
 
 import math
+from collections import deque
 from enum import StrEnum
+from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ _FIRST_CPU: Final = 0.008
 _FIRST_DEVICE: Final = 0.0005
 _FIRST_ROWS: Final = 8.0
 """JPEGs of a batch, until there was one."""
+_WAITS: Final = 9
+"""Of so many batches the median counts, so that a stall isn't taken for a neighbour."""
 _WEIGHT: Final = 0.1
 """Of the newest in a running mean."""
 _UNTRIED: Final = 4
@@ -83,35 +87,37 @@ class DecodeChoice:
         """When the device has done what we gave it, as expected."""
         self._foreign, self._foreign_at = 0.0, 0.0
         """How much longer than that pictures waited for it lately, since others use it, too; and when."""
-        self._rows = _FIRST_ROWS
-        """JPEGs of a batch that either way could decode, in the mean."""
+        self._waits: deque[float] = deque(maxlen=_WAITS)
+        """For others, of the batches that came back last."""
+        self._usual: dict[str, Usual] = {}
+        """By model."""
 
-    def begin(self) -> BatchWay:
+    def begin(self, model: str) -> BatchWay:
         """A batch."""
-        return BatchWay(self)
+        return BatchWay(self, self._usual.setdefault(model, Usual()))
 
-    def choose(self, pixels: int, now: float) -> Way:
+    def choose(self, usual: Usual, pixels: int, now: float) -> Way:
         """For a batch whose first picture that either way can decode has so many pixels."""
         if self.decode != "auto":
             return DEVICE if self.decode == "gpu" else CPU
         if not self.knows_device:
             return DEVICE
-        there = self._device.of(self._rows, pixels)
-        here = self._cpu_costs.of(pixels) * math.ceil(max(1, round(self._rows)) / self._threads)
+        there = self._device.of(usual.rows, usual.pixels or pixels)
+        here = self._cpu_seconds_of(usual, pixels)
         own_wait, others = self._own_wait(now), self._others_wait(now)
         there += others
         ready_there = own_wait + there * (_SLOWER if there > here else 1)
         ready_here = self._cpu_seconds / self._threads + here * (_SLOWER if here > there else 1)
         return DEVICE if ready_there <= ready_here else CPU
 
-    def tries_other(self, way: Way, pixels: int, now: float) -> bool:
+    def tries_other(self, way: Way, usual: Usual, pixels: int, now: float) -> bool:
         """Whether one picture of a batch goes the way that its batch doesn't, so that what that costs stays known.
 
         One alone: a batch waits for its last picture, so that it is as late as one that goes there as a whole.
         """
         if self.decode != "auto" or not self.knows_device:
             return False
-        there = self._device.of(self._rows, pixels)
+        there = self._device.of(usual.rows, usual.pixels or pixels)
         if way is CPU:
             return not self._on_device and now - self._device_told > _RETRY_RATIO * (there + self._foreign)
         is_behind = self._own_wait(now) + self._others_wait(now) > there
@@ -153,7 +159,10 @@ class DecodeChoice:
         # Where the model takes longer than the decoder, pictures wait for the model, whichever way they came.
         waited = report.waited if report.decoded >= report.computed else 0.0
         others, before = max(0.0, waited - expected), self._others_wait(now)
-        self._foreign = _mean(before, others)  # not its peaks: they pass sooner than cores are done with a batch
+        # Not its peaks: they pass sooner than cores are done with a batch. A stall, as when the graph of a size is
+        # made, would send a twentieth of the pictures to cores for seconds.
+        self._waits.append(others)
+        self._foreign = _mean(before, median(self._waits))
         self._foreign_at = now
 
     def on_cpu(self, pixels: int) -> float:
@@ -176,9 +185,10 @@ class DecodeChoice:
             self._cpu_costs.learn(pixels, seconds, _weight(now - self._cpu_told))
             self._cpu_told = now
 
-    def counted(self, rows: int) -> None:
-        """A batch had so many JPEGs for which there was a choice."""
-        self._rows = _mean(self._rows, rows)
+    def _cpu_seconds_of(self, usual: Usual, pixels: int) -> float:
+        """Of a batch, by idle cores."""
+        rounds = math.ceil(max(1, round(usual.rows)) / self._threads)
+        return self._cpu_costs.of(round(usual.pixels or pixels)) * rounds
 
     def _own_wait(self, now: float) -> float:
         """Until the device has done what we gave it."""
@@ -188,22 +198,39 @@ class DecodeChoice:
         return float(self._foreign * 0.5 ** ((now - self._foreign_at) / _FORGETS_SECONDS))
 
 
+class Usual:
+    """A model's batches, in the mean: which pictures one will have isn't known when its first comes."""
+
+    def __init__(self) -> None:
+        self.rows = _FIRST_ROWS
+        """JPEGs that either way can decode."""
+        self.pixels = 0.0
+        """Of one of them; 0 until there was one."""
+
+    def learn(self, rows: int, pixels: int) -> None:
+        """A batch had so many, of so many pixels together."""
+        self.rows = _mean(self.rows, rows)
+        self.pixels = _mean(self.pixels or pixels / rows, pixels / rows)
+
+
 class BatchWay:
     """The way of one batch's JPEGs: that of the first of them for which there is a choice."""
 
-    def __init__(self, choice: DecodeChoice) -> None:
+    def __init__(self, choice: DecodeChoice, usual: Usual) -> None:
         self._choice = choice
+        self._usual = usual
         self._way: Way | None = None
-        self._rows = 0
+        self._rows = self._all_pixels = 0
+        """For which there is a choice."""
         self._count, self._pixels, self._expected = 0, 0, 0.0
         """On the device."""
 
     def choose(self, pixels: int, now: float) -> Way:
         """For a picture that either way can decode."""
-        self._rows += 1
+        self._rows, self._all_pixels = self._rows + 1, self._all_pixels + pixels
         if self._way is None:
-            self._way = self._choice.choose(pixels, now)
-            if self._choice.tries_other(self._way, pixels, now):
+            self._way = self._choice.choose(self._usual, pixels, now)
+            if self._choice.tries_other(self._way, self._usual, pixels, now):
                 return CPU if self._way is DEVICE else DEVICE
         return CPU if self._choice.has_tried_enough else self._way
 
@@ -217,7 +244,7 @@ class BatchWay:
     def end(self, report: DeviceReport | None, now: float) -> None:
         """The batch was executed, or won't be; more than one call changes nothing. ``report``: see ``off_device``."""
         if self._rows:
-            self._choice.counted(self._rows)
+            self._usual.learn(self._rows, self._all_pixels)
         if self._count:
             self._choice.off_device(self._count, self._pixels, self._expected, report, now)
         self._rows = self._count = 0
@@ -250,11 +277,11 @@ class _DeviceCosts:
         self._x, self._y, self._xx, self._xy = 0.0, 0.0, 0.0, 0.0
         """Running means: megapixels, seconds, their squares and products."""
 
-    def of(self, rows: float, pixels: int) -> float:
+    def of(self, rows: float, pixels: float) -> float:
         """Seconds of a batch of pictures of so many pixels each."""
         return max(0.0, self._y - self._slope * self._x) + rows * self.more(pixels)
 
-    def more(self, pixels: int) -> float:
+    def more(self, pixels: float) -> float:
         """Seconds by which a picture makes a batch longer."""
         return pixels / 1e6 * (self._slope if self.known else _FIRST_DEVICE)
 

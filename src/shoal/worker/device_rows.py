@@ -52,7 +52,7 @@ class DeviceRows:
     def __init__(self, model: PictureModel) -> None:
         self._model = model
         self._choice = model.choice
-        self._way = None if model.choice is None else model.choice.begin()
+        self._way = None if model.choice is None else model.choice.begin(model.loaded.config.name)
 
     def put(self, picture: Picture, slot: Slot) -> bool:
         """Copies a fetched JPEG into its row, if the device is to decode it; False: it is to be decoded here."""

@@ -69,7 +69,7 @@ class Host:
         if not self._left:
             return
         self._left -= 1
-        batch = self._choice.begin()
+        batch = self._choice.begin("model")
         on_cores = 0
         for _ in range(self.pictures):
             way = batch.choose(PIXELS, self.now)
@@ -171,7 +171,7 @@ def test_a_core_that_was_slow_once_is_tried_again() -> None:
 
 def test_a_device_that_has_not_answered_gets_a_few_pictures() -> None:
     choice = DecodeChoice("auto", 4)
-    first, second = choice.begin(), choice.begin()
+    first, second = choice.begin("model"), choice.begin("model")
     chosen = []
     for batch in [first] * 10 + [second] * 10:
         chosen.append(batch.choose(PIXELS, 0.0))
@@ -182,14 +182,19 @@ def test_a_device_that_has_not_answered_gets_a_few_pictures() -> None:
     assert second.choose(PIXELS, 1.0) is Way.DEVICE
 
 
+def way(choice: DecodeChoice, now: float) -> Way:
+    """Of a new batch."""
+    return choice.begin("model").choose(PIXELS, now)
+
+
 def test_what_others_have_waiting_there_is_forgotten() -> None:
     choice = DecodeChoice("auto", 4)
     choice.off_cpu(PIXELS, choice.on_cpu(PIXELS), 2e-3, 0.0)
     for _ in range(100):
         choice.off_device(1, PIXELS, choice.on_device(PIXELS, 0.0), DeviceReport(0.5, 1e-4, 0.0), 0.0)
     choice.on_cpu(PIXELS)
-    assert choice.choose(PIXELS, 0.001) is Way.CPU
-    assert choice.choose(PIXELS, 20.0) is Way.DEVICE
+    assert way(choice, 0.001) is Way.CPU
+    assert way(choice, 20.0) is Way.DEVICE
 
 
 def test_a_wait_for_the_model_is_none_for_the_decoder() -> None:
@@ -197,14 +202,14 @@ def test_a_wait_for_the_model_is_none_for_the_decoder() -> None:
     for _ in range(100):
         choice.off_device(1, PIXELS, choice.on_device(PIXELS, 0.0), DeviceReport(0.5, 1e-4, 0.1), 0.0)
     choice.on_cpu(PIXELS)
-    assert choice.choose(PIXELS, 0.1) is Way.DEVICE
+    assert way(choice, 0.1) is Way.DEVICE
 
 
 def test_a_batch_goes_one_way() -> None:
     choice = DecodeChoice("auto", 1)
     choice.off_device(1, PIXELS, choice.on_device(PIXELS, 0.0), DeviceReport(0.0, 1e-4, 0.0), 0.0)
     for _ in range(5):
-        batch = choice.begin()
+        batch = choice.begin("model")
         ways = set()
         for _ in range(64):
             ways.add(way := batch.choose(PIXELS, 0.0))
@@ -219,7 +224,7 @@ def test_the_other_way_is_tried_by_one_picture_of_a_batch() -> None:
     """A batch waits for its last picture: one on a core makes it as late as all of them there, and costs a 64th."""
     choice = DecodeChoice("auto", 1)
     choice.off_device(64, 64 * PIXELS, 0.0, DeviceReport(0.0, 5e-3, 0.0), 0.0)
-    ahead, batch = choice.begin(), choice.begin()
+    ahead, batch = choice.begin("model"), choice.begin("model")
     ahead.choose(PIXELS, 1.0)
     for _ in range(128):
         ahead.on_device(PIXELS, 1.0)
@@ -228,7 +233,7 @@ def test_the_other_way_is_tried_by_one_picture_of_a_batch() -> None:
 
 def test_a_batch_ends_once() -> None:
     choice = DecodeChoice("auto", 1)
-    batch = choice.begin()
+    batch = choice.begin("model")
     batch.choose(PIXELS, 0.0)
     batch.on_device(PIXELS, 0.0)
     for _ in range(3):
@@ -250,3 +255,26 @@ def test_large_pictures_cost_a_core_less_a_pixel() -> None:
         choice.off_cpu(12_000_000, choice.on_cpu(12_000_000), 12e-3, 0.0)
     assert choice.on_cpu(PIXELS) == pytest.approx(1.5e-3)
     assert choice.on_cpu(12_000_000) == pytest.approx(12e-3)
+
+
+def test_a_peak_of_others_is_waited_out() -> None:
+    choice = DecodeChoice("auto", 4)
+    choice.off_cpu(PIXELS, choice.on_cpu(PIXELS), 2e-3, 0.0)
+    for number in range(10):
+        waited = 2.0 if number in {4, 5, 6} else 1e-3
+        choice.off_device(1, PIXELS, choice.on_device(PIXELS, 0.0), DeviceReport(waited, 1e-4, 0.0), 0.0)
+    assert way(choice, 0.01) is Way.DEVICE
+
+
+def test_a_batch_whose_first_picture_is_small_is_no_small_batch() -> None:
+    """Else all that waits at the device would be compared with a fraction of the batch."""
+    choice = DecodeChoice("auto", 2)
+    for pixels, took in ((PIXELS, 2e-3), (30 * PIXELS, 50e-3)):
+        choice.off_cpu(pixels, choice.on_cpu(pixels), took, 0.0)
+    for now in range(100):
+        batch = choice.begin("large")
+        for pixels in (PIXELS, *[30 * PIXELS] * 7):
+            batch.choose(pixels, now)
+            batch.on_device(pixels, now)
+        batch.end(DeviceReport(0.05, 0.02, 0.0), now + 0.1)
+    assert choice.begin("large").choose(PIXELS, 99.1) is Way.DEVICE
