@@ -14,16 +14,16 @@ from benchmarks.batching.options import CAPACITY, DEADLINE_SECONDS, measured_cur
 from benchmarks.batching.replicas import Model
 from benchmarks.batching.spread import engine_milliseconds
 from benchmarks.batching.stack import Layout, running
-from benchmarks.batching.virtual import Load, VirtualService
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.runtime.percentile import percentile
 from shoal.runtime.priority import Priority
+from shoal.simulate.queue import Load, VirtualService
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from benchmarks.batching.curve import CostCurve
     from benchmarks.batching.options import Options
+    from shoal.simulate.curve import CostCurve
 
 OBJECTIVE_MS = 100
 DELAYS_MS = (0, 5, 20, 50, 100)

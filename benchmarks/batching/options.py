@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.batching.curve import CostCurve
 from benchmarks.batching.replicas import Model
 from benchmarks.common import files
 from shoal.modelconfig.batching import BatchingSettings
+from shoal.simulate.curve import CostCurve
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Self
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from benchmarks.batching.curve import CostCurve
 from benchmarks.batching.scripted import ScriptedModel, SerialEngine
 from shoal.batcher.core import Batcher, open_channel
 from shoal.batcher.dispatch import Dispatcher
@@ -21,6 +20,7 @@ from shoal.batcher.grpcio_door import GenericHandler
 from shoal.batching.service import BatchingService
 from shoal.batching.wire import SERVICE, read_settings, write_settings
 from shoal.runtime.signals import run_until_signal
+from shoal.simulate.curve import CostCurve
 
 if TYPE_CHECKING:
     import asyncio

@@ -18,8 +18,8 @@ from shoal.v1 import inference_pb2
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from benchmarks.batching.curve import CostCurve
     from shoal.modelconfig.batching import BatchingSettings
+    from shoal.simulate.curve import CostCurve
 
 
 class SerialEngine:

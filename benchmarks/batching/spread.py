@@ -12,9 +12,9 @@ from benchmarks.batching.options import CAPACITY, DEADLINE_SECONDS, scripted_mod
 from benchmarks.batching.stack import Layout, running
 
 if TYPE_CHECKING:
-    from benchmarks.batching.curve import CostCurve
     from benchmarks.batching.options import Options
     from shoal.client.load.tally import LoadResult
+    from shoal.simulate.curve import CostCurve
 
 LOAD = 0.8
 """Of the capacity of one replica; more replicas have less to do each."""

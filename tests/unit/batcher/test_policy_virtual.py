@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.batching.curve import CostCurve
-from benchmarks.batching.virtual import Load, VirtualService
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.runtime.percentile import percentile
 from shoal.runtime.precedence import PATIENCE
 from shoal.runtime.priority import Priority
+from shoal.simulate.curve import CostCurve
+from shoal.simulate.queue import Load, VirtualService
 
 if TYPE_CHECKING:
     from collections.abc import Callable

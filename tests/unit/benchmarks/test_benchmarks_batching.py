@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.batching.curve import CostCurve
 from benchmarks.batching.overload import aims
 from benchmarks.batching.priority import ratios
 from benchmarks.batching.replicas import Model, Orders
@@ -17,6 +16,7 @@ from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.runtime.priority import Priority
+from shoal.simulate.curve import CostCurve
 from shoal.v1 import inference_pb2
 
 

@@ -4,12 +4,12 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.batching.curve import CostCurve
 from benchmarks.batching.objective import calculate, used, ways
-from benchmarks.batching.virtual import Load, VirtualService
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.runtime.precedence import BULK_SHARE
 from shoal.runtime.priority import Priority
+from shoal.simulate.curve import CostCurve
+from shoal.simulate.queue import Load, VirtualService
 
 INTERACTIVE, BULK = Priority
 CURVE = CostCurve(0.010, 0.001)

@@ -1,4 +1,4 @@
-"""A service under virtual time: the real policy, workers whose engines follow a cost curve, and no clock.
+"""One queue under virtual time: the real policy, workers whose engines follow a cost curve, and no clock.
 
 What it says of batches, engine seconds and waits is a calculation and no measurement: there are no processes, no
 networks and no timers that are late, but for the delays that it is told.
@@ -25,9 +25,9 @@ from shoal.runtime.priority import Priority
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from benchmarks.batching.curve import CostCurve
     from shoal.batcher.policy import Decision
     from shoal.modelconfig.batching import BatchingSettings
+    from shoal.simulate.curve import CostCurve
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,156 @@
+"""What is simulated: models, where they are served, who asks for them, and what goes wrong. Times are seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from shoal.runtime.priority import Priority
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from shoal.modelconfig.batching import BatchingSettings
+
+
+class Spread(Protocol):
+    """A distribution of times: a constant, a measured histogram."""
+
+    def draw(self, source: random.Random) -> float:
+        """One of them, in seconds."""
+        ...
+
+
+class EngineCosts(Protocol):
+    """What a model's batches take a device."""
+
+    def seconds(self, size: int) -> float:
+        """Of a batch that has the device to itself."""
+        ...
+
+    def speed(self, executing: int) -> float:
+        """Work done in a second while so many batches execute at once, over that of one alone: 1 for one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedModel:
+    """A model and what its pictures cost."""
+
+    name: str
+    settings: BatchingSettings
+    """``instance_count`` is that of one replica."""
+    costs: EngineCosts
+    prepare: Spread
+    """To fetch and decode a picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedPool:
+    """Replicas that serve the same models, a device each."""
+
+    name: str
+    models: tuple[str, ...]
+    replicas: int
+    replicas_of_a_server: int = 1
+    """Replicas of all pools fill servers in order."""
+    decoding_threads: int = 0
+    """Pictures that a replica prepares at once; 0: any number."""
+    devices: str = "shared"
+    """``shared``: batches of all models share a replica's device; ``own``: each model's instances have one each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Requests of one kind: each a time, counted from 0, in order."""
+
+    model: str
+    times: Iterable[float]
+    owner: str = "anyone"
+    priority: Priority = Priority.INTERACTIVE
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something goes wrong for a while."""
+
+    kind: str
+    """``replica`` (one ends), ``server`` (all of its replicas end), ``slow_replica``, ``slow_store``."""
+    at: float
+    until: float
+    target: str = ""
+    """``POOL-NUMBER`` of a replica, the number of a server from 0."""
+    factor: float = 1.0
+    """By which a slow one takes longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaling:
+    """Replicas of a pool follow its load, as an autoscaler of a cluster makes them."""
+
+    pool: str
+    smallest: int
+    largest: int
+    target_utilisation: float = 0.7
+    scrape_seconds: float = 15.0
+    start_seconds: float = 60.0
+    """From the wish for a replica to its first permit: scheduling, start, loading models."""
+    stabilisation_seconds: float = 300.0
+    """For which a smaller number must have been right before replicas go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One run."""
+
+    models: Sequence[SimulatedModel]
+    pools: Sequence[SimulatedPool]
+    loads: Sequence[Load]
+    seconds: float
+    """Of arrivals; what is in flight then is answered, too."""
+    warm_up: float = 0.0
+    """Requests that come before don't count."""
+    path: float = 0.0005
+    """From batcher to worker, and as long again back."""
+    router: float = 0.0005
+    """From client to batcher, and as long again back."""
+    balancing: str = "permits"
+    """``permits``: Shoal's. ``round_robin``, ``least_load``: single requests to replicas that batch for themselves."""
+    faults: Sequence[Fault] = ()
+    autoscaling: Sequence[Autoscaling] = ()
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutcome:
+    """What came of a model's requests; ratios are of requests that came after the warm-up."""
+
+    offered: int
+    answered: int
+    """In time."""
+    refused: int
+    late: int
+    """Whose deadline passed first."""
+    throughput: float
+    """Answers a second, of the time after the warm-up."""
+    mean_batch_size: float
+    """Over batches."""
+    latencies: Sequence[float]
+    """Of answers, as the client sees them, in order of size."""
+    owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Of each: offered, answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a scenario."""
+
+    models: Mapping[str, ModelOutcome]
+    utilisation: Mapping[str, float]
+    """Share of the time for which a pool's devices were busy, in the mean of the replicas that were there."""
+    replica_seconds: Mapping[str, float]
+    """By pool."""
+    events: int
+    """That the simulator went through."""
