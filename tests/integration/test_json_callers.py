@@ -134,7 +134,9 @@ REFUSALS = {
     "no picture": (
         lambda http: http.classify(image_uuid="6ba7b810-9dad-41d1-80b4-00c04fd430c8"), 404, 5, "6ba7b810",
     ),
-    "other task": (lambda http: http.send(f"/v1/models/{MODEL}:detect", {"image_uuid": http.uuid}), 400, 3, "for classification"),
+    "other task": (
+        lambda http: http.send(f"/v1/models/{MODEL}:detect", {"image_uuid": http.uuid}), 400, 3, "call Classify",
+    ),
     "no JSON": (lambda http: http.send(f"/v1/models/{MODEL}:classify", b"{nonsense"), 400, 3, "nonsense"),
     "query": (
         lambda http: http.send(f"/v1/models/{MODEL}:classify?top=1", {"image_uuid": http.uuid}), 400, 3, '"top"',
@@ -173,7 +175,7 @@ def test_what_is_none_of_these_is_told_what_is_taken(http: Caller, method: str, 
 
 
 def test_grpc_web(http: Caller) -> None:
-    message = pb.ImageRequest(image_uuid=http.uuid, model_name=MODEL).SerializeToString()
+    message = pb.ImageRequest(api_key=http.key, image_uuid=http.uuid, model_name=MODEL).SerializeToString()
     frame = b"\0" + struct.pack(">I", len(message)) + message
     web = {"content_type": "application/grpc-web+proto", "x_model_name": MODEL, "x_grpc_web": "1", "origin": PAGE}
     answer = http.send("/shoal.v1.Inference/Classify", frame, **web)

@@ -19,6 +19,7 @@ from shoal.batching.wire import STREAM
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.refusals import BODY_LIMIT
 from shoal.router.resources import extension, header, off, typed
+from shoal.service.identity import JSON_HEADER
 from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ UPLOADS_PATH: Final = "/v1/uploads"
 _TRANSCODER: Final = "envoy.filters.http.grpc_json_transcoder"
 _INFERENCE, _UPLOADS = "shoal.v1.Inference", "shoal.v1.Uploads"
 _MODEL_OF_PATH = "shoal.model_of_path"
-_MODEL_TO_HEADER = "shoal.model_to_header"
+_HEADERS = "shoal.headers_of_json"
 _FOUND = "shoal.path"
 _TRANSCODER_TYPE = "envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder"
 _READER = "envoy.extensions.filters.http.header_to_metadata.v3.Config"
@@ -58,7 +59,7 @@ def json_filters() -> list[Json]:
     unused = {"disabled": True}
     return [
         extension(_MODEL_OF_PATH, _READER) | unused,
-        extension(_MODEL_TO_HEADER, _WRITER) | unused,
+        extension(_HEADERS, _WRITER) | unused,
         {"name": _TRANSCODER, "typed_config": _transcoder(), **unused},
     ]
 
@@ -70,24 +71,29 @@ def json_routes() -> list[Json]:
     paths = f"{MODELS_PATH}[^/:?]+:({'|'.join(VERBS)})"
     cut: Json = {"pattern": {"regex": rf"^{MODELS_PATH}([^/:?]*).*$"}, "substitution": r"\1"}
     found: Json = {"metadata_namespace": _FOUND, "key": "model", "regex_value_rewrite": cut}
-    transcoding = {_TRANSCODER: _transcoder()}
+    mark = {"append": header(JSON_HEADER, "1")}
     named = header(MODEL_HEADER, f"%DYNAMIC_METADATA({_FOUND}:model)%")
     return [
         {
             "match": {"safe_regex": {"regex": paths}, "headers": [post, as_json]},
             "route": {"cluster": ANY_WORKER},
             "typed_per_filter_config": {
-                **transcoding,
                 _MODEL_OF_PATH: typed(_READER, request_rules=[{"header": ":path", "on_header_present": found}]),
-                _MODEL_TO_HEADER: typed(f"{_WRITER}PerRoute", mutations={"request_mutations": [{"append": named}]}),
+                **_transcoding(mark, {"append": named}),
             },
         },
         {
             "match": {"safe_regex": {"regex": rf"{UPLOADS_PATH}|/shoal\.v1\..*"}, "headers": [post, as_json]},
             "route": {"cluster": ANY_WORKER},
-            "typed_per_filter_config": transcoding,
+            "typed_per_filter_config": _transcoding(mark),
         },
     ]
+
+
+def _transcoding(*mutations: Json) -> Json:
+    """A route's; ``mutations`` of the request's headers come first."""
+    changed = typed(f"{_WRITER}PerRoute", mutations={"request_mutations": list(mutations)})
+    return {_HEADERS: changed, _TRANSCODER: _transcoder()}
 
 
 def _transcoder() -> Json:

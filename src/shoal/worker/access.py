@@ -1,8 +1,8 @@
 """Whether a request may be served, as the worker sees it: the router has decided about ``x-api-key`` already.
 
 What the router verified comes along (``shoal.service.identity``), and the message's own key, which survives batching,
-is held against that: no copy of the keys is asked, so no copy can be stale. A message without a key, as from a caller
-without a stub, is the verified caller's. Another key in the message must be one of
+is held against that: no copy of the keys is asked, so no copy can be stale. A message that came as JSON needs no key
+of its own. Another key in the message must be one of
 the same owner; it is looked up here. So are both where an older router names the key and no more, and where others than
 the router reach the worker, so that no identity is believed: there it reads the router's own keys file, and has no
 copy.
@@ -83,7 +83,7 @@ class Access:
         return key.requests_per_second if key else 0.0
 
     def _grant(self, key_id: str, verified: Identity | None, api_key: str, model: str | None) -> Grant:
-        if verified is not None and (not api_key or verified.is_of(api_key)):
+        if verified is not None and (verified.is_of(api_key) or (verified.json and not api_key)):
             return Grant(verified.owner, verified.prefix)  # the router has checked the model
         return self._looked_up(key_id, verified, api_key, model, owner=verified.owner if verified else None)
 
@@ -99,9 +99,11 @@ class Access:
         return _within(key, model)
 
     def _key_of(self, shown: Identity | None) -> Key | None:
-        """A caller without a stub sends its key in the header alone: the router's digest of it stands for the key."""
-        key = self.ring.by_id(shown.key_id) if shown else None
-        return key if key and shown and shown.is_of(key.key) else None
+        """A caller of JSON names its key in the header alone: the router's digest of it stands for the key."""
+        if shown is None or not shown.json:
+            return None
+        key = self.ring.by_id(shown.key_id)
+        return key if key and shown.is_of(key.key) else None
 
     def _owner_of(self, key_id: str) -> str:
         header = self.ring.by_id(key_id)
