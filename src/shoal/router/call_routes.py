@@ -9,9 +9,9 @@ from shoal.batching.wire import STREAM, TIMEOUTS
 from shoal.errors import Code
 from shoal.router.clusters import batcher_cluster, own_batcher_cluster, own_streams_cluster, streams_cluster
 from shoal.router.key_checks import KEY_ID, RATE_LIMIT, permissions
-from shoal.router.refusals import BODY_LIMIT, REQUESTED_MODEL, model_missing, no_such_method, refusal
+from shoal.router.refusals import BODY_LIMIT, REQUESTED_MODEL, SPEAKS_GRPC, model_missing, no_such_method, refusal
 from shoal.router.resources import header, off, seconds
-from shoal.service.identity import CLIENT_HEADER, HEADER
+from shoal.service.identity import CLIENT_HEADER, HEADER, JSON_HEADER
 from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _STREAMS = tuple(f"{method}{STREAM}" for method in _METHODS)
 _STREAM_SECONDS, _SILENT_SECONDS = 3600.0, 600.0
 """How long a stream of calls may last, and be silent. Clients open the next one by themselves."""
 _IDENTITY = [
-    header(HEADER, f"%REQ({CLIENT_HEADER})%"),
+    header(HEADER, f"%REQ({CLIENT_HEADER})%&json=%REQ({JSON_HEADER})%"),
     header(CLIENT_HEADER, KEY_ID),
 ]
 """The filter has put the identity where the key's id belongs: parts that know nothing of identities read that."""
@@ -107,8 +107,7 @@ def match(path: str, model: str) -> Json:
     """``path`` is a method's, or a service's: which methods that has was looked at before."""
     return {
         ("prefix" if path.endswith("/") else "path"): path,
-        "headers": [{"name": MODEL_HEADER, "string_match": {"exact": model}}],
-        "grpc": {},
+        "headers": [{"name": MODEL_HEADER, "string_match": {"exact": model}}, SPEAKS_GRPC],
     }
 
 

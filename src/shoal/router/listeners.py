@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shoal.router import uploads
+from shoal.router.browsers import browser_filters
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.health import HEALTH, bridge_filter, check_filter, messages
 from shoal.router.key_answers import key_filter
@@ -21,6 +22,7 @@ from shoal.router.resources import (
 )
 from shoal.router.routes import BALANCER, METRICS, PUBLIC, health_routes, metrics_routes
 from shoal.router.tls import transport_socket
+from shoal.router.transcoding import json_filters
 from shoal.runtime.envoy_http2 import HANG, Json, public_http2, trusted_http2
 
 if TYPE_CHECKING:
@@ -62,6 +64,8 @@ def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secret
         },
         transport_socket=transport_socket(secrets_file) if router.tls else None,
         http_filters=[
+            *browser_filters(),
+            *json_filters(),
             extension(API_KEY_AUTH, "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"),
             key_id_filter(),
             extension(

@@ -8,6 +8,7 @@ from shoal.errors import Code
 from shoal.router.key_checks import KEY_ID
 from shoal.router.refusals import REQUESTED_MODEL
 from shoal.router.resources import extension, header
+from shoal.router.transcoding import JSON_TYPE, ORIGINAL_PATH
 from shoal.service.identity import HEADER
 
 if TYPE_CHECKING:
@@ -20,6 +21,20 @@ _ENTRIES, _HEADERS_BYTES = 100, 16 * 1024
 _OTHERS = 20
 """Headers of a call that are HTTP/2's, gRPC's or Envoy's own, at the most."""
 _METADATA = "metadata"
+_TEXT = "%LOCAL_REPLY_BODY%"
+_SPEAKS_JSON: Json = {
+    "or_filter": {
+        "filters": [
+            {"header_filter": {"header": {"name": ORIGINAL_PATH, "present_match": True}}},
+            {
+                "header_filter": {
+                    "header": {"name": "content-type", "string_match": {"safe_regex": {"regex": JSON_TYPE}}}
+                }
+            },
+        ]
+    }
+}
+"""The transcoder keeps the path that came, and changes the type."""
 _LOGGED_PATH = 128
 """Bytes of a call's path, which is as long as its caller likes."""
 
@@ -50,7 +65,7 @@ def _call(function: str, *arguments: Json) -> Json:
 
 def replies(router: Router) -> list[Json]:
     """The router's own refusals, in words, and with a gRPC status where Envoy's choice would mislead."""
-    return [
+    told = [
         _reply(_status(408, 504), "the deadline has passed", Code.DEADLINE_EXCEEDED),
         _reply(_flags("UO"), "too many calls in flight; try again later", Code.RESOURCE_EXHAUSTED),
         _reply(_status(429), "this API key's rate limit is reached; try again later", Code.RESOURCE_EXHAUSTED),
@@ -72,6 +87,36 @@ def replies(router: Router) -> list[Json]:
         ),
         _reply(_flags("UF", "UH", "UC", "URX"), "the service is away; trying again may help", Code.UNAVAILABLE),
     ]
+    # The first that fits answers.
+    return [*(_as_json(reply) for reply in told), *_other_json(), *told]
+
+
+def _as_json(reply: Json) -> Json:
+    """The same for a caller of JSON, in the form that answers of services have, too."""
+    text = reply["body_format_override"]["text_format_source"]["inline_string"]
+    (status,) = reply["headers_to_add"]
+    return {**reply, **_json(int(status["header"]["value"]), text, reply["filter"])}
+
+
+def _other_json() -> list[Json]:
+    """Refusals of routes, which name their status, and what the transcoder has against a body."""
+    by_status = [
+        _json(int(code), _TEXT, {"grpc_status_filter": {"statuses": [code.name]}})
+        for code in (Code.NOT_FOUND, Code.UNIMPLEMENTED, Code.UNAVAILABLE)
+    ]
+    return [
+        *by_status,
+        _json(int(Code.INVALID_ARGUMENT), _TEXT, _status(400)),
+        _json(int(Code.NOT_FOUND), _TEXT, _status(404)),
+    ]
+
+
+def _json(code: int, text: str, when: Json) -> Json:
+    """As ``google.rpc.Status`` is written in JSON."""
+    return {
+        "filter": {"and_filter": {"filters": [_SPEAKS_JSON, when]}},
+        "body_format_override": {"json_format": {"code": code, "message": text, "details": []}},
+    }
 
 
 def _reply(when: Json, text: str, code: Code) -> Json:

@@ -17,19 +17,19 @@ BODY_LIMIT = "envoy.filters.http.buffer"
 """The filter that takes the whole message before a call goes on."""
 REQUESTED_MODEL = f"%REQ({MODEL_HEADER}):64%"
 """In a text of Envoy's: what the caller named, cut to 64 bytes."""
-GRPC_TYPE = r"application/grpc(\+.*)?"
-_SPEAK_GRPC = (
-    "this port speaks gRPC: POST over HTTP/2 with the content-type application/grpc; JSON, gRPC-Web and plain HTTP "
-    "are not taken; see shoal.v1.Inference"
+GRPC_TYPE = r"application/grpc(-web(-text)?)?(\+.*)?"
+"""Content types; gRPC-Web becomes gRPC in a filter, after its route was looked up."""
+SPEAKS_GRPC: Json = {"name": "content-type", "string_match": {"safe_regex": {"regex": GRPC_TYPE}}}
+_SPEAK = (
+    "this port takes POST: gRPC and gRPC-Web (see shoal.v1.Inference), and JSON with the content-type application/json "
+    "at /v1/models/MODEL:classify, :detect, :segment and /v1/uploads"
 )
 
 
 def not_grpc() -> list[Json]:
     """Answers for those who speak something else, whatever they ask for."""
-    grpc_type = {"safe_regex": {"regex": GRPC_TYPE}}
-    other = {"name": "content-type", "string_match": grpc_type, "invert_match": True}
     return [
-        _plain_refusal({**other, "treat_missing_header_as_empty": True}, 415),
+        _plain_refusal({**SPEAKS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}, 415),
         _plain_refusal({"name": ":method", "string_match": {"exact": "POST"}, "invert_match": True}, 405),
     ]
 
@@ -37,7 +37,7 @@ def not_grpc() -> list[Json]:
 def _plain_refusal(header: Json, status: int) -> Json:
     return {
         "match": {"prefix": "/", "headers": [header]},
-        "direct_response": {"status": status, "body": {"inline_string": _SPEAK_GRPC}},
+        "direct_response": {"status": status, "body": {"inline_string": _SPEAK}},
     }
 
 

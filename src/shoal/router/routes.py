@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from shoal.batching.wire import COMPUTE, SERVICE
 from shoal.errors import Code
+from shoal.router.browsers import cross_origin, preflight
 from shoal.router.call_routes import IDENTIFIED, call_routes, deadlined, match
 from shoal.router.clusters import ADMIN, ANY_WORKER, pool_cluster
 from shoal.router.health import CHECK, HEALTH, MESSAGE, WATCH, bridged
@@ -21,12 +22,14 @@ from shoal.router.key_checks import (
 from shoal.router.refusals import (
     BODY_LIMIT,
     GRPC_TYPE,
+    SPEAKS_GRPC,
     model_missing,
     no_such_method,
     not_grpc,
     refusal,
 )
 from shoal.router.resources import header, off, seconds, typed
+from shoal.router.transcoding import json_routes, model_list
 from shoal.service.identity import CLIENT_HEADER, HEADER
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ _HEALTH = "/grpc.health.v1.Health/"
 _REFLECTION = tuple(
     f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")
 )
+_LONGEST_LIST_BYTES = 4 * 2**20
+"""Of all models' names, and where each is."""
 _TRACEPARENT_LENGTH = 55
 """Characters of version 00 (https://www.w3.org/TR/trace-context/#traceparent-header); what is longer is cut."""
 
@@ -76,6 +81,9 @@ def public_routes(
         routes=[
             _check(),
             _watch(),
+            *preflight(service.router),
+            *json_routes(),
+            model_list(service, models, unserved),
             *not_grpc(),
             *call_routes(service.router, topology, keys, models, unserved),
             _upload(service.router),
@@ -85,7 +93,11 @@ def public_routes(
             refusal({"prefix": "/"}, Code.UNIMPLEMENTED, "no such service; see shoal.v1.Inference"),
         ],
         request_headers_to_add=[_short_traceparent()],
-        typed_per_filter_config={API_KEY_AUTH: credentials(keys), **rate_limits(keys)},
+        typed_per_filter_config={
+            API_KEY_AUTH: credentials(keys),
+            **rate_limits(keys),
+            **cross_origin(service.router),
+        },
     )
 
 
@@ -132,7 +144,11 @@ def health_routes() -> Json:
 
 def _resource(name: str, *, routes: list[Json], **fields: object) -> Json:
     """A route configuration that Envoy finds in a file."""
-    return typed("envoy.config.route.v3.RouteConfiguration", **_configuration(name, routes=routes, **fields))
+    return typed(
+        "envoy.config.route.v3.RouteConfiguration",
+        max_direct_response_body_size_bytes=_LONGEST_LIST_BYTES,
+        **_configuration(name, routes=routes, **fields),
+    )
 
 
 def _configuration(name: str, *, routes: list[Json], **fields: object) -> Json:
@@ -169,7 +185,7 @@ def _watch() -> Json:
 
 def _exactly(path: str) -> Json:
     """A method by its path as it was sent."""
-    return {"path": path, "headers": [_as_sent(path)], "grpc": {}}
+    return {"path": path, "headers": [_as_sent(path), SPEAKS_GRPC]}
 
 
 def _as_sent(path: str) -> Json:

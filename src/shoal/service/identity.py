@@ -2,7 +2,7 @@
 
 ::
 
-    <key id>?v=1&owner=<owner>&prefix=<prefix>&sha256=<of the key>&rps=<its calls a second>[&priority=bulk]
+    <key id>?v=1&owner=<owner>&prefix=<prefix>&sha256=<of the key>&rps=<its calls a second>[&priority=bulk][&json=1]
 
 The router alone decides about keys; who stands behind it needs no fresh copy of them, since the message's own key is
 held against the digest. It is not signed, so it is worth what the network behind the router is worth: a worker that
@@ -33,6 +33,8 @@ HEADER: Final = "x-api-key"
 before it sets this one, so no caller can slip one in."""
 CLIENT_HEADER: Final = "x-client-id"
 """Carries the key's id behind the router, never its secret; a caller's own header of this name is removed."""
+JSON_HEADER: Final = "x-shoal-json"
+"""``1`` on its way through the router, of a message that came as JSON."""
 MAX_LENGTH: Final = 1024
 """Characters of an identity; a longer text is none."""
 
@@ -54,6 +56,8 @@ class Identity:
     """The key's limit; 0: none. None: an older router doesn't tell it."""
     priority: Priority = Priority.INTERACTIVE
     """The key's."""
+    json: bool = False
+    """The message came as JSON, from a caller without a stub: it names its key in the header alone."""
 
     @classmethod
     def of(cls, key: Key) -> Self:
@@ -73,7 +77,15 @@ class Identity:
             return None
         if fields.get("v") != _VERSION or not (key_id and fields.get("owner") and fields.get("sha256")):
             return None
-        return cls(key_id, fields["owner"], fields.get("prefix", ""), fields["sha256"], rate, _priority(fields))
+        return cls(
+            key_id,
+            fields["owner"],
+            fields.get("prefix", ""),
+            fields["sha256"],
+            rate,
+            _priority(fields),
+            fields.get("json") == "1",
+        )
 
     def write(self) -> str:
         """Fit for a header."""

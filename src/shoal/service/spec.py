@@ -117,6 +117,10 @@ class Tls(Section):
     """A PEM file with its private key, mode 0600 and without a passphrase."""
 
 
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[A-Za-z0-9.\[\]:-]+)$")]
+"""As a browser names it: scheme, host and, if it isn't the usual one, port; no path."""
+
+
 class Router(Section):
     """The public listener."""
 
@@ -138,6 +142,9 @@ class Router(Section):
     """Calls in flight in each router, over all connections. More are refused with RESOURCE_EXHAUSTED."""
     max_request_bytes: int = Field(default=65_536, ge=1024)
     """The largest message. It names a picture and never carries one, so it is small; a larger one is refused."""
+    cors_origins: tuple[Origin, ...] = ()
+    """Origins whose pages may call from a browser, such as ``https://example.org``; ``"*"``: any. None: no page of
+    another origin."""
 
     @field_validator("host")
     @classmethod

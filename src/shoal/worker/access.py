@@ -1,7 +1,8 @@
 """Whether a request may be served, as the worker sees it: the router has decided about ``x-api-key`` already.
 
 What the router verified comes along (``shoal.service.identity``), and the message's own key, which survives batching,
-is held against that: no copy of the keys is asked, so no copy can be stale. Another key in the message must be one of
+is held against that: no copy of the keys is asked, so no copy can be stale. A message that came as JSON needs no key
+of its own. Another key in the message must be one of
 the same owner; it is looked up here. So are both where an older router names the key and no more, and where others than
 the router reach the worker, so that no identity is believed: there it reads the router's own keys file, and has no
 copy.
@@ -61,16 +62,17 @@ class Access:
             Unauthenticated: the message's key is not valid, or another owner's than the router's.
             PermissionDenied: the model is not among those of the message's key.
         """
+        verified = _identity(identity)
         if self._newest is None:
-            return self._grant(key_id, _identity(identity), api_key, model)
+            return self._grant(key_id, verified, api_key, model)
         try:
-            return self._grant(key_id, None, api_key, model)
+            return self._looked_up(key_id, verified, api_key, model)
         except (Unauthenticated, PermissionDenied):
             ring = self._newest()
             if ring is None:
                 raise
             self.ring = ring
-        return self._grant(key_id, None, api_key, model)
+        return self._looked_up(key_id, verified, api_key, model)
 
     def rate(self, key_id: str, identity: str) -> float:
         """The calls a second of the key that the router verified; 0: no limit. Ask once ``grant`` has let it in."""
@@ -81,14 +83,27 @@ class Access:
         return key.requests_per_second if key else 0.0
 
     def _grant(self, key_id: str, verified: Identity | None, api_key: str, model: str | None) -> Grant:
-        if verified is not None and verified.is_of(api_key):
+        if verified is not None and (verified.is_of(api_key) or (verified.json and not api_key)):
             return Grant(verified.owner, verified.prefix)  # the router has checked the model
-        key = self.ring.by_secret(api_key) if api_key else None
+        return self._looked_up(key_id, verified, api_key, model, owner=verified.owner if verified else None)
+
+    def _looked_up(
+        self, key_id: str, shown: Identity | None, api_key: str, model: str | None, owner: str | None = None
+    ) -> Grant:
+        """By the keys alone; ``owner``: who called, where that is believed."""
+        key = self.ring.by_secret(api_key) if api_key else self._key_of(shown)
         if key is None:
             raise Unauthenticated("the message's api_key is missing or unknown")
-        if (verified.owner if verified else self._owner_of(key_id)) != key.owner:
+        if (owner or self._owner_of(key_id)) != key.owner:
             raise Unauthenticated("the message's api_key and the x-api-key metadata belong to different owners")
         return _within(key, model)
+
+    def _key_of(self, shown: Identity | None) -> Key | None:
+        """A caller of JSON names its key in the header alone: the router's digest of it stands for the key."""
+        if shown is None or not shown.json:
+            return None
+        key = self.ring.by_id(shown.key_id)
+        return key if key and shown.is_of(key.key) else None
 
     def _owner_of(self, key_id: str) -> str:
         header = self.ring.by_id(key_id)

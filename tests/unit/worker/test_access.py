@@ -32,6 +32,30 @@ def test_what_the_router_verified_is_served_whatever_the_worker_knows(key: Key, 
     assert grant == Grant("alice", key.prefix)
 
 
+@pytest.mark.parametrize("reads_the_keys", [False, True], ids=["believes", "looks up"])
+def test_a_message_of_json_needs_no_key(reads_the_keys: bool) -> None:
+    access = Access(KeyRing(RINGS["both"]), (lambda: None) if reads_the_keys else None)
+    assert access.grant(NEW.id, f"{identity(NEW)}&json=1", "", "resnet-50") == Grant("alice", "elsewhere/")
+    for other in ("", "&json=-", "&json=0"):
+        with pytest.raises(Unauthenticated):
+            access.grant(NEW.id, identity(NEW) + other, "", "resnet-50")
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "",
+        "old",
+        Identity("old", "alice", "alice/", Identity.of(BOB).digest).write(),
+        identity(Key(id="gone", key="g" * 24, owner="alice")),
+    ],
+    ids=["none", "id", "digest of another", "unknown"],
+)
+def test_where_no_identity_is_believed_it_has_to_show_the_keys_digest(claim: str) -> None:
+    with pytest.raises(Unauthenticated):
+        Access(KeyRing(RINGS["both"]), lambda: None).grant("old", f"{claim}&json=1", "")
+
+
 def test_another_key_of_the_same_owner_is_looked_up() -> None:
     access = Access(KeyRing(RINGS["both"]))
     assert access.grant(OLD.id, identity(OLD), NEW.key, "resnet-50") == Grant("alice", "elsewhere/")
