@@ -49,6 +49,8 @@ class LoadResult:
     """The load generator's own CPU time in the window."""
     sent: Counter[str] = field(default_factory=Counter)
     """Attempts from the warm-up on: ``alone``, as unary calls, and ``by_stream``."""
+    interrupted: bool = False
+    """Whether it was ended early: what was in flight then counts nowhere."""
     record: Record | None = None
     """Each request by itself, where somebody wants to look at them."""
 
@@ -128,6 +130,7 @@ def merge(shares: Sequence[LoadResult]) -> LoadResult:
         whole.lag_max_seconds = max(whole.lag_max_seconds, share.lag_max_seconds)
         whole.cpu_seconds += share.cpu_seconds
         whole.sent.update(share.sent)
+        whole.interrupted |= share.interrupted
         if share.record is not None:
             whole.record = whole.record or Record()
             whole.record.extend(share.record)
