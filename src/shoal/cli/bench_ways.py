@@ -95,7 +95,7 @@ class Ways:
         models = ", ".join(f"{name} {number:,}" for name, number in self.played.models.most_common(5))
         told = f"{self.trace}: {self.played.arrivals:,} requests in {self.played.seconds:,.1f} s: {models}"
         if owners := len(self.played.owners):
-            told += f"; its {owners:,} owners are not used: all requests have this command's key"
+            told += f"; the owners it names ({owners:,}) are not used: all requests have this command's key"
         return told
 
 

@@ -176,7 +176,7 @@ def test_a_trace_is_played(
     assert summary["settings"]["trace"] == "trace.csv"
     assert summary["duration_s"] == 0.3
     assert not summary["errors"]
-    assert "5 requests in 0.3 s: cats 3, dogs 2; its 2 owners are not used" in captured.err
+    assert "5 requests in 0.3 s: cats 3, dogs 2; the owners it names (2) are not used" in captured.err
     page = (tmp_path / "report" / "index.html").read_text()
     assert "--trace trace.csv" in page
     assert "--model" not in page
