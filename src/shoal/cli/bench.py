@@ -140,7 +140,8 @@ def bench(
     if report is not None:
         reports.prepare(report)
     began = _now()
-    told = {"task": task, "model": chosen, "images": len(files), "upload": upload, "processes": at_once}
+    told = {"task": task, "model": chosen, "images": len(files), "upload": upload}
+    told |= {"processes": processes if find_rate else at_once}  # a search: None, if as many as each probe needs
     told |= {"stream": stream, "priority": priority} | _plain(settings)
     if ways.played is not None:
         typer.echo(f"shoal: {ways.note()}", err=True)
