@@ -62,7 +62,10 @@ class _Service:
         settings = replace(self._job.settings, rate=rate, duration_seconds=seconds)
         processes = self._fleet.processes(settings)
         result = self._run(settings, processes)
-        return Probe.of(rate, result, self._objective, busy_generator(result, processes, rate))
+        found = Probe.of(rate, result, self._objective, busy_generator(result, processes, rate))
+        told = f"{found.late:,} of {found.requests:,} requests late: {'kept' if found.kept else 'missed'}"
+        typer.echo(f"shoal: {rate:,.1f} requests/s for {found.seconds:,.0f} s: {told}", err=True)
+        return found
 
     def _rest(self) -> None:
         """Waits until a single request takes about what it took before all load.

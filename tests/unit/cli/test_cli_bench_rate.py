@@ -68,7 +68,9 @@ def test_the_rate_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_rate_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert Service().find(as_json=False) == 0
-    told = capsys.readouterr().out
+    captured = capsys.readouterr()
+    told = captured.out
+    assert "shoal: 400.0 requests/s for 10 s: 4,000 of 4,000 requests late: missed" in captured.err
     assert "highest rate that keeps a p99 of 50 ms: 3" in told
     assert "(confirmed by a longer run)" in told
     assert "one request alone: 10.0 ms" in told
