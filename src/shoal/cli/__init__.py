@@ -3,8 +3,8 @@
 So ``shoal --help`` is quick, and the base install, which is the client alone, lacks nothing that ``shoal classify``
 needs. Exit codes: 0 done, 1 the work failed, 2 the command line or a file is wrong, 130 interrupted.
 
-May use: client, client/load, client/report, errors, explain, local, modelconfig, modelstore, modelstore/making,
-pictures, profile, runtime, service, triton.
+May use: arrivals, client, client/load, client/report, errors, explain, local, modelconfig, modelstore,
+modelstore/making, pictures, profile, runtime, service, triton.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from shoal.cli.calls import DEFAULT_MODELS, ApiKey, Ca, CallPriority, Target
+from shoal.cli.bench_rate import tell_rate
+from shoal.cli.bench_ways import Fleet, Ways
+from shoal.cli.calls import ApiKey, Ca, CallPriority, Target
 from shoal.cli.inputs import pictures
 from shoal.cli.terminal import shown
 from shoal.client import Client, Priority
@@ -25,7 +27,7 @@ from shoal.client import report as reports
 from shoal.client.connection import START, Connection, find_connection
 from shoal.client.load.fleet import LoadJob, run_job
 from shoal.client.load.generator import LoadRequest, LoadSettings
-from shoal.client.load.processes import busy_generator, processes_for
+from shoal.client.load.processes import busy_generator
 from shoal.errors import ConfigurationError, Unavailable
 from shoal.modelconfig.model import Task
 from shoal.runtime.threads import usable_cores
@@ -53,7 +55,35 @@ def bench(
         float | None,
         typer.Option(help="Open loop: mean Poisson arrivals a second, instead of callers.", show_default="closed loop"),
     ] = None,
-    duration: Annotated[float, typer.Option(help="Seconds that are measured.")] = 10.0,
+    burstiness: Annotated[
+        float | None,
+        typer.Option(
+            metavar="CV",
+            help="With --rate: the gaps' coefficient of variation, as Gamma arrivals have it; 1 is Poisson.",
+            show_default="1",
+        ),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Open loop: plays a CSV of time,model,owner. Owners are not used."),
+    ] = None,
+    find_rate: Annotated[
+        bool, typer.Option("--find-rate", help="Find the highest rate that keeps --latency-slo-ms.")
+    ] = False,
+    latency_slo_ms: Annotated[
+        float | None, typer.Option(metavar="MS", help="With --find-rate: the objective.", show_default=False)
+    ] = None,
+    quantile: Annotated[
+        float | None,
+        typer.Option(help="With --find-rate: the share of requests that keeps it.", show_default="0.99"),
+    ] = None,
+    duration: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that are measured; of each probe of --find-rate, at least.",
+            show_default="10, or the whole trace",
+        ),
+    ] = None,
     warm_up: Annotated[float, typer.Option(help="Seconds of load before that, not counted.")] = 2.0,
     timeout: Annotated[float, typer.Option(help="Seconds for one request.")] = 30.0,
     upload: Annotated[
@@ -88,28 +118,43 @@ def bench(
     ca: Ca = None,
 ) -> None:
     """Load a running service and measure it. Ctrl-C prints what there is. Exit code 1 if any request failed."""
-    settings = LoadSettings(concurrency, rate, duration, warm_up, timeout, seed=seed, trace=report is not None)
-    if processes is None:
-        processes = processes_for(settings, streams=stream is not False, upload=upload, cores=usable_cores())
-    if processes > concurrency and rate is None:
-        raise ConfigurationError(f"{processes} processes need {processes} callers or more: raise --concurrency")
-    chosen = model or DEFAULT_MODELS.get(task)
-    if chosen is None:
-        raise ConfigurationError(f"--task {task} needs --model: there is no demo model for it")
+    ways = Ways(rate, burstiness, trace, find_rate, latency_slo_ms, quantile, report is not None)
+    settings = ways.settings(
+        LoadSettings(
+            concurrency,
+            duration_seconds=10.0 if duration is None else duration,
+            warm_up_seconds=warm_up,
+            timeout_seconds=timeout,
+            seed=seed,
+            record=report is not None,
+        ),
+        whole=duration is None,
+    )
+    chosen = ways.model(model, task)
+    fleet = Fleet(processes, streams=stream is not False, upload=upload)
+    at_once = fleet.processes(settings)
+    if at_once > concurrency and not (settings.open_loop or find_rate):
+        raise ConfigurationError(f"{at_once} processes need {at_once} callers or more: raise --concurrency")
     files = pictures([_folder(images)])[:_MAX_PICTURES]
     connection = find_connection(target, api_key, Home.default(), ca)
     if report is not None:
         reports.prepare(report)
     began = _now()
+    told = {"task": task, "model": chosen, "images": len(files), "upload": upload}
+    told |= {"processes": processes if find_rate else at_once}  # a search: None, if as many as each probe needs
+    told |= {"stream": stream, "priority": priority} | _plain(settings)
+    if ways.played is not None:
+        typer.echo(f"shoal: {ways.note()}", err=True)
     try:
         requests = _prepare(connection, files, task, chosen, upload)
-        result = _measure(LoadJob(connection, requests, settings, priority, stream), processes)
+        job = LoadJob(connection, requests, settings, priority, stream)
+        if find_rate:
+            raise typer.Exit(tell_rate(job, fleet, ways.objective(), measure, told, as_json=as_json))
+        result = measure(job, at_once)
     except Unavailable as error:
         raise Unavailable(f"{error}; is it up? {START}") from None
-    told = {"task": task, "model": chosen, "images": len(files), "upload": upload, "processes": processes}
-    told |= {"stream": stream, "priority": priority} | asdict(replace(settings, trace=False))
     _tell(result, told, as_json)
-    if limit := busy_generator(result, processes, rate):
+    if limit := busy_generator(result, at_once, settings.rate):
         typer.echo(f"shoal: this may be the load generator's limit: {limit}", err=True)
     if report is not None:
         folder = str(images) if images else str(SAMPLES)
@@ -117,6 +162,12 @@ def bench(
         typer.echo(f"shoal: the report is {page}", err=True)
     if result.errors:
         raise typer.Exit(1)
+
+
+def _plain(settings: LoadSettings) -> dict[str, Any]:
+    """The settings that are told."""
+    told = asdict(settings) | {"trace": None if settings.trace is None else str(settings.trace)}
+    return {name: value for name, value in told.items() if name not in {"record", "part", "parts"}}
 
 
 def _folder(images: Path | None) -> Path:
@@ -138,7 +189,8 @@ def _prepare(
     return tuple(LoadRequest(task, image, model) for image in sent)
 
 
-def _measure(job: LoadJob, processes: int) -> LoadResult:
+def measure(job: LoadJob, processes: int) -> LoadResult:
+    """Runs a load, with a bar for those who wait."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -169,11 +221,9 @@ def _about(settings: dict[str, Any], images: str) -> dict[str, Any]:
     options = {
         "--target": settings["target"],
         "--task": settings["task"],
-        "--model": settings["model"],
+        **({"--model": settings["model"]} if settings["trace"] is None else {}),
         "--images": images,
-        **(
-            {"--rate": settings["rate"]} if settings["rate"] is not None else {"--concurrency": settings["concurrency"]}
-        ),
+        **_way(settings),
         "--duration": settings["duration_seconds"],
         "--warm-up": settings["warm_up_seconds"],
         "--timeout": settings["timeout_seconds"],
@@ -188,6 +238,16 @@ def _about(settings: dict[str, Any], images: str) -> dict[str, Any]:
         "command": shlex.join([*words, *(flag for flag, given in flags.items() if given)]),
         "versions": {"shoal": version("shoal"), "python": platform.python_version()},
     }
+
+
+def _way(settings: dict[str, Any]) -> dict[str, Any]:
+    """The options that say when requests leave."""
+    if settings["trace"] is not None:
+        return {"--trace": settings["trace"]}
+    if settings["rate"] is None:
+        return {"--concurrency": settings["concurrency"]}
+    bursts = {} if settings["burstiness"] == 1 else {"--burstiness": settings["burstiness"]}
+    return {"--rate": settings["rate"]} | bursts
 
 
 def _tell(result: LoadResult, settings: dict[str, Any], as_json: bool) -> None:

@@ -129,6 +129,17 @@ def test_the_table(service: FakeService, capsys: pytest.CaptureFixture[str]) -> 
         ("--processes", "3"),
         ("--rate", "0"),
         ("--concurrency", "0"),
+        ("--burstiness", "4"),
+        ("--burstiness", "-1", "--rate", "5"),
+        ("--rate", "5", "--trace", "trace.csv"),
+        ("--trace", "nowhere.csv"),
+        ("--find-rate",),
+        ("--find-rate", "--latency-slo-ms", "0"),
+        ("--find-rate", "--latency-slo-ms", "50", "--quantile", "99"),
+        ("--find-rate", "--latency-slo-ms", "50", "--rate", "5"),
+        ("--find-rate", "--latency-slo-ms", "50", "--report", "page"),
+        ("--latency-slo-ms", "50"),
+        ("--quantile", "0.9"),
     ],
 )
 def test_a_wrong_command_line_is_2(service: FakeService, words: tuple[str, ...]) -> None:
@@ -141,3 +152,61 @@ def test_a_service_that_is_away_is_1(
 ) -> None:
     assert shoal("bench", "--target", f"127.0.0.1:{unused_tcp_port}", *SHORT) == 1
     assert "shoal up" in capsys.readouterr().err
+
+
+def test_bursts_are_told(service: FakeService, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert shoal("bench", "--json", "--rate", "100", "--burstiness", "3", "--report", "report", *SHORT) == 0
+    assert told(capsys)["settings"]["burstiness"] == 3
+    assert "--rate 100.0 --burstiness 3.0" in (tmp_path / "report" / "index.html").read_text()
+
+
+TRACE = "time,model,owner\n0,cats,amy\n0.1,dogs,ben\n0.1,cats,amy\n0.2,cats,amy\n0.3,dogs,amy\n"
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_trace_is_played(
+    service: FakeService, capsys: pytest.CaptureFixture[str], tmp_path: Path, processes: str
+) -> None:
+    (tmp_path / "trace.csv").write_text(TRACE)
+    words = ("--trace", "trace.csv", "--warm-up", "0", "--processes", processes, "--report", "report")
+    assert shoal("bench", "--json", *words) == 0
+    captured = capsys.readouterr()
+    assert sorted(request.model_name for request in service.requests) == ["cats"] * 3 + ["dogs"] * 2
+    summary = json.loads(captured.out)
+    assert summary["settings"]["trace"] == "trace.csv"
+    assert summary["duration_s"] == 0.3
+    assert not summary["errors"]
+    assert "5 requests in 0.3 s: cats 3, dogs 2; the owners it names (2) are not used" in captured.err
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "--trace trace.csv" in page
+    assert "--model" not in page
+
+
+def test_a_trace_is_cut_short(service: FakeService, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "trace.csv").write_text(TRACE)
+    assert shoal("bench", "--json", "--trace", "trace.csv", "--warm-up", "0.05", "--duration", "0.1") == 0
+    assert service.calls["Classify"] == 3
+    assert told(capsys)["duration_s"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "reason"),
+    [
+        (TRACE, (), "trace.csv: its last request comes at 0.3 s, and the warm-up takes 2 s"),
+        (TRACE, ("--warm-up", "0", "--model", "cats"), "--model: a trace names the model"),
+        ("time,model\n2,cats\n1,cats\n", (), "trace.csv:3: out of order"),
+        ("time,model\n", (), "trace.csv: holds no arrivals"),
+    ],
+)
+def test_a_trace_that_can_not_be_played_is_2(
+    service: FakeService,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    text: str,
+    words: tuple[str, ...],
+    reason: str,
+) -> None:
+    (tmp_path / "trace.csv").write_text(text)
+    assert shoal("bench", "--trace", "trace.csv", *words) == 2
+    assert reason in capsys.readouterr().err
+    assert not service.calls

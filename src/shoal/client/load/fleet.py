@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import random
 import signal
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection as Pipe
@@ -49,11 +50,15 @@ def run_job(job: LoadJob, processes: int, advance: Callable[[float], None]) -> L
     """
     if processes == 1:
         return asyncio.run(_run(job, _at_once, advance))
+    seed = job.settings.seed
+    whole = replace(
+        job.settings, seed=random.randrange(2**32) if seed is None else seed
+    )  # each draws the same arrivals
     context = multiprocessing.get_context("spawn")
     fleet: dict[Pipe, SpawnProcess] = {}
     try:
         for index in range(processes):
-            share = replace(job, settings=job.settings.share(index, processes))
+            share = replace(job, settings=whole.share(index, processes))
             ours, theirs = context.Pipe()
             process = context.Process(target=_child, args=(share, theirs), daemon=True)
             process.start()

@@ -1,4 +1,4 @@
-"""A load generator: a closed loop of callers, or an open loop of Poisson arrivals."""
+"""A load generator: a closed loop of callers, or an open loop of arrivals: Poisson, in bursts, or of a trace."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, replace
-from itertools import cycle
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Protocol
 
+from shoal.arrivals import trace
+from shoal.arrivals.processes import check_variation, gamma
+from shoal.client.load.record import Record
 from shoal.client.load.tally import LoadResult
-from shoal.client.load.trace import Trace
 from shoal.errors import ConfigurationError, ShoalError
 from shoal.runtime.signals import until_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from shoal.client.results import Image, Result
     from shoal.modelconfig.model import Task
@@ -48,6 +51,10 @@ class LoadSettings:
     """Closed loop: callers, each with one request in flight."""
     rate: float | None = None
     """Open loop: mean arrivals a second. None: a closed loop."""
+    burstiness: float = 1.0
+    """Open loop: coefficient of variation of the gaps; 1 is Poisson."""
+    trace: Path | None = None
+    """Open loop: a file whose arrivals are played, instead of ones at a rate; ``rate`` is its mean."""
     duration_seconds: float = 10.0
     """The measured window."""
     warm_up_seconds: float = 2.0
@@ -58,8 +65,11 @@ class LoadSettings:
     """Open loop: more wait to be sent, and their latency grows meanwhile."""
     seed: int | None = None
     """Makes the arrivals repeatable. None: others each time."""
-    trace: bool = False
+    record: bool = False
     """Whether each request is noted by itself, for a report."""
+    part: int = 0
+    parts: int = 1
+    """Open loop: of the arrivals, this process sends each ``parts``-th from number ``part`` on."""
 
     def __post_init__(self) -> None:
         lengths = {"duration": self.duration_seconds, "timeout": self.timeout_seconds, "concurrency": self.concurrency}
@@ -70,25 +80,34 @@ class LoadSettings:
                 raise ConfigurationError(f"{name} {value:g}: expected more than 0")
         if self.warm_up_seconds < 0:
             raise ConfigurationError(f"warm-up {self.warm_up_seconds:g}: expected 0 or more")
+        check_variation(self.burstiness)
 
     def share(self, index: int, processes: int) -> LoadSettings:
-        """The part of process ``index`` of ``processes``: the shares add up to the whole."""
+        """The part of process ``index`` of ``processes``: the shares add up to the whole, if there is a seed."""
         callers, rest = divmod(self.concurrency, processes)
         return replace(
             self,
             concurrency=callers + (index < rest),
-            rate=self.rate / processes if self.rate is not None else None,
             max_in_flight=max(self.max_in_flight // processes, 1),
-            seed=self.seed + index if self.seed is not None else None,
+            part=index,
+            parts=processes,
         )
 
+    @property
+    def open_loop(self) -> bool:
+        """Whether requests leave when they should, rather than when answers come."""
+        return self.rate is not None or self.trace is not None
 
-def poisson(rate: float, source: random.Random) -> Iterator[float]:
-    """Endless arrival times in seconds from 0: the gaps of a Poisson process of ``rate`` are exponential."""
-    arrival = 0.0
-    while True:
-        arrival += source.expovariate(rate)
-        yield arrival
+    def arrivals(self) -> Iterator[tuple[float, str | None]]:
+        """Open loop: when this process sends, in seconds from the start, and for which model, where a trace says so."""
+        every: Iterator[tuple[float, str | None]]
+        if self.trace is not None:
+            every = ((arrival.time, arrival.model) for arrival in trace.read(self.trace))
+        else:
+            # The seed makes runs comparable; nothing here is a secret.
+            times = gamma(self.rate or 0.0, self.burstiness, random.Random(self.seed))
+            every = ((time, None) for time in times)
+        return islice(every, self.part, None, self.parts)
 
 
 async def run_load(
@@ -133,18 +152,22 @@ class _Run:
         self._begin = self._start + settings.warm_up_seconds
         self._end = self._begin + settings.duration_seconds
         self._cpu_at_begin: float | None = None
-        self._result = LoadResult(trace=Trace() if settings.trace else None)
+        self._result = LoadResult(record=Record() if settings.record else None)
 
     async def run(self, stop: asyncio.Event) -> LoadResult:
-        load = asyncio.create_task(self._closed() if self._settings.rate is None else self._open(self._settings.rate))
+        settings = self._settings
+        load = asyncio.create_task(self._open() if settings.open_loop else self._closed())
         window = asyncio.create_task(self._window())
         await until_stop(stop, load)
         if not load.done():
+            self._result.interrupted = True
             self._finish()
         for task in (load, window):
             task.cancel()
         failures = await asyncio.gather(load, window, return_exceptions=True)
         for failure in failures:
+            if isinstance(failure, ExceptionGroup):  # what ended the arrivals, or the first request
+                raise failure.exceptions[0]
             if isinstance(failure, Exception):
                 raise failure
         self._finish()
@@ -173,32 +196,32 @@ class _Run:
         while (now := self._now()) < self._end:
             await self._send(now)
 
-    async def _open(self, rate: float) -> None:
+    async def _open(self) -> None:
         free = asyncio.Semaphore(self._settings.max_in_flight)
 
-        async def one(intended: float) -> None:
+        async def one(intended: float, model: str | None) -> None:
             try:
-                await self._send(intended)
+                await self._send(intended, model)
             finally:
                 free.release()
 
-        # The seed makes runs comparable; nothing here is a secret.
-        source = random.Random(self._settings.seed)
         async with asyncio.TaskGroup() as arrivals:
-            for arrival in poisson(rate, source):
+            for arrival, model in self._settings.arrivals():
                 intended = self._start + arrival
                 if intended >= self._end:
-                    return
+                    break
                 await asyncio.sleep(max(intended - self._now(), 0))
                 await free.acquire()
-                arrivals.create_task(one(intended))
+                arrivals.create_task(one(intended, model))
+            await asyncio.sleep(self._end - self._now())  # a window in which nothing more comes is as long as any
 
-    async def _send(self, intended: float) -> None:
+    async def _send(self, intended: float, model: str | None = None) -> None:
+        """Sends the next request: for its own model, or another."""
         request = next(self._requests)
         sent = self._now()
         left = intended + self._settings.timeout_seconds - sent
         try:
-            result = await self._call(request, left)
+            result = await self._call(request, model or request.model, left)
         except ShoalError as error:
             if intended >= self._begin:
                 self._result.add_error(error, self._now() - self._begin)
@@ -211,8 +234,8 @@ class _Run:
         if intended >= self._begin:
             self._result.add(finished - intended, sent - intended, result.timing, finished - self._begin)
 
-    async def _call(self, request: LoadRequest, left: float) -> Result:
-        return await self._client.infer(request.task, request.image, request.model, timeout_seconds=left)
+    async def _call(self, request: LoadRequest, model: str, left: float) -> Result:
+        return await self._client.infer(request.task, request.image, model, timeout_seconds=left)
 
     def _show(self, now: float) -> None:
         if now - self._shown >= _PROGRESS_SECONDS:

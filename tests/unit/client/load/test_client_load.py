@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import selectors
-from itertools import islice, pairwise
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from shoal.client.load.generator import LoadRequest, LoadSettings, poisson, run_load
+from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
 from shoal.client.results import Classification, Timing
 from shoal.errors import ConfigurationError, DeadlineExceeded, Overloaded
 from shoal.modelconfig.model import Task
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from pathlib import Path
 
     from shoal.client.results import Image
 
@@ -54,12 +54,14 @@ class Caller:
         self.error = error
         self.stall = stall
         self.images: list[Image] = []
+        self.models: list[tuple[float, str]] = []
         self.timeouts: list[float | None] = []
 
     async def infer(
         self, task: Task, image: Image, model: str, *, timeout_seconds: float | None = None
     ) -> Classification:
         self.images.append(image)
+        self.models.append((asyncio.get_running_loop().time(), model))
         self.timeouts.append(timeout_seconds)
         if timeout_seconds is not None and timeout_seconds <= 0:
             raise DeadlineExceeded("too late")
@@ -111,15 +113,16 @@ def test_errors_are_counted_by_code_and_do_not_stop_the_load() -> None:
 
 
 def test_stopping_early_keeps_what_was_measured() -> None:
-    async def interrupted() -> tuple[float, int, float]:
+    async def interrupted() -> tuple[float, int, float, bool]:
         stop = asyncio.Event()
         asyncio.get_running_loop().call_later(6, stop.set)
         result = await run_load(
             Caller(0.1), REQUESTS, LoadSettings(concurrency=1, duration_seconds=60, warm_up_seconds=1), stop=stop
         )
-        return result.duration_seconds, result.answered, asyncio.get_running_loop().time()
+        return result.duration_seconds, result.answered, asyncio.get_running_loop().time(), result.interrupted
 
-    duration, answered, now = run(interrupted())
+    duration, answered, now, was_interrupted = run(interrupted())
+    assert was_interrupted
     assert duration == pytest.approx(5)
     assert answered == pytest.approx(50, abs=1)
     assert now == pytest.approx(6)
@@ -142,24 +145,53 @@ def test_progress_is_told_now_and_then() -> None:
     assert told == sorted(told)
 
 
-def test_poisson_arrivals() -> None:
-    arrivals = list(islice(poisson(50, random.Random(1)), 50_000))
-    gaps = [after - before for before, after in pairwise(arrivals)]
-    mean = sum(gaps) / len(gaps)
-    variance = sum((gap - mean) ** 2 for gap in gaps) / len(gaps)
-    assert mean == pytest.approx(1 / 50, rel=0.02)
-    assert variance == pytest.approx(mean**2, rel=0.05)  # exponential: the deviation is the mean
-
-
 def test_shares_add_up_to_the_whole() -> None:
     settings = LoadSettings(concurrency=10, rate=9, seed=5)
     shares = [settings.share(index, 3) for index in range(3)]
     assert [share.concurrency for share in shares] == [4, 3, 3]
-    assert sum(share.rate or 0 for share in shares) == pytest.approx(9)
-    assert len({share.seed for share in shares}) == 3
 
 
-@pytest.mark.parametrize("wrong", [{"duration_seconds": 0}, {"rate": -1}, {"concurrency": 0}, {"warm_up_seconds": -1}])
+@pytest.mark.parametrize("burstiness", [1.0, 4.0])
+def test_processes_send_each_its_part_of_the_same_arrivals(burstiness: float) -> None:
+    """Processes of their own would add up to arrivals that are less bursty."""
+    settings = LoadSettings(rate=9, burstiness=burstiness, seed=5)
+    parts = [list(islice(settings.share(index, 3).arrivals(), 10)) for index in range(3)]
+    assert sorted(arrival for part in parts for arrival in part) == list(islice(settings.arrivals(), 30))
+
+
+def test_a_trace_is_played(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("time,model\n0.5,dogs\n1.5,cats\n1.5,dogs\n4,cats\n")
+    settings = LoadSettings(trace=trace, duration_seconds=3.5, warm_up_seconds=1)
+    caller = Caller(2.0)
+    result = run(run_load(caller, REQUESTS, settings))
+    assert caller.models == [pytest.approx((0.5, "dogs")), (1.5, "cats"), (1.5, "dogs"), (4.0, "cats")]
+    assert list(result.latencies) == pytest.approx([2.0] * 3)  # that of the warm-up doesn't count
+    halves = [Caller(2.0), Caller(2.0)]
+    for index, half in enumerate(halves):
+        run(run_load(half, REQUESTS, settings.share(index, 2)))
+    assert halves[0].models == [(0.5, "dogs"), (1.5, "dogs")]
+    assert halves[1].models == [(1.5, "cats"), (4.0, "cats")]
+
+
+def test_a_window_in_which_nothing_more_comes_is_as_long_as_any(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("time,model\n0.5,dogs\n60,cats\n")
+    result = run(run_load(Caller(0.1), REQUESTS, LoadSettings(trace=trace, duration_seconds=10, warm_up_seconds=0)))
+    assert result.duration_seconds == 10
+    assert result.images_per_s == 0.1
+
+
+def test_a_trace_that_turns_out_to_be_wrong_ends_the_load(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("time,model\n0.5,dogs\n0.4,cats\n")
+    with pytest.raises(ConfigurationError, match=":3: out of order"):
+        run(run_load(Caller(0.1), REQUESTS, LoadSettings(trace=trace)))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"duration_seconds": 0}, {"rate": -1}, {"concurrency": 0}, {"warm_up_seconds": -1}, {"burstiness": -1}]
+)
 def test_settings_that_make_no_sense(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="expected"):
         LoadSettings(**wrong)
