@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import TYPE_CHECKING, Protocol
 
+from shoal.arrivals.processes import poisson
 from shoal.client.load.tally import LoadResult
 from shoal.client.load.trace import Trace
 from shoal.errors import ConfigurationError, ShoalError
 from shoal.runtime.signals import until_stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from shoal.client.results import Image, Result
     from shoal.modelconfig.model import Task
@@ -81,14 +82,6 @@ class LoadSettings:
             max_in_flight=max(self.max_in_flight // processes, 1),
             seed=self.seed + index if self.seed is not None else None,
         )
-
-
-def poisson(rate: float, source: random.Random) -> Iterator[float]:
-    """Endless arrival times in seconds from 0: the gaps of a Poisson process of ``rate`` are exponential."""
-    arrival = 0.0
-    while True:
-        arrival += source.expovariate(rate)
-        yield arrival
 
 
 async def run_load(
