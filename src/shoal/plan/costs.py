@@ -73,7 +73,9 @@ def read(model: PlannedModel, name: str, folder: Path) -> MeasuredCosts:
     except OSError as error:
         raise ConfigurationError(f"models.{name}.profile: {path}: can't be read: {error.strerror}") from error
     if profile is None:
-        raise ConfigurationError(f"models.{name}.profile: {path}: there is no such file; shoal profile {name} makes one")
+        raise ConfigurationError(
+            f"models.{name}.profile: {path}: there is no such file; shoal profile {name} makes one"
+        )
     return _of_cells([cell for cell in profile.cells if cell.rounds], f"models.{name}.profile: {path}")
 
 

@@ -54,7 +54,9 @@ class _Bracket:
         return self.high is not None and self.high - self.low <= 1
 
 
-def fewest(bench: Bench, placement: Placement, *, lose_server: bool = False, least: Mapping[str, int] | None = None) -> Trial | None:
+def fewest(
+    bench: Bench, placement: Placement, *, lose_server: bool = False, least: Mapping[str, int] | None = None
+) -> Trial | None:
     """The trial with the fewest GPUs in each pool that keeps all objectives; None: no number does.
 
     Pools don't feel each other, so each is searched by itself, all in the same trials. What is found keeps the objective

@@ -204,4 +204,3 @@ def _read(placement: Placement, gpus: Mapping[str, int], hours: Mapping[str, int
                 )
             )
     return Trial(dict(gpus), tuple(trials), dict(outcome.utilisation))
-

@@ -82,6 +82,15 @@ def read(path: Path, instances: int | None = None, largest: int = 1) -> Measured
         raise ConfigurationError(f"{path}: {error}") from None
 
 
+def of_times(batch_ms: Mapping[int, float], speed: Mapping[int, float]) -> MeasuredCosts:
+    """Of milliseconds by size, and speeds by batches at once, of which that of 1 is 1."""
+    sizes = sorted(batch_ms)
+    best = {1: 1.0, **speed}
+    counts = sorted(best)
+    speeds = tuple(_between(counts, best, k) for k in range(1, counts[-1] + 1))
+    return MeasuredCosts(tuple(sizes), tuple(accumulate((batch_ms[size] / 1000 for size in sizes), max)), speeds)
+
+
 def of_cells(cells: Sequence[Cell], instances: int | None = None, largest: int = 1) -> MeasuredCosts:
     """As ``read``, of a profile's cells. Raises ConfigurationError, which names no file."""
     rates = _rates(_usable(cells, instances))

@@ -81,7 +81,7 @@ class Empirical:
     def of_samples(cls, samples: Sequence[float]) -> Empirical:
         """The values, and those between them. Raises ConfigurationError where there is none, or a negative one."""
         ordered = sorted(samples)
-        if not ordered or not 0 <= ordered[0] or not math.isfinite(ordered[-1]):
+        if not ordered or not ordered[0] >= 0 or not math.isfinite(ordered[-1]):
             raise ConfigurationError(f"{len(ordered)} measured times: expected some, each finite and 0 or more")
         last = max(1, len(ordered) - 1)
         return cls(tuple(ordered), tuple(number / last for number in range(len(ordered))))
