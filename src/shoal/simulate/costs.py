@@ -144,13 +144,18 @@ def _rates(cells: Sequence[Cell]) -> Mapping[tuple[int, int], float]:
 def _speeds(
     rates: Mapping[tuple[int, int], float], alone: Mapping[int, float], instances: int | None
 ) -> tuple[float, ...]:
-    """By batches that execute at once; of numbers between those measured, on a line."""
+    """By batches that execute at once; of numbers between those measured, on a line.
+
+    With more in flight than instances the way to the engine is hidden, as a worker hides it: the best of these counts.
+    """
     gains: dict[int, list[float]] = {1: [1.0]}
-    for (batch, flying), rate in sorted(rates.items()):
+    for (batch, flying), rate in rates.items():
         if batch in alone and flying > 1:
-            # With more in flight than instances the way to the engine is hidden, as a worker hides it.
-            gains.setdefault(min(flying, instances or flying), []).append(rate / alone[batch])
-    best = {k: max(median(each), 1.0) if k == instances else median(each) for k, each in gains.items()}
+            gains.setdefault(flying, []).append(rate / alone[batch])
+    best: dict[int, float] = {}
+    for flying, each in gains.items():
+        k = min(flying, instances or flying)
+        best[k] = max(median(each), best.get(k, 0.0))
     counts = sorted(best)
     return tuple(_between(counts, best, k) for k in range(1, counts[-1] + 1))
 

@@ -102,9 +102,10 @@ class Empirical:
             raise ConfigurationError("a histogram without finite buckets, or in which nothing was counted")
         if any(later < earlier for (_, earlier), (_, later) in pairwise(ordered)) or finite[0][0] < 0:
             raise ConfigurationError("a histogram whose counts sink, or with negative bounds: buckets are cumulative")
-        shares = [0.0, *(count / total for _, count in finite)]
-        shares[-1] = 1.0
-        return cls((0.0, *(bound for bound, _ in finite)), tuple(shares))
+        bounds, shares = [0.0, *(bound for bound, _ in finite)], [0.0, *(count / total for _, count in finite)]
+        if shares[-1] < 1:
+            bounds, shares = [*bounds, bounds[-1]], [*shares, 1.0]
+        return cls(tuple(bounds), tuple(shares))
 
     def draw(self, source: random.Random) -> float:
         """One of them."""
