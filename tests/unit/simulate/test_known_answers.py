@@ -1,6 +1,6 @@
-"""Queues whose mean times are known, each within the 99 % confidence interval of a run with the real policy and permits.
+"""Queues whose mean times are known, each in the 99 % confidence interval of a run with the real policy and permits.
 
-The interval is that of batch means (Law, Simulation Modeling and Analysis, chapter 9.5.3): the run is cut into 20 parts,
+The interval is that of batch means (Law, Simulation Modeling and Analysis, chapter 9.5.3): a run is cut into 20 parts,
 whose means count as independent. Formulas: Kleinrock, Queueing Systems, volume 1 (1975) and 2 (1976).
 """
 
@@ -121,7 +121,7 @@ def test_several_servers_wait_as_erlang_says(servers: int, offered: float) -> No
 
 @pytest.mark.parametrize(("size", "load"), [(4, 0.7), (8, 0.8)])
 def test_service_in_full_batches_waits_as_the_bulk_queue_does(size: int, load: float) -> None:
-    """A queue whose server takes exactly ``size`` at a time, and waits until there are so many (Bailey, JRSS B 16, 1954).
+    """The server takes exactly ``size`` at a time, and waits until there are so many: the bulk queue M/M^[K,K]/1.
 
     Full batches arrive with Erlang gaps: E_K/M/1, a GI/M/1 whose root is sigma (volume 1, 6.3 and 6.23). Before that a
     request waits for those that complete its batch.
