@@ -135,7 +135,8 @@ class BatchingPolicy(Generic[Stream, Request]):
         if requests and (self._interactive.queue or self._bulk.queue):
             limit = self.settings.max_queue_size or DEFAULT_MAX_QUEUE_SIZE
             decisions += [Reject(*refused) for refused in self._refusals.hopeless(now, requests)]
-            decisions += [Reject(*refused) for refused in self._refusals.surplus(limit, requests[-1].owner)]
+            if self.queued > limit:
+                decisions += [Reject(*refused) for refused in self._refusals.surplus(limit, requests[-1].owner)]
         return decisions
 
     def withdrawn(self, now: float, requests: Sequence[Request]) -> list[Decision[Stream, Request]]:

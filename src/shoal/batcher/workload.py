@@ -132,12 +132,16 @@ class Workload(Generic[Stream]):
 
         By Little's law the batches that execute bring ``requests in them / seconds of a batch`` answers a second.
         """
-        running = [batch.size for batch in self._closed.values() if batch.started < math.inf]
-        if not running:
+        count = executing = waiting = 0
+        for batch in self._closed.values():  # at every arrival at a queue that isn't empty
+            if batch.started < math.inf:
+                count += 1
+                executing += batch.size
+            else:
+                waiting += batch.size
+        if not count:
             return 0.0
-        seconds = self.times.expected(sum(running) / len(running))
-        closed = sum(batch.size for batch in self._closed.values()) - sum(running)
-        return ((requests + closed) / sum(running) + 1) * seconds
+        return ((requests + waiting) / executing + 1) * self.times.expected(executing / count)
 
     def _overtook(self, batch: _Closed, now: float) -> None:
         """It executed while another one was thought to, which has yet to start."""

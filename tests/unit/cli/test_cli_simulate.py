@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shoal.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCENARIO = """\
+seconds: 3
+warm_up_seconds: 0.5
+models:
+  resnet50:
+    batch_ms: {1: 2.5, 8: 4}
+    prepare: {p50_ms: 3, p99_ms: 20}
+    batching: {max_batch_size: 8, latency_objective_ms: 50}
+pools:
+  gpus: {models: [resnet50], replicas: 2}
+loads:
+  - {model: resnet50, per_s: 300}
+  - {trace: trace.csv}
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "trace.csv").write_text("time,model,owner\n1.0,resnet50,ann\n1.5,resnet50,bob\n")
+    path = tmp_path / "scenario.yaml"
+    path.write_text(SCENARIO)
+    return path
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", *words])
+    told = capsys.readouterr()
+    assert not ended.value.code, told.err
+    return told.out
+
+
+def test_a_scenario_is_calculated_the_same_each_time(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, again, other = (said(capsys, str(path), "--json", "--seed", seed) for seed in ("3", "3", "4"))
+    assert first == again != other
+    told = json.loads(first)
+    assert told["models"]["resnet50"]["owners"]["ann"] == {"offered": 1, "answered": 1}
+    assert told["models"]["resnet50"]["p99_ms"] < 60
+    assert 0 < told["pools"]["gpus"]["utilisation"] < 1
+    assert "resnet50" in said(capsys, str(path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("per_s: 300", "rate: 300", "scenario.yaml:11: loads.0.rate: unknown key"),
+        ("replicas: 2", "replicas: 0", "scenario.yaml:9: pools.gpus.replicas:"),
+        ("batch_ms: {1: 2.5, 8: 4}", "profile: no.json", "models.resnet50.profile: .*no.json: there is no such file"),
+        ("{1: 2.5, 8: 4}", "{1: 2.5, 4: 4}", "batch_ms ends at a batch of 4, and max_batch_size is 8"),
+        ("trace: trace.csv", "trace: none.csv", "none.csv: can't be read"),
+        ("seconds: 3\n", "seconds: 0.1\n", "less than seconds"),
+    ],
+)
+def test_what_is_wrong_is_named(path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, text: str) -> None:
+    path.write_text(SCENARIO.replace(old, new, 1))
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", str(path)])
+    assert ended.value.code == 2
+    assert re.search(text, capsys.readouterr().err)
