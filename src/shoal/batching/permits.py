@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from shoal.batching.fair_queue import FairQueue
 from shoal.errors import Unavailable
+from shoal.runtime.clock import LoopClock
 from shoal.runtime.priority import Priority
 from shoal.runtime.release import Releasable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from shoal.runtime.clock import Clock, Timer
 
 DRAINING: Final = "the worker is draining"
 IDLE_SECONDS: Final = 0.05
@@ -21,11 +23,27 @@ IDLE_SECONDS: Final = 0.05
 against its holder alone: else a batcher without work would shut the others out."""
 
 
+class Ready(Protocol):
+    """What a permit is put into: a future, or what stands for one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def set_result(self, permit: Permit, /) -> None:
+        """Here it is."""
+        ...
+
+    def set_exception(self, error: Unavailable, /) -> None:
+        """There will be none."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class _Waiter:
     owner: str
     """Who asks: its owner, as the queue sees it."""
-    ready: asyncio.Future[Permit]
+    ready: Ready
 
 
 class Permit(Releasable):
@@ -62,6 +80,7 @@ class PermitGate:
         limit: int,
         idle_seconds: float = IDLE_SECONDS,
         used: Callable[[float, Priority], object] = lambda _, __: None,
+        clock: Clock | None = None,
     ) -> None:
         """Prepares.
 
@@ -69,6 +88,7 @@ class PermitGate:
             limit: Batches at once.
             idle_seconds: After so long an unused permit counts against its holder alone.
             used: Told for how many seconds a permit was in use, when it is so no longer, and its priority.
+            clock: None: the running event loop's.
         """
         self.limit = limit
         self.closed = asyncio.Event()
@@ -77,7 +97,7 @@ class PermitGate:
         self._all_back.set()
 
         def of(priority: Priority, most: Callable[[], int]) -> _Class:
-            return _Class(self, most, idle_seconds, lambda seconds: used(seconds, priority))
+            return _Class(self, most, idle_seconds, lambda seconds: used(seconds, priority), clock or LoopClock())
 
         interactive = of(Priority.INTERACTIVE, lambda: limit)
         bulk = of(Priority.BULK, lambda: max(1, limit - interactive.in_use))
@@ -107,6 +127,10 @@ class PermitGate:
             raise Unavailable(DRAINING)
         return await self._classes[priority].acquire(asker)
 
+    def ask(self, asker: str, priority: Priority, ready: Ready) -> None:
+        """As ``acquire``, for whoever has no event loop: the permit is put into ``ready``, maybe at once."""
+        self._classes[priority].ask(asker, ready)
+
     def close(self) -> None:
         """Turns away all who wait and all who come."""
         self.closed.set()
@@ -132,16 +156,22 @@ class _Class:
     """The permits of one priority."""
 
     def __init__(
-        self, gate: PermitGate, most: Callable[[], int], idle_seconds: float, used: Callable[[float], object]
+        self,
+        gate: PermitGate,
+        most: Callable[[], int],
+        idle_seconds: float,
+        used: Callable[[float], object],
+        clock: Clock,
     ) -> None:
         """Prepares; ``most`` answers how many may be in use or just granted now."""
         self._gate = gate
         self._most = most
         self._idle_seconds = idle_seconds
         self._used = used
+        self._clock = clock
         self._waiters: FairQueue[_Waiter] = FairQueue()
         self._in_use: dict[Permit, float] = {}
-        self._fresh: dict[Permit, asyncio.TimerHandle] = {}
+        self._fresh: dict[Permit, Timer] = {}
         self._idle: set[Permit] = set()
 
     @property
@@ -156,20 +186,26 @@ class _Class:
 
     async def acquire(self, asker: str) -> Permit:
         """Waits for a permit. Raises Unavailable where ``turn_away`` comes first."""
-        waiter = _Waiter(asker, asyncio.get_running_loop().create_future())
+        ready: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+        waiter = self.ask(asker, ready)
+        try:
+            return await ready
+        except asyncio.CancelledError:
+            if not self._waiters.discard(waiter) and _was_granted(ready):
+                self.give_back(ready.result())
+            raise
+
+    def ask(self, asker: str, ready: Ready) -> _Waiter:
+        """One more waits."""
+        waiter = _Waiter(asker, ready)
         self._waiters.append(waiter)
         self.serve()
-        try:
-            return await waiter.ready
-        except asyncio.CancelledError:
-            if not self._waiters.discard(waiter) and _was_granted(waiter):
-                self.give_back(waiter.ready.result())
-            raise
+        return waiter
 
     def use(self, permit: Permit) -> None:
         """Counts the permit as one in use."""
         self._no_longer_unused(permit)
-        self._in_use[permit] = monotonic()
+        self._in_use[permit] = self._clock.now()
 
     def renew(self, permit: Permit) -> bool:
         """Makes a permit in use one just granted.
@@ -225,7 +261,7 @@ class _Class:
         return permit
 
     def _refresh(self, permit: Permit) -> None:
-        self._fresh[permit] = asyncio.get_running_loop().call_later(self._idle_seconds, self._grow_stale, permit)
+        self._fresh[permit] = self._clock.call_later(self._idle_seconds, self._grow_stale, permit)
 
     def _grow_stale(self, permit: Permit) -> None:
         del self._fresh[permit]
@@ -235,7 +271,7 @@ class _Class:
     def _no_longer_used(self, permit: Permit) -> None:
         since = self._in_use.pop(permit, None)
         if since is not None:
-            self._used(monotonic() - since)
+            self._used(self._clock.now() - since)
 
     def _no_longer_unused(self, permit: Permit) -> None:
         self._idle.discard(permit)
@@ -243,5 +279,5 @@ class _Class:
             timer.cancel()
 
 
-def _was_granted(waiter: _Waiter) -> bool:
-    return waiter.ready.done() and not waiter.ready.cancelled() and waiter.ready.exception() is None
+def _was_granted(ready: asyncio.Future[Permit]) -> bool:
+    return ready.done() and not ready.cancelled() and ready.exception() is None

@@ -6,8 +6,9 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Hashable, Iterable
+
+    from shoal.runtime.clock import Timer, Timers
 
 TICK_SECONDS: Final = 0.005
 """Unless told otherwise."""
@@ -36,14 +37,14 @@ class Deadlines(Generic[Entry]):
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Timers,
         passed: Callable[[list[Entry]], None],
         tick_seconds: float = TICK_SECONDS,
     ) -> None:
         """Starts empty.
 
         Args:
-            loop: Whose clock counts.
+            loop: Whose clock counts: an event loop, or what stands for one.
             passed: Told of all entries whose deadlines have passed, which are out by then.
             tick_seconds: A deadline is noticed up to so much later; those of one tick are told together.
         """
@@ -53,7 +54,7 @@ class Deadlines(Generic[Entry]):
         self._buckets: dict[int, dict[Hashable, Entry]] = {}
         self._ticks: list[int] = []
         """Those of the buckets, a heap; of some whose buckets are gone, too."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._set_for = 0
         """The tick that the timer waits for."""
 

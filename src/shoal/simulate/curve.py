@@ -22,6 +22,10 @@ class CostCurve:
         """Of one batch."""
         return self.base + size * self.slope
 
+    def speed(self, _: int) -> float:
+        """Of several batches at once: they take turns, and fill no gaps of each other's."""
+        return 1.0
+
     def capacity(self, size: int) -> float:
         """Pictures a second of one instance that runs batch after batch of ``size``."""
         return size / self.seconds(size)

@@ -44,6 +44,8 @@ class SimulatedModel:
     costs: EngineCosts
     prepare: Spread
     """To fetch and decode a picture."""
+    jitter: Spread | None = None
+    """By how many times a batch takes longer than ``costs`` says, drawn for each; a number and no seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,15 @@ class Fault:
     """Something goes wrong for a while."""
 
     kind: str
-    """``replica`` (one ends), ``server`` (all of its replicas end), ``slow_replica``, ``slow_store``."""
+    """``replica`` (one ends), ``server`` and ``zone`` (all of their replicas end), ``slow_replica``, ``slow_store``."""
     at: float
     until: float
     target: str = ""
-    """``POOL-NUMBER`` of a replica, the number of a server from 0."""
+    """``POOL-NUMBER`` of a replica, the number of a server or zone; numbers count from 0."""
     factor: float = 1.0
     """By which a slow one takes longer."""
+    detection_seconds: float = 0.0
+    """Until the batcher knows. A process that ends closes its connections; a network that is gone is noticed late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,10 @@ class Scenario:
     """From batcher to worker, and as long again back."""
     router: float = 0.0005
     """From client to batcher, and as long again back."""
+    zones: int = 1
+    """Servers are in each in turn: server 0 in zone 0, server 1 in zone 1."""
+    late: Spread | None = None
+    """Of the batcher's timers, and of its event loop."""
     balancing: str = "permits"
     """``permits``: Shoal's. ``round_robin``, ``least_load``: single requests to replicas that batch for themselves."""
     faults: Sequence[Fault] = ()
@@ -133,10 +141,12 @@ class ModelOutcome:
     refused: int
     late: int
     """Whose deadline passed first."""
+    failed: int
+    """Whose workers ended under them, or that found no worker."""
     throughput: float
-    """Answers a second, of the time after the warm-up."""
+    """Answers that came after the warm-up and before arrivals end, a second of that time."""
     mean_batch_size: float
-    """Over batches."""
+    """Over batches that executed after the warm-up and before arrivals end."""
     latencies: Sequence[float]
     """Of answers, as the client sees them, in order of size."""
     owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -149,8 +159,9 @@ class Outcome:
 
     models: Mapping[str, ModelOutcome]
     utilisation: Mapping[str, float]
-    """Share of the time for which a pool's devices were busy, in the mean of the replicas that were there."""
+    """Share of the time between the warm-up and the end of arrivals for which a pool's devices were busy, in the mean of
+    the replicas that were there."""
     replica_seconds: Mapping[str, float]
-    """By pool."""
+    """By pool, of the same time."""
     events: int
     """That the simulator went through."""

@@ -26,8 +26,9 @@ def test_an_engine_turns_to_bulk_once_in_its_share() -> None:
     service = VirtualService(BatchingSettings(), CURVE)
     service.run(10.0, [Load(1.0, in_flight=20), Load(1.0, BULK, in_flight=20, owner="b")])
     turns = Counter(batch.priority for batch in service.batches if batch.ended < 10)
-    # What is handed over ahead while bulk's own batch executes passes nobody.
-    assert turns[BULK] / turns.total() == pytest.approx(1 / (BULK_SHARE + 1), abs=0.005)
+    # What is handed over while bulk's own batch executes passes nobody, nor does what follows it at once: beside
+    # interactive batches bulk has one permit, and its next batch comes when the last one has ended.
+    assert turns[BULK] / turns.total() == pytest.approx(1 / (BULK_SHARE + 2), abs=0.005)
 
 
 def test_the_same_seed_gives_the_same_service() -> None:
