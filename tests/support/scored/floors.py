@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FLOORS = {
-    "steady": Score(98, 82, 55, 98),
-    "burst": Score(98, 39, 46, 98),
-    "skewed owners": Score(77, 78, 87, 96),
-    "slow replica": Score(97, 32, 23, 98),
-    "bulk beside interactive": Score(92, 72, 88, 97),
-    "tight deadlines": Score(81, 73, 88, 94),
-    "overload": Score(67, 25, 98, 97),
+    "steady": Score(97, 82, 55, 98),
+    "burst": Score(98, 34, 45, 98),
+    "skewed owners": Score(78, 79, 96, 97),
+    "slow replica": Score(98, 31, 22, 98),
+    "bulk beside interactive": Score(92, 71, 88, 97),
+    "tight deadlines": Score(84, 73, 89, 95),
+    "overload": Score(67, 27, 98, 98),
     "objective at low load": Score(98, 98, 97, 98),
+    "two models": Score(98, 28, 50, 98),
+    "dying worker": Score(98, 78, 49, 98),
+    "slow store": Score(98, 56, 50, 98),
 }
 """Goodput, latency, batch size and fairness."""
 

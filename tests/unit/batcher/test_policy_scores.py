@@ -7,27 +7,34 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shoal.batcher import level
 from shoal.batcher.closing import Closing
 from shoal.batcher.policy import BatchingPolicy
 from shoal.batcher.refusals import Refusals
 from shoal.batching.fair_queue import FairQueue, Queued
+from shoal.runtime.priority import Priority
 from support.scored.floors import FLOORS, fallen
 from support.scored.scenarios import QUEUES
 from support.scored.score import Run, Score, fair_shares
+from support.scored.wide import SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+SCENARIOS = QUEUES | SERVICES
+
+
 @pytest.mark.parametrize("name", FLOORS)
 def test_no_score_falls_below_its_floor(name: str) -> None:
-    table = fallen({name: QUEUES[name].play().score()})
+    table = fallen({name: SCENARIOS[name].play().score()})
     assert not table, f"the policy got worse:\n{table}"
 
 
 def test_every_scenario_has_a_floor_and_the_same_score_each_time() -> None:
-    assert QUEUES.keys() == FLOORS.keys()
-    assert QUEUES["burst"].play() == QUEUES["burst"].play()
+    assert SCENARIOS.keys() == FLOORS.keys()
+    for name in ("burst", "dying worker"):
+        assert SCENARIOS[name].play() == SCENARIOS[name].play()
 
 
 # Made worse on purpose.
@@ -38,17 +45,22 @@ def closes_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Closing, "due", lambda _self, now, _batch, _bulk: (now, "delay"))
 
 
-def first_in_first_out(patch: pytest.MonkeyPatch) -> None:
+class Line(FairQueue[Queued]):
     """Owners have no turns: a request waits for all that came before."""
 
-    def take(self: FairQueue[Queued], count: int) -> list[Queued]:
-        waiting = sorted((one for of in self._of.values() for one in of), key=lambda one: one.arrived)
-        for one in waiting[:count]:
+    def take(self, count: int) -> list[Queued]:
+        first = sorted((one for of in self._of.values() for one in of), key=lambda one: one.arrived)[:count]
+        for one in first:
             self.discard(one)
-        return waiting[:count]
+        return first
 
-    patch.setattr(FairQueue, "take", take)
-    patch.setattr(FairQueue, "ahead_of", lambda self, _place: len(self) - 1)
+    def ahead_of(self, place: int) -> int:
+        return len(self) - 1
+
+
+def first_in_first_out(patch: pytest.MonkeyPatch) -> None:
+    """Whosever it is."""
+    patch.setattr(level, "FairQueue", Line)
 
 
 def refuses_nobody(patch: pytest.MonkeyPatch) -> None:
@@ -65,15 +77,11 @@ def knows_no_priority(patch: pytest.MonkeyPatch) -> None:
     kept = BatchingPolicy.arrived
 
     def arrived(self: BatchingPolicy[str, Queued], now: float, requests: list[Queued]) -> object:
-        urgent = [Queued(one.owner, one.arrived, one.deadline) for one in requests]
-        return kept(self, now, urgent)
+        for one in requests:
+            one.priority = Priority.INTERACTIVE
+        return kept(self, now, requests)
 
     patch.setattr(BatchingPolicy, "arrived", arrived)
-
-
-def has_a_favourite(patch: pytest.MonkeyPatch) -> None:
-    """A batch goes to the first worker by name, whatever that has to do."""
-    patch.setattr(BatchingPolicy, "_emptiest", lambda _self, _now, level: min(level.permits))
 
 
 @pytest.mark.parametrize(
@@ -84,14 +92,13 @@ def has_a_favourite(patch: pytest.MonkeyPatch) -> None:
         (first_in_first_out, "skewed owners", {"latency", "fairness"}),
         (refuses_nobody, "overload", {"goodput"}),
         (knows_no_priority, "bulk beside interactive", {"latency"}),
-        (has_a_favourite, "overload", {"goodput"}),
     ],
 )
 def test_a_policy_made_worse_falls_below_its_floor(
     worsen: Callable[[pytest.MonkeyPatch], None], name: str, measures: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worsen(monkeypatch)
-    score = QUEUES[name].play().score()
+    score = SCENARIOS[name].play().score()
     assert measures <= score.below(FLOORS[name]).keys(), score
 
 
