@@ -88,7 +88,7 @@ def bench(
     ca: Ca = None,
 ) -> None:
     """Load a running service and measure it. Ctrl-C prints what there is. Exit code 1 if any request failed."""
-    settings = LoadSettings(concurrency, rate, duration, warm_up, timeout, seed=seed, trace=report is not None)
+    settings = LoadSettings(concurrency, rate, duration, warm_up, timeout, seed=seed, record=report is not None)
     if processes is None:
         processes = processes_for(settings, streams=stream is not False, upload=upload, cores=usable_cores())
     if processes > concurrency and rate is None:
@@ -107,7 +107,7 @@ def bench(
     except Unavailable as error:
         raise Unavailable(f"{error}; is it up? {START}") from None
     told = {"task": task, "model": chosen, "images": len(files), "upload": upload, "processes": processes}
-    told |= {"stream": stream, "priority": priority} | asdict(replace(settings, trace=False))
+    told |= {"stream": stream, "priority": priority} | asdict(replace(settings, record=False))
     _tell(result, told, as_json)
     if limit := busy_generator(result, processes, rate):
         typer.echo(f"shoal: this may be the load generator's limit: {limit}", err=True)

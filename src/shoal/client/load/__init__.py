@@ -1,4 +1,4 @@
 """Load for a running service, and what came of it.
 
-May use: client, errors, modelconfig, runtime.
+May use: arrivals, client, errors, modelconfig, runtime.
 """

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import TYPE_CHECKING, Protocol
 
+from shoal.arrivals.processes import poisson
+from shoal.client.load.record import Record
 from shoal.client.load.tally import LoadResult
-from shoal.client.load.trace import Trace
 from shoal.errors import ConfigurationError, ShoalError
 from shoal.runtime.signals import until_stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from shoal.client.results import Image, Result
     from shoal.modelconfig.model import Task
@@ -58,7 +59,7 @@ class LoadSettings:
     """Open loop: more wait to be sent, and their latency grows meanwhile."""
     seed: int | None = None
     """Makes the arrivals repeatable. None: others each time."""
-    trace: bool = False
+    record: bool = False
     """Whether each request is noted by itself, for a report."""
 
     def __post_init__(self) -> None:
@@ -81,14 +82,6 @@ class LoadSettings:
             max_in_flight=max(self.max_in_flight // processes, 1),
             seed=self.seed + index if self.seed is not None else None,
         )
-
-
-def poisson(rate: float, source: random.Random) -> Iterator[float]:
-    """Endless arrival times in seconds from 0: the gaps of a Poisson process of ``rate`` are exponential."""
-    arrival = 0.0
-    while True:
-        arrival += source.expovariate(rate)
-        yield arrival
 
 
 async def run_load(
@@ -133,7 +126,7 @@ class _Run:
         self._begin = self._start + settings.warm_up_seconds
         self._end = self._begin + settings.duration_seconds
         self._cpu_at_begin: float | None = None
-        self._result = LoadResult(trace=Trace() if settings.trace else None)
+        self._result = LoadResult(record=Record() if settings.record else None)
 
     async def run(self, stop: asyncio.Event) -> LoadResult:
         load = asyncio.create_task(self._closed() if self._settings.rate is None else self._open(self._settings.rate))

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from shoal.client.load.trace import STAGES, Trace
+from shoal.client.load.record import STAGES, Record
 from shoal.runtime.percentile import percentile
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _MILLISECONDS = 1000
 
 @dataclass(slots=True)
 class LoadResult:
-    """One load test, or one process's share of it; 8 bytes a request, and 34 more where each is traced.
+    """One load test, or one process's share of it; 8 bytes a request, and 34 more where each is recorded.
 
     A request counts towards latency if its intended send time is in the measured window, however late it ends, and
     towards throughput if its answer arrives in the window, whenever it was sent: neither end of the window is biased.
@@ -49,14 +49,14 @@ class LoadResult:
     """The load generator's own CPU time in the window."""
     sent: Counter[str] = field(default_factory=Counter)
     """Attempts from the warm-up on: ``alone``, as unary calls, and ``by_stream``."""
-    trace: Trace | None = None
+    record: Record | None = None
     """Each request by itself, where somebody wants to look at them."""
 
     def arrived(self, at_seconds: float) -> None:
         """Counts a good answer towards throughput; ``at_seconds`` is since the window's begin."""
         self.answered += 1
-        if self.trace is not None:
-            self.trace.arrived.append(at_seconds)
+        if self.record is not None:
+            self.record.arrived.append(at_seconds)
 
     def add(self, latency_seconds: float, lag_seconds: float, timing: Timing, at_seconds: float = 0.0) -> None:
         """Counts a good answer towards latency; ``at_seconds`` is since the window's begin."""
@@ -66,15 +66,15 @@ class LoadResult:
         for stage in STAGES:
             self.stage_us[stage] += getattr(timing, f"{stage}_us")
         self.batches += 1 / max(timing.batch_size, 1)
-        if self.trace is not None:
-            self.trace.add(at_seconds, timing)
+        if self.record is not None:
+            self.record.add(at_seconds, timing)
 
     def add_error(self, error: ShoalError, at_seconds: float = 0.0) -> None:
         """Counts a request that failed; ``at_seconds`` is since the window's begin."""
         self.errors[error.code.name] += 1
         self.reasons.setdefault(error.code.name, str(error))
-        if self.trace is not None:
-            self.trace.failed[error.code.name].append(at_seconds)
+        if self.record is not None:
+            self.record.failed[error.code.name].append(at_seconds)
 
     @property
     def images_per_s(self) -> float:
@@ -128,9 +128,9 @@ def merge(shares: Sequence[LoadResult]) -> LoadResult:
         whole.lag_max_seconds = max(whole.lag_max_seconds, share.lag_max_seconds)
         whole.cpu_seconds += share.cpu_seconds
         whole.sent.update(share.sent)
-        if share.trace is not None:
-            whole.trace = whole.trace or Trace()
-            whole.trace.extend(share.trace)
+        if share.record is not None:
+            whole.record = whole.record or Record()
+            whole.record.extend(share.record)
     return whole
 
 

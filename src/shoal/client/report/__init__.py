@@ -1,4 +1,4 @@
-"""A load test as a page: ``write`` makes ``index.html`` and ``bench.json`` of a traced result.
+"""A load test as a page: ``write`` makes ``index.html`` and ``bench.json`` of a recorded result.
 
 May use: client/load, errors, runtime.
 """
@@ -44,7 +44,7 @@ def write(folder: Path, result: LoadResult, about: Mapping[str, Any]) -> Path:
 
     Args:
         folder: See ``prepare``. Files of other names are left alone.
-        result: A traced one.
+        result: A recorded one.
         about: ``settings``, ``command``, ``versions``, ``machine`` and ``date``, ready for JSON.
 
     Raises:

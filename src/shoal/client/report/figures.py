@@ -1,4 +1,4 @@
-"""From a traced load test to what is drawn. No clock, no I/O."""
+"""From a recorded load test to what is drawn. No clock, no I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from shoal.client.load.processes import busy_generator
-from shoal.client.load.trace import STAGES, Trace
+from shoal.client.load.record import STAGES, Record
 from shoal.runtime.percentile import percentile
 
 if TYPE_CHECKING:
@@ -81,18 +81,18 @@ class Figures:
 
     @classmethod
     def of(cls, result: LoadResult, settings: Mapping[str, Any]) -> Self:
-        """The figures of a traced result; ``settings`` are those of the load."""
-        trace = result.trace or Trace()
+        """The figures of a recorded result; ``settings`` are those of the load."""
+        record = result.record or Record()
         ordered = sorted(result.latencies)
         width = bin_seconds(result.duration_seconds, result.answered)
         return cls(
             bin_seconds=width,
-            bins=_bins(trace, result.latencies, result.duration_seconds, width),
+            bins=_bins(record, result.latencies, result.duration_seconds, width),
             offered_per_s=settings.get("rate"),
             histogram=histogram(ordered),
             curve=curve(ordered),
-            batch_share=batch_share(trace.batch_sizes),
-            stages=_stages(trace, result.latencies),
+            batch_share=batch_share(record.batch_sizes),
+            stages=_stages(record, result.latencies),
             busy_generator=busy_generator(result, settings["processes"], settings["rate"]),
         )
 
@@ -137,12 +137,12 @@ def batch_share(sizes: Iterable[int]) -> dict[int, float]:
     return {size: round(count / whole, 4) for size, count in batches.items()}
 
 
-def _bins(trace: Trace, latencies: Sequence[float], duration: float, width: float) -> list[Bin]:
+def _bins(record: Record, latencies: Sequence[float], duration: float, width: float) -> list[Bin]:
     number = math.ceil(round(duration / width, 6))
-    arrived = _count(trace.arrived, width, number)
-    failed = {code: _count(times, width, number) for code, times in sorted(trace.failed.items())}
+    arrived = _count(record.arrived, width, number)
+    failed = {code: _count(times, width, number) for code, times in sorted(record.failed.items())}
     within: list[list[float]] = [[] for _ in range(number)]
-    for finished, latency in zip(trace.finished, latencies, strict=True):
+    for finished, latency in zip(record.finished, latencies, strict=True):
         if finished < number * width:
             within[int(finished / width)].append(latency)
     return [_bin(place, width, duration, arrived, failed, sorted(within[place])) for place in range(number)]
@@ -174,10 +174,10 @@ def _count(times: Iterable[float], width: float, number: int) -> list[int]:
     return counts
 
 
-def _stages(trace: Trace, latencies: Sequence[float]) -> list[Stage]:
+def _stages(record: Record, latencies: Sequence[float]) -> list[Stage]:
     if not latencies:
         return []
-    columns: dict[str, Sequence[float]] = {stage: trace.stage_ms[stage] for stage in STAGES}
+    columns: dict[str, Sequence[float]] = {stage: record.stage_ms[stage] for stage in STAGES}
     told = map(sum, zip(*columns.values(), strict=True))
     rest = [max(latency * _MILLISECONDS - known, 0.0) for latency, known in zip(latencies, told, strict=True)]
     return [_stage(name, sorted(values)) for name, values in {**columns, REST: rest}.items()]

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import selectors
-from itertools import islice, pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from shoal.client.load.generator import LoadRequest, LoadSettings, poisson, run_load
+from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
 from shoal.client.results import Classification, Timing
 from shoal.errors import ConfigurationError, DeadlineExceeded, Overloaded
 from shoal.modelconfig.model import Task
@@ -140,15 +138,6 @@ def test_progress_is_told_now_and_then() -> None:
     run(run_load(Caller(0.01), REQUESTS, settings, advance=told.append))
     assert len(told) <= 101
     assert told == sorted(told)
-
-
-def test_poisson_arrivals() -> None:
-    arrivals = list(islice(poisson(50, random.Random(1)), 50_000))
-    gaps = [after - before for before, after in pairwise(arrivals)]
-    mean = sum(gaps) / len(gaps)
-    variance = sum((gap - mean) ** 2 for gap in gaps) / len(gaps)
-    assert mean == pytest.approx(1 / 50, rel=0.02)
-    assert variance == pytest.approx(mean**2, rel=0.05)  # exponential: the deviation is the mean
 
 
 def test_shares_add_up_to_the_whole() -> None:

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
+from shoal.client.load.record import Record
 from shoal.client.load.tally import LoadResult, merge
-from shoal.client.load.trace import Trace
 from shoal.client.report.figures import Figures, batch_share, bin_seconds, curve, histogram
 from shoal.client.results import Timing
 from shoal.errors import NotFound, Overloaded
@@ -28,9 +28,9 @@ def timing(batch_size: int = 2, upload_us: int = 0) -> Timing:
     )
 
 
-def traced(*answers: tuple[float, float], seconds: float = 1.0) -> LoadResult:
+def recorded(*answers: tuple[float, float], seconds: float = 1.0) -> LoadResult:
     """Of (when, latency), in seconds."""
-    result = LoadResult(duration_seconds=seconds, trace=Trace())
+    result = LoadResult(duration_seconds=seconds, record=Record())
     for when, latency in answers:
         result.arrived(when)
         result.add(latency, 0.0, timing(), when)
@@ -54,14 +54,14 @@ def test_bins_are_few_and_hold_enough(duration: float, answered: int, width: flo
 
 
 def test_the_last_bin_may_be_short_and_still_counts_by_the_second() -> None:
-    result = traced(*((0.01 * number, 0.1) for number in range(150)), seconds=1.5)
+    result = recorded(*((0.01 * number, 0.1) for number in range(150)), seconds=1.5)
     figures = Figures.of(result, SETTINGS)
     assert figures.bin_seconds == 0.5
     assert [one.answers_per_s for one in figures.bins] == pytest.approx([100, 100, 100], rel=0.03)
 
 
 def test_answers_and_errors_are_in_the_bins_of_their_time() -> None:
-    result = traced((0.05, 0.1), (0.06, 0.3), (0.95, 0.2), (7.0, 0.9), seconds=1.0)
+    result = recorded((0.05, 0.1), (0.06, 0.3), (0.95, 0.2), (7.0, 0.9), seconds=1.0)
     result.add_error(Overloaded("full"), 0.5)
     result.add_error(NotFound("gone"), 9.0)
     bins = Figures.of(result, SETTINGS).bins
@@ -93,28 +93,28 @@ def test_a_batch_counts_once() -> None:
 
 
 def test_the_rest_is_what_no_stage_tells() -> None:
-    figures = Figures.of(traced((0.1, 0.025), (0.2, 0.005)), SETTINGS)
+    figures = Figures.of(recorded((0.1, 0.025), (0.2, 0.005)), SETTINGS)
     means = {stage.name: stage.mean_ms for stage in figures.stages}
     assert means == {"upload": 0, "queue": 1, "fetch": 2, "decode": 3, "compute": 4, "rest": 7.5}
 
 
 def test_shares_of_processes_are_one() -> None:
-    shares = [pickle.loads(pickle.dumps(traced((0.1, 0.1)))), traced((0.9, 0.2))]
+    shares = [pickle.loads(pickle.dumps(recorded((0.1, 0.1)))), recorded((0.9, 0.2))]
     shares[1].add_error(Overloaded("full"), 0.3)
     whole = merge(shares)
-    assert whole.trace is not None
-    assert whole.trace.finished == array("f", [0.1, 0.9])
+    assert whole.record is not None
+    assert whole.record.finished == array("f", [0.1, 0.9])
     assert list(whole.latencies) == [0.1, 0.2]
     assert json.dumps(Figures.of(whole, SETTINGS).to_json())
     assert Figures.of(whole, SETTINGS).bins[0].errors_per_s == {"RESOURCE_EXHAUSTED": 1}
 
 
-def test_without_a_wish_nothing_is_traced() -> None:
-    assert merge([LoadResult(), LoadResult()]).trace is None
+def test_without_a_wish_nothing_is_recorded() -> None:
+    assert merge([LoadResult(), LoadResult()]).record is None
 
 
 def test_nothing_answered_draws_nothing() -> None:
-    figures = Figures.of(LoadResult(duration_seconds=1.0, trace=Trace()), SETTINGS)
+    figures = Figures.of(LoadResult(duration_seconds=1.0, record=Record()), SETTINGS)
     assert (figures.histogram, figures.curve, figures.batch_share, figures.stages) == ([], [], {}, [])
 
 
@@ -123,7 +123,7 @@ def test_nothing_answered_draws_nothing() -> None:
     [(None, 0.95, 0.0, "cores"), (None, 0.5, 0.05, None), (50.0, 0.5, 0.05, "late"), (50.0, 0.5, 0.001, None)],
 )
 def test_a_generator_at_its_limit_is_named(rate: float | None, cpu: float, lag: float, told: str | None) -> None:
-    result = traced((0.1, 0.1))
+    result = recorded((0.1, 0.1))
     result.cpu_seconds, result.lag_seconds = cpu, lag
     busy = Figures.of(result, SETTINGS | {"rate": rate}).busy_generator
     assert (told in busy if busy and told else busy) == (True if told else None)

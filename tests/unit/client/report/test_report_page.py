@@ -9,8 +9,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from shoal.client import report
+from shoal.client.load.record import Record
 from shoal.client.load.tally import LoadResult
-from shoal.client.load.trace import Trace
 from shoal.client.results import Timing
 from shoal.errors import ConfigurationError, Overloaded
 
@@ -59,7 +59,7 @@ class Outline(HTMLParser):
 
 
 def loaded(answers: int = 200, failures: int = 0) -> LoadResult:
-    result = LoadResult(duration_seconds=2.0, trace=Trace())
+    result = LoadResult(duration_seconds=2.0, record=Record())
     for number in range(answers):
         at = number / 100
         result.arrived(at)

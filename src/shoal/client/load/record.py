@@ -20,7 +20,7 @@ def _floats() -> array[float]:
 
 
 @dataclass(slots=True)
-class Trace:
+class Record:
     """Arrays, so that a request costs 34 bytes. Times are seconds since the window's begin."""
 
     arrived: array[float] = field(default_factory=_floats)
@@ -41,7 +41,7 @@ class Trace:
         for stage, values in self.stage_ms.items():
             values.append(getattr(timing, f"{stage}_us") / _MILLISECONDS)
 
-    def extend(self, other: Trace) -> None:
+    def extend(self, other: Record) -> None:
         """Takes in what another process noted of the same window."""
         self.arrived.extend(other.arrived)
         self.finished.extend(other.finished)
