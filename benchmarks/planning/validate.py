@@ -17,20 +17,22 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
-
-from shoal.simulate.service import simulate
+from uuid import uuid4
 
 from benchmarks.batching.options import MAX_BATCH_SIZE, measured_curve
 from benchmarks.batching.replicas import Model
 from benchmarks.batching.stack import Layout, running
 from benchmarks.common.about import about, use_cores
 from benchmarks.common.files import RESULTS, read_result, write_json
-from benchmarks.planning.measured import by_model, calibrate, figures, play
-from shoal.client.load.generator import poisson
+from shoal.arrivals.processes import poisson
+from shoal.client.load.generator import LoadRequest
 from shoal.modelconfig.batching import BatchingSettings
+from shoal.modelconfig.model import Task
 from shoal.simulate.fit import Fit
 from shoal.simulate.judge import Figures, errors, missed
-from shoal.simulate.scenario import Load, Scenario, SimulatedModel, SimulatedPool
+from shoal.simulate.service import simulate
+from shoal.validation.beside import Served, Trial, scenario
+from shoal.validation.measure import by_model, calibrate, concurrencies, figures, play
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,21 +86,22 @@ class Setup:
             for name, rate in self.rates.items()
         }
 
-    def scenario(self, fits: Mapping[str, Fit], arrivals: Mapping[str, Sequence[float]], until: float) -> Scenario:
-        """The same for the simulator, which is told what calibration found."""
-        way = sum(each.way for each in fits.values()) / len(fits)
-        return Scenario(
-            models=[
-                SimulatedModel(name, model.settings, fits[name].costs, fits[name].prepare, fits[name].jitter)
-                for name, model in self.models.items()
-            ],
-            pools=[SimulatedPool("default", tuple(self.models), self.workers, devices="own")],
-            loads=[Load(name, times, timeout=DEADLINE_SECONDS) for name, times in arrivals.items()],
-            seconds=until,
-            warm_up=WARM_UP_SECONDS,
-            path=way / 4,
-            router=way / 4,
-        )
+    def served(self, load: float, until: float) -> dict[str, Served]:
+        """Its models with these arrivals; nobody fetches the pictures."""
+        return {
+            name: Served(self.models[name].settings, [request(name)], times)
+            for name, times in self.arrivals(load, until).items()
+        }
+
+    @property
+    def trial(self) -> Trial:
+        """Each model has an engine of its own."""
+        return Trial(self.workers, WARM_UP_SECONDS, DEADLINE_SECONDS, CALIBRATION_SECONDS, devices="own")
+
+
+def request(model: str) -> LoadRequest:
+    """For a picture that nobody fetches."""
+    return LoadRequest(Task.CLASSIFICATION, str(uuid4()), model)
 
 
 def main() -> None:
@@ -156,14 +159,21 @@ async def _measure(workers: int, models: int, loads: Sequence[float], seconds: f
 async def _calibrate(service: Running, setup: Setup) -> dict[str, Fit]:
     async with service.client() as client:
         return {
-            name: await calibrate(client, name, setup.workers, CALIBRATION_SECONDS, 10 * DEADLINE_SECONDS)
-            for name in setup.models
+            name: await calibrate(
+                client,
+                [request(name)],
+                concurrencies(model.settings, setup.workers),
+                CALIBRATION_SECONDS,
+                10 * DEADLINE_SECONDS,
+            )
+            for name, model in setup.models.items()
         }
 
 
 async def _point(service: Running, setup: Setup, load: float, until: float) -> list[dict[str, Any]]:
     async with service.client() as client:
-        replies = await play(client, setup.arrivals(load, until), DEADLINE_SECONDS)
+        requests = {name: [request(name)] for name in setup.models}
+        replies = await play(client, requests, setup.arrivals(load, until), DEADLINE_SECONDS)
     rows = [
         {
             "model": name,
@@ -183,8 +193,8 @@ def calculate(measured: dict[str, Any], until: float) -> None:
     setup = Setup.of(measured["workers"], measured["models"])
     fits = {name: Fit.parse(told) for name, told in measured["fits"].items()}
     for row in measured["rows"]:
-        arrivals = setup.arrivals(row["load"], until)
-        said = Figures.calculated(simulate(setup.scenario(fits, arrivals, until)).models[row["model"]])
+        told = scenario(setup.served(row["load"], until), fits, setup.trial, until)
+        said = Figures.calculated(simulate(told).models[row["model"]])
         found = errors(Figures(**row["measured"]), said)
         row |= {"calculated": rounded(asdict(said)), "errors": rounded(found), "missed": missed(found)}
         print(f"{setup.workers} workers, {row['model']} of {len(setup.models)}, {line(row)}", flush=True)

@@ -3,8 +3,8 @@
 So ``shoal --help`` is quick, and the base install, which is the client alone, lacks nothing that ``shoal classify``
 needs. Exit codes: 0 done, 1 the work failed, 2 the command line or a file is wrong, 130 interrupted.
 
-May use: client, client/load, client/report, errors, explain, local, modelconfig, modelstore, modelstore/making,
-pictures, profile, runtime, service, triton.
+May use: arrivals, client, client/load, client/report, errors, explain, local, modelconfig, modelstore,
+modelstore/making, pictures, profile, runtime, service, simulate, triton, validation.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ COMMANDS = {
     "keys": Command("shoal.cli.keys:app", "router", "Create, list and revoke API keys."),
     "render": Command("shoal.cli.render:app", "", "Write configuration: Envoy's, Prometheus', Grafana's."),
     "bench": Command("shoal.cli.bench:bench", "", "Load a running service and measure it."),
+    "simulate": Command("shoal.cli.simulate:simulate", "local", "Hold the simulator against a running service."),
     "serve": Command("shoal.cli.serve:app", "local", "Run one part of the service: what containers run."),
 }
 _OWN_TABLES = ("render", "serve")

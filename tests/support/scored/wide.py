@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from shoal.client.load.generator import poisson
+from shoal.arrivals.processes import poisson
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.simulate.scenario import Fault, Load, Scenario, SimulatedModel, SimulatedPool
 from shoal.simulate.service import simulate

@@ -1,0 +1,157 @@
+"""``shoal simulate --against``: a trace on a running service and on the simulator, side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from dataclasses import asdict
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shoal.arrivals import trace as traces
+from shoal.arrivals.processes import poisson
+from shoal.cli.bench import SAMPLES
+from shoal.cli.calls import DEFAULT_MODELS, ApiKey, Ca
+from shoal.cli.inputs import pictures
+from shoal.client import AsyncClient
+from shoal.client.connection import START, find_connection
+from shoal.client.load.generator import LoadRequest
+from shoal.errors import ConfigurationError, Unavailable
+from shoal.modelconfig.model import Task
+from shoal.modelstore import repository
+from shoal.service.home import Home
+from shoal.simulate.judge import missed
+from shoal.validation.beside import Served, Trial, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from shoal.client.connection import Connection
+    from shoal.validation.beside import Comparison
+
+_PICTURES = 32
+"""Enough that they differ; each is uploaded once."""
+
+
+def simulate(
+    *,
+    against: Annotated[str, typer.Option(metavar="HOST:PORT", help="The running service that is compared with.")],
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Arrivals: CSV of time, model, owner.", show_default="--rate"),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Poisson arrivals a second, instead of a trace.")] = None,
+    duration: Annotated[float, typer.Option(help="Seconds of them that count.")] = 20.0,
+    model: Annotated[str, typer.Option(help="The model that --rate is for.")] = DEFAULT_MODELS[Task.CLASSIFICATION],
+    store: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The service's model store.", show_default="`models` in Shoal's home"),
+    ] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="Workers that serve the models.")] = 1,
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Pictures, sent in turn.")] = SAMPLES,
+    warm_up: Annotated[float, typer.Option(min=0.0, help="Seconds of arrivals before those that count.")] = 4.0,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for one request.")] = 1.0,
+    calibration: Annotated[
+        float, typer.Option(min=0.1, help="Seconds of each closed loop that costs are fitted to.")
+    ] = 2.0,
+    seed: Annotated[int, typer.Option(help="Of --rate's arrivals.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    api_key: ApiKey = None,
+    ca: Ca = None,
+) -> None:
+    """Play arrivals on a service and on the simulator, and print how far they are apart.
+
+    What requests cost is found first, by callers who wait for each other's answers: so the fit never sees the arrivals
+    that it is judged by. Nothing else should load the service meanwhile.
+    """
+    if (trace is None) == (rate is None):
+        raise ConfigurationError("arrivals: expected either --trace FILE or --rate R")
+    if rate is not None:
+        times = poisson(rate, random.Random(seed))  # no secret
+        arrivals = {model: list(takewhile(lambda time: time < warm_up + duration, times))}
+    else:
+        assert trace is not None
+        arrivals = _of_trace(trace)
+    if not images.exists():
+        raise ConfigurationError(f"--images {images}: no such folder")
+    connection = find_connection(against, api_key, Home.default(), ca)
+    trial = Trial(replicas, warm_up, timeout, calibration)
+    try:
+        found = asyncio.run(_compare(connection, arrivals, trial, store or Home.default().models, images))
+    except Unavailable as error:
+        raise Unavailable(f"{error}; is it up? {START}") from None
+    _tell(found, as_json)
+
+
+def _of_trace(path: Path) -> dict[str, list[float]]:
+    """By model; whose a request is doesn't matter, since one key sends them all."""
+    found: dict[str, list[float]] = {}
+    for arrival in traces.read(path):
+        found.setdefault(arrival.model, []).append(arrival.time)
+    return found
+
+
+async def _compare(
+    connection: Connection, arrivals: Mapping[str, Sequence[float]], trial: Trial, store: Path, images: Path
+) -> dict[str, Comparison]:
+    configs = {name: repository.read_model(store, name) for name in arrivals}
+    async with AsyncClient(
+        connection.target, api_key=connection.api_key, credentials=connection.credentials()
+    ) as client:
+        await client.connect()
+        sent = [await client.upload(picture) for picture in pictures([images])[:_PICTURES]]
+        models = {
+            name: Served(config.batching, [LoadRequest(config.task, picture, name) for picture in sent], arrivals[name])
+            for name, config in configs.items()
+        }
+        return await compare(client, models, trial, lambda text: typer.echo(f"shoal: {text}", err=True))
+
+
+def _tell(found: Mapping[str, Comparison], as_json: bool) -> None:
+    rows = {name: _record(one) for name, one in found.items()}
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for name, one in found.items():
+        Console().print(_table(name, one))
+        if beyond := rows[name]["missed"]:
+            typer.echo(f"shoal: {name}: {', '.join(beyond)}: further apart than 5 % (p99: 10 %)", err=True)
+        if one.lag > (one.measured.p50 or 0.0) / 10:
+            typer.echo(f"shoal: {name}: calls left up to {1000 * one.lag:.0f} ms late: the client was busy", err=True)
+
+
+def _record(one: Comparison) -> dict[str, Any]:
+    apart = one.errors()
+    return {
+        "measured": asdict(one.measured),
+        "calculated": asdict(one.calculated),
+        "errors": apart,
+        "missed": missed(apart),
+        "lag_s": one.lag,
+    }
+
+
+def _table(name: str, one: Comparison) -> Table:
+    shown = Table("", "service", "simulator", "error", title=name)
+    measured, calculated = asdict(one.measured), asdict(one.calculated)
+    for figure, error in one.errors().items():
+        apart = "-" if error is None else f"{100 * error:+.1f} %"
+        shown.add_row(figure.replace("_", " "), _shown(figure, measured), _shown(figure, calculated), apart)
+    return shown
+
+
+def _shown(figure: str, values: Mapping[str, float | None]) -> str:
+    value = values[figure]
+    if value is None:
+        return "-"
+    if figure.startswith("p"):
+        return f"{1000 * value:,.1f} ms"
+    if figure == "refused_share":
+        return f"{100 * value:.2f} %"
+    return f"{value:,.2f}" + (" /s" if figure == "throughput" else "")
