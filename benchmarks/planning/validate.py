@@ -31,8 +31,8 @@ from shoal.modelconfig.model import Task
 from shoal.simulate.fit import Fit
 from shoal.simulate.judge import Figures, errors, missed
 from shoal.simulate.service import simulate
-from shoal.validation.beside import Served, Trial, scenario
-from shoal.validation.measure import by_model, calibrate, concurrencies, figures, play
+from shoal.validation.beside import Served, scenario
+from shoal.validation.measure import Trial, by_model, calibrate, figures, play
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -182,13 +182,7 @@ async def _again(measured: dict[str, Any], seconds: float) -> None:
 async def _calibrate(service: Running, setup: Setup) -> dict[str, Fit]:
     async with service.client() as client:
         return {
-            name: await calibrate(
-                client,
-                [request(name)],
-                concurrencies(model.settings, setup.workers),
-                CALIBRATION_SECONDS,
-                10 * DEADLINE_SECONDS,
-            )
+            name: await calibrate(client, [request(name)], model.settings, setup.trial)
             for name, model in setup.models.items()
         }
 

@@ -35,12 +35,14 @@ COMMANDS = {
     "explain": Command(
         "shoal.cli.explain:explain", "", "Say what became of a recent request, and where its time went."
     ),
+    "simulate": Command(
+        "shoal.cli.simulate:simulate", "local", "Calculate how a service would do, with the real batching policy."
+    ),
     "triton": Command("shoal.cli.triton:app", "local", "Bring a Triton to this machine, without Docker."),
     "model": Command("shoal.cli.model:app", "models", "Add, list, check, push and pull models."),
     "keys": Command("shoal.cli.keys:app", "router", "Create, list and revoke API keys."),
     "render": Command("shoal.cli.render:app", "", "Write configuration: Envoy's, Prometheus', Grafana's."),
     "bench": Command("shoal.cli.bench:bench", "", "Load a running service and measure it."),
-    "simulate": Command("shoal.cli.simulate:simulate", "local", "Hold the simulator against a running service."),
     "serve": Command("shoal.cli.serve:app", "local", "Run one part of the service: what containers run."),
 }
 _OWN_TABLES = ("render", "serve")

@@ -1,157 +1,177 @@
-"""``shoal simulate --against``: a trace on a running service and on the simulator, side by side."""
+"""``shoal simulate``: what a scenario comes to, under virtual time."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import random
-from dataclasses import asdict
-from itertools import takewhile
 from pathlib import Path
+from time import process_time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from shoal.arrivals import trace as traces
-from shoal.arrivals.processes import poisson
+from shoal.cli.against import (
+    Against,
+    Calibration,
+    Duration,
+    Images,
+    ModelName,
+    Rate,
+    Replicas,
+    Store,
+    Timeout,
+    TraceFile,
+    WarmUp,
+    hold_against,
+    poisson_arrivals,
+    trace_arrivals,
+)
 from shoal.cli.bench import SAMPLES
 from shoal.cli.calls import DEFAULT_MODELS, ApiKey, Ca
-from shoal.cli.inputs import pictures
-from shoal.client import AsyncClient
-from shoal.client.connection import START, find_connection
-from shoal.client.load.generator import LoadRequest
-from shoal.errors import ConfigurationError, Unavailable
+from shoal.client.connection import find_connection
+from shoal.errors import ConfigurationError
 from shoal.modelconfig.model import Task
-from shoal.modelstore import repository
+from shoal.runtime.percentile import percentile
 from shoal.service.home import Home
-from shoal.simulate.judge import missed
-from shoal.validation.beside import Served, Trial, compare
+from shoal.simulate.from_file import read
+from shoal.simulate.service import simulate as run
+from shoal.validation.measure import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from shoal.simulate.scenario import ModelOutcome, Outcome, Scenario
 
-    from shoal.client.connection import Connection
-    from shoal.validation.beside import Comparison
-
-_PICTURES = 32
-"""Enough that they differ; each is uploaded once."""
+_PIPE_COLUMNS = 160
+_COLUMNS = ("model", "requests", "answers/s", "batch", "p50, ms", "p95, ms", "p99, ms", "refused", "late", "failed")
 
 
 def simulate(
+    scenario: Annotated[Path | None, typer.Argument(metavar="SCENARIO.yaml", show_default=False)] = None,
     *,
-    against: Annotated[str, typer.Option(metavar="HOST:PORT", help="The running service that is compared with.")],
-    trace: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Arrivals: CSV of time, model, owner.", show_default="--rate"),
-    ] = None,
-    rate: Annotated[float | None, typer.Option(help="Poisson arrivals a second, instead of a trace.")] = None,
-    duration: Annotated[float, typer.Option(help="Seconds of them that count.")] = 20.0,
-    model: Annotated[str, typer.Option(help="The model that --rate is for.")] = DEFAULT_MODELS[Task.CLASSIFICATION],
-    store: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The service's model store.", show_default="`models` in Shoal's home"),
-    ] = None,
-    replicas: Annotated[int, typer.Option(min=1, help="Workers that serve the models.")] = 1,
-    images: Annotated[Path, typer.Option(metavar="DIR", help="Pictures, sent in turn.")] = SAMPLES,
-    warm_up: Annotated[float, typer.Option(min=0.0, help="Seconds of arrivals before those that count.")] = 4.0,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for one request.")] = 1.0,
-    calibration: Annotated[
-        float, typer.Option(min=0.1, help="Seconds of each closed loop that costs are fitted to.")
-    ] = 2.0,
-    seed: Annotated[int, typer.Option(help="Of --rate's arrivals.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Of chance.", show_default="that of the file")] = None,
+    against: Against = None,
+    trace: TraceFile = None,
+    rate: Rate = None,
+    duration: Duration = 20.0,
+    model: ModelName = DEFAULT_MODELS[Task.CLASSIFICATION],
+    store: Store = None,
+    replicas: Replicas = 1,
+    images: Images = SAMPLES,
+    warm_up: WarmUp = 4.0,
+    timeout: Timeout = 1.0,
+    calibration: Calibration = 2.0,
     api_key: ApiKey = None,
     ca: Ca = None,
 ) -> None:
-    """Play arrivals on a service and on the simulator, and print how far they are apart.
+    r"""Calculate how a service would do: the real batching policy under virtual time, with measured costs.
 
-    What requests cost is found first, by callers who wait for each other's answers: so the fit never sees the arrivals
-    that it is judged by. Nothing else should load the service meanwhile.
+    The file, whose other keys docs/simulate.md lists:
+
+    \b
+    seconds: 60
+    models:
+      resnet50:
+        profile: profile/resnet50/profile.json   # or batch_ms: {1: 2.5, 8: 4}
+        prepare: {p50_ms: 3, p99_ms: 20}
+        batching: {max_batch_size: 8, latency_objective_ms: 100}
+    pools:
+      gpus: {models: [resnet50], replicas: 4}
+    loads:
+      - {model: resnet50, per_s: 2000}
+    faults:
+      - {kind: replica, target: gpus-0, at: 20, until: 30}
+
+    With --against it is told no costs: it finds them by calls to that service, plays the arrivals on both, and prints
+    how far they are apart. Nothing else should load the service meanwhile.
     """
-    if (trace is None) == (rate is None):
-        raise ConfigurationError("arrivals: expected either --trace FILE or --rate R")
-    if rate is not None:
-        times = poisson(rate, random.Random(seed))  # no secret
-        arrivals = {model: list(takewhile(lambda time: time < warm_up + duration, times))}
-    else:
-        assert trace is not None
-        arrivals = _of_trace(trace)
-    if not images.exists():
-        raise ConfigurationError(f"--images {images}: no such folder")
-    connection = find_connection(against, api_key, Home.default(), ca)
-    trial = Trial(replicas, warm_up, timeout, calibration)
-    try:
-        found = asyncio.run(_compare(connection, arrivals, trial, store or Home.default().models, images))
-    except Unavailable as error:
-        raise Unavailable(f"{error}; is it up? {START}") from None
-    _tell(found, as_json)
+    if (scenario is None) == (against is None):
+        raise ConfigurationError("what is simulated? expected either SCENARIO.yaml or --against HOST:PORT")
+    if against is not None:
+        if (trace is None) == (rate is None):
+            raise ConfigurationError("arrivals: expected either --trace FILE or --rate R")
+        poisson = poisson_arrivals(model, rate, warm_up + duration, seed or 1) if rate is not None else {}
+        arrivals = poisson if trace is None else trace_arrivals(trace)
+        connection = find_connection(against, api_key, Home.default(), ca)
+        trial = Trial(replicas, warm_up, timeout, calibration)
+        hold_against(connection, arrivals, trial, store or Home.default().models, images, as_json=as_json)
+    elif scenario is not None:
+        _simulate(scenario, seed, as_json)
 
 
-def _of_trace(path: Path) -> dict[str, list[float]]:
-    """By model; whose a request is doesn't matter, since one key sends them all."""
-    found: dict[str, list[float]] = {}
-    for arrival in traces.read(path):
-        found.setdefault(arrival.model, []).append(arrival.time)
-    return found
-
-
-async def _compare(
-    connection: Connection, arrivals: Mapping[str, Sequence[float]], trial: Trial, store: Path, images: Path
-) -> dict[str, Comparison]:
-    configs = {name: repository.read_model(store, name) for name in arrivals}
-    async with AsyncClient(
-        connection.target, api_key=connection.api_key, credentials=connection.credentials()
-    ) as client:
-        await client.connect()
-        sent = [await client.upload(picture) for picture in pictures([images])[:_PICTURES]]
-        models = {
-            name: Served(config.batching, [LoadRequest(config.task, picture, name) for picture in sent], arrivals[name])
-            for name, config in configs.items()
-        }
-        return await compare(client, models, trial, lambda text: typer.echo(f"shoal: {text}", err=True))
-
-
-def _tell(found: Mapping[str, Comparison], as_json: bool) -> None:
-    rows = {name: _record(one) for name, one in found.items()}
+def _simulate(scenario: Path, seed: int | None, as_json: bool) -> None:
+    told = read(scenario, seed)
+    began = process_time()
+    outcome = run(told)
+    seconds = process_time() - began
     if as_json:
-        typer.echo(json.dumps(rows))
+        typer.echo(json.dumps(record(told, outcome), indent=2))
         return
-    for name, one in found.items():
-        Console().print(_table(name, one))
-        if beyond := rows[name]["missed"]:
-            typer.echo(f"shoal: {name}: {', '.join(beyond)}: further apart than 5 % (p99: 10 %)", err=True)
-        if one.lag > (one.measured.p50 or 0.0) / 10:
-            typer.echo(f"shoal: {name}: calls left up to {1000 * one.lag:.0f} ms late: the client was busy", err=True)
+    console = Console(width=None if Console().is_terminal else _PIPE_COLUMNS, highlight=False)
+    console.print(_models(outcome), _pools(outcome))
+    requests = sum(model.offered for model in outcome.models.values())
+    typer.echo(
+        f"calculated, not measured: {requests:,} requests and {outcome.events:,} events in {seconds:.1f} s of CPU"
+    )
 
 
-def _record(one: Comparison) -> dict[str, Any]:
-    apart = one.errors()
+def record(scenario: Scenario, outcome: Outcome) -> dict[str, Any]:
+    """All of it, ready for JSON; the same for the same file and seed."""
     return {
-        "measured": asdict(one.measured),
-        "calculated": asdict(one.calculated),
-        "errors": apart,
-        "missed": missed(apart),
-        "lag_s": one.lag,
+        "seed": scenario.seed,
+        "seconds": scenario.seconds,
+        "warm_up_seconds": scenario.warm_up,
+        "balancing": scenario.balancing,
+        "models": {name: _figures(model) for name, model in outcome.models.items()},
+        "pools": {
+            pool: {"utilisation": used, "replica_seconds": outcome.replica_seconds[pool]}
+            for pool, used in outcome.utilisation.items()
+        },
+        "events": outcome.events,
     }
 
 
-def _table(name: str, one: Comparison) -> Table:
-    shown = Table("", "service", "simulator", "error", title=name)
-    measured, calculated = asdict(one.measured), asdict(one.calculated)
-    for figure, error in one.errors().items():
-        apart = "-" if error is None else f"{100 * error:+.1f} %"
-        shown.add_row(figure.replace("_", " "), _shown(figure, measured), _shown(figure, calculated), apart)
+def _figures(model: ModelOutcome) -> dict[str, Any]:
+    return {
+        "offered": model.offered,
+        "answered": model.answered,
+        "refused": model.refused,
+        "late": model.late,
+        "failed": model.failed,
+        "throughput_per_s": model.throughput,
+        "mean_batch_size": model.mean_batch_size,
+        **{f"p{name}_ms": _milliseconds(model, share) for name, share in (("50", 0.5), ("95", 0.95), ("99", 0.99))},
+        "owners": {owner: {"offered": each[0], "answered": each[1]} for owner, each in model.owners.items()},
+    }
+
+
+def _milliseconds(model: ModelOutcome, share: float) -> float | None:
+    found = percentile(model.latencies, share)
+    return None if found is None else 1000 * found
+
+
+def _models(outcome: Outcome) -> Table:
+    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in _COLUMNS:
+        shown.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    for name, model in outcome.models.items():
+        times = [_milliseconds(model, share) for share in (0.5, 0.95, 0.99)]
+        shown.add_row(
+            name,
+            f"{model.offered:,}",
+            f"{model.throughput:,.1f}",
+            f"{model.mean_batch_size:.2f}",
+            *("-" if time is None else f"{time:,.2f}" for time in times),
+            *(f"{count:,}" for count in (model.refused, model.late, model.failed)),
+        )
     return shown
 
 
-def _shown(figure: str, values: Mapping[str, float | None]) -> str:
-    value = values[figure]
-    if value is None:
-        return "-"
-    if figure.startswith("p"):
-        return f"{1000 * value:,.1f} ms"
-    if figure == "refused_share":
-        return f"{100 * value:.2f} %"
-    return f"{value:,.2f}" + (" /s" if figure == "throughput" else "")
+def _pools(outcome: Outcome) -> Table:
+    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("pool", "utilisation", "replica hours"):
+        shown.add_column(name, justify="left" if name == "pool" else "right", no_wrap=True)
+    for pool, used in outcome.utilisation.items():
+        shown.add_row(pool, f"{100 * used:.1f} %", f"{outcome.replica_seconds[pool] / 3600:,.3f}")
+    return shown

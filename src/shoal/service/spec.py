@@ -8,19 +8,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from shoal.errors import ConfigurationError
-from shoal.runtime import intake
 from shoal.runtime.logs import LogLevel
-from shoal.service import yaml_tree
+from shoal.service import read_section
 from shoal.service.defaults import RECENT_REQUESTS
 from shoal.service.kubernetes import Kubernetes
 from shoal.service.section import HttpAddress, Name, Port, Seconds, Section, StoreUrl
-from shoal.service.spec_faults import describe
 from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
@@ -28,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _WILDCARDS = re.compile(r"[*?]|\[[^]]*\]")
-_MOST_FAULTS = 50
 MOST_WORKER_PROCESSES = 32
 """Of one worker: far more than one Triton can be kept busy by."""
 
@@ -423,15 +418,7 @@ def load(path: Path | None) -> Service:
     Raises:
         ConfigurationError: naming file, line and key of each fault.
     """
-    if path is None:
-        return Service()
-    try:
-        text = intake.read_text(path)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: {intake.not_utf8(error)}") from error
-    return parse(text, str(path))
+    return Service() if path is None else read_section.load(Service, path)
 
 
 def parse(text: str, source: str) -> Service:
@@ -440,21 +427,4 @@ def parse(text: str, source: str) -> Service:
     Raises:
         ConfigurationError: as ``load``.
     """
-    tree = yaml_tree.load(text, source)
-    if tree is None:
-        return Service()
-    try:
-        return Service.model_validate(_plain(tree))
-    except ValidationError as error:
-        faults = error.errors()
-        told = [describe(Service, tree, fault, source) for fault in faults[:_MOST_FAULTS]]
-        more = len(faults) - len(told)
-        raise ConfigurationError("\n".join(told + [f"{source}: and {more:,} more"] * bool(more))) from error
-
-
-def _plain(node: Any) -> Any:  # YAML is any tree of scalars
-    if isinstance(node, CommentedMap):
-        return {key: _plain(value) for key, value in node.items()}
-    if isinstance(node, CommentedSeq):
-        return [_plain(value) for value in node]
-    return node
+    return read_section.parse(Service, text, source)

@@ -24,7 +24,21 @@ def describe(root: type[Section], tree: CommentedMap, fault: Any, source: str) -
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         message = "unknown key" + _suggestion(root, path)
-    return f"{source}:{_line(tree, path)}: {key + ': ' if key else ''}{message}"
+    line = _line(tree, path or _named(tree, message.partition(": ")[0]))
+    return f"{source}:{line}: {key + ': ' if key else ''}{message}"
+
+
+def _named(tree: Any, dotted: str) -> list[str]:
+    """The path of a key that a fault of the whole file begins with; as far as there is one. Names may have dots."""
+    path: list[str] = []
+    node = tree
+    while dotted and isinstance(node, CommentedMap):
+        keys = [key for key in node if isinstance(key, str) and f"{dotted}.".startswith(f"{key}.")]
+        if not keys:
+            break
+        path.append(key := max(keys, key=len))
+        dotted, node = dotted[len(key) + 1 :], node[key]
+    return path
 
 
 def _suggestion(root: type[Section], path: list[Any]) -> str:

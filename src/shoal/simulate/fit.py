@@ -6,7 +6,6 @@ come, and the fit knows nothing of the arrivals that it is judged by. All times 
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,10 +13,11 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal.errors import ConfigurationError
+from shoal.simulate.costs import MeasuredCosts
+from shoal.simulate.spreads import Empirical
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
 PARTS = 100
 """Of a distribution: the slowest hundredth is a part of its own."""
@@ -45,58 +45,13 @@ class Stages(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """A distribution as it was measured, in equal parts. See ``Spread``."""
-
-    values: Sequence[float]
-    """The mean of each part, in order of size."""
-
-    @classmethod
-    def of(cls, values: Iterable[float], parts: int = PARTS) -> Measured:
-        """At most so many parts."""
-        ordered = sorted(values)
-        parts = min(parts, len(ordered))
-        bounds = [len(ordered) * part // parts for part in range(parts + 1)]
-        return cls(tuple(fmean(ordered[begin:end]) for begin, end in pairwise(bounds)))
-
-    def draw(self, source: random.Random) -> float:
-        """One of the values."""
-        return source.choice(self.values)
-
-
-@dataclass(frozen=True, slots=True)
-class MeasuredCosts:
-    """An engine's mean time by batch size: on a line between two measured sizes. See ``EngineCosts``."""
-
-    sizes: Sequence[int]
-    """Rising; at least one."""
-    times: Sequence[float]
-    """A batch of each."""
-
-    def seconds(self, size: int) -> float:
-        """Beyond the largest measured size a picture costs what it costs there; below the smallest, a batch does."""
-        place = bisect_left(self.sizes, size)
-        if place == len(self.sizes):
-            return self.times[-1] * size / self.sizes[-1]
-        if self.sizes[place] == size or not place:
-            return self.times[place]
-        before, after = self.sizes[place - 1], self.sizes[place]
-        part = (size - before) / (after - before)
-        return self.times[place - 1] + part * (self.times[place] - self.times[place - 1])
-
-    def speed(self, executing: int) -> float:
-        """The times were measured with as many beside as there are, so that none slows another one further."""
-        return float(executing)
-
-
-@dataclass(frozen=True, slots=True)
 class Fit:
     """What a model's requests cost."""
 
     costs: MeasuredCosts
-    jitter: Measured
+    jitter: Empirical
     """By how many times a batch takes longer than the mean of its size."""
-    prepare: Measured
+    prepare: Empirical
     """Fetch and decode."""
     way: float
     """There and back, all of it."""
@@ -110,8 +65,9 @@ class Fit:
             "batch_ms": {
                 str(size): _milliseconds(of) for size, of in zip(self.costs.sizes, self.costs.times, strict=True)
             },
-            "jitter": [round(value, 5) for value in self.jitter.values],
-            "prepare_ms": [_milliseconds(value) for value in self.prepare.values],
+            "jitter": [round(value, 5) for value in self.jitter.bounds],
+            "prepare_ms": [_milliseconds(value) for value in self.prepare.bounds],
+            "instances": len(self.costs.speeds),
             "answers": {str(size): number for size, number in self.answers.items()},
         }
 
@@ -120,16 +76,16 @@ class Fit:
         """Reads what ``figures`` wrote."""
         batches = {int(size): of / 1000 for size, of in told["batch_ms"].items()}
         return cls(
-            costs=MeasuredCosts(tuple(batches), tuple(batches.values())),
-            jitter=Measured(told["jitter"]),
-            prepare=Measured([value / 1000 for value in told["prepare_ms"]]),
+            costs=MeasuredCosts(tuple(batches), tuple(batches.values()), _speeds(told.get("instances", 1))),
+            jitter=Empirical.of_samples(told["jitter"]),
+            prepare=Empirical.of_samples([value / 1000 for value in told["prepare_ms"]]),
             way=told["way_ms"] / 1000,
             answers={int(size): number for size, number in told["answers"].items()},
         )
 
 
-def fit(answers: Iterable[Stages]) -> Fit:
-    """The costs of one model.
+def fit(answers: Iterable[Stages], instances: int = 1) -> Fit:
+    """The costs of one model, of which so many batches execute at once.
 
     Raises:
         ConfigurationError: there are no answers to calls that were alone, or too few of every batch size.
@@ -143,12 +99,25 @@ def fit(answers: Iterable[Stages]) -> Fit:
     if not known or not alone:
         raise ConfigurationError(f"{len(told)} answers, {len(alone)} of lone calls: too few to fit costs to")
     return Fit(
-        costs=MeasuredCosts(tuple(known), tuple(known.values())),
-        jitter=Measured.of(time / mean if mean else 1.0 for size, mean in known.items() for time in times[size]),
-        prepare=Measured.of(one.fetch + one.decode for one in told),
+        costs=MeasuredCosts(tuple(known), tuple(known.values()), _speeds(instances)),
+        jitter=_spread(time / mean if mean else 1.0 for size, mean in known.items() for time in times[size]),
+        prepare=_spread(one.fetch + one.decode for one in told),
         way=max(0.0, median(alone)),
         answers={size: len(times[size]) for size in known},
     )
+
+
+def _speeds(instances: int) -> tuple[float, ...]:
+    """The times were measured with others beside: so none slows another one further."""
+    return tuple(float(executing) for executing in range(1, instances + 1))
+
+
+def _spread(values: Iterable[float]) -> Empirical:
+    """By the means of at most ``PARTS`` equal parts."""
+    ordered = sorted(values)
+    parts = min(PARTS, len(ordered))
+    bounds = [len(ordered) * part // parts for part in range(parts + 1)]
+    return Empirical.of_samples([fmean(ordered[begin:end]) for begin, end in pairwise(bounds)])
 
 
 def _milliseconds(seconds: float) -> float:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shoal.client.load.generator import LoadRequest
     from shoal.modelconfig.batching import BatchingSettings
     from shoal.simulate.fit import Fit
+    from shoal.validation.measure import Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +30,6 @@ class Served:
     """Sent in turn."""
     times: Sequence[float]
     """Seconds, in order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """How it is done."""
-
-    workers: int
-    """That serve the models."""
-    warm_up: float
-    """Seconds of the trace that don't count."""
-    timeout: float
-    """Seconds, of each call."""
-    calibration: float
-    """Seconds of each closed loop."""
-    devices: str = "shared"
-    """See ``SimulatedPool``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +61,7 @@ async def compare(
     for name, served in models.items():
         callers = concurrencies(served.settings, trial.workers)
         say(f"{name}: {len(callers)} closed loops of {trial.calibration:g} s, up to {callers[-1]} callers")
-        fits[name] = await calibrate(client, served.requests, callers, trial.calibration, trial.timeout)
+        fits[name] = await calibrate(client, served.requests, served.settings, trial)
     say(f"the trace, {until:.0f} s")
     arrivals = {name: served.times for name, served in models.items()}
     replies = by_model(

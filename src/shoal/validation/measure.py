@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -30,26 +31,37 @@ def concurrencies(settings: BatchingSettings, workers: int) -> list[int]:
     return sorted({1, *(max(1, round(places * part)) for part in _FULLNESS)})
 
 
-async def calibrate(
-    client: AsyncClient, requests: Sequence[LoadRequest], callers: Sequence[int], seconds: float, timeout: float
-) -> Fit:
-    """The costs of a model by closed loops, each so long.
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How it is done."""
 
-    Args:
-        client: Of the service.
-        requests: For the model, sent in turn.
-        callers: See ``concurrencies``.
-        seconds: Of each loop.
-        timeout: Seconds, of each call.
+    workers: int
+    """That serve the models."""
+    warm_up: float
+    """Seconds of the trace that don't count."""
+    timeout: float
+    """Seconds, of each call."""
+    calibration: float
+    """Seconds of each closed loop."""
+    devices: str = "shared"
+    """See ``SimulatedPool``."""
+
+
+async def calibrate(
+    client: AsyncClient, requests: Sequence[LoadRequest], settings: BatchingSettings, trial: Trial
+) -> Fit:
+    """The costs of a model by closed loops of several concurrencies; ``requests`` are sent in turn.
+
+    Its calls have ten times the trial's timeout: many callers wait for long, and refusals would tell nothing.
 
     Raises:
         ConfigurationError: there were too few good answers.
     """
     found: list[Stages] = []
-    for number in callers:
-        replies = await replies_of(client, requests, number, seconds, timeout)
+    for number in concurrencies(settings, trial.workers):
+        replies = await replies_of(client, requests, number, trial.calibration, 10 * trial.timeout)
         found += [stages(reply, alone=number <= _LONE) for reply in replies if reply.timing is not None]
-    return fit(found)
+    return fit(found, settings.instance_count)
 
 
 def stages(reply: Reply, *, alone: bool) -> Stages:

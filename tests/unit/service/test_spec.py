@@ -49,7 +49,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("router:\n  port: 70000\n", "shoal.yaml:2: router.port: Input should be less than or equal to 65535"),
         ("router:\n  port: 1\n  port: 2\n", 'shoal.yaml:3: found duplicate key "port" with value "2"'),
         ("router: [\n", "shoal.yaml:2:"),
-        ("- a\n", "shoal.yaml:1: a service file is a mapping"),
+        ("- a\n", "shoal.yaml:1: expected a mapping"),
         ("pools: {}\n", "shoal.yaml:1: pools: Dictionary should have at least 1 item"),
         ("pools:\n  Bad_Name_:\n    replicas: 1\n", "shoal.yaml:2: pools.Bad_Name_: String should match pattern"),
         ("object_store:\n  url: ftp://a\n", "shoal.yaml:2: object_store.url: must start with s3://"),

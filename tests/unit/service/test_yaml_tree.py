@@ -30,7 +30,7 @@ def _laughs(levels: int, width: int) -> str:
         ("pools: " + "a" * 2**20, "f: is larger than 1,048,576 bytes"),
         ("models:\n" + "".join(f"  m{n}: {{}}\n" for n in range(30_000)), "more than 50,000"),
         ("pools: *nowhere", "undefined alias"),
-        ("- a\n", "f:1: a service file is a mapping"),
+        ("- a\n", "f:1: expected a mapping"),
     ],
 )
 def test_a_text_over_a_limit_is_refused_with_its_line(text: str, reason: str) -> None:

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from shoal.errors import ConfigurationError
-from shoal.simulate.fit import Fit, Measured, MeasuredCosts, Stages, fit
+from shoal.simulate.fit import Fit, Stages, fit
 
 
 def answer(size: int, compute: float, *, way: float = 0.004, alone: bool = True) -> Stages:
@@ -17,8 +17,8 @@ def test_costs_are_the_mean_of_each_size_and_jitter_is_what_batches_vary_by() ->
     found = fit([answer(1, 0.010)] * 3 + [answer(4, 0.018), answer(4, 0.020), answer(4, 0.022)])
     assert found.costs.sizes == (1, 4)
     assert found.costs.times == pytest.approx((0.010, 0.020))
-    assert sorted(found.jitter.values) == pytest.approx([0.9, 1.0, 1.0, 1.0, 1.0, 1.1])
-    assert found.prepare.values == pytest.approx((0.005,) * 6)
+    assert found.jitter.bounds == pytest.approx((0.9, 1.0, 1.0, 1.0, 1.0, 1.1))
+    assert found.prepare.bounds == pytest.approx((0.005,) * 6)
     assert found.answers == {1: 3, 4: 3}
 
 
@@ -38,21 +38,17 @@ def test_too_few_answers_are_refused(answers: list[Stages]) -> None:
         fit(answers)
 
 
-def test_between_measured_sizes_costs_lie_on_a_line_and_beyond_each_picture_costs_the_same() -> None:
-    costs = MeasuredCosts((2, 4, 8), (0.010, 0.020, 0.024))
-    assert [costs.seconds(size) for size in (1, 2, 3, 4, 6, 8, 16)] == pytest.approx(
-        [0.010, 0.010, 0.015, 0.020, 0.022, 0.024, 0.048]
-    )
+def test_batches_that_were_measured_beside_others_slow_each_other_no_further() -> None:
+    assert fit([answer(1, 0.01)] * 3, instances=2).costs.rate(1, 2) == pytest.approx(2 * 100)
 
 
-def test_a_distribution_keeps_its_mean_and_its_slowest_hundredth() -> None:
-    values = [float(number) for number in range(1000)]
-    found = Measured.of(reversed(values))
-    assert len(found.values) == 100
-    assert sum(found.values) / 100 == pytest.approx(499.5)
-    assert found.values[-1] == pytest.approx(994.5)
+def test_a_distribution_keeps_its_slowest_hundredth() -> None:
+    found = fit([answer(1, 0.1 if number >= 990 else 0.01) for number in range(1000)]).jitter
     source = random.Random(1)
-    assert {found.draw(source) for _ in range(2000)} == set(found.values)
+    drawn = sorted(found.draw(source) for _ in range(4000))
+    assert len(found.bounds) == 100
+    assert drawn[3900] < 1.0
+    assert 6.0 < drawn[-1] <= 9.2
 
 
 def test_what_is_written_reads_the_same() -> None:

@@ -13,8 +13,8 @@ from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import Task
 from shoal.simulate.fit import Stages, fit
 from shoal.simulate.service import simulate
-from shoal.validation.beside import Served, Trial, compare, scenario
-from shoal.validation.measure import calibrate, concurrencies, figures, stages
+from shoal.validation.beside import Served, compare, scenario
+from shoal.validation.measure import Trial, calibrate, concurrencies, figures, stages
 
 SETTINGS = BatchingSettings(max_batch_size=16)
 TRIAL = Trial(workers=2, warm_up=1.0, timeout=1.0, calibration=0.02)
@@ -55,9 +55,9 @@ def test_figures_count_answers_of_the_window_and_latencies_of_requests_meant_for
 
 
 async def test_a_calibration_finds_what_answers_say() -> None:
-    found = await calibrate(Client(), [LoadRequest(Task.CLASSIFICATION, "p", "m")], [1, 4], 0.02, 1.0)  # type: ignore[arg-type]
+    found = await calibrate(Client(), [LoadRequest(Task.CLASSIFICATION, "p", "m")], SETTINGS, TRIAL)  # type: ignore[arg-type]
     assert found.costs.times == pytest.approx((0.004,))
-    assert found.prepare.values[0] == pytest.approx(0.005)
+    assert found.prepare.bounds[0] == pytest.approx(0.005)
 
 
 def test_the_simulator_is_told_all_arrivals_and_the_costs_that_were_found() -> None:

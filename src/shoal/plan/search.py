@@ -1,0 +1,149 @@
+"""The fewest GPUs with which a placement keeps every objective, found by simulation from the arithmetic bound upwards."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from shoal.plan.bound import gpus, gpus_inside
+from shoal.plan.trial import Bench, Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from shoal.plan.placements import Placement, PlannedPool
+
+_STEP = 0.15
+"""By which the number grows while it is too small, as a share: then the gap is halved until it is one."""
+_MOST_TIMES = 20
+"""The bound: beyond it a placement counts as unable."""
+_ROUNDING = 1e-9
+_HOURLY_REQUESTS = 4
+"""An hour of a timetable is tried with so many times fewer requests than the peak."""
+
+
+@dataclass(slots=True)
+class _Bracket:
+    """What is known of a pool: too few, and enough."""
+
+    low: int
+    high: int | None = None
+    now: int = 0
+    failed: int = 0
+
+    @classmethod
+    def starting_at(cls, least: int) -> _Bracket:
+        return cls(least - 1, None, least)
+
+    def learn(self, *, enough: bool) -> None:
+        """Of the number that was tried."""
+        if enough:
+            self.high = self.now if self.high is None else min(self.high, self.now)
+        else:
+            self.low = max(self.low, self.now)
+            self.failed += 1
+        if self.high is None:
+            self.now = self.low + max(1, math.ceil(_STEP * self.failed * self.low))
+        else:
+            self.now = self.high if self.done else (self.low + self.high) // 2
+
+    @property
+    def done(self) -> bool:
+        """Whether one less is too few."""
+        return self.high is not None and self.high - self.low <= 1
+
+
+def fewest(
+    bench: Bench, placement: Placement, *, lose_server: bool = False, least: Mapping[str, int] | None = None
+) -> Trial | None:
+    """The trial with the fewest GPUs in each pool that keeps all objectives; None: no number does.
+
+    Pools don't feel each other, so each is searched by itself, all in the same trials. What is found keeps the objective
+    and one less doesn't, at this seed; that a number between was never tried is no fault where more GPUs never hurt.
+
+    Args:
+        bench: How trials are made.
+        placement: What is sized.
+        lose_server: With the loss of a server at the peak.
+        least: Begins here; by default at the arithmetic bound.
+    """
+    start = {pool.name: _bound(pool, placement) for pool in placement.pools}
+    brackets = {name: _Bracket.starting_at(max(number, (least or {}).get(name, 1))) for name, number in start.items()}
+    trials: dict[tuple[int, ...], Trial] = {}
+    while True:
+        tried = {name: bracket.now for name, bracket in brackets.items()}
+        if any(number > _MOST_TIMES * start[name] + _MOST_TIMES for name, number in tried.items()):
+            return None
+        key = tuple(tried.values())
+        if key not in trials:
+            trials[key] = bench.trial(placement, tried, lose_server=lose_server)
+        if all(bracket.done for bracket in brackets.values()):
+            return trials[key]
+        in_time = {model.name: model.in_time for model in trials[key].models}
+        for pool in placement.pools:
+            if not brackets[pool.name].done:
+                brackets[pool.name].learn(enough=all(in_time.get(model.name, True) for model in pool.models))
+
+
+def timetable(bench: Bench, placement: Placement, peak: Trial) -> tuple[int, ...]:
+    """GPUs of each hour, of all pools together.
+
+    An hour gets what the peak got over its bound, rounded up, and never more than the peak. Each number is tried at the
+    heaviest hour that has it, and raised for all its hours until that keeps the objectives.
+    """
+    hours = range(len(placement.pools[0].models[0].rates))
+    totals = [0] * len(hours)
+    for pool in placement.pools:
+        for hour, number in enumerate(_pool_timetable(bench, placement, pool, peak.gpus[pool.name])):
+            totals[hour] += number
+    return tuple(totals)
+
+
+def _pool_timetable(bench: Bench, placement: Placement, pool: PlannedPool, most: int) -> list[int]:
+    alone = replace(placement, pools=(pool,))
+    quick = replace(bench, requests=bench.requests // _HOURLY_REQUESTS)
+    margin = most / max(pool.need(pool.peak_hour), _ROUNDING)
+    hours = range(len(pool.models[0].rates))
+    found = [min(most, max(1, math.ceil(margin * pool.need(hour) - _ROUNDING))) for hour in hours]
+    for number in sorted(set(found)):
+        same = [hour for hour in hours if found[hour] == number]
+        heaviest = max(same, key=pool.need)
+        enough = _raised(number, most, lambda n, hour=heaviest: _in_time(quick, alone, pool, n, hour))  # type: ignore[misc]
+        for hour in same:
+            found[hour] = enough
+    return found
+
+
+def _raised(number: int, most: int, enough: Callable[[int], bool]) -> int:
+    while number < most and not enough(number):
+        number += 1
+    return number
+
+
+def _in_time(bench: Bench, placement: Placement, pool: PlannedPool, number: int, hour: int) -> bool:
+    if not pool.need(hour):
+        return True
+    return bench.trial(placement, {pool.name: number}, hours={pool.name: hour}).in_time
+
+
+def _bound(pool: PlannedPool, placement: Placement) -> int:
+    """Whole GPUs of a pool at its peak, by arithmetic."""
+    if placement.balancing != "permits":
+        return gpus_inside(pool.models, pool.peak_hour)
+    return max(1, math.ceil(gpus(pool.models, pool.peak_hour) - _ROUNDING))
+
+
+def bound(placement: Placement) -> int:
+    """Whole GPUs of all pools, by arithmetic."""
+    return sum(_bound(pool, placement) for pool in placement.pools)
+
+
+def spread(placement: Placement, needed: Trial, total: int) -> dict[str, int]:
+    """``total`` GPUs over the pools: as many as each needs, or their proportion of what there is; one at least."""
+    shares = {name: total * number / needed.total for name, number in needed.gpus.items()}
+    found = {name: max(1, math.floor(share)) for name, share in shares.items()}
+    while sum(found.values()) < total:
+        name = max(found, key=lambda name: shares[name] - found[name])
+        found[name] += 1
+    return found

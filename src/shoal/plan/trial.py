@@ -1,0 +1,206 @@
+"""A placement under virtual time: the real policy, at the heaviest hour of each pool, with or without a server lost."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shoal.arrivals.processes import poisson, until
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.plan.bound import best
+from shoal.runtime.percentile import percentile
+from shoal.simulate.scenario import Fault, Load, Scenario, SimulatedModel, SimulatedPool
+from shoal.simulate.service import simulate
+from shoal.simulate.spreads import Constant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from shoal.plan.bound import PlannedLoad
+    from shoal.plan.placements import Placement, PlannedPool
+    from shoal.simulate.scenario import Outcome
+
+REQUESTS = 40_000
+"""Of all models together in a run, without the warm-up: p99 is of 400 of them."""
+_LEAST_OF_A_MODEL = 1_500
+_LEAST_OBJECTIVES = 20
+"""A run lasts for so many objectives at least, or a queue that grows isn't seen."""
+_WARM_UP = 0.25
+"""Of the time that counts."""
+_LOST_AFTER = 0.02
+"""Of the time that counts."""
+_TIMEOUT_OBJECTIVES = 10
+MOST_LOST = 0.01
+"""Share of a model's requests that may be refused or late: p99 is of those answered, and says nothing of others."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTrial:
+    """What came of a model."""
+
+    name: str
+    p99_ms: float | None
+    """Of answers; None: there was none."""
+    lost: float
+    """Share that had no answer: refused, or not before ten times its objective."""
+    mean_batch: float
+    objective_ms: float
+
+    @property
+    def in_time(self) -> bool:
+        """Whether its objective is kept."""
+        return self.p99_ms is not None and self.p99_ms <= self.objective_ms and self.lost <= MOST_LOST
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of a placement."""
+
+    gpus: Mapping[str, int]
+    """By pool."""
+    models: tuple[ModelTrial, ...]
+    utilisation: Mapping[str, float]
+    """By pool."""
+
+    @property
+    def in_time(self) -> bool:
+        """Whether all objectives are kept."""
+        return all(model.in_time for model in self.models)
+
+    @property
+    def total(self) -> int:
+        """GPUs of all pools."""
+        return sum(self.gpus.values())
+
+    @property
+    def mean_utilisation(self) -> float:
+        """Of all GPUs."""
+        return sum(self.utilisation[name] * number for name, number in self.gpus.items()) / self.total
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """How trials are made."""
+
+    gpus_per_server: int = 1
+    seed: int = 1
+    requests: int = REQUESTS
+    run: Callable[[Scenario], Outcome] = simulate
+
+    def trial(
+        self,
+        placement: Placement,
+        gpus: Mapping[str, int],
+        *,
+        hours: Mapping[str, int] | None = None,
+        lose_server: bool = False,
+    ) -> Trial:
+        """Runs it.
+
+        Args:
+            placement: What is tried.
+            gpus: Of each pool.
+            hours: The hour whose load each pool gets; by default its own heaviest.
+            lose_server: Whether a server of each pool ends as soon as requests count, and stays away. Pools don't feel
+                each other, so this tells of each what the loss of one server does to it.
+        """
+        at = {pool.name: (hours or {}).get(pool.name, pool.peak_hour) for pool in placement.pools}
+        scenario = _scenario(placement, gpus, at, self, lose_server=lose_server)
+        return _read(placement, gpus, at, self.run(scenario))
+
+
+def settings(model: PlannedLoad, seen: float) -> BatchingSettings:
+    """What a model is served with: the arithmetic's batch size and number at once, and its objective.
+
+    Bursts fill larger batches than evenly spaced requests do, so ``max_batch_size`` is the largest measured one that is
+    itself in time.
+    """
+    found = best(model, seen)
+    at_once = found.at_once if found else 1
+    share = at_once / model.costs.speed(at_once)
+    fitting = [
+        size
+        for size in range(1, model.costs.largest + 1)
+        if model.prepare + model.costs.seconds(size) * share <= model.objective
+    ]
+    return BatchingSettings(
+        max_batch_size=max(fitting, default=1),
+        instance_count=at_once,
+        latency_objective_microseconds=round(1e6 * model.objective),
+    )
+
+
+def _scenario(
+    placement: Placement, gpus: Mapping[str, int], hours: Mapping[str, int], bench: Bench, *, lose_server: bool
+) -> Scenario:
+    rates = {model.name: model.rates[hours[pool.name]] for pool in placement.pools for model in pool.models}
+    models = [model for pool in placement.pools for model in pool.models if rates[model.name] > 0]
+    seconds = _seconds([rates[model.name] for model in models], models, bench.requests)
+    warm_up = _WARM_UP * seconds
+    end = warm_up + seconds
+    faults = _lost_servers(placement, gpus, bench, at=warm_up + _LOST_AFTER * seconds, until=10 * end)
+    return Scenario(
+        models=[
+            SimulatedModel(model.name, settings(model, rates[model.name]), model.costs, Constant(model.prepare))
+            for model in models
+        ],
+        pools=[_pool(pool, gpus[pool.name], rates, bench) for pool in placement.pools],
+        loads=[
+            Load(
+                model.name,
+                until(poisson(rates[model.name], random.Random(f"{bench.seed} {model.name}")), end),
+                timeout=_TIMEOUT_OBJECTIVES * model.objective,
+            )
+            for model in models
+        ],
+        seconds=end,
+        warm_up=warm_up,
+        balancing=placement.balancing,
+        faults=faults if lose_server else (),
+        seed=bench.seed,
+    )
+
+
+def _pool(pool: PlannedPool, gpus: int, rates: Mapping[str, float], bench: Bench) -> SimulatedPool:
+    names = tuple(model.name for model in pool.models if rates[model.name] > 0)
+    return SimulatedPool(pool.name, names, gpus, bench.gpus_per_server)
+
+
+def _lost_servers(
+    placement: Placement, gpus: Mapping[str, int], bench: Bench, *, at: float, until: float
+) -> tuple[Fault, ...]:
+    """The first server that a pool has for itself, of each; of a pool without one, that of its first GPU."""
+    lost, before = set(), 0
+    for pool in placement.pools:
+        own = -(-before // bench.gpus_per_server)
+        there = own * bench.gpus_per_server < before + gpus[pool.name]
+        lost.add(own if there else before // bench.gpus_per_server)
+        before += gpus[pool.name]
+    return tuple(Fault("server", at, until, str(number)) for number in sorted(lost))
+
+
+def _seconds(rates: Sequence[float], models: Sequence[PlannedLoad], requests: int) -> float:
+    """That count: enough for the requests of all and of the rarest model, and for queues to grow."""
+    enough = max(requests / sum(rates), min(_LEAST_OF_A_MODEL / min(rates), 5 * requests / sum(rates)))
+    return max(enough, _LEAST_OBJECTIVES * max(model.objective for model in models))
+
+
+def _read(placement: Placement, gpus: Mapping[str, int], hours: Mapping[str, int], outcome: Outcome) -> Trial:
+    trials = []
+    for pool in placement.pools:
+        for model in pool.models:
+            if model.rates[hours[pool.name]] == 0:
+                continue
+            came = outcome.models[model.name]
+            p99 = percentile(came.latencies, 0.99)
+            trials.append(
+                ModelTrial(
+                    model.name,
+                    None if p99 is None else round(1000 * p99, 2),
+                    1 - came.answered / came.offered if came.offered else 0.0,
+                    round(came.mean_batch_size, 2),
+                    1000 * model.objective,
+                )
+            )
+    return Trial(dict(gpus), tuple(trials), dict(outcome.utilisation))
