@@ -12,9 +12,32 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from shoal.cli.against import (
+    Against,
+    Calibration,
+    Duration,
+    Images,
+    ModelName,
+    Rate,
+    Replicas,
+    Store,
+    Timeout,
+    TraceFile,
+    WarmUp,
+    hold_against,
+    poisson_arrivals,
+    trace_arrivals,
+)
+from shoal.cli.bench import SAMPLES
+from shoal.cli.calls import DEFAULT_MODELS, ApiKey, Ca
+from shoal.client.connection import find_connection
+from shoal.errors import ConfigurationError
+from shoal.modelconfig.model import Task
 from shoal.runtime.percentile import percentile
+from shoal.service.home import Home
 from shoal.simulate.from_file import read
 from shoal.simulate.service import simulate as run
+from shoal.validation.measure import Trial
 
 if TYPE_CHECKING:
     from shoal.simulate.scenario import ModelOutcome, Outcome, Scenario
@@ -24,9 +47,23 @@ _COLUMNS = ("model", "requests", "answers/s", "batch", "p50, ms", "p95, ms", "p9
 
 
 def simulate(
-    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO.yaml", show_default=False)],
+    scenario: Annotated[Path | None, typer.Argument(metavar="SCENARIO.yaml", show_default=False)] = None,
+    *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of chance.", show_default="that of the file")] = None,
+    against: Against = None,
+    trace: TraceFile = None,
+    rate: Rate = None,
+    duration: Duration = 20.0,
+    model: ModelName = DEFAULT_MODELS[Task.CLASSIFICATION],
+    store: Store = None,
+    replicas: Replicas = 1,
+    images: Images = SAMPLES,
+    warm_up: WarmUp = 4.0,
+    timeout: Timeout = 1.0,
+    calibration: Calibration = 2.0,
+    api_key: ApiKey = None,
+    ca: Ca = None,
 ) -> None:
     r"""Calculate how a service would do: the real batching policy under virtual time, with measured costs.
 
@@ -45,7 +82,25 @@ def simulate(
       - {model: resnet50, per_s: 2000}
     faults:
       - {kind: replica, target: gpus-0, at: 20, until: 30}
+
+    With --against it is told no costs: it finds them by calls to that service, plays the arrivals on both, and prints
+    how far they are apart. Nothing else should load the service meanwhile.
     """
+    if (scenario is None) == (against is None):
+        raise ConfigurationError("what is simulated? expected either SCENARIO.yaml or --against HOST:PORT")
+    if against is not None:
+        if (trace is None) == (rate is None):
+            raise ConfigurationError("arrivals: expected either --trace FILE or --rate R")
+        poisson = poisson_arrivals(model, rate, warm_up + duration, seed or 1) if rate is not None else {}
+        arrivals = poisson if trace is None else trace_arrivals(trace)
+        connection = find_connection(against, api_key, Home.default(), ca)
+        trial = Trial(replicas, warm_up, timeout, calibration)
+        hold_against(connection, arrivals, trial, store or Home.default().models, images, as_json=as_json)
+    elif scenario is not None:
+        _simulate(scenario, seed, as_json)
+
+
+def _simulate(scenario: Path, seed: int | None, as_json: bool) -> None:
     told = read(scenario, seed)
     began = process_time()
     outcome = run(told)

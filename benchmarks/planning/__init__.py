@@ -1,0 +1,1 @@
+"""Whether what planning calculates is so: the simulator beside real services."""
