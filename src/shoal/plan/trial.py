@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from shoal.plan.placements import Placement, PlannedPool
     from shoal.simulate.scenario import Outcome
 
-REQUESTS = 40_000
-"""Of all models together in a run, without the warm-up: p99 is of 400 of them."""
+REQUESTS = 20_000
+"""Of all models together in a run, without the warm-up: p99 is of 200 of them."""
 _LEAST_OF_A_MODEL = 1_500
-_LEAST_OBJECTIVES = 20
+_LEAST_OBJECTIVES = 8
 """A run lasts for so many objectives at least, or a queue that grows isn't seen."""
 _WARM_UP = 0.25
 """Of the time that counts."""
