@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from shoal.plan.placements import Placement, PlannedPool
     from shoal.simulate.scenario import Outcome
 
-REQUESTS = 20_000
-"""Of all models together in a run, without the warm-up: p99 is of 200 of them."""
+REQUESTS = 15_000
+"""Of all models together in a run, without the warm-up: 150 of them are beyond p99."""
 _LEAST_OF_A_MODEL = 1_500
 _LEAST_OBJECTIVES = 8
 """A run lasts for so many objectives at least, or a queue that grows isn't seen."""
@@ -121,7 +121,7 @@ def settings(model: PlannedLoad, seen: float) -> BatchingSettings:
     share = at_once / model.costs.speed(at_once)
     fitting = [
         size
-        for size in range(1, model.costs.largest + 1)
+        for size in range(1, model.costs.sizes[-1] + 1)
         if model.prepare + model.costs.seconds(size) * share <= model.objective
     ]
     return BatchingSettings(
