@@ -1,6 +1,6 @@
 """Scenario #1 for three loads, and what the objective costs. Calculated: needs no GPU, and the seed fixes it. 15 minutes.
 
-python -m benchmarks.planning.run [LOAD ...] [--requests 8000]
+python -m benchmarks.planning.run [LOAD ...] [--requests 15000]
 
 Loads are half, ninety, day; objectives is half again, with one objective after the other.
 """
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*FILES, OBJECTIVES]
     made.add_argument("loads", nargs="*", default=names, metavar="LOAD", choices=names)
-    made.add_argument("--requests", type=int, default=8000)
+    made.add_argument("--requests", type=int, default=15_000)
     return made
 
 
@@ -49,7 +49,7 @@ def one(file: str, requests: int) -> dict[str, Any]:
     wanted = document.load(FOLDER / file)
     bench = Bench(wanted.hardware.gpus_per_server, requests=requests)
     found = planning.plan(wanted, planning.models_of(wanted, FOLDER), bench, print)
-    told = [{"question": asked, "answer": answer} for asked, answer in answers(found, bench, None)]
+    told = [{"question": asked, "answer": answer} for asked, answer in answers(found, None)]
     return {"requests": requests, **figures(found), "answers": told}
 
 

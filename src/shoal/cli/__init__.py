@@ -4,7 +4,7 @@ So ``shoal --help`` is quick, and the base install, which is the client alone, l
 needs. Exit codes: 0 done, 1 the work failed, 2 the command line or a file is wrong, 130 interrupted.
 
 May use: client, client/load, client/report, errors, explain, local, modelconfig, modelstore, modelstore/making,
-pictures, profile, runtime, service, triton.
+pictures, plan, profile, runtime, service, triton.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ COMMANDS = {
     "down": Command("shoal.cli.status:down", "local", "Drain the service and stop it."),
     "classify": Command("shoal.cli.classify:classify", "", "Label pictures."),
     "detect": Command("shoal.cli.classify:detect", "", "Find boxes in pictures."),
+    "plan": Command("shoal.cli.plan:plan", "local", "Say how many GPUs some models need, and which share them."),
     "profile": Command("shoal.cli.profile:profile", "local", "Measure a model at each setting, and name the best."),
     "segment": Command("shoal.cli.segment:segment", "", "Tell the class of each pixel of pictures."),
     "explain": Command(

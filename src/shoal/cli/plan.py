@@ -32,9 +32,7 @@ def plan(
     write_service: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the choice as a service file, for up and for Helm.")
     ] = None,
-    report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write a page with tables and plots.")
-    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a page with tables and plots.")] = None,
     history: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Past load: hour, model, per_s. For --explain.")
     ] = None,
@@ -64,7 +62,7 @@ def plan(
     errors = Console(stderr=True)
     with errors.status("") as shown:
         found = planning.plan(wanted, models, bench, lambda text: shown.update(f"simulating: {text}"))
-        told = answers(found, bench, past) if explain or report else []
+        told = answers(found, past) if explain or report else []
     _show(found, told if explain else [], as_json=as_json)
     if write_service is not None:
         _write(write_service, found)

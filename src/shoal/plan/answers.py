@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from shoal.plan.bound import PlannedLoad
     from shoal.plan.history import History
     from shoal.plan.planning import Entry, Plan
-    from shoal.plan.trial import Bench
 
 _MIXES = (0.1, 0.5, 0.9)
 _HOURS = 24
@@ -22,15 +21,13 @@ _START_MINUTES = 2
 """From the wish for a replica to its first batch: scheduling, image, loading models. See docs/rollouts.md."""
 
 
-def answers(plan: Plan, bench: Bench, past: History | None) -> list[tuple[str, str]]:
+def answers(plan: Plan, past: History | None) -> list[tuple[str, str]]:
     """Question and answer of each, in order.
 
     Args:
         plan: What was found.
-        bench: It says no more than ``plan`` did; what is told of replicas by the hour is of its trials.
         past: The load of past weeks, where it is known.
     """
-    del bench
     return [
         ("What is the breakdown of load expected for each model? Is it 50/50? Or is it 90/10?", _mix(plan)),
         ("Does it vary by time of day?", _day(plan)),
@@ -48,9 +45,7 @@ def _mix(plan: Plan) -> str:
     if len(plan.models) != 2:
         return f"{text} In one pool any mix that fills as many GPUs is as good: load over rate, summed over models."
     first = plan.models[0]
-    needs = ", ".join(
-        f"{share:.0%} {first.name} {_mixed(plan.models, total, share):.1f}" for share in _MIXES
-    )
+    needs = ", ".join(f"{share:.0%} {first.name} {_mixed(plan.models, total, share):.1f}" for share in _MIXES)
     return (
         f"{text} As many pictures in another mix need, by arithmetic, these GPUs: {needs}. In one pool that sum is all "
         "that counts. Dedicated pools fit one mix: at another, one pool is too small while the other is idle."
@@ -68,7 +63,9 @@ def _day(plan: Plan) -> str:
     peak, mean = max(plan.bound_by_hour), fmean(plan.bound_by_hour)
     if peak - min(plan.bound_by_hour) < 1e-9:
         return "Not in this plan: every hour has the same load. by_hour: [24 numbers] tells of a day."
-    text = f"Yes: the mean hour fills {mean / peak:.0%} of the GPUs of the peak ({mean:.1f} of {peak:.1f}, by arithmetic)."
+    text = (
+        f"Yes: the mean hour fills {mean / peak:.0%} of the GPUs of the peak ({mean:.1f} of {peak:.1f}, by arithmetic)."
+    )
     timed = _entry(plan, by_hour=True)
     fixed = _entry(plan, balancing="permits")
     if timed and fixed and timed.gpu_hours and fixed.gpu_hours:
@@ -89,9 +86,7 @@ def _predictive(plan: Plan, past: History | None) -> str:
     hourly = next((entry.hourly for entry in plan.entries if entry.hourly), ())
     if not hourly:
         return told
-    rises = [
-        max(later - now, 0) for now, later in zip(hourly, [*hourly[1:], hourly[0]], strict=True)
-    ]
+    rises = [max(later - now, 0) for now, later in zip(hourly, [*hourly[1:], hourly[0]], strict=True)]
     late = sum(rises) * _START_MINUTES
     return (
         f"{told} Following the signal, the GPUs of each rise come {_START_MINUTES} minutes after the load: "
@@ -130,13 +125,14 @@ def _batching(plan: Plan) -> str:
         f"{ahead.name} {ahead.mean_batch:.1f} in front and {behind.mean_batch:.1f} inside"
         for ahead, behind in zip(front.needed.models, least.needed.models, strict=True)
     )
+    said = f"{saved} GPUs" if saved > 0 else "None" if saved == 0 else f"None; it costs {-saved} GPUs"
     why = (
         "Each replica sees enough load to fill its own batches within the objective."
         if saved <= 0
         else "A replica sees too small a share of the load to fill its batches within the objective."
     )
     return (
-        f"{max(saved, 0)} GPUs: {front.needed.total} with Shoal's batcher in front, {least.needed.total} with "
+        f"{said}: {front.needed.total} with Shoal's batcher in front, {least.needed.total} with "
         f"{least.placement.name}. Mean batches: {sizes}. {why}"
     )
 

@@ -73,7 +73,9 @@ class PlannedModel(Section):
         if speed.get(1, 1.0) != 1:
             raise ValueError(f"1: {speed[1]:g}: one batch alone has speed 1; the others are over that")
         if any(value > at_once for at_once, value in speed.items()):
-            raise ValueError("no more than n batches' work is done in the time of one: expected at most n for n at once")
+            raise ValueError(
+                "no more than n batches' work is done in the time of one: expected at most n for n at once"
+            )
         return speed
 
     @field_validator("latency_objective_ms")

@@ -51,7 +51,6 @@ def cores_a_gpu(plan: Plan) -> float | None:
 def settings_of(plan: Plan) -> dict[str, dict[str, int]]:
     """What the chosen placement serves each model with."""
 
-
     if plan.winner is None:
         return {}
     chosen = {
@@ -66,7 +65,12 @@ def settings_of(plan: Plan) -> dict[str, dict[str, int]]:
 
 
 def _entry(entry: Entry, price: float | None) -> dict[str, Any]:
-    trials = {"needed": entry.needed, "given": entry.given, "server_lost": entry.given_lost, "surviving": entry.surviving}
+    trials = {
+        "needed": entry.needed,
+        "given": entry.given,
+        "server_lost": entry.given_lost,
+        "surviving": entry.surviving,
+    }
     hours = entry.gpu_hours
     return {
         "name": entry.placement.name,

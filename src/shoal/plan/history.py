@@ -73,7 +73,9 @@ class History:
         if error is None:
             hours = len(self.rates[model])
             return f"{model}: there are {hours} hours of it; it needs more than a week ({_WEEK}) to compare weeks."
-        word = "predicts this one well" if error < 0.1 else "predicts this one roughly" if error < 0.3 else "says little"
+        word = (
+            "predicts this one well" if error < 0.1 else "predicts this one roughly" if error < 0.3 else "says little"
+        )
         return f"{model}: last week {word}; an hour differs by {error:.0%} of the mean load from the same hour then."
 
 

@@ -164,9 +164,7 @@ def _runs_on_shoal(entry: Entry) -> bool:
 def _surviving(entry: Entry, bench: Bench) -> Entry:
     assert entry.needed is not None
     surviving = fewest(bench, entry.placement, lose_server=True, least=entry.needed.gpus)
-    return Entry(
-        entry.placement, entry.bound, entry.needed, entry.given, entry.given_lost, surviving, entry.hourly
-    )
+    return Entry(entry.placement, entry.bound, entry.needed, entry.given, entry.given_lost, surviving, entry.hourly)
 
 
 def _size(entry: Entry) -> tuple[int, int, int]:

@@ -52,7 +52,9 @@ def parse(body: bytes, url: str) -> History:
         if answer["status"] != "success":
             raise ConfigurationError(f"--prometheus {url}: {answer.get('error', 'the query failed')}")
         if answer["data"]["resultType"] != "matrix":
-            raise ConfigurationError(f"--prometheus {url}: answered a {answer['data']['resultType']}, expected a matrix")
+            raise ConfigurationError(
+                f"--prometheus {url}: answered a {answer['data']['resultType']}, expected a matrix"
+            )
         series = answer["data"]["result"]
         rates = {str(one["metric"]["model"]): _rates(one["values"]) for one in series}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -48,7 +48,9 @@ def load(text: str, source: str) -> CommentedMap | None:
     except ValueError as error:  # a scalar that is no date or number after all, such as 2026-13-01
         raise ConfigurationError(f"{source}: a value can't be read: {error}") from error
     if tree is not None and not isinstance(tree, CommentedMap):
-        raise ConfigurationError(f"{source}:1: expected a mapping, such as the sections pools: and router: of a service file")
+        raise ConfigurationError(
+            f"{source}:1: expected a mapping, such as the sections pools: and router: of a service file"
+        )
     return tree
 
 

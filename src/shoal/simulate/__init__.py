@@ -3,5 +3,5 @@
 ``scenario`` says what is simulated and what comes of it, and ``service`` simulates it. No clock; the same seed gives the
 same result. What it says is a calculation and no measurement.
 
-May use: batcher, batching, engine, errors, modelconfig, runtime.
+May use: batcher, batching, engine, errors, modelconfig, profile, runtime.
 """
