@@ -4,7 +4,7 @@ So ``shoal --help`` is quick, and the base install, which is the client alone, l
 needs. Exit codes: 0 done, 1 the work failed, 2 the command line or a file is wrong, 130 interrupted.
 
 May use: client, client/load, client/report, errors, explain, local, modelconfig, modelstore, modelstore/making,
-pictures, plan, profile, runtime, service, triton.
+pictures, plan, profile, runtime, service, simulate, triton.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ COMMANDS = {
     "segment": Command("shoal.cli.segment:segment", "", "Tell the class of each pixel of pictures."),
     "explain": Command(
         "shoal.cli.explain:explain", "", "Say what became of a recent request, and where its time went."
+    ),
+    "simulate": Command(
+        "shoal.cli.simulate:simulate", "local", "Calculate how a service would do, with the real batching policy."
     ),
     "triton": Command("shoal.cli.triton:app", "local", "Bring a Triton to this machine, without Docker."),
     "model": Command("shoal.cli.model:app", "models", "Add, list, check, push and pull models."),

@@ -142,7 +142,7 @@ def _entry(placement: Placement, before: Sequence[Entry], document: PlanDocument
     there = document.hardware.gpus
     if needed is None or there is None or there < len(placement.pools):
         return Entry(placement, bound(placement), needed)
-    given = spread(placement, needed, there)
+    given = spread(needed, there)
     return Entry(
         placement,
         bound(placement),

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from shoal.plan.bound import gpus, gpus_inside
-from shoal.plan.trial import Bench, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from shoal.plan.placements import Placement, PlannedPool
+    from shoal.plan.trial import Bench, Trial
 
 _STEP = 0.15
 """By which the number grows while it is too small, as a share: then the gap is halved until it is one."""
@@ -113,7 +113,7 @@ def _more(number: int) -> int:
 def timetable(bench: Bench, placement: Placement, peak: Trial) -> tuple[int, ...]:
     """GPUs of each hour, of all pools together.
 
-    An hour gets what the peak got over its bound, rounded up, and never more than the peak. Each number is tried, quickly, at the
+    An hour gets what the peak got over its bound, rounded up, and never more than the peak. Each number is tried at the
     heaviest hour that has it, and raised for all its hours until that keeps the objectives.
     """
     hours = range(len(placement.pools[0].models[0].rates))
@@ -162,7 +162,7 @@ def bound(placement: Placement) -> int:
     return sum(_bound(pool, placement) for pool in placement.pools)
 
 
-def spread(placement: Placement, needed: Trial, total: int) -> dict[str, int]:
+def spread(needed: Trial, total: int) -> dict[str, int]:
     """``total`` GPUs over the pools: as many as each needs, or their proportion of what there is; one at least."""
     shares = {name: total * number / needed.total for name, number in needed.gpus.items()}
     found = {name: max(1, math.floor(share)) for name, share in shares.items()}

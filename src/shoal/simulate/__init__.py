@@ -1,7 +1,7 @@
 """The service under virtual time: the real policy, permits and turns, and engines that follow measured costs.
 
-``scenario`` says what is simulated and what comes of it, and ``service`` simulates it. No clock; the same seed gives the
-same result. What it says is a calculation and no measurement.
+``scenario`` says what is simulated and what comes of it, ``service`` simulates it, and ``from_file`` reads one from a
+file. No clock; the same seed gives the same result. What it says is a calculation and no measurement.
 
-May use: batcher, batching, engine, errors, modelconfig, profile, runtime.
+May use: arrivals, batcher, batching, engine, errors, modelconfig, profile, runtime, service.
 """

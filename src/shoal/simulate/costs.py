@@ -82,6 +82,15 @@ def read(path: Path, instances: int | None = None, largest: int = 1) -> Measured
         raise ConfigurationError(f"{path}: {error}") from None
 
 
+def of_times(batch_ms: Mapping[int, float], speed: Mapping[int, float]) -> MeasuredCosts:
+    """Of milliseconds by size, and speeds by batches at once, of which that of 1 is 1."""
+    sizes = sorted(batch_ms)
+    best = {1: 1.0, **speed}
+    counts = sorted(best)
+    speeds = tuple(_between(counts, best, k) for k in range(1, counts[-1] + 1))
+    return MeasuredCosts(tuple(sizes), tuple(accumulate((batch_ms[size] / 1000 for size in sizes), max)), speeds)
+
+
 def of_cells(cells: Sequence[Cell], instances: int | None = None, largest: int = 1) -> MeasuredCosts:
     """As ``read``, of a profile's cells. Raises ConfigurationError, which names no file."""
     rates = _rates(_usable(cells, instances))
@@ -135,13 +144,18 @@ def _rates(cells: Sequence[Cell]) -> Mapping[tuple[int, int], float]:
 def _speeds(
     rates: Mapping[tuple[int, int], float], alone: Mapping[int, float], instances: int | None
 ) -> tuple[float, ...]:
-    """By batches that execute at once; of numbers between those measured, on a line."""
+    """By batches that execute at once; of numbers between those measured, on a line.
+
+    With more in flight than instances the way to the engine is hidden, as a worker hides it: the best of these counts.
+    """
     gains: dict[int, list[float]] = {1: [1.0]}
-    for (batch, flying), rate in sorted(rates.items()):
+    for (batch, flying), rate in rates.items():
         if batch in alone and flying > 1:
-            # With more in flight than instances the way to the engine is hidden, as a worker hides it.
-            gains.setdefault(min(flying, instances or flying), []).append(rate / alone[batch])
-    best = {k: max(median(each), 1.0) if k == instances else median(each) for k, each in gains.items()}
+            gains.setdefault(flying, []).append(rate / alone[batch])
+    best: dict[int, float] = {}
+    for flying, each in gains.items():
+        k = min(flying, instances or flying)
+        best[k] = max(median(each), best.get(k, 0.0))
     counts = sorted(best)
     return tuple(_between(counts, best, k) for k in range(1, counts[-1] + 1))
 

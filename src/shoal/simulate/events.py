@@ -32,7 +32,7 @@ class Timer:
 
 
 class Events:
-    """A clock whose time is that of the event that happens. Implements ``Clock`` and ``Timers`` of ``runtime.clock``."""
+    """A clock whose time is that of the event that happens: ``Clock`` and ``Timers`` of ``runtime.clock``."""
 
     def __init__(self) -> None:
         """It is 0 s."""

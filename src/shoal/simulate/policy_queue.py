@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 from shoal.batcher.policy import BatchingPolicy, Close, Reject, Send
@@ -15,7 +16,7 @@ from shoal.simulate.replica import Batch, Request, Stream
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from shoal.batcher.policy import Decision
     from shoal.batcher.quarantine import Quarantine
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from shoal.simulate.replica import ServedModel
     from shoal.simulate.scenario import SimulatedModel
 
+_ATTEMPTS = attrgetter("attempts")
 _PROBE_SECONDS = 1.0
 """Between two tries to reach a worker, where there is none: the longest that a batcher waits."""
 
@@ -232,7 +234,7 @@ class PolicyQueue:
             self._deadlines.remove(request) if request.deadline != math.inf else None
         self.in_flight -= len(waited)
         self._listener.answered(batch, waited)
-        if any([request.attempts for request in batch.requests]):
+        if any(map(_ATTEMPTS, batch.requests)):
             self._do(self.policy.settled(now, stream))
         if renewed:
             self._permitted(stream)

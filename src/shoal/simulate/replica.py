@@ -81,7 +81,7 @@ class Stream:
         self.permit = permit
         self.permitted(self)
 
-    def set_exception(self, error: Unavailable) -> None:
+    def set_exception(self, _: Unavailable, /) -> None:
         """Its replica takes no more batches."""
         self.over = True
 

@@ -159,7 +159,7 @@ class Outcome:
 
     models: Mapping[str, ModelOutcome]
     utilisation: Mapping[str, float]
-    """Share of the time between the warm-up and the end of arrivals for which a pool's devices were busy, in the mean of
+    """Share of the time from the warm-up to the end of arrivals for which a pool's devices were busy, in the mean of
     the replicas that were there."""
     replica_seconds: Mapping[str, float]
     """By pool, of the same time."""

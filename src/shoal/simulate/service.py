@@ -42,6 +42,7 @@ class Surroundings:
         self._source = random.Random(f"{scenario.seed}/late")
 
     def late(self) -> float:
+        """See there."""
         return 0.0 if self._late is None else self._late.draw(self._source)
 
 

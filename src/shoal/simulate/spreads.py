@@ -81,7 +81,7 @@ class Empirical:
     def of_samples(cls, samples: Sequence[float]) -> Empirical:
         """The values, and those between them. Raises ConfigurationError where there is none, or a negative one."""
         ordered = sorted(samples)
-        if not ordered or not 0 <= ordered[0] or not math.isfinite(ordered[-1]):
+        if not ordered or not ordered[0] >= 0 or not math.isfinite(ordered[-1]):
             raise ConfigurationError(f"{len(ordered)} measured times: expected some, each finite and 0 or more")
         last = max(1, len(ordered) - 1)
         return cls(tuple(ordered), tuple(number / last for number in range(len(ordered))))
@@ -102,9 +102,10 @@ class Empirical:
             raise ConfigurationError("a histogram without finite buckets, or in which nothing was counted")
         if any(later < earlier for (_, earlier), (_, later) in pairwise(ordered)) or finite[0][0] < 0:
             raise ConfigurationError("a histogram whose counts sink, or with negative bounds: buckets are cumulative")
-        shares = [0.0, *(count / total for _, count in finite)]
-        shares[-1] = 1.0
-        return cls((0.0, *(bound for bound, _ in finite)), tuple(shares))
+        bounds, shares = [0.0, *(bound for bound, _ in finite)], [0.0, *(count / total for _, count in finite)]
+        if shares[-1] < 1:
+            bounds, shares = [*bounds, bounds[-1]], [*shares, 1.0]
+        return cls(tuple(bounds), tuple(shares))
 
     def draw(self, source: random.Random) -> float:
         """One of them."""

@@ -1,0 +1,93 @@
+"""From a scenario file to a scenario: reads profiles and traces."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from shoal.arrivals import curve, processes, trace
+from shoal.errors import ConfigurationError
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.runtime.priority import Priority
+from shoal.simulate import costs, document
+from shoal.simulate.scenario import Autoscaling, Fault, Load, Scenario, SimulatedModel, SimulatedPool
+from shoal.simulate.spreads import Constant, LogNormal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from shoal.simulate.scenario import Spread
+
+
+def read(path: Path, seed: int | None = None) -> Scenario:
+    """The scenario of a file; ``seed`` replaces that in it.
+
+    Raises:
+        ConfigurationError: the file, a profile or a trace that it names is wrong; names file, line or key, and reason.
+    """
+    file = document.load(path)
+    seed = file.seed if seed is None else seed
+    loads = [load for number, one in enumerate(file.loads) for load in _loads(one, path.parent, f"{seed}/{number}")]
+    return Scenario(
+        models=[_model(name, model, path) for name, model in file.models.items()],
+        pools=[
+            SimulatedPool(name=name, **pool.model_dump() | {"models": tuple(pool.models)})
+            for name, pool in file.pools.items()
+        ],
+        loads=loads,
+        seconds=file.seconds,
+        warm_up=file.warm_up_seconds,
+        path=file.path_ms / 1000,
+        router=file.router_ms / 1000,
+        zones=file.zones,
+        balancing=file.balancing,
+        faults=[Fault(**fault.model_dump()) for fault in file.faults],
+        autoscaling=[Autoscaling(pool=pool, **scaling.model_dump()) for pool, scaling in file.autoscaling.items()],
+        seed=seed,
+    )
+
+
+def _model(name: str, model: document.Model, path: Path) -> SimulatedModel:
+    settings = model.batching.model_dump()
+    objective = int(1000 * settings.pop("latency_objective_ms"))
+    settings["preferred_batch_size"] = tuple(settings["preferred_batch_size"])
+    batching = BatchingSettings(**settings, latency_objective_microseconds=objective)
+    if model.batch_ms is not None:
+        found = costs.of_times(model.batch_ms, model.speed)
+    else:
+        try:
+            found = costs.read(path.parent / str(model.profile), model.profile_instances, batching.max_batch_size)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{path}: models.{name}.profile: {error}") from None
+    return SimulatedModel(name, batching, found, _times(model.prepare), found.jitter if model.measured_jitter else None)
+
+
+def _times(times: document.Times) -> Spread:
+    if times.p50_ms is None or times.p99_ms is None:
+        return Constant((times.ms or 0.0) / 1000)
+    return LogNormal.through(times.p50_ms / 1000, times.p99_ms / 1000)
+
+
+def _loads(load: document.Arrivals, folder: Path, seed: str) -> Iterator[Load]:
+    told: dict[str, Any] = {"priority": Priority(load.priority), "timeout": load.timeout_seconds}
+    if load.trace is not None:
+        for (model, owner), times in trace.split(trace.read(folder / load.trace)).items():
+            yield Load(model, times, owner or load.owner, **told)
+    else:
+        assert load.model is not None
+        yield Load(load.model, _Times(load, seed), load.owner, **told)
+
+
+class _Times:
+    """Anew with each ``iter``, so that a scenario may be simulated twice."""
+
+    def __init__(self, load: document.Arrivals, seed: str) -> None:
+        self._load, self._seed = load, seed
+
+    def __iter__(self) -> Iterator[float]:
+        load, source = self._load, random.Random(self._seed)
+        if load.by_hour is not None:
+            return curve.by_hour(load.by_hour, source, load.coefficient_of_variation, hour_seconds=load.hour_seconds)
+        assert load.per_s is not None
+        return processes.gamma(load.per_s, load.coefficient_of_variation, source)
