@@ -1,4 +1,4 @@
-"""Scenario #1 for three loads, and what the objective costs. Calculated: needs no GPU, and the seed fixes it. 15 minutes.
+"""Scenario #1 for three loads, and what the objective costs. Calculated: no GPU is needed. 15 minutes.
 
 python -m benchmarks.planning.run [LOAD ...] [--requests 15000]
 

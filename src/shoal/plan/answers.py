@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from shoal.plan.bound import best, gpus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from shoal.plan.bound import PlannedLoad
     from shoal.plan.history import History
@@ -64,7 +64,7 @@ def _day(plan: Plan) -> str:
     if peak - min(plan.bound_by_hour) < 1e-9:
         return "Not in this plan: every hour has the same load. by_hour: [24 numbers] tells of a day."
     text = (
-        f"Yes: the mean hour fills {mean / peak:.0%} of the GPUs of the peak ({mean:.1f} of {peak:.1f}, by arithmetic)."
+        f"Yes: the mean hour fills {mean / peak:.0%} of the GPUs of the peak ({mean:.1f} of {peak:.1f})."
     )
     timed = _entry(plan, by_hour=True)
     fixed = _entry(plan, balancing="permits")
@@ -90,7 +90,7 @@ def _predictive(plan: Plan, past: History | None) -> str:
     late = sum(rises) * _START_MINUTES
     return (
         f"{told} Following the signal, the GPUs of each rise come {_START_MINUTES} minutes after the load: "
-        f"{late:,} GPU-minutes a day are missing then, in rises of up to {max(rises)} GPUs, unless as many are kept free. "
+        f"{late:,} GPU-minutes a day are missing then, in rises of up to {max(rises)} GPUs, unless kept free. "
         f"Scaling ahead by the hour needs none of these: {_HOURS * max(rises):,} GPU-hours a day less than a constant "
         "reserve of the largest rise."
     )

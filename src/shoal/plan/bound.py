@@ -83,7 +83,7 @@ def check(model: PlannedLoad) -> None:
     least = model.prepare + model.costs.seconds(1)
     if least > model.objective:
         raise ConfigurationError(
-            f"models.{model.name}.latency_objective_ms: {1000 * model.objective:g} ms is below the time of one picture: "
+            f"models.{model.name}.latency_objective_ms: {1000 * model.objective:g} ms is below the time of a picture: "
             f"{1000 * model.prepare:g} ms to prepare it and {1000 * model.costs.seconds(1):g} ms for its batch; "
             f"expected {1000 * least:g} or more"
         )

@@ -1,4 +1,7 @@
-"""The load of past days from Shoal's own metrics, by Prometheus' HTTP API (prometheus.io/docs/prometheus/latest/querying/api)."""
+"""The load of past days from Shoal's own metrics, by Prometheus' HTTP API.
+
+https://prometheus.io/docs/prometheus/latest/querying/api/#range-queries
+"""
 
 from __future__ import annotations
 
@@ -61,8 +64,8 @@ def parse(body: bytes, url: str) -> History:
         raise ConfigurationError(f"--prometheus {url}: the answer is none of Prometheus' HTTP API") from error
     if not any(rates.values()):
         raise ConfigurationError(
-            f"--prometheus {url}: knows no shoal_batcher_requests_total in these days; does it scrape the batchers? See "
-            "docs/metrics.md"
+            f"--prometheus {url}: knows no shoal_batcher_requests_total of these days; does it scrape the batchers? "
+            "See docs/metrics.md"
         )
     return History({model: known for model, known in rates.items() if known})
 

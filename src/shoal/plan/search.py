@@ -1,4 +1,4 @@
-"""The fewest GPUs with which a placement keeps every objective, found by simulation from the arithmetic bound upwards."""
+"""The fewest GPUs with which a placement keeps every objective: simulated, from the arithmetic bound upwards."""
 
 from __future__ import annotations
 
