@@ -63,9 +63,7 @@ def _day(plan: Plan) -> str:
     peak, mean = max(plan.bound_by_hour), fmean(plan.bound_by_hour)
     if peak - min(plan.bound_by_hour) < 1e-9:
         return "Not in this plan: every hour has the same load. by_hour: [24 numbers] tells of a day."
-    text = (
-        f"Yes: the mean hour fills {mean / peak:.0%} of the GPUs of the peak ({mean:.1f} of {peak:.1f})."
-    )
+    text = f"Yes: the mean hour fills {mean / peak:.0%} of the GPUs of the peak ({mean:.1f} of {peak:.1f})."
     timed = _entry(plan, by_hour=True)
     fixed = _entry(plan, balancing="permits")
     if timed and fixed and timed.gpu_hours and fixed.gpu_hours:
@@ -90,7 +88,7 @@ def _predictive(plan: Plan, past: History | None) -> str:
     late = sum(rises) * _START_MINUTES
     return (
         f"{told} Following the signal, the GPUs of each rise come {_START_MINUTES} minutes after the load: "
-        f"{late:,} GPU-minutes a day are missing then, in rises of up to {max(rises)} GPUs, unless kept free. "
+        f"{late:,} GPU-minutes a day are missing, in rises of up to {max(rises)} GPUs, unless kept free. "
         f"Scaling ahead by the hour needs none of these: {_HOURS * max(rises):,} GPU-hours a day less than a constant "
         "reserve of the largest rise."
     )
@@ -103,8 +101,8 @@ def _sharing(plan: Plan) -> str:
     saved = apart.needed.total - shared.needed.total
     return (
         f"Simulated: {shared.needed.total} GPUs shared, {apart.needed.total} dedicated: {saved} saved"
-        f"{_money(plan, 24 * saved)}. By arithmetic: {shared.bound} and {apart.bound}. Dedicated pools round up each, and "
-        "each has to hold its own model's peak, at whatever hour that is."
+        f"{_money(plan, 24 * saved)}. By arithmetic: {shared.bound} and {apart.bound}. Dedicated pools round up each, "
+        "and each has to hold its own model's peak, at whatever hour that is."
     )
 
 
@@ -126,15 +124,23 @@ def _batching(plan: Plan) -> str:
         for ahead, behind in zip(front.needed.models, least.needed.models, strict=True)
     )
     said = f"{saved} GPUs" if saved > 0 else "None" if saved == 0 else f"None; it costs {-saved} GPUs"
-    why = (
-        "Each replica sees enough load to fill its own batches within the objective."
-        if saved <= 0
-        else "A replica sees too small a share of the load to fill its batches within the objective."
-    )
+    why = _why(saved)
     return (
         f"{said}: {front.needed.total} with Shoal's batcher in front, {least.needed.total} with "
         f"{least.placement.name}. Mean batches: {sizes}. {why}"
     )
+
+
+def _why(saved: int) -> str:
+    if saved > 0:
+        return "A replica sees too small a share of the load to fill its batches within the objective."
+    why = "Each replica sees enough load to fill its own batches within the objective."
+    if saved < 0:
+        why += (
+            " In front, a batch holds one of its worker's permits while it is prepared; sizing.prepare_ms and the "
+            "number at once bound what a GPU gets so."
+        )
+    return why
 
 
 def _entry(plan: Plan, *, balancing: str = "", dedicated: bool = False, by_hour: bool = False) -> Entry | None:

@@ -50,7 +50,6 @@ def cores_a_gpu(plan: Plan) -> float | None:
 
 def settings_of(plan: Plan) -> dict[str, dict[str, int]]:
     """What the chosen placement serves each model with."""
-
     if plan.winner is None:
         return {}
     chosen = {

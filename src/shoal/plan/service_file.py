@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from shoal.plan.trial import Trial
 
 
+_STORE = "http://object-store.example:9000"
+
+
 def service_file(plan: Plan, entry: Entry) -> str:
     """The text, checked.
 
@@ -59,11 +62,13 @@ def _kubernetes(plan: Plan) -> dict[str, Any]:
     """A GPU a worker, and as many workers on a server as it has GPUs: never one more, for which there is no GPU."""
     hardware = plan.document.hardware
     return {
+        "object_store": {"endpoint": _STORE},
+        "model_store": {"image": True},
         "worker": {
             "gpus": 1,
             "max_unavailable": hardware.gpus_per_server,
             "rolling_update": {"maxSurge": 0, "maxUnavailable": hardware.gpus_per_server},
-        }
+        },
     }
 
 
@@ -72,5 +77,5 @@ def _head(plan: Plan, trial: Trial) -> str:
     return (
         f"# Written by shoal plan: {trial.total} GPUs, the loss of one server at the peak included.\n"
         f"# 99 of 100 requests within: {objectives}. Calculated with the service's own batching policy, not measured.\n"
-        "# Add object_store, model_store and the Secrets that your cluster has: docs/deploy.md.\n"
+        "# For a cluster name your stores and Secrets: kubernetes.object_store, model_store and more in docs/deploy.md.\n"
     )

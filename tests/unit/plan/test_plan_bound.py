@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Maker
 
 from shoal.errors import ConfigurationError
 from shoal.plan import bound
 from shoal.plan.costs import of_milliseconds
+
+if TYPE_CHECKING:
+    from conftest import Maker
 
 
 def test_the_best_batch_is_the_largest_that_gathers_and_executes_in_time(load: Maker) -> None:
@@ -40,7 +43,9 @@ def test_batches_at_once_are_slower_each_and_faster_together(load: Maker) -> Non
 
 def test_none_is_in_time_where_one_picture_is_not(load: Maker) -> None:
     assert bound.best(load(objective=0.009), 100) is None
-    with pytest.raises(ConfigurationError, match=r"models.m.latency_objective_ms: 9 ms is below .* expected 10 or more"):
+    with pytest.raises(
+        ConfigurationError, match=r"models.m.latency_objective_ms: 9 ms is below .* expected 10 or more"
+    ):
         bound.check(load(objective=0.009))
     bound.check(load(objective=0.010))
 
@@ -62,7 +67,14 @@ def test_each_of_several_replicas_sees_its_share(load: Maker) -> None:
     assert bound.gpus([tight], 0) == pytest.approx(1000 * 0.0175 / 4)
     n = bound.gpus_inside([tight], 0)
     for replicas in range(1, n + 2):
-        best = max((b / (0.01 + 0.0025 * (b - 1)) for b in range(1, 6) if (b - 1) * replicas / 1000 + 0.01 + 0.0025 * (b - 1) <= 0.021), default=0)
+        best = max(
+            (
+                b / (0.01 + 0.0025 * (b - 1))
+                for b in range(1, 6)
+                if (b - 1) * replicas / 1000 + 0.01 + 0.0025 * (b - 1) <= 0.021
+            ),
+            default=0,
+        )
         assert (1000 / replicas <= best) == (replicas >= n)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from conftest import Maker
+from typing import TYPE_CHECKING
 
 from shoal.plan import grouping
+
+if TYPE_CHECKING:
+    from conftest import Maker
 
 
 def test_all_share_where_they_fit(load: Maker) -> None:

@@ -14,7 +14,7 @@ HEAD = ["hour", "model", "per_s"]
 
 def test_last_week_s_error_is_the_mean_difference_over_the_mean_load() -> None:
     week = 7 * 24
-    known = {hour: 100.0 for hour in range(week)} | {week + hour: 110.0 if hour % 2 else 90.0 for hour in range(week)}
+    known = dict.fromkeys(range(week), 100.0) | {week + hour: 110.0 if hour % 2 else 90.0 for hour in range(week)}
     assert History({"a": known}).error("a") == pytest.approx(0.1)
     assert History({"a": {0: 1.0}}).error("a") is None
     assert "more than a week" in History({"a": {0: 1.0}}).prediction()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Maker
 
 from shoal.plan.placements import Placement, PlannedPool, compared
 from shoal.plan.search import bound, fewest, spread, timetable
 from shoal.plan.trial import Bench
 from shoal.simulate.scenario import ModelOutcome, Outcome, Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Maker
 
 
 def scripted(enough: Callable[[str, float], int], seen: list[Scenario] | None = None) -> Bench:
