@@ -1,1 +1,1 @@
-"""Whether what planning calculates is so: the simulator beside real services."""
+"""Scenario #1 planned, with what an H100 was measured to do; and the simulator held against a real service."""

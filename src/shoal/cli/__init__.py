@@ -4,7 +4,7 @@ So ``shoal --help`` is quick, and the base install, which is the client alone, l
 needs. Exit codes: 0 done, 1 the work failed, 2 the command line or a file is wrong, 130 interrupted.
 
 May use: arrivals, client, client/load, client/report, errors, explain, local, modelconfig, modelstore,
-modelstore/making, pictures, profile, runtime, service, simulate, triton, validation.
+modelstore/making, pictures, plan, profile, runtime, service, simulate, triton, validation.
 """
 
 from __future__ import annotations

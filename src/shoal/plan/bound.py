@@ -25,7 +25,7 @@ from shoal.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from shoal.plan.costs import MeasuredCosts
+    from shoal.simulate.costs import MeasuredCosts
 
 _ROUNDING = 1e-9
 
@@ -65,9 +65,9 @@ def best(model: PlannedLoad, seen: float) -> Best | None:
     Among equal rates the smaller batch and the fewer at once win.
     """
     found: Best | None = None
-    for at_once in range(1, model.costs.most_at_once + 1):
+    for at_once in range(1, len(model.costs.speeds) + 1):
         share = at_once / model.costs.speed(at_once)
-        for size in range(1, model.costs.largest + 1):
+        for size in range(1, model.costs.sizes[-1] + 1):
             gather = (size - 1) / seen if seen else (math.inf if size > 1 else 0.0)
             seconds = model.costs.seconds(size)
             if model.prepare + gather + seconds * share > model.objective + _ROUNDING:
@@ -83,7 +83,7 @@ def check(model: PlannedLoad) -> None:
     least = model.prepare + model.costs.seconds(1)
     if least > model.objective:
         raise ConfigurationError(
-            f"models.{model.name}.latency_objective_ms: {1000 * model.objective:g} ms is below the time of one picture: "
+            f"models.{model.name}.latency_objective_ms: {1000 * model.objective:g} ms is below the time of a picture: "
             f"{1000 * model.prepare:g} ms to prepare it and {1000 * model.costs.seconds(1):g} ms for its batch; "
             f"expected {1000 * least:g} or more"
         )

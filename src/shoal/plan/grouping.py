@@ -1,7 +1,7 @@
 """Which models share GPUs: all, if they fit one's memory; else the groups that need the fewest GPUs.
 
-Exact for up to eight models: all 4,140 ways to part them are looked at. Beyond, first-fit decreasing: models in the order
-of their load, each into the first group that has the memory (at most 11/9 of the fewest groups and one more: Dósa 2007).
+Exact for up to eight models: all 4,140 ways to part them are looked at. Beyond, first fit, heavy loads first: each goes
+into the first group that has the memory. That is no optimum.
 """
 
 from __future__ import annotations

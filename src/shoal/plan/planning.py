@@ -110,7 +110,7 @@ def plan(
         bench: How trials are made.
         say: Told what is tried now.
     """
-    entries = []
+    entries: list[Entry] = []
     for placement in compared(models, document.hardware.gpu_memory_gib):
         say(placement.name)
         entries.append(_entry(placement, entries, document, bench))
@@ -128,7 +128,7 @@ def plan(
         gpus_apart(models, peak),
         gpus_inside(models, peak),
         tuple(entries),
-        ranked[0] if ranked else (contenders or [None])[0],
+        ranked[0] if ranked else next(iter(contenders), None),
         ranked[1] if len(ranked) > 1 else None,
     )
 
@@ -142,7 +142,7 @@ def _entry(placement: Placement, before: Sequence[Entry], document: PlanDocument
     there = document.hardware.gpus
     if needed is None or there is None or there < len(placement.pools):
         return Entry(placement, bound(placement), needed)
-    given = spread(placement, needed, there)
+    given = spread(needed, there)
     return Entry(
         placement,
         bound(placement),

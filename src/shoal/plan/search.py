@@ -1,4 +1,4 @@
-"""The fewest GPUs with which a placement keeps every objective, found by simulation from the arithmetic bound upwards."""
+"""The fewest GPUs with which a placement keeps every objective: simulated, from the arithmetic bound upwards."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from shoal.plan.bound import gpus, gpus_inside
-from shoal.plan.trial import Bench, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from shoal.plan.placements import Placement, PlannedPool
+    from shoal.plan.trial import Bench, Trial
 
 _STEP = 0.15
 """By which the number grows while it is too small, as a share: then the gap is halved until it is one."""
 _MOST_TIMES = 20
 """The bound: beyond it a placement counts as unable."""
 _ROUNDING = 1e-9
-_HOURLY_REQUESTS = 4
-"""An hour of a timetable is tried with so many times fewer requests than the peak."""
 
 
 @dataclass(slots=True)
@@ -59,31 +57,57 @@ def fewest(
 ) -> Trial | None:
     """The trial with the fewest GPUs in each pool that keeps all objectives; None: no number does.
 
-    Pools don't feel each other, so each is searched by itself, all in the same trials. What is found keeps the objective
-    and one less doesn't, at this seed; that a number between was never tried is no fault where more GPUs never hurt.
+    Quick trials find where to look, whole ones raise it until all is in time, so the answer is that of a whole trial.
+    Pools don't feel each other: each is searched by itself, all in the same trials. Numbers below are taken for too few
+    where a larger one is.
 
     Args:
         bench: How trials are made.
         placement: What is sized.
-        lose_server: With the loss of a server at the peak.
+        lose_server: With a server of each pool lost.
         least: Begins here; by default at the arithmetic bound.
     """
-    start = {pool.name: _bound(pool, placement) for pool in placement.pools}
-    brackets = {name: _Bracket.starting_at(max(number, (least or {}).get(name, 1))) for name, number in start.items()}
-    trials: dict[tuple[int, ...], Trial] = {}
-    while True:
-        tried = {name: bracket.now for name, bracket in brackets.items()}
-        if any(number > _MOST_TIMES * start[name] + _MOST_TIMES for name, number in tried.items()):
+    start = {pool.name: max(_bound(pool, placement), (least or {}).get(pool.name, 1)) for pool in placement.pools}
+    tried = _bisected(bench.quick, placement, start, lose_server=lose_server)
+    while tried is not None:
+        trial = bench.trial(placement, tried, lose_server=lose_server)
+        if trial.in_time:
+            return trial
+        kept = _kept(placement, trial)
+        tried = {name: number if kept[name] else number + _more(number) for name, number in tried.items()}
+        if _beyond(tried, start):
             return None
-        key = tuple(tried.values())
-        if key not in trials:
-            trials[key] = bench.trial(placement, tried, lose_server=lose_server)
-        if all(bracket.done for bracket in brackets.values()):
-            return trials[key]
-        in_time = {model.name: model.in_time for model in trials[key].models}
-        for pool in placement.pools:
-            if not brackets[pool.name].done:
-                brackets[pool.name].learn(enough=all(in_time.get(model.name, True) for model in pool.models))
+    return None
+
+
+def _bisected(
+    bench: Bench, placement: Placement, start: Mapping[str, int], *, lose_server: bool
+) -> dict[str, int] | None:
+    """Of each pool the least number that is enough, where one less isn't; None: none is."""
+    brackets = {name: _Bracket.starting_at(number) for name, number in start.items()}
+    while not all(bracket.done for bracket in brackets.values()):
+        tried = {name: bracket.now for name, bracket in brackets.items()}
+        if _beyond(tried, start):
+            return None
+        kept = _kept(placement, bench.trial(placement, tried, lose_server=lose_server))
+        for name, bracket in brackets.items():
+            if not bracket.done:
+                bracket.learn(enough=kept[name])
+    return {name: bracket.now for name, bracket in brackets.items()}
+
+
+def _kept(placement: Placement, trial: Trial) -> dict[str, bool]:
+    """Whether each pool kept the objectives of its models."""
+    in_time = {model.name: model.in_time for model in trial.models}
+    return {pool.name: all(in_time.get(model.name, True) for model in pool.models) for pool in placement.pools}
+
+
+def _beyond(tried: Mapping[str, int], start: Mapping[str, int]) -> bool:
+    return any(number > _MOST_TIMES * start[name] + _MOST_TIMES for name, number in tried.items())
+
+
+def _more(number: int) -> int:
+    return max(1, number // 20)
 
 
 def timetable(bench: Bench, placement: Placement, peak: Trial) -> tuple[int, ...]:
@@ -102,14 +126,13 @@ def timetable(bench: Bench, placement: Placement, peak: Trial) -> tuple[int, ...
 
 def _pool_timetable(bench: Bench, placement: Placement, pool: PlannedPool, most: int) -> list[int]:
     alone = replace(placement, pools=(pool,))
-    quick = replace(bench, requests=bench.requests // _HOURLY_REQUESTS)
     margin = most / max(pool.need(pool.peak_hour), _ROUNDING)
     hours = range(len(pool.models[0].rates))
     found = [min(most, max(1, math.ceil(margin * pool.need(hour) - _ROUNDING))) for hour in hours]
     for number in sorted(set(found)):
         same = [hour for hour in hours if found[hour] == number]
         heaviest = max(same, key=pool.need)
-        enough = _raised(number, most, lambda n, hour=heaviest: _in_time(quick, alone, pool, n, hour))  # type: ignore[misc]
+        enough = _raised(number, most, lambda n, hour=heaviest: _in_time(bench.quick, alone, pool, n, hour))  # type: ignore[misc]
         for hour in same:
             found[hour] = enough
     return found
@@ -139,7 +162,7 @@ def bound(placement: Placement) -> int:
     return sum(_bound(pool, placement) for pool in placement.pools)
 
 
-def spread(placement: Placement, needed: Trial, total: int) -> dict[str, int]:
+def spread(needed: Trial, total: int) -> dict[str, int]:
     """``total`` GPUs over the pools: as many as each needs, or their proportion of what there is; one at least."""
     shares = {name: total * number / needed.total for name, number in needed.gpus.items()}
     found = {name: max(1, math.floor(share)) for name, share in shares.items()}

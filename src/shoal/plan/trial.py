@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from shoal.arrivals.processes import poisson, until
@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     from shoal.plan.placements import Placement, PlannedPool
     from shoal.simulate.scenario import Outcome
 
-REQUESTS = 40_000
-"""Of all models together in a run, without the warm-up: p99 is of 400 of them."""
+REQUESTS = 15_000
+"""Of all models together in a run, without the warm-up: 150 of them are beyond p99."""
 _LEAST_OF_A_MODEL = 1_500
+_RAREST = 3
+"""A run is so many times longer at most, for the sake of the rarest model."""
 _LEAST_OBJECTIVES = 20
 """A run lasts for so many objectives at least, or a queue that grows isn't seen."""
+_QUICK = 4
 _WARM_UP = 0.25
 """Of the time that counts."""
-_LOST_AFTER = 0.02
-"""Of the time that counts."""
+_LOST_AFTER = 0.2
+"""Of the warm-up."""
 _TIMEOUT_OBJECTIVES = 10
 MOST_LOST = 0.01
 """Share of a model's requests that may be refused or late: p99 is of those answered, and says nothing of others."""
@@ -86,7 +89,13 @@ class Bench:
     gpus_per_server: int = 1
     seed: int = 1
     requests: int = REQUESTS
+    objectives: int = _LEAST_OBJECTIVES
     run: Callable[[Scenario], Outcome] = simulate
+
+    @property
+    def quick(self) -> Bench:
+        """With a quarter of the requests and the time, to find out where to look."""
+        return replace(self, requests=self.requests // _QUICK, objectives=self.objectives // _QUICK)
 
     def trial(
         self,
@@ -102,8 +111,8 @@ class Bench:
             placement: What is tried.
             gpus: Of each pool.
             hours: The hour whose load each pool gets; by default its own heaviest.
-            lose_server: Whether a server of each pool ends as soon as requests count, and stays away. Pools don't feel
-                each other, so this tells of each what the loss of one server does to it.
+            lose_server: Whether a server of each pool ends in the warm-up, and stays away. Pools don't feel each other,
+                so this tells of each how it serves without a server.
         """
         at = {pool.name: (hours or {}).get(pool.name, pool.peak_hour) for pool in placement.pools}
         scenario = _scenario(placement, gpus, at, self, lose_server=lose_server)
@@ -121,7 +130,7 @@ def settings(model: PlannedLoad, seen: float) -> BatchingSettings:
     share = at_once / model.costs.speed(at_once)
     fitting = [
         size
-        for size in range(1, model.costs.largest + 1)
+        for size in range(1, model.costs.sizes[-1] + 1)
         if model.prepare + model.costs.seconds(size) * share <= model.objective
     ]
     return BatchingSettings(
@@ -136,10 +145,10 @@ def _scenario(
 ) -> Scenario:
     rates = {model.name: model.rates[hours[pool.name]] for pool in placement.pools for model in pool.models}
     models = [model for pool in placement.pools for model in pool.models if rates[model.name] > 0]
-    seconds = _seconds([rates[model.name] for model in models], models, bench.requests)
+    seconds = _seconds([rates[model.name] for model in models], models, bench)
     warm_up = _WARM_UP * seconds
     end = warm_up + seconds
-    faults = _lost_servers(placement, gpus, bench, at=warm_up + _LOST_AFTER * seconds, until=10 * end)
+    faults = _lost_servers(placement, gpus, bench, at=_LOST_AFTER * warm_up, until=10 * end)
     return Scenario(
         models=[
             SimulatedModel(model.name, settings(model, rates[model.name]), model.costs, Constant(model.prepare))
@@ -180,10 +189,11 @@ def _lost_servers(
     return tuple(Fault("server", at, until, str(number)) for number in sorted(lost))
 
 
-def _seconds(rates: Sequence[float], models: Sequence[PlannedLoad], requests: int) -> float:
+def _seconds(rates: Sequence[float], models: Sequence[PlannedLoad], bench: Bench) -> float:
     """That count: enough for the requests of all and of the rarest model, and for queues to grow."""
-    enough = max(requests / sum(rates), min(_LEAST_OF_A_MODEL / min(rates), 5 * requests / sum(rates)))
-    return max(enough, _LEAST_OBJECTIVES * max(model.objective for model in models))
+    usual = bench.requests / sum(rates)
+    enough = max(usual, min(_LEAST_OF_A_MODEL / min(rates), _RAREST * usual))
+    return max(enough, bench.objectives * max(model.objective for model in models))
 
 
 def _read(placement: Placement, gpus: Mapping[str, int], hours: Mapping[str, int], outcome: Outcome) -> Trial:

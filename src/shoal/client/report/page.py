@@ -46,8 +46,13 @@ def render(figures: Figures, summary: Mapping[str, Any], about: Mapping[str, Any
         *_warnings(summary, figures),
         *(_sections(figures, summary) if summary["latency_ms"]["max"] is not None else ()),
         _errors(summary),
-        _section("Settings", "", _settings(about) + f"<pre>{escape(about['command'])}</pre>"),
+        section("Settings", "", _settings(about) + f"<pre>{escape(about['command'])}</pre>"),
     ]
+    return whole(title, parts)
+
+
+def whole(title: str, parts: Iterable[str]) -> str:
+    """A page of parts, in HTML, with nothing outside itself."""
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     body = "\n".join(parts)
@@ -55,35 +60,35 @@ def render(figures: Figures, summary: Mapping[str, Any], about: Mapping[str, Any
 
 
 def _sections(figures: Figures, summary: Mapping[str, Any]) -> Iterable[str]:
-    yield _section(
+    yield section(
         "Latency",
         "From when a request should have been sent to its answer. Two humps are two kinds of request, or two kinds of "
         "wait: compare with the batch sizes and with latency over time.",
         plots.latency_histogram(figures),
     )
-    yield _section(
+    yield section(
         "Latency by share of requests",
         "The height at 99 is what 99 % of the requests stay under. Where fewer than ten are left, the curve ends.",
         plots.latency_curve(figures),
     )
-    yield _section(
+    yield section(
         "Throughput over time",
         f"In stretches of {figures.bin_seconds:g} s. Level is good; a slope means that the warm-up was too short, or "
         "that a queue grows.",
         plots.throughput(figures),
     )
-    yield _section(
+    yield section(
         "Latency over time",
         "Of what was answered in each stretch. In the open loop a rising line means that more comes than is answered.",
         plots.latency_over_time(figures),
     )
-    yield _section(
+    yield section(
         "Batch sizes",
         f"Each batch counts once; the mean is {summary['mean_batch_size']:g}. Small batches at saturation mean that "
         "the load is spread over too many batchers, or that the delay is too short.",
         plots.batch_sizes(figures),
     )
-    yield _section(
+    yield section(
         "Where the time went",
         "Of the mean request. Compute is the whole batch's. Queue is waiting in the batcher and for the engine; rest "
         "is what no part measures: the network, the router and the load generator's own event loop.",
@@ -91,7 +96,8 @@ def _sections(figures: Figures, summary: Mapping[str, Any]) -> Iterable[str]:
     )
 
 
-def _section(title: str, how: str, content: str) -> str:
+def section(title: str, how: str, content: str) -> str:
+    """A part of a page: its title, how to read it, and what it has, in HTML."""
     told = f'<p class="how">{escape(how)}</p>' if how else ""
     return f"<section><h2>{escape(title)}</h2>{told}\n{content}</section>"
 
@@ -133,23 +139,24 @@ def _warnings(summary: Mapping[str, Any], figures: Figures) -> Iterable[str]:
 
 def _errors(summary: Mapping[str, Any]) -> str:
     if not summary["errors"]:
-        return _section("Errors", "", "<p>None.</p>")
+        return section("Errors", "", "<p>None.</p>")
     rows = [(code, f"{number:,}", summary["reasons"].get(code, "")) for code, number in summary["errors"].items()]
     how = "By gRPC status; the reason is what the first such request was told."
-    return _section("Errors", how, _table(("status", "requests", "reason"), rows, text=(0, 2)))
+    return section("Errors", how, table(("status", "requests", "reason"), rows, text=(0, 2)))
 
 
 def _stage_table(figures: Figures) -> str:
     rows = [(one.name, f"{one.mean_ms:,.2f}", f"{one.p50_ms:,.2f}", f"{one.p99_ms:,.2f}") for one in figures.stages]
-    return _table(("ms", "mean", "p50", "p99"), rows)
+    return table(("ms", "mean", "p50", "p99"), rows)
 
 
 def _settings(about: Mapping[str, Any]) -> str:
     rows = [(name, "-" if value is None else str(value)) for name, value in about["settings"].items()]
-    return _table(("setting", "value"), rows, text=(0, 1))
+    return table(("setting", "value"), rows, text=(0, 1))
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], text: Sequence[int] = (0,)) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], text: Sequence[int] = (0,)) -> str:
+    """Rows of figures, in HTML; ``text`` says which columns are words."""
     lines = ["<tr>" + "".join(f"<th>{escape(name)}</th>" for name in head) + "</tr>"]
     for row in rows:
         cells = (f"<td{' class=text' if place in text else ''}>{escape(cell)}</td>" for place, cell in enumerate(row))

@@ -59,7 +59,7 @@ def latency_histogram(figures: Figures) -> str:
                 axes.axvline(latency, color=_ORANGE, linestyle="--", linewidth=1)
                 axes.annotate(name, (latency, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def latency_curve(figures: Figures) -> str:
@@ -75,7 +75,7 @@ def latency_curve(figures: Figures) -> str:
         axes.set_ylim(bottom=0)
         axes.set(xlabel="% of the requests", ylabel="latency, ms")
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def throughput(figures: Figures) -> str:
@@ -95,7 +95,7 @@ def throughput(figures: Figures) -> str:
         axes.set(xlabel="seconds", ylabel="a second")
         _legend(axes)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def latency_over_time(figures: Figures) -> str:
@@ -110,7 +110,7 @@ def latency_over_time(figures: Figures) -> str:
         axes.set(xlabel="seconds", ylabel="latency, ms")
         _legend(axes)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def batch_sizes(figures: Figures) -> str:
@@ -122,7 +122,7 @@ def batch_sizes(figures: Figures) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="requests in the batch", ylabel="% of the batches")
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def stages(figures: Figures) -> str:
@@ -138,10 +138,11 @@ def stages(figures: Figures) -> str:
         axes.set(xlabel="mean, ms")
         axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
-    return _svg(draw, height=1.9)
+    return svg(draw, height=1.9)
 
 
-def _svg(draw: Callable[[Axes], None], height: float = 3.0) -> str:
+def svg(draw: Callable[[Axes], None], height: float = 3.0) -> str:
+    """What ``draw`` puts onto the axes, for a page."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.0, height), layout="constrained")
         figure.patch.set_alpha(0)
