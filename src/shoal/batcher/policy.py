@@ -257,7 +257,7 @@ class BatchingPolicy(Generic[Stream, Request]):
             return False
         oldest, fill = level.queue.head().arrived, self._fill_of(level)
         size, closes = self._closing.size(now, batch, len(level.queue), oldest, fill)
-        requests, expired = _take(now, size - batch.size, level.queue)
+        requests, expired = _take(now, size - batch.size, level.queue, self._answered_by(now, batch, size))
         decisions += expired
         if requests:
             if level.open is None:
@@ -303,6 +303,12 @@ class BatchingPolicy(Generic[Stream, Request]):
     def _free_at(self, now: float, level: Level[Stream, Request], stream: Stream) -> float:
         return self._work.free_at(now, level.permits[stream] or stream, level.priority)
 
+    def _answered_by(self, now: float, batch: OpenBatch[Stream], size: int) -> float:
+        """When the answers of a batch that is closed now would come, as expected; now, where nothing is known."""
+        if not self._work.times.known:
+            return now
+        return self._work.free_at(now, batch.worker, batch.priority) + self._work.times.expected(size)
+
     def _fill_of(self, level: Level[Stream, Request]) -> int:
         """Requests of the other level that could fill a batch of this one."""
         return len(self._bulk.queue) if level is self._interactive else 0
@@ -340,11 +346,24 @@ class BatchingPolicy(Generic[Stream, Request]):
         decisions.append(Close(batch.stream, size, reason))
 
 
-def _take(now: float, count: int, queue: FairQueue[Request]) -> tuple[Sequence[Request], Sequence[Reject[Request]]]:
-    """Up to ``count`` requests that are worth sending, and those whose deadline has passed."""
+def _take(
+    now: float, count: int, queue: FairQueue[Request], answered_by: float = 0.0
+) -> tuple[Sequence[Request], Sequence[Reject[Request]]]:
+    """Up to ``count`` requests that are worth sending, and those that aren't.
+
+    A request whose answer would come too late makes room for the next one. Where none is left to take its place it is
+    sent all the same: what was expected may be wrong, and only answers correct it.
+    """
     taken = queue.take(count)
-    if not taken or min(map(DEADLINE, taken)) > now:
+    worth = max(now, answered_by) if len(queue) else now
+    if not taken or min(map(DEADLINE, taken)) > worth:
         return taken, ()
-    text = "the deadline passed while the request was waiting for a worker"
-    expired = [Reject(request, DeadlineExceeded(text)) for request in taken if request.deadline <= now]
-    return [request for request in taken if request.deadline > now], expired
+    late = [Reject(request, _too_late(now, answered_by, request)) for request in taken if request.deadline <= worth]
+    return [request for request in taken if request.deadline > worth], late
+
+
+def _too_late(now: float, answered_by: float, request: Queued) -> DeadlineExceeded:
+    if request.deadline <= now:
+        return DeadlineExceeded("the deadline passed while the request was waiting for a worker")
+    left, needed = (1000 * (at - now) for at in (request.deadline, answered_by))
+    return DeadlineExceeded(f"{left:.0f} ms were left when its turn came, and an answer takes about {needed:.0f} ms")
