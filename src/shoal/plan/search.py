@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _STEP = 0.15
 """By which the number grows while it is too small, as a share: then the gap is halved until it is one."""
-_MOST_TIMES = 20
+_MOST_TIMES = 6
 """The bound: beyond it a placement counts as unable."""
 _ROUNDING = 1e-9
 
