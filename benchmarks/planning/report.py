@@ -25,9 +25,10 @@ LOADS = ("half", "ninety", "day")
 def main() -> None:
     """Brings the chapter up to date."""
     results = {name: read_json(RESULTS / f"planning_{name}.json") for name in (*LOADS, "objectives")}
-    blocks = {f"planning-{name}": load(name, results[name]) for name in LOADS if results[name]}
-    if results["objectives"]:
-        blocks["planning-objectives"] = objectives(results["objectives"])
+    there = {name: result for name, result in results.items() if result is not None}
+    blocks = {f"planning-{name}": load(name, there[name]) for name in LOADS if name in there}
+    if "objectives" in there:
+        blocks["planning-objectives"] = objectives(there["objectives"])
     update(DOCS / "plan.md", blocks)
 
 
@@ -64,7 +65,7 @@ def objectives(result: Mapping[str, Any]) -> str:
     rows = [
         (
             f"{row['objective_ms']} ms",
-            *(str(row[way][what]) for way in ("permits", "round_robin") for what in ("bound", "gpus")),
+            *(str(row[way][what] or "none") for way in ("permits", "round_robin") for what in ("bound", "gpus")),
         )
         for row in result["rows"]
     ]
