@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FOLDER = DOCS.parent / "deploy" / "scenarios" / "two-models-twenty-gpus"
 FILES = {"half": "plan.yaml", "ninety": "plan-90-10.yaml", "day": "plan-day.yaml"}
 OBJECTIVES = "objectives"
-OBJECTIVES_MS = (10, 12, 15, 25, 50)
+OBJECTIVES_MS = (15, 25, 50)
 
 
 def main() -> None:

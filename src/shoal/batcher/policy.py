@@ -257,8 +257,8 @@ class BatchingPolicy(Generic[Stream, Request]):
             return False
         oldest, fill = level.queue.head().arrived, self._fill_of(level)
         size, closes = self._closing.size(now, batch, len(level.queue), oldest, fill)
-        requests, expired = _take(now, size - batch.size, level.queue, self._answered_by(now, batch, size))
-        decisions += expired
+        requests, refused = _take(now, size - batch.size, level.queue, self._answered_by(now, batch, size))
+        decisions += refused
         if requests:
             if level.open is None:
                 level.open = batch
@@ -270,7 +270,7 @@ class BatchingPolicy(Generic[Stream, Request]):
             self._close(now, level, batch, "objective", decisions, now)
         elif level.open is not None:
             self._close_when_due(now, level, batch, decisions)
-        return level.open is None or bool(requests or expired)
+        return level.open is None or bool(requests or refused)
 
     def _begin(self, now: float, level: Level[Stream, Request]) -> OpenBatch[Stream] | None:
         """A batch on one of the permits, if there is any."""
@@ -349,17 +349,23 @@ class BatchingPolicy(Generic[Stream, Request]):
 def _take(
     now: float, count: int, queue: FairQueue[Request], answered_by: float = 0.0
 ) -> tuple[Sequence[Request], Sequence[Reject[Request]]]:
-    """Up to ``count`` requests that are worth sending, and those that aren't.
+    """Up to ``count`` requests that are worth sending, and those ahead of them that aren't.
 
     A request whose answer would come too late makes room for the next one. Where none is left to take its place it is
     sent all the same: what was expected may be wrong, and only answers correct it.
     """
-    taken = queue.take(count)
-    worth = max(now, answered_by) if len(queue) else now
-    if not taken or min(map(DEADLINE, taken)) > worth:
-        return taken, ()
-    late = [Reject(request, _too_late(now, answered_by, request)) for request in taken if request.deadline <= worth]
-    return [request for request in taken if request.deadline > worth], late
+    taken: list[Request] = []
+    refused: list[Reject[Request]] = []
+    while len(taken) < count and queue:
+        more = queue.take(count - len(taken))
+        worth = max(now, answered_by) if queue else now
+        if min(map(DEADLINE, more)) > worth:
+            return [*taken, *more], refused
+        refused += [
+            Reject(request, _too_late(now, answered_by, request)) for request in more if request.deadline <= worth
+        ]
+        taken += [request for request in more if request.deadline > worth]
+    return taken, refused
 
 
 def _too_late(now: float, answered_by: float, request: Queued) -> DeadlineExceeded:

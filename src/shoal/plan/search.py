@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 _STEP = 0.15
 """By which the number grows while it is too small, as a share: then the gap is halved until it is one."""
-_MOST_TIMES = 20
-"""The bound: beyond it a placement counts as unable."""
+_MOST_TIMES = 6
+_MOST_MORE = 40
+"""The bound so many times, and so many more: beyond, a placement counts as unable."""
 _ROUNDING = 1e-9
 
 
@@ -103,7 +104,7 @@ def _kept(placement: Placement, trial: Trial) -> dict[str, bool]:
 
 
 def _beyond(tried: Mapping[str, int], start: Mapping[str, int]) -> bool:
-    return any(number > _MOST_TIMES * start[name] + _MOST_TIMES for name, number in tried.items())
+    return any(number > _MOST_TIMES * start[name] + _MOST_MORE for name, number in tried.items())
 
 
 def _more(number: int) -> int:

@@ -77,5 +77,5 @@ def _head(plan: Plan, trial: Trial) -> str:
     return (
         f"# Written by shoal plan: {trial.total} GPUs, the loss of one server at the peak included.\n"
         f"# 99 of 100 requests within: {objectives}. Calculated with the service's own batching policy, not measured.\n"
-        "# For a cluster name your stores and Secrets: kubernetes.object_store, model_store, more in docs/deploy.md.\n"
+        "# For a cluster, name your stores and Secrets: docs/deploy.md.\n"
     )

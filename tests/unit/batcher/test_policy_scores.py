@@ -72,6 +72,11 @@ def refuses_nobody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Refusals, "hopeless", hopeless)
 
 
+def sends_what_comes_too_late(patch: pytest.MonkeyPatch) -> None:
+    """Its answer misses the deadline, and an engine has worked for nobody."""
+    patch.setattr(BatchingPolicy, "_answered_by", lambda _self, now, _batch, _size: now)
+
+
 def knows_no_priority(patch: pytest.MonkeyPatch) -> None:
     """Bulk requests are as urgent as others."""
     kept = BatchingPolicy.arrived
@@ -90,7 +95,9 @@ def knows_no_priority(patch: pytest.MonkeyPatch) -> None:
         (closes_at_once, "objective at low load", {"batch_size"}),
         (closes_at_once, "bulk beside interactive", {"latency"}),
         (first_in_first_out, "skewed owners", {"latency", "fairness"}),
-        (refuses_nobody, "overload", {"goodput"}),
+        (refuses_nobody, "overload", {"fairness"}),
+        (sends_what_comes_too_late, "overload", {"goodput"}),
+        (sends_what_comes_too_late, "skewed owners", {"goodput"}),
         (knows_no_priority, "bulk beside interactive", {"latency"}),
     ],
 )

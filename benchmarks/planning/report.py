@@ -1,0 +1,86 @@
+"""Tables and plots of docs/plan.md, from the results.
+
+python -m benchmarks.planning.report
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from benchmarks.common.chapter import markdown, update
+from benchmarks.common.files import DOCS, IMAGES, RESULTS, read_json
+from shoal.plan.page import day, needs
+from shoal.profile.plot import STYLE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+LOADS = ("half", "ninety", "day")
+
+
+def main() -> None:
+    """Brings the chapter up to date."""
+    results = {name: read_json(RESULTS / f"planning_{name}.json") for name in (*LOADS, "objectives")}
+    there = {name: result for name, result in results.items() if result is not None}
+    blocks = {f"planning-{name}": load(name, there[name]) for name in LOADS if name in there}
+    if "objectives" in there:
+        blocks["planning-objectives"] = objectives(there["objectives"])
+    update(DOCS / "plan.md", blocks)
+
+
+def load(name: str, result: Mapping[str, Any]) -> str:
+    """A row a placement, its plot, and the questions' answers."""
+    head = ("placement", "bound", "GPUs", "p99, ms", "mean batch", "busy", "p99 on 20", "a server lost", "a day")
+    rows = []
+    for one in result["placements"]:
+        needed = one["needed"]
+        total = sum(needed["gpus"].values()) if needed else None
+        busy = f"{needed['utilisation']:.0%}" if needed else "-"
+        cells = (_of(needed, "p99_ms"), _of(needed, "mean_batch"), busy, _of(one["given"], "p99_ms"))
+        cost = "-" if one["cost_a_day"] is None else f"{one['cost_a_day']:,.0f}"
+        rows.append((one["name"], str(one["bound"]), str(total), *cells, _of(one["server_lost"], "p99_ms"), cost))
+    draw(result, IMAGES / f"planning-{name}.png")
+    chosen = f"Chosen: {result['chosen']}; {result['gpus']} GPUs keep the objective with a server lost."
+    plot = f"![GPUs of each placement, and of each hour](images/planning-{name}.png)"
+    told = "\n".join(f"- *{one['question']}* {one['answer']}" for one in result["answers"])
+    return "\n\n".join([markdown(head, rows), chosen, plot, told])
+
+
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """GPUs by placement beside GPUs by hour."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        needs(left, result["placements"])
+        day(right, dict(result))
+        figure.savefig(path, dpi=110)
+
+
+def objectives(result: Mapping[str, Any]) -> str:
+    """GPUs against latency."""
+    rows = [
+        (
+            f"{row['objective_ms']} ms",
+            *(str(row[way][what] or "none") for way in ("permits", "round_robin") for what in ("bound", "gpus")),
+        )
+        for row in result["rows"]
+    ]
+    return markdown(("objective", "permits: bound", "GPUs", "round robin: bound", "GPUs"), rows)
+
+
+def _of(trial: Mapping[str, Any] | None, figure: str) -> str:
+    """Of each model; what had no answer beside it."""
+    if trial is None:
+        return "-"
+    return ", ".join(
+        f"{one[figure]:,.1f}" + (f" ({one['lost']:.0%} lost)" if figure == "p99_ms" and one["lost"] > 0.01 else "")
+        for one in trial["models"].values()
+    )
+
+
+if __name__ == "__main__":
+    main()
