@@ -11,7 +11,8 @@ from shoal.router.clusters import batcher_cluster, own_batcher_cluster, own_stre
 from shoal.router.key_checks import KEY_ID, RATE_LIMIT, permissions
 from shoal.router.refusals import BODY_LIMIT, REQUESTED_MODEL, SPEAKS_GRPC, model_missing, no_such_method, refusal
 from shoal.router.resources import header, off, seconds
-from shoal.service.identity import CLIENT_HEADER, HEADER, JSON_HEADER
+from shoal.router.transcoding import JSON_MARK
+from shoal.service.identity import CLIENT_HEADER, HEADER
 from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _STREAMS = tuple(f"{method}{STREAM}" for method in _METHODS)
 _STREAM_SECONDS, _SILENT_SECONDS = 3600.0, 600.0
 """How long a stream of calls may last, and be silent. Clients open the next one by themselves."""
 _IDENTITY = [
-    header(HEADER, f"%REQ({CLIENT_HEADER})%&json=%REQ({JSON_HEADER})%"),
+    header(HEADER, f"%REQ({CLIENT_HEADER})%{JSON_MARK}"),
     header(CLIENT_HEADER, KEY_ID),
 ]
 """The filter has put the identity where the key's id belongs: parts that know nothing of identities read that."""

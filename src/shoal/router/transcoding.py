@@ -19,7 +19,6 @@ from shoal.batching.wire import STREAM
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.refusals import BODY_LIMIT
 from shoal.router.resources import extension, header, off, typed
-from shoal.service.identity import JSON_HEADER
 from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:
@@ -39,12 +38,14 @@ MODELS_PATH: Final = "/v1/models/"
 UPLOADS_PATH: Final = "/v1/uploads"
 _TRANSCODER: Final = "envoy.filters.http.grpc_json_transcoder"
 _INFERENCE, _UPLOADS = "shoal.v1.Inference", "shoal.v1.Uploads"
-_MODEL_OF_PATH = "shoal.model_of_path"
+_READ = "shoal.read_of_json"
 _HEADERS = "shoal.headers_of_json"
 _FOUND = "shoal.path"
 _TRANSCODER_TYPE = "envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder"
 _READER = "envoy.extensions.filters.http.header_to_metadata.v3.Config"
 _WRITER = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
+JSON_MARK: Final = f"%DYNAMIC_METADATA({_FOUND}:json)%"
+"""In a text of Envoy's: what an identity gets behind it where the message came as JSON, else nothing."""
 _LARGEST_REPLY_BYTES: Final = 64 * 2**20
 """A segmentation's class map is the largest; it is held as a whole while it becomes JSON."""
 _HTTP_OPTION: Final = 72295728
@@ -58,7 +59,7 @@ def json_filters() -> list[Json]:
     """They stand before all that asks for the route, which is chosen anew behind them. Only some routes use them."""
     unused = {"disabled": True}
     return [
-        extension(_MODEL_OF_PATH, _READER) | unused,
+        extension(_READ, _READER) | unused,
         extension(_HEADERS, _WRITER) | unused,
         {"name": _TRANSCODER, "typed_config": _transcoder(), **unused},
     ]
@@ -70,16 +71,15 @@ def json_routes() -> list[Json]:
     as_json = {"name": "content-type", "string_match": {"safe_regex": {"regex": JSON_TYPE}}}
     paths = f"{MODELS_PATH}[^/:?]+:({'|'.join(VERBS)})"
     cut: Json = {"pattern": {"regex": rf"^{MODELS_PATH}([^/:?]*).*$"}, "substitution": r"\1"}
-    found: Json = {"metadata_namespace": _FOUND, "key": "model", "regex_value_rewrite": cut}
-    mark = {"append": header(JSON_HEADER, "1")}
+    mark = _rule("json", value="&json=1")
     named = header(MODEL_HEADER, f"%DYNAMIC_METADATA({_FOUND}:model)%")
     return [
         {
             "match": {"safe_regex": {"regex": paths}, "headers": [post, as_json]},
             "route": {"cluster": ANY_WORKER},
             "typed_per_filter_config": {
-                _MODEL_OF_PATH: typed(_READER, request_rules=[{"header": ":path", "on_header_present": found}]),
-                **_transcoding(mark, {"append": named}),
+                **_transcoding(mark, _rule("model", regex_value_rewrite=cut)),
+                _HEADERS: typed(f"{_WRITER}PerRoute", mutations={"request_mutations": [{"append": named}]}),
             },
         },
         {
@@ -90,10 +90,14 @@ def json_routes() -> list[Json]:
     ]
 
 
-def _transcoding(*mutations: Json) -> Json:
-    """A route's; ``mutations`` of the request's headers come first."""
-    changed = typed(f"{_WRITER}PerRoute", mutations={"request_mutations": list(mutations)})
-    return {_HEADERS: changed, _TRANSCODER: _transcoder()}
+def _rule(key: str, **fields: object) -> Json:
+    """Of every path: metadata of Envoy's own, which no caller can send."""
+    return {"header": ":path", "on_header_present": {"metadata_namespace": _FOUND, "key": key, **fields}}
+
+
+def _transcoding(*rules: Json) -> Json:
+    """A route's filters; what ``rules`` find is there for the routes behind."""
+    return {_READ: typed(_READER, request_rules=list(rules)), _TRANSCODER: _transcoder()}
 
 
 def _transcoder() -> Json:

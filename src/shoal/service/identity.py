@@ -33,8 +33,6 @@ HEADER: Final = "x-api-key"
 before it sets this one, so no caller can slip one in."""
 CLIENT_HEADER: Final = "x-client-id"
 """Carries the key's id behind the router, never its secret; a caller's own header of this name is removed."""
-JSON_HEADER: Final = "x-shoal-json"
-"""``1`` on its way through the router, of a message that came as JSON."""
 MAX_LENGTH: Final = 1024
 """Characters of an identity; a longer text is none."""
 
