@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from shoal.batching.wire import MODEL as MODEL_HEADER
 from shoal.batching.wire import PRIORITY as PRIORITY_HEADER
 from shoal.router.clusters import ANY_WORKER
-from shoal.router.resources import extension, typed
+from shoal.router.resources import extension, method, typed
 from shoal.service.identity import HEADER
 
 if TYPE_CHECKING:
@@ -59,6 +59,5 @@ def preflight(router: Router) -> list[Json]:
     """The filter answers on this route those origins that may call; others have no key, and are refused for it."""
     if not router.cors_origins:
         return []
-    options = {"name": ":method", "string_match": {"exact": "OPTIONS"}}
     asked = {"name": "access-control-request-method", "present_match": True}
-    return [{"match": {"prefix": "/", "headers": [options, asked]}, "route": {"cluster": ANY_WORKER}}]
+    return [{"match": {"prefix": "/", "headers": [method("OPTIONS"), asked]}, "route": {"cluster": ANY_WORKER}}]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from shoal.batching.wire import MODEL as MODEL_HEADER
 from shoal.errors import Code
-from shoal.router.resources import header, off
+from shoal.router.resources import header, method, off
 
 if TYPE_CHECKING:
     from shoal.runtime.envoy_http2 import Json
@@ -30,7 +30,7 @@ def not_grpc() -> list[Json]:
     """Answers for those who speak something else, whatever they ask for."""
     return [
         _plain_refusal({**SPEAKS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}, 415),
-        _plain_refusal({"name": ":method", "string_match": {"exact": "POST"}, "invert_match": True}, 405),
+        _plain_refusal({**method("POST"), "invert_match": True}, 405),
     ]
 
 

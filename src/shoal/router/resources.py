@@ -40,6 +40,11 @@ def header(name: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") ->
     return {"header": {"key": name, "value": value}, "append_action": action}
 
 
+def method(name: str) -> Json:
+    """Matches requests of one method of HTTP."""
+    return {"name": ":method", "string_match": {"exact": name}}
+
+
 def off() -> Json:
     """Turns a filter off, in a route's ``typed_per_filter_config``."""
     return typed("envoy.config.route.v3.FilterConfig", disabled=True)

@@ -28,7 +28,7 @@ from shoal.router.refusals import (
     not_grpc,
     refusal,
 )
-from shoal.router.resources import header, off, seconds, typed
+from shoal.router.resources import header, method, off, seconds, typed
 from shoal.router.transcoding import json_routes, model_list
 from shoal.service.identity import CLIENT_HEADER, HEADER
 
@@ -126,11 +126,10 @@ def metrics_routes() -> Json:
 
     ``/ready`` fails while Envoy leaves; ``/alive`` doesn't, so that nobody takes a drain for a fault.
     """
-    reading = {"name": ":method", "string_match": {"exact": "GET"}}
     return _configuration(
         METRICS,
         routes=[
-            {"match": {"path": path, "headers": [reading]}, "route": {"cluster": ADMIN, "timeout": "10s"}}
+            {"match": {"path": path, "headers": [method("GET")]}, "route": {"cluster": ADMIN, "timeout": "10s"}}
             for path in ("/stats/prometheus", "/ready")
         ]
         + [{"match": {"path": "/alive"}, "direct_response": {"status": 200}}],

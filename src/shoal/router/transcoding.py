@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf import descriptor_pb2
@@ -18,7 +19,7 @@ from shoal.batching.wire import MODEL as MODEL_HEADER
 from shoal.batching.wire import STREAM
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.refusals import BODY_LIMIT
-from shoal.router.resources import extension, header, off, typed
+from shoal.router.resources import extension, header, method, off, typed
 from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def json_filters() -> list[Json]:
 
 def json_routes() -> list[Json]:
     """What JSON comes in by. A path's model becomes the metadata, whatever metadata said."""
-    post = {"name": ":method", "string_match": {"exact": "POST"}}
+    post = method("POST")
     as_json = {"name": "content-type", "string_match": {"safe_regex": {"regex": JSON_TYPE}}}
     paths = f"{MODELS_PATH}[^/:?]+:({'|'.join(VERBS)})"
     cut: Json = {"pattern": {"regex": rf"^{MODELS_PATH}([^/:?]*).*$"}, "substitution": r"\1"}
@@ -118,15 +119,15 @@ def model_list(service: Service, models: Sequence[str], unserved: AbstractSet[st
         {"name": model, "pool": service.pool_of(model), "state": "unserved" if model in unserved else "served"}
         for model in models
     ]
-    get = {"name": ":method", "string_match": {"exact": "GET"}}
     return {
-        "match": {"path": MODELS_PATH.rstrip("/"), "headers": [get]},
+        "match": {"path": MODELS_PATH.rstrip("/"), "headers": [method("GET")]},
         "direct_response": {"status": 200, "body": {"inline_string": json.dumps({"models": told})}},
         "response_headers_to_add": [header("content-type", "application/json")],
         "typed_per_filter_config": {BODY_LIMIT: off()},
     }
 
 
+@cache
 def descriptors() -> bytes:
     """A ``FileDescriptorSet`` of the services' unary methods, with the paths that lead to them."""
     files = []
@@ -135,22 +136,22 @@ def descriptors() -> bytes:
         module.DESCRIPTOR.CopyToProto(file)
         files.append(file)
     for service in files[-1].service:
-        kept = [method for method in service.method if not method.name.endswith(STREAM)]
+        kept = [call for call in service.method if not call.name.endswith(STREAM)]
         del service.method[:]
         service.method.extend(kept)
     inference, uploads = files[-1].service
-    for method in inference.method:
-        verb = next(verb for verb, name in VERBS.items() if name == method.name)
-        _lead(method, f"{MODELS_PATH}{{model_name}}:{verb}", f"/{_INFERENCE}/{method.name}")
-    for method in uploads.method:
-        _lead(method, UPLOADS_PATH, f"/{_UPLOADS}/{method.name}")
+    for call in inference.method:
+        verb = next(verb for verb, name in VERBS.items() if name == call.name)
+        _lead(call, f"{MODELS_PATH}{{model_name}}:{verb}", f"/{_INFERENCE}/{call.name}")
+    for call in uploads.method:
+        _lead(call, UPLOADS_PATH, f"/{_UPLOADS}/{call.name}")
     return descriptor_pb2.FileDescriptorSet(file=files).SerializeToString()
 
 
-def _lead(method: descriptor_pb2.MethodDescriptorProto, path: str, other: str) -> None:
+def _lead(call: descriptor_pb2.MethodDescriptorProto, path: str, other: str) -> None:
     """POST to either path is the method, with the body as its message: what ``option (google.api.http)`` would say."""
     rule, second = (_text(_POST, each.encode()) + _text(_BODY, b"*") for each in (path, other))
-    method.options.MergeFromString(_text(_HTTP_OPTION, rule + _text(_ADDITIONAL, second)))
+    call.options.MergeFromString(_text(_HTTP_OPTION, rule + _text(_ADDITIONAL, second)))
 
 
 def _text(field: int, value: bytes) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.router.resources import typed
+from shoal.router.resources import method, typed
 
 if TYPE_CHECKING:
     from shoal.runtime.envoy_http2 import Json
@@ -56,7 +56,7 @@ def cluster(load_assignment: Json) -> Json:
     return typed("envoy.config.cluster.v3.Cluster", name=STORE, connect_timeout="1s", load_assignment=load_assignment)
 
 
-_PUT: Json = {"name": ":method", "string_match": {"exact": "PUT"}}
+_PUT = method("PUT")
 
 
 def _refusal(headers: list[Json], status: int, text: str) -> Json:

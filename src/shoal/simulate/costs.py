@@ -83,7 +83,10 @@ def read(path: Path, instances: int | None = None, largest: int = 1) -> Measured
 
 
 def of_times(batch_ms: Mapping[int, float], speed: Mapping[int, float]) -> MeasuredCosts:
-    """Of milliseconds by size, and speeds by batches at once, of which that of 1 is 1."""
+    """Of milliseconds by size, and speeds by batches at once, of which that of 1 is 1.
+
+    A larger batch takes no less than a smaller one; where one was measured so, that was noise.
+    """
     sizes = sorted(batch_ms)
     best = {1: 1.0, **speed}
     counts = sorted(best)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from shoal.plan.bound import PlannedLoad
-from shoal.plan.costs import of_milliseconds
+from shoal.simulate.costs import of_times
 
 Maker = Callable[..., PlannedLoad]
 
@@ -17,7 +17,7 @@ def load() -> Maker:
     def make(
         name: str = "m", *rates: float, memory: float = 1, objective: float = 0.1, prepare: float = 0.0
     ) -> PlannedLoad:
-        costs = of_milliseconds({1: 10, 5: 20}, {})
+        costs = of_times({1: 10, 5: 20}, {})
         return PlannedLoad(name, costs, memory, objective, prepare, rates or (100.0,))
 
     return make

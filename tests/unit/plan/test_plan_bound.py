@@ -10,7 +10,7 @@ import pytest
 
 from shoal.errors import ConfigurationError
 from shoal.plan import bound
-from shoal.plan.costs import of_milliseconds
+from shoal.simulate.costs import of_times
 
 if TYPE_CHECKING:
     from conftest import Maker
@@ -33,7 +33,7 @@ def test_preparing_takes_from_the_objective(load: Maker) -> None:
 
 
 def test_batches_at_once_are_slower_each_and_faster_together(load: Maker) -> None:
-    model = replace(load(objective=0.1), costs=of_milliseconds({5: 20}, {4: 2.5}))
+    model = replace(load(objective=0.1), costs=of_times({5: 20}, {4: 2.5}))
     # Each of four takes 20 · 4 / 2.5 = 32 ms: 40 + 32 fits; 4 · 5 in 32 ms are 625/s. Two: 1.5 at once, 375/s.
     assert bound.best(model, 100) == bound.Best(5, 4, 625)
     tight = bound.best(replace(model, objective=0.07), 100)
