@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from shoal.modelconfig.model import ModelConfig
 
 _LOG = "up.log"
-_STOP_SECONDS = 60
+_STOP_SECONDS = 180
+"""Longer than all parts may take, one after another."""
 _COMMAND_SECONDS = 60
 
 

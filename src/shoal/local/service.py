@@ -115,7 +115,11 @@ def _tell_of_models(home: Home, layout: Plan, say: Callable[[str], None], compon
     """
     workers = [part for part in layout.parts if part.component is Component.WORKER and part.component in components]
     reports = {part.name: worker_report.WorkerReport.load(home, part.listen) for part in workers}
-    lines = [f"{name}: {reason}" for name, report in reports.items() for reason in report.reasons]
+    named: dict[str, list[str]] = {}
+    for name, report in reports.items():
+        for reason in report.reasons:
+            named.setdefault(reason, []).append(name)  # the processes of one Triton have one reason
+    lines = [f"{', '.join(names)}: {reason}" for reason, names in named.items()]
     if lines and not any(report.models for report in reports.values()):
         raise Unavailable("\n".join(["no model is served", *lines]))
     for line in lines:

@@ -62,7 +62,11 @@ class TritonPythonModel:
         network = Network(folder / name if name else None, parameters, list(outputs), device)
         size = int(config["max_batch_size"])
         count = int(parameters.get(_LANES, _DEFAULT_LANES))
-        lanes = [Lane(network, size, self._frame, outputs, device, stays=name is None) for _ in range(count)]
+        try:
+            lanes = [Lane(network, size, self._frame, outputs, device, stays=name is None) for _ in range(count)]
+        except torch.cuda.OutOfMemoryError as error:
+            advice = f"the GPU has no memory for {count} lanes of batches of {size}: lower {_LANES} or max_batch_size"
+            raise pb_utils.TritonModelException(f"{advice}; {error}") from error
         self._preparer = Preparer(device, size, *self._frame[:2], HostMemory())
         self._pipeline = Pipeline(self._preparer, lanes)
         decodes = self._preparer.trouble or "nvJPEG's hardware unit decodes"
@@ -75,7 +79,7 @@ class TritonPythonModel:
         for request in requests:
             job = Job(request)
             try:
-                job.batch = Batch(*self._rows_of(request), self._preparer.decoder)
+                job.batch = Batch(*self._rows_of(request), self._preparer.decoder())
             except Exception as error:
                 job.fail(str(error))
             else:

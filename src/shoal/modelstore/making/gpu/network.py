@@ -91,7 +91,10 @@ def _exported(file: Path, device: int) -> Function:
     with zipfile.ZipFile(file) as archive:
         compiled = any(_COMPILED in name for name in archive.namelist())
     if compiled:
-        return torch._inductor.aoti_load_package(str(file), device_index=device)  # noqa: SLF001 - documented as it is
+        # Its own locks can't be recorded in a CUDA graph, and one thread starts all batches.
+        return torch._inductor.aoti_load_package(  # noqa: SLF001 - documented as it is
+            str(file), run_single_threaded=True, device_index=device
+        )
     return torch.export.load(file).module().to(f"cuda:{device}")
 
 

@@ -16,6 +16,7 @@ import torch
 from batch import CHANNELS, PICTURE, READY
 from cuda.core import Device, LaunchConfig, Program, ProgramOptions, launch
 from nvjpeg import HardwareDecoder, Unavailable
+from unit import Unit
 
 if TYPE_CHECKING:
     from batch import Batch
@@ -25,6 +26,7 @@ _log = logging.getLogger(__name__)
 _KERNELS: Final = Path(__file__).with_name("pictures.cu")
 _BLOCKS, _THREADS = 32, 256
 """Of a kernel, for each picture."""
+_TAKEN: Final = "another model's process has the GPU's JPEG unit, so workers decode"
 
 
 class Preparer:
@@ -34,12 +36,11 @@ class Preparer:
         """Compiles the kernels; for batches of up to ``size`` frames."""
         self._height, self._width = height, width
         self._memory = memory
+        self._unit = Unit(str(torch.cuda.get_device_properties(device).uuid))
+        self._decoder: HardwareDecoder | None = None
         self.trouble = ""
         """Why nothing can be decoded; empty: it can."""
-        try:
-            self.decoder: HardwareDecoder | None = HardwareDecoder()
-        except Unavailable as error:
-            self.decoder, self.trouble = None, str(error)
+        self.decoder()
         # Before the networks of other batches: its kernels are short.
         self._stream = torch.cuda.Stream(device, priority=-1)
         driver = Device(device)
@@ -49,6 +50,17 @@ class Preparer:
         program = Program(_KERNELS.read_text(encoding="utf-8"), "c++", options).compile("cubin")
         self._columns, self._rows = (program.get_kernel(name) for name in ("resize_columns", "resize_rows"))
         self._slots = [_Slot(size, height * width * CHANNELS) for _ in range(2)]
+
+    def decoder(self) -> HardwareDecoder | None:
+        """What decodes, None while nothing can. For one thread."""
+        if self._decoder is None and self.trouble in {"", _TAKEN} and self._unit.take():
+            try:
+                self._decoder, self.trouble = HardwareDecoder(), ""
+            except Unavailable as error:
+                self.trouble = str(error)
+        elif self._decoder is None and not self.trouble:
+            self.trouble = _TAKEN
+        return self._decoder
 
     def prepare(self, batch: Batch, frames: Any) -> tuple[torch.cuda.Event, float]:
         """Fills the first rows of ``frames``, uint8 ``(size, height, width, 3)`` on the GPU.
@@ -64,8 +76,8 @@ class Preparer:
         began = perf_counter()
         with torch.cuda.stream(self._stream):
             self._stage(batch, slot)
-            if self.decoder is not None:
-                self._decode(batch, slot, self.decoder)
+            if self._decoder is not None:
+                self._decode(batch, slot, self._decoder)
             self._resize(batch, slot, frames)
             slot.free.record(self._stream)
         return slot.free, perf_counter() - began
