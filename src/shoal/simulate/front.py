@@ -97,7 +97,8 @@ class Apart:
     def __init__(self, context: Context) -> None:
         """Without replicas."""
         self._context = context
-        self._least = context.scenario.balancing == "least_load"
+        self._balancing = context.scenario.balancing
+        self._source = random.Random(f"{context.scenario.seed}/balancing")
         self._of: dict[str, dict[str, PolicyQueue]] = {}
         """By replica and model."""
         self._turn: dict[str, list[str]] = {model.name: [] for model in context.scenario.models}
@@ -108,16 +109,22 @@ class Apart:
         return partial(self._enter, model)
 
     def _enter(self, model: str, request: Request) -> None:
-        """It goes to the replica whose turn it is, or that has least; of several, whose turn it is."""
+        """It goes to the replica whose turn it is, that has least (of several, whose turn it is), or any."""
         turn = self._turn[model]
         if not turn:
             request.ended = True
             self._context.tallies[model].refused(request, Unavailable("no replica serves the model now"))
             return
-        name = min(turn, key=self._load) if self._least else turn[0]
+        name = self._choice(turn)
+        self._of[name][model].enter_one(request)
+
+    def _choice(self, turn: list[str]) -> str:
+        if self._balancing == "random":
+            return self._source.choice(turn)
+        name = min(turn, key=self._load) if self._balancing == "least_load" else turn[0]
         turn.remove(name)
         turn.append(name)
-        self._of[name][model].enter_one(request)
+        return name
 
     def join(self, replica: Replica) -> None:
         """It takes requests from now on."""

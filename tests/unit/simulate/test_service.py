@@ -38,7 +38,7 @@ def test_a_lone_request_takes_its_ways_its_preparation_and_a_batch_of_one() -> N
     assert (outcome.offered, outcome.answered, outcome.mean_batch_size) == (4, 4, 1.0)
 
 
-@pytest.mark.parametrize("balancing", ["permits", "round_robin", "least_load"])
+@pytest.mark.parametrize("balancing", ["permits", "round_robin", "least_load", "random"])
 def test_all_are_answered_and_the_utilisation_is_what_the_batches_take(balancing: str) -> None:
     outcome = simulate(scenario(rate=1200.0, replicas=3, balancing=balancing))
     told = outcome.models["a"]
@@ -165,7 +165,7 @@ def test_an_autoscaler_adds_replicas_late_and_takes_them_away_later() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"balancing": "random"}, "expected one of permits"),
+        ({"balancing": "by_turns"}, "expected one of permits"),
         ({"warm_up": 9.0}, "less than seconds"),
         ({"loads": [Load("b", [])]}, "no pool serves"),
         ({"faults": [Fault("replica", 1.0, 2.0, "q-0")]}, "POOL-NUMBER, such as p-0"),
