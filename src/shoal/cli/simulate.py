@@ -141,7 +141,7 @@ def _simulate(scenario: Path, seed: int | None, parts: int | None, share: str | 
 
 def _parts(scenario: Scenario, parts: int | None, share: str | None) -> tuple[int, Fraction] | None:
     """How many are simulated, and of what share; None: all of it."""
-    if parts == 0 or (parts is None and share is None and not is_large(scenario)):
+    if parts == 0 or (parts is None and share is None and not is_large(scenario, PARTS)):
         return None
     number = parts or PARTS
     if share is None:

@@ -34,11 +34,11 @@ def expected_requests(scenario: Scenario) -> float:
     return sum(load.times.expected(scenario.seconds) for load in scenario.loads if isinstance(load.times, Divisible))
 
 
-def is_large(scenario: Scenario) -> bool:
-    """Whether parts of it stand for it, if nothing else is said: where it is too large, and has some."""
+def is_large(scenario: Scenario, parts: int) -> bool:
+    """Whether so many parts stand for it, if nothing else is said: where it is too large, and has them."""
     if expected_requests(scenario) <= MOST_REQUESTS:
         return False
-    return pieces(scenario) > 1 and all(fault.kind in _OF_ALL for fault in scenario.faults)
+    return pieces(scenario) >= parts and all(fault.kind in _OF_ALL for fault in scenario.faults)
 
 
 def pieces(scenario: Scenario) -> int:

@@ -92,10 +92,11 @@ def test_parts_are_simulated_where_they_are_asked_for_and_the_output_says_so(
 def test_a_large_service_is_sampled_unless_all_of_it_is_asked_for(
     path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    path.write_text(SCENARIO.replace("replicas: 2", "replicas: 4"))
     monkeypatch.setattr(parts, "MOST_REQUESTS", 500)
     told = said(capsys, str(path))
     assert "sampled" in told
-    assert "what size does to figures is not known" in told  # two replicas have no quarters
+    assert "what size does to figures is not known" in told  # a single replica has no half
     assert "sampled" not in said(capsys, str(path), "--parts", "0")
 
 

@@ -91,8 +91,8 @@ def test_what_parts_hold_is_their_share() -> None:
 
 def test_the_share_follows_the_number_of_requests_and_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
     large = scenario(replicas=1000, seconds=60.0)  # 24 million requests
-    assert parts.is_large(large)
-    assert not parts.is_large(scenario())
+    assert parts.is_large(large, 4)
+    assert not parts.is_large(scenario(), 4)
     assert share_for(large, 4) == Fraction(60, 1000)  # 1.5 million each
     monkeypatch.setattr(parts, "SAMPLED_REQUESTS", 10)
     assert share_for(large, 4) == Fraction(8, 1000)
@@ -118,8 +118,8 @@ def test_what_has_no_such_parts_is_refused(changes: dict[str, object], share: Fr
 
 def test_a_scenario_whose_faults_strike_single_replicas_is_not_sampled_by_itself() -> None:
     fault = Fault("replica", 1.0, 2.0, "p-0")
-    assert not parts.is_large(scenario(replicas=1000, seconds=60.0, faults=[fault]))
-    assert parts.is_large(scenario(replicas=1000, seconds=60.0, faults=[Fault("slow_store", 1.0, 2.0, factor=2.0)]))
+    assert not parts.is_large(scenario(replicas=1000, seconds=60.0, faults=[fault]), 4)
+    assert parts.is_large(scenario(replicas=1000, seconds=60.0, faults=[Fault("slow_store", 1.0, 2.0, factor=2.0)]), 4)
 
 
 @pytest.mark.parametrize(("freedom", "value"), [(1, 12.706), (3, 3.182), (9, 2.262), (63, 1.998)])
