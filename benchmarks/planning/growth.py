@@ -147,12 +147,19 @@ def by_load() -> list[dict[str, Any]]:
 
 
 def fewest(way: Way, rate: float, guess: int | None) -> dict[str, Any]:
-    """By bisection between the bound and what is enough: ``guess``, or the first of its doubles."""
+    """From ``guess``, or the bound, upwards to what is enough; from there down, then by bisection."""
     low = math.ceil(rate / CAPACITY) - 1
     high = guess or low + 1
     while not _kept(found := calculate(way, high, rate)):
-        low, high = high, 2 * high
-    while high - low > max(1, EXACT * low):
+        low, high = high, math.ceil(high * (1 + EXACT if guess else 2))
+    step = max(1, int(EXACT * high))
+    while high - step > low and guess:
+        tried = calculate(way, high - step, rate)
+        if not _kept(tried):
+            low = high - step
+        else:
+            high, found, step = high - step, tried, 2 * step
+    while high - low > max(1, EXACT * high):
         middle = (low + high) // 2
         tried = calculate(way, middle, rate)
         if _kept(tried):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 MOST_REQUESTS: Final = 10_000_000
 """Of which all are simulated, if nothing else is said."""
-SAMPLED_REQUESTS: Final = 6_000_000
-"""Of all parts together, where there are more than that."""
+SAMPLED_REQUESTS: Final = 3_000_000
+"""Of all parts of the full size together, where there are more than that."""
 LEAST_REPLICAS: Final = 8
 """Of a pool in a part, whatever the number of requests, where there are as many."""
 _OF_ALL: Final = frozenset({"slow_store"})

@@ -93,7 +93,7 @@ def test_the_share_follows_the_number_of_requests_and_replicas(monkeypatch: pyte
     large = scenario(replicas=1000, seconds=60.0)  # 24 million requests
     assert parts.is_large(large, 4)
     assert not parts.is_large(scenario(), 4)
-    assert share_for(large, 4) == Fraction(60, 1000)  # 1.5 million each
+    assert share_for(large, 4) == Fraction(28, 1000)  # 0.75 million each
     monkeypatch.setattr(parts, "SAMPLED_REQUESTS", 10)
     assert share_for(large, 4) == Fraction(8, 1000)
 
