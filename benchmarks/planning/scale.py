@@ -44,10 +44,10 @@ WAYS: Final = {
     "objective 50 ms": BatchingSettings(LARGEST_BATCH, latency_objective_microseconds=50_000),
 }
 RATED: Final = (("delay 5 ms", 0.8), ("objective 50 ms", 0.8), ("at once", 0.8), ("at once", 0.3), ("at once", 1.2))
-RATED_REQUESTS, RATED_RUNS = 60_000, 3
+RATED_REQUESTS, RATED_RUNS = 30_000, 3
 GPUS: Final = 64
 COMPARED: Final = (*RATED[:2], ("at once", 0.95), ("at once", 0.3), ("at once", 1.2))
-COMPARED_SECONDS: Final = 2.0
+COMPARED_SECONDS: Final = 1.0
 SHARES: Final = (Fraction(1, 4), Fraction(1, 8))
 LARGE_GPUS, LARGE_RATE, LARGE_SECONDS = 1000, 1_000_000.0, 60.0
 
