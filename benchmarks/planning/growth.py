@@ -41,7 +41,7 @@ GROWING_LOAD: Final = 0.4
 FIXED_LOAD: Final = 0.8
 """Of the capacity of one."""
 REPLICAS: Final = (1, 3, 10, 30, 100, 300, 1000)
-LOADS: Final = (1, 10, 100, 1000)
+LOADS: Final = (1, 10, 100)
 """Of which each is what ``FIXED_LOAD`` of one replica is."""
 REQUESTS: Final = (16_000, 400_000)
 """At least and at most; between them, those of ``SECONDS``."""
