@@ -1,4 +1,4 @@
-"""Tables and plots of docs/plan.md, from the results.
+"""Tables and plots of docs/plan.md, docs/simulate.md and docs/batching.md, from the results.
 
 python -m benchmarks.planning.report
 """
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.common.chapter import markdown, update
 from benchmarks.common.files import DOCS, IMAGES, RESULTS, read_json
+from benchmarks.planning import tables
 from shoal.plan.page import day, needs
 from shoal.profile.plot import STYLE
 
@@ -30,6 +31,8 @@ def main() -> None:
     if "objectives" in there:
         blocks["planning-objectives"] = objectives(there["objectives"])
     update(DOCS / "plan.md", blocks)
+    update(DOCS / "simulate.md", tables.scale(read_json(RESULTS / "planning_scale.json") or {}))
+    update(DOCS / "batching.md", tables.growth(read_json(RESULTS / "planning_growth.json") or {}))
 
 
 def load(name: str, result: Mapping[str, Any]) -> str:

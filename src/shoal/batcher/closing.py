@@ -8,6 +8,7 @@ send a small batch (Symphony, arXiv 2308.07470, and Nexus, SOSP 2019).
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from shoal.batcher.workload import MOSTLY, TIMER_SECONDS
@@ -96,7 +97,7 @@ class Closing:
             return now, "preferred"
         if self.draining:
             return now, "drain"
-        if self._is_enough(now, batch):
+        if self.objective and self._is_enough(now, batch):
             return now, "enough"
         if bulk:
             return self._work.free_at(now, batch.worker, batch.priority) - self._lead, "bulk"
@@ -126,13 +127,13 @@ class Closing:
 
     def _reached(self, available: int) -> int:
         """The largest preferred size that so many requests fill; 0 if they fill none."""
-        return max((size for size in self._sizes if size <= available), default=0)
+        number = bisect_right(self._sizes, available)
+        return self._sizes[number - 1] if number else 0
 
     def _is_enough(self, now: float, batch: OpenBatch[Any]) -> bool:
         """Whether its worker is idle and company would make it hardly cheaper: an idle engine's time is lost."""
         return (
-            bool(self.objective)
-            and self._work.times.known
+            self._work.times.known
             and self._dearer(batch.size, self._largest) <= _ENOUGH
             and self._work.free_at(now, batch.worker, batch.priority) <= now
         )

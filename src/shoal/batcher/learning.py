@@ -35,19 +35,20 @@ class BatchTimes:
         self._base = 0.0
         self._deviation = Mean()
         self._odd = 0
-
-    @property
-    def known(self) -> bool:
+        self.known = False
         """Whether any batch came back."""
-        return self._weight > 0
+        self.scatter = 0.0
+        """Seconds by which most batches differ at most from what is expected of them: twice the mean deviation."""
 
     def observe(self, size: int, seconds: float) -> None:
         """One batch came back."""
-        if self._weight:
+        if self.known:
             self._odd = self._odd + 1 if seconds > max(_ODD * self.cautious(size), _ODD_SECONDS) else 0
             if 0 < self._odd <= _ODD_IN_A_ROW:
                 return
             self._deviation.observe(abs(seconds - self.expected(size)))
+            self.scatter = 2 * self._deviation.mean
+        self.known = True
         self._weight = self._weight * _DECAY + 1
         self._size = self._size * _DECAY + size
         self._seconds = self._seconds * _DECAY + seconds
@@ -63,11 +64,6 @@ class BatchTimes:
     def cautious(self, size: float) -> float:
         """Seconds that most batches of ``size`` take at most: ``expected``, and twice the mean deviation more."""
         return self.expected(size) + self.scatter
-
-    @property
-    def scatter(self) -> float:
-        """Seconds by which most batches differ at most from what is expected of them: twice the mean deviation."""
-        return 2 * self._deviation.mean
 
     @property
     def base(self) -> float:

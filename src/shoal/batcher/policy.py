@@ -99,7 +99,8 @@ class BatchingPolicy(Generic[Stream, Request]):
         """Seconds since then, where whoever calls comes later."""
         self._interactive: Level[Stream, Request] = Level(Priority.INTERACTIVE)
         self._bulk: Level[Stream, Request] = Level(Priority.BULK)
-        self._levels = {level.priority: level for level in (self._interactive, self._bulk)}
+        self._in_order = (self._interactive, self._bulk)
+        self._levels = {level.priority: level for level in self._in_order}
         self._quarantine = quarantine or Quarantine()
         self._work: Workload[Stream] = Workload()
         self._closing = Closing(self._work, settings)
@@ -222,13 +223,13 @@ class BatchingPolicy(Generic[Stream, Request]):
     def _advance(self, now: float) -> list[Decision[Stream, Request]]:
         decisions: list[Decision[Stream, Request]] = []
         self._late = max(0.0, now - self.wake_at)
-        for level in (self._interactive, self._bulk):
+        for level in self._in_order:
             while (level.suspects and self._isolate(now, level, decisions)) or (
                 level.queue and self._grow(now, level, decisions)
             ):
                 pass
         self.wake_at = math.inf
-        for level in (self._interactive, self._bulk):  # what waits in the second level fills a batch of the first
+        for level in self._in_order:  # what waits in the second level fills a batch of the first
             if level.open is not None:
                 self.wake_at = min(self.wake_at, self._close_when_due(now, level, level.open, decisions))
         return decisions
@@ -255,9 +256,11 @@ class BatchingPolicy(Generic[Stream, Request]):
         batch = level.open or self._begin(now, level)
         if batch is None:
             return False
-        oldest, fill = level.queue.head().arrived, self._fill_of(level)
-        size, closes = self._closing.size(now, batch, len(level.queue), oldest, fill)
-        requests, refused = _take(now, size - batch.size, level.queue, self._answered_by(now, batch, size))
+        waiting, oldest, fill = len(level.queue), level.queue.head().arrived, self._fill_of(level)
+        size, closes = self._closing.size(now, batch, waiting, oldest, fill)
+        count = size - batch.size
+        answered_by = self._answered_by(now, batch, size) if waiting > count else now
+        requests, refused = _take(now, count, level.queue, answered_by)
         decisions += refused
         if requests:
             if level.open is None:
@@ -268,7 +271,7 @@ class BatchingPolicy(Generic[Stream, Request]):
             decisions.append(Send(batch.stream, requests))
         if level.open is not None and closes:
             self._close(now, level, batch, "objective", decisions, now)
-        elif level.open is not None:
+        elif level.open is not None and (level.queue or self._bulk.waiting):  # else whoever called sees to it next
             self._close_when_due(now, level, batch, decisions)
         return level.open is None or bool(requests or refused)
 

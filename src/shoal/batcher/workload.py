@@ -50,7 +50,11 @@ class Workload(Generic[Stream]):
         """Seconds of interactive batches from their close to their answers, but for those at the engine or before it:
         for the way there, for fetch and decode as far as they were still to come, and for the way back. Workers of an
         older version leave it unknown."""
+        self.margin = TIMER_SECONDS
+        """Seconds that answers come later than expected at most, mostly."""
         self._slip = Tail()
+        self._running = self._running_items = self._waiting_items = 0
+        """Batches that execute, and the requests in them and in those that wait: asked for at every arrival."""
         self._closed: dict[Stream, _Closed] = {}
         self._at: dict[Hashable, list[_Closed]] = {}
         """In the order of their closing."""
@@ -61,11 +65,6 @@ class Workload(Generic[Stream]):
     def at(self, worker: Hashable) -> int:
         """Batches that it has."""
         return len(self._at.get(worker, ()))
-
-    @property
-    def margin(self) -> float:
-        """Seconds that answers come later than expected at most, mostly."""
-        return self._slip.most(MOSTLY) + TIMER_SECONDS
 
     def add(
         self,
@@ -83,9 +82,10 @@ class Workload(Generic[Stream]):
             expected_end = self.free_at(due, worker, priority) + self.times.expected(size)
         batch = self._closed[stream] = _Closed(size, priority, worker, due, expected_end)
         at = self._at.setdefault(worker, [])
-        if not at or _running(at) < self.instances:
-            batch.started = now
         at.append(batch)
+        self._waiting_items += size
+        if len(at) == 1 or _running(at) < self.instances:
+            self._start(batch, now)
 
     def executed(self, now: float, stream: Stream, engine_seconds: float = 0.0) -> None:
         """The batch on ``stream``, if any, has its first answers: all but stragglers are through.
@@ -98,6 +98,7 @@ class Workload(Generic[Stream]):
             if batch.priority is Priority.INTERACTIVE:  # others overtake a bulk batch
                 if batch.expected_end < math.inf:
                     self._slip.observe(max(0.0, now - batch.expected_end))
+                    self.margin = self._slip.most(MOSTLY) + TIMER_SECONDS
                 if engine_seconds:
                     self.preparation.observe(max(0.0, now - batch.due - engine_seconds))
             self.times.observe(batch.size, now - batch.started)
@@ -107,49 +108,65 @@ class Workload(Generic[Stream]):
         """The batch on ``stream``, if any, is at its worker no more."""
         if (batch := self._closed.pop(stream, None)) is None:
             return
+        if batch.started < math.inf:
+            self._stop(batch)
+        self._waiting_items -= batch.size
         at = self._at[batch.place]
         at.remove(batch)
         if not at:
             del self._at[batch.place]
         elif _running(at) < self.instances and (following := _next(at)):
-            following.started = now
+            self._start(following, now)
 
     def free_at(self, now: float, worker: Hashable, priority: Priority) -> float:
         """When a batch of ``priority`` that was closed now could start."""
         ahead = self._at.get(worker, ())
         if len(ahead) < self.instances:
             return now
-        running = [batch for batch in ahead if batch.started < math.inf]
-        free = [max(now, batch.started + self.times.expected(batch.size)) for batch in running]
-        heapq.heapify(free)
-        for batch in _waiting(ahead):
-            if priority is Priority.BULK or batch.priority is Priority.INTERACTIVE:
-                heapq.heappush(free, heapq.heappop(free) + self.times.expected(batch.size))
-        return free[0] if len(free) >= self.instances else now
+        expected, free, waiting = self.times.expected, [], []
+        for batch in ahead:
+            if batch.started < math.inf:
+                free.append(max(now, batch.started + expected(batch.size)))
+            elif priority is Priority.BULK or batch.priority is Priority.INTERACTIVE:
+                waiting.append(batch.size)
+        if waiting:
+            heapq.heapify(free)
+            for size in waiting:
+                heapq.heapreplace(free, free[0] + expected(size))
+        return min(free) if len(free) >= self.instances else now
 
     def wait_behind(self, requests: float) -> float:
         """Seconds until a request with so many waiting ahead of it has its answer; 0 where nothing is known.
 
         By Little's law the batches that execute bring ``requests in them / seconds of a batch`` answers a second.
         """
-        count = executing = waiting = 0
-        for batch in self._closed.values():  # at every arrival at a queue that isn't empty
-            if batch.started < math.inf:
-                count += 1
-                executing += batch.size
-            else:
-                waiting += batch.size
-        if not count:
+        if not self._running:
             return 0.0
-        return ((requests + waiting) / executing + 1) * self.times.expected(executing / count)
+        executing = self._running_items
+        return ((requests + self._waiting_items) / executing + 1) * self.times.expected(executing / self._running)
+
+    def _start(self, batch: _Closed, started: float) -> None:
+        """It waits no longer, but executes."""
+        batch.started = started
+        self._running += 1
+        self._running_items += batch.size
+        self._waiting_items -= batch.size
+
+    def _stop(self, batch: _Closed) -> None:
+        """It doesn't execute, but waits."""
+        batch.started = math.inf
+        self._running -= 1
+        self._running_items -= batch.size
+        self._waiting_items += batch.size
 
     def _overtook(self, batch: _Closed, now: float) -> None:
         """It executed while another one was thought to, which has yet to start."""
         running = (other for other in self._at[batch.place] if other.started < math.inf)
         if other := max(running, key=lambda each: each.started, default=None):
-            batch.started, other.started = other.started, math.inf
+            self._start(batch, other.started)
+            self._stop(other)
         else:
-            batch.started = now
+            self._start(batch, now)
 
 
 def _running(batches: Sequence[_Closed]) -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from time import process_time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from shoal.cli.against import (
     Against,
@@ -30,20 +29,21 @@ from shoal.cli.against import (
 )
 from shoal.cli.bench import SAMPLES
 from shoal.cli.calls import DEFAULT_MODELS, ApiKey, Ca
+from shoal.cli.simulated import how_sampled, models, pools, record, sampled_models, sampled_record
 from shoal.client.connection import find_connection
 from shoal.errors import ConfigurationError
 from shoal.modelconfig.model import Task
-from shoal.runtime.percentile import percentile
 from shoal.service.home import Home
 from shoal.simulate.from_file import read
+from shoal.simulate.parts import MOST_REQUESTS, is_large, share_for
+from shoal.simulate.sample import PARTS, sample
 from shoal.simulate.service import simulate as run
 from shoal.validation.measure import Trial
 
 if TYPE_CHECKING:
-    from shoal.simulate.scenario import ModelOutcome, Outcome, Scenario
+    from shoal.simulate.scenario import Scenario
 
 _PIPE_COLUMNS = 160
-_COLUMNS = ("model", "requests", "answers/s", "batch", "p50, ms", "p95, ms", "p99, ms", "refused", "late", "failed")
 
 
 def simulate(
@@ -51,6 +51,19 @@ def simulate(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of chance.", show_default="that of the file")] = None,
+    parts: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=64,
+            help="Simulate so many parts of the service in place of all of it. 0: all of it.",
+            show_default=f"0; {PARTS} where more than {MOST_REQUESTS // 10**6} million requests come",
+        ),
+    ] = None,
+    share: Annotated[
+        str | None,
+        typer.Option(help="Of the service, in a part: 1/50, 0.02.", show_default="what takes some minutes"),
+    ] = None,
     against: Against = None,
     trace: TraceFile = None,
     rate: Rate = None,
@@ -83,6 +96,8 @@ def simulate(
     faults:
       - {kind: replica, target: gpus-0, at: 20, until: 30}
 
+    A service too large for that is sampled: some parts of it are simulated, and the printed result says so.
+
     With --against it is told no costs: it finds them by calls to that service, plays the arrivals on both, and prints
     how far they are apart. Nothing else should load the service meanwhile.
     """
@@ -97,81 +112,41 @@ def simulate(
         trial = Trial(replicas, warm_up, timeout, calibration)
         hold_against(connection, arrivals, trial, store or Home.default().models, images, as_json=as_json)
     elif scenario is not None:
-        _simulate(scenario, seed, as_json)
+        _simulate(scenario, seed, parts, share, as_json=as_json)
 
 
-def _simulate(scenario: Path, seed: int | None, as_json: bool) -> None:
+def _simulate(scenario: Path, seed: int | None, parts: int | None, share: str | None, *, as_json: bool) -> None:
     told = read(scenario, seed)
     began = process_time()
-    outcome = run(told)
+    if (chosen := _parts(told, parts, share)) is None:
+        outcome = run(told)
+        tables, of, shown = [models(outcome), pools(outcome)], "", record(told, outcome) if as_json else {}
+    else:
+        found = sample(told, chosen[1], chosen[0])
+        outcome = found.outcome
+        tables, of = [sampled_models(found), pools(outcome)], how_sampled(told, found)
+        shown = sampled_record(told, found) if as_json else {}
     seconds = process_time() - began
     if as_json:
-        typer.echo(json.dumps(record(told, outcome), indent=2))
+        typer.echo(json.dumps(shown, indent=2))
         return
-    console = Console(width=None if Console().is_terminal else _PIPE_COLUMNS, highlight=False)
-    console.print(_models(outcome), _pools(outcome))
+    Console(width=None if Console().is_terminal else _PIPE_COLUMNS, highlight=False).print(*tables)
+    if of:
+        typer.echo(of)
     requests = sum(model.offered for model in outcome.models.values())
     typer.echo(
         f"calculated, not measured: {requests:,} requests and {outcome.events:,} events in {seconds:.1f} s of CPU"
     )
 
 
-def record(scenario: Scenario, outcome: Outcome) -> dict[str, Any]:
-    """All of it, ready for JSON; the same for the same file and seed."""
-    return {
-        "seed": scenario.seed,
-        "seconds": scenario.seconds,
-        "warm_up_seconds": scenario.warm_up,
-        "balancing": scenario.balancing,
-        "models": {name: _figures(model) for name, model in outcome.models.items()},
-        "pools": {
-            pool: {"utilisation": used, "replica_seconds": outcome.replica_seconds[pool]}
-            for pool, used in outcome.utilisation.items()
-        },
-        "events": outcome.events,
-    }
-
-
-def _figures(model: ModelOutcome) -> dict[str, Any]:
-    return {
-        "offered": model.offered,
-        "answered": model.answered,
-        "refused": model.refused,
-        "late": model.late,
-        "failed": model.failed,
-        "throughput_per_s": model.throughput,
-        "mean_batch_size": model.mean_batch_size,
-        **{f"p{name}_ms": _milliseconds(model, share) for name, share in (("50", 0.5), ("95", 0.95), ("99", 0.99))},
-        "owners": {owner: {"offered": each[0], "answered": each[1]} for owner, each in model.owners.items()},
-    }
-
-
-def _milliseconds(model: ModelOutcome, share: float) -> float | None:
-    found = percentile(model.latencies, share)
-    return None if found is None else 1000 * found
-
-
-def _models(outcome: Outcome) -> Table:
-    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in _COLUMNS:
-        shown.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
-    for name, model in outcome.models.items():
-        times = [_milliseconds(model, share) for share in (0.5, 0.95, 0.99)]
-        shown.add_row(
-            name,
-            f"{model.offered:,}",
-            f"{model.throughput:,.1f}",
-            f"{model.mean_batch_size:.2f}",
-            *("-" if time is None else f"{time:,.2f}" for time in times),
-            *(f"{count:,}" for count in (model.refused, model.late, model.failed)),
-        )
-    return shown
-
-
-def _pools(outcome: Outcome) -> Table:
-    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("pool", "utilisation", "replica hours"):
-        shown.add_column(name, justify="left" if name == "pool" else "right", no_wrap=True)
-    for pool, used in outcome.utilisation.items():
-        shown.add_row(pool, f"{100 * used:.1f} %", f"{outcome.replica_seconds[pool] / 3600:,.3f}")
-    return shown
+def _parts(scenario: Scenario, parts: int | None, share: str | None) -> tuple[int, Fraction] | None:
+    """How many are simulated, and of what share; None: all of it."""
+    if parts == 0 or (parts is None and share is None and not is_large(scenario, PARTS)):
+        return None
+    number = parts or PARTS
+    if share is None:
+        return number, share_for(scenario, number)
+    try:
+        return number, Fraction(share)
+    except (ValueError, ZeroDivisionError):
+        raise ConfigurationError(f"--share {share}: expected a part of 1, such as 1/50 or 0.02") from None

@@ -60,6 +60,7 @@ class Deadlines(Generic[Entry]):
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Watches over entries."""
+        buckets = len(self._buckets)
         for entry in entries:
             tick = int(entry.deadline / self._tick_seconds) + 1
             bucket = self._buckets.get(tick)
@@ -67,7 +68,8 @@ class Deadlines(Generic[Entry]):
                 bucket = self._buckets[tick] = {}
                 heappush(self._ticks, tick)
             bucket[entry] = entry
-        self._set()
+        if len(self._buckets) > buckets:  # else the timer is set for one of them, or for one before
+            self._set()
 
     def remove(self, entry: Entry) -> None:
         """Forgets an entry, if it is there."""

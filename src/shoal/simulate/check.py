@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from shoal.simulate.scenario import Autoscaling, Fault, Scenario
 
-BALANCING = ("permits", "round_robin", "least_load")
+BALANCING = ("permits", "round_robin", "least_load", "random")
 
 
 def check(scenario: Scenario) -> None:

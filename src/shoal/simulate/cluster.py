@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from bisect import insort
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from shoal.simulate.replica import Replica, ServedModel
@@ -67,6 +69,10 @@ class Cluster:
         self._models = {model.name: model for model in scenario.models}
         self._full: list[Fraction] = []
         """How much of each server is used."""
+        self._room: list[int] = []
+        """The servers that aren't full, in order."""
+        self._numbers: dict[str, set[int]] = {pool.name: set() for pool in scenario.pools}
+        """Of each pool, those of its places."""
         self._seconds: dict[str, float] = {pool.name: 0.0 for pool in scenario.pools}
         self._device_seconds = dict(self._seconds)
         self._busy = dict(self._seconds)
@@ -86,14 +92,17 @@ class Cluster:
 
     def add(self, pool: SimulatedPool) -> Place:
         """A place on the first server that has room."""
-        number = next(
-            n for n in range(len(self.places) + 1) if not any(p.name == f"{pool.name}-{n}" for p in self.places)
-        )
+        taken = self._numbers[pool.name]
+        number = next(n for n in count() if n not in taken)
+        taken.add(number)
         share = Fraction(1, pool.replicas_of_a_server)
-        server = next((n for n, used in enumerate(self._full) if used + share <= 1), len(self._full))
+        server = next((n for n in self._room if self._full[n] + share <= 1), len(self._full))
         if server == len(self._full):
             self._full.append(Fraction(0))
+            self._room.append(server)
         self._full[server] += share
+        if self._full[server] == 1:
+            self._room.remove(server)
         place = Place(pool, number, server)
         self.places.append(place)
         return place
@@ -124,7 +133,10 @@ class Cluster:
     def remove(self, place: Place) -> None:
         """It drains; its place goes."""
         place.leaving = True
+        if self._full[place.server] == 1:
+            insort(self._room, place.server)
         self._full[place.server] -= Fraction(1, place.pool.replicas_of_a_server)
+        self._numbers[place.pool.name].discard(place.number)
         self.places.remove(place)
         if place.replica is not None:
             self._account(place)

@@ -166,7 +166,7 @@ class ScenarioFile(Section):
     warm_up_seconds: Moment = 0.0
     """Requests that come before don't count."""
     seed: int = 1
-    balancing: Literal["permits", "round_robin", "least_load"] = "permits"
+    balancing: Literal["permits", "round_robin", "least_load", "random"] = "permits"
     """``permits``: Shoal's. The others send single requests to replicas that batch for themselves."""
     path_ms: Milliseconds = 0.5
     """From batcher to worker, and as long again back."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import heapq
 import math
+from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_NEVER: Final = math.inf
 
 
 class Timer:
@@ -44,12 +47,12 @@ class Events:
 
     def at(self, time: float, call: Callable[..., object], *arguments: object) -> None:
         """Calls it then; never, where that is infinite."""
-        if time != math.inf:
-            heapq.heappush(self._heap, (time, next(self._number), call, arguments))
+        if time != _NEVER:
+            heappush(self._heap, (time, next(self._number), call, arguments))
 
     def until(self, end: float) -> None:
         """Lets happen what comes until ``end``, that included."""
-        heap, pop = self._heap, heapq.heappop
+        heap, pop = self._heap, heappop
         while heap and heap[0][0] <= end:
             self.time, _, call, arguments = pop(heap)
             self.passed += 1

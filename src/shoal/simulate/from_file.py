@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
-from shoal.arrivals import curve, processes, trace
+from shoal.arrivals import trace
 from shoal.errors import ConfigurationError
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.runtime.priority import Priority
 from shoal.simulate import costs, document
 from shoal.simulate.scenario import Autoscaling, Fault, Load, Scenario, SimulatedModel, SimulatedPool
 from shoal.simulate.spreads import Constant, LogNormal
+from shoal.simulate.times import ByHour, Recorded, Steady
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,21 +73,15 @@ def _loads(load: document.Arrivals, folder: Path, seed: str) -> Iterator[Load]:
     told: dict[str, Any] = {"priority": Priority(load.priority), "timeout": load.timeout_seconds}
     if load.trace is not None:
         for (model, owner), times in trace.split(trace.read(folder / load.trace)).items():
-            yield Load(model, times, owner or load.owner, **told)
+            yield Load(model, Recorded(times), owner or load.owner, **told)
     else:
         assert load.model is not None
-        yield Load(load.model, _Times(load, seed), load.owner, **told)
+        yield Load(load.model, _times_of(load, seed), load.owner, **told)
 
 
-class _Times:
-    """Anew with each ``iter``, so that a scenario may be simulated twice."""
-
-    def __init__(self, load: document.Arrivals, seed: str) -> None:
-        self._load, self._seed = load, seed
-
-    def __iter__(self) -> Iterator[float]:
-        load, source = self._load, random.Random(self._seed)
-        if load.by_hour is not None:
-            return curve.by_hour(load.by_hour, source, load.coefficient_of_variation, hour_seconds=load.hour_seconds)
-        assert load.per_s is not None
-        return processes.gamma(load.per_s, load.coefficient_of_variation, source)
+def _times_of(load: document.Arrivals, seed: str) -> Steady | ByHour:
+    varies = load.coefficient_of_variation
+    if load.by_hour is not None:
+        return ByHour(load.by_hour, load.hour_seconds, varies, seed)
+    assert load.per_s is not None
+    return Steady(load.per_s, varies, seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shoal.batcher.quarantine import Quarantine
@@ -12,7 +13,7 @@ from shoal.runtime.priority import BULK, INTERACTIVE
 from shoal.simulate.policy_queue import PolicyQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from shoal.runtime.priority import Priority
     from shoal.simulate.events import Events
@@ -62,9 +63,9 @@ class Shared:
         self._queues = context.queues(Quarantine(self._freed), names)
         self._levels = {name: context.levels(name) for name in names}
 
-    def enter(self, model: str, request: Request) -> None:
-        """It comes."""
-        self._queues[model].enter([request])
+    def entrance(self, model: str) -> Callable[[Request], object]:
+        """Where its requests come in."""
+        return self._queues[model].enter_one
 
     def join(self, replica: Replica) -> None:
         """It takes batches from now on."""
@@ -96,23 +97,34 @@ class Apart:
     def __init__(self, context: Context) -> None:
         """Without replicas."""
         self._context = context
-        self._least = context.scenario.balancing == "least_load"
+        self._balancing = context.scenario.balancing
+        self._source = random.Random(f"{context.scenario.seed}/balancing")
         self._of: dict[str, dict[str, PolicyQueue]] = {}
         """By replica and model."""
         self._turn: dict[str, list[str]] = {model.name: [] for model in context.scenario.models}
         """The replicas of each model, whose turn is next first."""
 
-    def enter(self, model: str, request: Request) -> None:
-        """It goes to the replica whose turn it is, or that has least; of several, whose turn it is."""
+    def entrance(self, model: str) -> Callable[[Request], object]:
+        """Where its requests come in."""
+        return partial(self._enter, model)
+
+    def _enter(self, model: str, request: Request) -> None:
+        """It goes to the replica whose turn it is, that has least (of several, whose turn it is), or any."""
         turn = self._turn[model]
         if not turn:
             request.ended = True
             self._context.tallies[model].refused(request, Unavailable("no replica serves the model now"))
             return
-        name = min(turn, key=self._load) if self._least else turn[0]
+        name = self._choice(turn)
+        self._of[name][model].enter_one(request)
+
+    def _choice(self, turn: list[str]) -> str:
+        if self._balancing == "random":
+            return self._source.choice(turn)
+        name = min(turn, key=self._load) if self._balancing == "least_load" else turn[0]
         turn.remove(name)
         turn.append(name)
-        self._of[name][model].enter([request])
+        return name
 
     def join(self, replica: Replica) -> None:
         """It takes requests from now on."""

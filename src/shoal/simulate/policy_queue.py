@@ -104,6 +104,10 @@ class PolicyQueue:
         if not self._streams:
             self._look_for_workers()
 
+    def enter_one(self, request: Request) -> None:
+        """It comes now, alone."""
+        self.enter((request,))
+
     # Workers.
 
     def join(self, served: ServedModel, priorities: Sequence[Priority] = tuple(Priority)) -> None:

@@ -58,7 +58,7 @@ class VirtualService:
         levels: bool = True,
         tells: bool = True,
         named: bool = True,
-        takes: Callable[[str, float, float], float] = lambda _, __, seconds: seconds,
+        takes: Callable[[str, Batch, float], float] = lambda _, __, seconds: seconds,
     ) -> None:
         """All streams are parked, and all permits granted.
 
@@ -74,7 +74,7 @@ class VirtualService:
             levels: Whether workers know priorities.
             tells: Whether workers tell how long batches were at the engine, which older ones don't.
             named: Whether workers tell their names.
-            takes: Given a worker's name, the time, and what the costs say of a batch that begins then: its seconds.
+            takes: Given a worker's name, a batch that begins, and what the costs say of it: its seconds.
         """
         self.arrivals = 0
         self.answered: list[tuple[Request, float]] = []

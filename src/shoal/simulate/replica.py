@@ -143,7 +143,7 @@ class ServedModel:
         source: random.Random,
         *,
         levels: bool = True,
-        takes: Callable[[str, float, float], float] = lambda _, __, seconds: seconds,
+        takes: Callable[[str, Batch, float], float] = lambda _, __, seconds: seconds,
     ) -> None:
         """Prepares.
 
@@ -153,7 +153,7 @@ class ServedModel:
             events: The time.
             source: Of chance.
             levels: Whether it knows priorities; the first to come is first in one that doesn't.
-            takes: Given the replica's name, the time, and what the costs say of a batch that begins then: its seconds.
+            takes: Given the replica's name, a batch that begins, and what the costs say of it: its seconds.
         """
         self.name = model.name
         self.replica = replica
@@ -217,7 +217,7 @@ class ServedModel:
         seconds = self._model.costs.seconds(batch.size) * self.replica.slower
         if self._model.jitter is not None:
             seconds *= self._model.jitter.draw(self._source)
-        seconds = self._takes(self.replica.name, self._events.time, seconds)
+        seconds = self._takes(self.replica.name, batch, seconds)
         self.replica.device.begin(Work(seconds, self._model.costs.speed, partial(self._ended, batch, done)))
 
     def _ended(self, batch: Batch, done: Callable[[], object]) -> None:

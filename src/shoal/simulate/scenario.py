@@ -125,7 +125,8 @@ class Scenario:
     late: Spread | None = None
     """Of the batcher's timers, and of its event loop."""
     balancing: str = "permits"
-    """``permits``: Shoal's. ``round_robin``, ``least_load``: single requests to replicas that batch for themselves."""
+    """``permits``: Shoal's. ``round_robin``, ``least_load`` and ``random``: single requests to replicas that batch for
+    themselves."""
     faults: Sequence[Fault] = ()
     autoscaling: Sequence[Autoscaling] = ()
     seed: int = 1

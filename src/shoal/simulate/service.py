@@ -16,7 +16,7 @@ from shoal.simulate.scenario import Outcome
 from shoal.simulate.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from shoal.simulate.scenario import Load, Scenario
 
@@ -74,20 +74,45 @@ class _Run:
         events.at(scenario.warm_up, self._cluster.count_from_now)
         events.at(scenario.seconds, self._cluster.count)
         for number, load in enumerate(scenario.loads):
-            self._next(number, load, iter(load.times))
+            self.source(number, load).next()
         events.until(float("inf"))
         utilisation, seconds = self._cluster.used
         models = {name: tally.outcome() for name, tally in self._tallies.items()}
         return Outcome(models, utilisation, seconds, events.passed)
 
-    def _next(self, number: int, load: Load, times: Iterator[float]) -> None:
-        """The next request of a load, if there is one."""
-        if (sent := next(times, self._scenario.seconds)) < self._scenario.seconds:
-            self._events.at(sent + self._ahead, self._arrive, number, load, times, sent)
+    def source(self, number: int, load: Load) -> _Source:
+        """Of the requests of a load."""
+        enter = self._front.entrance(load.model)
+        return _Source(
+            number, load, self._scenario.seconds, self._ahead, self._events, self._tallies[load.model], enter
+        )
 
-    def _arrive(self, number: int, load: Load, times: Iterator[float], sent: float) -> None:
-        come = self._events.time
-        request = Request(load.owner, come, come + load.timeout, 0, load.priority, number, sent)
-        self._tallies[load.model].offered(request)
-        self._front.enter(load.model, request)
-        self._next(number, load, times)
+
+class _Source:
+    """Sends the requests of a load, one after the other."""
+
+    def __init__(
+        self,
+        number: int,
+        load: Load,
+        until: float,
+        ahead: float,
+        events: Events,
+        tally: Tally,
+        enter: Callable[[Request], object],
+    ) -> None:
+        self._number, self._load, self._until, self._ahead, self._events = number, load, until, ahead, events
+        self._times = iter(load.times)
+        self._offered, self._enter = tally.offered, enter
+
+    def next(self) -> None:
+        """The next one, if there is one before the end."""
+        if (sent := next(self._times, self._until)) < self._until:
+            self._events.at(sent + self._ahead, self._arrive, sent)
+
+    def _arrive(self, sent: float) -> None:
+        come, load = self._events.time, self._load
+        request = Request(load.owner, come, come + load.timeout, 0, load.priority, self._number, sent)
+        self._offered(request)
+        self._enter(request)
+        self.next()

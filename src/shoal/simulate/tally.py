@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from shoal.errors import DeadlineExceeded, Overloaded
+from shoal.simulate.latencies import Latencies
 from shoal.simulate.scenario import ModelOutcome
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Tally:
             back: Seconds from the queue to the client.
         """
         self._events, self._since, self._until, self._back = events, since, until, back
-        self._latencies = array("d")
+        self._latencies = Latencies()
         self._offered: Counter[str] = Counter()
         self._answered: Counter[str] = Counter()
         self._refused = self._late = self._failed = 0
@@ -49,10 +49,9 @@ class Tally:
             self._executed += batch.size
         if self._since <= at <= self._until:
             self._through += len(requests)
-        for request in requests:
-            if request.sent >= self._since:
-                self._latencies.append(at - request.sent)
-                self._answered[request.owner] += 1
+        counted = [request for request in requests if request.sent >= self._since]
+        self._latencies.extend([at - request.sent for request in counted])
+        self._answered.update([request.owner for request in counted])
 
     def refused(self, request: Request, error: ShoalError) -> None:
         """It has an error."""
@@ -69,12 +68,12 @@ class Tally:
         """What came of it."""
         return ModelOutcome(
             offered=self._offered.total(),
-            answered=len(self._latencies),
+            answered=self._answered.total(),
             refused=self._refused,
             late=self._late,
             failed=self._failed,
             throughput=self._through / (self._until - self._since),
             mean_batch_size=self._executed / self._batches if self._batches else 0.0,
-            latencies=sorted(self._latencies),
+            latencies=self._latencies.in_order(),
             owners={owner: (count, self._answered[owner]) for owner, count in self._offered.items()},
         )

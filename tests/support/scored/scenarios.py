@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from shoal.batching.fair_queue import Queued
+    from shoal.simulate.replica import Batch
 
 LARGEST = 16
 CURVE = CostCurve(0.0232, 0.00105)
@@ -28,7 +29,7 @@ RATE = LARGEST / FULL
 SLOW = 4.0
 
 
-def slow_one(worker: str, _: float, seconds: float) -> float:
+def slow_one(worker: str, _: Batch, seconds: float) -> float:
     """The first replica."""
     return SLOW * seconds if worker == "w00" else seconds
 
@@ -43,7 +44,7 @@ class Queue:
     settings: BatchingSettings = field(default_factory=lambda: BatchingSettings(max_batch_size=LARGEST))
     worth: float = 4.0
     """Workers of usual speed that have the speed of these together."""
-    takes: Callable[[str, float, float], float] = lambda _, __, seconds: seconds
+    takes: Callable[[str, Batch, float], float] = lambda _, __, seconds: seconds
 
     def play(self) -> Run:
         """Once; each time the same."""

@@ -19,6 +19,8 @@ from shoal.simulate.queue import Load, VirtualService
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shoal.simulate.replica import Batch
+
 INTERACTIVE, BULK = Priority
 GPU = CostCurve(0.005, 0.0002)
 """32 requests in 11 ms."""
@@ -186,25 +188,25 @@ def test_p99_keeps_the_objective_whatever_batches_take_and_however_late_the_time
     assert p99(service) <= OBJECTIVE
 
 
-def doubled(_: str, at: float, seconds: float) -> float:
+def doubled(_: str, batch: Batch, seconds: float) -> float:
     """From one batch to the next each takes twice as long."""
-    return 2 * seconds if at >= 10 else seconds
+    return 2 * seconds if batch.began >= 10 else seconds
 
 
-def one_slow(worker: str, _: float, seconds: float) -> float:
+def one_slow(worker: str, _: Batch, seconds: float) -> float:
     """The first replica, at which work gathers."""
     return 2 * seconds if worker == "w00" else seconds
 
 
-def shared(_: str, at: float, seconds: float) -> float:
+def shared(_: str, batch: Batch, seconds: float) -> float:
     """Another model has the first 20 ms of each 50 ms."""
-    return seconds + max(0.0, 0.02 - at % 0.05)
+    return seconds + max(0.0, 0.02 - batch.began % 0.05)
 
 
 @pytest.mark.parametrize("takes", [doubled, one_slow, shared])
 @pytest.mark.parametrize(("workers", "load"), [(1, 0.1), (4, 0.1), (4, 0.3)])
 def test_p99_keeps_the_objective_at_workers_that_are_not_as_they_were(
-    takes: Callable[[str, float, float], float], workers: int, load: float
+    takes: Callable[[str, Batch, float], float], workers: int, load: float
 ) -> None:
     service = VirtualService(promised(8), SMALL_GPU, workers, path_seconds=0.001, noise=0.1, takes=takes)
     service.run(30.0, [Load(load * workers * SMALL_GPU.capacity(8))])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.cli import main
+from shoal.simulate import parts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,3 +71,48 @@ def test_what_is_wrong_is_named(path: Path, capsys: pytest.CaptureFixture[str], 
         main(["simulate", str(path)])
     assert ended.value.code == 2
     assert re.search(text, capsys.readouterr().err)
+
+
+def test_parts_are_simulated_where_they_are_asked_for_and_the_output_says_so(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path.write_text(SCENARIO.replace("replicas: 2", "replicas: 16"))
+    told = said(capsys, str(path), "--parts", "2", "--share", "1/4")
+    assert "sampled: 2 parts of 1/4" in told
+    assert "each with 4 of 16 replicas" in told
+    assert re.search(r"resnet50 .* ± ", told)
+    assert "extrapolated from three sizes of parts" in told
+    sampled = json.loads(said(capsys, str(path), "--parts", "2", "--share", "0.25", "--json"))
+    assert sampled["sample"]["share"] == "1/4"
+    assert sampled["models"]["resnet50"]["p99_ms"] > 0
+    assert len(sampled["sample"]["models"]["resnet50"]["sizes"]) == 3
+    assert "sampled" not in said(capsys, str(path))
+
+
+def test_a_large_service_is_sampled_unless_all_of_it_is_asked_for(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text(SCENARIO.replace("replicas: 2", "replicas: 4"))
+    monkeypatch.setattr(parts, "MOST_REQUESTS", 500)
+    told = said(capsys, str(path))
+    assert "sampled" in told
+    assert "what size does to figures is not known" in told  # a single replica has no half
+    assert "sampled" not in said(capsys, str(path), "--parts", "0")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--share", "a third"], "--share a third: expected a part of 1"),
+        (["--share", "1/0"], "--share 1/0: expected a part of 1"),
+        (["--share", "1/3"], "parts of 1/2, 2/2 and so on"),
+        (["--parts", "1", "--share", "1/2"], "1 parts of 1/2: expected 2 or more"),
+    ],
+)
+def test_parts_that_there_are_not_are_refused(
+    path: Path, capsys: pytest.CaptureFixture[str], words: list[str], text: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", str(path), *words])
+    assert ended.value.code == 2
+    assert text in capsys.readouterr().err

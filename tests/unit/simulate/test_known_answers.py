@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.arrivals.processes import poisson
+from shoal.engine.slots import PREFETCHED
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.runtime.priority import Priority
 from shoal.simulate.curve import CostCurve
@@ -26,6 +27,8 @@ from shoal.simulate.spreads import Constant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from shoal.simulate.replica import Batch, Request
 
 PARTS, T99 = 20, 2.861
 """Student's t of 19 degrees of freedom, two-sided."""
@@ -68,7 +71,7 @@ def sojourns(
     """Times from arrival to answer, in the order of answers; a batch takes 1 s in the mean."""
     source = random.Random(7)
 
-    def takes(_: str, __: float, seconds: float) -> float:
+    def takes(_: str, __: Batch, seconds: float) -> float:
         return seconds if draw is None else draw(source)
 
     service = VirtualService(settings, CostCurve(1.0, 0.0), takes=takes, seed=11)
@@ -138,6 +141,50 @@ def test_priorities_move_waits_about_and_save_none() -> None:
     """Kleinrock's conservation law (volume 2, 3.16): of equal service times the mean over all is that of M/M/1."""
     loads = [Load(0.3), Load(0.3, Priority.BULK, owner="b")]
     agrees(sojourns(ONE, 0.6, exponential, loads), pollaczek_khinchine(0.6, 2.0) + 1.0)
+
+
+POLLED = {"often": (0.6, 0.5), "rarely": (0.15, 2.0)}
+"""Of each owner: requests a second, and the mean of their exponential service times."""
+
+
+def polled(loads: dict[str, tuple[float, float]], requests: int) -> list[tuple[Request, float]]:
+    """Owners' queues at one server, which takes one of each in turn and needs no time to go to the next: polling with
+    1-limited service. Each request with the time until it began."""
+    source, begun = random.Random(7), {}
+
+    def takes(_: str, batch: Batch, __: float) -> float:
+        (request,) = batch.requests
+        begun[request] = batch.began - request.arrived
+        return source.expovariate(1 / loads[request.owner][1])
+
+    service = VirtualService(ONE, CostCurve(1.0, 0.0), takes=takes, seed=11)
+    rates = [Load(rate, owner=owner) for owner, (rate, _) in loads.items()]
+    service.run(requests / sum(rate for rate, _ in loads.values()), rates)
+    return [(request, begun[request]) for request, _ in service.answered]
+
+
+def test_owners_in_turn_wait_as_the_pseudo_conservation_law_says() -> None:
+    """Boxma and Groenendijk, Pseudo-conservation laws in cyclic-service systems (J. Appl. Prob. 24, 1987, 949-964).
+
+    Where the way from queue to queue takes no time, the sum of ``load * mean wait`` over the queues is Kleinrock's
+    (volume 2, 3.16): what the turns save one queue the others pay, weighed by their work. Here as a mean over requests,
+    each of which counts its owner's mean service time.
+    """
+    load = sum(rate * mean for rate, mean in POLLED.values())
+    second_moments = sum(rate * 2 * mean**2 for rate, mean in POLLED.values())
+    law = load * second_moments / (2 * (1 - load))
+    waits = polled(POLLED, MORE)
+    agrees([POLLED[request.owner][1] * wait for request, wait in waits], law / sum(rate for rate, _ in POLLED.values()))
+
+
+def test_a_rare_owner_waits_for_one_turn_of_the_other_and_not_for_its_queue() -> None:
+    """Exact as its rate goes to 0. Of k requests in M/M/1 when it comes, which are so many with ``(1 - a) * a**k``, the
+    one that executes and the prefetched ones are ahead of it; of the queue behind them one request has its turn."""
+    often, rare = 0.7, 0.02
+    waits = [
+        wait for request, wait in polled({"often": (often, 1.0), "rare": (rare, 1.0)}, MORE) if request.owner == "rare"
+    ]
+    agrees(waits, sum(often**ahead for ahead in range(1, PREFETCHED + 3)))
 
 
 @pytest.mark.parametrize("draw", [exponential, mixed])

@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from shoal.errors import ConfigurationError
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.runtime.priority import Priority
+from shoal.simulate.cluster import Cluster
 from shoal.simulate.curve import CostCurve
+from shoal.simulate.events import Events
 from shoal.simulate.scenario import Autoscaling, Fault, Load, Scenario, SimulatedModel, SimulatedPool
 from shoal.simulate.service import simulate
 from shoal.simulate.spreads import Constant, LogNormal
+
+if TYPE_CHECKING:
+    from shoal.simulate.replica import Replica
 
 CURVE = CostCurve(0.008, 0.001)
 """8 in 16 ms: 500 a second."""
@@ -38,7 +44,7 @@ def test_a_lone_request_takes_its_ways_its_preparation_and_a_batch_of_one() -> N
     assert (outcome.offered, outcome.answered, outcome.mean_batch_size) == (4, 4, 1.0)
 
 
-@pytest.mark.parametrize("balancing", ["permits", "round_robin", "least_load"])
+@pytest.mark.parametrize("balancing", ["permits", "round_robin", "least_load", "random"])
 def test_all_are_answered_and_the_utilisation_is_what_the_batches_take(balancing: str) -> None:
     outcome = simulate(scenario(rate=1200.0, replicas=3, balancing=balancing))
     told = outcome.models["a"]
@@ -165,7 +171,7 @@ def test_an_autoscaler_adds_replicas_late_and_takes_them_away_later() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"balancing": "random"}, "expected one of permits"),
+        ({"balancing": "by_turns"}, "expected one of permits"),
         ({"warm_up": 9.0}, "less than seconds"),
         ({"loads": [Load("b", [])]}, "no pool serves"),
         ({"faults": [Fault("replica", 1.0, 2.0, "q-0")]}, "POOL-NUMBER, such as p-0"),
@@ -179,3 +185,21 @@ def test_an_autoscaler_adds_replicas_late_and_takes_them_away_later() -> None:
 def test_what_makes_no_sense_is_refused(changes: dict[str, object], text: str) -> None:
     with pytest.raises(ConfigurationError, match=text):
         simulate(scenario(**changes))
+
+
+def test_a_place_that_goes_leaves_its_number_and_its_room_to_the_next() -> None:
+    told = scenario(pools=[SimulatedPool("p", ("a",), 3, replicas_of_a_server=2), SimulatedPool("q", ("a",), 1)])
+    cluster = Cluster(told, Events(), Nobody())
+    cluster.start()
+    assert [(place.name, place.server) for place in cluster.places] == [("p-0", 0), ("p-1", 0), ("p-2", 1), ("q-0", 2)]
+    cluster.remove(cluster.places[0])
+    added = [cluster.add(pool) for pool in (told.pools[0], told.pools[0], told.pools[1])]
+    assert [(place.name, place.server) for place in added] == [("p-0", 0), ("p-3", 1), ("q-1", 3)]
+
+
+class Nobody:
+    """Sends nothing to replicas."""
+
+    def join(self, replica: Replica) -> None: ...
+    def drain(self, replica: Replica) -> None: ...
+    def lost(self, replica: Replica) -> None: ...
