@@ -57,6 +57,8 @@ class SimulatedPool:
     replicas: int
     replicas_of_a_server: int = 1
     """Replicas of all pools fill servers in order."""
+    worker_processes: int = 1
+    """That a replica consists of: they share its device and threads, and each has permits of its own."""
     decoding_threads: int = 0
     """Pictures that a replica prepares at once; 0: any number."""
     devices: str = "shared"
