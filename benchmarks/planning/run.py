@@ -47,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
 def one(file: str, requests: int) -> dict[str, Any]:
     """The plan of a load, with the questions answered."""
     wanted = document.load(FOLDER / file)
-    bench = Bench(wanted.hardware.gpus_per_server, requests=requests)
+    bench = Bench(
+        wanted.hardware.gpus_per_server, requests=requests, process_images_per_s=wanted.sizing.process_images_per_s
+    )
     found = planning.plan(wanted, planning.models_of(wanted, FOLDER), bench, print)
     told = [{"question": asked, "answer": answer} for asked, answer in answers(found, None)]
     return {"requests": requests, **figures(found), "answers": told}

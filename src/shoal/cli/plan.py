@@ -58,7 +58,9 @@ def plan(
         from shoal.plan import page  # what draws is another extra
 
         page.prepare(report)
-    bench = Bench(wanted.hardware.gpus_per_server, seed, requests)
+    bench = Bench(
+        wanted.hardware.gpus_per_server, seed, requests, process_images_per_s=wanted.sizing.process_images_per_s
+    )
     errors = Console(stderr=True)
     with errors.status("") as shown:
         found = planning.plan(wanted, models, bench, lambda text: shown.update(f"simulating: {text}"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from shoal.plan.figures import cores_a_gpu, settings_of
+from shoal.plan.figures import cores_a_gpu, processes_of, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,12 +54,29 @@ def sentences(plan: Plan) -> Iterator[str]:
         return
     yield from _choice(plan, plan.winner, plan.winner.needed)
     told = ", ".join(
-        f"{name} batches of up to {one['max_batch_size']}, {one['instance_count']} at once on a GPU"
+        f"{name} batches of up to {one['max_batch_size']}, {one['instance_count']} at once on a GPU, {_closing(one)}"
         for name, one in settings_of(plan).items()
     )
     yield f"Settings: {told}."
+    processes = ", ".join(
+        f"{number}{f' in {name}' if len(processes_of(plan)) > 1 else ''}" for name, number in processes_of(plan).items()
+    )
+    yield f"Worker processes a GPU: {processes}."
     if (cores := cores_a_gpu(plan)) is not None:
-        yield f"CPU: {cores:g} cores a GPU at the peak."
+        yield f"CPU: {cores:g} cores a GPU at the peak{_too_few(plan, cores)}."
+
+
+def _closing(one: dict[str, int]) -> str:
+    delay = one["max_queue_delay_microseconds"]
+    return f"closed after {delay / 1000:g} ms" if delay else "closed by the objective"
+
+
+def _too_few(plan: Plan, cores: float) -> str:
+    hardware = plan.document.hardware
+    if hardware.cores_per_server is None:
+        return ""
+    there = hardware.cores_per_server / hardware.gpus_per_server
+    return f"; a server has {there:g}" + (": too few" if there < cores else "")
 
 
 def p99(trial: Trial | None) -> str:

@@ -147,8 +147,8 @@ def _entry(placement: Placement, before: Sequence[Entry], document: PlanDocument
         placement,
         bound(placement),
         needed,
-        bench.trial(placement, given),
-        bench.trial(placement, given, lose_server=True),
+        bench.trial(needed.placement, given),
+        bench.trial(needed.placement, given, lose_server=True),
     )
 
 
