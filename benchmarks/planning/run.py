@@ -8,12 +8,14 @@ Loads are half, ninety, day; objectives is half again, with one objective after 
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.common.files import DOCS, RESULTS, write_json
 from shoal.plan import document, planning
 from shoal.plan.answers import answers
 from shoal.plan.figures import figures
+from shoal.plan.loss import server_dies
 from shoal.plan.placements import compared
 from shoal.plan.search import bound, fewest
 from shoal.plan.trial import Bench
@@ -52,7 +54,8 @@ def one(file: str, requests: int) -> dict[str, Any]:
     )
     found = planning.plan(wanted, planning.models_of(wanted, FOLDER), bench, print)
     told = [{"question": asked, "answer": answer} for asked, answer in answers(found, None)]
-    return {"requests": requests, **figures(found), "answers": told}
+    deaths = {entry.placement.name: asdict(server_dies(bench, entry.given)) for entry in found.entries if entry.given}
+    return {"requests": requests, **figures(found), "deaths": deaths, "answers": told}
 
 
 def objectives(requests: int) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def figures(plan: Plan) -> dict[str, Any]:
         "cores_a_gpu": cores_a_gpu(plan),
         "settings": settings_of(plan),
         "worker_processes": processes_of(plan),
+        "server_dies": plan.loss and asdict(plan.loss),
     }
 
 

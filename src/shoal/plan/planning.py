@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.errors import ConfigurationError
 from shoal.plan import costs
 from shoal.plan.bound import PlannedLoad, check, gpus, gpus_apart, gpus_inside, peak_hour
+from shoal.plan.loss import server_dies
 from shoal.plan.placements import compared
 from shoal.plan.search import bound, fewest, spread, timetable
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.plan.document import PlanDocument
+    from shoal.plan.loss import Loss
     from shoal.plan.placements import Placement
     from shoal.plan.trial import Bench, Trial
 
@@ -64,6 +66,8 @@ class Plan:
     entries: tuple[Entry, ...]
     winner: Entry | None
     runner_up: Entry | None
+    loss: Loss | None = None
+    """What it means for the winner, with its GPUs, when a server dies at the peak."""
 
     @property
     def gpus(self) -> int | None:
@@ -119,6 +123,10 @@ def plan(
         say(f"{entry.placement.name}, a server lost")
         entries[entries.index(entry)] = _surviving(entry, bench)
     ranked = sorted((entry for entry in entries if entry.surviving is not None), key=_size)
+    winner = ranked[0] if ranked else next(iter(contenders), None)
+    trial = winner and (winner.surviving or winner.needed)
+    if trial:
+        say("a server dies at the peak")
     peak = peak_hour(models)
     return Plan(
         document,
@@ -128,8 +136,9 @@ def plan(
         gpus_apart(models, peak),
         gpus_inside(models, peak),
         tuple(entries),
-        ranked[0] if ranked else next(iter(contenders), None),
+        winner,
         ranked[1] if len(ranked) > 1 else None,
+        server_dies(bench, trial) if trial else None,
     )
 
 

@@ -124,12 +124,44 @@ class Bench:
                 so this tells of each how it serves without a server.
         """
         at = {pool.name: (hours or {}).get(pool.name, pool.peak_hour) for pool in placement.pools}
-        scenario = _scenario(placement, gpus, at, self, lose_server=lose_server)
+        scenario = self.scenario(placement, gpus, at)
+        if lose_server:
+            scenario = replace(
+                scenario, faults=self.lost_servers(placement, gpus, _LOST_AFTER * scenario.warm_up, scenario.seconds)
+            )
         return _read(placement, gpus, at, self.run(scenario))
+
+    def scenario(
+        self,
+        placement: Placement,
+        gpus: Mapping[str, int],
+        hours: Mapping[str, int],
+        *,
+        seconds: float | None = None,
+    ) -> Scenario:
+        """What is simulated; ``seconds`` in all, or a warm-up and as many more as the requests need."""
+        return _scenario(placement, gpus, hours, self, seconds)
+
+    def lost_servers(
+        self, placement: Placement, gpus: Mapping[str, int], at: float, seconds: float, detection_seconds: float = 0.0
+    ) -> tuple[Fault, ...]:
+        """A server of each pool ends then, and stays away for longer than the run's ``seconds``.
+
+        It is the first one that a pool has for itself; of a pool without one, that of its first GPU.
+        """
+        lost, before, size = set(), 0, self.gpus_per_server
+        for pool in placement.pools:
+            own = -(-before // size)
+            lost.add(own if own * size < before + gpus[pool.name] else before // size)
+            before += gpus[pool.name]
+        return tuple(
+            Fault("server", at, 10 * seconds, str(number), detection_seconds=detection_seconds)
+            for number in sorted(lost)
+        )
 
 
 def _scenario(
-    placement: Placement, gpus: Mapping[str, int], hours: Mapping[str, int], bench: Bench, *, lose_server: bool
+    placement: Placement, gpus: Mapping[str, int], hours: Mapping[str, int], bench: Bench, lasting: float | None
 ) -> Scenario:
     rates = {model.name: model.rates[hours[pool.name]] for pool in placement.pools for model in pool.models}
     models = [model for pool in placement.pools for model in pool.models if rates[model.name] > 0]
@@ -140,9 +172,8 @@ def _scenario(
         for name, one in tuning.settings(pool, gpus[pool.name] if inside else 1).items()
     }
     seconds = _seconds([rates[model.name] for model in models], models, bench)
-    warm_up = _WARM_UP * seconds
-    end = warm_up + seconds
-    faults = _lost_servers(placement, gpus, bench, at=_LOST_AFTER * warm_up, until=10 * end)
+    warm_up = 0.0 if lasting else _WARM_UP * seconds
+    end = lasting or warm_up + seconds
     return Scenario(
         models=[
             SimulatedModel(model.name, settings[model.name], model.costs, Constant(model.prepare)) for model in models
@@ -159,7 +190,6 @@ def _scenario(
         seconds=end,
         warm_up=warm_up,
         balancing=placement.balancing,
-        faults=faults if lose_server else (),
         seed=bench.seed,
     )
 
@@ -168,19 +198,6 @@ def _pool(pool: PlannedPool, gpus: int, rates: Mapping[str, float], bench: Bench
     names = tuple(model.name for model in pool.models if rates[model.name] > 0)
     processes = tuning.worker_processes(pool, bench.process_images_per_s)
     return SimulatedPool(pool.name, names, gpus, bench.gpus_per_server, processes)
-
-
-def _lost_servers(
-    placement: Placement, gpus: Mapping[str, int], bench: Bench, *, at: float, until: float
-) -> tuple[Fault, ...]:
-    """The first server that a pool has for itself, of each; of a pool without one, that of its first GPU."""
-    lost, before = set(), 0
-    for pool in placement.pools:
-        own = -(-before // bench.gpus_per_server)
-        there = own * bench.gpus_per_server < before + gpus[pool.name]
-        lost.add(own if there else before // bench.gpus_per_server)
-        before += gpus[pool.name]
-    return tuple(Fault("server", at, until, str(number)) for number in sorted(lost))
 
 
 def _seconds(rates: Sequence[float], models: Sequence[PlannedLoad], bench: Bench) -> float:

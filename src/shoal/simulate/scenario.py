@@ -130,7 +130,18 @@ class Scenario:
     """``permits``: Shoal's. ``round_robin``, ``least_load``: single requests to replicas that batch for themselves."""
     faults: Sequence[Fault] = ()
     autoscaling: Sequence[Autoscaling] = ()
+    moment: float = 0.0
+    """Not 0: what comes of requests is told by moments of so many seconds, too, in which they were sent."""
     seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What came of the requests that were sent in one."""
+
+    offered: int
+    latencies: Sequence[float]
+    """Of answers, in order of size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +164,8 @@ class ModelOutcome:
     """Of answers, as the client sees them, in order of size."""
     owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Of each: offered, answered."""
+    moments: Sequence[Moment] = ()
+    """From 0 on, the warm-up's among them; see ``Scenario.moment``."""
 
 
 @dataclass(frozen=True, slots=True)
