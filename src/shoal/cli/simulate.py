@@ -30,6 +30,7 @@ from shoal.cli.against import (
 )
 from shoal.cli.bench import SAMPLES
 from shoal.cli.calls import DEFAULT_MODELS, ApiKey, Ca
+from shoal.cli.stages import Stages
 from shoal.client.connection import find_connection
 from shoal.errors import ConfigurationError
 from shoal.modelconfig.model import Task
@@ -37,6 +38,7 @@ from shoal.runtime.percentile import percentile
 from shoal.service.home import Home
 from shoal.simulate.from_file import read
 from shoal.simulate.service import simulate as run
+from shoal.simulate.stages import read as read_stages
 from shoal.validation.measure import Trial
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def simulate(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of chance.", show_default="that of the file")] = None,
+    stages: Stages = None,
     against: Against = None,
     trace: TraceFile = None,
     rate: Rate = None,
@@ -86,6 +89,8 @@ def simulate(
     With --against it is told no costs: it finds them by calls to that service, plays the arrivals on both, and prints
     how far they are apart. Nothing else should load the service meanwhile.
     """
+    if stages and against is not None:
+        raise ConfigurationError("--stages goes with SCENARIO.yaml; --against finds the costs by calls of its own")
     if (scenario is None) == (against is None):
         raise ConfigurationError("what is simulated? expected either SCENARIO.yaml or --against HOST:PORT")
     if against is not None:
@@ -97,11 +102,10 @@ def simulate(
         trial = Trial(replicas, warm_up, timeout, calibration)
         hold_against(connection, arrivals, trial, store or Home.default().models, images, as_json=as_json)
     elif scenario is not None:
-        _simulate(scenario, seed, as_json)
+        _simulate(read(scenario, seed, read_stages(stages) if stages else None), as_json)
 
 
-def _simulate(scenario: Path, seed: int | None, as_json: bool) -> None:
-    told = read(scenario, seed)
+def _simulate(told: Scenario, as_json: bool) -> None:
     began = process_time()
     outcome = run(told)
     seconds = process_time() - began

@@ -176,7 +176,8 @@ def _scenario(
     end = lasting or warm_up + seconds
     return Scenario(
         models=[
-            SimulatedModel(model.name, settings[model.name], model.costs, Constant(model.prepare)) for model in models
+            SimulatedModel(model.name, settings[model.name], model.costs, model.preparing or Constant(model.prepare))
+            for model in models
         ],
         pools=[_pool(pool, gpus[pool.name], rates, bench) for pool in placement.pools],
         loads=[
