@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 DETECTION_SECONDS: Final = 2.0
 """Until a host that vanished is given up, at most: docs/routing.md."""
-_BEFORE, _AFTER = 10, 40
+_BEFORE, _AFTER = 6, 24
 """Moments that are looked at, besides those of the detection."""
 _SHORTEST, _LONGEST = 0.1, 10.0
 """Seconds of a moment."""
-_ENOUGH = 300
-"""Requests of the rarest model in a moment: three of them are beyond p99."""
+_ENOUGH = 100
+_PART = 1 / 75
+"""Requests of the rarest model in a moment: 100, one of them beyond p99, and this part of those of a whole trial."""
 _MOST_LOST = 0.01
 
 
@@ -61,7 +62,7 @@ def server_dies(bench: Bench, trial: Trial, detection_seconds: float = DETECTION
     """
     placement, hours = trial.placement, {pool.name: pool.peak_hour for pool in trial.placement.pools}
     rarest = min(model.rates[hours[pool.name]] or math.inf for pool in placement.pools for model in pool.models)
-    moment = min(_LONGEST, max(_SHORTEST, _ENOUGH / rarest))
+    moment = min(_LONGEST, max(_SHORTEST, (_ENOUGH + bench.requests * _PART) / rarest))
     dies = _BEFORE * moment
     seconds = dies + _AFTER * moment + math.ceil(detection_seconds / moment) * moment
     told = bench.scenario(placement, trial.gpus, hours, seconds=seconds)

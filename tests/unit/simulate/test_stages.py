@@ -8,29 +8,19 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import generate_latest
 
 from shoal.errors import ConfigurationError, Unavailable
 from shoal.observe import metrics
 from shoal.simulate import stages
 from shoal.simulate.spreads import median
 from support.ports import free_port
+from support.stage_pages import page
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.simulate.scenario import Spread
-
-BOUNDS = (0.001, 0.002, 0.004, 0.008)
-
-
-def page(fetch: list[float], decode: list[float], model: str = "a") -> str:
-    registry = CollectorRegistry()
-    for metric, times in ((stages.FETCH, fetch), (stages.DECODE, decode)):
-        histogram = Histogram(metric, "h", ["model"], buckets=BOUNDS, registry=registry)
-        for time in times:
-            histogram.labels(model).observe(time)
-    return generate_latest(registry).decode()
 
 
 def drawn(spread: Spread, number: int = 10_000) -> list[float]:
