@@ -27,6 +27,8 @@ FOLDER = DOCS.parent / "deploy" / "scenarios" / "two-models-twenty-gpus"
 FILES = {"half": "plan.yaml", "ninety": "plan-90-10.yaml", "day": "plan-day.yaml"}
 OBJECTIVES = "objectives"
 OBJECTIVES_MS = (15, 25, 50)
+DEATHS = ("permits", "round_robin")
+"""Of a server, at the peak, with all GPUs that there are: shown for all models everywhere."""
 
 
 def main() -> None:

@@ -102,13 +102,25 @@ class _Search:
 
 def _sized(search: _Search, pool: PlannedPool, start: int) -> tuple[PlannedPool, int] | None:
     """The pool as it is best served, and its GPUs; None: no number is enough."""
-    tuned = [replace(pool, tuning=one) for one in choices(pool)]
-    bisected = [(_bisected(search, one, start), one) for one in tuned]
-    able = sorted(((number, one) for number, one in bisected if number is not None), key=lambda each: each[0])
-    for number, one in able:
+    for one, number in _able(search, pool, start):
         if (found := _settled(search, one, number, start)) is not None:
             return one, found
     return None
+
+
+def _able(search: _Search, pool: PlannedPool, start: int) -> list[tuple[PlannedPool, int]]:
+    """The ways to serve the pool that quick trials call able, with their least numbers; the fewest GPUs first.
+
+    A later way is looked at only where it keeps the objectives with a GPU less than those before it.
+    """
+    found: list[tuple[PlannedPool, int]] = []
+    for one in (replace(pool, tuning=each) for each in choices(pool)):
+        least = found[0][1] if found else None
+        if least == start or (least is not None and not search.quick(one, least - 1)):
+            continue
+        if (number := _bisected(search, one, start)) is not None:
+            found = sorted([*found, (one, number)], key=lambda each: each[1])
+    return found
 
 
 def _bisected(search: _Search, pool: PlannedPool, start: int) -> int | None:
