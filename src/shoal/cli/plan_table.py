@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from shoal.plan.figures import cores_a_gpu, processes_of, settings_of
+from shoal.plan.grouping import MOST_EXACT, gap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,7 @@ def sentences(plan: Plan) -> Iterator[str]:
         f"Lower bound: {peak:.1f} GPUs at {plan.peak_hour}:00, {min(plan.bound_by_hour):.1f} at the least hour; "
         f"{plan.bound_apart} in dedicated pools, {plan.bound_inside} where each replica batches for itself."
     )
+    yield from _grouped(plan)
     if plan.winner is None or plan.winner.needed is None:
         yield "No placement keeps the objectives, whatever the number of GPUs: give them more time."
         return
@@ -64,6 +66,14 @@ def sentences(plan: Plan) -> Iterator[str]:
     yield f"Worker processes a GPU: {processes}."
     if (cores := cores_a_gpu(plan)) is not None:
         yield f"CPU: {cores:g} cores a GPU at the peak{_too_few(plan, cores)}."
+
+
+def _grouped(plan: Plan) -> Iterator[str]:
+    """How good the groups can be, where not all were looked at."""
+    parts = [list(pool.models) for pool in plan.entries[0].placement.pools]
+    if len(parts) > 1 and len(plan.models) > MOST_EXACT:
+        over = gap(plan.models, plan.document.hardware.gpu_memory_gib, parts)
+        yield f"Groups: by arithmetic no grouping needs {f'more than {over} GPUs' if over else 'any GPU'} less."
 
 
 def _closing(one: dict[str, int]) -> str:
