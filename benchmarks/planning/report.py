@@ -44,10 +44,47 @@ def load(name: str, result: Mapping[str, Any]) -> str:
         cost = "-" if one["cost_a_day"] is None else f"{one['cost_a_day']:,.0f}"
         rows.append((one["name"], str(one["bound"]), str(total), *cells, _of(one["server_lost"], "p99_ms"), cost))
     draw(result, IMAGES / f"planning-{name}.png")
-    chosen = f"Chosen: {result['chosen']}; {result['gpus']} GPUs keep the objective with a server lost."
+    chosen = (
+        f"Chosen: {result['chosen']}; {result['gpus']} GPUs keep the objective with a server lost. {served(result)}"
+    )
     plot = f"![GPUs of each placement, and of each hour](images/planning-{name}.png)"
     told = "\n".join(f"- *{one['question']}* {one['answer']}" for one in result["answers"])
-    return "\n\n".join([markdown(head, rows), chosen, plot, told])
+    return "\n\n".join([markdown(head, rows), chosen, plot, deaths(result["deaths"]), told])
+
+
+def served(result: Mapping[str, Any]) -> str:
+    """How the chosen placement serves its models."""
+    models = "; ".join(
+        f"{name}: {one['instance_count']} at once, {_closing(one)}" for name, one in result["settings"].items()
+    )
+    processes = ", ".join(map(str, result["worker_processes"].values()))
+    return f"{models}; {processes} worker processes a GPU."
+
+
+def _closing(one: Mapping[str, Any]) -> str:
+    delay = one["max_queue_delay_microseconds"]
+    return f"batches close after {delay / 1000:.2g} ms" if delay else "batches close by the objective"
+
+
+def deaths(found: Mapping[str, Any]) -> str:
+    """A server dies at the peak, on all GPUs that there are: a row a placement."""
+    head = ("a server of 2 of 20 GPUs dies", "p99 before, ms", "in the worst moment", "no answer", "kept again after")
+    rows = [
+        (
+            name,
+            ", ".join(f"{one['p99_before_ms']:,.1f}" for one in loss["models"]),
+            ", ".join(f"{one['worst_p99_ms']:,.1f}" for one in loss["models"]),
+            ", ".join(f"{one['lost_requests']:,}" for one in loss["models"]),
+            ", ".join(_seconds(one["recovery_seconds"]) for one in loss["models"]),
+        )
+        for name, loss in found.items()
+        if name.startswith("all models everywhere") and "least load" not in name
+    ]
+    return markdown(head, rows)
+
+
+def _seconds(recovery: float | None) -> str:
+    return "never" if recovery is None else f"{recovery:g} s"
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
