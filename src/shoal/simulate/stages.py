@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 FETCH: Final = "shoal_worker_fetch_seconds"
 DECODE: Final = "shoal_worker_decode_seconds"
 WINDOW: Final = "1d"
-QUERY: Final = f'sum by (__name__, model, le) (increase({{__name__=~"({FETCH}|{DECODE})_bucket"}}[{WINDOW}]))'
 _BUCKET: Final = "_bucket"
 
 
@@ -107,7 +106,9 @@ def _samples(source: str) -> Iterator[Sample]:
     elif source.rstrip("/").endswith("/metrics"):
         yield from of_page(prometheus.get(source, option).decode(errors="replace"), option)
     else:
-        yield from of_answer(prometheus.ask(source, option, "query", {"query": QUERY}), option)
+        for metric in (FETCH, DECODE):
+            question = {"query": f"sum by (model, le) (increase({metric}{_BUCKET}[{WINDOW}]))"}
+            yield from of_answer(prometheus.ask(source, option, "query", question), option, metric)
 
 
 def of_page(text: str, option: str) -> list[Sample]:
@@ -124,16 +125,11 @@ def of_page(text: str, option: str) -> list[Sample]:
         raise ConfigurationError(f"{option}: is no page of metrics: {error}") from error
 
 
-def of_answer(body: bytes, option: str) -> list[Sample]:
-    """Of the answer to ``QUERY``. Raises ConfigurationError where it is something else."""
+def of_answer(body: bytes, option: str, metric: str) -> list[Sample]:
+    """Of the answer to a query for one metric. Raises ConfigurationError where it is something else."""
     try:
         return [
-            Sample(
-                one["metric"]["__name__"].removesuffix(_BUCKET),
-                one["metric"]["model"],
-                float(one["metric"]["le"]),
-                float(one["value"][1]),
-            )
+            Sample(metric, one["metric"]["model"], float(one["metric"]["le"]), float(one["value"][1]))
             for one in prometheus.series(body, option, "vector")
         ]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:

@@ -59,15 +59,14 @@ def test_pictures_that_a_gpu_decodes_are_only_fetched() -> None:
 
 
 def answer(*buckets: tuple[str, float]) -> bytes:
-    series = [
-        {"metric": {"__name__": f"{stages.FETCH}_bucket", "model": "a", "le": le}, "value": [1.0, str(count)]}
-        for le, count in buckets
-    ]
+    series = [{"metric": {"model": "a", "le": le}, "value": [1.0, str(count)]} for le, count in buckets]
     return json.dumps({"status": "success", "data": {"resultType": "vector", "result": series}}).encode()
 
 
 def test_an_answer_of_prometheus_is_read_though_extrapolation_makes_its_counts_sink() -> None:
-    found = stages.preparations(stages.of_answer(answer(("0.001", 50.2), ("0.002", 50.1), ("+Inf", 100.0)), "p"))
+    found = stages.preparations(
+        stages.of_answer(answer(("0.001", 50.2), ("0.002", 50.1), ("+Inf", 100.0)), "p", stages.FETCH)
+    )
     assert sum(time <= 0.001 for time in drawn(found["a"])) / 10_000 == pytest.approx(0.5, abs=0.02)
 
 
@@ -93,7 +92,9 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"--stages http.*nothing answers"):
         stages.read([f"http://127.0.0.1:{free_port()}/metrics"])
     with pytest.raises(ConfigurationError, match="none of Prometheus' HTTP API"):
-        stages.of_answer(b"<html>", "p")
+        stages.of_answer(b"<html>", "p", stages.FETCH)
     with pytest.raises(ConfigurationError, match="nothing was fetched for b yet; there is a"):
-        stages.check_models(stages.preparations(stages.of_answer(answer(("+Inf", 1.0), ("1", 1.0)), "p")), ["a", "b"])
-    assert math.inf in {one.at_most for one in stages.of_answer(answer(("+Inf", 1.0)), "p")}
+        stages.check_models(
+            stages.preparations(stages.of_answer(answer(("+Inf", 1.0), ("1", 1.0)), "p", stages.FETCH)), ["a", "b"]
+        )
+    assert math.inf in {one.at_most for one in stages.of_answer(answer(("+Inf", 1.0)), "p", stages.FETCH)}
