@@ -107,18 +107,15 @@ def _loss(plan: Plan) -> str:
 
 
 def _model_loss(one: ModelLoss) -> str:
-    if one.recovery_seconds == 0:
-        return (
-            f"{one.name}: p99 goes from {one.p99_before_ms:g} to {one.worst_p99_ms:g} ms in the worst moment, in time."
-        )
-    well = (
-        "the objective isn't kept again"
-        if one.recovery_seconds is None
-        else f"{one.recovery_seconds:g} s later the objective is kept again"
-    )
+    if one.recovery_seconds is None:
+        well = "the objective isn't kept again"
+    elif one.recovery_seconds:
+        well = f"{one.recovery_seconds:g} s later the objective is kept again"
+    else:
+        well = "the objective is kept all the time"
     return (
-        f"{one.name}: p99 goes from {one.p99_before_ms:g} to {one.worst_p99_ms:g} ms in the worst moment, "
-        f"{one.lost_requests:,} requests ({one.lost:.2%} of those until then) get no answer, and {well}."
+        f"{one.name}: p99 goes from {one.p99_before_ms:.1f} to {one.worst_p99_ms:.1f} ms in the worst moment, "
+        f"{one.lost_requests:,} requests get no answer, and {well}."
     )
 
 

@@ -34,9 +34,10 @@ class ModelLoss:
     p99_before_ms: float
     worst_p99_ms: float
     """Of the answers to requests that were sent in one moment."""
-    lost: float
-    """Share of the requests without an answer, of those that were sent from the death until all was well again."""
     lost_requests: int
+    """Without an answer, of all that were sent after the death while it was looked at."""
+    lost: float
+    """Their share."""
     recovery_seconds: float | None
     """From the death until p99 keeps the objective, and goes on to; None: not while it was looked at. 0: it always
     did."""
@@ -83,15 +84,14 @@ def _of(name: str, moments: Sequence[Moment], objective: float, seconds: float) 
     usual = max(_p99(each) for each in before)
     bad = [number for number, each in enumerate(after) if not _well(each, objective)]
     until = bad[-1] + 1 if bad else 0
-    hit = after[:until]
-    offered = sum(each.offered for each in hit)
-    lost = offered - sum(len(each.latencies) for each in hit)
+    offered = sum(each.offered for each in after)
+    lost = offered - sum(len(each.latencies) for each in after)
     return ModelLoss(
         name,
         round(1000 * usual, 2),
         round(1000 * max(map(_p99, after)), 2),
-        lost / offered if offered else 0.0,
         lost,
+        lost / offered if offered else 0.0,
         None if until == len(after) else round(until * seconds, 3),
     )
 
