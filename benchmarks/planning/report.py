@@ -24,11 +24,13 @@ LOADS = ("half", "ninety", "day")
 
 def main() -> None:
     """Brings the chapter up to date."""
-    results = {name: read_json(RESULTS / f"planning_{name}.json") for name in (*LOADS, "objectives")}
+    results = {name: read_json(RESULTS / f"planning_{name}.json") for name in (*LOADS, "objectives", "served")}
     there = {name: result for name, result in results.items() if result is not None}
     blocks = {f"planning-{name}": load(name, there[name]) for name in LOADS if name in there}
     if "objectives" in there:
         blocks["planning-objectives"] = objectives(there["objectives"])
+    if "served" in there:
+        blocks["planning-served"] = ways(there["served"])
     update(DOCS / "plan.md", blocks)
 
 
@@ -109,12 +111,32 @@ def objectives(result: Mapping[str, Any]) -> str:
     return markdown(("objective", "permits: bound", "GPUs", "round robin: bound", "GPUs"), rows)
 
 
+def ways(result: Mapping[str, Any]) -> str:
+    """p99 of both models by how they are served: a row a way, a column a number of GPUs."""
+    found: dict[tuple[int, str], dict[int, Any]] = {}
+    for row in result["rows"]:
+        found.setdefault((row["worker_processes"], row["closing"]), {})[row["gpus"]] = row
+    numbers = sorted({row["gpus"] for row in result["rows"]})
+    head = (
+        "worker processes",
+        "batches close by",
+        *(f"{gpus} GPUs" for gpus in numbers),
+        f"mean batch on {numbers[-1]}",
+    )
+    rows = [
+        (str(processes), closing, *(_of(of[gpus], "p99_ms") for gpus in numbers), _of(of[numbers[-1]], "mean_batch"))
+        for (processes, closing), of in found.items()
+    ]
+    return markdown(head, rows)
+
+
 def _of(trial: Mapping[str, Any] | None, figure: str) -> str:
     """Of each model; what had no answer beside it."""
     if trial is None:
         return "-"
     return ", ".join(
-        f"{one[figure]:,.1f}" + (f" ({one['lost']:.0%} lost)" if figure == "p99_ms" and one["lost"] > 0.01 else "")
+        f"{one[figure]:,.1f}"
+        + (f" ({one['lost']:.0%} lost)" if figure == "p99_ms" and one.get("lost", 0) > 0.01 else "")
         for one in trial["models"].values()
     )
 
