@@ -35,7 +35,8 @@ class Series:
 class Prometheus:
     """Its HTTP API (https://prometheus.io/docs/prometheus/latest/querying/api/)."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self.url = url
         self._session = session
 
     async def now(self, expression: str) -> list[Series]:
@@ -85,9 +86,10 @@ async def watching(configuration: Path, data: Path) -> AsyncIterator[Prometheus]
             f"--web.listen-address={listen}", "--log.level=warn", stdout=output, stderr=output,
         )  # fmt: skip
     try:
-        async with aiohttp.ClientSession(f"http://{listen}") as session:
+        url = f"http://{listen}"
+        async with aiohttp.ClientSession(url) as session:
             await _ready(session, process, log)
-            yield Prometheus(session)
+            yield Prometheus(session, url)
     finally:
         if process.returncode is None:
             process.terminate()

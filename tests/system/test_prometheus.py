@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 import uuid
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +23,9 @@ from shoal.client import AsyncClient
 from shoal.errors import NotFound
 from shoal.local.scrape import LOCAL
 from shoal.observe.ruleset import ALERTS, RECORDINGS, needs, to_yaml
+from shoal.plan.prometheus import fetch
 from shoal.service.kubernetes_monitoring import PoolScale
+from shoal.simulate import stages
 from support.model_sync import model_sync
 from support.pictures import encode
 from support.s3 import running_s3
@@ -187,3 +192,28 @@ async def first(watched: Watched, expression: str) -> float:
     """The Unix time at which ``expression`` first gave something."""
     found = await watched.prometheus.over(expression, watched.start, watched.end, 1)
     return min(series.points[0][0] for series in found)
+
+
+async def test_a_plan_takes_the_load_and_the_stages_from_it(watched: Watched) -> None:
+    url = watched.prometheus.url
+    next_hour = (watched.end // 3600 + 1) * 3600  # of an hour that isn't over, Prometheus tells what it has seen yet
+    history = await asyncio.to_thread(fetch, url, 1, lambda: next_hour)
+    assert await ended(watched) == pytest.approx(sum(history.rates[MODEL].values()) * 3600, rel=0.25)  # extrapolated
+    prepare = (await asyncio.to_thread(stages.read, [url]))[MODEL]
+    source = random.Random(1)
+    drawn = fmean(prepare.draw(source) for _ in range(5000))
+    means = [await mean(watched, stage) for stage in (stages.FETCH, stages.DECODE)]
+    assert drawn == pytest.approx(sum(means), rel=0.5)  # buckets double in width
+
+
+async def ended(watched: Watched) -> float:
+    """Requests until now."""
+    (found,) = await watched.prometheus.now(f'sum(shoal_batcher_requests_total{{model="{MODEL}"}})')
+    return found.points[-1][1]
+
+
+async def mean(watched: Watched, stage: str) -> float:
+    """Seconds of a picture."""
+    told = f'{stage}_sum{{model="{MODEL}"}} / {stage}_count{{model="{MODEL}"}}'
+    (found,) = await watched.prometheus.now(told)
+    return found.points[-1][1]

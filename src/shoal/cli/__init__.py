@@ -38,6 +38,7 @@ COMMANDS = {
     "simulate": Command(
         "shoal.cli.simulate:simulate", "local", "Calculate how a service would do, with the real batching policy."
     ),
+    "plan": Command("shoal.cli.plan:plan", "local", "Say how many GPUs models need, and which of them share GPUs."),
     "triton": Command("shoal.cli.triton:app", "local", "Bring a Triton to this machine, without Docker."),
     "model": Command("shoal.cli.model:app", "models", "Add, list, check, push and pull models."),
     "keys": Command("shoal.cli.keys:app", "router", "Create, list and revoke API keys."),

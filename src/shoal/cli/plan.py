@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from shoal.cli.plan_table import sentences, table
+from shoal.cli.stages import Stages
 from shoal.errors import ConfigurationError
 from shoal.plan import document, planning
 from shoal.plan.answers import answers
@@ -20,6 +21,7 @@ from shoal.plan.prometheus import fetch
 from shoal.plan.service_file import service_file
 from shoal.plan.trial import REQUESTS, Bench
 from shoal.runtime.files import replace_file
+from shoal.simulate.stages import read as read_stages
 
 _PIPE_COLUMNS = 160
 
@@ -40,6 +42,7 @@ def plan(
         str | None, typer.Option(metavar="URL", help="Plan for the load that this Prometheus saw.")
     ] = None,
     days: Annotated[int, typer.Option(min=1, max=90, help="Of --prometheus.")] = 14,
+    stages: Stages = None,
     requests: Annotated[int, typer.Option(min=1000, help="Of each simulation.")] = REQUESTS,
     seed: Annotated[int, typer.Option(help="Of chance: the same gives the same plan.")] = 1,
 ) -> None:
@@ -53,12 +56,14 @@ def plan(
     past = _past(history, prometheus, days)
     if past is not None and prometheus is not None:
         wanted = past.planned_for(wanted)
-    models = planning.models_of(wanted, file.parent)
+    models = planning.models_of(wanted, file.parent, read_stages(stages) if stages else None)
     if report is not None:
         from shoal.plan import page  # what draws is another extra
 
         page.prepare(report)
-    bench = Bench(wanted.hardware.gpus_per_server, seed, requests)
+    bench = Bench(
+        wanted.hardware.gpus_per_server, seed, requests, process_images_per_s=wanted.sizing.process_images_per_s
+    )
     errors = Console(stderr=True)
     with errors.status("") as shown:
         found = planning.plan(wanted, models, bench, lambda text: shown.update(f"simulating: {text}"))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from shoal.plan.figures import cores_a_gpu, settings_of
+from shoal.plan.figures import cores_a_gpu, processes_of, settings_of
+from shoal.plan.grouping import MOST_EXACT, gap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,17 +50,43 @@ def sentences(plan: Plan) -> Iterator[str]:
         f"Lower bound: {peak:.1f} GPUs at {plan.peak_hour}:00, {min(plan.bound_by_hour):.1f} at the least hour; "
         f"{plan.bound_apart} in dedicated pools, {plan.bound_inside} where each replica batches for itself."
     )
+    yield from _grouped(plan)
     if plan.winner is None or plan.winner.needed is None:
         yield "No placement keeps the objectives, whatever the number of GPUs: give them more time."
         return
     yield from _choice(plan, plan.winner, plan.winner.needed)
     told = ", ".join(
-        f"{name} batches of up to {one['max_batch_size']}, {one['instance_count']} at once on a GPU"
+        f"{name} batches of up to {one['max_batch_size']}, {one['instance_count']} at once on a GPU, {_closing(one)}"
         for name, one in settings_of(plan).items()
     )
     yield f"Settings: {told}."
+    processes = ", ".join(
+        f"{number}{f' in {name}' if len(processes_of(plan)) > 1 else ''}" for name, number in processes_of(plan).items()
+    )
+    yield f"Worker processes a GPU: {processes}."
     if (cores := cores_a_gpu(plan)) is not None:
-        yield f"CPU: {cores:g} cores a GPU at the peak."
+        yield f"CPU: {cores:g} cores a GPU at the peak{_too_few(plan, cores)}."
+
+
+def _grouped(plan: Plan) -> Iterator[str]:
+    """How good the groups can be, where not all were looked at."""
+    parts = [list(pool.models) for pool in plan.entries[0].placement.pools]
+    if len(parts) > 1 and len(plan.models) > MOST_EXACT:
+        over = gap(plan.models, plan.document.hardware.gpu_memory_gib, parts)
+        yield f"Groups: by arithmetic no grouping needs {f'more than {over} GPUs' if over else 'any GPU'} less."
+
+
+def _closing(one: dict[str, int]) -> str:
+    delay = one["max_queue_delay_microseconds"]
+    return f"closed after {delay / 1000:g} ms" if delay else "closed by the objective"
+
+
+def _too_few(plan: Plan, cores: float) -> str:
+    hardware = plan.document.hardware
+    if hardware.cores_per_server is None:
+        return ""
+    there = hardware.cores_per_server / hardware.gpus_per_server
+    return f"; a server has {there:g}" + (": too few" if there < cores else "")
 
 
 def p99(trial: Trial | None) -> str:

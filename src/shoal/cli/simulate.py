@@ -30,6 +30,7 @@ from shoal.cli.against import (
 from shoal.cli.bench import SAMPLES
 from shoal.cli.calls import DEFAULT_MODELS, ApiKey, Ca
 from shoal.cli.simulated import how_sampled, models, pools, record, sampled_models, sampled_record
+from shoal.cli.stages import Stages
 from shoal.client.connection import find_connection
 from shoal.errors import ConfigurationError
 from shoal.modelconfig.model import Task
@@ -38,6 +39,7 @@ from shoal.simulate.from_file import read
 from shoal.simulate.parts import MOST_REQUESTS, is_large, share_for
 from shoal.simulate.sample import PARTS, sample
 from shoal.simulate.service import simulate as run
+from shoal.simulate.stages import read as read_stages
 from shoal.validation.measure import Trial
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def simulate(
         str | None,
         typer.Option(help="Of the service, in a part: 1/50, 0.02.", show_default="what takes some minutes"),
     ] = None,
+    stages: Stages = None,
     against: Against = None,
     trace: TraceFile = None,
     rate: Rate = None,
@@ -101,6 +104,8 @@ def simulate(
     With --against it is told no costs: it finds them by calls to that service, plays the arrivals on both, and prints
     how far they are apart. Nothing else should load the service meanwhile.
     """
+    if stages and against is not None:
+        raise ConfigurationError("--stages goes with SCENARIO.yaml; --against finds the costs by calls of its own")
     if (scenario is None) == (against is None):
         raise ConfigurationError("what is simulated? expected either SCENARIO.yaml or --against HOST:PORT")
     if against is not None:
@@ -112,11 +117,10 @@ def simulate(
         trial = Trial(replicas, warm_up, timeout, calibration)
         hold_against(connection, arrivals, trial, store or Home.default().models, images, as_json=as_json)
     elif scenario is not None:
-        _simulate(scenario, seed, parts, share, as_json=as_json)
+        _simulate(read(scenario, seed, read_stages(stages) if stages else None), parts, share, as_json=as_json)
 
 
-def _simulate(scenario: Path, seed: int | None, parts: int | None, share: str | None, *, as_json: bool) -> None:
-    told = read(scenario, seed)
+def _simulate(told: Scenario, parts: int | None, share: str | None, *, as_json: bool) -> None:
     began = process_time()
     if (chosen := _parts(told, parts, share)) is None:
         outcome = run(told)

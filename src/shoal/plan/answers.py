@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from shoal.plan.bound import PlannedLoad
     from shoal.plan.history import History
+    from shoal.plan.loss import ModelLoss
     from shoal.plan.planning import Entry, Plan
 
 _MIXES = (0.1, 0.5, 0.9)
@@ -32,6 +33,7 @@ def answers(plan: Plan, past: History | None) -> list[tuple[str, str]]:
         ("What is the breakdown of load expected for each model? Is it 50/50? Or is it 90/10?", _mix(plan)),
         ("Does it vary by time of day?", _day(plan)),
         ("Is it predictive?", _predictive(plan, past)),
+        ("What happens when a server dies at the peak?", _loss(plan)),
         ("What does sharing save against dedicated pools?", _sharing(plan)),
         ("What does batching before the load balancer save at this size?", _batching(plan)),
     ]
@@ -94,6 +96,29 @@ def _predictive(plan: Plan, past: History | None) -> str:
     )
 
 
+def _loss(plan: Plan) -> str:
+    if plan.loss is None:
+        return "No placement keeps the objectives as it is."
+    told = " ".join(map(_model_loss, plan.loss.models))
+    return (
+        f"A server of {plan.loss.server_gpus} of the {plan.loss.gpus} GPUs vanishes, which is noticed after "
+        f"{plan.loss.detection_seconds:g} s; nothing replaces it. {told} Moments are of {plan.loss.moment_seconds:g} s."
+    )
+
+
+def _model_loss(one: ModelLoss) -> str:
+    if one.recovery_seconds is None:
+        well = "the objective isn't kept again"
+    elif one.recovery_seconds:
+        well = f"{one.recovery_seconds:g} s later the objective is kept again"
+    else:
+        well = "the objective is kept all the time"
+    return (
+        f"{one.name}: p99 goes from {one.p99_before_ms:.1f} to {one.worst_p99_ms:.1f} ms in the worst moment, "
+        f"{one.lost_requests:,} requests get no answer, and {well}."
+    )
+
+
 def _sharing(plan: Plan) -> str:
     shared, apart = _entry(plan, balancing="permits"), _entry(plan, dedicated=True)
     if shared is None or apart is None or shared.needed is None or apart.needed is None:
@@ -137,8 +162,8 @@ def _why(saved: int) -> str:
     why = "Each replica sees enough load to fill its own batches within the objective."
     if saved < 0:
         why += (
-            " In front, a batch holds one of its worker's permits while it is prepared; sizing.prepare_ms and the "
-            "number at once bound what a GPU gets so."
+            " In front, a batch holds one of its worker's permits while it is gathered and prepared, and for the way "
+            "there and back; sizing.prepare_ms, worker processes and the number at once bound what a GPU gets so."
         )
     return why
 

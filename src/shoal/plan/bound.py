@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from shoal.simulate.costs import MeasuredCosts
+    from shoal.simulate.scenario import Spread
 
 _ROUNDING = 1e-9
 
@@ -40,9 +41,11 @@ class PlannedLoad:
     objective: float
     """Seconds."""
     prepare: float
-    """Seconds that a picture needs before its batch may begin."""
+    """Seconds that a picture needs before its batch may begin; where that varies, half of them need less."""
     rates: tuple[float, ...]
     """Pictures a second in each hour."""
+    preparing: Spread | None = None
+    """How ``prepare`` varies."""
 
     @property
     def peak(self) -> float:

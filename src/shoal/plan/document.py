@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from shoal.plan.tuning import PROCESS_IMAGES_PER_S
 from shoal.service import read_section
 from shoal.service.section import Name, Section
 
@@ -161,6 +162,8 @@ class Sizing(Section):
     """CPU time of a server for a picture: fetching, decoding, and all of the service that runs beside the GPU."""
     prepare_ms: float = Field(default=0.0, ge=0, le=60_000)
     """Time to fetch and decode a picture, which is part of its latency and takes the GPU none."""
+    process_images_per_s: float = Field(default=PROCESS_IMAGES_PER_S, gt=0, le=1e6)
+    """Pictures a second that one worker process carries."""
 
 
 class PlanDocument(Section):

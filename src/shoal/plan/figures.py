@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from shoal.plan.trial import settings
+from shoal.plan.tuning import settings, worker_processes
 
 if TYPE_CHECKING:
     from shoal.plan.planning import Entry, Plan
+    from shoal.plan.pool import PlannedPool
     from shoal.plan.trial import Trial
 
 FORMAT = "shoal.plan/1"
@@ -36,6 +38,8 @@ def figures(plan: Plan) -> dict[str, Any]:
         "gpus": plan.gpus,
         "cores_a_gpu": cores_a_gpu(plan),
         "settings": settings_of(plan),
+        "worker_processes": processes_of(plan),
+        "server_dies": plan.loss and asdict(plan.loss),
     }
 
 
@@ -49,18 +53,30 @@ def cores_a_gpu(plan: Plan) -> float | None:
 
 
 def settings_of(plan: Plan) -> dict[str, dict[str, int]]:
-    """What the chosen placement serves each model with."""
-    if plan.winner is None:
-        return {}
-    chosen = {
-        model.name: settings(model, model.rates[pool.peak_hour] or model.peak)
-        for pool in plan.winner.placement.pools
-        for model in pool.models
-    }
+    """What the chosen placement serves each model with; without a delay batches close by the objective."""
     return {
-        name: {"max_batch_size": one.max_batch_size, "instance_count": one.instance_count}
-        for name, one in chosen.items()
+        name: {
+            "max_batch_size": one.max_batch_size,
+            "instance_count": one.instance_count,
+            "max_queue_delay_microseconds": one.max_queue_delay_microseconds,
+        }
+        for pool in _chosen_pools(plan)
+        for name, one in settings(pool).items()
     }
+
+
+def processes_of(plan: Plan) -> dict[str, int]:
+    """Worker processes of a GPU, by pool of the chosen placement."""
+    carried = plan.document.sizing.process_images_per_s
+    return {pool.name: worker_processes(pool, carried) for pool in _chosen_pools(plan)}
+
+
+def _chosen_pools(plan: Plan) -> tuple[PlannedPool, ...]:
+    """As they are served."""
+    if plan.winner is None:
+        return ()
+    trial = plan.winner.surviving or plan.winner.needed
+    return plan.winner.placement.pools if trial is None else trial.placement.pools
 
 
 def _entry(entry: Entry, price: float | None) -> dict[str, Any]:
@@ -87,6 +103,7 @@ def _trial(trial: Trial | None) -> dict[str, Any] | None:
         return None
     return {
         "gpus": dict(trial.gpus),
+        "tuning": {pool.name: asdict(pool.tuning) for pool in trial.placement.pools},
         "in_time": trial.in_time,
         "utilisation": round(trial.mean_utilisation, 4),
         "models": {

@@ -5,31 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoal.plan.bound import gpus
 from shoal.plan.grouping import groups
+from shoal.plan.pool import PlannedPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from shoal.plan.bound import PlannedLoad
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedPool:
-    """GPUs that serve the same models."""
-
-    name: str
-    models: tuple[PlannedLoad, ...]
-
-    @property
-    def peak_hour(self) -> int:
-        """When its own load is heaviest."""
-        hours = range(len(self.models[0].rates))
-        return max(hours, key=lambda hour: (gpus(self.models, hour), -hour))
-
-    def need(self, hour: int) -> float:
-        """The arithmetic bound of an hour."""
-        return gpus(self.models, hour)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Any
 from shoal.errors import ConfigurationError
 from shoal.plan import costs
 from shoal.plan.bound import PlannedLoad, check, gpus, gpus_apart, gpus_inside, peak_hour
+from shoal.plan.loss import server_dies
 from shoal.plan.placements import compared
 from shoal.plan.search import bound, fewest, spread, timetable
+from shoal.simulate.spreads import median
+from shoal.simulate.stages import check_models
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from shoal.plan.document import PlanDocument
+    from shoal.plan.loss import Loss
     from shoal.plan.placements import Placement
     from shoal.plan.trial import Bench, Trial
+    from shoal.simulate.scenario import Spread
 
 _MILLISECONDS = 1000
 _CONTENDERS = 2
@@ -64,6 +69,8 @@ class Plan:
     entries: tuple[Entry, ...]
     winner: Entry | None
     runner_up: Entry | None
+    loss: Loss | None = None
+    """What it means for the winner, with its GPUs, when a server dies at the peak."""
 
     @property
     def gpus(self) -> int | None:
@@ -74,22 +81,34 @@ class Plan:
         return None if trial is None else trial.total
 
 
-def models_of(document: PlanDocument, folder: Path) -> tuple[PlannedLoad, ...]:
+def models_of(
+    document: PlanDocument, folder: Path, stages: Mapping[str, Spread] | None = None
+) -> tuple[PlannedLoad, ...]:
     """The models as the arithmetic sees them; those without any load are left out.
 
+    Args:
+        document: The plan file.
+        folder: Where it is; profiles are found from there.
+        stages: What preparing a picture takes, by model, in place of ``sizing.prepare_ms``.
+
     Raises:
-        ConfigurationError: a profile can't be used, or an objective is below the time of one picture.
+        ConfigurationError: a profile can't be used, an objective is below the time of one picture, or ``stages`` lacks
+            a model.
     """
+    if stages is not None:
+        check_models(stages, document.models)
     found = []
     for name, model in document.models.items():
         rates = document.rates(name)
+        preparing = stages[name] if stages is not None else None
         load = PlannedLoad(
             name,
             costs.read(model, name, folder),
             model.memory_gib,
             model.latency_objective_ms / _MILLISECONDS,
-            document.sizing.prepare_ms / _MILLISECONDS,
+            document.sizing.prepare_ms / _MILLISECONDS if preparing is None else median(preparing),
             rates,
+            preparing,
         )
         check(load)
         if any(rates):
@@ -119,6 +138,10 @@ def plan(
         say(f"{entry.placement.name}, a server lost")
         entries[entries.index(entry)] = _surviving(entry, bench)
     ranked = sorted((entry for entry in entries if entry.surviving is not None), key=_size)
+    winner = ranked[0] if ranked else next(iter(contenders), None)
+    trial = winner and (winner.surviving or winner.needed)
+    if trial:
+        say("a server dies at the peak")
     peak = peak_hour(models)
     return Plan(
         document,
@@ -128,8 +151,9 @@ def plan(
         gpus_apart(models, peak),
         gpus_inside(models, peak),
         tuple(entries),
-        ranked[0] if ranked else next(iter(contenders), None),
+        winner,
         ranked[1] if len(ranked) > 1 else None,
+        server_dies(bench, trial) if trial else None,
     )
 
 
@@ -147,8 +171,8 @@ def _entry(placement: Placement, before: Sequence[Entry], document: PlanDocument
         placement,
         bound(placement),
         needed,
-        bench.trial(placement, given),
-        bench.trial(placement, given, lose_server=True),
+        bench.trial(needed.placement, given),
+        bench.trial(needed.placement, given, lose_server=True),
     )
 
 

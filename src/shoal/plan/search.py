@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from shoal.plan.bound import gpus, gpus_inside
+from shoal.plan.tuning import choices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from shoal.plan.placements import Placement, PlannedPool
+    from shoal.plan.placements import Placement
+    from shoal.plan.pool import PlannedPool
     from shoal.plan.trial import Bench, Trial
 
 _STEP = 0.15
@@ -58,9 +60,9 @@ def fewest(
 ) -> Trial | None:
     """The trial with the fewest GPUs in each pool that keeps all objectives; None: no number does.
 
-    Quick trials find where to look, whole ones raise it until all is in time, so the answer is that of a whole trial.
-    Pools don't feel each other: each is searched by itself, all in the same trials. Numbers below are taken for too few
-    where a larger one is.
+    Quick trials find where to look, and how the models of a pool are best served. Then the answer is the least number
+    there that keeps the objectives in a whole trial and in a long one of other requests, so that neither luck nor a
+    queue that grows slowly decides. Pools don't feel each other: each is searched by itself.
 
     Args:
         bench: How trials are made.
@@ -69,42 +71,86 @@ def fewest(
         least: Begins here; by default at the arithmetic bound.
     """
     start = {pool.name: max(_bound(pool, placement), (least or {}).get(pool.name, 1)) for pool in placement.pools}
-    tried = _bisected(bench.quick, placement, start, lose_server=lose_server)
-    while tried is not None:
-        trial = bench.trial(placement, tried, lose_server=lose_server)
-        if trial.in_time:
-            return trial
-        kept = _kept(placement, trial)
-        tried = {name: number if kept[name] else number + _more(number) for name, number in tried.items()}
-        if _beyond(tried, start):
-            return None
+    sized = [_sized(_Search(bench, placement, lose_server), pool, start[pool.name]) for pool in placement.pools]
+    found = [one for one in sized if one is not None]
+    if len(found) < len(sized):
+        return None
+    tuned = replace(placement, pools=tuple(pool for pool, _ in found))
+    return bench.trial(tuned, {pool.name: number for pool, number in found}, lose_server=lose_server)
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """For the fewest GPUs of a pool."""
+
+    bench: Bench
+    placement: Placement
+    lose_server: bool
+
+    def quick(self, pool: PlannedPool, number: int) -> bool:
+        """Whether a quick trial says that so many are enough."""
+        return self._keeps(self.bench.quick, pool, number)
+
+    def decided(self, pool: PlannedPool, number: int) -> bool:
+        """Whether so many are enough."""
+        return all(self._keeps(bench, pool, number) for bench in (self.bench, self.bench.long))
+
+    def _keeps(self, bench: Bench, pool: PlannedPool, number: int) -> bool:
+        alone = replace(self.placement, pools=(pool,))
+        return bench.trial(alone, {pool.name: number}, lose_server=self.lose_server).in_time
+
+
+def _sized(search: _Search, pool: PlannedPool, start: int) -> tuple[PlannedPool, int] | None:
+    """The pool as it is best served, and its GPUs; None: no number is enough."""
+    for one, number in _able(search, pool, start):
+        if (found := _settled(search, one, number, start)) is not None:
+            return one, found
     return None
 
 
-def _bisected(
-    bench: Bench, placement: Placement, start: Mapping[str, int], *, lose_server: bool
-) -> dict[str, int] | None:
-    """Of each pool the least number that is enough, where one less isn't; None: none is."""
-    brackets = {name: _Bracket.starting_at(number) for name, number in start.items()}
-    while not all(bracket.done for bracket in brackets.values()):
-        tried = {name: bracket.now for name, bracket in brackets.items()}
-        if _beyond(tried, start):
+def _able(search: _Search, pool: PlannedPool, start: int) -> list[tuple[PlannedPool, int]]:
+    """The ways to serve the pool that quick trials call able, with their least numbers; the fewest GPUs first.
+
+    A later way is looked at only where it keeps the objectives with a GPU less than those before it.
+    """
+    found: list[tuple[PlannedPool, int]] = []
+    for one in (replace(pool, tuning=each) for each in choices(pool)):
+        least = found[0][1] if found else None
+        if least == start or (least is not None and not search.quick(one, least - 1)):
+            continue
+        if (number := _bisected(search, one, start)) is not None:
+            found = sorted([*found, (one, number)], key=lambda each: each[1])
+    return found
+
+
+def _bisected(search: _Search, pool: PlannedPool, start: int) -> int | None:
+    """The least number that a quick trial calls enough, where one less isn't; None: none is.
+
+    Numbers below one that is too few are taken for too few.
+    """
+    bracket = _Bracket.starting_at(start)
+    while not bracket.done:
+        if _beyond(bracket.now, start):
             return None
-        kept = _kept(placement, bench.trial(placement, tried, lose_server=lose_server))
-        for name, bracket in brackets.items():
-            if not bracket.done:
-                bracket.learn(enough=kept[name])
-    return {name: bracket.now for name, bracket in brackets.items()}
+        bracket.learn(enough=search.quick(pool, bracket.now))
+    return bracket.now
 
 
-def _kept(placement: Placement, trial: Trial) -> dict[str, bool]:
-    """Whether each pool kept the objectives of its models."""
-    in_time = {model.name: model.in_time for model in trial.models}
-    return {pool.name: all(in_time.get(model.name, True) for model in pool.models) for pool in placement.pools}
+def _settled(search: _Search, pool: PlannedPool, number: int, start: int) -> int | None:
+    """The least number that is enough, near ``number``; None: none above is."""
+    if search.decided(pool, number):
+        while number > start and search.decided(pool, number - 1):
+            number -= 1
+        return number
+    while not _beyond(number, start):
+        number += _more(number)
+        if search.decided(pool, number):
+            return number
+    return None
 
 
-def _beyond(tried: Mapping[str, int], start: Mapping[str, int]) -> bool:
-    return any(number > _MOST_TIMES * start[name] + _MOST_MORE for name, number in tried.items())
+def _beyond(number: int, start: int) -> bool:
+    return number > _MOST_TIMES * start + _MOST_MORE
 
 
 def _more(number: int) -> int:
@@ -119,7 +165,7 @@ def timetable(bench: Bench, placement: Placement, peak: Trial) -> tuple[int, ...
     """
     hours = range(len(placement.pools[0].models[0].rates))
     totals = [0] * len(hours)
-    for pool in placement.pools:
+    for pool in peak.placement.pools:
         for hour, number in enumerate(_pool_timetable(bench, placement, pool, peak.gpus[pool.name])):
             totals[hour] += number
     return tuple(totals)

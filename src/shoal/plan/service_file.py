@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
-from shoal.plan.trial import settings
+from shoal.plan.tuning import settings, worker_processes
 from shoal.service import spec
 
 if TYPE_CHECKING:
-    from shoal.plan.bound import PlannedLoad
-    from shoal.plan.placements import PlannedPool
+    from shoal.modelconfig.batching import BatchingSettings
     from shoal.plan.planning import Entry, Plan
+    from shoal.plan.pool import PlannedPool
     from shoal.plan.trial import Trial
 
 
@@ -30,13 +30,10 @@ def service_file(plan: Plan, entry: Entry) -> str:
     trial = entry.surviving or entry.needed
     assert trial is not None
     pools, models = {}, {}
-    for pool in entry.placement.pools:
-        pools[pool.name] = {
-            "engine": "triton",
-            "models": [model.name for model in pool.models],
-            "replicas": trial.gpus[pool.name],
-        }
-        models.update({model.name: _model(model, pool) for model in pool.models})
+    for pool in trial.placement.pools:
+        pools[pool.name] = _pool(pool, trial.gpus[pool.name], plan.document.sizing.process_images_per_s)
+        objectives = {model.name: model.objective for model in pool.models}
+        models.update({name: _model(one, objectives[name]) for name, one in settings(pool).items()})
     tree: dict[str, Any] = {"pools": pools, "models": models, "kubernetes": _kubernetes(plan)}
     text = io.StringIO()
     writer = YAML()
@@ -47,14 +44,28 @@ def service_file(plan: Plan, entry: Entry) -> str:
     return whole
 
 
-def _model(model: PlannedLoad, pool: PlannedPool) -> dict[str, Any]:
+def _pool(pool: PlannedPool, replicas: int, process_images_per_s: float) -> dict[str, Any]:
+    """Its pictures in memory are shared by its processes, each of which has to hold the largest one."""
+    processes = worker_processes(pool, process_images_per_s)
+    made = {
+        "engine": "triton",
+        "models": [model.name for model in pool.models],
+        "replicas": replicas,
+        "worker_processes": processes,
+    }
+    least = processes * spec.ObjectStore().max_image_bytes
+    return made | ({"max_fetched_bytes": least} if least > spec.Pool().max_fetched_bytes else {})
+
+
+def _model(chosen: BatchingSettings, objective: float) -> dict[str, Any]:
     """A batcher of its own, so that its queue and process are apart."""
-    chosen = settings(model, model.rates[pool.peak_hour] or model.peak)
+    delay = chosen.max_queue_delay_microseconds
+    closing = {"max_queue_delay_microseconds": delay} if delay else {"latency_objective_ms": round(1000 * objective, 3)}
     return {
         "batchers": 1,
         "max_batch_size": chosen.max_batch_size,
         "instance_count": chosen.instance_count,
-        "latency_objective_ms": round(1000 * model.objective, 3),
+        **closing,
     }
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from shoal.arrivals.processes import poisson, until
-from shoal.modelconfig.batching import BatchingSettings
-from shoal.plan.bound import best
+from shoal.plan import tuning
 from shoal.runtime.percentile import percentile
 from shoal.simulate.scenario import Fault, Load, Scenario, SimulatedModel, SimulatedPool
 from shoal.simulate.service import simulate
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from shoal.plan.bound import PlannedLoad
-    from shoal.plan.placements import Placement, PlannedPool
+    from shoal.plan.placements import Placement
+    from shoal.plan.pool import PlannedPool
     from shoal.simulate.scenario import Outcome
 
 REQUESTS = 15_000
@@ -29,6 +29,7 @@ _RAREST = 3
 _LEAST_OBJECTIVES = 20
 """A run lasts for so many objectives at least, or a queue that grows isn't seen."""
 _QUICK = 4
+_LONG = 4
 _WARM_UP = 0.25
 """Of the time that counts."""
 _LOST_AFTER = 0.2
@@ -60,6 +61,8 @@ class ModelTrial:
 class Trial:
     """What came of a placement."""
 
+    placement: Placement
+    """As it was tried: its pools' ``tuning`` tells how their models were served."""
     gpus: Mapping[str, int]
     """By pool."""
     models: tuple[ModelTrial, ...]
@@ -90,12 +93,18 @@ class Bench:
     seed: int = 1
     requests: int = REQUESTS
     objectives: int = _LEAST_OBJECTIVES
+    process_images_per_s: float = tuning.PROCESS_IMAGES_PER_S
     run: Callable[[Scenario], Outcome] = simulate
 
     @property
     def quick(self) -> Bench:
         """With a quarter of the requests and the time, to find out where to look."""
         return replace(self, requests=self.requests // _QUICK, objectives=self.objectives // _QUICK)
+
+    @property
+    def long(self) -> Bench:
+        """Of other requests and four times as long: a queue that grows slowly is seen, and luck isn't enough."""
+        return replace(self, seed=self.seed + 1, requests=self.requests * _LONG, objectives=self.objectives * _LONG)
 
     def trial(
         self,
@@ -115,43 +124,59 @@ class Bench:
                 so this tells of each how it serves without a server.
         """
         at = {pool.name: (hours or {}).get(pool.name, pool.peak_hour) for pool in placement.pools}
-        scenario = _scenario(placement, gpus, at, self, lose_server=lose_server)
+        scenario = self.scenario(placement, gpus, at)
+        if lose_server:
+            scenario = replace(
+                scenario, faults=self.lost_servers(placement, gpus, _LOST_AFTER * scenario.warm_up, scenario.seconds)
+            )
         return _read(placement, gpus, at, self.run(scenario))
 
+    def scenario(
+        self,
+        placement: Placement,
+        gpus: Mapping[str, int],
+        hours: Mapping[str, int],
+        *,
+        seconds: float | None = None,
+    ) -> Scenario:
+        """What is simulated; ``seconds`` in all, or a warm-up and as many more as the requests need."""
+        return _scenario(placement, gpus, hours, self, seconds)
 
-def settings(model: PlannedLoad, seen: float) -> BatchingSettings:
-    """What a model is served with: the arithmetic's batch size and number at once, and its objective.
+    def lost_servers(
+        self, placement: Placement, gpus: Mapping[str, int], at: float, seconds: float, detection_seconds: float = 0.0
+    ) -> tuple[Fault, ...]:
+        """A server of each pool ends then, and stays away for longer than the run's ``seconds``.
 
-    Bursts fill larger batches than evenly spaced requests do, so ``max_batch_size`` is the largest measured one that is
-    itself in time.
-    """
-    found = best(model, seen)
-    at_once = found.at_once if found else 1
-    share = at_once / model.costs.speed(at_once)
-    fitting = [
-        size
-        for size in range(1, model.costs.sizes[-1] + 1)
-        if model.prepare + model.costs.seconds(size) * share <= model.objective
-    ]
-    return BatchingSettings(
-        max_batch_size=max(fitting, default=1),
-        instance_count=at_once,
-        latency_objective_microseconds=round(1e6 * model.objective),
-    )
+        It is the first one that a pool has for itself; of a pool without one, that of its first GPU.
+        """
+        lost, before, size = set(), 0, self.gpus_per_server
+        for pool in placement.pools:
+            own = -(-before // size)
+            lost.add(own if own * size < before + gpus[pool.name] else before // size)
+            before += gpus[pool.name]
+        return tuple(
+            Fault("server", at, 10 * seconds, str(number), detection_seconds=detection_seconds)
+            for number in sorted(lost)
+        )
 
 
 def _scenario(
-    placement: Placement, gpus: Mapping[str, int], hours: Mapping[str, int], bench: Bench, *, lose_server: bool
+    placement: Placement, gpus: Mapping[str, int], hours: Mapping[str, int], bench: Bench, lasting: float | None
 ) -> Scenario:
     rates = {model.name: model.rates[hours[pool.name]] for pool in placement.pools for model in pool.models}
     models = [model for pool in placement.pools for model in pool.models if rates[model.name] > 0]
+    inside = placement.balancing != "permits"
+    settings = {
+        name: one
+        for pool in placement.pools
+        for name, one in tuning.settings(pool, gpus[pool.name] if inside else 1).items()
+    }
     seconds = _seconds([rates[model.name] for model in models], models, bench)
-    warm_up = _WARM_UP * seconds
-    end = warm_up + seconds
-    faults = _lost_servers(placement, gpus, bench, at=_LOST_AFTER * warm_up, until=10 * end)
+    warm_up = 0.0 if lasting else _WARM_UP * seconds
+    end = lasting or warm_up + seconds
     return Scenario(
         models=[
-            SimulatedModel(model.name, settings(model, rates[model.name]), model.costs, Constant(model.prepare))
+            SimulatedModel(model.name, settings[model.name], model.costs, model.preparing or Constant(model.prepare))
             for model in models
         ],
         pools=[_pool(pool, gpus[pool.name], rates, bench) for pool in placement.pools],
@@ -166,27 +191,14 @@ def _scenario(
         seconds=end,
         warm_up=warm_up,
         balancing=placement.balancing,
-        faults=faults if lose_server else (),
         seed=bench.seed,
     )
 
 
 def _pool(pool: PlannedPool, gpus: int, rates: Mapping[str, float], bench: Bench) -> SimulatedPool:
     names = tuple(model.name for model in pool.models if rates[model.name] > 0)
-    return SimulatedPool(pool.name, names, gpus, bench.gpus_per_server)
-
-
-def _lost_servers(
-    placement: Placement, gpus: Mapping[str, int], bench: Bench, *, at: float, until: float
-) -> tuple[Fault, ...]:
-    """The first server that a pool has for itself, of each; of a pool without one, that of its first GPU."""
-    lost, before = set(), 0
-    for pool in placement.pools:
-        own = -(-before // bench.gpus_per_server)
-        there = own * bench.gpus_per_server < before + gpus[pool.name]
-        lost.add(own if there else before // bench.gpus_per_server)
-        before += gpus[pool.name]
-    return tuple(Fault("server", at, until, str(number)) for number in sorted(lost))
+    processes = tuning.worker_processes(pool, bench.process_images_per_s)
+    return SimulatedPool(pool.name, names, gpus, bench.gpus_per_server, processes)
 
 
 def _seconds(rates: Sequence[float], models: Sequence[PlannedLoad], bench: Bench) -> float:
@@ -213,4 +225,4 @@ def _read(placement: Placement, gpus: Mapping[str, int], hours: Mapping[str, int
                     1000 * model.objective,
                 )
             )
-    return Trial(dict(gpus), tuple(trials), dict(outcome.utilisation))
+    return Trial(placement, dict(gpus), tuple(trials), dict(outcome.utilisation))

@@ -28,6 +28,8 @@ def _faults(scenario: Scenario) -> Iterator[str]:
         yield f"balancing is {scenario.balancing!r}: expected one of {', '.join(BALANCING)}"
     if scenario.zones < 1:
         yield f"zones is {scenario.zones}: expected 1 or more"
+    for pool in (pool for pool in scenario.pools if pool.worker_processes < 1):
+        yield f"pool {pool.name!r} has {pool.worker_processes} worker processes: expected 1 or more"
     models = {model.name for model in scenario.models}
     served = {name for pool in scenario.pools for name in pool.models}
     for name in sorted(served - models):

@@ -112,11 +112,18 @@ class Cluster:
         if place.replica is not None or place.leaving or place.struck:
             return
         name = place.name if not place.started else f"{place.name}.{place.started}"
-        replica = Replica(name, self._events, place.pool.decoding_threads, shared=place.pool.devices == "shared")
-        for model in place.pool.models:
-            ServedModel(
-                replica, self._models[model], self._events, random.Random(f"{self._scenario.seed}/{name}/{model}")
-            )
+        pool, seed = place.pool, self._scenario.seed
+        replica = Replica(
+            name,
+            self._events,
+            pool.decoding_threads,
+            shared=pool.devices == "shared",
+            processes=pool.worker_processes,
+        )
+        for model in pool.models:
+            source = random.Random(f"{seed}/{name}/{model}")
+            for process in range(pool.worker_processes):
+                ServedModel(replica, self._models[model], self._events, source, process=process)
         place.replica, place.started, place.measured = replica, place.started + 1, 0.0
         place.began = place.since = self._events.time
         self._listener.join(replica)

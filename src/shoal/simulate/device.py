@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,30 @@ class Device:
         self._plan()
         for work in done:
             work.done()
+
+
+class Instances:
+    """A model's at one engine: so many of its batches execute at once, further ones wait, first come, first served."""
+
+    def __init__(self, number: int) -> None:
+        """All free."""
+        self._free = number
+        self._waiting: deque[Callable[[], object]] = deque()
+
+    def ask(self, begin: Callable[[], object]) -> None:
+        """One more wants to begin; ``begin`` is called when it may, perhaps at once."""
+        self._waiting.append(begin)
+        self.go_on()
+
+    def free(self) -> None:
+        """One has ended. Whoever waits begins with ``go_on``."""
+        self._free += 1
+
+    def go_on(self) -> None:
+        """Those begin that may."""
+        while self._waiting and self._free:
+            self._free -= 1
+            self._waiting.popleft()()
 
 
 class OwnDevices:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from shoal.service import read_section
 from shoal.service.section import Name, Seconds, Section
+from shoal.service.spec import MOST_WORKER_PROCESSES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +100,8 @@ class Pool(Section):
     models: list[Name] = Field(min_length=1)
     replicas: int = Field(ge=1, le=100_000)
     replicas_of_a_server: int = Field(default=1, ge=1, le=1024)
+    worker_processes: int = Field(default=1, ge=1, le=MOST_WORKER_PROCESSES)
+    """That a replica consists of: they share its device and threads, and each has permits of its own."""
     decoding_threads: int = Field(default=0, ge=0, le=100_000)
     """Pictures that a replica prepares at once. 0: any number."""
     devices: Literal["shared", "own"] = "shared"

@@ -11,26 +11,35 @@ from shoal.runtime.priority import Priority
 from shoal.simulate import costs, document
 from shoal.simulate.scenario import Autoscaling, Fault, Load, Scenario, SimulatedModel, SimulatedPool
 from shoal.simulate.spreads import Constant, LogNormal
+from shoal.simulate.stages import check_models
 from shoal.simulate.times import ByHour, Recorded, Steady
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from shoal.simulate.scenario import Spread
 
 
-def read(path: Path, seed: int | None = None) -> Scenario:
-    """The scenario of a file; ``seed`` replaces that in it.
+def read(path: Path, seed: int | None = None, prepare: Mapping[str, Spread] | None = None) -> Scenario:
+    """The scenario of a file.
+
+    Args:
+        path: The file.
+        seed: In place of that in it.
+        prepare: What preparing a picture takes, by model, in place of what the file says.
 
     Raises:
         ConfigurationError: the file, a profile or a trace that it names is wrong; names file, line or key, and reason.
+            Or ``prepare`` lacks a model.
     """
     file = document.load(path)
+    if prepare is not None:
+        check_models(prepare, file.models)
     seed = file.seed if seed is None else seed
     loads = [load for number, one in enumerate(file.loads) for load in _loads(one, path.parent, f"{seed}/{number}")]
     return Scenario(
-        models=[_model(name, model, path) for name, model in file.models.items()],
+        models=[_model(name, model, path, (prepare or {}).get(name)) for name, model in file.models.items()],
         pools=[
             SimulatedPool(name=name, **pool.model_dump() | {"models": tuple(pool.models)})
             for name, pool in file.pools.items()
@@ -48,7 +57,7 @@ def read(path: Path, seed: int | None = None) -> Scenario:
     )
 
 
-def _model(name: str, model: document.Model, path: Path) -> SimulatedModel:
+def _model(name: str, model: document.Model, path: Path, prepare: Spread | None) -> SimulatedModel:
     settings = model.batching.model_dump()
     objective = int(1000 * settings.pop("latency_objective_ms"))
     settings["preferred_batch_size"] = tuple(settings["preferred_batch_size"])
@@ -60,7 +69,8 @@ def _model(name: str, model: document.Model, path: Path) -> SimulatedModel:
             found = costs.read(path.parent / str(model.profile), model.profile_instances, batching.max_batch_size)
         except ConfigurationError as error:
             raise ConfigurationError(f"{path}: models.{name}.profile: {error}") from None
-    return SimulatedModel(name, batching, found, _times(model.prepare), found.jitter if model.measured_jitter else None)
+    jitter = found.jitter if model.measured_jitter else None
+    return SimulatedModel(name, batching, found, prepare or _times(model.prepare), jitter)
 
 
 def _times(times: document.Times) -> Spread:

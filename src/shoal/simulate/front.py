@@ -69,8 +69,9 @@ class Shared:
 
     def join(self, replica: Replica) -> None:
         """It takes batches from now on."""
-        for name, served in replica.models.items():
-            self._queues[name].join(served, self._levels[name])
+        for name, processes in replica.models.items():
+            for served in processes:
+                self._queues[name].join(served, self._levels[name])
 
     def drain(self, replica: Replica) -> None:
         """It takes no more of them."""
@@ -130,8 +131,9 @@ class Apart:
         """It takes requests from now on."""
         models = tuple(replica.models)
         self._of[replica.name] = queues = self._context.queues(Quarantine(), models, replica.name)
-        for name, served in replica.models.items():
-            queues[name].join(served, self._context.levels(name))
+        for name, processes in replica.models.items():
+            for served in processes:
+                queues[name].join(served, self._context.levels(name))
             self._turn[name].insert(0, replica.name)
 
     def drain(self, replica: Replica) -> None:

@@ -111,10 +111,9 @@ class PolicyQueue:
     # Workers.
 
     def join(self, served: ServedModel, priorities: Sequence[Priority] = tuple(Priority)) -> None:
-        """A worker serves it from now on."""
-        self._streams[served.replica.name] = streams = [
-            Stream(served, priority, self._granted) for _ in range(served.permits) for priority in priorities
-        ]
+        """A process of a worker serves it from now on."""
+        streams = [Stream(served, priority, self._granted) for _ in range(served.permits) for priority in priorities]
+        self._streams.setdefault(served.replica.name, []).extend(streams)
         self._down_since = None
         for stream in streams:
             served.ask(stream)
@@ -244,7 +243,7 @@ class PolicyQueue:
             self._permitted(stream)
         elif stream.permit is None:  # its worker drains
             self._lost(stream)
-            self._forget(stream.worker)
+            self._forget(stream.served.replica.name)
 
     def _granted(self, stream: Stream) -> None:
         """At the worker."""

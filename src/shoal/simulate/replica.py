@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -16,7 +15,8 @@ from shoal.batching.permits import IDLE_SECONDS, PermitGate
 from shoal.batching.turns import Order
 from shoal.engine.slots import PREFETCHED
 from shoal.runtime.priority import INTERACTIVE, Priority
-from shoal.simulate.device import Device, OwnDevices, Work
+from shoal.runtime.share import share
+from shoal.simulate.device import Device, Instances, OwnDevices, Work
 
 if TYPE_CHECKING:
     import random
@@ -69,8 +69,8 @@ class Stream:
 
     @property
     def worker(self) -> str:
-        """The name of the replica at its end."""
-        return self.served.replica.name
+        """The name of the worker process at its end."""
+        return self.served.worker
 
     def done(self) -> bool:
         """Whether nobody waits for a permit any more."""
@@ -87,9 +87,13 @@ class Stream:
 
 
 class Replica:
-    """A worker of any number of models, and what they share: decoding threads and, mostly, a device."""
+    """A worker of any number of models, and what they share: decoding threads and, mostly, a device.
 
-    def __init__(self, name: str, events: Events, threads: int = 0, *, shared: bool = True) -> None:
+    It may consist of several processes. Each has permits and turns of its own, for its part of a model's instances;
+    engine and decoding threads are those of all.
+    """
+
+    def __init__(self, name: str, events: Events, threads: int = 0, *, shared: bool = True, processes: int = 1) -> None:
         """Prepares.
 
         Args:
@@ -97,23 +101,30 @@ class Replica:
             events: The time.
             threads: Pictures that it prepares at once; 0: any number.
             shared: Whether all batches execute on one device, rather than on one each.
+            processes: That it consists of.
         """
         self.name = name
         self.slower = 1.0
         """By how many times its batches take longer."""
         self.gone = False
-        self.models: dict[str, ServedModel] = {}
+        self.processes = processes
+        self.models: dict[str, list[ServedModel]] = {}
+        """By model, one of each process that serves it."""
+        self._instances: dict[str, Instances] = {}
         self.device: Device | OwnDevices = Device(events) if shared else OwnDevices(events)
-        self.devices = 1
+        self.devices = int(shared)
         self._shared = shared
         self._threads = [0.0] * threads
         """When each is free; a heap."""
 
-    def serve(self, model: ServedModel) -> None:
-        """Serves it, too."""
-        self.models[model.name] = model
-        if not self._shared:
-            self.devices = sum(each.instances for each in self.models.values())
+    def serve(self, served: ServedModel, model: SimulatedModel) -> Instances:
+        """Serves it, too; the model's instances, which its processes share."""
+        if model.name not in self._instances:
+            self._instances[model.name] = Instances(model.settings.instance_count)
+            if not self._shared:
+                self.devices += model.settings.instance_count
+        self.models.setdefault(model.name, []).append(served)
+        return self._instances[model.name]
 
     def prepared(self, come: float, seconds: Sequence[float]) -> float:
         """When pictures that come then are all fetched and decoded, which take so long each."""
@@ -133,7 +144,7 @@ class Replica:
 
 
 class ServedModel:
-    """A model at a replica: grants its permits, and hands batches to the device in a real worker's turns."""
+    """A model at a process of a replica: grants its permits, and hands batches to the engine in a worker's turns."""
 
     def __init__(
         self,
@@ -142,6 +153,7 @@ class ServedModel:
         events: Events,
         source: random.Random,
         *,
+        process: int = 0,
         levels: bool = True,
         takes: Callable[[str, Batch, float], float] = lambda _, __, seconds: seconds,
     ) -> None:
@@ -152,12 +164,15 @@ class ServedModel:
             model: Which.
             events: The time.
             source: Of chance.
+            process: At which of the replica's; numbers count from 0.
             levels: Whether it knows priorities; the first to come is first in one that doesn't.
             takes: Given the replica's name, a batch that begins, and what the costs say of it: its seconds.
         """
         self.name = model.name
         self.replica = replica
-        self.instances = model.settings.instance_count
+        self.worker = f"{replica.name}/{process}" if replica.processes > 1 else replica.name
+        """What the process calls itself."""
+        instances = share(model.settings.instance_count, replica.processes)
         self._events = events
         self._model = model
         self._source = source
@@ -165,13 +180,11 @@ class ServedModel:
         self._takes = takes
         # Nobody else asks for permits of a priority: so none that idles shuts anybody out, and none need go stale.
         stale = math.inf if levels else IDLE_SECONDS
-        self._gate = PermitGate(self.instances + PREFETCHED, stale, clock=events)
-        self._order = Order(self.instances, PREFETCHED)
+        self._gate = PermitGate(instances + PREFETCHED, stale, clock=events)
+        self._order = Order(instances, PREFETCHED)
         self._numbers = count()
         self._waiting: dict[int, tuple[Batch, Callable[[], object]]] = {}
-        self._handed: deque[tuple[Batch, Callable[[], object]]] = deque()
-        self._executing = 0
-        replica.serve(self)
+        self._instances = replica.serve(self, model)
 
     @property
     def permits(self) -> int:
@@ -203,10 +216,7 @@ class ServedModel:
 
     def _execute(self) -> None:
         while (number := self._order.begin()) is not None:
-            self._handed.append(self._waiting.pop(number))
-        while self._handed and self._executing < self.instances:
-            self._executing += 1
-            self._begin(*self._handed.popleft())
+            self._instances.ask(partial(self._begin, *self._waiting.pop(number)))
 
     def _begin(self, batch: Batch, done: Callable[[], object]) -> None:
         batch.began = self._events.time
@@ -222,9 +232,10 @@ class ServedModel:
 
     def _ended(self, batch: Batch, done: Callable[[], object]) -> None:
         batch.ended = self._events.time
-        self._executing -= 1
+        self._instances.free()
         self._order.end(self._level(batch))
         self._execute()
+        self._instances.go_on()
         done()
 
     def _level(self, batch: Batch) -> Priority:

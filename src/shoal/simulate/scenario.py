@@ -57,6 +57,8 @@ class SimulatedPool:
     replicas: int
     replicas_of_a_server: int = 1
     """Replicas of all pools fill servers in order."""
+    worker_processes: int = 1
+    """That a replica consists of: they share its device and threads, and each has permits of its own."""
     decoding_threads: int = 0
     """Pictures that a replica prepares at once; 0: any number."""
     devices: str = "shared"
@@ -129,7 +131,18 @@ class Scenario:
     themselves."""
     faults: Sequence[Fault] = ()
     autoscaling: Sequence[Autoscaling] = ()
+    moment: float = 0.0
+    """Not 0: what comes of requests is told by moments of so many seconds, too, in which they were sent."""
     seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What came of the requests that were sent in one."""
+
+    offered: int
+    latencies: Sequence[float]
+    """Of answers, in order of size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +165,8 @@ class ModelOutcome:
     """Of answers, as the client sees them, in order of size."""
     owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Of each: offered, answered."""
+    moments: Sequence[Moment] = ()
+    """From 0 on, the warm-up's among them; see ``Scenario.moment``."""
 
 
 @dataclass(frozen=True, slots=True)

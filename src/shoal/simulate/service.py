@@ -57,7 +57,7 @@ class _Run:
         self._ahead = scenario.router + (0.0 if shoals else scenario.path)
         self._ways = Surroundings(scenario, scenario.path if shoals else 0.0)
         self._tallies = {
-            model.name: Tally(self._events, scenario.warm_up, scenario.seconds, self._ahead)
+            model.name: Tally(self._events, scenario.warm_up, scenario.seconds, self._ahead, scenario.moment)
             for model in scenario.models
         }
         context = Context(scenario, self._events, self._ways, self._tallies)

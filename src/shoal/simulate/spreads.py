@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from shoal.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Mapping, Sequence
 
     from shoal.simulate.scenario import Spread
@@ -127,3 +127,22 @@ class Sum:
     def draw(self, source: random.Random) -> float:
         """One of each, added."""
         return sum(part.draw(source) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Sometimes:
+    """Nothing, but for a share."""
+
+    spread: Spread
+    share: float
+    """Which part isn't nothing."""
+
+    def draw(self, source: random.Random) -> float:
+        """One of it, or 0."""
+        return self.spread.draw(source) if self.share >= 1 or source.random() < self.share else 0.0
+
+
+def median(spread: Spread, draws: int = 2001) -> float:
+    """Of so many draws; the same each time."""
+    source = random.Random(1)  # no secret
+    return sorted(spread.draw(source) for _ in range(draws))[draws // 2]

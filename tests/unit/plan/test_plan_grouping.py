@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 from shoal.plan import grouping
@@ -38,3 +39,39 @@ def test_beyond_eight_models_each_group_still_fits(load: Maker) -> None:
     assert sorted(model.name for group in found for model in group) == sorted(model.name for model in models)
     assert all(len(group) <= 2 for group in found)
     assert len(found) == 5
+
+
+def test_the_packings_against_all_ways(load: Maker) -> None:
+    """Of eight models, for which all ways are known: at most one GPU more than the best, and mostly none."""
+    source, over = random.Random(1), []
+    for _ in range(30):
+        models = [
+            load(str(number), *(source.uniform(0, 400) for _ in range(3)), memory=source.uniform(1, 6))
+            for number in range(8)
+        ]
+        needs = grouping._needs(models)
+        best = grouping._total(grouping.groups(models, 8), needs)
+        made = [grouping._total(parts, needs) for parts in grouping.packings(models, 8, needs)]
+        over.append(min(made) - best)
+    assert min(over) == 0
+    assert max(over) <= 1
+    assert over.count(0) >= 28
+
+
+def test_a_hard_case_of_bin_packing_is_packed_where_first_fit_is_not(load: Maker) -> None:
+    """Triplets (Falkenauer, Journal of Heuristics 2, 1996): each three fill a memory to the brim."""
+    source, models = random.Random(1), []
+    for number in range(20):
+        first = source.uniform(38, 49)
+        second = source.uniform((100 - first) / 2, 50)
+        for part, memory in enumerate((first, second, 100 - first - second)):
+            models.append(load(f"{number}-{part}", 1.0, memory=memory))
+    source.shuffle(models)
+    found = grouping.groups(models, 100)
+    assert sorted(model.name for group in found for model in group) == sorted(model.name for model in models)
+    assert all(sum(model.memory_gib for model in group) <= 100 + 1e-6 for group in found)
+    assert len(found) == 20
+    assert grouping.gap(models, 100, found) == 0
+    assert grouping.gap(models, 100, [[model] for model in models]) == 40
+    first_fit = grouping._first_fit(sorted(models, key=lambda model: -model.memory_gib), 100)
+    assert len(first_fit) > len(found)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shoal.plan.placements import Placement, PlannedPool, compared
+from shoal.plan.placements import Placement, compared
+from shoal.plan.pool import PlannedPool
 from shoal.plan.search import bound, fewest, spread, timetable
 from shoal.plan.trial import Bench
 from shoal.simulate.scenario import ModelOutcome, Outcome, Scenario
@@ -41,6 +42,35 @@ def test_the_fewest_are_found_of_each_pool_by_itself(load: Maker, number: int) -
     found = fewest(scripted(lambda name, _: number if name == "a" else 2), placement)
     assert found is not None
     assert found.gpus == {"a": number, "b": 2}
+
+
+@pytest.mark.parametrize(("quick", "long", "found"), [(3, 6, 6), (9, 4, 5), (3, 3, 5)])
+def test_a_quick_trial_tells_where_to_look_and_whole_and_long_ones_decide(
+    load: Maker, quick: int, long: int, found: int
+) -> None:
+    def enough(scenario: Scenario) -> int:
+        return long if scenario.seed == 2 else quick if scenario.seconds < 5 else 5
+
+    def run(scenario: Scenario) -> Outcome:
+        good = scenario.pools[0].replicas >= enough(scenario)
+        outcome = ModelOutcome(100, 100, 0, 0, 0, 1.0, 1.0, [0.001 if good else 1.0] * 100)
+        return Outcome({"a": outcome}, {"a": 0.5}, {}, 0)
+
+    sized = fewest(Bench(run=run, requests=1000), Placement("p", (PlannedPool("a", (load("a"),)),)))
+    assert sized is not None
+    assert sized.total == found
+
+
+def test_the_way_to_serve_that_needs_fewest_gpus_is_chosen(load: Maker) -> None:
+    def run(scenario: Scenario) -> Outcome:
+        delayed = all(model.settings.max_queue_delay_microseconds for model in scenario.models)
+        good = scenario.pools[0].replicas >= (4 if delayed else 5)
+        outcome = ModelOutcome(100, 100, 0, 0, 0, 1.0, 1.0, [0.001 if good else 1.0] * 100)
+        return Outcome({"a": outcome}, {"a": 0.5}, {}, 0)
+
+    sized = fewest(Bench(run=run, requests=1000), Placement("p", (PlannedPool("a", (load("a"),)),)))
+    assert sized is not None
+    assert (sized.total, sized.placement.pools[0].tuning.closing) == (4, "delay")
 
 
 def test_what_no_number_of_gpus_helps_is_none(load: Maker) -> None:

@@ -203,3 +203,31 @@ class Nobody:
     def join(self, replica: Replica) -> None: ...
     def drain(self, replica: Replica) -> None: ...
     def lost(self, replica: Replica) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("processes", "instances", "prepare", "rate"),
+    [
+        (1, 1, 0.030, 2 * 8 / 0.047),  # two permits; a batch of 8 holds one for 30 ms, then 16 to execute, and 1 of way
+        (2, 1, 0.030, 500.0),  # four could carry 680 a second; the one instance of both processes can't
+        (3, 4, 0.030, 9 * 8 / 0.047),  # each has its part of four, rounded up, and one more permit
+        (3, 4, 0.010, 2000.0),  # nine could carry 2,667; no more than four ever execute
+    ],
+)
+def test_each_process_of_a_worker_has_permits_and_all_share_its_instances(
+    processes: int, instances: int, prepare: float, rate: float
+) -> None:
+    told = replace(model(instance_count=instances), prepare=Constant(prepare))
+    pool = SimulatedPool("p", ("a",), 1, worker_processes=processes, devices="own")
+    outcome = simulate(scenario(rate=2.0 * rate, models=[told], pools=[pool]))
+    assert outcome.models["a"].throughput == pytest.approx(rate, rel=0.01)
+    assert outcome.utilisation["p"] == pytest.approx(rate / 500 / instances, rel=0.01)
+
+
+def test_a_worker_that_ends_takes_all_of_its_processes_with_it() -> None:
+    pool = SimulatedPool("p", ("a",), 2, worker_processes=2)
+    lost = Fault("replica", at=2.0, until=60.0, target="p-0")
+    outcome = simulate(scenario(rate=1000.0, pools=[pool], faults=[lost])).models["a"]
+    assert outcome.failed == 0
+    after = simulate(scenario(rate=1000.0, pools=[pool], faults=[lost], warm_up=3.0)).models["a"]
+    assert 450 < after.throughput <= 505  # the other worker alone

@@ -16,6 +16,7 @@ import torch
 from batch import CHANNELS, PICTURE, READY
 from cuda.core import Device, LaunchConfig, Program, ProgramOptions, launch
 from nvjpeg import HardwareDecoder, Unavailable
+
 from unit import Unit
 
 if TYPE_CHECKING:

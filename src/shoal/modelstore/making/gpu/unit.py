@@ -1,8 +1,8 @@
 """The unit of a GPU that decodes JPEGs, which one process at a time has.
 
-Beside Triton and another model's process, nvJPEG's batched decoding didn't return on an H100 (driver 580.159): its event
-never came. Alone on the GPU, or as two processes without Triton, it did. The process that has the unit keeps it until it
-ends; the JPEGs of others are decoded by the worker.
+Beside Triton and another model's process, nvJPEG's batched decoding didn't return on an H100 (driver 580.159): its
+event never came. Alone on the GPU, or as two processes without Triton, it did. The process that has the unit keeps it
+until it ends; the JPEGs of others are decoded by the worker.
 """
 
 from __future__ import annotations
