@@ -129,8 +129,14 @@ REFUSALS = {
     "unknown model": (lambda http: http.classify("nope"), 404, 5, "no model 'nope' is served here"),
     "bad uuid": (lambda http: http.classify(image_uuid="7"), 400, 3, "image_uuid '7' is not a UUID"),
     "misspelt uuid": (
-        lambda http: http.send(f"/v1/models/{MODEL}:classify", {"image_uid": http.uuid}), 400, 3, "image_uuid ''",
+        lambda http: http.send(f"/v1/models/{MODEL}:classify", {"image_uid": http.uuid}), 400, 3,
+        'ImageRequest has no field "image_uid"; it has api_key, image_uuid,',
     ),
+    "misspelt count": (lambda http: http.send("/v1/uploads", {"cuont": 2}), 400, 3, 'has no field "cuont"'),
+    "wrong type": (lambda http: http.classify(top_k="many"), 400, 3, "top_k"),
+    "not whole": (lambda http: http.classify(top_k=1.5), 400, 3, "top_k"),
+    "no object": (lambda http: http.send(f"/v1/models/{MODEL}:classify", b"[1]"), 400, 3, ""),
+    "two models": (lambda http: http.classify(model_name="x"), 400, 3, 'model_name "x" differs'),
     "no picture": (
         lambda http: http.classify(image_uuid="6ba7b810-9dad-41d1-80b4-00c04fd430c8"), 404, 5, "6ba7b810",
     ),

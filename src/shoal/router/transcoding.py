@@ -12,7 +12,7 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pb2, struct_pb2
 
 from shoal.batching.v1 import stream_pb2
 from shoal.batching.wire import MODEL as MODEL_HEADER
@@ -20,7 +20,7 @@ from shoal.batching.wire import STREAM
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.refusals import BODY_LIMIT
 from shoal.router.resources import extension, header, method, off, typed
-from shoal.v1 import inference_pb2
+from shoal.v1 import inference_pb2, json_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,8 @@ _LARGEST_REPLY_BYTES: Final = 64 * 2**20
 _HTTP_OPTION: Final = 72295728
 """The field of ``google.protobuf.MethodOptions`` that is ``google.api.http``
 (https://github.com/googleapis/googleapis/blob/master/google/api/annotations.proto)."""
+_WHOLE: Final = b"json"
+"""The field of ``JsonMessage`` that takes the whole body."""
 _POST, _BODY, _ADDITIONAL = 4, 7, 11
 """Fields of ``google.api.HttpRule``."""
 
@@ -131,10 +133,11 @@ def model_list(service: Service, models: Sequence[str], unserved: AbstractSet[st
 def descriptors() -> bytes:
     """A ``FileDescriptorSet`` of the services' unary methods, with the paths that lead to them."""
     files = []
-    for module in (stream_pb2, inference_pb2):
+    for module in (struct_pb2, json_pb2, stream_pb2, inference_pb2):
         file = descriptor_pb2.FileDescriptorProto()
         module.DESCRIPTOR.CopyToProto(file)
         files.append(file)
+    files[-1].dependency.append(files[1].name)
     for service in files[-1].service:
         kept = [call for call in service.method if not call.name.endswith(STREAM)]
         del service.method[:]
@@ -149,8 +152,13 @@ def descriptors() -> bytes:
 
 
 def _lead(call: descriptor_pb2.MethodDescriptorProto, path: str, other: str) -> None:
-    """POST to either path is the method, with the body as its message: what ``option (google.api.http)`` would say."""
-    rule, second = (_text(_POST, each.encode()) + _text(_BODY, b"*") for each in (path, other))
+    """POST to either path is the method: what ``option (google.api.http)`` would say.
+
+    The body as a whole is a field of its message. As the message it would lose what that has no field for: Envoy can't
+    be told to refuse it.
+    """
+    call.input_type = f".{json_pb2.JsonMessage.DESCRIPTOR.full_name}"
+    rule, second = (_text(_POST, each.encode()) + _text(_BODY, _WHOLE) for each in (path, other))
     call.options.MergeFromString(_text(_HTTP_OPTION, rule + _text(_ADDITIONAL, second)))
 
 

@@ -44,7 +44,7 @@ def test_each_unary_method_has_a_path_and_no_stream_has() -> None:
 def test_a_path_leads_to_a_method_as_the_annotation_would(method: str, path: bytes) -> None:
     options = METHODS[method].options.SerializeToString()
     assert options.startswith(OPTION)
-    assert bytes([4 << 3 | 2, len(path)]) + path + b"\x3a\x01*" in options  # post, then body: "*"
+    assert bytes([4 << 3 | 2, len(path)]) + path + b"\x3a\x04json" in options  # post, then body: "json"
     own = f"/shoal.v1.{method}".encode()
     assert bytes([4 << 3 | 2, len(own)]) + own in options
 
