@@ -37,21 +37,26 @@ def parse(kind: type[_Message], message: bytes, *, as_json: bool) -> _Message:
 
 
 def _of(kind: type[_Message], fields: dict[str, Any], model: str) -> _Message:
-    if unknown := sorted(fields.keys() - _names(kind)):
-        known = ", ".join(kind.DESCRIPTOR.fields_by_name)
-        raise InvalidRequest(f"{kind.DESCRIPTOR.name} has no field {quoted(unknown[0])}; it has {known}")
-    if model and not (fields.get("model_name") or fields.get("modelName")):
-        fields = {**fields, "model_name": model}
-        fields.pop("modelName", None)
+    told: dict[str, Any] = {}
+    for name, value in fields.items():
+        field = _names(kind).get(name)
+        if field is None:
+            known = ", ".join(kind.DESCRIPTOR.fields_by_name)
+            raise InvalidRequest(f"{kind.DESCRIPTOR.name} has no field {quoted(name)}; it has {known}")
+        if field in told:
+            raise InvalidRequest(f"the JSON has {field} twice, as {name} too")
+        told[field] = value
+    if model:
+        told["model_name"] = told.get("model_name") or model
     try:
-        return json_format.ParseDict(fields, kind())
+        return json_format.ParseDict(told, kind())
     except (json_format.ParseError, ValueError) as error:
         raise InvalidRequest(f"the JSON is no {kind.DESCRIPTOR.name}: {str(error)[:200]}") from None
 
 
-def _names(kind: type[Message]) -> set[str]:
-    """The proto's own, and those of protobuf's JSON."""
-    return {name for field in kind.DESCRIPTOR.fields for name in (field.name, field.json_name)}
+def _names(kind: type[Message]) -> dict[str, str]:
+    """The proto's own names of fields, and those of protobuf's JSON, to the proto's own."""
+    return {name: field.name for field in kind.DESCRIPTOR.fields for name in (field.json_name, field.name)}
 
 
 def quoted(text: str, limit: int = _QUOTED) -> str:
