@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shoal.batching.wire import PICTURE_ANSWERED
 from shoal.errors import Code
 from shoal.router.key_checks import KEY_ID
+from shoal.router.pictures import NO_INTAKE
 from shoal.router.refusals import REQUESTED_MODEL
 from shoal.router.resources import extension, header
-from shoal.router.transcoding import JSON_TYPE, ORIGINAL_PATH
+from shoal.router.transcoding import JSON_TYPE, ORIGINAL_PATH, PICTURE_TYPE
 from shoal.service.identity import HEADER
 
 if TYPE_CHECKING:
@@ -22,21 +24,19 @@ _OTHERS = 20
 """Headers of a call that are HTTP/2's, gRPC's or Envoy's own, at the most."""
 _METADATA = "metadata"
 _TEXT = "%LOCAL_REPLY_BODY%"
+_TYPES = [
+    {"header_filter": {"header": {"name": "content-type", "string_match": {"safe_regex": {"regex": each}}}}}
+    for each in (JSON_TYPE, PICTURE_TYPE)
+]
 _SPEAKS_JSON: Json = {
-    "or_filter": {
-        "filters": [
-            {"header_filter": {"header": {"name": ORIGINAL_PATH, "present_match": True}}},
-            {
-                "header_filter": {
-                    "header": {"name": "content-type", "string_match": {"safe_regex": {"regex": JSON_TYPE}}}
-                }
-            },
-        ]
-    }
+    "or_filter": {"filters": [{"header_filter": {"header": {"name": ORIGINAL_PATH, "present_match": True}}}, *_TYPES]}
 }
 """The transcoder keeps the path that came, and changes the type."""
 _LOGGED_PATH = 128
 """Bytes of a call's path, which is as long as its caller likes."""
+
+
+_FOUND_NOBODY = ("UF", "UH", "UC", "URX")
 
 
 def metadata_limit() -> Json:
@@ -85,10 +85,26 @@ def replies(router: Router) -> list[Json]:
             f"this API key may not call model '{REQUESTED_MODEL}'; 'shoal keys list' shows which it may",
             Code.PERMISSION_DENIED,
         ),
-        _reply(_flags("UF", "UH", "UC", "URX"), "the service is away; trying again may help", Code.UNAVAILABLE),
+        _reply(_flags(*_FOUND_NOBODY), "the service is away; trying again may help", Code.UNAVAILABLE),
+        _reply(_details_begin(NO_INTAKE), "no worker takes pictures in; trying again may help", Code.UNAVAILABLE),
     ]
     # The first that fits answers.
-    return [*(_as_json(reply) for reply in told), *_other_json(), *told]
+    too_large = {"and_filter": {"filters": [_TYPES[1], _status(413)]}}
+    return [
+        _as_it_is(),
+        _json(int(Code.RESOURCE_EXHAUSTED), _TEXT, too_large),
+        *(_as_json(reply) for reply in told),
+        *_other_json(),
+        *told,
+    ]
+
+
+def _as_it_is() -> Json:
+    """A worker's answer to a call that brings its picture along."""
+    return {
+        "filter": _detailed(PICTURE_ANSWERED),
+        "body_format_override": {"text_format_source": {"inline_string": _TEXT}, "content_type": "application/json"},
+    }
 
 
 def _as_json(reply: Json) -> Json:
@@ -132,12 +148,17 @@ def _flags(*flags: str) -> Json:
 
 
 def _detailed(details: str) -> Json:
+    return _expression(f"response.code_details == '{details}'")
+
+
+def _details_begin(start: str) -> Json:
+    return _expression(f"response.code_details.startsWith('{start}')")
+
+
+def _expression(text: str) -> Json:
+    """In CEL."""
     kind = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
-    return {
-        "extension_filter": extension(
-            "envoy.access_loggers.extension_filters.cel", kind, expression=f"response.code_details == '{details}'"
-        )
-    }
+    return {"extension_filter": extension("envoy.access_loggers.extension_filters.cel", kind, expression=text)}
 
 
 def _status(*codes: int) -> Json:
@@ -155,7 +176,7 @@ def _status(*codes: int) -> Json:
 def trouble_log() -> Json:
     """A line for each call that found no batcher or worker, without secrets. Other calls cost no line."""
     return {
-        "filter": _flags("UF", "UH", "UC", "URX", "NC"),
+        "filter": _flags(*_FOUND_NOBODY, "NC"),
         **extension(
             "envoy.access_loggers.stderr",
             "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",

@@ -82,7 +82,7 @@ def public_routes(
             _check(),
             _watch(),
             *preflight(service.router),
-            *json_routes(),
+            *json_routes(service.object_store.max_image_bytes),
             model_list(service, models, unserved),
             *not_grpc(),
             *call_routes(service.router, topology, keys, models, unserved),

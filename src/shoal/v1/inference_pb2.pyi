@@ -168,6 +168,12 @@ class Upload(_message.Message):
     put_url: str
     def __init__(self, image_uuid: _Optional[str] = ..., put_url: _Optional[str] = ...) -> None: ...
 
+class Picture(_message.Message):
+    __slots__ = ("image_uuid",)
+    IMAGE_UUID_FIELD_NUMBER: _ClassVar[int]
+    image_uuid: str
+    def __init__(self, image_uuid: _Optional[str] = ...) -> None: ...
+
 class CreateUploadsReply(_message.Message):
     __slots__ = ("uploads", "expires_in_seconds", "max_bytes")
     UPLOADS_FIELD_NUMBER: _ClassVar[int]
