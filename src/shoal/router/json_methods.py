@@ -25,6 +25,14 @@ MODELS_PATH: Final = "/v1/models/"
 UPLOADS_PATH: Final = "/v1/uploads"
 PICTURES_PATH: Final = "/v1/pictures"
 INFERENCE, UPLOADS, PICTURES = "shoal.v1.Inference", "shoal.v1.Uploads", "shoal.v1.Pictures"
+MODELS = "shoal.v1.Models"
+V2_PATH: Final = "/v2/models/"
+GETS: Final = {
+    "Get": f"{MODELS_PATH}{{name}}",
+    "Metadata": f"{V2_PATH}{{name}}",
+    "Ready": f"{V2_PATH}{{name}}/ready",
+}
+"""Methods of ``shoal.v1.Models`` to the paths that lead there."""
 
 _WHOLE: Final = "json"
 """The field of ``JsonMessage`` that takes the whole body."""
@@ -32,22 +40,31 @@ _PICTURE: Final = "picture"
 _HTTP_OPTION: Final = 72295728
 """The field of ``google.protobuf.MethodOptions`` that is ``google.api.http``
 (https://github.com/googleapis/googleapis/blob/master/google/api/annotations.proto)."""
-_POST, _BODY, _ADDITIONAL = 4, 7, 11
+_GET, _POST, _BODY, _ADDITIONAL = 2, 4, 7, 11
 """Fields of ``google.api.HttpRule``."""
 _NOT_OF_A_PICTURE: Final = frozenset({"api_key", "image_uuid"})
 """Fields of ``ImageRequest`` that a call which brings its picture along has no use for."""
 
 
+def path_of(method: str) -> str | None:
+    """Where a method of ``shoal.v1.Inference`` is called; None for what is none."""
+    verb = next((verb for verb, name in VERBS.items() if name == method), None)
+    return verb and f"{MODELS_PATH}{{model_name}}:{verb}"
+
+
 @cache
 def descriptors() -> bytes:
-    """A ``FileDescriptorSet`` of the services' unary methods, each with JSON as its message."""
+    """A ``FileDescriptorSet`` of the services' unary methods: those that are sent something take JSON."""
     *before, api = _files(struct_pb2.DESCRIPTOR, json_pb2.DESCRIPTOR, stream_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR)
     api.dependency.append(json_pb2.DESCRIPTOR.name)
     for service in api.service:
         _keep_unary(service)
         for call in service.method:
-            own, verb = f"/shoal.v1.{service.name}/{call.name}", _verb(call.name)
-            _lead(call, f"{MODELS_PATH}{{model_name}}:{verb}" if verb else UPLOADS_PATH, _WHOLE, own)
+            if service.name == MODELS.rpartition(".")[2]:
+                call.options.MergeFromString(_text(_HTTP_OPTION, _text(_GET, GETS[call.name].encode())))
+                continue
+            own = f"/shoal.v1.{service.name}/{call.name}"
+            _lead(call, path_of(call.name) or UPLOADS_PATH, _WHOLE, own)
             # As the message itself the body would lose what that has no field for: Envoy can't be told to refuse it.
             call.input_type = f".{json_pb2.JsonMessage.DESCRIPTOR.full_name}"
     return descriptor_pb2.FileDescriptorSet(file=[*before, api]).SerializeToString()
@@ -65,8 +82,7 @@ def picture_descriptors() -> bytes:
     inference.name = PICTURES.rpartition(".")[2]
     inference.method.add(name="Create", output_type=f".{inference_pb2.Picture.DESCRIPTOR.full_name}")
     for call in inference.method:
-        verb = _verb(call.name)
-        _lead(call, f"{MODELS_PATH}{{model_name}}:{verb}" if verb else PICTURES_PATH, _PICTURE)
+        _lead(call, path_of(call.name) or PICTURES_PATH, _PICTURE)
         call.input_type, call.client_streaming = ".shoal.v1.PictureCall", True
     return descriptor_pb2.FileDescriptorSet(file=[*before, body, api]).SerializeToString()
 
@@ -82,10 +98,6 @@ def _keep_unary(service: descriptor_pb2.ServiceDescriptorProto) -> None:
     kept = [call for call in service.method if not call.name.endswith(STREAM)]
     del service.method[:]
     service.method.extend(kept)
-
-
-def _verb(method: str) -> str | None:
-    return next((verb for verb, name in VERBS.items() if name == method), None)
 
 
 def _picture_call(api: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.DescriptorProto:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shoal.batching.wire import PICTURE_ANSWERED
-from shoal.errors import Code
+from shoal.errors import RETRY_AFTER, Code
 from shoal.router.key_checks import KEY_ID
 from shoal.router.pictures import NO_INTAKE
 from shoal.router.refusals import REQUESTED_MODEL
-from shoal.router.resources import extension, header
+from shoal.router.resources import extension, header, method
 from shoal.router.transcoding import JSON_TYPE, ORIGINAL_PATH, PICTURE_TYPE
 from shoal.service.identity import HEADER
 
@@ -23,15 +23,17 @@ _ENTRIES, _HEADERS_BYTES = 100, 16 * 1024
 _OTHERS = 20
 """Headers of a call that are HTTP/2's, gRPC's or Envoy's own, at the most."""
 _METADATA = "metadata"
+_AGAIN_SECONDS = "1"
+"""After so long, where trying again may help."""
 _TEXT = "%LOCAL_REPLY_BODY%"
 _TYPES = [
     {"header_filter": {"header": {"name": "content-type", "string_match": {"safe_regex": {"regex": each}}}}}
     for each in (JSON_TYPE, PICTURE_TYPE)
 ]
-_SPEAKS_JSON: Json = {
-    "or_filter": {"filters": [{"header_filter": {"header": {"name": ORIGINAL_PATH, "present_match": True}}}, *_TYPES]}
-}
+_TRANSCODED: Json = {"header_filter": {"header": {"name": ORIGINAL_PATH, "present_match": True}}}
 """The transcoder keeps the path that came, and changes the type."""
+_NO_POST: Json = {"header_filter": {"header": {**method("POST"), "invert_match": True}}}
+_SPEAKS_JSON: Json = {"or_filter": {"filters": [_TRANSCODED, *_TYPES, _NO_POST]}}
 _LOGGED_PATH = 128
 """Bytes of a call's path, which is as long as its caller likes."""
 
@@ -111,7 +113,9 @@ def _as_json(reply: Json) -> Json:
     """The same for a caller of JSON, in the form that answers of services have, too."""
     text = reply["body_format_override"]["text_format_source"]["inline_string"]
     (status,) = reply["headers_to_add"]
-    return {**reply, **_json(int(status["header"]["value"]), text, reply["filter"])}
+    again = [header(RETRY_AFTER, _AGAIN_SECONDS)] if "try again" in text or "trying again" in text else []
+    told = _json(int(status["header"]["value"]), text, reply["filter"])
+    return {**reply, **told, "headers_to_add": [status, *again]}
 
 
 def _other_json() -> list[Json]:

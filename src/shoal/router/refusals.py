@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -21,23 +22,30 @@ GRPC_TYPE = r"application/grpc(-web(-text)?)?(\+.*)?"
 """Content types; gRPC-Web becomes gRPC in a filter, after its route was looked up."""
 SPEAKS_GRPC: Json = {"name": "content-type", "string_match": {"safe_regex": {"regex": GRPC_TYPE}}}
 _SPEAK = (
-    "this port takes POST: gRPC and gRPC-Web (see shoal.v1.Inference), and JSON with the content-type application/json "
-    "at /v1/models/MODEL:classify, :detect, :segment and /v1/uploads"
+    "this port takes POST: gRPC and gRPC-Web (see shoal.v1.Inference), JSON with the content-type application/json at "
+    "/v1/models/MODEL:classify, :detect, :segment and /v1/uploads, and a picture in place of it there and at "
+    "/v1/pictures; and GET of /v1/models, /v1/models/MODEL and /openapi.json"
 )
 
 
 def not_grpc() -> list[Json]:
     """Answers for those who speak something else, whatever they ask for."""
     return [
-        _plain_refusal({**SPEAKS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}, 415),
-        _plain_refusal({**method("POST"), "invert_match": True}, 405),
+        _plain_refusal(method("GET"), 404, Code.NOT_FOUND),
+        _plain_refusal(
+            {**SPEAKS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}, 415, Code.INVALID_ARGUMENT
+        ),
+        _plain_refusal({**method("POST"), "invert_match": True}, 405, Code.UNIMPLEMENTED),
     ]
 
 
-def _plain_refusal(header: Json, status: int) -> Json:
+def _plain_refusal(matched: Json, status: int, code: Code) -> Json:
+    told = {"code": int(code), "message": _SPEAK, "details": []}
     return {
-        "match": {"prefix": "/", "headers": [header]},
-        "direct_response": {"status": status, "body": {"inline_string": _SPEAK}},
+        "match": {"prefix": "/", "headers": [matched]},
+        "direct_response": {"status": status, "body": {"inline_string": json.dumps(told)}},
+        "response_headers_to_add": [header("content-type", "application/json")],
+        "typed_per_filter_config": {BODY_LIMIT: off()},
     }
 
 

@@ -8,18 +8,19 @@ same route, so key, permissions, rate and deadline are the same ones. gRPC itsel
 from __future__ import annotations
 
 import base64
-import json
 from typing import TYPE_CHECKING, Final
 
 from shoal.batching.wire import MODEL as MODEL_HEADER
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.json_methods import (
     INFERENCE,
+    MODELS,
     MODELS_PATH,
     PICTURES,
     PICTURES_PATH,
     UPLOADS,
     UPLOADS_PATH,
+    V2_PATH,
     VERBS,
     descriptors,
     picture_descriptors,
@@ -29,11 +30,7 @@ from shoal.router.refusals import BODY_LIMIT
 from shoal.router.resources import extension, header, method, off, typed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from collections.abc import Set as AbstractSet
-
     from shoal.runtime.envoy_http2 import Json
-    from shoal.service.spec import Service
 
 JSON_TYPE: Final = r"application/json(\s*;.*)?"
 """Content types, as an expression."""
@@ -47,6 +44,9 @@ _TRANSCODER: Final = "envoy.filters.http.grpc_json_transcoder"
 _READ = "shoal.read_of_json"
 _HEADERS = "shoal.headers_of_json"
 _FOUND = "shoal.path"
+_OF_JSON: Final = (INFERENCE, UPLOADS, MODELS)
+_ASKED: Final = (f"{MODELS_PATH}[^/:?]+", f"{V2_PATH}[^/:?]+(/ready)?")
+"""Paths of questions about one model."""
 _TRANSCODER_TYPE = "envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder"
 _READER = "envoy.extensions.filters.http.header_to_metadata.v3.Config"
 _WRITER = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
@@ -62,7 +62,7 @@ def json_filters() -> list[Json]:
     return [
         extension(_READ, _READER) | unused,
         extension(_HEADERS, _WRITER) | unused,
-        {"name": _TRANSCODER, "typed_config": _transcoder(descriptors(), INFERENCE, UPLOADS), **unused},
+        {"name": _TRANSCODER, "typed_config": _transcoder(descriptors(), *_OF_JSON), **unused},
     ]
 
 
@@ -70,7 +70,7 @@ def json_routes(max_picture_bytes: int) -> list[Json]:
     """What JSON and pictures come in by. A path's model becomes the metadata, whatever metadata said."""
     verbs = f"{MODELS_PATH}[^/:?]+:({'|'.join(VERBS)})"
     either = rf"{UPLOADS_PATH}|/shoal\.v1\..*"
-    as_json = {_TRANSCODER: _transcoder(descriptors(), INFERENCE, UPLOADS)}
+    as_json = {_TRANSCODER: _transcoder(descriptors(), *_OF_JSON)}
     as_picture = {_TRANSCODER: _transcoder(picture_descriptors(), PICTURES)}
     return [
         _route(verbs, JSON_TYPE, as_json, named=True),
@@ -78,17 +78,18 @@ def json_routes(max_picture_bytes: int) -> list[Json]:
         _too_large(f"{verbs}|{PICTURES_PATH}", max_picture_bytes),
         _route(verbs, PICTURE_TYPE, as_picture | taken_in(), named=True),
         _route(PICTURES_PATH, PICTURE_TYPE, as_picture | taken_in()),
+        *(_route(paths, None, as_json, verb="GET", named=True) for paths in _ASKED),
     ]
 
 
-def _route(paths: str, types: str, filters: Json, *, named: bool = False) -> Json:
-    """``named``: the path has the model's name."""
-    cut: Json = {"pattern": {"regex": rf"^{MODELS_PATH}([^/:?]*).*$"}, "substitution": r"\1"}
+def _route(paths: str, types: str | None, filters: Json, *, verb: str = "POST", named: bool = False) -> Json:
+    """``types``: of the body; ``named``: the path has the model's name."""
+    cut: Json = {"pattern": {"regex": r"^/v[12]/models/([^/:?]*).*$"}, "substitution": r"\1"}
     model = header(MODEL_HEADER, f"%DYNAMIC_METADATA({_FOUND}:model)%")
     rules = [_rule("json", value="&json=1"), *([_rule("model", regex_value_rewrite=cut)] if named else [])]
     written = {_HEADERS: typed(f"{_WRITER}PerRoute", mutations={"request_mutations": [{"append": model}]})}
     return {
-        "match": {"safe_regex": {"regex": paths}, "headers": [method("POST"), _of_type(types)]},
+        "match": {"safe_regex": {"regex": paths}, "headers": [method(verb), *([_of_type(types)] if types else [])]},
         "route": {"cluster": ANY_WORKER},
         # What the rules find is there for the routes behind.
         "typed_per_filter_config": {
@@ -127,19 +128,5 @@ def _transcoder(descriptor_set: bytes, *services: str) -> Json:
         convert_grpc_status=True,
         max_response_body_size=_LARGEST_REPLY_BYTES,
         print_options={"always_print_primitive_fields": True, "preserve_proto_field_names": True},
-        request_validation_options={"reject_unknown_query_parameters": True},
+        request_validation_options={"reject_unknown_method": True, "reject_unknown_query_parameters": True},
     )
-
-
-def model_list(service: Service, models: Sequence[str], unserved: AbstractSet[str]) -> Json:
-    """GET /v1/models: those that may be called, and where; for callers with a key."""
-    told = [
-        {"name": model, "pool": service.pool_of(model), "state": "unserved" if model in unserved else "served"}
-        for model in models
-    ]
-    return {
-        "match": {"path": MODELS_PATH.rstrip("/"), "headers": [method("GET")]},
-        "direct_response": {"status": 200, "body": {"inline_string": json.dumps({"models": told})}},
-        "response_headers_to_add": [header("content-type", "application/json")],
-        "typed_per_filter_config": {BODY_LIMIT: off()},
-    }

@@ -30,6 +30,7 @@ from shoal.worker.fetch_picture import Fetcher
 from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
+from shoal.worker.models import ModelsService
 from shoal.worker.picture_door import PictureDoor
 from shoal.worker.picture_intake import PictureIntake
 from shoal.worker.picture_model import PictureModel
@@ -99,7 +100,9 @@ class Worker:
         )
         door = PictureDoor(pictures, self._access)
         proof = Proof(origin(options.service, options.pool))
-        self._host = Host(self._batching, _SERVICES, (uploads.rpc_handler(), door.rpc_handler(), proof.rpc_handler()))
+        models = ModelsService(lambda: self._catalog.configs)
+        services = (uploads, door, models, proof)
+        self._host = Host(self._batching, _SERVICES, [each.rpc_handler() for each in services])
         self._status = WorkerStatus(self._host, self._catalog, options, proof)
 
     async def run(self, stop: asyncio.Event) -> None:
