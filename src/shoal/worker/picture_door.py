@@ -30,6 +30,7 @@ from shoal.v1.picture_body_pb2 import (
     HeadersResponse,
     HttpHeaders,
     ImmediateResponse,
+    Part,
     PictureCall,
     ProcessingRequest,
     ProcessingResponse,
@@ -112,7 +113,8 @@ async def _take(picture: ArrivingPicture, messages: Messages) -> inference_pb2.I
         for part in frames.add(message.request_body.body):
             if request is None:
                 request = _request(part)
-            picture.add(_part(part))
+            told = _part(part)
+            picture.add(told.data, told.content_type)
         if message.request_body.end_of_stream or message.WhichOneof("request") == "request_trailers":
             break
     return request or inference_pb2.ImageRequest()
@@ -124,9 +126,9 @@ def _request(message: bytes) -> inference_pb2.ImageRequest:
     return request
 
 
-def _part(message: bytes) -> bytes:
+def _part(message: bytes) -> Part:
     try:
-        return PictureCall.FromString(message).picture.data
+        return PictureCall.FromString(message).picture
     except DecodeError:
         raise InvalidRequest("the message is no part of a picture") from None
 

@@ -16,6 +16,7 @@ from obstore.exceptions import BaseError
 from shoal.errors import Code, InvalidRequest, Overloaded, ShoalError, Unavailable
 from shoal.pictures.reference import new_uuid, object_key
 from shoal.worker.budget import Account, Budget
+from shoal.worker.multipart import FORM, OVERHEAD_BYTES, only_part
 from shoal.worker.store_faults import FaultLog
 
 if TYPE_CHECKING:
@@ -100,9 +101,11 @@ class ArrivingPicture:
         self._parts: list[bytes] = []
         self._reserved: list[Reservation] = []
         self._size = 0
+        self._form = ""
+        """The content type, where the picture is in a form."""
 
-    def add(self, part: bytes) -> None:
-        """The next bytes.
+    def add(self, part: bytes, content_type: str = "") -> None:
+        """The next bytes; the first come with the caller's content type.
 
         Raises:
             InvalidRequest: it is no picture.
@@ -111,13 +114,15 @@ class ArrivingPicture:
         """
         if not part:
             return
+        first = not self._parts
+        if first and content_type.lower().startswith(FORM):
+            self._form = content_type
         self._size += len(part)
-        if self._size > self._intake.max_bytes:
+        if self._size > self._intake.max_bytes + (OVERHEAD_BYTES if self._form else 0):
             raise PictureTooLarge(f"a picture may have {self._intake.max_bytes} bytes (object_store.max_image_bytes)")
         self._reserved.append(self._intake.reserve(self._grant.owner, len(part)))
-        first = not self._parts
         self._parts.append(part)
-        if first:
+        if first and not self._form:
             self._check(part)
 
     async def store(self) -> str:
@@ -129,6 +134,8 @@ class ArrivingPicture:
         """
         content = b"".join(self._parts)
         self._parts.clear()
+        if self._form:
+            content = only_part(content, self._form)
         if not is_picture(content):
             raise _no_picture(content)
         return await self._intake.store(self._grant.prefix, content)
