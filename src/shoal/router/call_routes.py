@@ -9,7 +9,7 @@ from shoal.batching.wire import PICTURES, STREAM, TIMEOUTS
 from shoal.errors import Code
 from shoal.router.clusters import batcher_cluster, own_batcher_cluster, own_streams_cluster, streams_cluster
 from shoal.router.key_checks import KEY_ID, RATE_LIMIT, permissions
-from shoal.router.pictures import create_route
+from shoal.router.pictures import create_route, left_alone
 from shoal.router.refusals import BODY_LIMIT, REQUESTED_MODEL, SPEAKS_GRPC, model_missing, no_such_method, refusal
 from shoal.router.resources import header, off, seconds
 from shoal.router.transcoding import JSON_MARK
@@ -61,10 +61,10 @@ def call_routes(
         ),
         *model_missing(_INFERENCE),
         # Behind the others, which none of them holds up.
-        *(_unserved(model, keys, PICTURES) for model in models if model in unserved),
+        *left_alone([_unserved(model, keys, PICTURES) for model in models if model in unserved]),
         *(_picture(router, topology.batcher_of(model), model, keys) for model in models if model not in unserved),
         create_route(),
-        *model_missing(PICTURES),
+        *left_alone(model_missing(PICTURES)),
     ]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from shoal.batching.wire import PICTURE_ANSWERED
 from shoal.errors import RETRY_AFTER, Code
+from shoal.router.browsers import WEB
 from shoal.router.key_checks import KEY_ID
 from shoal.router.pictures import NO_INTAKE
 from shoal.router.refusals import REQUESTED_MODEL
@@ -32,6 +33,8 @@ _TYPES = [
 ]
 _TRANSCODED: Json = {"header_filter": {"header": {"name": ORIGINAL_PATH, "present_match": True}}}
 """The transcoder keeps the path that came, and changes the type."""
+_SPEAKS_WEB: Json = {"header_filter": {"header": {"name": WEB, "present_match": True}}}
+"""Its content type has become gRPC's own by now."""
 _NO_POST: Json = {"header_filter": {"header": {**method("POST"), "invert_match": True}}}
 _SPEAKS_JSON: Json = {"or_filter": {"filters": [_TRANSCODED, *_TYPES, _NO_POST]}}
 _LOGGED_PATH = 128
@@ -95,6 +98,8 @@ def replies(router: Router) -> list[Json]:
     return [
         _as_it_is(),
         _json(int(Code.RESOURCE_EXHAUSTED), _TEXT, too_large),
+        *(_as_web(reply) for reply in told),
+        _web(_status(404)),
         *(_as_json(reply) for reply in told),
         *_other_json(),
         *told,
@@ -106,6 +111,23 @@ def _as_it_is() -> Json:
     return {
         "filter": _detailed(PICTURE_ANSWERED),
         "body_format_override": {"text_format_source": {"inline_string": _TEXT}, "content_type": "application/json"},
+    }
+
+
+def _as_web(reply: Json) -> Json:
+    """The same for gRPC-Web: a status alone, in headers."""
+    text = reply["body_format_override"]["text_format_source"]["inline_string"]
+    told = _web(reply["filter"])
+    return {**told, "headers_to_add": [*reply["headers_to_add"], header("grpc-message", text), *told["headers_to_add"]]}
+
+
+def _web(when: Json) -> Json:
+    """Of a reply with a body, or a status of HTTP's that is no success, clients believe no status of gRPC's."""
+    return {
+        "filter": {"and_filter": {"filters": [_SPEAKS_WEB, when]}},
+        "status_code": 200,
+        "body_format_override": {"text_format_source": {"inline_string": ""}},
+        "headers_to_add": [header("content-type", "application/grpc-web+proto")],
     }
 
 

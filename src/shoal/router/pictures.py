@@ -54,6 +54,12 @@ def taken_in() -> Json:
     return {INTAKE: typed(f"{_KIND}.ExtProcPerRoute", overrides={})}
 
 
+def left_alone(refusals: list[Json]) -> list[Json]:
+    """Routes that refuse a call: its picture is not taken in before."""
+    off = {INTAKE: typed(f"{_KIND}.ExtProcPerRoute", disabled=True)}
+    return [{**each, "typed_per_filter_config": {**each["typed_per_filter_config"], **off}} for each in refusals]
+
+
 def create_route() -> Json:
     """A worker answers from within the filter: the call goes no further."""
     return {"match": {"path": PICTURES_CREATE}, "route": {"cluster": ANY_WORKER}}

@@ -78,6 +78,10 @@ def refusal(match: Json, code: Code, message: str) -> Json:
     return {
         "match": match,
         "direct_response": {"status": 404, "body_format": {"text_format_source": {"inline_string": message}}},
-        "response_headers_to_add": [header("grpc-status", str(int(code)))],
+        # A gRPC call has its message by then; gRPC-Web's has none, since its body is let go (``local_replies``).
+        "response_headers_to_add": [
+            header("grpc-status", str(int(code))),
+            header("grpc-message", message, "ADD_IF_ABSENT"),
+        ],
         "typed_per_filter_config": {BODY_LIMIT: off()},
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from shoal import __version__
 from shoal.batching.wire import COMPUTE, SERVICE
 from shoal.errors import Code
-from shoal.router.browsers import cross_origin, preflight
+from shoal.router.browsers import cross_origin, preflight, web_route
 from shoal.router.call_routes import IDENTIFIED, call_routes, deadlined, match
 from shoal.router.clusters import ADMIN, ANY_WORKER, pool_cluster
 from shoal.router.health import CHECK, HEALTH, MESSAGE, WATCH, bridged
@@ -89,6 +89,7 @@ def public_routes(
         routes=[
             _check(),
             _watch(),
+            web_route(),
             *keyless_routes(_KEYLESS),
             *preflight(service.router),
             *json_routes(service.object_store.max_image_bytes),

@@ -98,6 +98,7 @@ class Worker:
             open_configured(options.service, options.home, options.store_endpoint),
             options.service.object_store.max_image_bytes,
         )
+        metrics.WORKER_INTAKE_BYTES.set_function(lambda: pictures.held_bytes)
         door = PictureDoor(pictures, self._access)
         proof = Proof(origin(options.service, options.pool))
         models = ModelsService(lambda: self._catalog.configs)
