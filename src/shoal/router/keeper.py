@@ -86,6 +86,8 @@ class ConfigKeeper:
         self.admin = admin_socket(self.folder)
         self.routes = asyncio.Event()
         """Set once workers were asked, there is a model to route to, and all that the service file names are listed."""
+        self.rendered = asyncio.Event()
+        """Set by each change of the files."""
         self.service: Input[Service] = Input(lambda: spec.load(service_file))
         self.topology = Input(lambda: Topology.load(topology_file))
         keys_file = home.keys_file(self.service.value)
@@ -188,6 +190,7 @@ class ConfigKeeper:
             _log.warning("the router keeps its configuration: %s", error)
             return
         if names:
+            self.rendered.set()
             _log.info("new configuration: %s", ", ".join(names))
 
 
