@@ -24,6 +24,8 @@ _ENTRIES, _HEADERS_BYTES = 100, 16 * 1024
 _OTHERS = 20
 """Headers of a call that are HTTP/2's, gRPC's or Envoy's own, at the most."""
 _METADATA = "metadata"
+_NEITHER = {415: Code.INVALID_ARGUMENT, 405: Code.UNIMPLEMENTED}
+"""What callers get who speak neither gRPC nor JSON."""
 _AGAIN_SECONDS = "1"
 """After so long, where trying again may help."""
 _TEXT = "%LOCAL_REPLY_BODY%"
@@ -146,7 +148,9 @@ def _other_json() -> list[Json]:
         _json(int(code), _TEXT, {"grpc_status_filter": {"statuses": [code.name]}})
         for code in (Code.NOT_FOUND, Code.UNIMPLEMENTED, Code.UNAVAILABLE)
     ]
+    neither = [_told(int(code), _TEXT, _status(status)) for status, code in _NEITHER.items()]
     return [
+        *neither,
         *by_status,
         _json(int(Code.INVALID_ARGUMENT), _TEXT, _status(400)),
         _json(int(Code.NOT_FOUND), _TEXT, _status(404)),
@@ -154,9 +158,13 @@ def _other_json() -> list[Json]:
 
 
 def _json(code: int, text: str, when: Json) -> Json:
+    return _told(code, text, {"and_filter": {"filters": [_SPEAKS_JSON, when]}})
+
+
+def _told(code: int, text: str, when: Json) -> Json:
     """As ``google.rpc.Status`` is written in JSON."""
     return {
-        "filter": {"and_filter": {"filters": [_SPEAKS_JSON, when]}},
+        "filter": when,
         "body_format_override": {"json_format": {"code": code, "message": text, "details": []}},
     }
 

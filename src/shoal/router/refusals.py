@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
@@ -30,21 +29,19 @@ _SPEAK = (
 
 def not_grpc() -> list[Json]:
     """Answers for those who speak something else, whatever they ask for."""
+    asked = {"prefix": "/", "headers": [method("GET")]}
     return [
-        _plain_refusal(method("GET"), 404, Code.NOT_FOUND),
-        _plain_refusal(
-            {**SPEAKS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}, 415, Code.INVALID_ARGUMENT
-        ),
-        _plain_refusal({**method("POST"), "invert_match": True}, 405, Code.UNIMPLEMENTED),
+        refusal(asked, Code.NOT_FOUND, _SPEAK),
+        _plain_refusal({**SPEAKS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}, 415),
+        _plain_refusal({**method("POST"), "invert_match": True}, 405),
     ]
 
 
-def _plain_refusal(matched: Json, status: int, code: Code) -> Json:
-    told = {"code": int(code), "message": _SPEAK, "details": []}
+def _plain_refusal(matched: Json, status: int) -> Json:
+    """``local_replies`` makes JSON of it."""
     return {
         "match": {"prefix": "/", "headers": [matched]},
-        "direct_response": {"status": status, "body": {"inline_string": json.dumps(told)}},
-        "response_headers_to_add": [header("content-type", "application/json")],
+        "direct_response": {"status": status, "body": {"inline_string": _SPEAK}},
         "typed_per_filter_config": {BODY_LIMIT: off()},
     }
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_HELD_BYTES: Final = 128 * 2**20
+_HELD_BYTES: Final = 64 * 2**20
 """Of all pictures that come in at once; two of the largest, if that is more."""
 _AGAIN_SECONDS: Final = 1.0
 _STARTS: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
