@@ -1,5 +1,5 @@
 // Asks about a stored picture by gRPC-Web:  node grpc_web.mjs http://localhost:8080 KEY MODEL UUID
-// npm install @connectrpc/connect @connectrpc/connect-web @bufbuild/protobuf; npx buf generate (see README.md)
+// Its packages and gen/: see README.md.
 import { createClient } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { Inference } from "./gen/shoal/v1/inference_pb.js";
