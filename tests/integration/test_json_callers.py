@@ -14,7 +14,7 @@ import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jsonschema  # type: ignore[import-untyped]
+import jsonschema
 import openapi_spec_validator
 import pytest
 from PIL import Image
