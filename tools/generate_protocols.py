@@ -25,7 +25,11 @@ class Protocols:
 
 ALL = (
     Protocols(ROOT / "proto", ROOT / "src", stubs=False),
-    *(Protocols(folder, folder, stubs=True) for folder in sorted((ROOT / "examples").iterdir())),
+    *(
+        Protocols(folder, folder, stubs=True)
+        for folder in sorted((ROOT / "examples").iterdir())
+        if any(folder.glob("*.proto"))
+    ),
 )
 
 

@@ -122,6 +122,9 @@ class ConfigurationError(ShoalError):
 RETRY_PUSHBACK = "grpc-retry-pushback-ms"
 """The trailer that carries ``Overloaded.retry_after_seconds`` (https://github.com/grpc/proposal/blob/master/A6-client-retries.md)."""
 
+RETRY_AFTER = "retry-after"
+"""The same in whole seconds, as HTTP's callers know it (RFC 9110, 10.2.3)."""
+
 INTERNAL_MESSAGE = "internal error; the service's log has the details"
 
 _BY_CODE: dict[int, type[ShoalError]] = {

@@ -73,7 +73,8 @@ def test_a_page_works_as_written(page: Path, home: Path) -> None:
             output = run(home, sys.executable, "-c", block.replace('".shoal/', f'"{home}/'))
             assert sorted(output.splitlines()) == sorted(printed.splitlines()), "in the order in which they finish"
             continue
-        output = run(home, "bash", "-euo", "pipefail", "-c", with_free_ports(block))
+        commands = with_free_ports(block).replace('".shoal/', f'"{home}/')
+        output = run(home, "bash", "-euo", "pipefail", "-c", commands)
         if "coffee.jpg" in block:
             assert "espresso" in output
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client as http_client
 import json
 import shutil
+import socket
 import struct
 import subprocess
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jsonschema
+import openapi_spec_validator
 import pytest
 from PIL import Image
 
+from shoal import __version__
 from shoal.client import Client
 from shoal.service import api_keys
 from shoal.v1 import inference_pb2 as pb
 from support.pictures import encode
 from support.stack import Stack, running_stack
-from support.tiny_models import add_tiny_classifier
+from support.tiny_models import COLOURS, add_tiny_classifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +64,19 @@ class Caller(NamedTuple):
                 return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read())
         except urllib.error.HTTPError as error:
             return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read())
+
+    def post_raw(self, path: str, body: bytes, kind: str = "application/json") -> Answer:
+        """The path as it is, whatever a library thinks of it."""
+        with contextlib.closing(http_client.HTTPConnection(self.target, timeout=60)) as connection:
+            connection.putrequest("POST", "/", skip_host=True)
+            connection._buffer[0] = f"POST {path} HTTP/1.1".encode("latin-1")  # type: ignore[attr-defined]
+            told = {"host": "x", "content-type": kind, "x-api-key": self.key, "content-length": str(len(body))}
+            for name, value in told.items():
+                connection.putheader(name, value)
+            with contextlib.suppress(ConnectionError):  # it may be refused before all of it is sent
+                connection.endheaders(body)
+            answer = connection.getresponse()
+            return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read())
 
     def classify(self, model: str = MODEL, **fields: object) -> Answer:
         return self.send(f"/v1/models/{model}:classify", {"image_uuid": self.uuid, **fields})
@@ -118,10 +138,68 @@ def test_curl(http: Caller, version: str) -> None:
 
 
 def test_the_models_are_listed_for_those_with_a_key(http: Caller) -> None:
-    assert http.send("/v1/models", method="GET").told == {
-        "models": [{"name": MODEL, "pool": "default", "state": "served"}]
-    }
-    assert http.send("/v1/models", method="GET", x_api_key="").status == 401
+    listed = {"name": MODEL, "pool": "default", "state": "served", "task": "classification", "versions": [1]}
+    assert http.send("/v1/models", method="GET").told == {"models": [listed | {"labels": 4}]}
+    answer = http.send("/v1/models", method="GET", x_api_key="")
+    assert (answer.status, answer.told["code"]) == (401, 16)
+
+
+def test_a_model_is_described_by_its_worker(http: Caller) -> None:
+    told = http.send(f"/v1/models/{MODEL}", method="GET").told
+    assert told == {
+        "name": MODEL, "task": "classification", "versions": [1], "labels": [*COLOURS], "width": 32, "height": 32,
+    }  # fmt: skip
+
+
+def test_the_open_inference_protocols_paths(http: Caller) -> None:
+    assert http.send("/v2", method="GET").told == {"name": "shoal", "version": __version__, "extensions": []}
+    told = http.send(f"/v2/models/{MODEL}", method="GET").told
+    assert (told["name"], told["versions"]) == (MODEL, ["1"])
+    assert told["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, 32, 32, 3]}]
+    assert [each["datatype"] for each in told["outputs"]] == ["FP32"]
+    assert http.send(f"/v2/models/{MODEL}/ready", method="GET").told == {"name": MODEL, "ready": True}
+
+
+@pytest.mark.parametrize(("path", "told"), [("/v2/health/live", {"live": True}), ("/v2/health/ready", {"ready": True})])
+def test_whether_it_is_there_anybody_may_ask(http: Caller, path: str, told: object) -> None:
+    assert http.send(path, method="GET", x_api_key="").told == told
+
+
+def test_the_description_is_one_and_names_what_is_answered(http: Caller) -> None:
+    told = http.send("/openapi.json", method="GET", x_api_key="").told
+    openapi_spec_validator.validate(told)
+    answer = http.classify().told
+    schema = {**told["components"]["schemas"]["ClassifyReply"], "components": told["components"]}
+    jsonschema.validate(answer, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(answer | {"more": 1}, schema)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/v1", "/v1/models/", "/v1/models/x/y", "/v3", "/v1/pictures", "/favicon.ico", "/shoal.v1.Uploads/Create"],
+)
+def test_a_get_of_anything_else_is_not_found(http: Caller, path: str) -> None:
+    answer = http.send(path, method="GET")
+    assert (answer.status, answer.told["code"]) == (404, 5)
+
+
+@pytest.mark.parametrize("path", ["/v1/models/nope", "/v2/models/nope", "/v2/models/nope/ready"])
+def test_a_model_that_there_is_not_is_not_found(http: Caller, path: str) -> None:
+    answer = http.send(path, method="GET")
+    assert (answer.status, answer.told["code"]) == (404, 5)
+    assert "no model 'nope'" in answer.told["message"]
+
+
+def test_who_asks_too_often_is_told_when_to_come_again(web: Stack, http: Caller) -> None:
+    """By a worker, whose trailer becomes a header."""
+    key = api_keys.create(web.home.keys, "dora", requests_per_second=2).key
+    caller = http._replace(key=key)
+    while caller.send("/v1/uploads", {"count": 60}).status != 200:
+        pass  # the router hasn't seen the key yet
+    answers = [caller.send("/v1/uploads", {}) for _ in range(4)]
+    waits = [int(each.headers["retry-after"]) for each in answers if each.status == 429]
+    assert max(waits) > 20  # the router's own say 1
 
 
 REFUSALS = {
@@ -129,8 +207,14 @@ REFUSALS = {
     "unknown model": (lambda http: http.classify("nope"), 404, 5, "no model 'nope' is served here"),
     "bad uuid": (lambda http: http.classify(image_uuid="7"), 400, 3, "image_uuid '7' is not a UUID"),
     "misspelt uuid": (
-        lambda http: http.send(f"/v1/models/{MODEL}:classify", {"image_uid": http.uuid}), 400, 3, "image_uuid ''",
+        lambda http: http.send(f"/v1/models/{MODEL}:classify", {"image_uid": http.uuid}), 400, 3,
+        'ImageRequest has no field "image_uid"; it has api_key, image_uuid,',
     ),
+    "misspelt count": (lambda http: http.send("/v1/uploads", {"cuont": 2}), 400, 3, 'has no field "cuont"'),
+    "wrong type": (lambda http: http.classify(top_k="many"), 400, 3, "top_k"),
+    "not whole": (lambda http: http.classify(top_k=1.5), 400, 3, "top_k"),
+    "no object": (lambda http: http.send(f"/v1/models/{MODEL}:classify", b"[1]"), 400, 3, ""),
+    "two models": (lambda http: http.classify(model_name="x"), 400, 3, 'model_name "x" differs'),
     "no picture": (
         lambda http: http.classify(image_uuid="6ba7b810-9dad-41d1-80b4-00c04fd430c8"), 404, 5, "6ba7b810",
     ),
@@ -165,6 +249,66 @@ def test_a_key_of_other_models_is_forbidden(web: Stack, http: Caller) -> None:
     while (answer := other.classify()).status == 401:
         pass  # the router hasn't seen it yet
     assert (answer.status, answer.told["code"]) == (403, 7)
+
+
+HOSTILE = {
+    "deep": (b"[" * 30_000 + b"]" * 30_000, "application/json", 400),
+    "deep object": (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "application/json", 400),
+    "10 MB": (b'{"image_uuid": "' + b"x" * 10_000_000 + b'"}', "application/json", 413),
+    "10 MB of lists": (b'{"a": [' + b"[]," * 3_000_000 + b"[]]}", "application/json", 413),
+    "many names": (json.dumps({f"f{n}": n for n in range(3000)}).encode(), "application/json", 400),
+    "no UTF-8": (b'{"image_uuid": "\xff\xfe"}', "application/json", 400),
+    "null": (b"null", "application/json", 400),
+    "nothing": (b"", "application/json", 400),
+    "number": (b'{"top_k": 1e400}', "application/json", 400),
+    "another type": (b"<x/>", "text/xml", 415),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE.values(), ids=list(HOSTILE))
+def test_json_bombs_are_refused_and_the_next_call_is_answered(http: Caller, case: Any) -> None:
+    body, kind, status = case
+    answer = http.post_raw(f"/v1/models/{MODEL}:classify", body, kind)
+    assert answer.status == status, answer
+    assert len(answer.told["message"]) < 2000
+    assert http.classify().status == 200
+
+
+def test_10_mb_of_headers_end_the_connection_and_the_next_call_is_answered(http: Caller) -> None:
+    host, port = http.target.split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as caller:
+        with contextlib.suppress(ConnectionError):
+            caller.sendall(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n" + b"x-a: " + b"y" * 10_000_000)
+        with contextlib.suppress(ConnectionError):
+            assert caller.recv(20).startswith(b"HTTP/1.1 431")
+    assert http.classify().status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"//v1/models/{MODEL}:classify", f"/v1//models/{MODEL}:classify", f"/v1/models/{MODEL}:classify/",
+        f"/v1/models/..;/{MODEL}:classify", f"/v1/%6dodels/{MODEL}:classify", f"/v1/uploads/../models/{MODEL}:classify",
+        f"/v1/models/{MODEL}%3Aclassify", f"/%2e%2e/v1/models/{MODEL}:classify", "/stats", "/admin", "/-/drain",
+        "/v1/models/../../-/drain", f"/v1/models/{MODEL}:classify;x=1", f"/v1/models/{MODEL}:classifyStream",
+    ],
+)  # fmt: skip
+def test_paths_that_only_look_like_one_lead_nowhere(http: Caller, path: str) -> None:
+    answer = http.post_raw(path, json.dumps({"image_uuid": http.uuid}).encode())
+    assert answer.status in {400, 404, 415}, answer
+    assert answer.told["code"] in {3, 5, 12}
+
+
+@pytest.mark.parametrize(
+    "name", ['"><script>alert(1)</script>', "'; drop--", "a%00b", "a%0d%0ax-evil:1", "%252e%252e", "é"]
+)
+def test_a_models_name_is_quoted_as_json_and_never_read_as_a_page(http: Caller, name: str) -> None:
+    quoted = urllib.parse.quote(name, safe="%<>\"';-()")
+    answer = http.post_raw(f"/v1/models/{quoted.replace('/', '%2f')}:classify", b'{"image_uuid": "x"}')
+    assert answer.status in {400, 404}, answer
+    assert answer.headers["content-type"] == "application/json"
+    assert "x-evil" not in answer.headers
+    assert answer.told["message"]
 
 
 @pytest.mark.parametrize(("method", "kind"), [("GET", ""), ("POST", "text/html"), ("PUT", "application/json")])

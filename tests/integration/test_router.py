@@ -292,8 +292,8 @@ async def test_who_speaks_neither_grpc_nor_json_is_told_what_is_spoken(rig: Rig,
     headers = {"x-api-key": rig.alice.key, "x-model-name": "yolo", "content-type": kind}
     async with aiohttp.ClientSession(f"http://{rig.topology.public}", headers=headers) as session:
         async with session.post(CLASSIFY, data=b"{}") as answer:
-            assert (answer.status, answer.content_type) == (415, "text/plain")
-            assert "this port takes POST: gRPC" in await answer.text()
+            assert (answer.status, answer.content_type) == (415, "application/json")
+            assert "this port takes POST: gRPC" in (await answer.json())["message"]
         async with session.get(CLASSIFY, headers={"content-type": "application/grpc"}) as answer:
             assert answer.headers.get("grpc-status") or answer.status == 405
 
@@ -366,11 +366,12 @@ async def test_a_models_own_batcher_answers_once_it_is_there(tmp_path: Path) -> 
         assert {await rig.code(rig.alice.key) for _ in range(50)} == {"OK"}
 
 
-async def test_http_1_gets_plain_text(rig: Rig) -> None:
+async def test_http_1_gets_json(rig: Rig) -> None:
     async with aiohttp.ClientSession(f"http://{rig.topology.public}") as session:
-        for headers, status in (({}, 401), ({"x-api-key": rig.alice.key}, 415)):
+        for headers, status in (({}, 401), ({"x-api-key": rig.alice.key}, 404)):
             async with session.get("/", headers=headers) as answer:
-                assert (answer.status, answer.content_type) == (status, "text/plain")
+                assert (answer.status, answer.content_type) == (status, "application/json")
+                assert (await answer.json())["code"] in {5, 16}
 
 
 async def test_a_worker_that_takes_batches_gets_them_ready_or_not(rig: Rig) -> None:
@@ -451,6 +452,7 @@ async def test_statistics_name_a_pool_and_a_batcher_with_dots(tmp_path: Path) ->
         "batcher/shared",
         "streams/shared",
         "workers",
+        "pictures",
         "health",
         "admin",
     }

@@ -32,9 +32,11 @@ class Proof:
         self._origin = origin
         self._reply = batching_pb2.ServedReply()
 
-    def set(self, models: Iterable[str], *, ready: bool) -> None:
+    def set(self, models: Iterable[str], *, ready: bool, described: Iterable[batching_pb2.ServedModel] = ()) -> None:
         """From now on."""
-        self._reply = batching_pb2.ServedReply(ready=ready, models=sorted(models), origin=self._origin)
+        self._reply = batching_pb2.ServedReply(
+            ready=ready, models=sorted(models), origin=self._origin, described=described
+        )
 
     def rpc_handler(self) -> grpc.GenericRpcHandler:
         """What ``grpc.aio.Server.add_generic_rpc_handlers`` takes."""
@@ -56,18 +58,18 @@ class Seen(NamedTuple):
     """Those that it serves."""
     origin: str
     """Names where its models come from (``readiness.origin``); empty if the worker is too old to say."""
+    described: tuple[batching_pb2.ServedModel, ...] = ()
+    """What there is to say of them."""
 
 
 async def ask_all(peers: Endpoint) -> list[Seen]:
     """What workers at ``peers`` say which are ready; ourselves, we don't count yet."""
     replies = await asyncio.gather(*(_ask(address) for address in await _addresses(peers)))
-    return [Seen(frozenset(reply.models), reply.origin) for reply in replies if reply is not None and reply.ready]
-
-
-async def proven(peers: Endpoint) -> frozenset[str] | None:
-    """The models that workers at ``peers`` serve which are ready. None: nobody is."""
-    seen = await ask_all(peers)
-    return frozenset().union(*(each.models for each in seen)) if seen else None
+    return [
+        Seen(frozenset(reply.models), reply.origin, tuple(reply.described))
+        for reply in replies
+        if reply is not None and reply.ready
+    ]
 
 
 async def _addresses(peers: Endpoint) -> list[str]:

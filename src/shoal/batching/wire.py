@@ -48,6 +48,12 @@ KEYS_CHECK: Final = "/shoal.router.v1.Keys/Check"
 UNAUTHENTICATED."""
 KEYS: Final = "x-shoal-keys"
 """A digest: another one says that keys have changed."""
+PICTURES: Final = "/shoal.v1.Pictures/"
+"""Calls that bring their picture along. The router alone makes them, of what is no gRPC."""
+PICTURES_CREATE: Final = f"{PICTURES}Create"
+"""Such a call that asks nothing: the picture is stored."""
+PICTURE_ANSWERED: Final = "shoal_picture"
+"""What Envoy is told of a worker's own answer to such a call."""
 STREAM_CALLS: Final = 1024
 """Calls in flight on one stream; more are not read before results have left. And the most in one ``CallChunk``."""
 STREAM_CHUNK_BYTES: Final = 2**20

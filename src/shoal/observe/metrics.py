@@ -151,6 +151,11 @@ WORKER_DECODERS = Counter(
     ["outcome"],
     registry=WORKER,
 )
+WORKER_INTAKE_BYTES = Gauge(
+    "shoal_worker_intake_bytes",
+    "Bytes of pictures that calls bring along, held until they are stored.",
+    registry=WORKER,
+)
 WORKER_FETCHED_BYTES = Gauge(
     "shoal_worker_fetched_bytes", "Bytes of pictures that are being fetched or wait to be decoded, now.",
     registry=WORKER,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _CORS: Final = "envoy.filters.http.cors"
 _KIND: Final = "envoy.extensions.filters.http.cors.v3"
+WEB: Final = "x-grpc-web"
+"""All its clients send this."""
 _SENT: Final = (
     "content-type",
     HEADER,
@@ -23,10 +25,12 @@ _SENT: Final = (
     PRIORITY_HEADER,
     "grpc-timeout",
     "traceparent",
-    "x-grpc-web",
+    WEB,
     "x-user-agent",
 )
 _SHOWN: Final = ("grpc-status", "grpc-message", "retry-after")
+_AGAIN: Final = "envoy.filters.http.set_filter_state"
+_AGAIN_KIND: Final = "envoy.extensions.filters.http.set_filter_state.v3.Config"
 _PREFLIGHT_SECONDS: Final = 600
 """For which a browser need not ask again."""
 
@@ -36,7 +40,25 @@ def browser_filters() -> list[Json]:
     return [
         extension(_CORS, f"{_KIND}.Cors"),
         extension("envoy.filters.http.grpc_web", "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"),
+        {"name": _AGAIN, "typed_config": _again(), "disabled": True},
     ]
+
+
+def web_route() -> Json:
+    """What gRPC-Web has first; its own is chosen once it is gRPC. The CORS filter knows no route that refuses."""
+    types = {"name": "content-type", "string_match": {"prefix": "application/grpc-web"}}
+    return {
+        "match": {"prefix": "/", "headers": [types]},
+        "route": {"cluster": ANY_WORKER},
+        "typed_per_filter_config": {_AGAIN: _again()},
+    }
+
+
+def _again() -> Json:
+    """Has a call's route chosen anew; the state is of no use."""
+    value = {"text_format_source": {"inline_string": "1"}}
+    marked = {"object_key": "shoal.web", "factory_key": "envoy.string", "format_string": value}
+    return typed(_AGAIN_KIND, on_request_headers=[marked], clear_route_cache=True)
 
 
 def cross_origin(router: Router) -> Json:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shoal.batching.wire import MODEL as MODEL_HEADER
-from shoal.batching.wire import STREAM, TIMEOUTS
+from shoal.batching.wire import PICTURES, STREAM, TIMEOUTS
 from shoal.errors import Code
 from shoal.router.clusters import batcher_cluster, own_batcher_cluster, own_streams_cluster, streams_cluster
 from shoal.router.key_checks import KEY_ID, RATE_LIMIT, permissions
+from shoal.router.pictures import create_route, left_alone
 from shoal.router.refusals import BODY_LIMIT, REQUESTED_MODEL, SPEAKS_GRPC, model_missing, no_such_method, refusal
 from shoal.router.resources import header, off, seconds
 from shoal.router.transcoding import JSON_MARK
@@ -59,7 +60,18 @@ def call_routes(
             for route in (_stream, _unary)
         ),
         *model_missing(_INFERENCE),
+        # Behind the others, which none of them holds up.
+        *left_alone([_unserved(model, keys, PICTURES) for model in models if model in unserved]),
+        *(_picture(router, topology.batcher_of(model), model, keys) for model in models if model not in unserved),
+        create_route(),
+        *left_alone(model_missing(PICTURES)),
     ]
+
+
+def _picture(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
+    """A call that brings its picture along goes on as the same one with a uuid."""
+    unary = _unary(router, batcher, model, keys)
+    return {**unary, "match": match(PICTURES, model), "route": {**unary["route"], "prefix_rewrite": _INFERENCE}}
 
 
 def _unary(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
@@ -96,10 +108,10 @@ def _timeouts(router: Router) -> str:
     return ",".join(str(round(each * 1e6)) for each in (router.default_timeout_seconds, router.max_timeout_seconds))
 
 
-def _unserved(model: str, keys: KeyRing) -> Json:
+def _unserved(model: str, keys: KeyRing, path: str = _INFERENCE) -> Json:
     """Nobody answers, so nobody has to wait. It may be served soon: trying again may help."""
     text = f"no worker serves model '{REQUESTED_MODEL}', though one should: 'shoal status' and workers' logs say why"
-    refused = refusal(match(_INFERENCE, model), Code.UNAVAILABLE, text)
+    refused = refusal(match(path, model), Code.UNAVAILABLE, text)
     refused["typed_per_filter_config"] |= permissions(model, keys)
     return refused
 

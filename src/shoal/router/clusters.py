@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ANY_WORKER = "workers"
 """The cluster of all pools' workers, for what any of them can answer: uploads, reflection, health's Watch."""
 
+INTAKE = "pictures"
+"""The same workers, for calls that bring their picture along: on connections of their own, whose buffers are small."""
+
 ADMIN = "admin"
 """The cluster of Envoy's own admin socket, for those two paths of it that others may read."""
 
@@ -31,6 +34,8 @@ MAX_WATCHES = 100
 MAX_CHECKS = 1_000
 """Checks of health at a time."""
 """What workers are asked for: one that lacks a model isn't ready, and serves the others."""
+MAX_INTAKES = 1_000
+"""Calls that bring their picture along, at a time. One whose worker reads nothing holds a few of ``windows`` here."""
 _AUTHORITY = "shoal"
 """The ``:authority`` of health checks. The default is the cluster's name, whose slash HTTP/2 refuses."""
 _CALLS_PER_CONNECTION = 1_000
@@ -82,10 +87,19 @@ def clusters(service: Service, topology: Topology, admin: Path) -> list[Json]:
     ]
     own = [each for group in topology.batchers if group != SHARED_BATCHER for each in _own_batcher(group, most)]
     pools = [_pool(pool, hosts) for pool, hosts in topology.pools.items()]
-    any_worker = _any_worker([host for hosts in topology.pools.values() for host in hosts])
+    workers = [host for hosts in topology.pools.values() for host in hosts]
     operators = [_admin(admin)] if topology.metrics else []
     store = [uploads.cluster(_load_assignment(uploads.STORE, [address(*topology.store)]))] if topology.store else []
-    return [*batchers, *own, *pools, any_worker, _health(health_socket(admin)), *operators, *store]
+    return [
+        *batchers,
+        *own,
+        *pools,
+        _any_worker(workers),
+        _intake(workers),
+        _health(health_socket(admin)),
+        *operators,
+        *store,
+    ]
 
 
 def _calls(group: str, hosts: Sequence[Endpoint], max_requests: int) -> Json:
@@ -190,6 +204,15 @@ def _any_worker(hosts: Sequence[Endpoint]) -> Json:
         **cluster,
         "common_lb_config": {**_AT_ONCE, "healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": {"thresholds": [*cluster["circuit_breakers"]["thresholds"], watches]},
+        "health_checks": [_health_check()],
+    }
+
+
+def _intake(hosts: Sequence[Endpoint]) -> Json:
+    keepalive = {"connection_keepalive": _WORKER_HANGS}
+    return {
+        **_cluster(INTAKE, hosts, MAX_INTAKES, **keepalive, **windows()),
+        "common_lb_config": {**_AT_ONCE, "healthy_panic_threshold": {"value": 0}},
         "health_checks": [_health_check()],
     }
 

@@ -30,6 +30,7 @@ from shoal.router.listeners import (
     public_listener,
     uploads_listener,
 )
+from shoal.router.model_list import EMPTY
 from shoal.router.resources import config_file, extension, pipe
 from shoal.router.routes import balancer_routes, public_routes
 from shoal.router.tls import secret
@@ -38,10 +39,11 @@ from shoal.runtime.envoy_http2 import Json, runtime
 from shoal.service.identity import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
+    from shoal.router.model_list import Described
     from shoal.service.api_keys import KeyRing
     from shoal.service.spec import Router, Service
     from shoal.service.topology import Topology
@@ -76,6 +78,7 @@ def render(
     *,
     folder: Path,
     unserved: AbstractSet[str] = frozenset(),
+    described: Mapping[str, Described] = EMPTY,
 ) -> dict[str, str]:
     """The configuration's files: name to text.
 
@@ -86,6 +89,7 @@ def render(
         models: The names in the model store; those that no pool serves are left out.
         folder: Where the files will lie; an absolute path.
         unserved: Those of the models that no worker serves, so that calls for them are refused.
+        described: What workers say of models.
     """
     served = sorted(model for model in models if service.pool_of(model) is not None)
     public = public_listener(topology.public, service.router, str(folder / PUBLIC_ROUTES), str(folder / SECRETS))
@@ -99,7 +103,7 @@ def render(
         CLUSTERS: _resources(*clusters(service, topology, admin_socket(folder))),
         LISTENERS: _resources(public, balancer, health, *metrics, *uploads),
         SECRETS: _resources(*secrets),
-        PUBLIC_ROUTES: _resources(public_routes(service, topology, keys, served, unserved)),
+        PUBLIC_ROUTES: _resources(public_routes(service, topology, keys, served, unserved, described)),
         BALANCER_ROUTES: _resources(balancer_routes(service, served, keys)),
     }
 

@@ -22,6 +22,9 @@ HEALTH = "health"
 """The listener, its cluster and its routes."""
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
+V2_READY = "/v2/health/ready"
+"""The same question, of the Open Inference Protocol in plain HTTP
+(https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md#health)."""
 BRIDGE = "envoy.filters.http.grpc_http1_reverse_bridge"
 
 MESSAGE = "application/x-protobuf"
@@ -55,20 +58,36 @@ def check_filter(workers: str) -> Json:
         "envoy.filters.http.health_check",
         "envoy.extensions.filters.http.health_check.v3.HealthCheck",
         pass_through_mode=False,
-        headers=[{"name": ":path", "string_match": {"exact": CHECK}}],
+        headers=[{"name": ":path", "string_match": {"safe_regex": {"regex": f"{CHECK}|{V2_READY}"}}}],
         cluster_min_healthy_percentages={workers: {"value": _SOME}},
     )
 
 
 def messages() -> list[Json]:
-    """``local_reply_config.mappers`` that make the filter's answers messages."""
-    return [_message(200, _SERVING), _message(503, _NOT_SERVING)]
+    """``local_reply_config.mappers`` that make the filter's answers messages, or JSON."""
+    return [
+        *(_json(status, ready=ready) for status, ready in ((200, True), (503, False))),
+        _message(200, _SERVING),
+        _message(503, _NOT_SERVING),
+    ]
+
+
+def _json(status: int, *, ready: bool) -> Json:
+    asked = {"header_filter": {"header": {"name": ":path", "string_match": {"exact": V2_READY}}}}
+    return {
+        "filter": {"and_filter": {"filters": [asked, _status(status)]}},
+        "body_format_override": {"json_format": {"ready": ready}},
+    }
 
 
 def _message(status: int, body: str) -> Json:
-    comparison = {"value": {"default_value": status, "runtime_key": f"shoal.health.{status}"}}
     return {
-        "filter": {"status_code_filter": {"comparison": comparison}},
+        "filter": _status(status),
         "status_code": 200,
         "body_format_override": {"text_format_source": {"inline_string": body}, "content_type": MESSAGE},
     }
+
+
+def _status(status: int) -> Json:
+    comparison = {"value": {"default_value": status, "runtime_key": f"shoal.health.{status}"}}
+    return {"status_code_filter": {"comparison": comparison}}

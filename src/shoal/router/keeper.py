@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from shoal.batching.peers import proven
+from shoal.batching.peers import ask_all
 from shoal.errors import ConfigurationError
 from shoal.router import certificate, config
 from shoal.router.keyfile import KeyFile
+from shoal.router.model_list import Described
 from shoal.router.model_names import Folder, fit
 from shoal.router.served import POLL_SECONDS, ServedModels, Unserved, served
 from shoal.runtime.envoy_admin import admin_socket, prepare
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.router.model_names import ModelNames
+    from shoal.runtime.endpoint import Endpoint
     from shoal.service.api_keys import KeyRing
     from shoal.service.home import Home
     from shoal.service.spec import Service
@@ -83,6 +86,8 @@ class ConfigKeeper:
         self.admin = admin_socket(self.folder)
         self.routes = asyncio.Event()
         """Set once workers were asked, there is a model to route to, and all that the service file names are listed."""
+        self.rendered = asyncio.Event()
+        """Set by each change of the files."""
         self.service: Input[Service] = Input(lambda: spec.load(service_file))
         self.topology = Input(lambda: Topology.load(topology_file))
         keys_file = home.keys_file(self.service.value)
@@ -93,6 +98,8 @@ class ConfigKeeper:
         store = self.service.value.model_store
         self._unserved = Unserved()
         self._reported = ServedModels()
+        self._described: dict[str, Described] = {}
+        """What workers say of each model."""
         self._asked = False
         self._absent: set[str] = set()
         """Models that the service file names and that aren't listed."""
@@ -111,7 +118,9 @@ class ConfigKeeper:
     def files(self, folder: Path) -> dict[str, str]:
         """What the files should be if they lie in ``folder``: name to text."""
         inputs = (self._reported.adopt(self.service.value), self.topology.value, self.keys.value, self.models.value)
-        return config.render(*inputs, folder=folder, unserved=self._unserved.names(monotonic()))
+        return config.render(
+            *inputs, folder=folder, unserved=self._unserved.names(monotonic()), described=self._described
+        )
 
     async def run(self) -> None:
         """Renders after every change, until it is cancelled."""
@@ -156,9 +165,12 @@ class ConfigKeeper:
         """Asks workers now and then what they serve."""
         known: frozenset[str] = frozenset()
         while True:
-            answers = await served(self.topology.value.pools, proven)
+            told: dict[str, Described] = {}
+            answers = await served(self.topology.value.pools, partial(proven, told=told))
             now = monotonic()
-            if self._reported.update(answers) or not self._asked:
+            news = bool(told.items() - self._described.items())
+            self._described |= told
+            if self._reported.update(answers) or news or not self._asked:
                 self._asked = True
                 changed()
             self._unserved.update(self._reported.adopt(self.service.value), self.models.value, answers, now)
@@ -178,7 +190,15 @@ class ConfigKeeper:
             _log.warning("the router keeps its configuration: %s", error)
             return
         if names:
+            self.rendered.set()
             _log.info("new configuration: %s", ", ".join(names))
+
+
+async def proven(peers: Endpoint, told: dict[str, Described]) -> frozenset[str] | None:
+    """The models that workers at ``peers`` serve which are ready, and into ``told`` what they say. None: nobody is."""
+    seen = await ask_all(peers)
+    told |= {each.name: Described.of(each) for one in seen for each in one.described}
+    return frozenset().union(*(each.models for each in seen)) if seen else None
 
 
 async def _notify(changed: asyncio.Event, folders: list[Path]) -> None:

@@ -11,6 +11,7 @@ from shoal.router.health import HEALTH, bridge_filter, check_filter, messages
 from shoal.router.key_answers import key_filter
 from shoal.router.key_checks import API_KEY_AUTH, RATE_LIMIT, key_id_filter
 from shoal.router.local_replies import metadata_limit, replies, trouble_log
+from shoal.router.pictures import intake_filter
 from shoal.router.refusals import BODY_LIMIT
 from shoal.router.resources import (
     address,
@@ -72,6 +73,7 @@ def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secret
                 RATE_LIMIT, "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", stat_prefix="keys"
             ),
             metadata_limit(),
+            intake_filter(),
             extension(
                 BODY_LIMIT, "envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=router.max_request_bytes
             ),

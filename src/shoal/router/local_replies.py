@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.errors import Code
+from shoal.batching.wire import PICTURE_ANSWERED
+from shoal.errors import RETRY_AFTER, Code
+from shoal.router.browsers import WEB
 from shoal.router.key_checks import KEY_ID
+from shoal.router.pictures import NO_INTAKE
 from shoal.router.refusals import REQUESTED_MODEL
-from shoal.router.resources import extension, header
-from shoal.router.transcoding import JSON_TYPE, ORIGINAL_PATH
+from shoal.router.resources import extension, header, method
+from shoal.router.transcoding import JSON_TYPE, ORIGINAL_PATH, PICTURE_TYPE
 from shoal.service.identity import HEADER
 
 if TYPE_CHECKING:
@@ -21,22 +24,26 @@ _ENTRIES, _HEADERS_BYTES = 100, 16 * 1024
 _OTHERS = 20
 """Headers of a call that are HTTP/2's, gRPC's or Envoy's own, at the most."""
 _METADATA = "metadata"
+_NEITHER = {415: Code.INVALID_ARGUMENT, 405: Code.UNIMPLEMENTED}
+"""What callers get who speak neither gRPC nor JSON."""
+_AGAIN_SECONDS = "1"
+"""After so long, where trying again may help."""
 _TEXT = "%LOCAL_REPLY_BODY%"
-_SPEAKS_JSON: Json = {
-    "or_filter": {
-        "filters": [
-            {"header_filter": {"header": {"name": ORIGINAL_PATH, "present_match": True}}},
-            {
-                "header_filter": {
-                    "header": {"name": "content-type", "string_match": {"safe_regex": {"regex": JSON_TYPE}}}
-                }
-            },
-        ]
-    }
-}
+_TYPES = [
+    {"header_filter": {"header": {"name": "content-type", "string_match": {"safe_regex": {"regex": each}}}}}
+    for each in (JSON_TYPE, PICTURE_TYPE)
+]
+_TRANSCODED: Json = {"header_filter": {"header": {"name": ORIGINAL_PATH, "present_match": True}}}
 """The transcoder keeps the path that came, and changes the type."""
+_SPEAKS_WEB: Json = {"header_filter": {"header": {"name": WEB, "present_match": True}}}
+"""Its content type has become gRPC's own by now."""
+_NO_POST: Json = {"header_filter": {"header": {**method("POST"), "invert_match": True}}}
+_SPEAKS_JSON: Json = {"or_filter": {"filters": [_TRANSCODED, *_TYPES, _NO_POST]}}
 _LOGGED_PATH = 128
 """Bytes of a call's path, which is as long as its caller likes."""
+
+
+_FOUND_NOBODY = ("UF", "UH", "UC", "URX")
 
 
 def metadata_limit() -> Json:
@@ -85,17 +92,54 @@ def replies(router: Router) -> list[Json]:
             f"this API key may not call model '{REQUESTED_MODEL}'; 'shoal keys list' shows which it may",
             Code.PERMISSION_DENIED,
         ),
-        _reply(_flags("UF", "UH", "UC", "URX"), "the service is away; trying again may help", Code.UNAVAILABLE),
+        _reply(_flags(*_FOUND_NOBODY), "the service is away; trying again may help", Code.UNAVAILABLE),
+        _reply(_details_begin(NO_INTAKE), "no worker takes pictures in; trying again may help", Code.UNAVAILABLE),
     ]
     # The first that fits answers.
-    return [*(_as_json(reply) for reply in told), *_other_json(), *told]
+    too_large = {"and_filter": {"filters": [_TYPES[1], _status(413)]}}
+    return [
+        _as_it_is(),
+        _json(int(Code.RESOURCE_EXHAUSTED), _TEXT, too_large),
+        *(_as_web(reply) for reply in told),
+        _web(_status(404)),
+        *(_as_json(reply) for reply in told),
+        *_other_json(),
+        *told,
+    ]
+
+
+def _as_it_is() -> Json:
+    """A worker's answer to a call that brings its picture along."""
+    return {
+        "filter": _detailed(PICTURE_ANSWERED),
+        "body_format_override": {"text_format_source": {"inline_string": _TEXT}, "content_type": "application/json"},
+    }
+
+
+def _as_web(reply: Json) -> Json:
+    """The same for gRPC-Web: a status alone, in headers."""
+    text = reply["body_format_override"]["text_format_source"]["inline_string"]
+    told = _web(reply["filter"])
+    return {**told, "headers_to_add": [*reply["headers_to_add"], header("grpc-message", text), *told["headers_to_add"]]}
+
+
+def _web(when: Json) -> Json:
+    """Of a reply with a body, or a status of HTTP's that is no success, clients believe no status of gRPC's."""
+    return {
+        "filter": {"and_filter": {"filters": [_SPEAKS_WEB, when]}},
+        "status_code": 200,
+        "body_format_override": {"text_format_source": {"inline_string": ""}},
+        "headers_to_add": [header("content-type", "application/grpc-web+proto")],
+    }
 
 
 def _as_json(reply: Json) -> Json:
     """The same for a caller of JSON, in the form that answers of services have, too."""
     text = reply["body_format_override"]["text_format_source"]["inline_string"]
     (status,) = reply["headers_to_add"]
-    return {**reply, **_json(int(status["header"]["value"]), text, reply["filter"])}
+    again = [header(RETRY_AFTER, _AGAIN_SECONDS)] if "try again" in text or "trying again" in text else []
+    told = _json(int(status["header"]["value"]), text, reply["filter"])
+    return {**reply, **told, "headers_to_add": [status, *again]}
 
 
 def _other_json() -> list[Json]:
@@ -104,7 +148,9 @@ def _other_json() -> list[Json]:
         _json(int(code), _TEXT, {"grpc_status_filter": {"statuses": [code.name]}})
         for code in (Code.NOT_FOUND, Code.UNIMPLEMENTED, Code.UNAVAILABLE)
     ]
+    neither = [_told(int(code), _TEXT, _status(status)) for status, code in _NEITHER.items()]
     return [
+        *neither,
         *by_status,
         _json(int(Code.INVALID_ARGUMENT), _TEXT, _status(400)),
         _json(int(Code.NOT_FOUND), _TEXT, _status(404)),
@@ -112,9 +158,13 @@ def _other_json() -> list[Json]:
 
 
 def _json(code: int, text: str, when: Json) -> Json:
+    return _told(code, text, {"and_filter": {"filters": [_SPEAKS_JSON, when]}})
+
+
+def _told(code: int, text: str, when: Json) -> Json:
     """As ``google.rpc.Status`` is written in JSON."""
     return {
-        "filter": {"and_filter": {"filters": [_SPEAKS_JSON, when]}},
+        "filter": when,
         "body_format_override": {"json_format": {"code": code, "message": text, "details": []}},
     }
 
@@ -132,12 +182,17 @@ def _flags(*flags: str) -> Json:
 
 
 def _detailed(details: str) -> Json:
+    return _expression(f"response.code_details == '{details}'")
+
+
+def _details_begin(start: str) -> Json:
+    return _expression(f"response.code_details.startsWith('{start}')")
+
+
+def _expression(text: str) -> Json:
+    """In CEL."""
     kind = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
-    return {
-        "extension_filter": extension(
-            "envoy.access_loggers.extension_filters.cel", kind, expression=f"response.code_details == '{details}'"
-        )
-    }
+    return {"extension_filter": extension("envoy.access_loggers.extension_filters.cel", kind, expression=text)}
 
 
 def _status(*codes: int) -> Json:
@@ -155,7 +210,7 @@ def _status(*codes: int) -> Json:
 def trouble_log() -> Json:
     """A line for each call that found no batcher or worker, without secrets. Other calls cost no line."""
     return {
-        "filter": _flags("UF", "UH", "UC", "URX", "NC"),
+        "filter": _flags(*_FOUND_NOBODY, "NC"),
         **extension(
             "envoy.access_loggers.stderr",
             "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",

@@ -7,7 +7,7 @@ import logging
 import resource
 from typing import TYPE_CHECKING
 
-from shoal.router import uploads
+from shoal.router import refused, uploads
 from shoal.router.config import BOOTSTRAP, connections
 from shoal.router.drain import drain
 from shoal.runtime.envoy import EnvoyProcess, check_free
@@ -42,7 +42,7 @@ async def serve(keeper: ConfigKeeper, stop: asyncio.Event, *, concurrency: int =
         0 after a drain, else Envoy's own exit code, or 128 + the signal's number where one killed it.
 
     Raises:
-        ConfigurationError: a port is taken.
+        ConfigurationError: a port is taken, or Envoy refuses the configuration.
     """
     topology = keeper.topology.value
     ours = (topology.public, topology.balancer, topology.metrics, topology.uploads)
@@ -51,18 +51,21 @@ async def serve(keeper: ConfigKeeper, stop: asyncio.Event, *, concurrency: int =
     upload_connections = 2 * uploads.MAX_CONNECTIONS if topology.uploads else 0
     _check_files(connections(keeper.service.value.router) + upload_connections + _OTHER_FILES)
     async with EnvoyProcess(_arguments(keeper), concurrency=concurrency) as envoy:
-        keeping = asyncio.create_task(keeper.run())
+        admin = EnvoyAdmin(keeper.admin)
+        tasks = [asyncio.create_task(work) for work in (keeper.run(), refused.tell(keeper, admin))]
         try:
-            await until_stop(stop, envoy.ended, keeping)
+            await until_stop(stop, envoy.ended, *tasks)
             if envoy.ended.done():
                 return envoy.exit_code
-            if keeping.done():
-                keeping.result()  # it only ends by an error
-            await drain(EnvoyAdmin(keeper.admin), DRAIN_SECONDS)
+            for task in tasks:
+                if task.done():
+                    task.result()  # it only ends by an error
+            await drain(admin, DRAIN_SECONDS)
             return 0
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _check_files(needed: int) -> None:

@@ -21,23 +21,28 @@ GRPC_TYPE = r"application/grpc(-web(-text)?)?(\+.*)?"
 """Content types; gRPC-Web becomes gRPC in a filter, after its route was looked up."""
 SPEAKS_GRPC: Json = {"name": "content-type", "string_match": {"safe_regex": {"regex": GRPC_TYPE}}}
 _SPEAK = (
-    "this port takes POST: gRPC and gRPC-Web (see shoal.v1.Inference), and JSON with the content-type application/json "
-    "at /v1/models/MODEL:classify, :detect, :segment and /v1/uploads"
+    "this port takes POST: gRPC and gRPC-Web (see shoal.v1.Inference), JSON with the content-type application/json at "
+    "/v1/models/MODEL:classify, :detect, :segment and /v1/uploads, and a picture in place of it there and at "
+    "/v1/pictures; and GET of /v1/models, /v1/models/MODEL and /openapi.json"
 )
 
 
 def not_grpc() -> list[Json]:
     """Answers for those who speak something else, whatever they ask for."""
+    asked = {"prefix": "/", "headers": [method("GET")]}
     return [
+        refusal(asked, Code.NOT_FOUND, _SPEAK),
         _plain_refusal({**SPEAKS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}, 415),
         _plain_refusal({**method("POST"), "invert_match": True}, 405),
     ]
 
 
-def _plain_refusal(header: Json, status: int) -> Json:
+def _plain_refusal(matched: Json, status: int) -> Json:
+    """``local_replies`` makes JSON of it."""
     return {
-        "match": {"prefix": "/", "headers": [header]},
+        "match": {"prefix": "/", "headers": [matched]},
         "direct_response": {"status": status, "body": {"inline_string": _SPEAK}},
+        "typed_per_filter_config": {BODY_LIMIT: off()},
     }
 
 
@@ -70,6 +75,10 @@ def refusal(match: Json, code: Code, message: str) -> Json:
     return {
         "match": match,
         "direct_response": {"status": 404, "body_format": {"text_format_source": {"inline_string": message}}},
-        "response_headers_to_add": [header("grpc-status", str(int(code)))],
+        # A gRPC call has its message by then; gRPC-Web's has none, since its body is let go (``local_replies``).
+        "response_headers_to_add": [
+            header("grpc-status", str(int(code))),
+            header("grpc-message", message, "ADD_IF_ABSENT"),
+        ],
         "typed_per_filter_config": {BODY_LIMIT: off()},
     }

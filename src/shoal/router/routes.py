@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from shoal import __version__
 from shoal.batching.wire import COMPUTE, SERVICE
 from shoal.errors import Code
-from shoal.router.browsers import cross_origin, preflight
+from shoal.router.browsers import cross_origin, preflight, web_route
 from shoal.router.call_routes import IDENTIFIED, call_routes, deadlined, match
 from shoal.router.clusters import ADMIN, ANY_WORKER, pool_cluster
 from shoal.router.health import CHECK, HEALTH, MESSAGE, WATCH, bridged
@@ -19,6 +20,7 @@ from shoal.router.key_checks import (
     credentials,
     rate_limits,
 )
+from shoal.router.model_list import EMPTY, keyless_routes, model_list, model_routes, server_metadata
 from shoal.router.refusals import (
     BODY_LIMIT,
     GRPC_TYPE,
@@ -29,13 +31,14 @@ from shoal.router.refusals import (
     refusal,
 )
 from shoal.router.resources import header, method, off, seconds, typed
-from shoal.router.transcoding import json_routes, model_list
+from shoal.router.transcoding import json_routes
 from shoal.service.identity import CLIENT_HEADER, HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from shoal.router.model_list import Described
     from shoal.runtime.envoy_http2 import Json
     from shoal.service.api_keys import KeyRing
     from shoal.service.spec import Router, Service
@@ -69,7 +72,12 @@ _REFLECTION_SECONDS = 600.0
 
 
 def public_routes(
-    service: Service, topology: Topology, keys: KeyRing, models: Sequence[str], unserved: AbstractSet[str] = frozenset()
+    service: Service,
+    topology: Topology,
+    keys: KeyRing,
+    models: Sequence[str],
+    unserved: AbstractSet[str] = frozenset(),
+    described: Mapping[str, Described] = EMPTY,
 ) -> Json:
     """The route configuration of the public listener: what is served, by its exact name, and refusals of the rest.
 
@@ -81,11 +89,15 @@ def public_routes(
         routes=[
             _check(),
             _watch(),
+            web_route(),
+            *keyless_routes(_KEYLESS),
             *preflight(service.router),
-            *json_routes(),
-            model_list(service, models, unserved),
+            *json_routes(service.object_store.max_image_bytes),
+            model_list(service, models, unserved, described),
+            server_metadata(__version__),
             *not_grpc(),
             *call_routes(service.router, topology, keys, models, unserved),
+            *model_routes(service, models, unserved),
             _upload(service.router),
             no_such_method(_UPLOADS, "Create"),
             no_such_method(_HEALTH, "Check", "Watch"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from shoal.router import refused
 from shoal.router.drain import depart
 from shoal.router.keeper import ConfigKeeper
 from shoal.router.keyfile import KeyFile, WatchedSecret
@@ -63,17 +64,19 @@ async def keep(keeper: ConfigKeeper, stop: asyncio.Event, *, listen: Endpoint | 
         keeper.render()
         keeping = asyncio.create_task(keeper.run())
         telling = asyncio.create_task(_tell(keeper, health))
+        asking = asyncio.create_task(refused.tell(keeper, EnvoyAdmin(keeper.admin)))
         try:
-            await until_stop(stop, keeping)
-            if keeping.done():
-                keeping.result()  # it only ends by an error
+            await until_stop(stop, keeping, asking)
+            for task in (keeping, asking):
+                if task.done():
+                    task.result()  # it only ends by an error
             telling.cancel()
             await health.say(serving=False)
             await depart(EnvoyAdmin(keeper.admin), departure)
         finally:
-            for task in (keeping, telling):
+            for task in (keeping, telling, asking):
                 task.cancel()
-            await asyncio.gather(keeping, telling, return_exceptions=True)
+            await asyncio.gather(keeping, telling, asking, return_exceptions=True)
 
 
 async def _tell(keeper: ConfigKeeper, health: Health) -> None:

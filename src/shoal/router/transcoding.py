@@ -8,40 +8,45 @@ same route, so key, permissions, rate and deadline are the same ones. gRPC itsel
 from __future__ import annotations
 
 import base64
-import json
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from google.protobuf import descriptor_pb2
-
-from shoal.batching.v1 import stream_pb2
 from shoal.batching.wire import MODEL as MODEL_HEADER
-from shoal.batching.wire import STREAM
 from shoal.router.clusters import ANY_WORKER
+from shoal.router.json_methods import (
+    INFERENCE,
+    MODELS,
+    MODELS_PATH,
+    PICTURES,
+    PICTURES_PATH,
+    UPLOADS,
+    UPLOADS_PATH,
+    V2_PATH,
+    VERBS,
+    descriptors,
+    picture_descriptors,
+)
+from shoal.router.pictures import taken_in
 from shoal.router.refusals import BODY_LIMIT
 from shoal.router.resources import extension, header, method, off, typed
-from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from collections.abc import Set as AbstractSet
-
     from shoal.runtime.envoy_http2 import Json
-    from shoal.service.spec import Service
 
-VERBS: Final = {"classify": "Classify", "detect": "Detect", "segment": "Segment"}
-"""At the end of a path, to the method of ``shoal.v1.Inference``."""
 JSON_TYPE: Final = r"application/json(\s*;.*)?"
 """Content types, as an expression."""
+PICTURE_TYPE: Final = (
+    r"(image/.*|application/octet-stream|application/x-www-form-urlencoded|multipart/form-data)(\s*;.*)?"
+)
+"""The second last is what curl says of any body."""
 ORIGINAL_PATH: Final = "x-envoy-original-path"
 """Where the transcoder leaves it; Envoy removes what a caller sends by that name."""
-MODELS_PATH: Final = "/v1/models/"
-UPLOADS_PATH: Final = "/v1/uploads"
 _TRANSCODER: Final = "envoy.filters.http.grpc_json_transcoder"
-_INFERENCE, _UPLOADS = "shoal.v1.Inference", "shoal.v1.Uploads"
 _READ = "shoal.read_of_json"
 _HEADERS = "shoal.headers_of_json"
 _FOUND = "shoal.path"
+_OF_JSON: Final = (INFERENCE, UPLOADS, MODELS)
+_ASKED: Final = (f"{MODELS_PATH}[^/:?]+", f"{V2_PATH}[^/:?]+(/ready)?")
+"""Paths of questions about one model."""
 _TRANSCODER_TYPE = "envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder"
 _READER = "envoy.extensions.filters.http.header_to_metadata.v3.Config"
 _WRITER = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
@@ -49,11 +54,6 @@ JSON_MARK: Final = f"%DYNAMIC_METADATA({_FOUND}:json)%"
 """In a text of Envoy's: what an identity gets behind it where the message came as JSON, else nothing."""
 _LARGEST_REPLY_BYTES: Final = 64 * 2**20
 """A segmentation's class map is the largest; it is held as a whole while it becomes JSON."""
-_HTTP_OPTION: Final = 72295728
-"""The field of ``google.protobuf.MethodOptions`` that is ``google.api.http``
-(https://github.com/googleapis/googleapis/blob/master/google/api/annotations.proto)."""
-_POST, _BODY, _ADDITIONAL = 4, 7, 11
-"""Fields of ``google.api.HttpRule``."""
 
 
 def json_filters() -> list[Json]:
@@ -62,33 +62,57 @@ def json_filters() -> list[Json]:
     return [
         extension(_READ, _READER) | unused,
         extension(_HEADERS, _WRITER) | unused,
-        {"name": _TRANSCODER, "typed_config": _transcoder(), **unused},
+        {"name": _TRANSCODER, "typed_config": _transcoder(descriptors(), *_OF_JSON), **unused},
     ]
 
 
-def json_routes() -> list[Json]:
-    """What JSON comes in by. A path's model becomes the metadata, whatever metadata said."""
-    post = method("POST")
-    as_json = {"name": "content-type", "string_match": {"safe_regex": {"regex": JSON_TYPE}}}
-    paths = f"{MODELS_PATH}[^/:?]+:({'|'.join(VERBS)})"
-    cut: Json = {"pattern": {"regex": rf"^{MODELS_PATH}([^/:?]*).*$"}, "substitution": r"\1"}
-    mark = _rule("json", value="&json=1")
-    named = header(MODEL_HEADER, f"%DYNAMIC_METADATA({_FOUND}:model)%")
+def json_routes(max_picture_bytes: int) -> list[Json]:
+    """What JSON and pictures come in by. A path's model becomes the metadata, whatever metadata said."""
+    verbs = f"{MODELS_PATH}[^/:?]+:({'|'.join(VERBS)})"
+    either = rf"{UPLOADS_PATH}|/shoal\.v1\..*"
+    as_json = {_TRANSCODER: _transcoder(descriptors(), *_OF_JSON)}
+    as_picture = {_TRANSCODER: _transcoder(picture_descriptors(), PICTURES)}
     return [
-        {
-            "match": {"safe_regex": {"regex": paths}, "headers": [post, as_json]},
-            "route": {"cluster": ANY_WORKER},
-            "typed_per_filter_config": {
-                **_transcoding(mark, _rule("model", regex_value_rewrite=cut)),
-                _HEADERS: typed(f"{_WRITER}PerRoute", mutations={"request_mutations": [{"append": named}]}),
-            },
-        },
-        {
-            "match": {"safe_regex": {"regex": rf"{UPLOADS_PATH}|/shoal\.v1\..*"}, "headers": [post, as_json]},
-            "route": {"cluster": ANY_WORKER},
-            "typed_per_filter_config": _transcoding(mark),
-        },
+        _route(verbs, JSON_TYPE, as_json, named=True),
+        _route(either, JSON_TYPE, as_json),
+        _too_large(f"{verbs}|{PICTURES_PATH}", max_picture_bytes),
+        _route(verbs, PICTURE_TYPE, as_picture | taken_in(), named=True),
+        _route(PICTURES_PATH, PICTURE_TYPE, as_picture | taken_in()),
+        *(_route(paths, None, as_json, verb="GET", named=True) for paths in _ASKED),
     ]
+
+
+def _route(paths: str, types: str | None, filters: Json, *, verb: str = "POST", named: bool = False) -> Json:
+    """``types``: of the body; ``named``: the path has the model's name."""
+    cut: Json = {"pattern": {"regex": r"^/v[12]/models/([^/:?]*).*$"}, "substitution": r"\1"}
+    model = header(MODEL_HEADER, f"%DYNAMIC_METADATA({_FOUND}:model)%")
+    rules = [_rule("json", value="&json=1"), *([_rule("model", regex_value_rewrite=cut)] if named else [])]
+    written = {_HEADERS: typed(f"{_WRITER}PerRoute", mutations={"request_mutations": [{"append": model}]})}
+    return {
+        "match": {"safe_regex": {"regex": paths}, "headers": [method(verb), *([_of_type(types)] if types else [])]},
+        "route": {"cluster": ANY_WORKER},
+        # What the rules find is there for the routes behind.
+        "typed_per_filter_config": {
+            _READ: typed(_READER, request_rules=rules),
+            **filters,
+            **(written if named else {}),
+        },
+    }
+
+
+def _too_large(paths: str, most: int) -> Json:
+    """A picture that says so itself is refused before it comes; of others a worker takes no more."""
+    text = f"a picture may have {most} bytes (object_store.max_image_bytes)"
+    length = {"name": "content-length", "range_match": {"start": most + 1, "end": 2**63 - 1}}
+    return {
+        "match": {"safe_regex": {"regex": paths}, "headers": [method("POST"), _of_type(PICTURE_TYPE), length]},
+        "direct_response": {"status": 413, "body_format": {"text_format_source": {"inline_string": text}}},
+        "typed_per_filter_config": {BODY_LIMIT: off()},
+    }
+
+
+def _of_type(types: str) -> Json:
+    return {"name": "content-type", "string_match": {"safe_regex": {"regex": types}}}
 
 
 def _rule(key: str, **fields: object) -> Json:
@@ -96,72 +120,13 @@ def _rule(key: str, **fields: object) -> Json:
     return {"header": ":path", "on_header_present": {"metadata_namespace": _FOUND, "key": key, **fields}}
 
 
-def _transcoding(*rules: Json) -> Json:
-    """A route's filters; what ``rules`` find is there for the routes behind."""
-    return {_READ: typed(_READER, request_rules=list(rules)), _TRANSCODER: _transcoder()}
-
-
-def _transcoder() -> Json:
+def _transcoder(descriptor_set: bytes, *services: str) -> Json:
     return typed(
         _TRANSCODER_TYPE,
-        proto_descriptor_bin=base64.b64encode(descriptors()).decode(),
-        services=[_INFERENCE, _UPLOADS],
+        proto_descriptor_bin=base64.b64encode(descriptor_set).decode(),
+        services=list(services),
         convert_grpc_status=True,
         max_response_body_size=_LARGEST_REPLY_BYTES,
         print_options={"always_print_primitive_fields": True, "preserve_proto_field_names": True},
-        request_validation_options={"reject_unknown_query_parameters": True},
+        request_validation_options={"reject_unknown_method": True, "reject_unknown_query_parameters": True},
     )
-
-
-def model_list(service: Service, models: Sequence[str], unserved: AbstractSet[str]) -> Json:
-    """GET /v1/models: those that may be called, and where; for callers with a key."""
-    told = [
-        {"name": model, "pool": service.pool_of(model), "state": "unserved" if model in unserved else "served"}
-        for model in models
-    ]
-    return {
-        "match": {"path": MODELS_PATH.rstrip("/"), "headers": [method("GET")]},
-        "direct_response": {"status": 200, "body": {"inline_string": json.dumps({"models": told})}},
-        "response_headers_to_add": [header("content-type", "application/json")],
-        "typed_per_filter_config": {BODY_LIMIT: off()},
-    }
-
-
-@cache
-def descriptors() -> bytes:
-    """A ``FileDescriptorSet`` of the services' unary methods, with the paths that lead to them."""
-    files = []
-    for module in (stream_pb2, inference_pb2):
-        file = descriptor_pb2.FileDescriptorProto()
-        module.DESCRIPTOR.CopyToProto(file)
-        files.append(file)
-    for service in files[-1].service:
-        kept = [call for call in service.method if not call.name.endswith(STREAM)]
-        del service.method[:]
-        service.method.extend(kept)
-    inference, uploads = files[-1].service
-    for call in inference.method:
-        verb = next(verb for verb, name in VERBS.items() if name == call.name)
-        _lead(call, f"{MODELS_PATH}{{model_name}}:{verb}", f"/{_INFERENCE}/{call.name}")
-    for call in uploads.method:
-        _lead(call, UPLOADS_PATH, f"/{_UPLOADS}/{call.name}")
-    return descriptor_pb2.FileDescriptorSet(file=files).SerializeToString()
-
-
-def _lead(call: descriptor_pb2.MethodDescriptorProto, path: str, other: str) -> None:
-    """POST to either path is the method, with the body as its message: what ``option (google.api.http)`` would say."""
-    rule, second = (_text(_POST, each.encode()) + _text(_BODY, b"*") for each in (path, other))
-    call.options.MergeFromString(_text(_HTTP_OPTION, rule + _text(_ADDITIONAL, second)))
-
-
-def _text(field: int, value: bytes) -> bytes:
-    """A field of wire type 2 (https://protobuf.dev/programming-guides/encoding/)."""
-    return _varint(field << 3 | 2) + _varint(len(value)) + value
-
-
-def _varint(number: int) -> bytes:
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*found, number])

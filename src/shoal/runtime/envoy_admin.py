@@ -83,6 +83,12 @@ class EnvoyAdmin:
             answer.raise_for_status()
             return int((await answer.text()).rpartition(":")[2] or 0)
 
+    async def total(self, names: str) -> int:
+        """The sum of all counters and gauges whose whole name the expression ``names`` matches."""
+        async with self._session() as session, session.get("/stats", params={"filter": f"^{names}$"}) as answer:
+            answer.raise_for_status()
+            return sum(int(line.rpartition(":")[2]) for line in (await answer.text()).splitlines() if ":" in line)
+
     async def _post(self, *paths: str) -> None:
         async with self._session() as session:
             for path in paths:

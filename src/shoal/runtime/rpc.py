@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from shoal.errors import RETRY_PUSHBACK, ConfigurationError, Overloaded
+from shoal.errors import RETRY_AFTER, RETRY_PUSHBACK, ConfigurationError, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -81,4 +81,6 @@ def hints_of(error: Exception) -> tuple[tuple[str, str], ...]:
     """What a caller is told besides the status, as trailers."""
     if not isinstance(error, Overloaded) or error.retry_after_seconds is None:
         return ()
-    return ((RETRY_PUSHBACK, str(math.ceil(error.retry_after_seconds * 1000))),)
+    seconds = error.retry_after_seconds
+    # The second is HTTP's, for callers whose router makes headers of it.
+    return (RETRY_PUSHBACK, str(math.ceil(seconds * 1000))), (RETRY_AFTER, str(math.ceil(seconds)))

@@ -25,17 +25,18 @@ _sym_db = _symbol_database.Default()
 from shoal.batching.v1 import stream_pb2 as shoal_dot_batching_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18shoal/v1/inference.proto\x12\x08shoal.v1\x1a\x1eshoal/batching/v1/stream.proto\"\xed\x01\n\x0cImageRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\x12\x12\n\nimage_uuid\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\r\x12\r\n\x05top_k\x18\x05 \x01(\r\x12\x1c\n\x0fscore_threshold\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12%\n\tmask_form\x18\x07 \x01(\x0e\x32\x12.shoal.v1.MaskForm\x12%\n\tmask_size\x18\x08 \x01(\x0e\x32\x12.shoal.v1.MaskSizeB\x12\n\x10_score_threshold\"g\n\x06Timing\x12\x10\n\x08queue_us\x18\x01 \x01(\x04\x12\x10\n\x08\x66\x65tch_us\x18\x02 \x01(\x04\x12\x11\n\tdecode_us\x18\x03 \x01(\x04\x12\x12\n\ncompute_us\x18\x04 \x01(\x04\x12\x12\n\nbatch_size\x18\x05 \x01(\r\":\n\x05\x43lass\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"\x92\x01\n\rClassifyReply\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12 \n\x07\x63lasses\x18\x04 \x03(\x0b\x32\x0f.shoal.v1.Class\x12 \n\x06timing\x18\x05 \x01(\x0b\x32\x10.shoal.v1.Timing\"g\n\x03\x42ox\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\x12\r\n\x05index\x18\x05 \x01(\r\x12\r\n\x05label\x18\x06 \x01(\t\x12\r\n\x05score\x18\x07 \x01(\x02\"\x8c\x01\n\x0b\x44\x65tectReply\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x1c\n\x05\x62oxes\x18\x04 \x03(\x0b\x32\r.shoal.v1.Box\x12 \n\x06timing\x18\x05 \x01(\x0b\x32\x10.shoal.v1.Timing\"F\n\x06Region\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06pixels\x18\x03 \x01(\x04\x12\x0e\n\x06\x63ounts\x18\x04 \x03(\r\"\xfb\x01\n\x0cSegmentReply\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x10\n\x08mask_png\x18\x04 \x01(\x0c\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12 \n\x06timing\x18\x06 \x01(\x0b\x32\x10.shoal.v1.Timing\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\x13\n\x0b\x63lass_bytes\x18\t \x01(\r\x12!\n\x07regions\x18\n \x03(\x0b\x32\x10.shoal.v1.Region\x12\x11\n\tclass_map\x18\x0b \x01(\x0c\"6\n\x14\x43reateUploadsRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"-\n\x06Upload\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x0f\n\x07put_url\x18\x02 \x01(\t\"f\n\x12\x43reateUploadsReply\x12!\n\x07uploads\x18\x01 \x03(\x0b\x32\x10.shoal.v1.Upload\x12\x1a\n\x12\x65xpires_in_seconds\x18\x02 \x01(\r\x12\x11\n\tmax_bytes\x18\x03 \x01(\x04*J\n\x08MaskForm\x12\x11\n\rMASK_FORM_PNG\x10\x00\x12\x12\n\x0eMASK_FORM_RUNS\x10\x01\x12\x17\n\x13MASK_FORM_CLASS_MAP\x10\x02*6\n\x08MaskSize\x12\x13\n\x0fMASK_SIZE_MODEL\x10\x00\x12\x15\n\x11MASK_SIZE_PICTURE\x10\x01\x32\xc1\x03\n\tInference\x12;\n\x08\x43lassify\x12\x16.shoal.v1.ImageRequest\x1a\x17.shoal.v1.ClassifyReply\x12\x37\n\x06\x44\x65tect\x12\x16.shoal.v1.ImageRequest\x1a\x15.shoal.v1.DetectReply\x12\x39\n\x07Segment\x12\x16.shoal.v1.ImageRequest\x1a\x16.shoal.v1.SegmentReply\x12V\n\x0e\x43lassifyStream\x12\x1c.shoal.batching.v1.CallChunk\x1a\".shoal.batching.v1.CallResultChunk(\x01\x30\x01\x12T\n\x0c\x44\x65tectStream\x12\x1c.shoal.batching.v1.CallChunk\x1a\".shoal.batching.v1.CallResultChunk(\x01\x30\x01\x12U\n\rSegmentStream\x12\x1c.shoal.batching.v1.CallChunk\x1a\".shoal.batching.v1.CallResultChunk(\x01\x30\x01\x32Q\n\x07Uploads\x12\x46\n\x06\x43reate\x12\x1e.shoal.v1.CreateUploadsRequest\x1a\x1c.shoal.v1.CreateUploadsReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18shoal/v1/inference.proto\x12\x08shoal.v1\x1a\x1eshoal/batching/v1/stream.proto\"\xed\x01\n\x0cImageRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\x12\x12\n\nimage_uuid\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\r\x12\r\n\x05top_k\x18\x05 \x01(\r\x12\x1c\n\x0fscore_threshold\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12%\n\tmask_form\x18\x07 \x01(\x0e\x32\x12.shoal.v1.MaskForm\x12%\n\tmask_size\x18\x08 \x01(\x0e\x32\x12.shoal.v1.MaskSizeB\x12\n\x10_score_threshold\"g\n\x06Timing\x12\x10\n\x08queue_us\x18\x01 \x01(\x04\x12\x10\n\x08\x66\x65tch_us\x18\x02 \x01(\x04\x12\x11\n\tdecode_us\x18\x03 \x01(\x04\x12\x12\n\ncompute_us\x18\x04 \x01(\x04\x12\x12\n\nbatch_size\x18\x05 \x01(\r\":\n\x05\x43lass\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"\x92\x01\n\rClassifyReply\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12 \n\x07\x63lasses\x18\x04 \x03(\x0b\x32\x0f.shoal.v1.Class\x12 \n\x06timing\x18\x05 \x01(\x0b\x32\x10.shoal.v1.Timing\"g\n\x03\x42ox\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\x12\r\n\x05index\x18\x05 \x01(\r\x12\r\n\x05label\x18\x06 \x01(\t\x12\r\n\x05score\x18\x07 \x01(\x02\"\x8c\x01\n\x0b\x44\x65tectReply\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x1c\n\x05\x62oxes\x18\x04 \x03(\x0b\x32\r.shoal.v1.Box\x12 \n\x06timing\x18\x05 \x01(\x0b\x32\x10.shoal.v1.Timing\"F\n\x06Region\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06pixels\x18\x03 \x01(\x04\x12\x0e\n\x06\x63ounts\x18\x04 \x03(\r\"\xfb\x01\n\x0cSegmentReply\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x10\n\x08mask_png\x18\x04 \x01(\x0c\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12 \n\x06timing\x18\x06 \x01(\x0b\x32\x10.shoal.v1.Timing\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\x13\n\x0b\x63lass_bytes\x18\t \x01(\r\x12!\n\x07regions\x18\n \x03(\x0b\x32\x10.shoal.v1.Region\x12\x11\n\tclass_map\x18\x0b \x01(\x0c\"6\n\x14\x43reateUploadsRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"-\n\x06Upload\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\x12\x0f\n\x07put_url\x18\x02 \x01(\t\"\x1c\n\x0cModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"d\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x10\n\x08versions\x18\x03 \x03(\r\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\"\x96\x01\n\rModelMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\t\x12\x10\n\x08platform\x18\x03 \x01(\t\x12(\n\x06inputs\x18\x04 \x03(\x0b\x32\x18.shoal.v1.TensorMetadata\x12)\n\x07outputs\x18\x05 \x03(\x0b\x32\x18.shoal.v1.TensorMetadata\"?\n\x0eTensorMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x05\")\n\nModelReady\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\"\x1d\n\x07Picture\x12\x12\n\nimage_uuid\x18\x01 \x01(\t\"f\n\x12\x43reateUploadsReply\x12!\n\x07uploads\x18\x01 \x03(\x0b\x32\x10.shoal.v1.Upload\x12\x1a\n\x12\x65xpires_in_seconds\x18\x02 \x01(\r\x12\x11\n\tmax_bytes\x18\x03 \x01(\x04*J\n\x08MaskForm\x12\x11\n\rMASK_FORM_PNG\x10\x00\x12\x12\n\x0eMASK_FORM_RUNS\x10\x01\x12\x17\n\x13MASK_FORM_CLASS_MAP\x10\x02*6\n\x08MaskSize\x12\x13\n\x0fMASK_SIZE_MODEL\x10\x00\x12\x15\n\x11MASK_SIZE_PICTURE\x10\x01\x32\xc1\x03\n\tInference\x12;\n\x08\x43lassify\x12\x16.shoal.v1.ImageRequest\x1a\x17.shoal.v1.ClassifyReply\x12\x37\n\x06\x44\x65tect\x12\x16.shoal.v1.ImageRequest\x1a\x15.shoal.v1.DetectReply\x12\x39\n\x07Segment\x12\x16.shoal.v1.ImageRequest\x1a\x16.shoal.v1.SegmentReply\x12V\n\x0e\x43lassifyStream\x12\x1c.shoal.batching.v1.CallChunk\x1a\".shoal.batching.v1.CallResultChunk(\x01\x30\x01\x12T\n\x0c\x44\x65tectStream\x12\x1c.shoal.batching.v1.CallChunk\x1a\".shoal.batching.v1.CallResultChunk(\x01\x30\x01\x12U\n\rSegmentStream\x12\x1c.shoal.batching.v1.CallChunk\x1a\".shoal.batching.v1.CallResultChunk(\x01\x30\x01\x32Q\n\x07Uploads\x12\x46\n\x06\x43reate\x12\x1e.shoal.v1.CreateUploadsRequest\x1a\x1c.shoal.v1.CreateUploadsReply2\xac\x01\n\x06Models\x12.\n\x03Get\x12\x16.shoal.v1.ModelRequest\x1a\x0f.shoal.v1.Model\x12;\n\x08Metadata\x12\x16.shoal.v1.ModelRequest\x1a\x17.shoal.v1.ModelMetadata\x12\x35\n\x05Ready\x12\x16.shoal.v1.ModelRequest\x1a\x14.shoal.v1.ModelReadyB)\n\x08shoal.v1P\x01Z\x10shoal/v1;shoalv1\xaa\x02\x08Shoal.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shoal.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_MASKFORM']._serialized_start=1405
-  _globals['_MASKFORM']._serialized_end=1479
-  _globals['_MASKSIZE']._serialized_start=1481
-  _globals['_MASKSIZE']._serialized_end=1535
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\010shoal.v1P\001Z\020shoal/v1;shoalv1\252\002\010Shoal.V1'
+  _globals['_MASKFORM']._serialized_start=1829
+  _globals['_MASKFORM']._serialized_end=1903
+  _globals['_MASKSIZE']._serialized_start=1905
+  _globals['_MASKSIZE']._serialized_end=1959
   _globals['_IMAGEREQUEST']._serialized_start=71
   _globals['_IMAGEREQUEST']._serialized_end=308
   _globals['_TIMING']._serialized_start=310
@@ -56,10 +57,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEUPLOADSREQUEST']._serialized_end=1252
   _globals['_UPLOAD']._serialized_start=1254
   _globals['_UPLOAD']._serialized_end=1299
-  _globals['_CREATEUPLOADSREPLY']._serialized_start=1301
-  _globals['_CREATEUPLOADSREPLY']._serialized_end=1403
-  _globals['_INFERENCE']._serialized_start=1538
-  _globals['_INFERENCE']._serialized_end=1987
-  _globals['_UPLOADS']._serialized_start=1989
-  _globals['_UPLOADS']._serialized_end=2070
+  _globals['_MODELREQUEST']._serialized_start=1301
+  _globals['_MODELREQUEST']._serialized_end=1329
+  _globals['_MODEL']._serialized_start=1331
+  _globals['_MODEL']._serialized_end=1431
+  _globals['_MODELMETADATA']._serialized_start=1434
+  _globals['_MODELMETADATA']._serialized_end=1584
+  _globals['_TENSORMETADATA']._serialized_start=1586
+  _globals['_TENSORMETADATA']._serialized_end=1649
+  _globals['_MODELREADY']._serialized_start=1651
+  _globals['_MODELREADY']._serialized_end=1692
+  _globals['_PICTURE']._serialized_start=1694
+  _globals['_PICTURE']._serialized_end=1723
+  _globals['_CREATEUPLOADSREPLY']._serialized_start=1725
+  _globals['_CREATEUPLOADSREPLY']._serialized_end=1827
+  _globals['_INFERENCE']._serialized_start=1962
+  _globals['_INFERENCE']._serialized_end=2411
+  _globals['_UPLOADS']._serialized_start=2413
+  _globals['_UPLOADS']._serialized_end=2494
+  _globals['_MODELS']._serialized_start=2497
+  _globals['_MODELS']._serialized_end=2669
 # @@protoc_insertion_point(module_scope)

@@ -82,6 +82,11 @@ class Access:
         key = self.ring.by_id(key_id)
         return key.requests_per_second if key else 0.0
 
+    def came_as_json(self, identity: str) -> bool:
+        """Whether the router says so of a call with this identity."""
+        verified = _identity(identity)
+        return verified is not None and verified.json
+
     def _grant(self, key_id: str, verified: Identity | None, api_key: str, model: str | None) -> Grant:
         if verified is not None and (verified.is_of(api_key) or (verified.json and not api_key)):
             return Grant(verified.owner, verified.prefix)  # the router has checked the model

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from google.protobuf.message import DecodeError
 
 from shoal.batching.messages import priority_of
 from shoal.errors import InvalidRequest
 from shoal.pictures.reference import object_key
 from shoal.v1 import inference_pb2
 from shoal.worker.access import Memory
+from shoal.worker.json_message import parse, quoted
 from shoal.worker.picture import Picture
 from shoal.worker.stages import Stages
 
@@ -58,11 +56,12 @@ class Admission:
                 yield item, error
 
     def _admit(self, item: BatchItem, access: Memory, now: float) -> Picture:
-        request, config = _parse(item.request), self.config
+        as_json = self.access.came_as_json(item.identity)
+        request, config = parse(inference_pb2.ImageRequest, item.request, as_json=as_json), self.config
         grant = access.grant(item.owner, item.identity, request.api_key)
         if request.model_name != config.name:
             raise InvalidRequest(
-                f"model_name {_quoted(request.model_name)} differs from the x-model-name metadata {config.name!r}"
+                f"model_name {quoted(request.model_name)} differs from the x-model-name metadata {config.name!r}"
             )
         version = config.version
         if request.model_version not in {0, version}:
@@ -74,14 +73,3 @@ class Admission:
         stages = Stages(image_uuid, item.owner, config.name, version, priority, sent_as, now)
         self.recent.add(stages)
         return Picture(item, grant.owner, now, deadline, request, name, priority, stages)
-
-
-def _parse(message: bytes) -> inference_pb2.ImageRequest:
-    try:
-        return inference_pb2.ImageRequest.FromString(message)
-    except DecodeError:
-        raise InvalidRequest("the message is not a shoal.v1.ImageRequest") from None
-
-
-def _quoted(text: str, limit: int = 64) -> str:
-    return json.dumps(text[:limit] + ("…" if len(text) > limit else ""), ensure_ascii=False)

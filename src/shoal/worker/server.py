@@ -30,6 +30,9 @@ from shoal.worker.fetch_picture import Fetcher
 from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
+from shoal.worker.models import ModelsService
+from shoal.worker.picture_door import PictureDoor
+from shoal.worker.picture_intake import PictureIntake
 from shoal.worker.picture_model import PictureModel
 from shoal.worker.process_limits import ProcessLimits
 from shoal.worker.readiness import origin
@@ -91,8 +94,16 @@ class Worker:
         )
         upload_store = open_configured(options.service, options.home, options.upload_endpoint or options.store_endpoint)
         uploads = UploadsService(upload_store, options.service.object_store, self._access)
+        pictures = PictureIntake(
+            open_configured(options.service, options.home, options.store_endpoint),
+            options.service.object_store.max_image_bytes,
+        )
+        metrics.WORKER_INTAKE_BYTES.set_function(lambda: pictures.held_bytes)
+        door = PictureDoor(pictures, self._access)
         proof = Proof(origin(options.service, options.pool))
-        self._host = Host(self._batching, _SERVICES, (uploads.rpc_handler(), proof.rpc_handler()))
+        models = ModelsService(lambda: self._catalog.configs)
+        services = (uploads, door, models, proof)
+        self._host = Host(self._batching, _SERVICES, [each.rpc_handler() for each in services])
         self._status = WorkerStatus(self._host, self._catalog, options, proof)
 
     async def run(self, stop: asyncio.Event) -> None:

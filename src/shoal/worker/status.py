@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from shoal.batching.peers import ask_all
 from shoal.service.worker_report import WorkerReport
 from shoal.worker import readiness
+from shoal.worker.models import described
 
 if TYPE_CHECKING:
     from shoal.batching.host import Host
@@ -91,7 +92,7 @@ class WorkerStatus:
     async def _say(self) -> None:
         served = tuple(sorted(self._catalog.names))
         serving = self._engine_there and (self.ready or bool(served))
-        self._proof.set(served, ready=self.ready)
+        self._proof.set(served, ready=self.ready, described=map(described, self._catalog.configs.values()))
         report = WorkerReport(ready=self.ready, models=served, reasons=self._reasons)
         try:
             report.save(self._options.home, self._options.listen)

@@ -15,6 +15,7 @@ from shoal.pictures.reference import new_uuid, object_key
 from shoal.runtime import rpc
 from shoal.service import identity
 from shoal.v1 import inference_pb2
+from shoal.worker.json_message import parse
 from shoal.worker.upload_limits import UploadLimits
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from shoal.service.spec import ObjectStore as Settings
     from shoal.worker.access import Access
 
-    Context = grpc.aio.ServicerContext[inference_pb2.CreateUploadsRequest, inference_pb2.CreateUploadsReply]
+    Context = grpc.aio.ServicerContext[bytes, inference_pb2.CreateUploadsReply]
 
 log = logging.getLogger(__name__)
 
@@ -47,19 +48,18 @@ class UploadsService:
 
     def rpc_handler(self) -> grpc.GenericRpcHandler:
         """What ``grpc.aio.Server.add_generic_rpc_handlers`` takes."""
-        create = grpc.unary_unary_rpc_method_handler(
+        create: grpc.RpcMethodHandler[bytes, inference_pb2.CreateUploadsReply] = grpc.unary_unary_rpc_method_handler(
             self.create,
-            request_deserializer=inference_pb2.CreateUploadsRequest.FromString,
             response_serializer=inference_pb2.CreateUploadsReply.SerializeToString,
         )
         return grpc.method_handlers_generic_handler(SERVICE, {"Create": create})
 
-    async def create(
-        self, request: inference_pb2.CreateUploadsRequest, context: Context
-    ) -> inference_pb2.CreateUploadsReply:
-        """Answers ``request.count`` URLs below the caller's own prefix."""
+    async def create(self, sent: bytes, context: Context) -> inference_pb2.CreateUploadsReply:
+        """Answers as many URLs below the caller's own prefix as ``sent``, a CreateUploadsRequest, asks for."""
+        told = rpc.told(context)
         try:
-            return await self._create(request, rpc.told(context))
+            as_json = self._access.came_as_json(told.get(identity.HEADER, ""))
+            return await self._create(parse(inference_pb2.CreateUploadsRequest, sent, as_json=as_json), told)
         except Exception as error:
             code, message = to_status(error)
             if code is Code.INTERNAL:

@@ -7,7 +7,8 @@ import re
 import pytest
 from google.protobuf import descriptor_pb2
 
-from shoal.router.transcoding import descriptors, json_routes
+from shoal.router.json_methods import descriptors
+from shoal.router.transcoding import json_routes
 from shoal.v1 import inference_pb2
 
 SET = descriptor_pb2.FileDescriptorSet.FromString(descriptors())
@@ -44,14 +45,14 @@ def test_each_unary_method_has_a_path_and_no_stream_has() -> None:
 def test_a_path_leads_to_a_method_as_the_annotation_would(method: str, path: bytes) -> None:
     options = METHODS[method].options.SerializeToString()
     assert options.startswith(OPTION)
-    assert bytes([4 << 3 | 2, len(path)]) + path + b"\x3a\x01*" in options  # post, then body: "*"
+    assert bytes([4 << 3 | 2, len(path)]) + path + b"\x3a\x04json" in options  # post, then body: "json"
     own = f"/shoal.v1.{method}".encode()
     assert bytes([4 << 3 | 2, len(own)]) + own in options
 
 
 @pytest.mark.parametrize("path", ["/v1/models/a.b-c_1:classify", "/v1/models/x:segment"])
 def test_paths_that_are_taken(path: str) -> None:
-    assert re.fullmatch(json_routes()[0]["match"]["safe_regex"]["regex"], path)
+    assert re.fullmatch(json_routes(1)[0]["match"]["safe_regex"]["regex"], path)
 
 
 @pytest.mark.parametrize(
@@ -59,4 +60,4 @@ def test_paths_that_are_taken(path: str) -> None:
     ["/v1/models/:classify", "/v1/models/a/b:classify", "/v1/models/x:explode", "/v1/models/x", "//v1/models/x:detect"],
 )
 def test_paths_that_are_not(path: str) -> None:
-    assert not re.fullmatch(json_routes()[0]["match"]["safe_regex"]["regex"], path)
+    assert not re.fullmatch(json_routes(1)[0]["match"]["safe_regex"]["regex"], path)

@@ -19,14 +19,28 @@ class ServedRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServedReply(_message.Message):
-    __slots__ = ("ready", "models", "origin")
+    __slots__ = ("ready", "models", "origin", "described")
     READY_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    DESCRIBED_FIELD_NUMBER: _ClassVar[int]
     ready: bool
     models: _containers.RepeatedScalarFieldContainer[str]
     origin: str
-    def __init__(self, ready: _Optional[bool] = ..., models: _Optional[_Iterable[str]] = ..., origin: _Optional[str] = ...) -> None: ...
+    described: _containers.RepeatedCompositeFieldContainer[ServedModel]
+    def __init__(self, ready: _Optional[bool] = ..., models: _Optional[_Iterable[str]] = ..., origin: _Optional[str] = ..., described: _Optional[_Iterable[_Union[ServedModel, _Mapping]]] = ...) -> None: ...
+
+class ServedModel(_message.Message):
+    __slots__ = ("name", "task", "versions", "labels")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    task: str
+    versions: _containers.RepeatedScalarFieldContainer[int]
+    labels: int
+    def __init__(self, name: _Optional[str] = ..., task: _Optional[str] = ..., versions: _Optional[_Iterable[int]] = ..., labels: _Optional[int] = ...) -> None: ...
 
 class BatchChunk(_message.Message):
     __slots__ = ("items", "last", "withdrawn")
