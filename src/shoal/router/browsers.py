@@ -8,6 +8,7 @@ from shoal.batching.wire import MODEL as MODEL_HEADER
 from shoal.batching.wire import PRIORITY as PRIORITY_HEADER
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.resources import extension, method, typed
+from shoal.router.tokens import BEARER
 from shoal.service.identity import HEADER
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ _KIND: Final = "envoy.extensions.filters.http.cors.v3"
 _SENT: Final = (
     "content-type",
     HEADER,
+    BEARER,
     MODEL_HEADER,
     PRIORITY_HEADER,
     "grpc-timeout",

@@ -22,6 +22,7 @@ from shoal.router.resources import (
 )
 from shoal.router.routes import BALANCER, METRICS, PUBLIC, health_routes, metrics_routes
 from shoal.router.tls import transport_socket
+from shoal.router.tokens import token_filters, unless_token
 from shoal.router.transcoding import json_filters
 from shoal.runtime.envoy_http2 import HANG, Json, public_http2, trusted_http2
 
@@ -49,8 +50,10 @@ _MANAGER = "envoy.filters.network.http_connection_manager"
 _MANAGER_TYPE = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
-def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secrets_file: str) -> Json:
-    """Where clients call: key, rate limit and size are checked in this order, then the route is taken."""
+def public_listener(
+    endpoint: Endpoint, router: Router, *, routes_file: str, secrets_file: str, checks_file: str
+) -> Json:
+    """Where clients call: key or token, rate limit and size are checked in this order, then the route is taken."""
     listener = _listener(
         PUBLIC,
         address(*endpoint),
@@ -66,7 +69,8 @@ def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secret
         http_filters=[
             *browser_filters(),
             *json_filters(),
-            extension(API_KEY_AUTH, "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"),
+            *token_filters(router, checks_file),
+            unless_token(router, extension(API_KEY_AUTH, "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth")),
             key_id_filter(),
             extension(
                 RATE_LIMIT, "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", stat_prefix="keys"

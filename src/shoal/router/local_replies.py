@@ -66,6 +66,7 @@ def _call(function: str, *arguments: Json) -> Json:
 def replies(router: Router) -> list[Json]:
     """The router's own refusals, in words, and with a gRPC status where Envoy's choice would mislead."""
     told = [
+        *(_token_replies() if router.tokens else ()),
         _reply(_status(408, 504), "the deadline has passed", Code.DEADLINE_EXCEEDED),
         _reply(_flags("UO"), "too many calls in flight; try again later", Code.RESOURCE_EXHAUSTED),
         _reply(_status(429), "this API key's rate limit is reached; try again later", Code.RESOURCE_EXHAUSTED),
@@ -89,6 +90,22 @@ def replies(router: Router) -> list[Json]:
     ]
     # The first that fits answers.
     return [*(_as_json(reply) for reply in told), *_other_json(), *told]
+
+
+def _token_replies() -> list[Json]:
+    """The reasons are Envoy's, and those of ``tokens.lua``; neither quotes a token."""
+    refused = _details("startsWith", "jwt_authn_access_denied")
+    away = _details("contains", "Jwks_remote_fetch_is_failed")
+    ours = _details("startsWith", "lua_response")
+    return [
+        {
+            **_reply(away, "the keys of the token's issuer can't be fetched; trying again may help", Code.UNAVAILABLE),
+            "status_code": 503,
+        },
+        {**_reply(refused, f"the token is refused: {_TEXT}", Code.UNAUTHENTICATED), "status_code": 401},
+        _reply({"and_filter": {"filters": [ours, _status(401)]}}, _TEXT, Code.UNAUTHENTICATED),
+        _reply({"and_filter": {"filters": [ours, _status(403)]}}, _TEXT, Code.PERMISSION_DENIED),
+    ]
 
 
 def _as_json(reply: Json) -> Json:
@@ -132,12 +149,16 @@ def _flags(*flags: str) -> Json:
 
 
 def _detailed(details: str) -> Json:
+    return _expression(f"response.code_details == '{details}'")
+
+
+def _details(function: str, text: str) -> Json:
+    return _expression(f"response.code_details.{function}('{text}')")
+
+
+def _expression(expression: str) -> Json:
     kind = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
-    return {
-        "extension_filter": extension(
-            "envoy.access_loggers.extension_filters.cel", kind, expression=f"response.code_details == '{details}'"
-        )
-    }
+    return {"extension_filter": extension("envoy.access_loggers.extension_filters.cel", kind, expression=expression)}
 
 
 def _status(*codes: int) -> Json:

@@ -10,13 +10,14 @@ import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from shoal.runtime.logs import LogLevel
 from shoal.service import read_section
 from shoal.service.defaults import RECENT_REQUESTS
 from shoal.service.kubernetes import Kubernetes
 from shoal.service.section import HttpAddress, Name, Port, Seconds, Section, StoreUrl
+from shoal.service.tokens import TokenIssuer, one_issuer_each
 from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
@@ -140,6 +141,8 @@ class Router(Section):
     cors_origins: tuple[Origin, ...] = ()
     """Origins whose pages may call from a browser, such as ``https://example.org``; ``"*"``: any. None: no page of
     another origin."""
+    tokens: Annotated[dict[Name, TokenIssuer], AfterValidator(one_issuer_each)] = Field(default_factory=dict)
+    """Issuers of tokens that callers may send in the place of an API key, by a name that logs and metrics show."""
 
     @field_validator("host")
     @classmethod
