@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -103,7 +104,7 @@ async def test_what_a_caller_says_of_itself_goes_no_further(place: Place) -> Non
 
 
 def _unsigned(place: Place) -> str:
-    header, payload, _ = place.issuer.token().split(".")
+    payload = place.issuer.token().split(".")[1]
     return f"{_part({'alg': 'none'})}.{payload}."
 
 
@@ -119,8 +120,9 @@ def _of_another(place: Place) -> str:
 
 
 def _changed(place: Place) -> str:
-    header, payload, signature = place.issuer.token().split(".")
-    return f"{header}.{_base64(json.dumps({'iss': ISSUER, 'aud': 'shoal', 'sub': 'bob', 'exp': 2e9}).encode())}.{signature}"
+    header, _, signature = place.issuer.token().split(".")
+    claims = _part({"iss": ISSUER, "aud": "shoal", "sub": "bob", "exp": 2e9})
+    return f"{header}.{claims}.{signature}"
 
 
 def _part(told: object) -> str:
@@ -292,6 +294,17 @@ async def test_an_issuer_that_is_away_is_no_fault_of_the_token(tmp_path: Path) -
             await place.until("OK", published.bearer())
 
 
+async def test_what_was_read_last_holds_while_the_issuer_is_away(tmp_path: Path) -> None:
+    published = Issuer()
+    with publishing(published) as server:
+        async with tokens(tmp_path, f"jwks_url: 'http://127.0.0.1:{server.port}/', refresh_seconds: 1") as place:
+            await place.until("OK", published.bearer())
+            server.broken = True
+            while server.failed < 2:
+                assert await asyncio.to_thread(server.asked.acquire, timeout=PATIENCE)
+            assert await place.rig.code(None, metadata=[published.bearer()]) == "OK"
+
+
 async def test_a_stream_of_calls_opens_with_a_token_and_is_known_while_its_issuer_is(
     place: Place, tmp_path: Path
 ) -> None:
@@ -318,7 +331,8 @@ async def test_a_stream_of_calls_opens_with_a_token_and_is_known_while_its_issue
 async def test_two_issuers(tmp_path: Path) -> None:
     other = Issuer("https://other.example")
     (tmp_path / "other.json").write_text(other.key_set)
-    more = f"}}, partner: {{issuer: '{other.name}', audiences: [a, shoal], jwks_file: {tmp_path}/other.json, owner_claim: team"
+    partner = f"issuer: '{other.name}', audiences: [a, shoal], jwks_file: {tmp_path}/other.json, owner_claim: team"
+    more = f"}}, partner: {{{partner}"
     async with tokens(tmp_path, more) as place:
         assert (await place.told()).key_id == "token:company:alice"
         seen = await place.call(other.bearer(team="red"))

@@ -59,6 +59,7 @@ class KeyServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.issuer = issuer
         self.broken = False
+        self.failed = 0
         self.asked = threading.Semaphore(0)
         """Goes up with each question."""
 
@@ -72,6 +73,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         text = self.server.issuer.key_set.encode()
+        self.server.failed += self.server.broken
         self.send_response(503 if self.server.broken else 200)
         self.send_header("content-length", str(len(text)))
         self.end_headers()
