@@ -106,7 +106,7 @@ async def _batcher(target: str) -> None:
         open_channel = importlib.import_module("shoal.batcher.server").open_channel
 
     remembers = "remembered" in inspect.signature(Dispatcher).parameters
-    dispatcher = Dispatcher(open_channel(target), "bench", **({"remembered": 10_000} if remembers else {}))
+    dispatcher = Dispatcher(open_channel(target), "bench", remembered=10_000 if remembers else 0)
     left, began = REQUESTS + WARM_UP, 0.0
 
     async def caller() -> None:

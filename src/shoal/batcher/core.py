@@ -64,6 +64,8 @@ class Orders:
     """``HOST:PORT``; none if empty."""
     recent_requests: int = 0
     """Kept for ``shoal explain``."""
+    otlp_endpoint: str = ""
+    """Where spans go; nowhere if empty."""
     log_level: str = "info"
     """``debug``, ``info``, ``warning`` or ``error``."""
 
@@ -190,12 +192,14 @@ def make_batcher() -> Batcher:
     from shoal.batcher.request import explain
     from shoal.explain.endpoint import serve_soon
     from shoal.observe.metrics import BATCHER
+    from shoal.observe.tracing import Tracing
     from shoal.runtime.endpoint import Endpoint
 
     orders = Orders.read(os.environ)
     channel = open_channel(orders.target, workers=orders.workers)
     held = max(MAX_HELD_BYTES, _HELD_MESSAGES * orders.max_message_bytes)
-    dispatcher = Dispatcher(channel, orders.name, orders.recent_requests, held)
+    tracing = Tracing.to(orders.otlp_endpoint, "batcher", orders.name) if orders.otlp_endpoint else None
+    dispatcher = Dispatcher(channel, orders.name, orders.recent_requests, held, tracing)
     if orders.metrics:
         serve_soon(Endpoint.parse(orders.metrics), BATCHER, partial(explain, dispatcher.recent))
     keys = None if orders.workers else KeyWatch(channel)

@@ -36,6 +36,7 @@ from shoal.router.resources import config_file, extension, pipe
 from shoal.router.routes import balancer_routes, public_routes
 from shoal.router.tls import secret
 from shoal.router.tokens import token_checks, token_clusters
+from shoal.router.tracing import collector
 from shoal.runtime.envoy_admin import admin_socket
 from shoal.runtime.envoy_http2 import Json, runtime
 from shoal.service.identity import digest
@@ -99,6 +100,7 @@ def render(
     public = public_listener(
         topology.public,
         service.router,
+        service.observe.tracing,
         routes_file=str(folder / PUBLIC_ROUTES),
         secrets_file=str(folder / SECRETS),
         checks_file=str(folder / JWT_CHECKS),
@@ -111,7 +113,9 @@ def render(
     return {
         BOOTSTRAP: _text(_bootstrap(service, folder)),
         CLUSTERS: _resources(
-            *clusters(service, topology, admin_socket(folder)), *token_clusters(service.router, sources)
+            *clusters(service, topology, admin_socket(folder)),
+            *token_clusters(service.router, sources),
+            *collector(service.observe.tracing),
         ),
         LISTENERS: _resources(public, balancer, health, *metrics, *uploads),
         SECRETS: _resources(*secrets),
