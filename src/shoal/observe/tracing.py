@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from time import monotonic_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -27,7 +28,7 @@ MAX_QUEUED_SPANS: Final = 8192
 """Some 10 MB. More are dropped."""
 _EVERY_MILLISECONDS: Final = 1000
 _EXPORT_SECONDS: Final = 2.0
-"""How long a collector has to take what it is sent; so much later, at most, a part stops."""
+"""How long a collector has to take what it is sent at once; so much later, at most, a part stops."""
 _LENGTH: Final = 55
 _ODD: Final = frozenset("13579bdf")
 
@@ -95,8 +96,10 @@ class Tracing:
         return Span(self, self._tracer, span, ahead)
 
     async def close(self) -> None:
-        """Sends what is left, for as long as one export may take."""
-        await asyncio.to_thread(self._provider.shutdown)
+        """Sends what is left, as far as the collector takes it by then."""
+        sending = threading.Thread(target=self._provider.shutdown, daemon=True)  # it would go on for half a minute
+        sending.start()
+        await asyncio.to_thread(sending.join, _EXPORT_SECONDS)
 
 
 class Span:
