@@ -5,28 +5,18 @@ import sys
 from time import monotonic, time_ns
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 from shoal.errors import Code, ConfigurationError
 from shoal.observe import tracing
 from shoal.observe.tracing import Tracing, is_sampled
-
-PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-@pytest.fixture
-def kept() -> InMemorySpanExporter:
-    return InMemorySpanExporter()
+from support.kept_spans import SAMPLED as PARENT
+from support.kept_spans import KeptSpans
 
 
 @pytest.fixture
-def made(kept: InMemorySpanExporter) -> Tracing:
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(kept))
-    return Tracing(provider)
+def kept() -> KeptSpans:
+    return KeptSpans()
 
 
 @pytest.mark.parametrize(
@@ -37,16 +27,16 @@ def test_the_flag_of_the_traceparent_decides(traceparent: str, sampled: bool) ->
     assert is_sampled(traceparent) == sampled
 
 
-def test_a_span_is_below_the_one_that_the_traceparent_names(made: Tracing, kept: InMemorySpanExporter) -> None:
+def test_a_span_is_below_the_one_that_the_traceparent_names(kept: KeptSpans) -> None:
     before, now = time_ns(), monotonic()
-    span = made.begin("worker", PARENT, now)
+    span = kept.tracing.begin("worker", PARENT, now)
     assert span.traceparent[:36] == PARENT[:36]
     assert span.traceparent[36:] != PARENT[36:]
     assert is_sampled(span.traceparent)
     span.stage("fetch", now + 1, now + 3)
     span.stage("decode", now + 3, now + 2)  # never ends before it began
     span.end(now + 4, Code.NOT_FOUND, "no such image", {"model": "yolo", "size": 0, "nothing": ""})
-    fetch, decode, worker = kept.get_finished_spans()
+    fetch, decode, worker = kept.all
     assert worker.parent
     assert worker.context
     assert (worker.parent.span_id, worker.parent.is_remote) == (0xB7AD6B7169203331, True)
@@ -62,13 +52,13 @@ def test_a_span_is_below_the_one_that_the_traceparent_names(made: Tracing, kept:
 
 
 def test_what_is_done_for_several_leads_to_each_and_is_in_a_trace_of_its_own(
-    made: Tracing, kept: InMemorySpanExporter
+    kept: KeptSpans,
 ) -> None:
-    spans = [made.begin("worker", PARENT.replace("0af7", f"{number}af7"), 1.0) for number in (1, 2)]
-    batch = made.begin_linked("batch", spans, 2.0)
+    spans = [kept.tracing.begin("worker", PARENT.replace("0af7", f"{number}af7"), 1.0) for number in (1, 2)]
+    batch = kept.tracing.begin_linked("batch", spans, 2.0)
     spans[0].stage("engine", 2.0, 3.0, batch)
     batch.end(3.0, Code.OK, "", {"batch.size": 2})
-    engine, done = kept.get_finished_spans()
+    engine, done = kept.all
     assert done.parent is None
     assert [link.context for link in done.links] == [span.link.context for span in spans]
     assert [link.context for link in engine.links] == [done.context]
@@ -77,9 +67,10 @@ def test_what_is_done_for_several_leads_to_each_and_is_in_a_trace_of_its_own(
 
 async def test_a_collector_that_takes_nothing_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "_EXPORT_SECONDS", 0.2)
+    monkeypatch.setattr(tracing, "MAX_QUEUED_SPANS", 600)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         made = Tracing.to(f"http://127.0.0.1:{deaf.getsockname()[1]}", "worker", "one")
-        for _ in range(tracing.MAX_QUEUED_SPANS + 100):  # those over it are dropped
+        for _ in range(700):  # those over it are dropped
             made.begin("worker", PARENT, 1.0).end(2.0, Code.OK, "", {})
         await made.close()
 

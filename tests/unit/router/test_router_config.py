@@ -306,6 +306,28 @@ def test_an_issuer_without_its_keys_is_none() -> None:
     assert checks["typed_config"]["providers"] == {}
 
 
+def test_without_a_collector_nothing_traces() -> None:
+    files = render(ALICE)
+    (chain,) = files[config.LISTENERS]["resources"][0]["filter_chains"]
+    manager = chain["filters"][-1]["typed_config"]
+    assert "tracing" not in manager
+    assert manager["generate_request_id"] is False
+    assert "collector" not in {found["name"] for found in files[config.CLUSTERS]["resources"]}
+
+
+def test_the_router_decides_which_calls_are_traced() -> None:
+    text = "observe: {tracing: {otlp_endpoint: 'http://[::1]:4317', sample_ratio: 0.025}}"
+    files = render(ALICE, service=parse(text, "s"))
+    (chain,) = files[config.LISTENERS]["resources"][0]["filter_chains"]
+    manager = chain["filters"][-1]["typed_config"]
+    sampler = manager["tracing"]["provider"]["typed_config"]["sampler"]["typed_config"]
+    ratio = sampler["wrapped_sampler"]["typed_config"]["sampling_percentage"]
+    assert ratio == {"numerator": 25_000, "denominator": "MILLION"}
+    assert manager["generate_request_id"] is True, "Envoy traces no call without"
+    (where,) = cluster(files, "collector")["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert where["endpoint"]["address"]["socket_address"] == {"address": "::1", "port_value": 4317}
+
+
 def test_secrets_are_in_one_file() -> None:
     files = config.render(Service(), topology(), KeyRing([ALICE]), MODELS, folder=FOLDER)
     assert [name for name, text in files.items() if SECRET in text] == [config.PUBLIC_ROUTES]
