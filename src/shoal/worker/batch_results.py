@@ -60,7 +60,8 @@ class BatchResults:
         ended, self._ended = self._ended, []
         for stages in ended:
             stages.left = now
-            spans.end(stages)
+            if stages.span is not None:
+                spans.end(stages)
         self._model.meter.settle()
         results, self._waiting = self._waiting, []
         return results
