@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -106,7 +107,8 @@ async def _batcher(target: str) -> None:
         open_channel = importlib.import_module("shoal.batcher.server").open_channel
 
     remembers = "remembered" in inspect.signature(Dispatcher).parameters
-    dispatcher = Dispatcher(open_channel(target), "bench", **({"remembered": 10_000} if remembers else {}))
+    more: dict[str, Any] = {"remembered": 10_000} if remembers else {}
+    dispatcher = Dispatcher(open_channel(target), "bench", **more)
     left, began = REQUESTS + WARM_UP, 0.0
 
     async def caller() -> None:

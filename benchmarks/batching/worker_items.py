@@ -85,6 +85,13 @@ def _compare(other: Path, arguments: argparse.Namespace) -> None:
 class _Slot:
     input: Any
 
+    def row(self, number: int) -> Any:
+        return self.input[number]
+
+    def move(self, before: int, now: int) -> None:
+        if before != now:
+            self.input[now] = self.input[before]
+
 
 @dataclass(eq=False)
 class _Engine:

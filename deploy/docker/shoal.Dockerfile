@@ -9,7 +9,7 @@ FROM ${PYTHON} AS build
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
-ARG WANTED='.[router,batcher,worker,model-sync]'
+ARG WANTED='.[router,batcher,worker,model-sync,tracing]'
 # Where one requirement has a hash, pip wants one for each: so Shoal itself comes as a wheel, with its own.
 RUN python -m pip install --no-cache-dir --constraint constraints.txt setuptools \
  && python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel . \

@@ -553,6 +553,28 @@ def test_what_has_one_process_says_nothing_of_it(everything: Path) -> None:
     assert {name for name, pool in service.pools.items() if "worker_processes" in pool.model_fields_set} == {"a", "a-b"}
 
 
+def test_all_parts_learn_where_spans_go(tmp_path: Path) -> None:
+    (tmp_path / "v.yaml").write_text(
+        S3 + "pools: {a: {}}\nobserve: {tracing: {otlp_endpoint: 'http://tempo.obs:4317'}}\n"
+    )
+    traced = render(tmp_path / "v.yaml")
+    command = traced.pod("shoal-batcher-shared").container("batcher").command
+    assert parse(command) == "batcher"
+    assert command[command.index("--otlp-endpoint") + 1] == "http://tempo.obs:4317"
+    found = spec.parse(traced.data()["service.yaml"], "service.yaml").observe.tracing
+    assert found
+    assert found.otlp_endpoint == "http://tempo.obs:4317"
+    (tmp_path / "v.yaml").write_text(S3 + "pools: {a: {}}\n")
+    assert "--otlp-endpoint" not in render(tmp_path / "v.yaml").pod("shoal-batcher-shared").container("batcher").command
+
+
+def test_an_issuer_of_tokens_is_told_to_the_router(tmp_path: Path) -> None:
+    issuer = "{issuer: 'https://i.example', audiences: [shoal], jwks_url: 'https://i.example/keys'}"
+    (tmp_path / "v.yaml").write_text(S3 + f"pools: {{a: {{}}}}\nrouter: {{tokens: {{company: {issuer}}}}}\n")
+    service = spec.parse(render(tmp_path / "v.yaml").data()["service.yaml"], "service.yaml")
+    assert service.router.tokens["company"].jwks_url == "https://i.example/keys"
+
+
 def test_gpus_of_a_triton_elsewhere_are_claimed_once_a_pod(everything: Path) -> None:
     workers = [each for each in render(everything).pod("shoal-worker-a-b").containers if each.name != "model-sync"]
     assert [each.raw["resources"]["limits"].get("nvidia.com/gpu") for each in workers] == [1, None]

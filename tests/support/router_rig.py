@@ -153,10 +153,10 @@ class Rig:
         answer = await self.call(*arguments, **options)
         return answer[0] if isinstance(answer, tuple) else "OK"
 
-    async def until(self, code: str, *arguments: Any) -> None:
+    async def until(self, code: str, *arguments: Any, **options: Any) -> None:
         """Calls until the answer has ``code``, on the one open connection."""
         async with asyncio.timeout(60):
-            while await self.code(*arguments) != code:
+            while await self.code(*arguments, **options) != code:
                 pass
 
     def open_calls(

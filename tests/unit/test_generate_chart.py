@@ -72,5 +72,7 @@ def test_the_readme_has_every_value_with_its_default() -> None:
     # Nothing by default, or a name of the user's within: values.yaml has a comment at most.
     assert {path for path in rows.keys() - there.keys() if rows[path] != "none" and "<name>" not in path} <= {
         path for path in rows if any(path.startswith(f"kubernetes.model_store.{way}.") for way in ("volume", "sync"))
-    } | {path for path in rows if path.startswith(("router.tls.", "kubernetes.autoscaling.router."))}
+    } | {
+        path for path in rows if path.startswith(("router.tls.", "observe.tracing.", "kubernetes.autoscaling.router."))
+    }
     assert all(f"\n## {section}\n" in text for section in (*TABLES, "object_store", "kubernetes", "observe"))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from shoal.batcher.quarantine import Quarantine
     from shoal.batcher.request import Request
     from shoal.explain.recent import Recent
+    from shoal.observe.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,5 @@ class Common:
     """The last requests, for whoever asks what became of one."""
     meters: Meters
     quarantine: Quarantine
+    tracing: Tracing | None = None
+    """None: nothing is traced."""

@@ -16,6 +16,7 @@ from shoal.batcher.held_bytes import MAX_HELD_BYTES
 from shoal.batcher.limits import DEFAULT_TIMEOUT_SECONDS, Limits, too_large
 from shoal.batching import wire
 from shoal.errors import Code, InvalidRequest, NotFound, ShoalError, Unauthenticated, Unavailable, to_status
+from shoal.service.identity import JWT_CALLER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import grpc
 
     from shoal.batcher.call_stream import CallStream
+    from shoal.batcher.callers import Caller
     from shoal.batcher.dispatch import Dispatcher
     from shoal.batcher.door import Door
     from shoal.batcher.key_watch import KeyWatch
@@ -62,6 +64,8 @@ class Orders:
     """``HOST:PORT``; none if empty."""
     recent_requests: int = 0
     """Kept for ``shoal explain``."""
+    otlp_endpoint: str = ""
+    """Where spans go; nowhere if empty."""
     log_level: str = "info"
     """``debug``, ``info``, ``warning`` or ``error``."""
 
@@ -135,7 +139,9 @@ class Batcher:
         caller = self._callers.of(headers)
         limits = Limits.of(headers, self.max_message_bytes)
         stream = CallStream(self.dispatcher, (method.removesuffix(wire.STREAM), model), caller, limits)
-        release = self._keys.follow(caller.id.identity, model, partial(stream.fail, _revoked())) if self._keys else None
+        release = (
+            self._keys.follow(caller.id.identity, model, partial(stream.fail, _revoked(caller))) if self._keys else None
+        )
         self._streams.add(stream)
         try:
             await stream.serve(door)
@@ -173,7 +179,9 @@ class Batcher:
         await self.dispatcher.close()
 
 
-def _revoked() -> Unauthenticated:
+def _revoked(caller: Caller) -> Unauthenticated:
+    if caller.id.key_id.startswith(JWT_CALLER):
+        return Unauthenticated("the token has ended, or its issuer is none here any more; a new one may open a stream")
     return Unauthenticated("the API key was revoked or changed; a stream under the key as it is now may be opened")
 
 
@@ -184,12 +192,14 @@ def make_batcher() -> Batcher:
     from shoal.batcher.request import explain
     from shoal.explain.endpoint import serve_soon
     from shoal.observe.metrics import BATCHER
+    from shoal.observe.tracing import Tracing
     from shoal.runtime.endpoint import Endpoint
 
     orders = Orders.read(os.environ)
     channel = open_channel(orders.target, workers=orders.workers)
     held = max(MAX_HELD_BYTES, _HELD_MESSAGES * orders.max_message_bytes)
-    dispatcher = Dispatcher(channel, orders.name, orders.recent_requests, held)
+    tracing = Tracing.to(orders.otlp_endpoint, "batcher", orders.name) if orders.otlp_endpoint else None
+    dispatcher = Dispatcher(channel, orders.name, orders.recent_requests, held, tracing)
     if orders.metrics:
         serve_soon(Endpoint.parse(orders.metrics), BATCHER, partial(explain, dispatcher.recent))
     keys = None if orders.workers else KeyWatch(channel)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import grpc
 
     from shoal.errors import ShoalError
+    from shoal.observe.tracing import Tracing
     from shoal.service.identity import CallerId
 
 MAX_QUEUES = 1024
@@ -41,7 +42,12 @@ class Dispatcher:
     """All queues of one batcher process."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, name: str, remembered: int = 0, max_held_bytes: int = MAX_HELD_BYTES
+        self,
+        channel: grpc.aio.Channel,
+        name: str,
+        remembered: int = 0,
+        max_held_bytes: int = MAX_HELD_BYTES,
+        tracing: Tracing | None = None,
     ) -> None:
         """Prepares; nothing is connected yet.
 
@@ -50,11 +56,13 @@ class Dispatcher:
             name: Names this process to workers.
             remembered: Requests kept in ``recent``, at most.
             max_held_bytes: Held at once, at most, by requests that wait or are at a worker.
+            tracing: Begins spans. None: nothing is traced.
         """
         self.in_flight = 0
         """Unary calls and streams of calls."""
         self.recent: Recent[Request] = Recent(remembered)
-        self._common = Common(name, opener(channel), self.recent, Meters(), Quarantine(self._wake_suspects))
+        quarantine = Quarantine(self._wake_suspects)
+        self._common = Common(name, opener(channel), self.recent, Meters(), quarantine, tracing)
         self._channel = channel
         self.held = HeldBytes(max_held_bytes)
         self._queues: dict[tuple[str, str], ModelQueue] = {}
@@ -154,6 +162,8 @@ class Dispatcher:
         for queue in self._queues.values():
             queue.stop()
         await self._channel.close()
+        if self._common.tracing is not None:
+            await self._common.tracing.close()
 
 
 def _settle(answer: asyncio.Future[bytes], _request: Request, response: bytes, error: ShoalError | None) -> None:

@@ -6,6 +6,8 @@ another one, each key that has something open is asked for (``shoal.router.key_a
 Several routers learn of a change one after the other, and any of them may answer. So a key must be denied twice in a
 row. One that was never known to whoever answers may be new, and be known to another router: it gets the time that a
 change may take to come to all. An older router, or none, says nothing, and then nothing ends.
+
+What a caller with a token has open ends with the token.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import grpc
@@ -37,6 +39,8 @@ _ANSWERS: Final = {
     grpc.StatusCode.UNAUTHENTICATED: False,
     grpc.StatusCode.PERMISSION_DENIED: False,
 }
+_LATE_SECONDS: Final = 60.0
+"""How long after its end a token is still good: what Envoy allows for clocks that differ."""
 _AT_ONCE: Final = 16
 """Questions in flight."""
 _REMEMBERED: Final = 1_000
@@ -68,13 +72,17 @@ class _Followed:
 class KeyWatch:
     """Follows the keys of what is open; asks nobody while nothing is."""
 
-    def __init__(self, channel: grpc.aio.Channel, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, clock: Callable[[], float] = monotonic, wall_clock: Callable[[], float] = time
+    ) -> None:
         """Starts with nothing to follow.
 
         Args:
             channel: To a load balancer.
             clock: Seconds, from any origin.
+            wall_clock: Unix time.
         """
+        self._wall_clock = wall_clock
         self._channel = channel
         self._clock = clock
         self._followed: dict[_Use, _Followed] = {}
@@ -93,19 +101,30 @@ class KeyWatch:
         Returns:
             What ends the following; call it when the use is over.
         """
-        if Identity.parse(identity) is None:
+        caller = Identity.parse(identity)
+        if caller is None:
             return _nothing
+        ending = self._end_later(caller, revoked)
         use, token = _Use(identity, model), object()
         self._followed.setdefault(use, _Followed()).revoked[token] = revoked
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
         def release() -> None:
+            if ending is not None:
+                ending.cancel()
             found = self._followed.get(use)
             if found and found.revoked.pop(token, None) and not found.revoked:
                 del self._followed[use]
 
         return release
+
+    def _end_later(self, caller: Identity, revoked: Callable[[], None]) -> asyncio.TimerHandle | None:
+        """A token ends by itself, and nobody need be asked."""
+        if caller.expires is None:
+            return None
+        left = caller.expires + _LATE_SECONDS - self._wall_clock()
+        return asyncio.get_running_loop().call_later(max(0.0, left), _tell, revoked)
 
     async def close(self) -> None:
         """Follows nothing any more."""

@@ -9,6 +9,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from shoal.batcher import spans
 from shoal.batcher.meter import count_strangers
 from shoal.batcher.policy import MAX_ATTEMPTS, BatchingPolicy, Reject, Send
 from shoal.batcher.queue_streams import QueueStreams
@@ -110,6 +111,8 @@ class ModelQueue:
         for request in requests:
             request.ahead = ahead
         self._common.recent.extend(requests, [request.kept_bytes for request in requests])
+        if self._common.tracing is not None:
+            spans.begin(self._common.tracing, requests)
         self._deadlines.add(requests)
         self.callers += len(requests)
         if self._without_bulk and any(request.priority is Priority.BULK for request in requests):
@@ -326,6 +329,8 @@ class ModelQueue:
         self.callers -= len(requests)
         for request in requests:
             self._deadlines.remove(request)
+        if self._common.tracing is not None:
+            spans.end(requests)
         if self._meter is None:
             count_strangers(requests)
         else:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shoal.explain.recent import Recent
     from shoal.explain.views import Answer, BatcherVisit, BatchView
     from shoal.modelconfig.batching import BatchingSettings
+    from shoal.observe.tracing import Span
 
 log = Seldom(logging.getLogger(__name__))
 
@@ -67,6 +68,8 @@ class Request(Queued):
     place: int = 0
     """The call's index in its caller's stream."""
     traceparent: str = ""
+    span: Span | None = field(default=None, repr=False)
+    """If it is traced."""
     called: tuple[str, str] = ("", "")
     """The method and the model."""
     ahead: int = 0

@@ -207,7 +207,12 @@ class CallStream:
                 if size > self._limits.chunk_bytes and len(chunk.calls):
                     break
                 left_us = int((call.deadline - now) * 1e6)
-                chunk.calls.add(index=call.index, request=call.message, timeout_us=max(left_us, 1))
+                chunk.calls.add(
+                    index=call.index,
+                    request=call.message,
+                    timeout_us=max(left_us, 1),
+                    traceparent=call.traceparent,
+                )
             self._outbox.popleft()
             self._written = call.index + 1
         return chunk if len(chunk.calls) or len(chunk.withdrawn) else None

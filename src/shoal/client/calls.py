@@ -22,9 +22,9 @@ _LEAST_KEPT = 1024
 class Call:
     """One attempt at a call."""
 
-    __slots__ = ("answer", "deadline", "index", "left", "message")
+    __slots__ = ("answer", "deadline", "index", "left", "message", "traceparent")
 
-    def __init__(self, message: bytes, deadline: float, answer: asyncio.Future[Answer]) -> None:
+    def __init__(self, message: bytes, deadline: float, answer: asyncio.Future[Answer], traceparent: str = "") -> None:
         self.message = message
         """The request, serialized."""
         self.deadline = deadline
@@ -33,6 +33,8 @@ class Call:
         """Done, too, once nobody waits for it any more."""
         self.left: Callable[[Call], None] | None = None
         """Of what carries it, if something does: to be told once nobody waits any more, answered or not."""
+        self.traceparent = traceparent
+        """The span that it is made in; empty: none."""
         self.index = -1
         """Its place on the stream that carries it."""
 

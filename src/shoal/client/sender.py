@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from shoal.client import trace_context
 from shoal.client.call_stream import CallStream
 from shoal.client.calls import Call
 from shoal.client.stream_end import error_of
@@ -89,14 +90,16 @@ class Sender:
         Raises:
             ShoalError: what the service answered, or that it could not be reached in time.
         """
-        call = Call(message, self._clock() + left_seconds, self._loop.create_future())
+        traceparent = trace_context.current()
+        call = Call(message, self._clock() + left_seconds, self._loop.create_future(), traceparent)
         self._pending.append(call)
         self._deadlines.add(call)
         self._flush_soon()
         try:
             answer = await call.answer
             if answer is None:
-                return await self._method(message, call.deadline - self._clock(), self._metadata)
+                traced: Metadata = ((trace_context.HEADER, traceparent),) if traceparent else ()
+                return await self._method(message, call.deadline - self._clock(), (*self._metadata, *traced))
         finally:
             if call.left is not None:
                 call.left(call)

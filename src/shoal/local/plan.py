@@ -163,6 +163,7 @@ def _batcher(
     command = _shoal(
         "serve", "batcher", "--name", name, "--listen", listen, "--balancer", balancer,
         "--metrics", metrics, "--recent-requests", observe.recent_requests, "--log-level", observe.log_level,
+        *(("--otlp-endpoint", observe.tracing.otlp_endpoint) if observe.tracing else ()),
     )  # fmt: skip
     return Part(name, Component.BATCHER, command, listen, Protocol.GRPC, f"http://{metrics}/metrics", group)
 

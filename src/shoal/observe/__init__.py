@@ -1,4 +1,4 @@
-"""What operators look at: metrics, recording and alert rules, dashboards, and the server that answers ``/metrics``.
+"""What operators look at: metrics, recording and alert rules, dashboards, spans, and the server of ``/metrics``.
 
 May use: errors, runtime.
 """

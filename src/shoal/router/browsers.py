@@ -8,6 +8,7 @@ from shoal.batching.wire import MODEL as MODEL_HEADER
 from shoal.batching.wire import PRIORITY as PRIORITY_HEADER
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.resources import extension, method, typed
+from shoal.router.tokens import BEARER
 from shoal.service.identity import HEADER
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ WEB: Final = "x-grpc-web"
 _SENT: Final = (
     "content-type",
     HEADER,
+    BEARER,
     MODEL_HEADER,
     PRIORITY_HEADER,
     "grpc-timeout",

@@ -9,6 +9,7 @@ bootstrap.json     admin socket, where to look     never
 cds.json           batchers' and workers' hosts    the topology
 lds.json           listeners and their filters     the service file's ``router``
 sds.json           where the certificate is        the service file's ``router.tls``
+ecds.json          how tokens are checked          an issuer's keys
 rds-public.json    models, keys, rate limits       a key, a model
 rds-balancer.json  models to pools, keys' digests  a key, a model
 =================  ==============================  =============================
@@ -17,12 +18,13 @@ rds-balancer.json  models to pools, keys' digests  a key, a model
 from __future__ import annotations
 
 import json
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from shoal.router import certificate
 from shoal.router.clusters import clusters
 from shoal.router.health import health_socket
-from shoal.router.key_answers import version
+from shoal.router.key_answers import NO_ISSUERS, version
 from shoal.router.listeners import (
     balancer_listener,
     health_listener,
@@ -34,6 +36,8 @@ from shoal.router.model_list import EMPTY
 from shoal.router.resources import config_file, extension, pipe
 from shoal.router.routes import balancer_routes, public_routes
 from shoal.router.tls import secret
+from shoal.router.tokens import token_checks, token_clusters
+from shoal.router.tracing import collector
 from shoal.runtime.envoy_admin import admin_socket
 from shoal.runtime.envoy_http2 import Json, runtime
 from shoal.service.identity import digest
@@ -43,15 +47,18 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
+    from shoal.router.key_sources import KeySource
     from shoal.router.model_list import Described
     from shoal.service.api_keys import KeyRing
     from shoal.service.spec import Router, Service
+    from shoal.service.tokens import TokenIssuer
     from shoal.service.topology import Topology
 
 BOOTSTRAP = "bootstrap.json"
 CLUSTERS = "cds.json"
 LISTENERS = "lds.json"
 SECRETS = "sds.json"
+JWT_CHECKS = "ecds.json"
 PUBLIC_ROUTES = "rds-public.json"
 BALANCER_ROUTES = "rds-balancer.json"
 
@@ -79,6 +86,7 @@ def render(
     folder: Path,
     unserved: AbstractSet[str] = frozenset(),
     described: Mapping[str, Described] = EMPTY,
+    sources: Mapping[str, KeySource] = MappingProxyType({}),
 ) -> dict[str, str]:
     """The configuration's files: name to text.
 
@@ -90,9 +98,17 @@ def render(
         folder: Where the files will lie; an absolute path.
         unserved: Those of the models that no worker serves, so that calls for them are refused.
         described: What workers say of models.
+        sources: What the tokens of each issuer are checked with.
     """
     served = sorted(model for model in models if service.pool_of(model) is not None)
-    public = public_listener(topology.public, service.router, str(folder / PUBLIC_ROUTES), str(folder / SECRETS))
+    public = public_listener(
+        topology.public,
+        service.router,
+        service.observe.tracing,
+        routes_file=str(folder / PUBLIC_ROUTES),
+        secrets_file=str(folder / SECRETS),
+        checks_file=str(folder / JWT_CHECKS),
+    )
     balancer = balancer_listener(topology.balancer, service.router, str(folder / BALANCER_ROUTES))
     health = health_listener(health_socket(admin_socket(folder)))
     metrics = [metrics_listener(topology.metrics)] if topology.metrics else []
@@ -100,9 +116,14 @@ def render(
     secrets = [secret(certificate.CertificateFiles.of(service.router.tls))] if service.router.tls else []
     return {
         BOOTSTRAP: _text(_bootstrap(service, folder)),
-        CLUSTERS: _resources(*clusters(service, topology, admin_socket(folder))),
+        CLUSTERS: _resources(
+            *clusters(service, topology, admin_socket(folder)),
+            *token_clusters(service.router, sources),
+            *collector(service.observe.tracing),
+        ),
         LISTENERS: _resources(public, balancer, health, *metrics, *uploads),
         SECRETS: _resources(*secrets),
+        JWT_CHECKS: _resources(*([token_checks(service.router, sources)] if service.router.tokens else [])),
         PUBLIC_ROUTES: _resources(public_routes(service, topology, keys, served, unserved, described)),
         BALANCER_ROUTES: _resources(balancer_routes(service, served, keys)),
     }
@@ -113,11 +134,13 @@ def connections(router: Router) -> int:
     return router.max_connections * 9 // 5 + 1
 
 
-def redact(text: str, keys: KeyRing) -> str:
+def redact(text: str, keys: KeyRing, tokens: Mapping[str, TokenIssuer] = NO_ISSUERS) -> str:
     """``text`` without the keys' secrets, and without what could be held against a guess."""
     for key in keys:
         text = text.replace(json.dumps(key.key), json.dumps(_REDACTED)).replace(digest(key.key), _REDACTED)
-    return text.replace(version(keys), _REDACTED)
+    for told in (version(keys, tokens), keys.proof):
+        text = text.replace(told, _REDACTED) if told else text
+    return text
 
 
 def _bootstrap(service: Service, folder: Path) -> Json:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from shoal.batching.peers import ask_all
 from shoal.errors import ConfigurationError
-from shoal.router import certificate, config
+from shoal.router import certificate, config, key_sources
 from shoal.router.keyfile import KeyFile
 from shoal.router.model_list import Described
 from shoal.router.model_names import Folder, fit
@@ -58,7 +58,7 @@ class ConfigKeeper:
     """Renders Envoy's configuration into a folder, once and then after every change of its inputs.
 
     Another place for the keys file, the certificate or the model store in the service file takes effect at the next
-    start.
+    start. So does the watch of the folder of a token issuer's file; the file itself is read at once.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class ConfigKeeper:
         self.keys: Input[KeyRing] = Input(self._keys.read)
         tls = self.service.value.router.tls
         self.certificate = Input(lambda: certificate.check(self.service.value.router.tls))
+        self.sources = Input(lambda: key_sources.read(self.service.value.router.tokens))
         store = self.service.value.model_store
         self._unserved = Unserved()
         self._reported = ServedModels()
@@ -107,6 +108,7 @@ class ConfigKeeper:
         self._names = models or Folder(home.model_store(self.service.value), store.poll_seconds)
         self.models = Input(self._models)
         files = [service_file, topology_file, keys_file, *(certificate.CertificateFiles.of(tls) if tls else ())]
+        files += key_sources.files(self.service.value.router.tokens)
         self._folders = sorted({path.absolute().parent for path in files if path is not None})
 
     def render(self) -> list[str]:
@@ -119,7 +121,11 @@ class ConfigKeeper:
         """What the files should be if they lie in ``folder``: name to text."""
         inputs = (self._reported.adopt(self.service.value), self.topology.value, self.keys.value, self.models.value)
         return config.render(
-            *inputs, folder=folder, unserved=self._unserved.names(monotonic()), described=self._described
+            *inputs,
+            folder=folder,
+            unserved=self._unserved.names(monotonic()),
+            described=self._described,
+            sources=self.sources.value,
         )
 
     async def run(self) -> None:
@@ -182,7 +188,7 @@ class ConfigKeeper:
             await asyncio.sleep(POLL_SECONDS)
 
     def _refresh(self) -> None:
-        for source in (self.service, self.topology, self.keys, self.certificate, self.models):
+        for source in (self.service, self.topology, self.keys, self.certificate, self.sources, self.models):
             source.refresh()
         try:
             names = self.render()

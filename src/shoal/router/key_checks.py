@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from shoal.router.resources import extension, seconds, typed
 from shoal.service.identity import CLIENT_HEADER, HEADER, Identity
@@ -20,7 +20,16 @@ KEY_ID = "%DYNAMIC_METADATA(shoal:key_id)%"
 """In a text of Envoy's: the id of the caller's key, without the rest of its identity; ``key_id_filter`` cuts it out."""
 _NOBODY = "-"  # no key has this id; an empty list would allow everybody
 _NO_LIMIT: Json = {"max_tokens": 2**32 - 1, "tokens_per_fill": 2**32 - 1, "fill_interval": "1s"}
+MAX_BUCKETS = 10_000
+"""Owners of tokens that are counted at once; of more, those that called last."""
 _SMALLEST_REFILL_SECONDS = 0.05  # Envoy refuses a shorter interval
+
+
+class TokenRates(NamedTuple):
+    """Limits of callers with a token."""
+
+    counted_under: tuple[Json, ...] = ()
+    buckets: tuple[Json, ...] = ()
 
 
 def permissions(model: str, keys: KeyRing) -> Json:
@@ -46,10 +55,10 @@ def _client(key: Key) -> str:
     return Identity.of(key).write()
 
 
-def rate_limits(keys: KeyRing) -> Json:
-    """What all routes need if a key has a limit: a token bucket for each such key."""
+def rate_limits(keys: KeyRing, tokens: TokenRates) -> Json:
+    """What all routes need if a key has a limit: a token bucket for each such key. Callers with a token add theirs."""
     limited = [key for key in keys if key.requests_per_second]
-    if not limited:
+    if not limited and not tokens.buckets:
         return {}
     always = {"default_value": {"numerator": 100}}
     return {
@@ -61,18 +70,27 @@ def rate_limits(keys: KeyRing) -> Json:
             rate_limited_as_resource_exhausted=True,
             token_bucket=_NO_LIMIT,  # for the other keys
             always_consume_default_token_bucket=False,
-            rate_limits=[{"actions": [{"request_headers": {"header_name": CLIENT_HEADER, "descriptor_key": "key"}}]}],
-            descriptors=[
-                {"entries": [{"key": "key", "value": _client(key)}], "token_bucket": _token_bucket(key)}
-                for key in limited
+            rate_limits=[
+                {"actions": [{"request_headers": {"header_name": CLIENT_HEADER, "descriptor_key": "key"}}]},
+                *tokens.counted_under,
             ],
+            descriptors=[
+                *(
+                    {
+                        "entries": [{"key": "key", "value": _client(key)}],
+                        "token_bucket": token_bucket(key.requests_per_second),
+                    }
+                    for key in limited
+                ),
+                *tokens.buckets,
+            ],
+            **({"max_dynamic_descriptors": MAX_BUCKETS} if tokens.buckets else {}),
         )
     }
 
 
-def _token_bucket(key: Key) -> Json:
-    """A second's worth at once, refilled steadily."""
-    rate = key.requests_per_second
+def token_bucket(rate: float) -> Json:
+    """A second's worth at once, refilled steadily, of ``rate`` calls a second."""
     refill = max(1, math.ceil(rate * _SMALLEST_REFILL_SECONDS))
     return {
         "max_tokens": max(1, math.ceil(rate)),

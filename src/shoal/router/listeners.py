@@ -23,6 +23,8 @@ from shoal.router.resources import (
 )
 from shoal.router.routes import BALANCER, METRICS, PUBLIC, health_routes, metrics_routes
 from shoal.router.tls import transport_socket
+from shoal.router.tokens import token_filters, unless_token
+from shoal.router.tracing import tracing
 from shoal.router.transcoding import json_filters
 from shoal.runtime.envoy_http2 import HANG, Json, public_http2, trusted_http2
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.runtime.endpoint import Endpoint
-    from shoal.service.spec import ObjectStore, Router
+    from shoal.service.spec import ObjectStore, Router, Tracing
 
 _CONNECTION_BUFFER_BYTES = 1024 * 1024
 _MOST_HEADERS, _MOST_HEADERS_KB = 1000, 96
@@ -50,8 +52,16 @@ _MANAGER = "envoy.filters.network.http_connection_manager"
 _MANAGER_TYPE = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
-def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secrets_file: str) -> Json:
-    """Where clients call: key, rate limit and size are checked in this order, then the route is taken."""
+def public_listener(
+    endpoint: Endpoint,
+    router: Router,
+    traced: Tracing | None,
+    *,
+    routes_file: str,
+    secrets_file: str,
+    checks_file: str,
+) -> Json:
+    """Where clients call: key or token, rate limit and size are checked in this order, then the route is taken."""
     listener = _listener(
         PUBLIC,
         address(*endpoint),
@@ -67,7 +77,8 @@ def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secret
         http_filters=[
             *browser_filters(),
             *json_filters(),
-            extension(API_KEY_AUTH, "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"),
+            *token_filters(router, checks_file),
+            unless_token(router, extension(API_KEY_AUTH, "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth")),
             key_id_filter(),
             extension(
                 RATE_LIMIT, "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", stat_prefix="keys"
@@ -86,6 +97,7 @@ def public_listener(endpoint: Endpoint, router: Router, routes_file: str, secret
         max_request_headers_kb=_MOST_HEADERS_KB,
         local_reply_config={"mappers": replies(router)},
         access_log=[trouble_log()],
+        **tracing(traced),
     )
     return {**listener, **_first_bytes(router), "traffic_direction": "INBOUND"}  # it leaves before the balancer does
 
@@ -189,9 +201,7 @@ def _listener(
         use_remote_address=True,
         internal_address_config={"cidr_ranges": [_NOWHERE]},
         skip_xff_append=True,
-        generate_request_id=False,
-        server_header_transformation="PASS_THROUGH",
-        **manager,
+        **{"generate_request_id": False, "server_header_transformation": "PASS_THROUGH", **manager},
     )
     tls = {"transport_socket": transport_socket} if transport_socket else {}
     chain = {"filters": [*filters, connection_manager], **tls}

@@ -73,6 +73,7 @@ def _call(function: str, *arguments: Json) -> Json:
 def replies(router: Router) -> list[Json]:
     """The router's own refusals, in words, and with a gRPC status where Envoy's choice would mislead."""
     told = [
+        *(_token_replies() if router.tokens else ()),
         _reply(_status(408, 504), "the deadline has passed", Code.DEADLINE_EXCEEDED),
         _reply(_flags("UO"), "too many calls in flight; try again later", Code.RESOURCE_EXHAUSTED),
         _reply(_status(429), "this API key's rate limit is reached; try again later", Code.RESOURCE_EXHAUSTED),
@@ -133,6 +134,22 @@ def _web(when: Json) -> Json:
     }
 
 
+def _token_replies() -> list[Json]:
+    """The reasons are Envoy's, and those of ``tokens.lua``; neither quotes a token."""
+    refused = _details("startsWith", "jwt_authn_access_denied")
+    away = _details("contains", "Jwks_remote_fetch_is_failed")
+    ours = _details("startsWith", "lua_response")
+    return [
+        {
+            **_reply(away, "the keys of the token's issuer can't be fetched; trying again may help", Code.UNAVAILABLE),
+            "status_code": 503,
+        },
+        {**_reply(refused, f"the token is refused: {_TEXT}", Code.UNAUTHENTICATED), "status_code": 401},
+        _reply({"and_filter": {"filters": [ours, _status(401)]}}, _TEXT, Code.UNAUTHENTICATED),
+        _reply({"and_filter": {"filters": [ours, _status(403)]}}, _TEXT, Code.PERMISSION_DENIED),
+    ]
+
+
 def _as_json(reply: Json) -> Json:
     """The same for a caller of JSON, in the form that answers of services have, too."""
     text = reply["body_format_override"]["text_format_source"]["inline_string"]
@@ -186,13 +203,17 @@ def _detailed(details: str) -> Json:
 
 
 def _details_begin(start: str) -> Json:
-    return _expression(f"response.code_details.startsWith('{start}')")
+    return _details("startsWith", start)
 
 
-def _expression(text: str) -> Json:
+def _details(function: str, text: str) -> Json:
+    return _expression(f"response.code_details.{function}('{text}')")
+
+
+def _expression(expression: str) -> Json:
     """In CEL."""
     kind = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
-    return {"extension_filter": extension("envoy.access_loggers.extension_filters.cel", kind, expression=text)}
+    return {"extension_filter": extension("envoy.access_loggers.extension_filters.cel", kind, expression=expression)}
 
 
 def _status(*codes: int) -> Json:

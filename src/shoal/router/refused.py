@@ -110,7 +110,11 @@ def static(files: Mapping[str, str]) -> dict[str, Any]:
         for name in (config.PUBLIC_ROUTES, config.BALANCER_ROUTES)
         for each in _resources(files, name)
     }
+    checks = {each["name"]: each["typed_config"] for each in _resources(files, config.JWT_CHECKS)}
     for manager in _managers(listeners):
+        for http_filter in manager["http_filters"]:
+            if http_filter.pop("config_discovery", None):
+                http_filter["typed_config"] = checks[http_filter["name"]]
         if found := manager.pop("rds", None):
             manager["route_config"] = routes[found["route_config_name"]]
     bootstrap["static_resources"] = {"listeners": listeners, "clusters": _resources(files, config.CLUSTERS)}

@@ -31,6 +31,7 @@ from shoal.router.refusals import (
     refusal,
 )
 from shoal.router.resources import header, method, off, seconds, typed
+from shoal.router.tokens import NO_TOKEN, token_identities, token_rates
 from shoal.router.transcoding import json_routes
 from shoal.service.identity import CLIENT_HEADER, HEADER
 
@@ -60,7 +61,7 @@ _LONGEST_LIST_BYTES = 4 * 2**20
 _TRACEPARENT_LENGTH = 55
 """Characters of version 00 (https://www.w3.org/TR/trace-context/#traceparent-header); what is longer is cut."""
 
-_NO_KEY: Json = {API_KEY_AUTH: off(), RATE_LIMIT: off(), KEY_ID_FILTER: off()}
+_NO_KEY: Json = {API_KEY_AUTH: off(), RATE_LIMIT: off(), KEY_ID_FILTER: off(), **NO_TOKEN}
 """What a caller without a key says in the place of an id gets into no log."""
 _KEYLESS: Json = {
     "request_headers_to_remove": [CLIENT_HEADER, HEADER],
@@ -107,7 +108,8 @@ def public_routes(
         request_headers_to_add=[_short_traceparent()],
         typed_per_filter_config={
             API_KEY_AUTH: credentials(keys),
-            **rate_limits(keys),
+            **rate_limits(keys, token_rates(service.router)),
+            **token_identities(service.router, keys),
             **cross_origin(service.router),
         },
     )
@@ -127,7 +129,7 @@ def balancer_routes(service: Service, models: Sequence[str], keys: KeyRing) -> J
                 for model, pool in pooled
             ),
             *model_missing(_BATCHING),
-            *key_routes(models, keys),
+            *key_routes(models, keys, service.router.tokens),
             refusal({"prefix": "/"}, Code.UNIMPLEMENTED, f"only {SERVICE} is here"),
         ],
     )

@@ -16,6 +16,7 @@ import logging
 import os
 import secrets
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -25,6 +26,7 @@ from shoal.runtime import intake, private
 from shoal.runtime.files import replace_file
 from shoal.runtime.priority import Priority
 from shoal.runtime.watch import changes
+from shoal.service.rates import a_rate_that_envoy_takes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LEAST_RATE = 0.001
 _PREFIX_PATTERN = r"^([A-Za-z0-9._-]+/)*$"
 
 Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
@@ -76,11 +77,8 @@ class Key(BaseModel):
 
     @field_validator("requests_per_second")
     @classmethod
-    def _a_rate_that_envoy_takes(cls, rate: float) -> float:
-        # A tiny rate is a refill interval beyond Envoy's range: Envoy would refuse every key and route with it.
-        if 0 < rate < _LEAST_RATE:
-            raise ValueError(f"must be 0 (no limit) or {_LEAST_RATE} and more")
-        return rate
+    def _rate(cls, rate: float) -> float:
+        return a_rate_that_envoy_takes(rate)
 
     def allows(self, model: str) -> bool:
         """Whether it may call ``model``."""
@@ -96,10 +94,10 @@ class KeyRing:
         for key in keys:
             if key.id in self._by_id:
                 raise ConfigurationError(f"two keys have the id {key.id!r}; ids must differ")
-            if (digest := _digest(key.key)) in self._by_digest:
-                raise ConfigurationError(f"keys {self._by_digest[digest].id!r} and {key.id!r} have the same secret")
+            if (hashed := _digest(key.key)) in self._by_digest:
+                raise ConfigurationError(f"keys {self._by_digest[hashed].id!r} and {key.id!r} have the same secret")
             self._by_id[key.id] = key
-            self._by_digest[digest] = key
+            self._by_digest[hashed] = key
 
     def by_id(self, key_id: str) -> Key | None:
         """The key with this id."""
@@ -109,6 +107,11 @@ class KeyRing:
         """The key with this secret. Looked up by digest, so its time says nothing about the secrets."""
         key = self._by_digest.get(_digest(secret))
         return key if key and hmac.compare_digest(key.key.encode(), secret.encode()) else None
+
+    @cached_property
+    def proof(self) -> str:
+        """A digest of all secrets: who writes it knows them. Empty without one, for anybody could make that."""
+        return _digest(" ".join(sorted(key.key for key in self))).hex()[:32] if len(self) > 0 else ""
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._by_id.values())

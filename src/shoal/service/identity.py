@@ -3,12 +3,15 @@
 ::
 
     <key id>?v=1&owner=<owner>&prefix=<prefix>&sha256=<of the key>&rps=<its calls a second>[&priority=bulk][&json=1]
+    token:<issuer>:<owner>?v=1&owner=…&prefix=…&sha256=<of all keys>&rps=…[&priority=bulk]&exp=<Unix time>&json=1
 
 The router alone decides about keys; who stands behind it needs no fresh copy of them, since the message's own key is
 held against the digest. It is not signed, so it is worth what the network behind the router is worth: a worker that
 others can reach looks keys up itself (``shoal.worker.access``).
 The form is a URL's, which Envoy cuts down to the id for whoever needs no more.
 The digest is half a SHA-256: enough to know a key again, and still nothing for a log.
+A caller with a token has no key. The router writes its identity from the token's claims, and in the place of a key's
+digest one of all keys, which shows those who look keys up that it was the router who wrote.
 """
 
 from __future__ import annotations
@@ -35,8 +38,11 @@ CLIENT_HEADER: Final = "x-client-id"
 """Carries the key's id behind the router, never its secret; a caller's own header of this name is removed."""
 MAX_LENGTH: Final = 1024
 """Characters of an identity; a longer text is none."""
+JWT_CALLER: Final = "token:"
+"""Begins the id of a caller with a token; a key's id has no colon."""
 
 _VERSION: Final = "1"
+_MOST_FIELDS: Final = 16
 _DIGEST_BYTES: Final = 16
 
 
@@ -55,7 +61,9 @@ class Identity:
     priority: Priority = Priority.INTERACTIVE
     """The key's."""
     json: bool = False
-    """The message came as JSON, from a caller without a stub: it names its key in the header alone."""
+    """The message needs no key of its own: it came as JSON, from a caller without a stub, or its caller has a token."""
+    expires: float | None = None
+    """When the caller's token ends, in Unix time. None: it has a key."""
 
     @classmethod
     def of(cls, key: Key) -> Self:
@@ -69,8 +77,8 @@ class Identity:
         if not query or len(text) > MAX_LENGTH:
             return None
         try:
-            fields = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True, max_num_fields=8))
-            rate = _rate(fields.get("rps"))
+            fields = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True, max_num_fields=_MOST_FIELDS))
+            rate, expires = _number(fields.get("rps")), _number(fields.get("exp"))
         except ValueError:
             return None
         if fields.get("v") != _VERSION or not (key_id and fields.get("owner") and fields.get("sha256")):
@@ -83,6 +91,7 @@ class Identity:
             rate,
             _priority(fields),
             fields.get("json") == "1",
+            expires,
         )
 
     def write(self) -> str:
@@ -97,6 +106,14 @@ class Identity:
     def is_of(self, secret: str) -> bool:
         """Whether ``secret`` is this key."""
         return bool(secret) and hmac.compare_digest(self.digest.encode(), digest(secret).encode())
+
+    def is_of_token(self) -> bool:
+        """Whether the caller has a token in the place of a key."""
+        return self.key_id.startswith(JWT_CALLER)
+
+    def is_proven(self, proof: str) -> bool:
+        """Whether it is a token's, and whoever wrote it knows ``proof``, a ``KeyRing``'s."""
+        return self.is_of_token() and bool(proof) and hmac.compare_digest(self.digest.encode(), proof.encode())
 
 
 class CallerId(NamedTuple):
@@ -114,14 +131,14 @@ class CallerId(NamedTuple):
 NOBODY: Final = CallerId()
 
 
-def _rate(text: str | None) -> float | None:
-    """Raises ValueError for what is no rate."""
+def _number(text: str | None) -> float | None:
+    """A rate or a time. Raises ValueError for what is neither."""
     if text is None:
         return None
-    rate = float(text)
-    if not 0 <= rate < math.inf:
+    number = float(text)
+    if not 0 <= number < math.inf:
         raise ValueError(text)
-    return rate
+    return number
 
 
 def _priority(fields: Mapping[str, str]) -> Priority:

@@ -10,13 +10,14 @@ import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from shoal.runtime.logs import LogLevel
 from shoal.service import read_section
 from shoal.service.defaults import RECENT_REQUESTS
 from shoal.service.kubernetes import Kubernetes
 from shoal.service.section import HttpAddress, Name, Port, Seconds, Section, StoreUrl
+from shoal.service.tokens import TokenIssuer, one_issuer_each
 from shoal.service.topology import SHARED_BATCHER
 
 if TYPE_CHECKING:
@@ -140,6 +141,8 @@ class Router(Section):
     cors_origins: tuple[Origin, ...] = ()
     """Origins whose pages may call from a browser, such as ``https://example.org``; ``"*"``: any. None: no page of
     another origin."""
+    tokens: Annotated[dict[Name, TokenIssuer], AfterValidator(one_issuer_each)] = Field(default_factory=dict)
+    """Issuers of tokens that callers may send in the place of an API key, by a name that logs and metrics show."""
 
     @field_validator("host")
     @classmethod
@@ -304,13 +307,38 @@ class ModelOverride(Section):
         return self
 
 
+_COLLECTOR = re.compile(r"http://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}/?")
+
+
+class Tracing(Section):
+    """Spans of calls for an OpenTelemetry collector."""
+
+    otlp_endpoint: str
+    """``http://HOST:PORT`` of a collector that takes OTLP over gRPC; the usual port is 4317."""
+    sample_ratio: float = Field(default=0.01, ge=0, le=1, allow_inf_nan=False)
+    """The share of calls that are traced, of those whose caller doesn't say. A caller that traces says so, and is
+    followed."""
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _host_and_port(cls, endpoint: str) -> str:
+        if not _COLLECTOR.fullmatch(endpoint) or not 0 < int(endpoint.rstrip("/").rpartition(":")[2]) < 65_536:
+            raise ValueError(
+                "must be http://HOST:PORT, such as http://localhost:4317; for TLS or a password run a collector beside "
+                "the service that passes spans on"
+            )
+        return endpoint
+
+
 class Observe(Section):
-    """Logs, and what ``shoal explain`` knows."""
+    """Logs, what ``shoal explain`` knows, and traces."""
 
     log_level: LogLevel = "info"
     """The least severe messages that are logged. ``debug`` also logs the uuids of every batch."""
     recent_requests: int = Field(default=RECENT_REQUESTS, ge=0, le=1_000_000)
     """How many recent requests each batcher and each worker remembers, at about 0.6 kB a request. 0: none."""
+    tracing: Tracing | None = None
+    """Where spans of calls go. None: nothing is traced."""
 
 
 class Service(Section):

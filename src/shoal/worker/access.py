@@ -1,9 +1,9 @@
 """Whether a request may be served, as the worker sees it: the router has decided about ``x-api-key`` already.
 
 What the router verified comes along (``shoal.service.identity``), and the message's own key, which survives batching,
-is held against that: no copy of the keys is asked, so no copy can be stale. A message that came as JSON needs no key
-of its own. Another key in the message must be one of
-the same owner; it is looked up here. So are both where an older router names the key and no more, and where others than
+is held against that: no copy of the keys is asked, so no copy can be stale. A message that came as JSON, or whose
+caller has a token, needs no key of its own. Another key in the message must be one of the same owner; it is looked up
+here. So are both where an older router names the key and no more, and where others than
 the router reach the worker, so that no identity is believed: there it reads the router's own keys file, and has no
 copy.
 """
@@ -46,8 +46,20 @@ class Access:
     """
 
     def __init__(self, ring: KeyRing, newest: Callable[[], KeyRing | None] | None = None) -> None:
-        self.ring = ring
+        self._ring = ring
+        self._former = ""
+        """What showed the router's hand before the keys' last change, of which it may learn later."""
         self._newest = newest
+
+    @property
+    def ring(self) -> KeyRing:
+        """The keys."""
+        return self._ring
+
+    @ring.setter
+    def ring(self, ring: KeyRing) -> None:
+        if ring != self._ring:
+            self._ring, self._former = ring, self._ring.proof
 
     def grant(self, key_id: str, identity: str, api_key: str, model: str | None = None) -> Grant:
         """Whose request it is.
@@ -76,8 +88,9 @@ class Access:
 
     def rate(self, key_id: str, identity: str) -> float:
         """The calls a second of the key that the router verified; 0: no limit. Ask once ``grant`` has let it in."""
-        verified = _identity(identity) if self._newest is None else None
-        if verified is not None and verified.requests_per_second is not None:
+        verified = _identity(identity)
+        believed = verified is not None and (self._newest is None or verified.is_of_token())
+        if verified is not None and believed and verified.requests_per_second is not None:
             return verified.requests_per_second
         key = self.ring.by_id(key_id)
         return key.requests_per_second if key else 0.0
@@ -96,6 +109,10 @@ class Access:
         self, key_id: str, shown: Identity | None, api_key: str, model: str | None, owner: str | None = None
     ) -> Grant:
         """By the keys alone; ``owner``: who called, where that is believed."""
+        if shown is not None and (shown.is_proven(self.ring.proof) or shown.is_proven(self._former)):
+            if not api_key:
+                return Grant(shown.owner, shown.prefix)  # as above
+            owner = shown.owner
         key = self.ring.by_secret(api_key) if api_key else self._key_of(shown)
         if key is None:
             raise Unauthenticated("the message's api_key is missing or unknown")

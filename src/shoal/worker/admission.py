@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from shoal.batching.messages import priority_of
 from shoal.errors import InvalidRequest
+from shoal.observe.tracing import is_sampled
 from shoal.pictures.reference import object_key
 from shoal.v1 import inference_pb2
 from shoal.worker.access import Memory
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from shoal.batching.v1.batching_pb2 import BatchItem
     from shoal.explain.recent import Recent
     from shoal.modelconfig.model import ModelConfig
+    from shoal.observe.tracing import Tracing
     from shoal.worker.access import Access
     from shoal.worker.heads.head import Head
 
@@ -36,6 +38,8 @@ class Admission:
     access: Access
     recent: Recent[Stages]
     """Where what becomes of pictures is kept for a while."""
+    tracing: Tracing | None = None
+    """None: nothing is traced."""
 
     def check(self, method: str) -> None:
         """Raises InvalidRequest, with the right method in its text, unless ``method`` fits the model's task."""
@@ -71,5 +75,7 @@ class Admission:
         name, image_uuid = object_key(grant.prefix, request.image_uuid), request.image_uuid
         sent_as, priority = (item.queued_us, item.timeout_us), priority_of(item)
         stages = Stages(image_uuid, item.owner, config.name, version, priority, sent_as, now)
+        if self.tracing is not None and is_sampled(item.traceparent):
+            stages.span = self.tracing.begin("worker", item.traceparent, now)
         self.recent.add(stages)
         return Picture(item, grant.owner, now, deadline, request, name, priority, stages)

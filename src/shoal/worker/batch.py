@@ -22,6 +22,7 @@ from shoal.worker.decode_choice import DEVICE
 from shoal.worker.device_rows import without
 from shoal.worker.picture import APART, FETCH, QUEUE, SLOT
 from shoal.worker.preparation import Preparation
+from shoal.worker.spans import execution
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -267,9 +268,10 @@ class PictureBatch:
         deadline = max(picture.deadline for picture in pictures)
         for picture in pictures:
             picture.stages.ask(asked, len(pictures))
-        async with self._model.turns.turn(priority, deadline, bulk_part(levels)):
-            inference = await self._model.loaded.infer(slot, len(pictures), _timeout(deadline))
-        started = monotonic() - inference.seconds
+        with execution(pictures, asked):
+            async with self._model.turns.turn(priority, deadline, bulk_part(levels)):
+                inference = await self._model.loaded.infer(slot, len(pictures), _timeout(deadline))
+            started = monotonic() - inference.seconds
         self._model.meter.executed(len(pictures), started - asked, inference.seconds, priority)
         inference, pictures = self._without_refused(slot, inference, pictures)
         if log.isEnabledFor(logging.DEBUG):

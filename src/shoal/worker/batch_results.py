@@ -11,6 +11,7 @@ from shoal.batching.v1 import batching_pb2
 from shoal.engine.triton.encoded_rows import REPORT_FIELDS
 from shoal.errors import Code
 from shoal.runtime.priority import BULK, INTERACTIVE
+from shoal.worker import spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,6 +60,8 @@ class BatchResults:
         ended, self._ended = self._ended, []
         for stages in ended:
             stages.left = now
+            if stages.span is not None:
+                spans.end(stages)
         self._model.meter.settle()
         results, self._waiting = self._waiting, []
         return results

@@ -12,6 +12,7 @@ from shoal.batching.peers import Proof
 from shoal.batching.service import BatchingService
 from shoal.errors import ShoalError
 from shoal.observe import metrics
+from shoal.observe.tracing import Tracing
 from shoal.pictures.decode import Decoder
 from shoal.pictures.objectstore import open_configured
 from shoal.runtime import garbage
@@ -63,6 +64,8 @@ class Worker:
         """Prepares; what becomes of pictures is kept in ``recent``."""
         self._options = options
         self._recent = recent
+        traced = options.service.observe.tracing
+        self._tracing = Tracing.to(traced.otlp_endpoint, "worker", str(options.listen)) if traced else None
         self._settings: Pool = options.service.pools[options.pool]
         self._limits = ProcessLimits.of(self._settings, usable_cores())
         self._fetcher = self._open_fetcher()
@@ -119,6 +122,8 @@ class Worker:
         await self._backing.engine.close()
         self._threads.close()
         await self._pool.close()
+        if self._tracing is not None:
+            await self._tracing.close()
 
     def _open_fetcher(self) -> Fetcher:
         options, limits = self._options, self._options.service.object_store
@@ -144,7 +149,7 @@ class Worker:
         choice = self._choice if decodes_itself(config, limits) else None
 
         def handler(loaded: LoadedModel[Any]) -> PictureHandler:
-            admission = Admission(loaded.config, head, self._access, self._recent)
+            admission = Admission(loaded.config, head, self._access, self._recent, self._tracing)
             processes = self._settings.worker_processes
             return PictureHandler(
                 PictureModel(loaded, admission, decoder, head, self._fetcher, self._decoding, meter, processes, choice)

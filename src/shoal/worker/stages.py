@@ -13,6 +13,7 @@ from shoal.worker.decode_choice import Way
 
 if TYPE_CHECKING:
     from shoal.explain.recent import Recent
+    from shoal.observe.tracing import Span
     from shoal.runtime.priority import Priority
 
 
@@ -51,6 +52,10 @@ class Stages:
     """By the device, which couldn't decode it."""
     code: Code = Code.OK
     text: str = ""
+    span: Span | None = None
+    """If it is traced."""
+    batch_span: Span | None = None
+    """Of the last batch that the engine was asked to run with it."""
 
     def ask(self, now: float, size: int) -> None:
         """The engine is asked to run it, with ``size`` pictures in all."""

@@ -29,6 +29,11 @@ def identity(name: str) -> str:
 ALICE, BOB, CAROL = map(identity, ("alice", "bob", "carol"))
 
 
+def token(owner: str, ends: float) -> str:
+    """An identity as the router writes it for a token."""
+    return f"{Identity(f'token:company:{owner}', owner, f'{owner}/', 'proof').write()}&exp={ends:.0f}&json=1"
+
+
 @dataclass
 class Router(grpc.GenericRpcHandler):
     """Answers as the load balancer's listener does."""
@@ -183,6 +188,27 @@ async def test_a_router_that_is_away_ends_nothing() -> None:
             await asyncio.sleep(0)
         await watch.close()
         assert not ended
+
+
+async def test_what_a_token_has_open_ends_with_the_token() -> None:
+    async with running() as rig:
+        rig.watch = KeyWatch(rig.channel, lambda: rig.now, lambda: 1_000_000.0)
+        good, over, gone = (token("good", 1e9), token("over", 1_000_000 - 61), token("gone", 1_000_000 - 61))
+        rig.router.set(*((each, "yolo") for each in (good, over, gone)))
+        rig.follow(good)
+        rig.follow(over)
+        rig.follow(gone)()  # its stream has ended before
+        await rig.router.answer(3)
+        assert rig.ended == ["token:company:over yolo"]
+
+
+async def test_a_token_is_good_for_a_minute_after_its_end_as_for_the_router() -> None:
+    async with running((token("late", 1_000_000 - 50), "yolo")) as rig:
+        rig.watch = KeyWatch(rig.channel, lambda: rig.now, lambda: 1_000_000.0)
+        rig.follow(token("late", 1_000_000 - 50))
+        await rig.router.answer(3)
+        assert not rig.ended
+        await rig.watch.close()
 
 
 async def test_a_key_that_was_never_known_has_time_to_become_known() -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from shoal.router import config
 from shoal.router.key_answers import version
+from shoal.router.key_sources import KeySource
 from shoal.runtime.endpoint import Endpoint
 from shoal.service.api_keys import Key, KeyRing
 from shoal.service.identity import Identity
-from shoal.service.spec import ObjectStore, Pool, Router, Service, Tls
+from shoal.service.spec import ObjectStore, Pool, Router, Service, Tls, parse
 from shoal.service.topology import Topology
 
 FOLDER = Path("/etc/envoy")
@@ -20,6 +21,9 @@ SECRET = "a-secret-of-some-length"
 ALICE = Key(id="alice-1", key=SECRET + "-a", owner="alice")
 BOB = Key(id="bob-1", key=SECRET + "-b", owner="bob", models=("resnet*",))
 MODELS = ("resnet-50", "yolo")
+
+
+TOKENS = "router: {tokens: {company: {issuer: i, audiences: [a], jwks_file: f}}}"
 
 
 def topology(**changes: Any) -> Topology:
@@ -78,6 +82,12 @@ def endpoints(found: dict[str, Any]) -> list[int]:
     """The ports of a cluster's hosts."""
     hosts = found["load_assignment"]["endpoints"][0]["lb_endpoints"]
     return [host["endpoint"]["address"]["socket_address"]["port_value"] for host in hosts]
+
+
+def public_filters(files: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of calls, in their order."""
+    (chain,) = files[config.LISTENERS]["resources"][0]["filter_chains"]
+    return list(chain["filters"][-1]["typed_config"]["http_filters"])
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
@@ -274,6 +284,51 @@ def test_redacting_leaves_no_secret() -> None:
     redacted = [config.redact(text, KeyRing([ALICE, BOB])) for text in files.values()]
     assert not any(SECRET in text or Identity.of(ALICE).digest in text for text in redacted)
     assert not any(version(KeyRing([ALICE, BOB])) in text for text in redacted), "a guess could be held against it"
+
+
+def test_a_tokens_proof_is_redacted_and_free_of_keys() -> None:
+    keys, service = KeyRing([ALICE, BOB]), parse(TOKENS, "shoal.yaml")
+    sources = {"company": KeySource(jwks='{"keys": []}')}
+    files = config.render(service, topology(), keys, MODELS, folder=FOLDER, sources=sources)
+    assert keys.proof in files[config.PUBLIC_ROUTES]
+    told = "".join(config.redact(text, keys, service.router.tokens) for text in files.values())
+    assert keys.proof not in told
+    assert version(keys, service.router.tokens) not in told
+
+
+def test_without_issuers_nothing_looks_at_tokens() -> None:
+    files = render(ALICE)
+    filters = [each["name"] for each in public_filters(files)]
+    assert not {name for name in filters if "jwt" in name or "token" in name}
+    assert files[config.JWT_CHECKS] == {"resources": []}
+
+
+def test_an_issuer_without_its_keys_is_none() -> None:
+    files = config.render(parse(TOKENS, "s"), topology(), KeyRing([ALICE]), MODELS, folder=FOLDER)
+    (checks,) = json.loads(files[config.JWT_CHECKS])["resources"]
+    assert checks["typed_config"]["providers"] == {}
+
+
+def test_without_a_collector_nothing_traces() -> None:
+    files = render(ALICE)
+    (chain,) = files[config.LISTENERS]["resources"][0]["filter_chains"]
+    manager = chain["filters"][-1]["typed_config"]
+    assert "tracing" not in manager
+    assert manager["generate_request_id"] is False
+    assert "collector" not in {found["name"] for found in files[config.CLUSTERS]["resources"]}
+
+
+def test_the_router_decides_which_calls_are_traced() -> None:
+    text = "observe: {tracing: {otlp_endpoint: 'http://[::1]:4317', sample_ratio: 0.025}}"
+    files = render(ALICE, service=parse(text, "s"))
+    (chain,) = files[config.LISTENERS]["resources"][0]["filter_chains"]
+    manager = chain["filters"][-1]["typed_config"]
+    sampler = manager["tracing"]["provider"]["typed_config"]["sampler"]["typed_config"]
+    ratio = sampler["wrapped_sampler"]["typed_config"]["sampling_percentage"]
+    assert ratio == {"numerator": 25_000, "denominator": "MILLION"}
+    assert manager["generate_request_id"] is True, "Envoy traces no call without"
+    (where,) = cluster(files, "collector")["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert where["endpoint"]["address"]["socket_address"] == {"address": "::1", "port_value": 4317}
 
 
 def test_secrets_are_in_one_file() -> None:

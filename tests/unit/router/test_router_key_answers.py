@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from shoal.router.key_answers import key_routes, version
 from shoal.runtime.priority import Priority
 from shoal.service.api_keys import Key, KeyRing
 from shoal.service.identity import Identity
+from shoal.service.tokens import TokenIssuer
 
 ALICE = Key(id="alice-1", key="a-secret-of-some-length-a", owner="alice")
 BOB = Key(id="bob-1", key="a-secret-of-some-length-b", owner="bob", models=("resnet*",))
@@ -42,6 +44,19 @@ def test_an_identity_is_known_for_the_models_of_its_key() -> None:
 
 def test_no_secret_is_told() -> None:
     assert not any(key.key in str(key_routes(MODELS, KeyRing([ALICE, BOB]))) for key in (ALICE, BOB))
+
+
+@pytest.mark.parametrize(
+    ("shown", "known"),
+    [("token:company:alice?v=1", True), ("token:a.b:alice?v=1", True), ("token:axb:alice?v=1", False),
+     ("token:other:alice?v=1", False), ("alice-1?token:company:alice?", False)],
+)  # fmt: skip
+def test_a_tokens_caller_is_known_as_long_as_its_issuer_is(shown: str, known: bool) -> None:
+    issuer = TokenIssuer(issuer="https://i.example", audiences=["shoal"], jwks_file="a")
+    _, check, *_ = key_routes(MODELS, KeyRing([ALICE]), {"company": issuer, "a.b": issuer})
+    (header,) = check["match"]["headers"]
+    assert bool(re.fullmatch(header["string_match"]["safe_regex"]["regex"], shown)) == known
+    assert version(KeyRing([ALICE]), {"company": issuer}) != version(KeyRing([ALICE]))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from shoal.runtime.priority import Priority
-from shoal.service.api_keys import Key
+from shoal.service.api_keys import Key, KeyRing
 from shoal.service.identity import MAX_LENGTH, Identity
 
 SECRET = "a-secret-of-some-length"
@@ -26,6 +26,35 @@ def test_it_knows_its_key_and_shows_nothing_of_it() -> None:
     assert not any(identity.is_of(other) for other in ("", SECRET + "x", identity.digest, "ä" * 20))
     assert SECRET not in identity.write()
     assert identity.digest not in repr(identity)
+
+
+TOKEN = "token:company:alice?v=1&owner=alice&prefix=alice%2F&sha256={}&rps=5.0&priority=bulk&exp=1700000000&json=1"
+
+
+def test_what_the_router_writes_of_a_token_is_read() -> None:
+    found = Identity.parse(TOKEN.format("proof"))
+    assert found
+    assert (found.key_id, found.owner, found.prefix) == ("token:company:alice", "alice", "alice/")
+    assert (found.expires, found.json, found.priority) == (1_700_000_000, True, Priority.BULK)
+    assert found.is_of_token()
+    assert not Identity.of(KEY).is_of_token()
+    assert len(TOKEN.partition("?")[2].split("&")) <= 8, "an older reader takes no more fields"
+
+
+def test_who_knows_all_keys_has_written_it() -> None:
+    ring = KeyRing([KEY])
+    found = Identity.parse(TOKEN.format(ring.proof))
+    assert found
+    assert found.is_proven(ring.proof)
+    assert not found.is_proven(KeyRing([KEY, KEY.model_copy(update={"id": "b", "key": "b" * 20})]).proof)
+    assert not found.is_proven("")
+    assert not Identity("key-1", "alice", "", ring.proof).is_proven(ring.proof), "it is a key's"
+
+
+def test_without_keys_there_is_no_proof_since_anybody_could_make_it() -> None:
+    found = Identity.parse(TOKEN.format("-"))
+    assert found
+    assert not found.is_proven(KeyRing().proof)
 
 
 def test_an_empty_prefix_stays_empty() -> None:

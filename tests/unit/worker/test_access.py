@@ -56,6 +56,40 @@ def test_where_no_identity_is_believed_it_has_to_show_the_keys_digest(claim: str
         Access(KeyRing(RINGS["both"]), lambda: None).grant("old", f"{claim}&json=1", "")
 
 
+def token(ring: KeyRing, owner: str = "alice") -> str:
+    """As the router writes it."""
+    return Identity(f"token:company:{owner}", owner, f"{owner}/", ring.proof or "-", 7.0).write() + "&exp=2e9&json=1"
+
+
+@pytest.mark.parametrize("reads_the_keys", [False, True], ids=["believes", "looks up"])
+def test_a_caller_with_a_token_needs_no_key(reads_the_keys: bool) -> None:
+    ring = KeyRing(RINGS["both"])
+    access = Access(ring, (lambda: None) if reads_the_keys else None)
+    assert access.grant("token:company:carol", token(ring, "carol"), "", "any") == Grant("carol", "carol/")
+    assert access.grant("token:company:alice", token(ring), OLD.key, "any") == Grant("alice", "alice/")
+    assert access.rate("token:company:carol", token(ring, "carol")) == 7.0
+    with pytest.raises(Unauthenticated, match="different owners"):
+        access.grant("token:company:alice", token(ring), BOB.key, "any")
+
+
+@pytest.mark.parametrize("keys", ["before", "none"])
+def test_where_no_identity_is_believed_the_router_alone_can_have_written_a_tokens(keys: str) -> None:
+    written = token(KeyRing(RINGS[keys]))
+    with pytest.raises(Unauthenticated):
+        Access(KeyRing(RINGS["both" if keys == "before" else keys]), lambda: None).grant("token:c:alice", written, "")
+
+
+def test_a_router_that_learns_of_a_key_sooner_or_later_is_still_the_router() -> None:
+    before, after = KeyRing(RINGS["before"]), KeyRing(RINGS["both"])
+    access = Access(before, lambda: after)
+    assert access.grant("token:company:alice", token(after), "") == Grant("alice", "alice/")
+    assert access.ring == after
+    assert access.grant("token:company:alice", token(before), "") == Grant("alice", "alice/")
+    access.ring = KeyRing(RINGS["after"])
+    with pytest.raises(Unauthenticated):
+        Access(access.ring, lambda: None).grant("token:company:alice", token(before), "")
+
+
 def test_another_key_of_the_same_owner_is_looked_up() -> None:
     access = Access(KeyRing(RINGS["both"]))
     assert access.grant(OLD.id, identity(OLD), NEW.key, "resnet-50") == Grant("alice", "elsewhere/")

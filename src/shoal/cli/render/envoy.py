@@ -35,4 +35,4 @@ def envoy(
 def _print(keeper: ConfigKeeper, *, show_secrets: bool) -> None:
     for name, text in keeper.files(keeper.folder).items():
         typer.echo(f"// {name}")
-        typer.echo(text if show_secrets else config.redact(text, keeper.keys.value))
+        typer.echo(text if show_secrets else config.redact(text, keeper.keys.value, keeper.service.value.router.tokens))

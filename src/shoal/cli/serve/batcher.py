@@ -41,6 +41,10 @@ def serve_batcher(
     recent_requests: Annotated[
         int, typer.Option(min=0, help="Requests remembered for 'shoal explain'; 0: none.")
     ] = RECENT_REQUESTS,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="http://HOST:PORT", help="An OpenTelemetry collector, for calls that the router traces."),
+    ] = None,
     log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = "info",
     max_message_bytes: Annotated[
         int | None,
@@ -67,6 +71,7 @@ def serve_batcher(
         max_message_bytes=max_message_bytes or wire.REQUEST_BYTES,
         metrics=str(Endpoint.parse(metrics)) if metrics else "",
         recent_requests=recent_requests if metrics else 0,
+        otlp_endpoint=otlp_endpoint or "",
         log_level=log_level,
     )
     options = BatcherOptions(orders, endpoint)

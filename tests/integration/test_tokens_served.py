@@ -1,0 +1,111 @@
+"""A picture and its answer by a token alone: upload, JSON, gRPC, and a stream of calls, through the whole service."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from PIL import Image
+
+from shoal.batching.v1 import stream_pb2
+from shoal.client import Client
+from shoal.service import api_keys
+from shoal.service.home import Home
+from shoal.v1 import inference_pb2 as pb
+from support.pictures import encode
+from support.stack import Stack, running_stack
+from support.tiny_models import add_tiny_classifier
+from support.token_issuer import AUDIENCE, ISSUER, Issuer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MODEL = "tiny"
+CLASSIFY = "/shoal.v1.Inference/Classify"
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[Stack]:
+    root = tmp_path_factory.mktemp("tokens")
+    (root / "jwks.json").write_text(issuer.key_set)
+    api_keys.create(Home(root).keys, "alice")
+    service = f"{{issuer: {ISSUER!r}, audiences: [{AUDIENCE}], jwks_file: {root}/jwks.json, models_claim: models}}"
+    with running_stack(
+        root,
+        models=lambda store: add_tiny_classifier(store, MODEL),
+        service=f"router: {{tokens: {{company: {service}}}}}",
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def uuid(served: Stack, issuer: Issuer) -> str:
+    told = post(served, "/v1/uploads", {}, issuer)
+    (upload,) = told["uploads"]
+    picture = encode(Image.new("RGB", (64, 64), (250, 0, 0)))
+    urllib.request.urlopen(urllib.request.Request(upload["put_url"], picture, method="PUT"), timeout=60).close()
+    return str(upload["image_uuid"])
+
+
+def post(stack: Stack, path: str, body: object, issuer: Issuer) -> dict[str, list[dict[str, str]]]:
+    headers = dict([issuer.bearer(models=[MODEL])]) | {"content-type": "application/json"}
+    request = urllib.request.Request(f"http://{stack.target}{path}", json.dumps(body).encode(), headers, method="POST")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        found: dict[str, list[dict[str, str]]] = json.loads(answer.read())
+        return found
+
+
+def metadata(issuer: Issuer, **claims: object) -> list[tuple[str, str]]:
+    return [issuer.bearer(**{"models": [MODEL], **claims}), ("x-model-name", MODEL)]
+
+
+def test_json(served: Stack, issuer: Issuer, uuid: str) -> None:
+    assert post(served, f"/v1/models/{MODEL}:classify", {"image_uuid": uuid}, issuer)["classes"][0]["label"]
+
+
+def test_grpc_needs_no_key_in_the_message(served: Stack, issuer: Issuer, uuid: str) -> None:
+    message = pb.ImageRequest(image_uuid=uuid, model_name=MODEL).SerializeToString()
+    with grpc.insecure_channel(served.target) as channel:
+        call = channel.unary_unary(CLASSIFY, response_deserializer=pb.ClassifyReply.FromString)
+        assert call(message, metadata=metadata(issuer), timeout=60).classes
+        with pytest.raises(grpc.RpcError) as raised:
+            call(message, metadata=metadata(issuer, sub="bob"), timeout=60)
+        assert raised.value.code() is grpc.StatusCode.NOT_FOUND, "another owner's picture"
+
+
+def test_a_key_of_the_tokens_owner_shares_its_pictures(served: Stack, uuid: str) -> None:
+    key = next(key for key in api_keys.load_keys(served.home.keys) if key.owner == "alice")
+    with Client(served.target, api_key=key.key) as client:
+        assert client.classify(uuid, MODEL).classes
+
+
+def test_a_stream_of_calls_ends_with_its_token(served: Stack, issuer: Issuer, uuid: str) -> None:
+    message = pb.ImageRequest(image_uuid=uuid, model_name=MODEL).SerializeToString()
+    opened = stream_pb2.CallChunk(calls=[stream_pb2.CallItem(index=1, request=message)])
+    ends = int(time.time()) - 55  # good for 5 s: clocks may differ by a minute
+
+    over = threading.Event()
+
+    def calls() -> Iterator[bytes]:
+        yield opened.SerializeToString()
+        over.wait(60)
+
+    with grpc.insecure_channel(served.target) as channel:
+        stream = channel.stream_stream(f"{CLASSIFY}Stream", response_deserializer=stream_pb2.CallResultChunk.FromString)
+        answers = stream(calls(), metadata=metadata(issuer, exp=ends), timeout=60)
+        assert next(answers).results[0].code == 0
+        with pytest.raises(grpc.RpcError) as raised:
+            next(answers)
+        over.set()
+    assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert "the token has ended" in raised.value.details()
