@@ -180,9 +180,10 @@ def _revoked() -> Unauthenticated:
 def make_batcher() -> Batcher:
     """The batcher that the environment describes, its metrics served; call it on the event loop that will serve."""
     from shoal.batcher.dispatch import Dispatcher  # what starts Envoy, and no batcher, pays for none of these
+    from shoal.batcher.glances import glances
     from shoal.batcher.key_watch import KeyWatch
     from shoal.batcher.request import explain
-    from shoal.explain.endpoint import serve_soon
+    from shoal.explain.endpoint import Beside, serve_soon
     from shoal.observe.metrics import BATCHER
     from shoal.runtime.endpoint import Endpoint
 
@@ -191,7 +192,8 @@ def make_batcher() -> Batcher:
     held = max(MAX_HELD_BYTES, _HELD_MESSAGES * orders.max_message_bytes)
     dispatcher = Dispatcher(channel, orders.name, orders.recent_requests, held)
     if orders.metrics:
-        serve_soon(Endpoint.parse(orders.metrics), BATCHER, partial(explain, dispatcher.recent))
+        beside = Beside(glances=partial(glances, dispatcher.recent))
+        serve_soon(Endpoint.parse(orders.metrics), BATCHER, partial(explain, dispatcher.recent), beside)
     keys = None if orders.workers else KeyWatch(channel)
     return Batcher(dispatcher, orders.models, orders.max_message_bytes, keys)
 

@@ -83,6 +83,11 @@ class Catalog:
         return self._served.keys()
 
     @property
+    def configs(self) -> Mapping[str, ModelConfig]:
+        """The configurations of the models that are served now."""
+        return {name: served.offer.config for name, served in self._served.items()}
+
+    @property
     def failed(self) -> Mapping[str, str]:
         """What is there for this pool and can't be served as it is: name to reason.
 

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from shoal.batching.peers import ask_all
-from shoal.service.worker_report import WorkerReport
+from shoal.service.worker_report import ServedModel, WorkerReport
 from shoal.worker import readiness
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ class WorkerStatus:
         served = tuple(sorted(self._catalog.names))
         serving = self._engine_there and (self.ready or bool(served))
         self._proof.set(served, ready=self.ready)
-        report = WorkerReport(ready=self.ready, models=served, reasons=self._reasons)
+        known = {name: ServedModel(version=one.version, task=one.task) for name, one in self._catalog.configs.items()}
+        troubles = dict(self._catalog.failed)
+        report = WorkerReport(ready=self.ready, models=served, reasons=self._reasons, served=known, troubles=troubles)
         try:
             report.save(self._options.home, self._options.listen)
         except OSError as error:  # a full disk is no reason not to serve
