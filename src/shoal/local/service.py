@@ -72,12 +72,19 @@ def _lay_out(service: Service, home: Home) -> Plan:
     def store(listen: Endpoint) -> Part:
         return store_part(listen, home.objects, setup.store_credentials(service, home))
 
+    service = _with_console(service)
     files = PlanFiles.of(home)
     worker_report.remove_all(home)
     layout = plan(service, home, files, ports.FreePorts(), store, gpus.usable())
     files.service.write_text(service.model_dump_json(indent=2, exclude_defaults=True))  # YAML contains JSON
     layout.topology.save(files.topology)
     return layout
+
+
+def _with_console(service: Service) -> Service:
+    """On one machine there is a console unless the service file says no."""
+    router = service.router.model_copy(update={"console": service.router.console is not False})
+    return service.model_copy(update={"router": router})
 
 
 def _on_signals(stop: asyncio.Event, supervisor: Supervisor, say: Callable[[str], None]) -> None:

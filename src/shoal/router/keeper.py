@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from shoal.batching.peers import proven
+from shoal.console.status import Known
 from shoal.errors import ConfigurationError
 from shoal.router import certificate, config
 from shoal.router.keyfile import KeyFile
@@ -110,8 +111,19 @@ class ConfigKeeper:
 
     def files(self, folder: Path) -> dict[str, str]:
         """What the files should be if they lie in ``folder``: name to text."""
-        inputs = (self._reported.adopt(self.service.value), self.topology.value, self.keys.value, self.models.value)
-        return config.render(*inputs, folder=folder, unserved=self._unserved.names(monotonic()))
+        known = self.known()
+        inputs = (known.service, known.topology, known.keys, known.models)
+        return config.render(*inputs, folder=folder, unserved=known.unserved)
+
+    def known(self) -> Known:
+        """What the router knows at this moment, for the console."""
+        return Known(
+            service=self._reported.adopt(self.service.value),
+            topology=self.topology.value,
+            keys=self.keys.value,
+            models=self.models.value,
+            unserved=self._unserved.names(monotonic()),
+        )
 
     async def run(self) -> None:
         """Renders after every change, until it is cancelled."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from shoal.batching.wire import COMPUTE, SERVICE
 from shoal.errors import Code
+from shoal.router import console
 from shoal.router.browsers import cross_origin, preflight
 from shoal.router.call_routes import IDENTIFIED, call_routes, deadlined, match
 from shoal.router.clusters import ADMIN, ANY_WORKER, pool_cluster
@@ -82,6 +83,7 @@ def public_routes(
             _check(),
             _watch(),
             *preflight(service.router),
+            *console.routes(service, topology, _KEYLESS),
             *json_routes(),
             model_list(service, models, unserved),
             *not_grpc(),

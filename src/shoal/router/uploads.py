@@ -28,9 +28,6 @@ _IDLE = "30s"
 
 def routes(store: ObjectStore) -> Json:
     """The route configuration: PUTs of a size that is told, and is one that a worker would fetch."""
-    most = store.max_image_bytes
-    small = {"name": "content-length", "range_match": {"start": 0, "end": most + 1}}
-    sized = {"name": "content-length", "present_match": True}
     return {
         "name": UPLOADS,
         "virtual_hosts": [
@@ -39,16 +36,27 @@ def routes(store: ObjectStore) -> Json:
                 "domains": ["*"],
                 "routes": [
                     _refusal([{**_PUT, "invert_match": True}], 405, _NO_PUT),
-                    {
-                        "match": {"prefix": "/", "headers": [small]},
-                        "route": {"cluster": STORE, "timeout": "0s", "idle_timeout": _IDLE},
-                    },
-                    _refusal([sized], 413, f"a picture may have {most} bytes (object_store.max_image_bytes)"),
-                    _refusal([], 411, _NO_LENGTH),
+                    *sized(store),
                 ],
             }
         ],
     }
+
+
+def sized(store: ObjectStore, host: str | None = None) -> list[Json]:
+    """What becomes of a PUT, by the size that it tells; it goes on with the host it came with, or with ``host``."""
+    most = store.max_image_bytes
+    small = {"name": "content-length", "range_match": {"start": 0, "end": most + 1}}
+    told = {"name": "content-length", "present_match": True}
+    rewrite = {"host_rewrite_literal": host} if host else {}
+    return [
+        {
+            "match": {"prefix": "/", "headers": [small]},
+            "route": {"cluster": STORE, "timeout": "0s", "idle_timeout": _IDLE, **rewrite},
+        },
+        _refusal([told], 413, f"a picture may have {most} bytes (object_store.max_image_bytes)"),
+        _refusal([], 411, _NO_LENGTH),
+    ]
 
 
 def cluster(load_assignment: Json) -> Json:
