@@ -47,6 +47,7 @@ async def run(
     Raises:
         ShoalError: a part didn't become ready; nothing is left running.
     """
+    service = _with_console(service)
     layout = _lay_out(service, home)
     supervisor = Supervisor(
         layout.parts,
@@ -72,7 +73,6 @@ def _lay_out(service: Service, home: Home) -> Plan:
     def store(listen: Endpoint) -> Part:
         return store_part(listen, home.objects, setup.store_credentials(service, home))
 
-    service = _with_console(service)
     files = PlanFiles.of(home)
     worker_report.remove_all(home)
     layout = plan(service, home, files, ports.FreePorts(), store, gpus.usable())
@@ -85,6 +85,10 @@ def _with_console(service: Service) -> Service:
     """On one machine there is a console unless the service file says no."""
     router = service.router.model_copy(update={"console": service.router.console is not False})
     return service.model_copy(update={"router": router})
+
+
+def _console(target: str) -> str:
+    return f"{target if '://' in target else f'http://{target}'}/"
 
 
 def _on_signals(stop: asyncio.Event, supervisor: Supervisor, say: Callable[[str], None]) -> None:
@@ -160,6 +164,7 @@ def _snapshot(service: Service, home: Home, layout: Plan, supervisor: Supervisor
     return state.ServiceState(
         pid=os.getpid(),
         target=layout.target,
+        console=_console(layout.target) if service.router.console else None,
         store_url=layout.store_url,
         models=str(home.model_store(service)),
         logs=str(home.logs),

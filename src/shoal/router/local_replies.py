@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from shoal.errors import Code
 from shoal.router.key_checks import KEY_ID
 from shoal.router.refusals import REQUESTED_MODEL
-from shoal.router.resources import extension, header
+from shoal.router.resources import extension, header, method
 from shoal.router.transcoding import JSON_TYPE, ORIGINAL_PATH
 from shoal.service.identity import HEADER
 
@@ -88,7 +88,13 @@ def replies(router: Router) -> list[Json]:
         _reply(_flags("UF", "UH", "UC", "URX"), "the service is away; trying again may help", Code.UNAVAILABLE),
     ]
     # The first that fits answers.
-    return [*(_as_json(reply) for reply in told), *_other_json(), *told]
+    return [_upload_too_large(), *(_as_json(reply) for reply in told), *_other_json(), *told]
+
+
+def _upload_too_large() -> Json:
+    """The console's uploads have a limit of their own, which their route names."""
+    put = {"header_filter": {"header": method("PUT")}}
+    return {"filter": {"and_filter": {"filters": [_status(413), put]}}}
 
 
 def _as_json(reply: Json) -> Json:
