@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from pathlib import Path
 
 CHROMIUM = "chromium"
@@ -47,8 +47,9 @@ class Page:
         self._loaded = asyncio.Event()
         self.complaints: list[str] = []
         """What went wrong in the page: violations of its policy, exceptions, and what the console has as an error."""
-        self.requests: list[str] = []
-        """The URLs that it asked for."""
+        self.requests: list[tuple[str, str]] = []
+        """The method and URL of each."""
+        self._change: Callable[[Any], Any] = lambda told: told
         self.reading = asyncio.create_task(self._read())
 
     async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -107,6 +108,31 @@ class Page:
         preferred = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.send("Emulation.setEmulatedMedia", features=[preferred])
 
+    async def offline(self, *, gone: bool) -> None:
+        """Whether the page reaches nobody."""
+        await self.send(
+            "Network.emulateNetworkConditions", offline=gone, latency=0, downloadThroughput=-1, uploadThroughput=-1
+        )
+
+    async def alter(self, path: str, change: Callable[[Any], Any]) -> None:
+        """From now on the page gets ``change`` of the JSON at ``path``."""
+        self._change = change
+        await self.send("Fetch.enable", patterns=[{"urlPattern": f"*{path}", "requestStage": "Response"}])
+
+    async def _alter(self, request: str) -> None:
+        body = await self.send("Fetch.getResponseBody", requestId=request)
+        text = base64.b64decode(body["body"]) if body["base64Encoded"] else body["body"]
+        altered = base64.b64encode(json.dumps(self._change(json.loads(text))).encode()).decode()
+        answer = {"responseCode": 200, "responseHeaders": [{"name": "content-type", "value": "application/json"}]}
+        await self.send("Fetch.fulfillRequest", requestId=request, body=altered, **answer)
+
+    async def nameless(self) -> list[str]:
+        """Roles of what one can use, and that has no name for a screen reader."""
+        tree = (await self.send("Accessibility.getFullAXTree"))["nodes"]
+        used = {"button", "textbox", "combobox", "link", "image", "img", "DisclosureTriangle", "region"}
+        shown = [node for node in tree if not node["ignored"] and node["role"]["value"] in used]
+        return [node["role"]["value"] for node in shown if not node.get("name", {}).get("value")]
+
     async def picture(self, *, whole: bool = False) -> bytes:
         """What is shown, as a PNG; ``whole``: with what one would have to scroll to."""
         answer = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
@@ -133,7 +159,9 @@ class Page:
         elif method == "Page.fileChooserOpened":
             self._choosers.put_nowait(told)
         elif method == "Network.requestWillBeSent":
-            self.requests.append(told["request"]["url"])
+            self.requests.append((told["request"]["method"], told["request"]["url"]))
+        elif method == "Fetch.requestPaused":
+            self._altering = asyncio.create_task(self._alter(told["requestId"]))
         elif method == "Runtime.exceptionThrown":
             self.complaints.append(str(told["exceptionDetails"]))
         elif method == "Audits.issueAdded" and "contentSecurityPolicyIssueDetails" in told["issue"]["details"]:

@@ -6,7 +6,8 @@ call. Requests are those of the caller's own keys: what others asked is nobody e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections import Counter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import BaseModel
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from shoal.service.spec import Service
     from shoal.service.topology import Topology
     from shoal.service.worker_report import WorkerReport
+
+
+NOT_VOUCHED_FOR: Final = "-"
+"""What a batcher's metrics call models that no worker has vouched for."""
 
 
 class Known(NamedTuple):
@@ -81,6 +86,8 @@ class StatusView(BaseModel):
     models: tuple[ModelView, ...]
     refused: dict[str, int]
     """Calls that this router refused since its start, by reason; all callers'."""
+    unknown: dict[str, int]
+    """The same for batchers, by code: models and methods that no worker has vouched for."""
     requests: Glances
 
 
@@ -108,6 +115,7 @@ def status(
         parts=(*_own_parts(), *(_part(each) for each in news)),
         models=tuple(_model(name, known, reports, news) for name in sorted(filter(may_call, names))),
         refused=dict(refused),
+        unknown=_unknown(news),
         requests=requests,
     )
 
@@ -145,8 +153,26 @@ def _model(name: str, known: Known, reports: Sequence[tuple[str, WorkerReport]],
         replicas=len(here),
         replicas_ready=sum(report.ready for report in serving),
         reasons=reasons if pool else ("no pool of the service file takes it",),
-        batchers={each.part.name: each.figures[name] for each in news if name in each.figures},
+        batchers=_figures(name, known, news),
     )
+
+
+def _figures(name: str, known: Known, news: Iterable[News]) -> dict[str, Figures]:
+    """Of the model's batchers, those that have seen none of its requests, too: so the page sees its first one."""
+    group = known.topology.batcher_of(name)
+    own = (each for each in news if each.part.role == "batcher" and not each.silent)
+    return {
+        each.part.name: each.figures.get(name, Figures())
+        for each in own
+        if name in each.figures or each.part.group == group
+    }
+
+
+def _unknown(news: Iterable[News]) -> dict[str, int]:
+    sums: Counter[str] = Counter()
+    for each in news:
+        sums.update(each.figures.get(NOT_VOUCHED_FOR, Figures()).answered)
+    return dict(sums)
 
 
 def _state(name: str, known: Known, *, serving: bool, refused: bool) -> str:

@@ -43,17 +43,18 @@ export function foundNodes({ headline, share, items }) {
   const title = element("p", "headline", [element("strong", "", [headline])]);
   if (share !== undefined) title.append(" ", element("small", "", [percent(share)]));
   const rest = items.length - LISTED;
-  const list = element("ol", "found", items.slice(0, LISTED).map(row));
+  const plain = items.some(({ coloured }) => coloured) ? "" : " plain";
+  const list = element("ol", `found${plain}`, items.slice(0, LISTED).map(row));
   return [title, list, ...(rest > 0 ? [element("p", "quiet", [`and ${count(rest)} more`])] : [])];
 }
 
 function row({ index, label, share, coloured }) {
-  const swatch = element("span", "swatch");
-  if (coloured) swatch.style.background = css(index);
+  const swatch = coloured ? [element("span", "swatch")] : [];
+  for (const node of swatch) node.style.background = css(index);
   const level = element("span");
   level.style.width = `${100 * Math.max(0, Math.min(1, share))}%`;
   return element("li", "", [
-    swatch,
+    ...swatch,
     element("span", "name", [label]),
     element("span", "level", [level], { "aria-hidden": "true" }),
     element("span", "share", [percent(share)]),

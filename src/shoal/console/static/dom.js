@@ -30,14 +30,19 @@ export function show(node, shown) {
  */
 export function fill(body, items, keyOf, cellsOf) {
   const columns = [...body.closest("table").tHead.rows[0].cells].map((cell) => cell.textContent);
-  const before = new Map([...body.rows].map((row) => [row.dataset.key, row]));
+  const old = [...body.rows];
+  const before = new Map(old.map((row) => [row.dataset.key, row]));
+  const uses = new Map();
   const rows = items.map((item) => {
-    const row = before.get(keyOf(item)) ?? newRow(keyOf(item), columns);
+    const use = (uses.get(keyOf(item)) ?? 0) + 1;
+    uses.set(keyOf(item), use);
+    const key = `${use} ${keyOf(item)}`; // items may share a name
+    const row = before.get(key) ?? newRow(key, columns);
     cellsOf(item).forEach((cell, place) => fillCell(row.cells[place], cell));
     return row;
   });
   const kept = new Set(rows);
-  for (const row of before.values()) if (!kept.has(row)) row.remove();
+  for (const row of old) if (!kept.has(row)) row.remove();
   rows.forEach((row, place) => {
     if (body.rows[place] !== row) body.insertBefore(row, body.rows[place] ?? null);
   });

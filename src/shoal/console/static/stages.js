@@ -9,9 +9,10 @@ const SHOWN_SECONDS = 0.00005;
 /** @param stages {label, seconds} each, in their order @returns nodes */
 export function stageBar(stages) {
   const shown = stages.filter(({ seconds }) => seconds >= SHOWN_SECONDS);
+  const whole = shown.reduce((sum, { seconds }) => sum + seconds, 0);
   const bar = element("div", "stages", shown.map(({ seconds }, place) => {
     const span = element("span", `stage-${place % COLOURS}`);
-    span.style.flexGrow = seconds;
+    span.style.flexGrow = (100 * seconds) / whole; // a sum below 1 would leave room
     return span;
   }), { "aria-hidden": "true" });
   const legend = element("ol", "legend", shown.map(({ label, seconds }, place) =>

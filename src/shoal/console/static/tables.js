@@ -4,6 +4,7 @@ import { byId, element, fill, say, show } from "./dom.js";
 import { ago, count, milliseconds, rate } from "./format.js";
 import { History, quantile } from "./rates.js";
 
+const SHOWN_REQUESTS = 10;
 const RATE_SECONDS = 10;
 const QUANTILE_SECONDS = 60;
 const SVG = "http://www.w3.org/2000/svg";
@@ -86,15 +87,15 @@ function parts(all) {
 
 function requests({ failed, slow }) {
   const keyOf = ({ image_uuid, model, code, total_seconds }) => `${image_uuid} ${model} ${code} ${total_seconds}`;
-  fill(byId("failed-rows"), failed, keyOf, (each) => [
-    ago(each.seconds_ago),
+  fill(byId("failed-rows"), failed.slice(0, SHOWN_REQUESTS), keyOf, (each) => [
+    { text: ago(each.seconds_ago), className: "short" },
     each.model,
     `${each.code}${each.message ? `: ${each.message}` : ""}`,
     pictureCell(each),
   ]);
-  fill(byId("slow-rows"), slow, keyOf, (each) => [
+  fill(byId("slow-rows"), slow.slice(0, SHOWN_REQUESTS), keyOf, (each) => [
     `${milliseconds(each.total_seconds)}${each.code ? "" : ", no answer yet"}`,
-    ago(each.seconds_ago),
+    { text: ago(each.seconds_ago), className: "short" },
     each.model,
     pictureCell(each),
   ]);
@@ -107,11 +108,12 @@ function pictureCell({ image_uuid }) {
   return { text: image_uuid.slice(0, 8), title: image_uuid, href: `#request=${image_uuid}`, className: "uuid" };
 }
 
-/** The router's own, and what batchers and workers answered otherwise than OK. */
-function refusals({ refused, models }) {
+/** The router's own; what no worker has vouched for; and what else was answered otherwise than OK, by model. */
+function refusals({ refused, unknown, models }) {
   const byRouter = Object.entries(refused).map(([why, calls]) => ({ by: "router", why, calls }));
+  const byBatcher = Object.entries(unknown).map(([why, calls]) => ({ by: "batcher, for no model of a worker", why, calls }));
   const answered = models.flatMap(({ name, batchers }) => Object.entries(codes(batchers)).map(([why, calls]) => ({ by: name, why, calls })));
-  const rows = [...byRouter, ...answered].filter(({ calls }) => calls > 0);
+  const rows = [...byRouter, ...byBatcher, ...answered].filter(({ calls }) => calls > 0);
   fill(byId("refusal-rows"), rows, ({ by, why }) => `${by}\n${why}`, ({ by, why, calls }) => [
     by,
     why,

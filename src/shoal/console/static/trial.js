@@ -29,7 +29,7 @@ export class Trial {
     this.#picture = null;
     byId("file").value = "";
     this.#clear();
-    say(byId("progress"), "");
+    this.#progress("");
   }
 
   /** What may be asked now. */
@@ -76,25 +76,30 @@ export class Trial {
     try {
       picture.bitmap ??= await createImageBitmap(picture.file).catch(() => null);
       picture.uuid ??= await this.#upload(picture.file, signal);
-      say(byId("progress"), `Asking ${model.name} …`);
+      this.#progress(`Asking ${model.name} …`);
       const task = taskOf(model);
       const reply = await this.#api.ask(model.name, task.verb, { image_uuid: picture.uuid, ...task.fields }, signal);
       if (!signal.aborted) this.#tell(picture, model, task, reply);
     } catch (error) {
       if (error.name === "AbortError" || signal.aborted) return;
-      say(byId("progress"), "");
+      this.#progress("");
       say(byId("trial-trouble"), error.message);
     }
   }
 
   async #upload(file, signal) {
-    say(byId("progress"), `Uploading ${file.name} …`);
+    this.#progress(`Uploading ${file.name} …`);
     const { image_uuid, put_url, maxBytes } = await this.#api.place(signal);
     if (file.size > maxBytes) {
       throw new Error(`${file.name} has ${count(file.size)} bytes, and a picture may have ${count(maxBytes)}`);
     }
     await this.#api.put(put_url, file, this.#uploadsHere, signal);
     return image_uuid;
+  }
+
+  #progress(text, unseen = false) {
+    byId("progress").classList.toggle("unseen", unseen);
+    say(byId("progress"), text);
   }
 
   #clear() {
@@ -116,7 +121,8 @@ export class Trial {
     byId("timing").replaceChildren(...timingNodes(reply));
     const call = { origin: location.origin, model: model.name, verb: task.verb, uuid: reply.image_uuid };
     byId("commands").replaceChildren(...commands(call).flatMap(commandNodes));
-    say(byId("progress"), `${model.name}: ${summary}${picture.bitmap ? "" : " (this browser can't show such a picture)"}`);
+    this.#progress(`${model.name}: ${summary}`, picture.bitmap !== null); // who sees the answer needs no line of it
+    if (!picture.bitmap) byId("found").prepend(element("p", "quiet", ["This browser can't show such a picture."]));
     show(byId("answer"), true);
   }
 }
