@@ -356,6 +356,24 @@ async def test_nothing_is_executed_from_names_and_reasons(stack: Stack, page: Pa
     assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE[0], "long names don't widen the page"
 
 
+async def test_rates_and_quantiles_survive_restarts_and_silence(page: Page) -> None:
+    figures = "(n) => ({answered: {OK: n}, batched: n, batches: n / 2, latency: [[0.1, n / 2], [0.2, n], [-1, n]]})"
+    told = await page.evaluate(
+        f"""import('/console/rates.js').then(({{History, quantile}}) => {{
+          const figures = {figures};
+          const history = new History();
+          const samples = [{{b: figures(10)}}, {{b: figures(30)}}, {{}}, {{b: figures(4), late: figures(100)}}];
+          samples.forEach((batchers, place) => history.add(place, batchers));
+          const last = history.over(10);
+          return [history.trend(), last.answered, last.batched / last.batches,
+            quantile([[0.1, 50], [0.2, 100], [-1, 100]], 0.5), quantile([[0.1, 50], [0.2, 100], [-1, 100]], 0.75),
+            quantile([[0.1, 0], [-1, 7]], 0.99), quantile([[0.1, 0], [-1, 0]], 0.5), quantile([], 0.5)];
+        }})"""
+    )
+    # A restart counts from 0; who was silent, or is new, is not counted for that while.
+    assert told == [[20, 0, 0], 4, 2, 0.1, pytest.approx(0.15), 0.1, None, None]
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 async def test_it_fits_a_phone_and_reads_well(stack: Stack, page: Page, *, dark: bool) -> None:
     picture = SAMPLES / "chelsea.jpg"
@@ -389,7 +407,7 @@ async def test_pictures_of_it(
         asking = asyncio.create_task(forever(caller, uuid)) if SCREENS else None
         await pick(page, SAMPLES / "chelsea.jpg")
         if asking:
-            await page.until("document.querySelector('svg.trend polyline').points.length > 12")
+            await page.until("document.querySelector('svg.trend polyline').points.length > 40")
 
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)

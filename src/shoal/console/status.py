@@ -6,6 +6,7 @@ call. Requests are those of the caller's own keys: what others asked is nobody e
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from shoal.service.worker_report import WorkerReport
 
 
+_FOLDERS: Final = re.compile(r"(?:/[^/\s:'\"]+)+/(?=[^/\s:'\"])")
 NOT_VOUCHED_FOR: Final = "-"
 """What a batcher's metrics call models that no worker has vouched for."""
 
@@ -133,9 +135,15 @@ def _own_parts() -> Iterable[PartView]:
 def _part(news: News) -> PartView:
     part, report = news.part, news.report
     ready = report is None or (report.ready and bool(report.models))
-    reasons = "; ".join(report.reasons) if report else ""
+    reasons = "; ".join(report.reasons) if report and not ready else ""  # of a ready one's models the models tell
     state = "silent" if news.silent else "ready" if ready else "not ready"
-    return PartView(name=part.name, role=part.role, group=part.group, state=state, reason=news.silent or reasons)
+    reason = _without_folders(news.silent or reasons)
+    return PartView(name=part.name, role=part.role, group=part.group, state=state, reason=reason)
+
+
+def _without_folders(text: str) -> str:
+    """Where the service has its files is not its callers' business."""
+    return _FOLDERS.sub("…/", text)
 
 
 def _model(name: str, known: Known, reports: Sequence[tuple[str, WorkerReport]], news: Iterable[News]) -> ModelView:
@@ -143,7 +151,8 @@ def _model(name: str, known: Known, reports: Sequence[tuple[str, WorkerReport]],
     here = [report for group, report in reports if group == pool]
     serving = [report for report in here if name in report.models]
     served = [report.served[name] for report in serving if name in report.served]
-    reasons = tuple(dict.fromkeys(report.troubles[name] for report in here if name in report.troubles))
+    troubles = (report.troubles[name] for report in here if name in report.troubles)
+    reasons = tuple(dict.fromkeys(map(_without_folders, troubles)))
     return ModelView(
         name=name,
         pool=pool,

@@ -80,7 +80,7 @@ const state = (word) => `state state-${GOOD[word] ?? "bad"}`;
 function parts(all) {
   fill(byId("part-rows"), all, ({ name }) => name, ({ name, role, group, state: word, reason }) => [
     name,
-    group ? `${role === "worker" ? "pool" : "group"} ${group}` : "–",
+    { text: group ? `${role === "worker" ? "pool" : "group"} ${group}` : "–", className: "short" },
     { text: reason ? `${word}: ${reason}` : word, className: state(word) },
   ]);
 }
@@ -94,7 +94,7 @@ function requests({ failed, slow }) {
     pictureCell(each),
   ]);
   fill(byId("slow-rows"), slow.slice(0, SHOWN_REQUESTS), keyOf, (each) => [
-    `${milliseconds(each.total_seconds)}${each.code ? "" : ", no answer yet"}`,
+    { text: `${milliseconds(each.total_seconds)}${each.code ? "" : ", no answer yet"}`, className: "short" },
     { text: ago(each.seconds_ago), className: "short" },
     each.model,
     pictureCell(each),
