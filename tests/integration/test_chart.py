@@ -23,6 +23,7 @@ from shoal.router.drain import HAND_OVER_SECONDS, Departure
 from shoal.runtime.endpoint import Endpoint
 from shoal.service import spec
 from shoal.service.api_keys import Key, KeyRing
+from shoal.service.kubernetes_ports import PORTS
 from shoal.service.topology import Topology
 from shoal.triton.installation import Installation
 from shoal.triton.launch import Options, arguments
@@ -254,7 +255,7 @@ def test_the_console_asks_every_process_where_its_metrics_are(
         return
     asked = {(part.role, part.group): set[int]() for part in topology.telling.values()}
     for part in topology.telling.values():
-        (pod,) = pods_at(rendered, part.metrics)
+        (pod,) = pods_at(rendered, part.metrics._replace(port=PORTS[part.role]))  # headless: any port is the pod's own
         assert pod.labels[{"worker": "shoal.dev/pool", "batcher": "shoal.dev/batcher"}[part.role]] == part.group
         assert part.metrics.port in {
             port for each in pod.containers for name, port in each.ports.items() if name.startswith("metrics")

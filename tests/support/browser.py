@@ -133,9 +133,9 @@ class Page:
         shown = [node for node in tree if not node["ignored"] and node["role"]["value"] in used]
         return [node["role"]["value"] for node in shown if not node.get("name", {}).get("value")]
 
-    async def picture(self, *, whole: bool = False) -> bytes:
-        """What is shown, as a PNG; ``whole``: with what one would have to scroll to."""
-        answer = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    async def picture(self) -> bytes:
+        """What is shown, as a WebP."""
+        answer = await self.send("Page.captureScreenshot", format="webp", quality=90)
         return base64.b64decode(answer["data"])
 
     async def _read(self) -> None:

@@ -3,7 +3,7 @@
 export function milliseconds(seconds) {
   if (seconds === null) return "–";
   const value = 1000 * seconds;
-  return value < 9.95 ? `${value.toFixed(1)} ms` : value < 9_950 ? `${Math.round(value)} ms` : `${seconds.toFixed(1)} s`;
+  return value < 9.95 ? `${value.toFixed(1)} ms` : value < 995 ? `${Math.round(value)} ms` : `${seconds.toPrecision(3)} s`;
 }
 
 export function rate(perSecond) {
