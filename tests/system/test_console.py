@@ -308,12 +308,15 @@ async def test_another_owners_requests_are_nobodys_business(stack: Stack, page: 
     page.complaints.clear()  # a 401 is an error to the browser
 
 
-async def test_a_wrong_key_shows_nothing(page: Page) -> None:
+async def test_a_wrong_key_shows_nothing_and_is_counted(stack: Stack, page: Page) -> None:
     await page.type("nobody-has-this-key")
     await page.press("Enter")
     assert "unknown" in await page.until("document.getElementById('key-trouble').textContent")
     assert await page.evaluate("document.getElementById('console').hidden")
     page.complaints.clear()  # likewise
+    await page.evaluate("Object.assign(document.getElementById('key'), {value: ''}).focus()")
+    await enter(page, stack.api_key)
+    await page.until("document.getElementById('refusal-rows').textContent.includes('missing, unknown or revoked')")
 
 
 async def test_what_the_store_has_and_no_worker_can_serve_is_told_with_the_reason(

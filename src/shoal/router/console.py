@@ -31,8 +31,8 @@ _ANSWER_SECONDS: Final = 10.0
 
 
 def socket_of(admin: Path) -> Path:
-    """Beside the admin socket."""
-    return admin.with_name("console.sock")
+    """Beside the admin socket; no longer than that."""
+    return admin.with_name("page.sock")
 
 
 def cluster(admin: Path) -> Json:
@@ -86,8 +86,9 @@ def _uploads(store: ObjectStore, topology: Topology) -> list[Json]:
         "headers": [method("PUT")],
         "query_parameters": [{"name": "X-Amz-Signature", "present_match": True}],
     }
+    most = {"max_stream_duration": seconds(uploads.MOST_SECONDS)}
     unbounded = {"typed_per_filter_config": {RATE_LIMIT: off(), BODY_LIMIT: off()}}
     return [
         {**route, **unbounded, "match": {**match, "headers": [*match["headers"], *route["match"].get("headers", [])]}}
-        for route in uploads.sized(store, host=str(topology.uploads))
+        for route in uploads.sized(store, host_rewrite_literal=str(topology.uploads), max_stream_duration=most)
     ]

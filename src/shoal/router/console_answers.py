@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+import aiohttp
+
 from shoal.console import server
 from shoal.router.console import socket_of
-from shoal.runtime.envoy_admin import EnvoyAdmin
+from shoal.runtime.envoy_admin import EnvoyAdmin, prepare
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,10 +32,15 @@ async def attending(keeper: ConfigKeeper) -> AsyncIterator[None]:
     if not keeper.service.value.router.console:
         yield
         return
+    keeper.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    prepare(keeper.folder)
     admin = EnvoyAdmin(keeper.admin)
 
     async def refused() -> dict[str, int]:
-        return await admin.statistics(_REFUSED)
+        try:
+            return await admin.statistics(_REFUSED)
+        except (aiohttp.ClientError, OSError):  # the rest is told without it
+            return {}
 
     async with server.serving(server.Console(keeper.known, refused), socket_of(keeper.admin)):
         yield

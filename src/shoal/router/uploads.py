@@ -21,6 +21,9 @@ STORE = "store"
 MAX_CONNECTIONS = 1000
 """Connections of clients that upload; about as many as Envoy itself opens to one cluster."""
 
+MOST_SECONDS = 600.0
+"""A picture of 20 MiB comes in by then at 35 kB/s; a byte now and then does not go on for ever."""
+
 _NO_PUT = "pictures are brought here, by PUT to a URL that shoal.v1.Uploads/Create answered; nothing else is done here"
 _NO_LENGTH = "an upload must say its size in Content-Length"
 _IDLE = "30s"
@@ -43,16 +46,15 @@ def routes(store: ObjectStore) -> Json:
     }
 
 
-def sized(store: ObjectStore, host: str | None = None) -> list[Json]:
-    """What becomes of a PUT, by the size that it tells; it goes on with the host it came with, or with ``host``."""
+def sized(store: ObjectStore, **how: object) -> list[Json]:
+    """What becomes of a PUT, by the size that it tells; ``how``: more of the route that it goes on by."""
     most = store.max_image_bytes
     small = {"name": "content-length", "range_match": {"start": 0, "end": most + 1}}
     told = {"name": "content-length", "present_match": True}
-    rewrite = {"host_rewrite_literal": host} if host else {}
     return [
         {
             "match": {"prefix": "/", "headers": [small]},
-            "route": {"cluster": STORE, "timeout": "0s", "idle_timeout": _IDLE, **rewrite},
+            "route": {"cluster": STORE, "timeout": "0s", "idle_timeout": _IDLE, **how},
         },
         _refusal([told], 413, f"a picture may have {most} bytes (object_store.max_image_bytes)"),
         _refusal([], 411, _NO_LENGTH),

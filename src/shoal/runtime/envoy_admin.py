@@ -90,8 +90,8 @@ class EnvoyAdmin:
 
     async def statistics(self, names: Mapping[str, str]) -> dict[str, int]:
         """Counters by the names that ``names`` gives to expressions of Envoy's; those that it doesn't know are 0."""
-        wanted = f"^({'|'.join(names.values())})$"
-        async with self._session() as session, session.get("/stats", params={"filter": wanted}) as answer:
+        together = f"^({'|'.join(names.values())})$"
+        async with self._session() as session, session.get("/stats", params={"filter": together}) as answer:
             answer.raise_for_status()
             lines = (line.rpartition(": ") for line in (await answer.text()).splitlines())
             found = {name: int(value) for name, _, value in lines if value.isdigit()}

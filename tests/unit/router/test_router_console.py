@@ -10,7 +10,9 @@ import pytest
 
 from shoal.console import page
 from shoal.router import config
+from shoal.router.console import socket_of
 from shoal.runtime.endpoint import Endpoint
+from shoal.runtime.envoy_admin import admin_socket
 from shoal.service.api_keys import Key, KeyRing
 from shoal.service.spec import ObjectStore, Router, Service
 from shoal.service.topology import Topology
@@ -70,6 +72,13 @@ def test_uploads_go_on_to_the_store_with_the_host_that_was_signed() -> None:
     assert taken["match"]["prefix"] == "/pictures/"
     assert taken["match"]["headers"][0]["string_match"]["exact"] == "PUT"
     assert taken["route"]["host_rewrite_literal"] == "127.0.0.1:8"
+    assert taken["route"]["max_stream_duration"] == {"max_stream_duration": "600s"}
     assert [each["direct_response"]["status"] for each in (too_large, endless)] == [413, 411]
     assert all(KEY_CHECK not in each["typed_per_filter_config"] for each in (taken, too_large, endless))
     assert not any("query_parameters" in each["match"] for each in render(console=True)[0]), "a store of others"
+
+
+def test_the_socket_fits_where_the_admin_socket_does(tmp_path: Path) -> None:
+    admin = admin_socket(tmp_path / "router")
+    assert socket_of(admin).parent == admin.parent
+    assert len(str(socket_of(admin))) <= len(str(admin))
