@@ -74,7 +74,7 @@ export class Trial {
     if (!model) return;
     this.#clear();
     try {
-      picture.bitmap ??= await createImageBitmap(picture.file).catch(() => null);
+      picture.bitmap ??= await createImageBitmap(picture.file, { imageOrientation: "from-image" }).catch(() => null);
       picture.uuid ??= await this.#upload(picture.file, signal);
       this.#progress(`Asking ${model.name} …`);
       const task = taskOf(model);
