@@ -8,13 +8,13 @@ SETUP := $(VENV)/.setup-complete
 WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 8 ? cores + 1 : 8)))
 # One file's tests share what they started. TESTS="tests/unit/service/test_home.py -k name" runs those, and no processes beside.
 PYTEST = $(BIN)/pytest -q $(or $(TESTS),$1 -n $(WORKERS) --dist $2)
-DEBIAN_TOOLS := $(and $(shell command -v promtool),$(shell command -v dnsmasq),$(shell command -v ip),$(shell command -v c++))
+DEBIAN_TOOLS := $(and $(shell command -v promtool),$(shell command -v dnsmasq),$(shell command -v ip),$(shell command -v c++),$(shell command -v chromium))
 
 # Tests start hundreds of processes: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint unit integration chaos triton helm test-system bench bench-batching bench-peers docs proto chart observability constraints clean
+.PHONY: help setup demo test check lint unit integration chaos triton helm test-system bench bench-batching bench-peers docs screens proto chart observability constraints clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -67,9 +67,12 @@ chaos: $(SETUP) ## Kill, roll and freeze each part under load, and count what be
 test-system: triton helm ## What needs Debian packages, and root: to install them, and for network namespaces
 ifeq ($(DEBIAN_TOOLS),)
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends prometheus dnsmasq-base g++ iproute2 >/dev/null
+	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends prometheus dnsmasq-base g++ iproute2 chromium >/dev/null
 endif
 	$(call PYTEST,tests/system,loadfile)
+
+screens: $(SETUP) ## Take the pictures of the console that its chapter shows; needs Debian's chromium
+	SHOAL_SCREENS=docs/images $(BIN)/pytest -q tests/system/test_console.py -k pictures
 
 bench: CHAPTER ?= performance
 bench-batching: CHAPTER = batching

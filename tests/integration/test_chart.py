@@ -23,6 +23,7 @@ from shoal.router.drain import HAND_OVER_SECONDS, Departure
 from shoal.runtime.endpoint import Endpoint
 from shoal.service import spec
 from shoal.service.api_keys import Key, KeyRing
+from shoal.service.kubernetes_ports import PORTS
 from shoal.service.topology import Topology
 from shoal.triton.installation import Installation
 from shoal.triton.launch import Options, arguments
@@ -40,7 +41,7 @@ KEYS = KeyRing([Key(id="alice-1", key="a-secret-of-some-length", owner="alice")]
 EVERYTHING = """\
 object_store: {url: "s3://images", managed: false}
 model_store: {url: "s3://models/prod", endpoint: "http://s3.example:9000", poll_seconds: 5}
-router: {max_timeout_seconds: 60}
+router: {max_timeout_seconds: 60, console: true}
 pools:
   a: {engine: triton, models: [resnet_50.v1], replicas: 2, worker_processes: 3}
   a-b: {engine: triton, models: ["resnet*"], triton_url: "triton.elsewhere:8001", worker_processes: 2}
@@ -243,6 +244,26 @@ def test_the_topology_leads_to_the_pods(rendered: Rendered, told: tuple[spec.Ser
         assert balancer.labels["app.kubernetes.io/component"] == "router"
         assert topology.balancer.port in balancer.container("envoy").ports.values()
         assert topology.public.port in balancer.container("envoy").ports.values()
+
+
+def test_the_console_asks_every_process_where_its_metrics_are(
+    rendered: Rendered, told: tuple[spec.Service, Topology]
+) -> None:
+    service, topology = told
+    if not service.router.console:
+        assert topology.telling == {}
+        return
+    asked = {(part.role, part.group): set[int]() for part in topology.telling.values()}
+    for part in topology.telling.values():
+        (pod,) = pods_at(rendered, part.metrics._replace(port=PORTS[part.role]))  # headless: any port is the pod's own
+        assert pod.labels[{"worker": "shoal.dev/pool", "batcher": "shoal.dev/batcher"}[part.role]] == part.group
+        assert part.metrics.port in {
+            port for each in pod.containers for name, port in each.ports.items() if name.startswith("metrics")
+        }
+        asked[part.role, part.group].add(part.metrics.port)
+    assert {group for role, group in asked if role == "batcher"} == topology.batchers.keys()
+    workers = {group: len(ports) for (role, group), ports in asked.items() if role == "worker"}
+    assert workers == {pool: len(endpoints) for pool, endpoints in topology.pools.items()}
 
 
 def pods_at(rendered: Rendered, endpoint: Endpoint) -> list[Pod]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from shoal.service.topology import Topology
 from support.chart import SCENARIOS, render, template
 from support.policies import Peer, allowed
 
@@ -78,6 +79,21 @@ def test_every_process_of_a_worker_is_reached(tmp_path: Path) -> None:
         assert allowed(rendered, prometheus, peers["worker"], 9300 + number)
         assert not any(allowed(rendered, peers[each], peers["worker"], 9300 + number) for each in ALL)
     assert not allowed(rendered, peers["router"], peers["worker"], 9204)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_with_a_console_the_router_reaches_what_parts_tell(tmp_path: Path, processes: int) -> None:
+    file = tmp_path / "v.yaml"
+    pools = f"pools: {{a: {{engine: triton, worker_processes: {processes}}}}}\n"
+    file.write_text(S3 + pools + "router: {console: true}\nkubernetes: {image_retention: {enabled: true}}\n")
+    rendered = shut(file)
+    topology = Topology.model_validate_json(rendered.data()["topology.json"])
+    assert {(each.role, each.group) for each in topology.telling.values()} == {("batcher", "shared"), ("worker", "a")}
+    assert len(topology.telling) == 1 + processes
+    peers = {name: part(rendered, name) for name in ALL}
+    for each in topology.telling.values():
+        asking = {name for name in ALL if allowed(rendered, peers[name], peers[each.role], each.metrics.port)}
+        assert asking == {"router"}, each
 
 
 def test_without_limits_on_egress_the_same_is_let_in(values: Path) -> None:

@@ -22,7 +22,7 @@ from shoal.runtime import tether
 from shoal.runtime.endpoint import Endpoint
 from shoal.service import api_keys
 from shoal.service.home import Home
-from shoal.service.topology import Topology
+from shoal.service.topology import TellingPart, Topology
 from support.certificates import Certificate, self_signed
 from support.kubernetes_api import kubernetes_api
 from support.metrics import sample
@@ -131,6 +131,8 @@ async def laid_out(
     model_store: dict[str, Any] | None = None,
     models: tuple[str, ...] = (),
     served: tuple[str, ...] = (),
+    *,
+    console: bool = False,
 ) -> AsyncGenerator[Pod]:
     """A pod with nothing in it started yet; without a ``model_store`` the pool's exact name is all there is.
 
@@ -142,6 +144,7 @@ async def laid_out(
         metrics=free(),
         batchers={"shared": [free()]},
         pools={"default": [free()]},
+        telling={"worker-default": TellingPart(role="worker", group="default", metrics=free())} if console else {},
     )
     batcher = Batcher()
     server = grpc.aio.server()
@@ -159,9 +162,10 @@ async def laid_out(
         "auth": {"keys_file": f"{root}/keys/keys.json"},
         "pools": {"default": {"models": list(models) or (["*"] if model_store else ["yolo"])}},
         "model_store": model_store or {},
+        "router": {"console": console},
     }
     if certificate:
-        settings["router"] = {"tls": {"certificate_file": f"{root}/tls/tls.crt", "key_file": f"{root}/tls/tls.key"}}
+        settings["router"]["tls"] = {"certificate_file": f"{root}/tls/tls.crt", "key_file": f"{root}/tls/tls.key"}
         pod.tls.update({"tls.crt": certificate.certificate, "tls.key": certificate.key})
     pod.config.update({"service.yaml": json.dumps(settings), "topology.json": topology.model_dump_json()})
     try:
@@ -181,10 +185,12 @@ async def running(
     model_store: dict[str, Any] | None = None,
     more: tuple[list[str], dict[str, str]] = ([], {}),
     served: tuple[str, ...] = (),
+    *,
+    console: bool = False,
 ) -> AsyncGenerator[tuple[Pod, str]]:
     """A pod that is ready, and a key; ``more`` are options and environment of what keeps Envoy's files."""
     options, environment = more
-    async with laid_out(root, certificate, model_store, served=served) as pod:
+    async with laid_out(root, certificate, model_store, served=served, console=console) as pod:
         key = api_keys.create(pod.home.keys, "alice").key
         pod.revise_keys()
         await pod.start("init", pod.command("--once", *options), environment)
@@ -237,6 +243,22 @@ async def test_a_call_passes_and_a_key_revoked_in_the_secret_does_not(tmp_path: 
             while await pod.call(channel, bob.key) != "UNAUTHENTICATED":
                 pass
         assert await pod.call(channel, key) != "UNAUTHENTICATED"
+
+
+async def test_the_console_is_answered_by_both_containers_together(tmp_path: Path) -> None:
+    async with (
+        running(tmp_path, console=True) as (pod, key),
+        aiohttp.ClientSession(f"http://{pod.topology.public}") as session,
+    ):
+        async with session.get("/") as page:
+            assert (page.status, page.content_type) == (200, "text/html")
+        async with session.get("/v1/status") as refused:
+            assert refused.status == 401
+        async with session.get("/v1/status", headers={"x-api-key": key}) as answer:
+            told = await answer.json()
+    assert {part["name"]: part["state"] for part in told["parts"]} == {"router": "ready", "worker-default": "silent"}
+    assert [model["name"] for model in told["models"]] == ["yolo"]
+    assert told["refused"]["the API key is missing, unknown or revoked"] == 1
 
 
 async def test_a_key_revoked_in_the_secret_is_refused_before_any_kubelet_knows(tmp_path: Path) -> None:

@@ -188,9 +188,10 @@ def _revoked(caller: Caller) -> Unauthenticated:
 def make_batcher() -> Batcher:
     """The batcher that the environment describes, its metrics served; call it on the event loop that will serve."""
     from shoal.batcher.dispatch import Dispatcher  # what starts Envoy, and no batcher, pays for none of these
+    from shoal.batcher.glances import glances
     from shoal.batcher.key_watch import KeyWatch
     from shoal.batcher.request import explain
-    from shoal.explain.endpoint import serve_soon
+    from shoal.explain.endpoint import Beside, serve_soon
     from shoal.observe.metrics import BATCHER
     from shoal.observe.tracing import Tracing
     from shoal.runtime.endpoint import Endpoint
@@ -201,7 +202,8 @@ def make_batcher() -> Batcher:
     tracing = Tracing.to(orders.otlp_endpoint, "batcher", orders.name) if orders.otlp_endpoint else None
     dispatcher = Dispatcher(channel, orders.name, orders.recent_requests, held, tracing)
     if orders.metrics:
-        serve_soon(Endpoint.parse(orders.metrics), BATCHER, partial(explain, dispatcher.recent))
+        beside = Beside(glances=partial(glances, dispatcher.recent))
+        serve_soon(Endpoint.parse(orders.metrics), BATCHER, partial(explain, dispatcher.recent), beside)
     keys = None if orders.workers else KeyWatch(channel)
     return Batcher(dispatcher, orders.models, orders.max_message_bytes, keys)
 

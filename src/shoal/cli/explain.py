@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 import typer
 from rich.console import Console
 
-from shoal.cli.story import heading, sentences, timeline
+from shoal.cli.story import timeline
 from shoal.cli.terminal import shown
 from shoal.errors import ConfigurationError, InvalidRequest, Unavailable
 from shoal.explain.explanation import explain as bring_together
 from shoal.explain.inquiry import Told, ask, every_address
+from shoal.explain.story import heading, sentences
 from shoal.local import state
 from shoal.pictures.reference import canonical_uuid
 from shoal.runtime.endpoint import Endpoint

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from shoal.client.connection import find_connection
+from shoal.errors import ConfigurationError
 from shoal.runtime import trust
 from shoal.runtime.priority import Priority
 from shoal.service import api_keys, spec
@@ -55,6 +57,15 @@ def list_keys(file: File = None, service: ServiceFile = None) -> None:
     for key in api_keys.load_keys(_path(file, service)):
         table.add_row(*map(escape, _row(key)))  # a pattern such as res[nt]* is no markup
     Console().print(table)
+
+
+@app.command()
+def local() -> None:
+    """Print the key that the commands on this machine use, such as for the console of 'shoal up'."""
+    home = Home.default()
+    if not home.client.exists():
+        raise ConfigurationError(f"no service runs in {home.root}; 'shoal up' starts one")
+    typer.echo(find_connection(None, None, home).api_key)
 
 
 @app.command()

@@ -110,6 +110,8 @@ def _print_ready(ready: state.ServiceState) -> None:
         if part.metrics:
             typer.echo(f"  metrics  {part.metrics} ({part.name})")
     typer.echo(f"  logs     {ready.logs}")
+    if ready.console:
+        typer.echo(f"  console  {ready.console} (its API key: 'shoal keys local')")
     if setup.FIRST_MODEL in models:
         typer.echo(f"try: shoal classify PICTURE.jpg --model {setup.FIRST_MODEL}")
 

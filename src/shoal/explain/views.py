@@ -109,6 +109,29 @@ class Answer(View):
     worker: tuple[WorkerVisit, ...] = ()
 
 
+class Glance(View):
+    """One request, in a list of those that were slow or failed."""
+
+    image_uuid: str = ""
+    """Empty: its message names none."""
+    model: str
+    key_id: str
+    seconds_ago: float
+    """When it came."""
+    total_seconds: float
+    code: str = ""
+    """gRPC's name of the answer's code; empty: there is none yet."""
+    message: str = ""
+    """What the caller was told of an error."""
+
+
+class Glances(View):
+    """Recent requests that are worth a look; newest, or slowest, first."""
+
+    failed: tuple[Glance, ...] = ()
+    slow: tuple[Glance, ...] = ()
+
+
 def stages(began: float, marks: Iterable[tuple[str, float]], end: float) -> dict[str, float]:
     """Seconds a stage: each lasts from the mark before it to its own; the first without one (0) lasts until ``end``."""
     spans = {}

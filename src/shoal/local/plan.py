@@ -6,14 +6,15 @@ import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import urlsplit
 
 from shoal.runtime.endpoint import Endpoint
-from shoal.service.topology import SHARED_BATCHER, Topology
+from shoal.service.topology import SHARED_BATCHER, TellingPart, Topology
 from shoal.triton.launch import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from shoal.service.home import Home
@@ -32,6 +33,11 @@ class Component(StrEnum):
     BATCHER = "batcher"
     ROUTER = "router"
 
+
+_ROLES: Final[dict[Component, Literal["batcher", "worker"]]] = {
+    Component.BATCHER: "batcher",
+    Component.WORKER: "worker",
+}
 
 START_ORDER = (
     frozenset({Component.STORE}),
@@ -140,9 +146,19 @@ def plan(
         for number, listen in enumerate(endpoints, 1)
     )
     own = cycle(gpus if len(gpus) > 1 else [None])
-    workers = _workers(service, topology, home, files, free, own)
+    workers = tuple(_workers(service, topology, home, files, free, own))
     router = _router(service, topology, home, files)
+    topology = topology.model_copy(update={"telling": _telling((*batchers, *workers))})
     return Plan((*stores, *workers, *batchers, router), topology, target(service, topology), store_url)
+
+
+def _telling(parts: Iterable[Part]) -> dict[str, TellingPart]:
+    """Of those that tell more than metrics."""
+    return {
+        part.name: TellingPart(role=role, group=part.group, metrics=Endpoint.parse(urlsplit(part.metrics).netloc))
+        for part in parts
+        if part.metrics and (role := _ROLES.get(part.component))
+    }
 
 
 def batcher_groups(service: Service) -> dict[str, int]:

@@ -47,6 +47,7 @@ async def run(
     Raises:
         ShoalError: a part didn't become ready; nothing is left running.
     """
+    service = _with_console(service)
     layout = _lay_out(service, home)
     supervisor = Supervisor(
         layout.parts,
@@ -78,6 +79,16 @@ def _lay_out(service: Service, home: Home) -> Plan:
     files.service.write_text(service.model_dump_json(indent=2, exclude_defaults=True))  # YAML contains JSON
     layout.topology.save(files.topology)
     return layout
+
+
+def _with_console(service: Service) -> Service:
+    """On one machine there is a console unless the service file says no."""
+    router = service.router.model_copy(update={"console": service.router.console is not False})
+    return service.model_copy(update={"router": router})
+
+
+def _console(target: str) -> str:
+    return f"{target if '://' in target else f'http://{target}'}/"
 
 
 def _on_signals(stop: asyncio.Event, supervisor: Supervisor, say: Callable[[str], None]) -> None:
@@ -157,6 +168,7 @@ def _snapshot(service: Service, home: Home, layout: Plan, supervisor: Supervisor
     return state.ServiceState(
         pid=os.getpid(),
         target=layout.target,
+        console=_console(layout.target) if service.router.console else None,
         store_url=layout.store_url,
         models=str(home.model_store(service)),
         logs=str(home.logs),

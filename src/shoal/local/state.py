@@ -56,6 +56,8 @@ class ServiceState(BaseModel):
     """Every part is."""
     target: str
     """What clients call: ``HOST:PORT``."""
+    console: str | None = None
+    """The console's page; None: there is none."""
     store_url: str | None
     """The managed object store's S3 API."""
     models: str

@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from shoal.batching.wire import SERVICE
-from shoal.router import uploads
+from shoal.router import console, uploads
 from shoal.router.health import HEALTH, health_socket
 from shoal.router.resources import address, extension, pipe, typed
 from shoal.runtime.envoy_http2 import HANG, STREAMS_OF_CALLS, Json, trusted_http2, windows
@@ -90,6 +90,7 @@ def clusters(service: Service, topology: Topology, admin: Path) -> list[Json]:
     workers = [host for hosts in topology.pools.values() for host in hosts]
     operators = [_admin(admin)] if topology.metrics else []
     store = [uploads.cluster(_load_assignment(uploads.STORE, [address(*topology.store)]))] if topology.store else []
+    page = [console.cluster(admin)] if service.router.console else []
     return [
         *batchers,
         *own,
@@ -99,6 +100,7 @@ def clusters(service: Service, topology: Topology, admin: Path) -> list[Json]:
         _health(health_socket(admin)),
         *operators,
         *store,
+        *page,
     ]
 
 

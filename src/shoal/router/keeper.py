@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from shoal.batching.peers import ask_all
+from shoal.console.status import Known
 from shoal.errors import ConfigurationError
 from shoal.router import certificate, config, key_sources
 from shoal.router.keyfile import KeyFile
@@ -119,13 +120,26 @@ class ConfigKeeper:
 
     def files(self, folder: Path) -> dict[str, str]:
         """What the files should be if they lie in ``folder``: name to text."""
-        inputs = (self._reported.adopt(self.service.value), self.topology.value, self.keys.value, self.models.value)
+        known = self.known()
         return config.render(
-            *inputs,
+            known.service,
+            known.topology,
+            known.keys,
+            known.models,
             folder=folder,
-            unserved=self._unserved.names(monotonic()),
+            unserved=known.unserved,
             described=self._described,
             sources=self.sources.value,
+        )
+
+    def known(self) -> Known:
+        """What the router knows at this moment, for the console."""
+        return Known(
+            service=self._reported.adopt(self.service.value),
+            topology=self.topology.value,
+            keys=self.keys.value,
+            models=self.models.value,
+            unserved=self._unserved.names(monotonic()),
         )
 
     async def run(self) -> None:

@@ -46,8 +46,6 @@ _AGE_JITTER_PERCENT = 20
 _NOWHERE: Json = {"address_prefix": "255.255.255.255", "prefix_len": 32}
 _STAYS: Json = {"ignore_global_conn_limit": True, "drain_type": "MODIFY_ONLY"}
 """A listener that clients can't crowd out, and that serves on while the public one leaves."""
-_UPLOAD_SECONDS = 600.0
-"""A picture of 20 MiB comes in by then at 35 kB/s; a byte now and then does not go on for ever."""
 _MANAGER = "envoy.filters.network.http_connection_manager"
 _MANAGER_TYPE = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
@@ -145,7 +143,7 @@ def uploads_listener(endpoint: Endpoint, store: ObjectStore) -> Json:
         http_filters=[_router_filter()],
         common_http_protocol_options={
             "idle_timeout": seconds(_IDLE_SECONDS),
-            "max_stream_duration": seconds(_UPLOAD_SECONDS),
+            "max_stream_duration": seconds(uploads.MOST_SECONDS),
         },
         request_headers_timeout="10s",
     )

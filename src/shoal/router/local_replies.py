@@ -100,6 +100,7 @@ def replies(router: Router) -> list[Json]:
     too_large = {"and_filter": {"filters": [_TYPES[1], _status(413)]}}
     return [
         _as_it_is(),
+        _upload_too_large(),
         _json(int(Code.RESOURCE_EXHAUSTED), _TEXT, too_large),
         *(_as_web(reply) for reply in told),
         _web(_status(404)),
@@ -148,6 +149,12 @@ def _token_replies() -> list[Json]:
         _reply({"and_filter": {"filters": [ours, _status(401)]}}, _TEXT, Code.UNAUTHENTICATED),
         _reply({"and_filter": {"filters": [ours, _status(403)]}}, _TEXT, Code.PERMISSION_DENIED),
     ]
+
+
+def _upload_too_large() -> Json:
+    """The console's uploads have a limit of their own, which their route names."""
+    put = {"header_filter": {"header": method("PUT")}}
+    return {"filter": {"and_filter": {"filters": [_status(413), put]}}}
 
 
 def _as_json(reply: Json) -> Json:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shoal.router import refused, uploads
 from shoal.router.config import BOOTSTRAP, connections
+from shoal.router.console_answers import attending
 from shoal.router.drain import drain
 from shoal.runtime.envoy import EnvoyProcess, check_free
 from shoal.runtime.envoy_admin import EnvoyAdmin
@@ -50,7 +51,7 @@ async def serve(keeper: ConfigKeeper, stop: asyncio.Event, *, concurrency: int =
     keeper.render()
     upload_connections = 2 * uploads.MAX_CONNECTIONS if topology.uploads else 0
     _check_files(connections(keeper.service.value.router) + upload_connections + _OTHER_FILES)
-    async with EnvoyProcess(_arguments(keeper), concurrency=concurrency) as envoy:
+    async with attending(keeper), EnvoyProcess(_arguments(keeper), concurrency=concurrency) as envoy:
         admin = EnvoyAdmin(keeper.admin)
         tasks = [asyncio.create_task(work) for work in (keeper.run(), refused.tell(keeper, admin))]
         try:

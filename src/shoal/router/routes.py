@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from shoal import __version__
 from shoal.batching.wire import COMPUTE, SERVICE
 from shoal.errors import Code
+from shoal.router import console
 from shoal.router.browsers import cross_origin, preflight, web_route
 from shoal.router.call_routes import IDENTIFIED, call_routes, deadlined, match
 from shoal.router.clusters import ADMIN, ANY_WORKER, pool_cluster
@@ -93,6 +94,7 @@ def public_routes(
             web_route(),
             *keyless_routes(_KEYLESS),
             *preflight(service.router),
+            *console.routes(service, topology, _KEYLESS),
             *json_routes(service.object_store.max_image_bytes),
             model_list(service, models, unserved, described),
             server_metadata(__version__),

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from shoal.router import refused
+from shoal.router.console_answers import attending
 from shoal.router.drain import depart
 from shoal.router.keeper import ConfigKeeper
 from shoal.router.keyfile import KeyFile, WatchedSecret
@@ -60,7 +61,7 @@ async def keep(keeper: ConfigKeeper, stop: asyncio.Event, *, listen: Endpoint | 
         departure: How long Envoy takes to leave.
     """
     health = Health(SERVICE)
-    async with health.listening(listen):
+    async with health.listening(listen), attending(keeper):
         keeper.render()
         keeping = asyncio.create_task(keeper.run())
         telling = asyncio.create_task(_tell(keeper, health))

@@ -21,6 +21,9 @@ STORE = "store"
 MAX_CONNECTIONS = 1000
 """Connections of clients that upload; about as many as Envoy itself opens to one cluster."""
 
+MOST_SECONDS = 600.0
+"""A picture of 20 MiB comes in by then at 35 kB/s; a byte now and then does not go on for ever."""
+
 _NO_PUT = "pictures are brought here, by PUT to a URL that shoal.v1.Uploads/Create answered; nothing else is done here"
 _NO_LENGTH = "an upload must say its size in Content-Length"
 _IDLE = "30s"
@@ -28,9 +31,6 @@ _IDLE = "30s"
 
 def routes(store: ObjectStore) -> Json:
     """The route configuration: PUTs of a size that is told, and is one that a worker would fetch."""
-    most = store.max_image_bytes
-    small = {"name": "content-length", "range_match": {"start": 0, "end": most + 1}}
-    sized = {"name": "content-length", "present_match": True}
     return {
         "name": UPLOADS,
         "virtual_hosts": [
@@ -39,16 +39,26 @@ def routes(store: ObjectStore) -> Json:
                 "domains": ["*"],
                 "routes": [
                     _refusal([{**_PUT, "invert_match": True}], 405, _NO_PUT),
-                    {
-                        "match": {"prefix": "/", "headers": [small]},
-                        "route": {"cluster": STORE, "timeout": "0s", "idle_timeout": _IDLE},
-                    },
-                    _refusal([sized], 413, f"a picture may have {most} bytes (object_store.max_image_bytes)"),
-                    _refusal([], 411, _NO_LENGTH),
+                    *sized(store),
                 ],
             }
         ],
     }
+
+
+def sized(store: ObjectStore, **how: object) -> list[Json]:
+    """What becomes of a PUT, by the size that it tells; ``how``: more of the route that it goes on by."""
+    most = store.max_image_bytes
+    small = {"name": "content-length", "range_match": {"start": 0, "end": most + 1}}
+    told = {"name": "content-length", "present_match": True}
+    return [
+        {
+            "match": {"prefix": "/", "headers": [small]},
+            "route": {"cluster": STORE, "timeout": "0s", "idle_timeout": _IDLE, **how},
+        },
+        _refusal([told], 413, f"a picture may have {most} bytes (object_store.max_image_bytes)"),
+        _refusal([], 411, _NO_LENGTH),
+    ]
 
 
 def cluster(load_assignment: Json) -> Json:

@@ -138,6 +138,9 @@ class Router(Section):
     """Calls in flight in each router, over all connections. More are refused with RESOURCE_EXHAUSTED."""
     max_request_bytes: int = Field(default=65_536, ge=1024)
     """The largest message. It names a picture and never carries one, so it is small; a larger one is refused."""
+    console: bool | None = None
+    """Whether the router serves the console, a page that shows what runs, at ``/``. None: with ``shoal up`` yes, in a
+    cluster no."""
     cors_origins: tuple[Origin, ...] = ()
     """Origins whose pages may call from a browser, such as ``https://example.org``; ``"*"``: any. None: no page of
     another origin."""

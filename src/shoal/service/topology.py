@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 
 SHARED_BATCHER = "shared"
 """The batcher that serves every model without batchers of its own."""
+
+
+class TellingPart(BaseModel):
+    """A batcher's or a worker's process, or all of them behind one DNS name, where it tells of itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: Literal["batcher", "worker"]
+    group: str
+    """A batcher's group, a worker's pool."""
+    metrics: Endpoint
 
 
 class Topology(BaseModel):
@@ -38,6 +49,9 @@ class Topology(BaseModel):
     """Batcher group (``SHARED_BATCHER`` or a model's name) to its processes."""
     pools: dict[str, list[Endpoint]]
     """Pool name to its workers' processes."""
+
+    telling: dict[str, TellingPart] = {}
+    """By name: whom the console asks. Empty: it knows of none."""
 
     def batcher_of(self, model: str) -> str:
         """The batcher group that queues ``model``."""

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from shoal.service.home import Home
 
 
+class ServedModel(BaseModel):
+    """A model that a worker serves."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    version: int
+    task: str
+    """``classification``, ``detection`` or ``segmentation``."""
+
+
 class WorkerReport(BaseModel):
     """Whether a worker is ready, and why not."""
 
@@ -28,6 +38,10 @@ class WorkerReport(BaseModel):
     """Those that it serves."""
     reasons: tuple[str, ...] = ()
     """Why it isn't ready, or what else it doesn't serve."""
+    served: dict[str, ServedModel] = {}
+    """``models``, with what else is known of each."""
+    troubles: dict[str, str] = {}
+    """Models that are there for it and that it can't serve as they are: why."""
 
     def save(self, home: Home, worker: Endpoint) -> None:
         """Leaves it where ``load`` looks."""
@@ -38,10 +52,24 @@ class WorkerReport(BaseModel):
     @classmethod
     def load(cls, home: Home, worker: Endpoint) -> WorkerReport:
         """What the worker said last; one that said nothing yet has no trouble."""
+        return cls._read(home, worker) or cls()
+
+    @classmethod
+    def starting(cls, home: Home, worker: Endpoint) -> WorkerReport:
+        """The same; one that said nothing yet isn't ready."""
+        return cls._read(home, worker) or cls(ready=False, reasons=("its models are being loaded",))
+
+    @classmethod
+    def _read(cls, home: Home, worker: Endpoint) -> WorkerReport | None:
         try:
             return cls.model_validate_json(private.read(_file(home, worker)))
         except (OSError, ValidationError, ConfigurationError):
-            return cls()
+            return None
+
+
+def remove(home: Home, worker: Endpoint) -> None:
+    """Takes away what an earlier worker at this address said."""
+    _file(home, worker).unlink(missing_ok=True)
 
 
 def remove_all(home: Home) -> None:

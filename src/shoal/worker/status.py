@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from shoal.batching.peers import ask_all
-from shoal.service.worker_report import WorkerReport
+from shoal.service.worker_report import ServedModel, WorkerReport
 from shoal.worker import readiness
 from shoal.worker.models import described
 
@@ -92,8 +92,11 @@ class WorkerStatus:
     async def _say(self) -> None:
         served = tuple(sorted(self._catalog.names))
         serving = self._engine_there and (self.ready or bool(served))
-        self._proof.set(served, ready=self.ready, described=map(described, self._catalog.configs.values()))
-        report = WorkerReport(ready=self.ready, models=served, reasons=self._reasons)
+        configs = self._catalog.configs
+        self._proof.set(served, ready=self.ready, described=map(described, configs.values()))
+        known = {name: ServedModel(version=one.version, task=one.task) for name, one in configs.items()}
+        troubles = dict(self._catalog.failed)
+        report = WorkerReport(ready=self.ready, models=served, reasons=self._reasons, served=known, troubles=troubles)
         try:
             report.save(self._options.home, self._options.listen)
         except OSError as error:  # a full disk is no reason not to serve

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.cli import main
+from shoal.local import state
 from shoal.runtime.priority import Priority
 from shoal.service.api_keys import load_keys
 from shoal.service.home import Home
@@ -64,3 +65,12 @@ def test_a_bulk_key_is_made_and_shown_as_one(home: Home, capsys: pytest.CaptureF
     assert shoal("list") == 0
     assert capsys.readouterr().out.split()[-1] == "bulk"
     assert shoal("create", "--owner", "night", "--priority", "urgent") == 2
+
+
+def test_the_local_services_key_is_printed_alone(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shoal("local") == 2
+    assert "'shoal up' starts one" in capsys.readouterr().err
+    home.run.mkdir()
+    state.save_client(home, "127.0.0.1:1", "the-key-of-this-machine")
+    assert shoal("local") == 0
+    assert capsys.readouterr().out == "the-key-of-this-machine\n"

@@ -9,9 +9,9 @@ import pytest
 
 from shoal.errors import ConfigurationError
 from shoal.explain import inquiry
-from shoal.explain.endpoint import serve, serve_soon
+from shoal.explain.endpoint import Beside, serve, serve_soon
 from shoal.explain.inquiry import ask, every_address
-from shoal.explain.views import Answer, Memory
+from shoal.explain.views import Answer, Glance, Glances, Memory
 from shoal.observe.metrics import WORKER
 from shoal.observe.operators import OperatorServer, Work, refusal
 from shoal.runtime.endpoint import Endpoint
@@ -20,6 +20,7 @@ from support.visits import batcher_visit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
 
 KNOWN = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
 OTHER = "00000000-0000-4000-8000-000000000000"
@@ -63,6 +64,22 @@ async def test_a_malformed_one_is_400(part: Endpoint, text: str) -> None:
     status, body = await get(part, f"/requests/{text}")
     assert status == 400
     assert "not a UUID" in body
+
+
+async def test_what_a_part_tells_beside_is_asked_by_key() -> None:
+    def glances(keys: AbstractSet[str]) -> Glances:
+        return Glances(failed=tuple(Glance(model=key, key_id=key, seconds_ago=1, total_seconds=1) for key in keys))
+
+    server = serve(Endpoint("127.0.0.1", 0), WORKER, remember, Beside(glances, lambda: MEMORY))
+    try:
+        part = Endpoint("127.0.0.1", server.endpoint.port)
+        status, text = await get(part, "/recent?key=b&key=a&key=b&other=c")
+        assert (status, {each.key_id for each in Glances.model_validate_json(text).failed}) == (200, {"a", "b"})
+        assert Glances.model_validate_json((await get(part, "/recent"))[1]) == Glances()
+        assert Memory.model_validate_json((await get(part, "/models"))[1]) == MEMORY
+        assert "# HELP" in (await get(part, "/metrics"))[1]
+    finally:
+        server.close()
 
 
 async def test_only_get(part: Endpoint) -> None:

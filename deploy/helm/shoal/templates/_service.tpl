@@ -129,13 +129,32 @@ root: $, pool: as in shoal.pools.
 {{- range include "shoal.workerProcesses" (dict "root" $ "pool" $pool) | fromJsonArray -}}{{- $endpoints = append $endpoints (list $host .port) -}}{{- end -}}
 {{- $_ := set $pools $name $endpoints -}}
 {{- end -}}
-{{- dict
+{{- $topology := dict
   "public" (list "0.0.0.0" $ports.router)
   "balancer" (list "0.0.0.0" $ports.balancer)
   "metrics" (list "0.0.0.0" $ports.metrics)
   "batchers" $batchers
-  "pools" $pools
-  | toPrettyJson -}}
+  "pools" $pools -}}
+{{- /* Only where it is asked for: an older router knows no such key. */ -}}
+{{- if .Values.router.console -}}{{- $_ := set $topology "telling" (include "shoal.telling" . | fromJson) -}}{{- end -}}
+{{- $topology | toPrettyJson -}}
+{{- end -}}
+
+{{/* Whom the console asks, as JSON: batchers and workers at the addresses of their metrics. */}}
+{{- define "shoal.telling" -}}
+{{- $ports := include "shoal.ports" . | fromJson -}}
+{{- $telling := dict -}}
+{{- range $group, $_ := include "shoal.batchers" . | fromJson -}}
+{{- $host := include "shoal.host" (dict "root" $ "parts" (list "batcher" $group)) -}}
+{{- $_ := set $telling (printf "batcher-%s" $group) (dict "role" "batcher" "group" $group "metrics" (list $host $ports.metrics)) -}}
+{{- end -}}
+{{- range $name, $pool := include "shoal.pools" . | fromJson -}}
+{{- $host := include "shoal.host" (dict "root" $ "parts" (list "worker" $name)) -}}
+{{- range include "shoal.workerProcesses" (dict "root" $ "pool" $pool) | fromJsonArray -}}
+{{- $_ := set $telling (printf "worker-%s%s" $name .suffix) (dict "role" "worker" "group" $name "metrics" (list $host .metrics)) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $telling -}}
 {{- end -}}
 
 {{/* What a worker reads at its start, so that a change of it must roll the pods. root: $, pool: its name. */}}
@@ -156,5 +175,7 @@ root: $, pool: as in shoal.pools.
 {{/* The same for the router: what is not followed while it runs. */}}
 {{- define "shoal.routerChecksum" -}}
 {{- $service := include "shoal.service" . | fromYaml -}}
-{{- list $service.router.max_connections $service.model_store $service.observe.log_level | toJson | sha256sum -}}
+{{- $read := list $service.router.max_connections $service.model_store $service.observe.log_level -}}
+{{- if $service.router.console -}}{{- $read = append $read "console" -}}{{- end -}}
+{{- $read | toJson | sha256sum -}}
 {{- end -}}

@@ -38,11 +38,11 @@ def serve_worker(
     ] = False,
 ) -> None:
     """Runs a worker until SIGTERM, then drains."""
-    from shoal.explain.endpoint import serve
+    from shoal.explain.endpoint import Beside, serve
     from shoal.explain.recent import Recent
     from shoal.observe.metrics import WORKER
     from shoal.runtime.signals import run_until_signal
-    from shoal.service import spec  # the extra may be missing
+    from shoal.service import spec, worker_report  # the extra may be missing
     from shoal.worker.options import WorkerOptions
     from shoal.worker.server import Worker
     from shoal.worker.stages import Stages, explain
@@ -53,5 +53,7 @@ def serve_worker(
     where = (store_endpoint, upload_endpoint, triton, endpoint_at(peers))
     options = WorkerOptions(read, home_at(home), pool, Endpoint.parse(listen), *where, verify_identity)
     recent: Recent[Stages] = Recent(read.observe.recent_requests)
-    serve(Endpoint.parse(metrics), WORKER, partial(explain, recent))
+    worker_report.remove(options.home, options.listen)
+    models = partial(worker_report.WorkerReport.starting, options.home, options.listen)
+    serve(Endpoint.parse(metrics), WORKER, partial(explain, recent), Beside(models=models))
     run_until_signal(lambda stop: Worker(options, recent).run(stop), read.observe.log_level)

@@ -14,7 +14,7 @@ import pytest
 import shoal.modelstore.making
 
 GPU = Path(shoal.modelstore.making.__file__).with_name("gpu")
-HOLDER = "import sys; sys.path[:0] = sys.argv[1:2]; from unit import Unit; print(Unit('a').take(), flush=True); input()"
+HOLDER = "import sys; sys.path[:0] = sys.argv[1:2]; from hardware_unit import Unit; print(Unit('a').take(), flush=True); input()"
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def unit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.syspath_prepend(str(GPU))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    module = importlib.import_module("unit")
+    module = importlib.import_module("hardware_unit")
     monkeypatch.setattr(module, "monotonic", lambda: module.now)
     module.now = 0.0
     return module

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from batch import CHANNELS, PICTURE, READY
 from cuda.core import Device, LaunchConfig, Program, ProgramOptions, launch
+from hardware_unit import Unit
 from nvjpeg import HardwareDecoder, Unavailable
-
-from unit import Unit
 
 if TYPE_CHECKING:
     from batch import Batch

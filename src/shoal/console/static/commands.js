@@ -1,0 +1,32 @@
+// The lines that repeat a call. The key is $KEY in them, never the key itself.
+
+const METHODS = { classify: "Classify", detect: "Detect", segment: "Segment" };
+
+/** @param call {origin, model, verb, uuid} @returns [what, line] each */
+export function commands({ origin, model, verb, uuid }) {
+  const { host, protocol } = new URL(origin);
+  const target = protocol === "https:" ? origin : host;
+  const path = `/v1/models/${encodeURIComponent(model)}:${verb}`;
+  const body = JSON.stringify({ image_uuid: uuid });
+  const python = [
+    "import os, shoal.client",
+    `with shoal.client.Client(${JSON.stringify(target)}, api_key=os.environ["KEY"]) as client:`,
+    `    print(client.${verb}(${JSON.stringify(uuid)}, ${JSON.stringify(model)}))`,
+  ].join("\n");
+  const message = JSON.stringify({ api_key: "$KEY", image_uuid: uuid, model_name: model });
+  const grpcurl = [
+    `grpcurl${protocol === "https:" ? "" : " -plaintext"} -H "x-api-key: $KEY" -H ${quoted(`x-model-name: ${model}`)}`,
+    `  -d ${quoted(message).replace("$KEY", `'"$KEY"'`)}`,
+    `  ${host.includes(":") || protocol !== "https:" ? host : `${host}:443`} shoal.v1.Inference/${METHODS[verb]}`,
+  ].join(" \\\n");
+  return [
+    ["curl", `curl -s ${quoted(origin + path)} -H "x-api-key: $KEY" --json ${quoted(body)}`],
+    ["Python", python],
+    ["grpcurl", grpcurl],
+  ];
+}
+
+/** A word of a POSIX shell, whatever is in it. */
+export function quoted(text) {
+  return `'${text.replaceAll("'", String.raw`'\''`)}'`;
+}

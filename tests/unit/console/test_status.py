@@ -1,0 +1,125 @@
+"""What a caller may see, from what parts told: whose models, whose requests, and which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shoal.console.figures import Figures
+from shoal.console.parts import Address, News
+from shoal.console.status import NOT_VOUCHED_FOR, Known, ModelView, StatusView, key_ids, status
+from shoal.explain.views import Glances
+from shoal.runtime.endpoint import Endpoint
+from shoal.service.api_keys import Key, KeyRing
+from shoal.service.identity import Identity
+from shoal.service.spec import Pool, Service
+from shoal.service.topology import Topology
+from shoal.service.worker_report import ServedModel, WorkerReport
+
+HOST = Endpoint("127.0.0.1", 1)
+ALICE = Key(id="alice-1", key="a-secret-of-some-length", owner="alice")
+ALICES_OTHER = Key(id="alice-2", key="another-secret-of-some-length", owner="alice")
+BOB = Key(id="bob-1", key="bobs-secret-of-some-length", owner="bob", models=("resnet*",))
+SERVICE = Service(pools={"default": Pool(models=["resnet*", "yolo", "new"]), "other": Pool(models=["o"])})
+TOPOLOGY = Topology(public=HOST, balancer=HOST, batchers={"shared": [HOST]}, pools={"default": [HOST]})
+TROUBLE = "/var/lib/shoal/models/yolo/1/model.onnx: not a model"
+
+
+def worker(name: str = "worker-default-1", **report: Any) -> News:
+    return News(Address(name, "worker", "default", HOST), report=WorkerReport(**report))
+
+
+def batcher(**figures: Figures) -> News:
+    return News(Address("batcher-shared-1", "batcher", "shared", HOST), figures=figures)
+
+
+def seen(
+    *news: News,
+    caller: Key = ALICE,
+    models: tuple[str, ...] = ("resnet-50", "yolo", "new"),
+    unserved: tuple[str, ...] = (),
+    refused: dict[str, int] | None = None,
+) -> StatusView:
+    known = Known(SERVICE, TOPOLOGY, KeyRing([ALICE, ALICES_OTHER, BOB]), models, frozenset(unserved))
+    return status(Identity.of(caller), known, news, Glances(), refused or {})
+
+
+def named(view: StatusView, name: str) -> ModelView:
+    return next(model for model in view.models if model.name == name)
+
+
+def test_models_are_those_that_the_key_may_call() -> None:
+    assert [model.name for model in seen(worker()).models] == ["new", "resnet-50", "yolo"]
+    assert [model.name for model in seen(worker(), caller=BOB).models] == ["resnet-50"]
+
+
+def test_a_key_that_was_revoked_meanwhile_sees_no_model() -> None:
+    stranger = Key(id="gone", key="a-gone-secret-of-some-length", owner="gone")
+    assert seen(worker(models=("resnet-50",)), caller=stranger).models == ()
+
+
+def test_requests_are_those_of_the_owners_keys() -> None:
+    ring = KeyRing([ALICE, ALICES_OTHER, BOB])
+    assert key_ids(Identity.of(ALICE), ring) == {"alice-1", "alice-2"}
+    assert key_ids(Identity.of(BOB), ring) == {"bob-1"}
+
+
+def test_a_model_is_served_refused_or_waits() -> None:
+    served = worker(
+        models=("resnet-50",),
+        served={"resnet-50": ServedModel(version=3, task="detection")},
+        troubles={"yolo": TROUBLE},
+    )
+    view = seen(served, worker("worker-default-2", ready=False, models=("resnet-50",)))
+    resnet = named(view, "resnet-50")
+    assert (resnet.state, resnet.task, resnet.versions) == ("served", "detection", (3,))
+    assert (resnet.replicas_ready, resnet.replicas) == (1, 2)
+    assert (named(view, "yolo").state, named(view, "yolo").reasons) == ("refused", ("…/model.onnx: not a model",))
+    assert named(view, "new").state == "waiting"
+    assert named(seen(served, unserved=("new",)), "new").state == "refused"
+
+
+def test_a_model_of_no_pool_is_refused_for_that() -> None:
+    strange = named(seen(worker(), models=("strange",)), "strange")
+    assert (strange.pool, strange.state) == ("", "refused")
+    assert "no pool" in strange.reasons[0]
+
+
+def test_while_workers_change_over_both_versions_are_told() -> None:
+    old, new = (
+        worker(f"w-{v}", models=("yolo",), served={"yolo": ServedModel(version=v, task="detection")}) for v in (1, 2)
+    )
+    assert named(seen(old, new), "yolo").versions == (1, 2)
+
+
+def test_a_batcher_that_saw_none_of_its_requests_counts_from_zero() -> None:
+    assert named(seen(batcher()), "yolo").batchers == {"batcher-shared-1": Figures()}
+    counted = Figures(answered={"OK": 2})
+    assert named(seen(batcher(yolo=counted)), "yolo").batchers == {"batcher-shared-1": counted}
+    silent = News(Address("batcher-shared-1", "batcher", "shared", HOST), silent="no answer within 2 s")
+    assert named(seen(silent), "yolo").batchers == {}, "what isn't known is no zero"
+
+
+def test_parts_say_how_they_are() -> None:
+    view = seen(
+        worker(models=("yolo",), reasons=("model new: no",)),
+        worker("w-2", ready=False, reasons=("models are being loaded",)),
+        News(Address("w-3", "worker", "default", HOST), silent="Connection refused"),
+        News(Address("w-4", "worker", "default", HOST)),
+        batcher(),
+    )
+    assert {part.name: (part.state, part.reason) for part in view.parts} == {
+        "router": ("ready", ""),
+        "worker-default-1": ("ready", ""),
+        "w-2": ("not ready", "models are being loaded"),
+        "w-3": ("silent", "Connection refused"),
+        "w-4": ("ready", ""),  # an older one, which tells nothing
+        "batcher-shared-1": ("ready", ""),
+    }
+
+
+def test_what_nobody_vouched_for_is_counted_apart() -> None:
+    news = batcher(**{NOT_VOUCHED_FOR: Figures(answered={"NOT_FOUND": 2})})
+    view = seen(news, refused={"the API key's rate limit": 3})
+    assert view.unknown == {"NOT_FOUND": 2}
+    assert view.refused == {"the API key's rate limit": 3}
+    assert NOT_VOUCHED_FOR not in {model.name for model in view.models}
