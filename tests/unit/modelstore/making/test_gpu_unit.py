@@ -14,7 +14,13 @@ import pytest
 import shoal.modelstore.making
 
 GPU = Path(shoal.modelstore.making.__file__).with_name("gpu")
-HOLDER = "import sys; sys.path[:0] = sys.argv[1:2]; from hardware_unit import Unit; print(Unit('a').take(), flush=True); input()"
+HOLDER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from hardware_unit import Unit
+print(Unit("a").take(), flush=True)
+input()
+"""
 
 
 @pytest.fixture
