@@ -13,10 +13,11 @@ from shoal.client import Client
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.service import api_keys
 from support import any_caller
-from support.any_caller import KINDS, MISSING, OF_HTTP, OF_PAGES, PAGE, Asked, Heard, bring
+from support.any_caller import KINDS, MISSING, OF_HTTP, OF_PAGES, OF_TOKENS, PAGE, TOKENS, Asked, Heard, bring
 from support.pictures import encode
 from support.stack import Stack, running_stack
 from support.tiny_models import add_tiny_classifier
+from support.token_issuer import AUDIENCE, Issuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,13 +50,25 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
     picture = folder / "red.jpg"
     picture.write_bytes(RED)
-    service = f"router: {{cors_origins: [{PAGE}]}}"
+    issuers = {"company": Issuer(), "slow": Issuer("https://slow.example")}
+    for name, issuer in issuers.items():
+        (folder / f"{name}.json").write_text(issuer.key_set)
+    told = {
+        name: f"{{issuer: '{one.name}', audiences: [{AUDIENCE}], jwks_file: {folder}/{name}.json, models_claim: models"
+        for name, one in issuers.items()
+    }
+    tokens = f"company: {told['company']}}}, slow: {told['slow']}, requests_per_second: 0.05}}"
+    service = f"router: {{cors_origins: [{PAGE}], tokens: {{{tokens}}}}}"
     with running_stack(folder / "home", models=models, service=service) as stack:
         any_caller.REFLECTING[0] = stack.api_key
         with Client(stack.target, api_key=stack.api_key) as client:
             asked = Asked(stack.target, stack.api_key, "tiny", str(client.upload(RED)), picture)
         made = api_keys.create(stack.home.keys, "carol", models=("else*",)).key
         limited = api_keys.create(stack.home.keys, "local", requests_per_second=0.05).key
+        claims = {"sub": "local", "models": "*"}
+        TOKENS[stack.api_key] = issuers["company"].token(**claims)
+        TOKENS[limited] = issuers["slow"].token(**claims)
+        TOKENS[made] = issuers["company"].token(sub="local", models="else*")
         while any_caller.grpcio(replace(asked, key=made)).code == 16:
             pass  # the router hasn't seen it yet
         yield Rig(stack, asked, limited, made)
@@ -82,7 +95,7 @@ def test_deadline(rig: Rig, kind: Callable[[Asked], Heard]) -> None:
 def test_bad_key(rig: Rig, kind: Callable[[Asked], Heard]) -> None:
     heard = kind(replace(rig.asked, key="x" * 30))
     assert heard.code == 16, heard
-    assert "'shoal keys create' makes one" in heard.message
+    assert ("the token is refused" if kind in OF_TOKENS else "'shoal keys create' makes one") in heard.message
 
 
 def test_forbidden_model(rig: Rig, kind: Callable[[Asked], Heard]) -> None:

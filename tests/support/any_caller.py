@@ -54,6 +54,15 @@ class Asked:
     """Seconds that the service is told."""
     patience: float = PATIENCE
     """Seconds until the caller hangs up."""
+    by_token: bool = False
+    """Whether the caller has the token that ``TOKENS`` has for its key, in the key's place."""
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """Headers."""
+        if self.by_token:
+            return {"authorization": f"Bearer {TOKENS.get(self.key, self.key)}"}
+        return {"x-api-key": self.key}
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,18 @@ def reflection(asked: Asked) -> Heard:
         method = pool.FindServiceByName("shoal.v1.Inference").methods_by_name["Classify"]
         kinds = [message_factory.GetMessageClass(each) for each in (method.input_type, method.output_type)]
     return _by_grpc(asked, *kinds)
+
+
+TOKENS: dict[str, str] = {}
+"""By the key whose rights it gives."""
+
+
+def token(asked: Asked) -> Heard:
+    return grpcio(replace(asked, by_token=True))
+
+
+def token_json(asked: Asked) -> Heard:
+    return json_1(replace(asked, by_token=True))
 
 
 REFLECTING = [""]
@@ -138,18 +159,21 @@ def grpc_web(asked: Asked) -> Heard:
 
 
 KINDS: dict[str, Callable[[Asked], Heard]] = {
-    each.__name__: each for each in (grpcio, gzip, sdk, reflection, json_1, json_2, body, fetch, grpc_web)
+    each.__name__: each
+    for each in (grpcio, gzip, sdk, reflection, json_1, json_2, body, fetch, grpc_web, token, token_json)
 }
-OF_HTTP = {json_1, json_2, body, fetch}
+OF_HTTP = {json_1, json_2, body, fetch, token_json}
 """What their refusals are is HTTP's."""
 OF_PAGES = {fetch, grpc_web}
-MISSING = {kind for kind, program in ((json_1, "curl"), (json_2, "curl"), (body, "curl"), (fetch, "node"))
-           if shutil.which(program) is None}  # fmt: skip
+OF_TOKENS = {token, token_json}
+_BY_CURL = {json_1, json_2, body, token_json}
+MISSING = (_BY_CURL if shutil.which("curl") is None else set()) | (set() if shutil.which("node") else {fetch})
 
 
 def _by_grpc(asked: Asked, request: type[Any], reply: type[Any], **options: Any) -> Heard:
-    message = request(api_key=asked.key, image_uuid=asked.uuid, model_name=asked.model)
-    metadata = (("x-api-key", asked.key), ("x-model-name", asked.model))
+    own = "" if asked.by_token else asked.key
+    message = request(api_key=own, image_uuid=asked.uuid, model_name=asked.model)
+    metadata = (*asked.credentials.items(), ("x-model-name", asked.model))
     with grpc.insecure_channel(asked.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         method = channel.unary_unary(CLASSIFY, request.SerializeToString, reply.FromString)
         call = method.future(message, timeout=asked.deadline or PATIENCE, metadata=metadata, **options)
@@ -192,7 +216,7 @@ def _url(asked: Asked) -> str:
 
 def _headers(asked: Asked) -> dict[str, str]:
     deadline = {} if asked.deadline is None else {"grpc-timeout": f"{math.ceil(asked.deadline * 1e6)}u"}
-    return {"x-api-key": asked.key, **deadline}
+    return {**asked.credentials, **deadline}
 
 
 def _of_http(status: int, headers: dict[str, str], content: bytes) -> Heard:
