@@ -177,7 +177,7 @@ def test_the_description_is_one_and_names_what_is_answered(http: Caller) -> None
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/v1", "/v1/models/", "/v1/models/x/y", "/v3", "/v1/pictures", "/favicon.ico", "/shoal.v1.Uploads/Create"],
+    ["/v1", "/v1/models/", "/v1/models/x/y", "/v3", "/v1/pictures", "/favicon.ico", "/shoal.v1.Uploads/Create"],
 )
 def test_a_get_of_anything_else_is_not_found(http: Caller, path: str) -> None:
     answer = http.send(path, method="GET")

@@ -121,7 +121,7 @@ async def test_a_method_with_a_query_is_none(rig: Rig, path: str) -> None:
 
 
 async def test_an_upload_does_not_go_on_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shoal.router.listeners._UPLOAD_SECONDS", 1.0)
+    monkeypatch.setattr("shoal.router.uploads.MOST_SECONDS", 1.0)
     monkeypatch.setattr("shoal.router.uploads.MAX_CONNECTIONS", 1)
     door, place = free(), free()
     begun = asyncio.Event()

@@ -112,7 +112,7 @@ def static(files: Mapping[str, str]) -> dict[str, Any]:
     }
     checks = {each["name"]: each["typed_config"] for each in _resources(files, config.JWT_CHECKS)}
     for manager in _managers(listeners):
-        for http_filter in manager["http_filters"]:
+        for http_filter in manager.get("http_filters", []):  # a listener of TCP has none
             if http_filter.pop("config_discovery", None):
                 http_filter["typed_config"] = checks[http_filter["name"]]
         if found := manager.pop("rds", None):
