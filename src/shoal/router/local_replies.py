@@ -94,7 +94,9 @@ def replies(router: Router) -> list[Json]:
             Code.PERMISSION_DENIED,
         ),
         _reply(_flags(*_FOUND_NOBODY), "the service is away; trying again may help", Code.UNAVAILABLE),
-        _reply(_details_begin(NO_INTAKE), "no worker takes pictures in; trying again may help", Code.UNAVAILABLE),
+        _reply(
+            _details("startsWith", NO_INTAKE), "no worker takes pictures in; trying again may help", Code.UNAVAILABLE
+        ),
     ]
     # The first that fits answers.
     too_large = {"and_filter": {"filters": [_TYPES[1], _status(413)]}}
@@ -207,10 +209,6 @@ def _flags(*flags: str) -> Json:
 
 def _detailed(details: str) -> Json:
     return _expression(f"response.code_details == '{details}'")
-
-
-def _details_begin(start: str) -> Json:
-    return _details("startsWith", start)
 
 
 def _details(function: str, text: str) -> Json:

@@ -49,7 +49,7 @@ async def tell(keeper: ConfigKeeper, admin: EnvoyAdmin) -> None:
         keeper.rendered.clear()
         if (rejected := await _rejected(admin)) > told:
             why = await reason(keeper)
-            if not await admin.total(_TAKEN):
+            if not await admin.statistic(_TAKEN):
                 raise ConfigurationError(f"Envoy refuses the configuration: {why}")
             _log.error("Envoy refuses the new configuration and keeps the one before: %s", why)
         told = rejected
@@ -140,6 +140,6 @@ async def _rejected(admin: EnvoyAdmin) -> int:
         async with asyncio.timeout(_ANSWERS_SECONDS):
             while True:
                 with suppress(OSError, aiohttp.ClientError):
-                    return await admin.total(REJECTED)
+                    return await admin.statistic(REJECTED)
                 await asyncio.sleep(_TAKES_SECONDS)
     return 0

@@ -82,29 +82,23 @@ class EnvoyAdmin:
         """Ends Envoy."""
         await self._post("/quitquitquit")
 
-    async def statistic(self, name: str) -> int:
-        """The present value of a counter or gauge; 0 if there is none of this name."""
-        async with self._session() as session, session.get("/stats", params={"filter": f"^{name}$"}) as answer:
-            answer.raise_for_status()
-            return int((await answer.text()).rpartition(":")[2] or 0)
-
-    async def total(self, names: str) -> int:
-        """The sum of all counters and gauges whose whole name the expression ``names`` matches."""
-        async with self._session() as session, session.get("/stats", params={"filter": f"^{names}$"}) as answer:
-            answer.raise_for_status()
-            return sum(int(line.rpartition(":")[2]) for line in (await answer.text()).splitlines() if ":" in line)
+    async def statistic(self, names: str) -> int:
+        """The sum of all counters and gauges whose whole name the expression ``names`` matches; 0 if there is none."""
+        return sum((await self._values(names)).values())
 
     async def statistics(self, names: Mapping[str, str]) -> dict[str, int]:
-        """Counters by the names that ``names`` gives to expressions of Envoy's; those that it doesn't know are 0."""
-        together = f"^({'|'.join(names.values())})$"
-        async with self._session() as session, session.get("/stats", params={"filter": together}) as answer:
-            answer.raise_for_status()
-            lines = (line.rpartition(": ") for line in (await answer.text()).splitlines())
-            found = {name: int(value) for name, _, value in lines if value.isdigit()}
+        """Such sums by the names that ``names`` gives to expressions of Envoy's."""
+        found = await self._values("|".join(names.values()))
         return {
             said: sum(value for name, value in found.items() if re.fullmatch(wanted, name))
             for said, wanted in names.items()
         }
+
+    async def _values(self, names: str) -> dict[str, int]:
+        async with self._session() as session, session.get("/stats", params={"filter": f"^({names})$"}) as answer:
+            answer.raise_for_status()
+            lines = (line.rpartition(": ") for line in (await answer.text()).splitlines())
+            return {name: int(value) for name, _, value in lines if value.isdigit()}
 
     async def _post(self, *paths: str) -> None:
         async with self._session() as session:

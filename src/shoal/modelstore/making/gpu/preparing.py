@@ -38,7 +38,7 @@ class Preparer:
         self._memory = memory
         self._unit = Unit(str(torch.cuda.get_device_properties(device).uuid))
         self._decoder: HardwareDecoder | None = None
-        self.trouble = ""
+        self.trouble = _TAKEN
         """Why nothing can be decoded; empty: it can."""
         self.decoder()
         # Before the networks of other batches: its kernels are short.
@@ -53,13 +53,11 @@ class Preparer:
 
     def decoder(self) -> HardwareDecoder | None:
         """What decodes, None while nothing can. For one thread."""
-        if self._decoder is None and self.trouble in {"", _TAKEN} and self._unit.take():
+        if self.trouble == _TAKEN and self._unit.take():
             try:
                 self._decoder, self.trouble = HardwareDecoder(), ""
             except Unavailable as error:
                 self.trouble = str(error)
-        elif self._decoder is None and not self.trouble:
-            self.trouble = _TAKEN
         return self._decoder
 
     def prepare(self, batch: Batch, frames: Any) -> tuple[torch.cuda.Event, float]:
