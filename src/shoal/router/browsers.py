@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from shoal.batching.wire import MODEL as MODEL_HEADER
 from shoal.batching.wire import PRIORITY as PRIORITY_HEADER
+from shoal.errors import RETRY_AFTER
 from shoal.router.clusters import ANY_WORKER
 from shoal.router.resources import extension, method, typed
 from shoal.router.tokens import BEARER
@@ -30,7 +31,7 @@ _SENT: Final = (
     WEB,
     "x-user-agent",
 )
-_SHOWN: Final = ("grpc-status", "grpc-message", "retry-after")
+_SHOWN: Final = ("grpc-status", "grpc-message", RETRY_AFTER)
 _AGAIN: Final = "envoy.filters.http.set_filter_state"
 _AGAIN_KIND: Final = "envoy.extensions.filters.http.set_filter_state.v3.Config"
 _PREFLIGHT_SECONDS: Final = 600

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -20,7 +19,8 @@ from google.protobuf.message import DecodeError
 from shoal.batching.wire import MAX_CHUNK_BYTES
 from shoal.batching.wire import PICTURE_ANSWERED as ANSWERED
 from shoal.batching.wire import PICTURES_CREATE as CREATE
-from shoal.errors import Code, InvalidRequest, Overloaded, to_status
+from shoal.errors import RETRY_AFTER, Code, InvalidRequest, to_status
+from shoal.runtime import rpc
 from shoal.service import identity
 from shoal.v1 import inference_pb2
 from shoal.v1.picture_body_pb2 import (
@@ -151,9 +151,9 @@ def _refusal(error: Exception) -> ImmediateResponse:
         log.exception("a picture could not be taken in")
     status = 413 if isinstance(error, PictureTooLarge) else _HTTP.get(code, 500)
     answer = _answer(status, {"code": int(code), "message": message, "details": []})
-    if isinstance(error, Overloaded) and error.retry_after_seconds is not None:
+    if seconds := dict(rpc.hints_of(error)).get(RETRY_AFTER):
         hint = answer.headers.set_headers.add().header
-        hint.key, hint.raw_value = "retry-after", str(math.ceil(error.retry_after_seconds)).encode()
+        hint.key, hint.raw_value = RETRY_AFTER, seconds.encode()
     return answer
 
 
