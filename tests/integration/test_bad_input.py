@@ -1,4 +1,4 @@
-"""Bad input against the whole service: the right code within a second, and nobody else in the batch notices."""
+"""Bad input against the whole service: the right code, and nobody else in the batch notices."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from shoal.service.api_keys import Key
 
 BATCH = 8
-SETTINGS = replace(BATCHING, max_batch_size=BATCH, max_queue_delay_microseconds=2_000_000)  # it goes when it is full
+SETTINGS = replace(BATCHING, max_batch_size=BATCH, max_queue_delay_microseconds=20_000_000)  # it goes when it is full
 BATCHES = ("shoal_batcher_batch_size_count", "shoal_batcher_batch_size_sum")
 MEBIBYTE = 2**20
 JPEG = encode(quadrants(640, 480))
@@ -132,8 +132,8 @@ async def amid_good_ones(service: Service, client: RawClient, bad: Call, mates: 
     calls.insert(mates // 2, bad)
     async with one_full_batch(service):
         answers = await asyncio.gather(*map(client.send, calls))
-    answer = answers.pop(mates // 2)
-    assert [mate.label for mate in answers] == colours
+        answer = answers.pop(mates // 2)
+        assert [mate.label for mate in answers] == colours
     return answer
 
 

@@ -29,7 +29,7 @@ from shoal.service.home import Home
 from shoal.service.identity import Identity
 from shoal.service.topology import Topology
 from support.metrics import sample
-from support.ports import free
+from support.ports import free, until_refused
 from support.router_rig import CLASSIFY, PATIENCE, Rig, Server, add_model, running
 
 if TYPE_CHECKING:
@@ -468,26 +468,14 @@ async def test_draining_answers_what_is_in_flight_and_refuses_what_comes(rig: Ri
     await rig.batcher.echo.waiting.wait()
     parked, stream = await rig.open_stream()
     rig.stop.set()
-    await until_refused(rig.topology.public)
+    async with asyncio.timeout(PATIENCE):
+        await until_refused(rig.topology.public)
     await stream.write(b"still there")
     assert await stream.read() == b"still there"
     assert parked == (await rig.open_stream())[0]
     rig.batcher.echo.gate.set()
     assert await call == "OK"
     assert await rig.router == 0
-
-
-async def until_refused(endpoint: Endpoint) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection(*endpoint)
-            except ConnectionRefusedError:
-                return
-            except ConnectionResetError:  # it was taken as the listener closed
-                continue
-            writer.close()
-            await writer.wait_closed()
 
 
 async def test_a_busy_port_is_named(rig: Rig, tmp_path: Path) -> None:

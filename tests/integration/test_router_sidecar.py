@@ -27,7 +27,7 @@ from support.certificates import Certificate, self_signed
 from support.kubernetes_api import kubernetes_api
 from support.metrics import sample
 from support.mounted import Mounted
-from support.ports import free
+from support.ports import free, until_refused
 from support.s3 import running_s3
 
 if TYPE_CHECKING:
@@ -332,23 +332,12 @@ async def test_on_sigterm_envoy_answers_what_is_in_flight_and_ends(tmp_path: Pat
         async with asyncio.timeout(PATIENCE):
             while await status(pod, "/ready") != 503:
                 pass
-            while await accepts(pod.topology.public):
-                pass
+            await until_refused(pod.topology.public)
         assert pod.processes["envoy"].returncode is None
         pod.batcher.gate.set()
         assert not (await call).isupper()
         assert await pod.end("config") == 0
         assert await pod.end("envoy") == 0
-
-
-async def accepts(endpoint: Endpoint) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(*endpoint)
-    except ConnectionRefusedError:
-        return False
-    writer.close()
-    await writer.wait_closed()
-    return True
 
 
 async def test_models_are_those_that_the_bucket_lists(tmp_path: Path) -> None:
