@@ -25,7 +25,7 @@ MASK_SIZE_MODEL: MaskSize
 MASK_SIZE_PICTURE: MaskSize
 
 class ImageRequest(_message.Message):
-    __slots__ = ("api_key", "image_uuid", "model_name", "model_version", "top_k", "score_threshold", "mask_form", "mask_size")
+    __slots__ = ("api_key", "image_uuid", "model_name", "model_version", "top_k", "score_threshold", "mask_form", "mask_size", "region", "regions")
     API_KEY_FIELD_NUMBER: _ClassVar[int]
     IMAGE_UUID_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,8 @@ class ImageRequest(_message.Message):
     SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     MASK_FORM_FIELD_NUMBER: _ClassVar[int]
     MASK_SIZE_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    REGIONS_FIELD_NUMBER: _ClassVar[int]
     api_key: str
     image_uuid: str
     model_name: str
@@ -42,21 +44,41 @@ class ImageRequest(_message.Message):
     score_threshold: float
     mask_form: MaskForm
     mask_size: MaskSize
-    def __init__(self, api_key: _Optional[str] = ..., image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., mask_form: _Optional[_Union[MaskForm, str]] = ..., mask_size: _Optional[_Union[MaskSize, str]] = ...) -> None: ...
+    region: PictureRegion
+    regions: _containers.RepeatedCompositeFieldContainer[PictureRegion]
+    def __init__(self, api_key: _Optional[str] = ..., image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., mask_form: _Optional[_Union[MaskForm, str]] = ..., mask_size: _Optional[_Union[MaskSize, str]] = ..., region: _Optional[_Union[PictureRegion, _Mapping]] = ..., regions: _Optional[_Iterable[_Union[PictureRegion, _Mapping]]] = ...) -> None: ...
+
+class PictureRegion(_message.Message):
+    __slots__ = ("x", "y", "width", "height", "padding", "square")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
+    SQUARE_FIELD_NUMBER: _ClassVar[int]
+    x: float
+    y: float
+    width: float
+    height: float
+    padding: float
+    square: bool
+    def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ..., width: _Optional[float] = ..., height: _Optional[float] = ..., padding: _Optional[float] = ..., square: _Optional[bool] = ...) -> None: ...
 
 class Timing(_message.Message):
-    __slots__ = ("queue_us", "fetch_us", "decode_us", "compute_us", "batch_size")
+    __slots__ = ("queue_us", "fetch_us", "decode_us", "compute_us", "batch_size", "cached")
     QUEUE_US_FIELD_NUMBER: _ClassVar[int]
     FETCH_US_FIELD_NUMBER: _ClassVar[int]
     DECODE_US_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_US_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
     queue_us: int
     fetch_us: int
     decode_us: int
     compute_us: int
     batch_size: int
-    def __init__(self, queue_us: _Optional[int] = ..., fetch_us: _Optional[int] = ..., decode_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., batch_size: _Optional[int] = ...) -> None: ...
+    cached: bool
+    def __init__(self, queue_us: _Optional[int] = ..., fetch_us: _Optional[int] = ..., decode_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., batch_size: _Optional[int] = ..., cached: _Optional[bool] = ...) -> None: ...
 
 class Class(_message.Message):
     __slots__ = ("index", "label", "probability")
@@ -69,18 +91,30 @@ class Class(_message.Message):
     def __init__(self, index: _Optional[int] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class ClassifyReply(_message.Message):
-    __slots__ = ("image_uuid", "model_name", "model_version", "classes", "timing")
+    __slots__ = ("image_uuid", "model_name", "model_version", "classes", "timing", "region_replies")
     IMAGE_UUID_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    REGION_REPLIES_FIELD_NUMBER: _ClassVar[int]
     image_uuid: str
     model_name: str
     model_version: int
     classes: _containers.RepeatedCompositeFieldContainer[Class]
     timing: Timing
-    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+    region_replies: _containers.RepeatedCompositeFieldContainer[ClassifyRegionReply]
+    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., region_replies: _Optional[_Iterable[_Union[ClassifyRegionReply, _Mapping]]] = ...) -> None: ...
+
+class ClassifyRegionReply(_message.Message):
+    __slots__ = ("code", "message", "reply")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    reply: ClassifyReply
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., reply: _Optional[_Union[ClassifyReply, _Mapping]] = ...) -> None: ...
 
 class Box(_message.Message):
     __slots__ = ("x", "y", "width", "height", "index", "label", "score")
@@ -101,18 +135,30 @@ class Box(_message.Message):
     def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ..., width: _Optional[float] = ..., height: _Optional[float] = ..., index: _Optional[int] = ..., label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
 class DetectReply(_message.Message):
-    __slots__ = ("image_uuid", "model_name", "model_version", "boxes", "timing")
+    __slots__ = ("image_uuid", "model_name", "model_version", "boxes", "timing", "region_replies")
     IMAGE_UUID_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     BOXES_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    REGION_REPLIES_FIELD_NUMBER: _ClassVar[int]
     image_uuid: str
     model_name: str
     model_version: int
     boxes: _containers.RepeatedCompositeFieldContainer[Box]
     timing: Timing
-    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+    region_replies: _containers.RepeatedCompositeFieldContainer[DetectRegionReply]
+    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., region_replies: _Optional[_Iterable[_Union[DetectRegionReply, _Mapping]]] = ...) -> None: ...
+
+class DetectRegionReply(_message.Message):
+    __slots__ = ("code", "message", "reply")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    reply: DetectReply
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., reply: _Optional[_Union[DetectReply, _Mapping]] = ...) -> None: ...
 
 class Region(_message.Message):
     __slots__ = ("index", "label", "pixels", "counts")
@@ -127,7 +173,7 @@ class Region(_message.Message):
     def __init__(self, index: _Optional[int] = ..., label: _Optional[str] = ..., pixels: _Optional[int] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SegmentReply(_message.Message):
-    __slots__ = ("image_uuid", "model_name", "model_version", "mask_png", "labels", "timing", "width", "height", "class_bytes", "regions", "class_map")
+    __slots__ = ("image_uuid", "model_name", "model_version", "mask_png", "labels", "timing", "width", "height", "class_bytes", "regions", "class_map", "region_replies")
     IMAGE_UUID_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +185,7 @@ class SegmentReply(_message.Message):
     CLASS_BYTES_FIELD_NUMBER: _ClassVar[int]
     REGIONS_FIELD_NUMBER: _ClassVar[int]
     CLASS_MAP_FIELD_NUMBER: _ClassVar[int]
+    REGION_REPLIES_FIELD_NUMBER: _ClassVar[int]
     image_uuid: str
     model_name: str
     model_version: int
@@ -150,7 +197,74 @@ class SegmentReply(_message.Message):
     class_bytes: int
     regions: _containers.RepeatedCompositeFieldContainer[Region]
     class_map: bytes
-    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., mask_png: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., class_bytes: _Optional[int] = ..., regions: _Optional[_Iterable[_Union[Region, _Mapping]]] = ..., class_map: _Optional[bytes] = ...) -> None: ...
+    region_replies: _containers.RepeatedCompositeFieldContainer[SegmentRegionReply]
+    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., mask_png: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., class_bytes: _Optional[int] = ..., regions: _Optional[_Iterable[_Union[Region, _Mapping]]] = ..., class_map: _Optional[bytes] = ..., region_replies: _Optional[_Iterable[_Union[SegmentRegionReply, _Mapping]]] = ...) -> None: ...
+
+class SegmentRegionReply(_message.Message):
+    __slots__ = ("code", "message", "reply")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    reply: SegmentReply
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., reply: _Optional[_Union[SegmentReply, _Mapping]] = ...) -> None: ...
+
+class AnalyzeReply(_message.Message):
+    __slots__ = ("image_uuid", "model_name", "findings", "steps")
+    IMAGE_UUID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    image_uuid: str
+    model_name: str
+    findings: _containers.RepeatedCompositeFieldContainer[Finding]
+    steps: _containers.RepeatedCompositeFieldContainer[StepTiming]
+    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., steps: _Optional[_Iterable[_Union[StepTiming, _Mapping]]] = ...) -> None: ...
+
+class Finding(_message.Message):
+    __slots__ = ("box", "results")
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    box: Box
+    results: _containers.RepeatedCompositeFieldContainer[StepResult]
+    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., results: _Optional[_Iterable[_Union[StepResult, _Mapping]]] = ...) -> None: ...
+
+class StepResult(_message.Message):
+    __slots__ = ("step", "model_name", "model_version", "code", "message", "classes", "findings", "mask")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
+    step: str
+    model_name: str
+    model_version: int
+    code: int
+    message: str
+    classes: _containers.RepeatedCompositeFieldContainer[Class]
+    findings: _containers.RepeatedCompositeFieldContainer[Finding]
+    mask: SegmentReply
+    def __init__(self, step: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., code: _Optional[int] = ..., message: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., mask: _Optional[_Union[SegmentReply, _Mapping]] = ...) -> None: ...
+
+class StepTiming(_message.Message):
+    __slots__ = ("step", "model_name", "calls", "failed", "total_us", "timing")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_US_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    step: str
+    model_name: str
+    calls: int
+    failed: int
+    total_us: int
+    timing: Timing
+    def __init__(self, step: _Optional[str] = ..., model_name: _Optional[str] = ..., calls: _Optional[int] = ..., failed: _Optional[int] = ..., total_us: _Optional[int] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
 
 class CreateUploadsRequest(_message.Message):
     __slots__ = ("api_key", "count")

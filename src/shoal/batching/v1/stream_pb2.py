@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshoal/batching/v1/stream.proto\x12\x11shoal.batching.v1\"J\n\tCallChunk\x12*\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1b.shoal.batching.v1.CallItem\x12\x11\n\twithdrawn\x18\x02 \x03(\r\"S\n\x08\x43\x61llItem\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12\x12\n\ntimeout_us\x18\x03 \x01(\x04\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"W\n\x0f\x43\x61llResultChunk\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.shoal.batching.v1.CallItemResult\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"h\n\x0e\x43\x61llItemResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x10\n\x08response\x18\x04 \x01(\x0c\x12\x16\n\x0eretry_after_us\x18\x05 \x01(\x04\x42G\n\x11shoal.batching.v1P\x01Z\x1cshoal/batching/v1;batchingv1\xaa\x02\x11Shoal.Batching.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshoal/batching/v1/stream.proto\x12\x11shoal.batching.v1\"J\n\tCallChunk\x12*\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1b.shoal.batching.v1.CallItem\x12\x11\n\twithdrawn\x18\x02 \x03(\r\"e\n\x08\x43\x61llItem\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12\x12\n\ntimeout_us\x18\x03 \x01(\x04\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\x12\x10\n\x08\x61\x66\x66inity\x18\x05 \x01(\t\"W\n\x0f\x43\x61llResultChunk\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.shoal.batching.v1.CallItemResult\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"h\n\x0e\x43\x61llItemResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x10\n\x08response\x18\x04 \x01(\x0c\x12\x16\n\x0eretry_after_us\x18\x05 \x01(\x04\x42G\n\x11shoal.batching.v1P\x01Z\x1cshoal/batching/v1;batchingv1\xaa\x02\x11Shoal.Batching.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,9 +35,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALLCHUNK']._serialized_start=53
   _globals['_CALLCHUNK']._serialized_end=127
   _globals['_CALLITEM']._serialized_start=129
-  _globals['_CALLITEM']._serialized_end=212
-  _globals['_CALLRESULTCHUNK']._serialized_start=214
-  _globals['_CALLRESULTCHUNK']._serialized_end=301
-  _globals['_CALLITEMRESULT']._serialized_start=303
-  _globals['_CALLITEMRESULT']._serialized_end=407
+  _globals['_CALLITEM']._serialized_end=230
+  _globals['_CALLRESULTCHUNK']._serialized_start=232
+  _globals['_CALLRESULTCHUNK']._serialized_end=319
+  _globals['_CALLITEMRESULT']._serialized_start=321
+  _globals['_CALLITEMRESULT']._serialized_end=425
 # @@protoc_insertion_point(module_scope)

@@ -15,16 +15,18 @@ class CallChunk(_message.Message):
     def __init__(self, calls: _Optional[_Iterable[_Union[CallItem, _Mapping]]] = ..., withdrawn: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class CallItem(_message.Message):
-    __slots__ = ("index", "request", "timeout_us", "traceparent")
+    __slots__ = ("index", "request", "timeout_us", "traceparent", "affinity")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    AFFINITY_FIELD_NUMBER: _ClassVar[int]
     index: int
     request: bytes
     timeout_us: int
     traceparent: str
-    def __init__(self, index: _Optional[int] = ..., request: _Optional[bytes] = ..., timeout_us: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    affinity: str
+    def __init__(self, index: _Optional[int] = ..., request: _Optional[bytes] = ..., timeout_us: _Optional[int] = ..., traceparent: _Optional[str] = ..., affinity: _Optional[str] = ...) -> None: ...
 
 class CallResultChunk(_message.Message):
     __slots__ = ("results", "draining")
