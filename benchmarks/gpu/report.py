@@ -118,14 +118,13 @@ def sizing(result: Result) -> str:
         for way, rounds in _ways(of):
             if way not in {"gpu_stream", "cpu_stream"}:
                 continue
-            service = sum(_spent(rounds, part) for part in _OF_SERVICE)
-            whole = sum(_spent(rounds, part) for part in PARTS)
+            ways = (_OF_SERVICE, list(PARTS))
             rows.append(
                 (
                     f"{name}, `{way.split('_')[0]}`",
                     f"{target:,.0f}",
-                    *(f"{1000 / spent:,.0f}" for spent in (service, whole)),
-                    *(f"{target * spent / 1000:.0f}" for spent in (service, whole)),
+                    *(f"{1000 / sum(_spent(rounds, part) for part in parts):,.0f}" for parts in ways),
+                    *(f"{cores_of_a_gpu(of, way, parts):.0f}" for parts in ways),
                 )
             )
     head = (
@@ -137,6 +136,13 @@ def sizing(result: Result) -> str:
         "with store and client",
     )
     return markdown(head, rows)
+
+
+def cores_of_a_gpu(of: Mapping[str, Any], way: str, parts: Sequence[str]) -> float:
+    """Cores that keep ``parts`` of one set going at the rate of ``both``; computed."""
+    target = _median([each["both"]["images_per_s"] for each in of["ceilings"]])
+    rounds = dict(_ways(of))[way]
+    return target * sum(_spent(rounds, part) for part in parts) / 1000
 
 
 def frames(result: Result) -> str:
