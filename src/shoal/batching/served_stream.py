@@ -46,8 +46,8 @@ class Batch(Protocol):
     def finish(self) -> AsyncIterator[Results]:
         """The batch is closed: yields each item's result once, in any order and grouping.
 
-        After the first group the batch no longer counts against the permits; later ones are for stragglers. Where all
-        are stragglers the first group is empty.
+        After the first group the batch no longer counts against the permits; later ones are for stragglers. Where
+        nothing was executed by then the first group is empty.
         """
         ...
 

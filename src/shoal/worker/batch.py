@@ -20,7 +20,7 @@ from shoal.runtime.priority import Priority
 from shoal.worker.batch_results import BatchResults
 from shoal.worker.decode_choice import DEVICE
 from shoal.worker.device_rows import without
-from shoal.worker.picture import APART, FETCH, QUEUE, SLOT
+from shoal.worker.picture import APART, FETCH, LOOKUP, QUEUE, SLOT
 from shoal.worker.preparation import Preparation
 from shoal.worker.spans import execution
 
@@ -94,13 +94,16 @@ class PictureBatch:
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
         """Runs the pictures that are ready together, and then the stragglers, as they come.
 
-        A batch whose pictures all hang answers at once that it has nothing: it holds up nobody. No later group is
-        empty: the batcher would take it for the next batch's.
+        A batch without anything to run says so by an empty group before all others: what it has are answers from the
+        result cache, failures, or pictures that hang. It holds up nobody, and its time says nothing of the engine's. No
+        later group is empty: the batcher would take it for the next batch's.
         """
         self._note_close()
         await self._settle()
-        if self._preparing and not self._ready:
-            yield self._results.take()
+        if hangs := bool(self._preparing and not self._ready):
+            yield []
+            for group in groups(self._results.take()):
+                yield group
             while self._preparing and not self._ready and not self._slot.is_asked:
                 await self._settle()
         while not self._leave_stragglers():
@@ -108,6 +111,8 @@ class PictureBatch:
         await self._run_ready()
         self._preparation.device.end()
         self._slot.give_back()  # a straggler takes another one, once it is here
+        if not hangs and not self.ready_at:
+            yield []
         for group in groups(self._results.take()):
             yield group
         while self._preparing or self._ready or self._results:
@@ -170,7 +175,7 @@ class PictureBatch:
         others_apart = complete and since_close >= OTHERS_SECONDS
         others_queued = complete and since_close >= QUEUED_SECONDS and not self._model.decoding.is_crowded
         hang = (since_close if complete else since_progress) >= STRAGGLER_SECONDS
-        left = {FETCH: hang, SLOT: False, QUEUE: others_queued, APART: others_apart or hang}
+        left = {FETCH: hang, SLOT: False, QUEUE: others_queued, LOOKUP: others_queued, APART: others_apart or hang}
         pictures = (picture for picture in self._preparing if not picture.stages.straggler)
         return any(picture.is_written or not left[picture.at] for picture in pictures)
 
