@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from shoal.observe import metrics
 
-if TYPE_CHECKING:
-    from shoal.worker.result_cache import ResultCache
+
+class Holder(Protocol):
+    """A result cache."""
+
+    held_bytes: int
 
 
 class ResultCacheMeter:
@@ -21,7 +24,7 @@ class ResultCacheMeter:
             metrics.WORKER_RESULT_CACHE_EVICTIONS.labels(model, each) for each in ("room", "expired")
         )
 
-    def show(self, cache: ResultCache) -> None:
+    def show(self, cache: Holder) -> None:
         """Tells how much ``cache`` holds, for as long as anybody uses it."""
         known = weakref.ref(cache)
 
