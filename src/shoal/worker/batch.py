@@ -25,7 +25,7 @@ from shoal.worker.preparation import Preparation
 from shoal.worker.spans import execution
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from shoal.batching.v1 import batching_pb2
     from shoal.engine import Inference, Slot
@@ -63,6 +63,8 @@ class PictureBatch:
         self._preparing = self._preparation.pending
         self._slot = self._preparation.slot
         self._rows = 0
+        self._tell: Callable[[Sequence[batching_pb2.BatchItemResult]], None] | None = None
+        self._is_telling = False
 
     def add(self, *items: batching_pb2.BatchItem) -> None:
         """Starts fetching at once."""
@@ -77,6 +79,11 @@ class PictureBatch:
             admitted.row = self._rows
             self._rows += 1
             self._preparation.begin(admitted, now)
+        self._tell_soon()
+
+    def tell_early(self, tell: Callable[[Sequence[batching_pb2.BatchItemResult]], None]) -> None:
+        """``tell`` gets what is answered before the batch is executed: from the result cache, or since it failed."""
+        self._tell = tell
 
     def withdraw(self, index: int) -> None:
         """The item's caller has left: ends what is done for it. Does nothing if it is unknown, executed or answered."""
@@ -109,6 +116,7 @@ class PictureBatch:
         while not self._leave_stragglers():
             await self._settle()
         await self._run_ready()
+        self._tell = None  # who waits from here on takes part in what follows
         self._preparation.device.end()
         self._slot.give_back()  # a straggler takes another one, once it is here
         if not hangs and not self.ready_at:
@@ -124,6 +132,7 @@ class PictureBatch:
 
     def abandon(self) -> None:
         """Stops what is left and gives the slot back."""
+        self._tell = None
         for picture in (*self._preparing, *self._ready):
             if not picture.stages.ended:
                 self._results.note_end(picture, Code.CANCELLED, "the batch's stream ended")
@@ -134,9 +143,22 @@ class PictureBatch:
         """It is ready, or was dropped."""
         if not picture.is_answered:
             self._ready.append(picture)
+        else:
+            self._tell_soon()
         _wake(self._one_prepared)
         if not self._preparing:
             _wake(self._all_prepared)
+
+    def _tell_soon(self) -> None:
+        """At the end of this turn, with what else is answered in it."""
+        if self._tell is not None and self._results and not self._is_telling:
+            self._is_telling = True
+            asyncio.get_running_loop().call_soon(self._tell_now)
+
+    def _tell_now(self) -> None:
+        self._is_telling = False
+        if self._tell is not None and (results := self._results.take()):
+            self._tell(results)
 
     def _note_close(self) -> None:
         now = monotonic()
