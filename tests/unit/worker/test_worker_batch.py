@@ -1175,6 +1175,37 @@ async def test_a_deadline_that_passes_while_a_picture_waits_to_be_looked_up_is_k
     assert engine.sizes == []
 
 
+async def test_what_is_known_before_the_batch_runs_is_told_at_once(
+    caching: PictureModel, engine: ScriptedModel
+) -> None:
+    await ask(caching, item(0, caching.fetcher.put(RED)))
+    engine.go.clear()
+    told: list[list[int]] = []
+    with closing_batch(PictureBatch(caching)) as batch:
+        batch.tell_early(lambda results: told.append([result.index for result in results]))
+        batch.add(item(1, "no uuid"), item(2, caching.fetcher.put(GREEN)))
+        await until(lambda: told == [[1]])
+        batch.add(*(item(index, caching.fetcher.put(RED)) for index in (3, 4)))
+        await until(lambda: sorted(itertools.chain(*told[1:])) == [3, 4])
+        batch.add(item(5, caching.fetcher.put(NotFound("no image"))))
+        await until(lambda: told[-1] == [5])
+        engine.go.set()
+        assert [label(result) for result in (await results(batch)).values()] == ["green"]
+    assert engine.sizes == [1, 1]
+
+
+async def test_a_batch_whose_answers_were_all_known_has_nothing_left(caching: PictureModel) -> None:
+    await ask(caching, item(0, caching.fetcher.put(RED)))
+    told: list[int] = []
+    with closing_batch(PictureBatch(caching)) as batch:
+        batch.tell_early(lambda results: told.extend(result.index for result in results))
+        batch.add(item(1, caching.fetcher.put(RED)))
+        await until(lambda: told)
+        assert [list(group) async for group in batch.finish()] == [[]]
+        assert batch.ready_at == 0
+    assert told == [1]
+
+
 async def test_the_event_loop_hashes_nothing(caching: PictureModel, monkeypatch: pytest.MonkeyPatch) -> None:
     key, threads = Scope.key, []
 
