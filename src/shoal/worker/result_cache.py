@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from shoal.worker.heads.head import Reply
     from shoal.worker.result_cache_meter import ResultCacheMeter
 
-ENTRY_BYTES: Final = 512
-"""Memory of an answer beside its own bytes: its key and its place in the table, at the table's emptiest."""
+ENTRY_BYTES: Final = 704
+"""Memory of an answer beside its own bytes, at most: CPython objects of 300 with the key, a table of up to 168,
+and twice that while it is made anew (six slots an answer: dictobject.c, GROWTH_RATE)."""
 _NUMBER_BYTES: Final = 8
 
 
