@@ -1206,6 +1206,48 @@ async def test_a_batch_whose_answers_were_all_known_has_nothing_left(caching: Pi
     assert told == [1]
 
 
+async def test_a_batch_waits_for_what_is_looked_up(
+    caching: PictureModel, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    blocked, looks = threading.Event(), itertools.count()
+    running = asyncio.ensure_future(caching.decoding.threads.run(blocked.wait))
+    is_worth_waiting = PictureBatch._is_worth_waiting
+
+    def noted(*asked: Any) -> bool:
+        if next(looks) == 3:
+            blocked.set()
+        return is_worth_waiting(*asked)
+
+    monkeypatch.setattr(PictureBatch, "_is_worth_waiting", noted)
+    with closing_batch(PictureBatch(caching)) as batch:
+        batch.add(item(0, name := caching.fetcher.put(RED)))
+        await until(lambda: all(picture.at is LOOKUP for picture in batch._preparing))
+        assert label((await results(batch))[0]) == "red"
+    await running
+    assert not newest(caching, name).left_behind
+
+
+async def test_who_is_ready_waits_no_longer_for_others_that_are_looked_up_than_for_their_decoding(
+    caching: PictureModel, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("STRAGGLER_SECONDS", "OTHERS_SECONDS", "QUEUED_SECONDS"):
+        monkeypatch.setattr(batch_module, name, 0.001)
+    blocked = threading.Event()
+    with closing_batch(PictureBatch(caching)) as batch:
+        batch.add(item(0, caching.fetcher.put(RED)))
+        await until(lambda: batch._ready)
+        running = asyncio.ensure_future(caching.decoding.threads.run(blocked.wait))
+        batch.add(item(1, caching.fetcher.put(GREEN, "you"), client="other", api_key="o" * 24))
+        await until(lambda: all(picture.at is LOOKUP for picture in batch._preparing))
+        groups = batch.finish()
+        assert [label(result) for result in await anext(groups)] == ["red"]
+        blocked.set()
+        assert [label(result) for result in await anext(groups)] == ["green"]
+    await running
+    assert engine.sizes == [1, 1]
+
+
 async def test_the_event_loop_hashes_nothing(caching: PictureModel, monkeypatch: pytest.MonkeyPatch) -> None:
     key, threads = Scope.key, []
 
