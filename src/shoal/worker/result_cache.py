@@ -94,13 +94,13 @@ class ResultCache:
         """Key to when it ends and to its bytes; the one that was used last stands last."""
 
     @classmethod
-    def of(cls, override: ModelOverride, processes: int, meter: Callable[[], ResultCacheMeter]) -> ResultCache | None:
+    def of(cls, override: ModelOverride, processes: int, meter: ResultCacheMeter) -> ResultCache | None:
         """As the service file says of the model; None: it has no cache. ``processes`` of a worker share its bytes."""
         if not override.cache_seconds:
             return None
         limit = override.cache_max_bytes // processes
-        cache = cls(seconds=override.cache_seconds, max_bytes=limit, meter=meter(), shared=override.cache_shared)
-        cache._meter.show(cache)
+        cache = cls(seconds=override.cache_seconds, max_bytes=limit, meter=meter, shared=override.cache_shared)
+        meter.show(cache)
         return cache
 
     def __len__(self) -> int:

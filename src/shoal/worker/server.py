@@ -153,7 +153,7 @@ class Worker:
         def handler(loaded: LoadedModel[Any]) -> PictureHandler:
             admission = Admission(loaded.config, head, self._access, self._recent, self._tracing)
             processes, said = self._settings.worker_processes, self._options.service.override(config.name)
-            cache = ResultCache.of(said, processes, lambda: ResultCacheMeter(config.name))
+            cache = ResultCache.of(said, processes, ResultCacheMeter(config.name))
             parts = loaded, admission, decoder, head, self._fetcher, self._decoding, meter, processes, choice, cache
             return PictureHandler(PictureModel(*parts))
 

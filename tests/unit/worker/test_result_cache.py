@@ -190,9 +190,7 @@ def test_a_reply_of_which_a_part_failed_does_not_last() -> None:
 
 
 def test_the_service_file_says_which_model_has_one() -> None:
-    def meter() -> ResultCacheMeter:
-        return ResultCacheMeter("file")
-
+    meter = ResultCacheMeter("file")
     assert ResultCache.of(ModelOverride(), 1, meter) is None
     made = ResultCache.of(ModelOverride(cache_seconds=5, cache_max_bytes=100_000), 2, meter)
     assert made is not None
