@@ -154,11 +154,12 @@ async def _measure(batch: int, streams: int, *, decodes: bool) -> dict[str, floa
     from obstore.store import MemoryStore
 
     from shoal.batching.service import BatchingService
+    from shoal.worker.handler import PictureHandler
 
     store = MemoryStore()
     names = await _fill(store)
     service = BatchingService()
-    await service.put(MODEL, _handler(store, batch, decodes=decodes))
+    await service.put(MODEL, PictureHandler(picture_model(store, batch, decodes=decodes)))
     loop = 0.0
     for pictures in (WARM_UP, PICTURES):
         contexts = _contexts(names, pictures, batch, streams)
@@ -202,10 +203,11 @@ def _contexts(names: list[str], pictures: int, batch: int, streams: int) -> list
 
     told = ((wire.MODEL, MODEL), (wire.METHOD, METHOD), (wire.BATCHER, "bench"))
     rounds = pictures // (batch * streams)
-    return [_Context(iter(list(_chunks(names, rounds, batch))), told) for _ in range(streams)]
+    return [_Context(iter(list(chunks(names, rounds, batch))), told) for _ in range(streams)]
 
 
-def _chunks(names: list[str], rounds: int, batch: int) -> Iterator[bytes]:
+def chunks(names: list[str], rounds: int, batch: int) -> Iterator[bytes]:
+    """Messages, each a batch of ``names`` in turn."""
     from shoal.batching.v1.batching_pb2 import BatchChunk, BatchItem
     from shoal.service.identity import Identity
     from shoal.v1.inference_pb2 import ImageRequest
@@ -214,7 +216,7 @@ def _chunks(names: list[str], rounds: int, batch: int) -> Iterator[bytes]:
     for first in range(0, rounds * batch, batch):
         chunk = BatchChunk(last=True)
         for index in range(first, first + batch):
-            request = ImageRequest(api_key=SECRET, image_uuid=names[index % OBJECTS], model_name=MODEL)
+            request = ImageRequest(api_key=SECRET, image_uuid=names[index % len(names)], model_name=MODEL)
             chunk.items.append(
                 BatchItem(
                     index=index,
@@ -234,7 +236,8 @@ def _key() -> Any:
     return Key(id="k", key=SECRET, owner="me")
 
 
-def _handler(store: Any, batch: int, *, decodes: bool) -> Any:
+def picture_model(store: Any, batch: int, *, side: int = 32, decodes: bool = True) -> Any:
+    """With pictures of ``store``, and inputs of ``side`` x ``side``."""
     import numpy as np
 
     from shoal.explain.recent import Recent
@@ -246,27 +249,24 @@ def _handler(store: Any, batch: int, *, decodes: bool) -> Any:
     from shoal.worker.decoders.decoder_pool import DecoderPool, Limits
     from shoal.worker.decoding import Decoding
     from shoal.worker.fetch_picture import Fetcher
-    from shoal.worker.handler import PictureHandler
     from shoal.worker.heads.head import make_head
     from shoal.worker.meter import Meter
     from shoal.worker.picture_model import PictureModel
 
-    config = _config(batch)
+    config = _config(batch, side)
     engine = _Engine(config, np.random.default_rng(0).normal(size=(batch, CLASSES)).astype(np.float32))
     head = make_head(config)
     decoder = Decoder(config, max_pixels=10**6, max_scans=10)
     if not decodes:
         decoder.decode_if_quick = _nothing  # type: ignore[method-assign, assignment]
-    return PictureHandler(
-        PictureModel(
-            loaded=engine,  # type: ignore[arg-type]
-            admission=Admission(config, head, Access(KeyRing([_key()])), Recent(10_000)),
-            decoder=decoder,
-            head=head,
-            fetcher=Fetcher(store, concurrency=64, max_bytes=10**7, budget_bytes=10**9, timeout_seconds=10),
-            decoding=Decoding(Threads(2, "decode"), DecoderPool(1, Limits(1, 2**20))),
-            meter=Meter(MODEL),
-        )
+    return PictureModel(
+        loaded=engine,  # type: ignore[arg-type]
+        admission=Admission(config, head, Access(KeyRing([_key()])), Recent(10_000)),
+        decoder=decoder,
+        head=head,
+        fetcher=Fetcher(store, concurrency=64, max_bytes=10**7, budget_bytes=10**9, timeout_seconds=10),
+        decoding=Decoding(Threads(2, "decode"), DecoderPool(1, Limits(1, 2**20))),
+        meter=Meter(MODEL),
     )
 
 
@@ -277,7 +277,7 @@ def _nothing(_: object, make_out: Callable[[], Any]) -> Any:
     return PictureSize(32, 32), True
 
 
-def _config(batch: int) -> Any:
+def _config(batch: int, side: int) -> Any:
     from shoal.modelconfig.batching import BatchingSettings
     from shoal.modelconfig.model import ModelConfig, Task, Tensor
 
@@ -286,7 +286,7 @@ def _config(batch: int) -> Any:
         version=1,
         path=Path("m/1/model.onnx"),
         task=Task.CLASSIFICATION,
-        input=Tensor("image", "uint8", (32, 32, 3)),
+        input=Tensor("image", "uint8", (side, side, 3)),
         outputs=(Tensor("logits", "float32", (CLASSES,)),),
         batching=BatchingSettings(max_batch_size=batch, instance_count=2),
         labels=tuple(f"class {number}" for number in range(CLASSES)),

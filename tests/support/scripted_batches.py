@@ -35,6 +35,8 @@ class ScriptedHandler:
     go: asyncio.Event = field(default_factory=asyncio.Event)
     late: bytes = b""
     """A request like this is a straggler: it is answered after the others, when ``late_go`` is set."""
+    early: bytes = b""
+    """A request like this is answered at once, where the batcher takes that."""
     late_go: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: asyncio.Queue[batching_pb2.BatchItem] = field(default_factory=asyncio.Queue)
     batches: list[list[batching_pb2.BatchItem]] = field(default_factory=list)
@@ -61,15 +63,22 @@ class ScriptedBatch:
     def __init__(self, handler: ScriptedHandler) -> None:
         self._handler = handler
         self._items: list[batching_pb2.BatchItem] = []
+        self._tell: Callable[[Sequence[batching_pb2.BatchItemResult]], None] | None = None
 
     @property
     def ready_at(self) -> float:
         return self._handler.ready_at
 
     def add(self, *items: batching_pb2.BatchItem) -> None:
-        self._items.extend(items)
         for item in items:
+            if self._tell is not None and item.request == self._handler.early:
+                self._tell([self._handler.answer(item)])
+            else:
+                self._items.append(item)
             self._handler.arrived.put_nowait(item)
+
+    def tell_early(self, tell: Callable[[Sequence[batching_pb2.BatchItemResult]], None]) -> None:
+        self._tell = tell
 
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
         self._handler.batches.append(self._items)

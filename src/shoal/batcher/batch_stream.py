@@ -61,7 +61,7 @@ class StreamListener(Protocol):
         """
 
     def stalled(self, stream: BatchStream) -> None:
-        """All items of the batch are stragglers: the worker waits for them, and takes other batches meanwhile."""
+        """Nothing of the batch was executed: what answers are due come later, and other batches may go."""
 
     def answered(self, stream: BatchStream, results: Sequence[tuple[Request, batching_pb2.BatchItemResult]]) -> None:
         """The worker answered these requests."""
@@ -224,18 +224,23 @@ class BatchStream:
     async def _read(self, call: Call) -> None:
         while isinstance(chunk := await call.read(), batching_pb2.BatchResultChunk):
             self.useful = self.useful or bool(chunk.results)
-            if self.state == "in use" and not chunk.results:
-                self.state = "parked"
-                self._listener.stalled(self)
-            elif self.state == "in use" and chunk.results[-1].index >= self._first:
-                self.state = "parked"
-                self._listener.executed(self, chunk.engine_us / 1e6)
+            if self.state == "in use" and not chunk.early:
+                self._came_through(chunk)
             take = self._unanswered.pop
             self._listener.answered(
                 self, [(request, result) for result in chunk.results if (request := take(result.index, None))]
             )
             if chunk.permit:
                 self._permitted("")
+
+    def _came_through(self, chunk: batching_pb2.BatchResultChunk) -> None:
+        """Perhaps the batch that it carries, rather than a straggler of an earlier one."""
+        if not chunk.results:
+            self.state = "parked"
+            self._listener.stalled(self)
+        elif chunk.results[-1].index >= self._first:
+            self.state = "parked"
+            self._listener.executed(self, chunk.engine_us / 1e6)
 
     def _permitted(self, batching: str) -> None:
         """Offers the permit, unless the stream is old: another may be placed better by now."""

@@ -69,7 +69,7 @@ class ModelQueue:
         self._settings = ""
         method, model = self.called = called
         self._model = model
-        self._metadata = ((wire.MODEL, model), (wire.METHOD, method))
+        self._metadata = ((wire.MODEL, model), (wire.METHOD, method), (wire.TAKES, wire.EARLY))
         self._deadlines: Deadlines[Request] = Deadlines(self._loop, self._expire)
         self._used = monotonic()
         self._timer: asyncio.TimerHandle | None = None
@@ -159,7 +159,7 @@ class ModelQueue:
         self._policy.executed(monotonic(), stream, engine_seconds)
 
     def stalled(self, stream: BatchStream) -> None:
-        """A batch is all stragglers."""
+        """Nothing of a batch was executed."""
         self._policy.stalled(monotonic(), stream)
 
     def answered(self, stream: BatchStream, results: Sequence[tuple[Request, batching_pb2.BatchItemResult]]) -> None:

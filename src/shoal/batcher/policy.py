@@ -169,7 +169,7 @@ class BatchingPolicy(Generic[Stream, Request]):
         self._work.executed(now, stream, engine_seconds)
 
     def stalled(self, now: float, stream: Stream) -> None:
-        """The batch on ``stream`` is all stragglers: it is no work ahead of others, and teaches nothing about them."""
+        """Nothing of the batch on ``stream`` was executed: it is no work ahead of others, and teaches nothing."""
         self._work.remove(now, stream)
 
     def lost(

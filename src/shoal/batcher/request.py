@@ -140,7 +140,8 @@ class Request(Queued):
 
         end, batch, sent = self.ended or now, self.batch, self.sent
         marks = [("broken", self.lost)] if self.lost else []
-        marks += [("permit", sent), ("open", max(batch.closed, sent) if batch and batch.closed else 0.0)]
+        closed = max(min(batch.closed, end), sent) if batch and batch.closed else 0.0  # some are answered before
+        marks += [("permit", sent), ("open", closed)]
         method, model = self.called
         return BatcherVisit(
             method=method,

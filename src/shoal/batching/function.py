@@ -121,6 +121,7 @@ class FunctionBatch:
         self._function = function
         self._items: list[_Item] = []
         self._left: set[int] = set()
+        self._executed = False
         self._results: list[batching_pb2.BatchItemResult] = []
 
     def add(self, *items: batching_pb2.BatchItem) -> None:
@@ -146,6 +147,8 @@ class FunctionBatch:
         """Runs what has time left."""
         self.ready_at = monotonic()
         await self._execute(self._items)
+        if not self._executed:
+            yield []  # a batch of failures teaches nothing about those that run
         for group in groups(self._results):
             yield group
 
@@ -166,6 +169,7 @@ class FunctionBatch:
         levels = [item.call.priority for item in items]
         priority = most_urgent(levels)
         if execution := await self._function.instances.run(choose, priority, bulk_part(levels)):
+            self._executed = True
             self._function.meter.executed(len(live), execution.waited, execution.seconds, priority)
             await self._settle(live, execution.outcome)
 

@@ -6,17 +6,19 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from shoal.batching import wire
 from shoal.batching.permits import DRAINING
+from shoal.batching.results import groups as groups_of
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Unavailable
+from shoal.runtime import rpc
 from shoal.runtime.doorbell import Doorbell
 from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     import grpc
 
@@ -46,8 +48,8 @@ class Batch(Protocol):
     def finish(self) -> AsyncIterator[Results]:
         """The batch is closed: yields each item's result once, in any order and grouping.
 
-        After the first group the batch no longer counts against the permits; later ones are for stragglers. Where all
-        are stragglers the first group is empty.
+        After the first group the batch no longer counts against the permits; later ones are for stragglers. Where
+        nothing was executed by then the first group is empty.
         """
         ...
 
@@ -65,6 +67,15 @@ class Withdrawable(Protocol):
         The item still gets a result, say CANCELLED. May come at any time while the batch lives, also twice or when the
         item is answered. Never raises.
         """
+
+
+@runtime_checkable
+class Prompt(Protocol):
+    """A batch that may know answers before it is executed."""
+
+    def tell_early(self, tell: Callable[[Results], None]) -> None:
+        """Where a batcher takes them: from now on ``tell`` gets such results, and ``finish`` yields the others."""
+        ...
 
 
 @runtime_checkable
@@ -154,6 +165,7 @@ class ServedStream:
         self._moved = Doorbell()
         """Something was put into the inbox or taken out, or one of the stream's tasks has ended."""
         self._carried: list[_Carried] = []
+        self._takes_early = wire.EARLY in rpc.told(context).get(wire.TAKES, "").split(",")
         self._early: set[int] = set()
         self._stragglers: set[asyncio.Task[None]] = set()
         self._hung = asyncio.Event()
@@ -247,6 +259,8 @@ class ServedStream:
     ) -> bool:
         """One batch, up to its first results; whether the permit could be kept, which the same message says."""
         batch = self._handler.begin(*self._carries)
+        if self._takes_early and isinstance(batch, Prompt):
+            batch.tell_early(self._tell_early)
         carried = _Carried(batch, self.taken, self.taken)
         self._carried.append(carried)
         groups = batch.finish()
@@ -257,9 +271,7 @@ class ServedStream:
             self._carried.remove(carried)
             batch.abandon()
             raise
-        task = asyncio.ensure_future(self._answer_stragglers(carried, groups))
-        self._stragglers.add(task)
-        task.add_done_callback(self._stragglers.discard)
+        self._beside(self._answer_stragglers(carried, groups))
         renewed = permit.renew()
         engine_us = _engine_microseconds(batch)
         await self._write(batching_pb2.BatchResultChunk(results=results, permit=renewed, engine_us=engine_us))
@@ -292,6 +304,22 @@ class ServedStream:
         for index in self._early.intersection(item.index for item in items) if self._early else ():
             self._early.discard(index)
             _withdraw_from(carried.batch, index)
+
+    def _tell_early(self, results: Results) -> None:
+        self._beside(self._write_early(results))
+
+    async def _write_early(self, results: Results) -> None:
+        try:
+            for group in groups_of(results):
+                await self._write(batching_pb2.BatchResultChunk(results=group, early=True))
+        except Hung:
+            self._hung.set()
+
+    def _beside(self, answering: Coroutine[Any, Any, None]) -> None:
+        """Answers while the stream goes on; it ends no sooner."""
+        task = asyncio.ensure_future(answering)
+        self._stragglers.add(task)
+        task.add_done_callback(self._stragglers.discard)
 
     async def _answer_stragglers(self, carried: _Carried, groups: AsyncIterator[Results]) -> None:
         try:

@@ -35,6 +35,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
         **_findings(result),
         "timing_us": {stage: getattr(result.timing, f"{stage}_us") for stage in STAGES},
         "batch_size": result.timing.batch_size,
+        **({"cached": True} if result.timing.cached else {}),
     }
 
 

@@ -82,4 +82,5 @@ def _timing(timing: inference_pb2.Timing, elapsed: Elapsed) -> Timing:
         elapsed.upload_us,
         elapsed.total_us,
         timing.batch_size,
+        timing.cached,
     )

@@ -31,7 +31,9 @@ class Timing:
     total_us: int
     """From the call of the client's method to its answer: upload, network and retries included."""
     batch_size: int
-    """Requests in the batch that answered this one."""
+    """Requests in the batch that answered this one; 0: none did, as it is ``cached``."""
+    cached: bool = False
+    """The answer is that to an earlier request for the same content."""
 
 
 @dataclass(frozen=True, slots=True)

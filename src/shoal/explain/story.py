@@ -18,6 +18,7 @@ STAGES = {
     "open": "in the open batch, at the worker",
     "closed": "from the batch's close to the answer",
     "fetch": "fetching the picture",
+    "lookup": "looking for an answer to the same content",
     "slot": "waiting for a slot and a decoder",
     "decode": "decoding",
     "company": "waiting for company",
@@ -114,6 +115,8 @@ def _worker_sentences(part: str, visit: WorkerVisit, batcher: BatcherVisit | Non
 
 
 def _run_sentence(visit: WorkerVisit, batcher: BatcherVisit | None) -> str:
+    if visit.result_cache == "hit":
+        return "answered from the result cache, as an earlier request with the same content: nothing was computed"
     if visit.device_refused:
         return f"the model's device couldn't decode it, so the worker did; {_straggler(visit)}"
     if visit.left_behind:
@@ -121,7 +124,7 @@ def _run_sentence(visit: WorkerVisit, batcher: BatcherVisit | None) -> str:
     if visit.executions > 1:
         return "the engine failed on its batch, so each picture of it ran alone"
     if visit.batch_size:
-        return _executed(visit.batch_size, batcher)
+        return _executed(visit, batcher)
     return "it never reached the engine" if visit.code else "it has not reached the engine"
 
 
@@ -133,9 +136,13 @@ def _straggler(visit: WorkerVisit) -> str:
     return "it never reached the engine" if visit.code else "it runs later"
 
 
-def _executed(size: int, batcher: BatcherVisit | None) -> str:
+def _executed(visit: WorkerVisit, batcher: BatcherVisit | None) -> str:
+    size = visit.batch_size
     sent = batcher.batch.size if batcher and batcher.batch else size
-    missing = f"; {_count(sent - size, 'other')} of its batch failed or was left behind" if sent > size else ""
+    why = "failed, was left behind or had its answer in the result cache" if visit.result_cache else ""
+    missing = (
+        f"; {_count(sent - size, 'other')} of its batch {why or 'failed or was left behind'}" if sent > size else ""
+    )
     return f"{_count(size, 'picture')} ran together{missing}" if size > 1 else f"it ran by itself{missing}"
 
 

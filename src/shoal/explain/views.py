@@ -83,7 +83,8 @@ class BatcherVisit(Visit):
 class WorkerVisit(Visit):
     """A request in a worker.
 
-    Stages: ``fetch``, ``slot``, ``decode``, ``company``, ``mates``, ``instance``, ``compute``, ``reply``, ``send``.
+    Stages: ``fetch``, ``lookup`` (where the model has a result cache), ``slot``, ``decode``, ``company``, ``mates``,
+    ``instance``, ``compute``, ``reply``, ``send``.
     """
 
     model_version: int
@@ -99,6 +100,9 @@ class WorkerVisit(Visit):
     """``device`` or ``cpu``; empty: it wasn't decoded, or the worker is older."""
     device_refused: bool = False
     """The device couldn't decode it, so the worker did."""
+    result_cache: str = ""
+    """``hit``: it has an earlier request's answer; ``miss``; ``asked``: that is looked up now. Empty: it wasn't, or the
+    worker is older."""
 
 
 class Answer(View):

@@ -163,6 +163,22 @@ WORKER_FETCHED_BYTES = Gauge(
 WORKER_TENSOR_BYTES = Counter(
     "shoal_worker_tensor_bytes", "Bytes of decoded pictures written into batches.", ["model"], registry=WORKER
 )
+WORKER_RESULT_CACHE_LOOKUPS = Counter(
+    "shoal_worker_result_cache_lookups",
+    "Fetched pictures whose content was looked up in the model's result cache: hit (answered from it) or miss.",
+    ["model", "outcome"],
+    registry=WORKER,
+)
+WORKER_RESULT_CACHE_EVICTIONS = Counter(
+    "shoal_worker_result_cache_evictions",
+    "Answers that left the model's result cache: for room, or since they had expired.",
+    ["model", "reason"],
+    registry=WORKER,
+)
+WORKER_RESULT_CACHE_BYTES = Gauge(
+    "shoal_worker_result_cache_bytes", "Memory of the answers in the model's result cache, now.", ["model"],
+    registry=WORKER,
+)  # fmt: skip
 WORKER_QUEUE = Histogram(
     "shoal_worker_queue_seconds",
     "From a batch being ready to its start on an instance of its model. One with any interactive item is interactive.",

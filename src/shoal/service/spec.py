@@ -293,12 +293,26 @@ class ModelOverride(Section):
     """The most requests that may wait. More are refused with RESOURCE_EXHAUSTED."""
     instance_count: int | None = Field(default=None, ge=1)
     """How many batches each worker executes at once."""
+    cache_seconds: float = Field(default=0, ge=0, le=31_536_000, allow_inf_nan=False)
+    """How long a worker gives its answer again to pictures of the same content. 0: every picture is computed. See
+    docs/cache.md."""
+    cache_max_bytes: int = Field(default=64 * 2**20, ge=2**16)
+    """The most memory that a worker uses for these answers. The one that nobody asked for longest makes room."""
+    cache_shared: bool = False
+    """Whether owners get answers that were made for others."""
 
     @model_validator(mode="after")
     def _preferred_fits(self) -> ModelOverride:
         largest = self.max_batch_size
         if largest is not None and self.preferred_batch_size and max(self.preferred_batch_size) > largest:
             raise ValueError(f"preferred_batch_size {self.preferred_batch_size} goes over max_batch_size ({largest})")
+        return self
+
+    @model_validator(mode="after")
+    def _cache_is_on(self) -> ModelOverride:
+        idle = {"cache_max_bytes", "cache_shared"} & self.model_fields_set
+        if idle and not self.cache_seconds:
+            raise ValueError(f"{', '.join(sorted(idle))}: nothing is cached without cache_seconds, such as 3600")
         return self
 
     @model_validator(mode="after")

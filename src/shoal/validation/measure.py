@@ -60,7 +60,7 @@ async def calibrate(
     found: list[Stages] = []
     for number in concurrencies(settings, trial.workers):
         replies = await replies_of(client, requests, number, trial.calibration, 10 * trial.timeout)
-        found += [stages(reply, alone=number <= _LONE) for reply in replies if reply.timing is not None]
+        found += [stages(reply, alone=number <= _LONE) for reply in replies if _was_in_batch(reply)]
     return fit(found, settings.instance_count)
 
 
@@ -89,7 +89,7 @@ def figures(replies: Sequence[Reply], since: float, until: float) -> Figures:
     """Of one model. Latencies are those of requests meant for the window; throughput counts answers given in it."""
     meant = [reply for reply in replies if since <= reply.intended < until]
     good = [reply for reply in meant if reply.code == Code.OK]
-    sizes = [reply.timing.batch_size for reply in good if reply.timing is not None]
+    sizes = [reply.timing.batch_size for reply in good if reply.timing is not None and _was_in_batch(reply)]
     given = sum(reply.code == Code.OK and since <= reply.finished < until for reply in replies)
     batches = sum(1 / size for size in sizes)
     return Figures.of(
@@ -98,6 +98,11 @@ def figures(replies: Sequence[Reply], since: float, until: float) -> Figures:
         given / (until - since),
         len(sizes) / batches if batches else 0.0,
     )
+
+
+def _was_in_batch(reply: Reply) -> bool:
+    """Whether it was answered, and not from a result cache."""
+    return reply.timing is not None and reply.timing.batch_size > 0
 
 
 def by_model(replies: Sequence[Reply]) -> dict[str, list[Reply]]:

@@ -20,12 +20,12 @@ from shoal.runtime.priority import Priority
 from shoal.worker.batch_results import BatchResults
 from shoal.worker.decode_choice import DEVICE
 from shoal.worker.device_rows import without
-from shoal.worker.picture import APART, FETCH, QUEUE, SLOT
+from shoal.worker.picture import APART, FETCH, LOOKUP, QUEUE, SLOT
 from shoal.worker.preparation import Preparation
 from shoal.worker.spans import execution
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from shoal.batching.v1 import batching_pb2
     from shoal.engine import Inference, Slot
@@ -63,6 +63,8 @@ class PictureBatch:
         self._preparing = self._preparation.pending
         self._slot = self._preparation.slot
         self._rows = 0
+        self._tell: Callable[[Sequence[batching_pb2.BatchItemResult]], None] | None = None
+        self._is_telling = False
 
     def add(self, *items: batching_pb2.BatchItem) -> None:
         """Starts fetching at once."""
@@ -77,6 +79,11 @@ class PictureBatch:
             admitted.row = self._rows
             self._rows += 1
             self._preparation.begin(admitted, now)
+        self._tell_soon()
+
+    def tell_early(self, tell: Callable[[Sequence[batching_pb2.BatchItemResult]], None]) -> None:
+        """``tell`` gets what is answered before the batch is executed: from the result cache, or since it failed."""
+        self._tell = tell
 
     def withdraw(self, index: int) -> None:
         """The item's caller has left: ends what is done for it. Does nothing if it is unknown, executed or answered."""
@@ -94,20 +101,26 @@ class PictureBatch:
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
         """Runs the pictures that are ready together, and then the stragglers, as they come.
 
-        A batch whose pictures all hang answers at once that it has nothing: it holds up nobody. No later group is
-        empty: the batcher would take it for the next batch's.
+        A batch without anything to run says so by an empty group before all others: what it has are answers from the
+        result cache, failures, or pictures that hang. It holds up nobody, and its time says nothing of the engine's. No
+        later group is empty: the batcher would take it for the next batch's.
         """
         self._note_close()
         await self._settle()
-        if self._preparing and not self._ready:
-            yield self._results.take()
+        if hangs := bool(self._preparing and not self._ready):
+            yield []
+            for group in groups(self._results.take()):
+                yield group
             while self._preparing and not self._ready and not self._slot.is_asked:
                 await self._settle()
         while not self._leave_stragglers():
             await self._settle()
         await self._run_ready()
+        self._tell = None  # who waits from here on takes part in what follows
         self._preparation.device.end()
         self._slot.give_back()  # a straggler takes another one, once it is here
+        if not hangs and not self.ready_at:
+            yield []
         for group in groups(self._results.take()):
             yield group
         while self._preparing or self._ready or self._results:
@@ -119,6 +132,7 @@ class PictureBatch:
 
     def abandon(self) -> None:
         """Stops what is left and gives the slot back."""
+        self._tell = None
         for picture in (*self._preparing, *self._ready):
             if not picture.stages.ended:
                 self._results.note_end(picture, Code.CANCELLED, "the batch's stream ended")
@@ -129,9 +143,22 @@ class PictureBatch:
         """It is ready, or was dropped."""
         if not picture.is_answered:
             self._ready.append(picture)
+        else:
+            self._tell_soon()
         _wake(self._one_prepared)
         if not self._preparing:
             _wake(self._all_prepared)
+
+    def _tell_soon(self) -> None:
+        """At the end of this turn, with what else is answered in it."""
+        if self._tell is not None and self._results and not self._is_telling:
+            self._is_telling = True
+            asyncio.get_running_loop().call_soon(self._tell_now)
+
+    def _tell_now(self) -> None:
+        self._is_telling = False
+        if self._tell is not None and (results := self._results.take()):
+            self._tell(results)
 
     def _note_close(self) -> None:
         now = monotonic()
@@ -170,7 +197,7 @@ class PictureBatch:
         others_apart = complete and since_close >= OTHERS_SECONDS
         others_queued = complete and since_close >= QUEUED_SECONDS and not self._model.decoding.is_crowded
         hang = (since_close if complete else since_progress) >= STRAGGLER_SECONDS
-        left = {FETCH: hang, SLOT: False, QUEUE: others_queued, APART: others_apart or hang}
+        left = {FETCH: hang, SLOT: False, QUEUE: others_queued, LOOKUP: others_queued, APART: others_apart or hang}
         pictures = (picture for picture in self._preparing if not picture.stages.straggler)
         return any(picture.is_written or not left[picture.at] for picture in pictures)
 

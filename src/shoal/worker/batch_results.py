@@ -11,7 +11,9 @@ from shoal.batching.v1 import batching_pb2
 from shoal.engine.triton.encoded_rows import REPORT_FIELDS
 from shoal.errors import Code
 from shoal.runtime.priority import BULK, INTERACTIVE
+from shoal.v1 import inference_pb2
 from shoal.worker import spans
+from shoal.worker.result_cache import completed, lasting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,6 +36,9 @@ class BatchResults:
     def __init__(self, model: PictureModel) -> None:
         self._model = model
         self._waiting: list[batching_pb2.BatchItemResult] = []
+        self._reply: type[Reply] = getattr(inference_pb2, f"{model.loaded.config.task.method}Reply")
+        self._to_keep: list[tuple[bytes, bytes]] = []
+        """Keys and answers for the result cache."""
         self._ended: list[Stages] = []
         """The stages of pictures whose results were not taken yet."""
 
@@ -44,6 +49,18 @@ class BatchResults:
     def add(self, results: Iterable[batching_pb2.BatchItemResult]) -> None:
         """Keeps ``results`` until they are taken."""
         self._waiting.extend(results)
+        to_keep, self._to_keep = self._to_keep, []
+        for key, answer in to_keep:
+            if self._model.cache is not None:
+                self._model.cache.put(key, answer)
+
+    def answer_again(self, picture: Picture, answer: bytes) -> None:
+        """With what the model's result cache has for it."""
+        now = monotonic()
+        own = self._reply(image_uuid=picture.request.image_uuid)
+        picture.tell_lookup(own.timing, now)
+        self._waiting.append(batching_pb2.BatchItemResult(index=picture.item.index, response=completed(answer, own)))
+        self._note_answers([picture])
 
     def drop(self, picture: Picture, error: BaseException) -> None:
         """Answers with ``error``, unless there is an answer."""
@@ -125,7 +142,10 @@ class BatchResults:
         reply.image_uuid = picture.request.image_uuid
         reply.model_name = self._model.name
         reply.model_version = version
-        return batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
+        result = batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
+        if picture.cache_key is not None and version == picture.stages.version and (kept := lasting(reply)) is not None:
+            self._to_keep.append((picture.cache_key, kept))
+        return result
 
     def _failure(self, index: int, priority: Priority, error: BaseException) -> batching_pb2.BatchItemResult:
         result = failure(index, error, f"model {self._model.name}")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from shoal.runtime.threads import Threads
     from shoal.worker.decoders.decoder_pool import DecoderPool
     from shoal.worker.picture import Picture
+    from shoal.worker.result_cache import ResultCache
 
 Decoded: TypeAlias = "tuple[PictureSize, float, bool]"
 MAX_LEFT: Final = 256
@@ -64,6 +65,10 @@ class Decoding:
         """
         return self.threads.submit(picture.owner, picture.priority, partial(_decode, picture, decoder, data))
 
+    def look_up(self, picture: Picture, cache: ResultCache, data: Buffer) -> asyncio.Future[bytes]:
+        """The key of a picture's answer in ``cache``, made in a thread; cancelled and refused as ``decode``."""
+        return self.threads.submit(picture.owner, picture.priority, partial(_key, picture, cache, data))
+
     async def decode_apart(self, picture: Picture, decoder: Decoder, data: Buffer) -> None:
         """Decodes ``data`` in a process of its own, into ``picture.pixels``. Cancelling it ends that.
 
@@ -91,6 +96,11 @@ def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> Decoded:
 
     size, done = decoder.decode_if_quick(data, row)
     return size, perf_counter() - started, done
+
+
+def _key(picture: Picture, cache: ResultCache, data: Buffer) -> bytes:
+    picture.remaining(monotonic())
+    return cache.scope(picture.request, picture.stages.version, picture.owner).key(data)
 
 
 def _measure(picture: Picture, decoder: Decoder, data: Buffer) -> PictureSize:

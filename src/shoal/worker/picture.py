@@ -35,6 +35,8 @@ class At(Enum):
     """For a thread, unless its row was taken: then one decodes it."""
     APART = 3
     """In a process of its own, or waits for one."""
+    LOOKUP = 4
+    """Its content is looked up in the model's result cache, or waits for a thread for that."""
 
 
 # Python 3.11 takes 0.7 us to find a member by its class.
@@ -42,6 +44,7 @@ FETCH: Final = At.FETCH
 SLOT: Final = At.SLOT
 QUEUE: Final = At.QUEUE
 APART: Final = At.APART
+LOOKUP: Final = At.LOOKUP
 
 
 class SlotRow:
@@ -105,6 +108,8 @@ class Picture:
     """What it waits for now: a fetch, or its decoding."""
     fetched: Fetched | None = field(default=None, repr=False)
     """Its bytes, until they are decoded."""
+    cache_key: bytes | None = None
+    """Under which its answer is kept, once it was looked up there."""
     way: Way = CPU
     """Where it is decoded."""
     charge: tuple[int, float] | None = None
@@ -159,3 +164,9 @@ class Picture:
         timing.decode_us = int(self.decode_seconds * 1e6)
         timing.compute_us = compute_us
         timing.batch_size = self.stages.size
+
+    def tell_lookup(self, timing: inference_pb2.Timing, now: float) -> None:
+        """Fills in what the reply says of one that was answered from the result cache, ``now``."""
+        timing.queue_us = self.item.queued_us + int(max(0.0, now - self.arrived - self.fetch_seconds) * 1e6)
+        timing.fetch_us = int(self.fetch_seconds * 1e6)
+        timing.cached = True

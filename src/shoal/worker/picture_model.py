@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shoal.worker.fetch_picture import Fetcher
     from shoal.worker.heads.head import Head
     from shoal.worker.meter import Meter
+    from shoal.worker.result_cache import ResultCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class PictureModel:
     """That share the engine, this one among them."""
     choice: DecodeChoice | None = None
     """Where its JPEGs are decoded; None: all of them in this worker."""
+    cache: ResultCache | None = None
+    """Answers that are given again; None: none are."""
     turns: Turns = field(init=False, repr=False)
     """Whose batch is handed to the engine next."""
     jpeg_rows: dict[tuple[int, int, int], JpegRow] = field(default_factory=dict, init=False, repr=False)

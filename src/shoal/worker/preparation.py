@@ -17,7 +17,8 @@ from shoal.worker.batch_slot import BatchSlot
 from shoal.worker.decode_choice import CPU
 from shoal.worker.device_rows import DeviceRows
 from shoal.worker.fetch_picture import Fetched
-from shoal.worker.picture import APART, FETCH, QUEUE, SLOT, SlotRow
+from shoal.worker.picture import APART, FETCH, LOOKUP, QUEUE, SLOT, SlotRow
+from shoal.worker.stages import ASKED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from shoal.worker.batch_results import BatchResults
     from shoal.worker.picture import Picture
     from shoal.worker.picture_model import PictureModel
+    from shoal.worker.result_cache import ResultCache
 
     Step = asyncio.Future[Any]
     Then = Callable[[Picture, Any], None]
@@ -117,7 +119,29 @@ class Preparation:
         picture.fetch_seconds = now - picture.arrived
         self._model.meter.fetched(picture.fetch_seconds, fetched.size)
         self._watch(picture.deadline, now)
-        if picture.stages.straggler or not self._model.decoding.may_be_quick(fetched.data):
+        if (cache := self._model.cache) is None:
+            self._go_to_slot(picture)
+            return
+        picture.at, picture.stages.result_cache = LOOKUP, ASKED
+        self._follow(
+            picture, self._model.decoding.look_up(picture, cache, fetched.data), partial(self._looked_up, cache)
+        )
+
+    def _looked_up(self, cache: ResultCache, picture: Picture, key: bytes) -> None:
+        """One whose answer is known leaves: it needs neither a slot nor the engine."""
+        answer = cache.get(key)
+        picture.stages.look_up(monotonic(), found=answer is not None)
+        if answer is None:
+            picture.cache_key = key
+            self._go_to_slot(picture)
+            return
+        self._results.answer_again(picture, answer)
+        picture.is_answered = True
+        self._end(picture)
+
+    def _go_to_slot(self, picture: Picture) -> None:
+        assert picture.fetched is not None, "it was fetched"
+        if picture.stages.straggler or not self._model.decoding.may_be_quick(picture.fetched.data):
             self._decode(picture)
             return
         picture.at = SLOT

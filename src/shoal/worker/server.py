@@ -37,6 +37,8 @@ from shoal.worker.picture_intake import PictureIntake
 from shoal.worker.picture_model import PictureModel
 from shoal.worker.process_limits import ProcessLimits
 from shoal.worker.readiness import origin
+from shoal.worker.result_cache import ResultCache
+from shoal.worker.result_cache_meter import ResultCacheMeter
 from shoal.worker.status import WorkerStatus
 from shoal.worker.uploads import UploadsService
 
@@ -150,10 +152,10 @@ class Worker:
 
         def handler(loaded: LoadedModel[Any]) -> PictureHandler:
             admission = Admission(loaded.config, head, self._access, self._recent, self._tracing)
-            processes = self._settings.worker_processes
-            return PictureHandler(
-                PictureModel(loaded, admission, decoder, head, self._fetcher, self._decoding, meter, processes, choice)
-            )
+            processes, said = self._settings.worker_processes, self._options.service.override(config.name)
+            cache = ResultCache.of(said, processes, ResultCacheMeter(config.name))
+            parts = loaded, admission, decoder, head, self._fetcher, self._decoding, meter, processes, choice, cache
+            return PictureHandler(PictureModel(*parts))
 
         return handler
 

@@ -45,6 +45,8 @@ def end(stages: Stages) -> None:
     stages.span = None
     if stages.fetched:
         span.stage("fetch", stages.arrived, stages.fetched)
+    if stages.looked_up:
+        span.stage("lookup", stages.fetched, stages.looked_up)
     if stages.decoded and not stages.on_device:
         span.stage("decode", stages.decoding, stages.decoded)
     if stages.computed:
@@ -56,5 +58,6 @@ def end(stages: Stages) -> None:
         "key_id": stages.key_id,
         "batch.size": stages.size,
         "executions": stages.executions,
+        **({"result_cache": stages.result_cache} if stages.result_cache else {}),
     }
     span.end(stages.left, stages.code, stages.text, told)

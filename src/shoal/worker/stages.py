@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from shoal.errors import Code
 from shoal.explain.recent import MAX_TEXT
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from shoal.explain.recent import Recent
     from shoal.observe.tracing import Span
     from shoal.runtime.priority import Priority
+
+
+ASKED: Final = "asked"
+HIT: Final = "hit"
+MISS: Final = "miss"
 
 
 @dataclass(eq=False, slots=True)
@@ -30,6 +35,8 @@ class Stages:
     """The item's ``queued_us`` and ``timeout_us``."""
     arrived: float
     fetched: float = 0.0
+    looked_up: float = 0.0
+    """In the model's result cache."""
     decoding: float = 0.0
     decoded: float = 0.0
     closed: float = 0.0
@@ -50,6 +57,8 @@ class Stages:
     """The model's device decoded it, as a part of ``computed``."""
     refused: bool = False
     """By the device, which couldn't decode it."""
+    result_cache: str = ""
+    """ASKED, HIT or MISS; empty: it wasn't asked, and mostly the model has none."""
     code: Code = Code.OK
     text: str = ""
     span: Span | None = None
@@ -61,6 +70,10 @@ class Stages:
         """The engine is asked to run it, with ``size`` pictures in all."""
         self.asked, self.size, self.executions = now, size, self.executions + 1
 
+    def look_up(self, now: float, *, found: bool) -> None:
+        """The result cache has answered."""
+        self.looked_up, self.result_cache = now, HIT if found else MISS
+
     def end(self, code: Code, text: str, now: float) -> None:
         """Its answer is made."""
         self.code, self.text, self.ended = code, text[:MAX_TEXT], now
@@ -68,17 +81,7 @@ class Stages:
     def view(self, now: float) -> WorkerVisit:
         """What is told of it."""
         left = self.left or now
-        marks = (
-            ("fetch", self.fetched),
-            ("slot", self.decoding),
-            ("decode", self.decoded),
-            ("company", max(self.closed, self.decoded) if self.closed else 0.0),
-            ("mates", self.asked),
-            ("instance", self.started),
-            ("compute", self.computed),
-            ("reply", self.ended),
-        )
-        spans = stages(self.arrived, marks, self.ended or now)
+        spans = stages(self.arrived, self._marks(), self.ended or now)
         if self.ended:
             spans["send"] = left - self.ended
         return WorkerVisit(
@@ -97,7 +100,25 @@ class Stages:
             left_behind=self.straggler,
             decoded_by=self._decoder(),
             device_refused=self.refused,
+            result_cache=self.result_cache,
         )
+
+    def _marks(self) -> list[tuple[str, float]]:
+        """The stages that it goes through, and when each ended."""
+        lookup = [("lookup", self.looked_up)] if self.result_cache else []
+        if self.result_cache == HIT:
+            return [("fetch", self.fetched), *lookup, ("reply", self.ended)]
+        return [
+            ("fetch", self.fetched),
+            *lookup,
+            ("slot", self.decoding),
+            ("decode", self.decoded),
+            ("company", max(self.closed, self.decoded) if self.closed else 0.0),
+            ("mates", self.asked),
+            ("instance", self.started),
+            ("compute", self.computed),
+            ("reply", self.ended),
+        ]
 
     def _decoder(self) -> str:
         if not self.decoded:

@@ -199,3 +199,16 @@ async def test_looking_through_many_messages_pauses_for_the_batcher_itself(handl
         answer = explain(batcher.recent, name, pauses.append)
     assert len(answer.batcher) == 1
     assert len(pauses) >= 300 * 800 // SLICE_BYTES
+
+
+async def test_one_that_was_answered_before_its_batch_ran_is_told_so(name: str) -> None:
+    handler = ScriptedHandler(BatchingSettings(max_batch_size=2, max_queue_delay_microseconds=10**7))
+    handler.early = f"{SECRET} {name}".encode()
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        await submit(batcher, name)
+        assert told(batcher, name).batch is not None
+        handler.go.set()
+        await submit(batcher, "another", timeout=60)  # closes the batch
+        visit = told(batcher, name)
+        assert visit.stage_seconds["closed"] == 0
+        assert visit.code == "OK"

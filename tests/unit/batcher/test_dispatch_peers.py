@@ -717,3 +717,33 @@ async def test_neither_priority_shuts_out_the_other_at_a_worker_that_knows_none(
     async with raw_worker(script) as target, dispatcher(target) as batcher:
         for priority in (Priority.INTERACTIVE, Priority.BULK, Priority.INTERACTIVE, Priority.BULK):
             assert await batcher.submit(METHOD, "m", "a", b"x", 5.0, priority=priority) == b"x"
+
+
+async def test_early_answers_are_not_a_batchs_first() -> None:
+    """What they took says nothing of the engine, and their batch still fills."""
+    all_told, tell = asyncio.Event(), asyncio.Event()
+    asked: list[dict[str, str]] = []
+
+    async def script(number: int, context: Context) -> None:
+        asked.append(rpc.told(context))
+        await context.send_initial_metadata(((SETTINGS, FOUR),))
+        if items := await items_of_one_batch(context):
+            for item in items[:2]:
+                await context.write(batching_pb2.BatchResultChunk(results=[echo(item)], early=True))
+            await all_told.wait()
+            results = [echo(item) for item in items[2:]]
+            await context.write(batching_pb2.BatchResultChunk(results=results, permit=True, engine_us=1))
+            await tell.wait()
+
+    async with raw_worker(script) as target, dispatcher(target) as batcher:
+        calls = [asyncio.ensure_future(submit(batcher, bytes([n]))) for n in range(4)]
+        assert await asyncio.gather(*calls[:2]) == [b"\0", b"\1"]
+        (queue,) = await queues(batcher)
+        assert queue.streams("in use") == 1
+        assert not queue._policy._work.times.known
+        all_told.set()
+        assert await asyncio.gather(*calls[2:]) == [b"\2", b"\3"]
+        assert queue.streams("in use") == 0
+        assert queue._policy._work.times.known
+        tell.set()
+    assert all(told[TAKES] == "early" for told in asked)

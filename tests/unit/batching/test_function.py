@@ -293,3 +293,15 @@ async def test_a_batch_is_ready_for_the_function_when_it_is_closed() -> None:
     closed = monotonic()
     assert [group async for group in batch.finish()]
     assert closed <= batch.ready_at <= monotonic()
+
+
+async def test_a_batch_of_which_nothing_ran_says_so_first() -> None:
+    """So that its time teaches the batcher nothing."""
+    for first, item_ in (([], batching_pb2.BatchItem(index=3, request=b"\xff")), ([3], item(3, 2))):
+        handler = served(Doubler())
+        batch = handler.begin(METHOD)
+        batch.add(item_)
+        groups = [[result.index for result in group] async for group in batch.finish()]
+        handler.instances.close()
+        assert groups[0] == first
+        assert groups[-1] == [3]

@@ -257,3 +257,37 @@ async def test_bulk_streams_of_a_batcher_take_no_permit_from_its_interactive_one
             assert not waiting.done()
             handler.go.set()
             await waiting
+
+
+Told = tuple[list[bytes], bool, bool]
+
+
+async def told(call: Call) -> Told:
+    """Answers of the next message, whether they are early, and whether a permit comes along."""
+    chunk = await call.read()
+    assert isinstance(chunk, batching_pb2.BatchResultChunk)
+    return [result.response for result in chunk.results], chunk.early, chunk.permit
+
+
+async def test_what_is_known_before_the_batch_runs_leaves_at_once() -> None:
+    handler = ScriptedHandler(ONE, early=b"known")
+    takes = ((TAKES, "other,early"),)
+    async with scripted_worker({"m": handler}) as worker, raw_batcher(worker.target, more=takes) as call:
+        await call.write(batch(b"known", b"new", last=False))
+        assert await told(call) == ([b"known"], True, False)
+        await call.write(batch(b"known", first=2))
+        assert await told(call) == ([b"known"], True, False)
+        handler.go.set()
+        assert await told(call) == ([b"new"], False, True)
+        await call.write(batch(b"known", first=3))
+        assert sorted([await told(call), await told(call)]) == [([], False, True), ([b"known"], True, False)]
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+
+
+async def test_an_older_batcher_gets_nothing_before_the_batch_ran() -> None:
+    handler = ScriptedHandler(ONE, early=b"known")
+    handler.go.set()
+    async with scripted_worker({"m": handler}) as worker, raw_batcher(worker.target) as call:
+        await call.write(batch(b"known", b"new"))
+        assert await told(call) == ([b"known", b"new"], False, True)

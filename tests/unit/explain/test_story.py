@@ -87,6 +87,15 @@ def test_one_that_was_not_sent(changes: dict[str, object], words: str) -> None:
     ("changes", "words"),
     [
         ({"batch_size": 1}, "it ran by itself; 1 other of its batch failed or was left behind"),
+        (
+            {"result_cache": "hit", "batch_size": 0},
+            "answered from the result cache, as an earlier request with the same",
+        ),
+        ({"result_cache": "hit", "left_behind": True, "batch_size": 0}, "w: answered from the result cache"),
+        (
+            {"result_cache": "miss", "batch_size": 1},
+            "it ran by itself; 1 other of its batch failed, was left behind or had its answer in the result cache",
+        ),
         ({"left_behind": True, "batch_size": 1}, "its batch went without it, since its picture wasn't ready in time"),
         ({"left_behind": True, "batch_size": 1}, "it ran later, by itself"),
         ({"left_behind": True, "batch_size": 3}, "it ran later, with 2 other stragglers"),

@@ -83,6 +83,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
             "shoal.yaml:3: models.m.preferred_batch_size.0: Input should",
         ),
         (
+            "models:\n  m: {}\n  n: {cache_shared: true}\n",
+            "shoal.yaml:3: models.n: cache_shared: nothing is cached without cache_seconds, such as 3600",
+        ),
+        (
+            "models:\n  m:\n    cache_seconds: -1\n",
+            "shoal.yaml:3: models.m.cache_seconds: Input should be greater than or equal to 0",
+        ),
+        (
             "models:\n  m:\n    latency_objective_ms: 0\n",
             "shoal.yaml:3: models.m.latency_objective_ms: Input should be greater than 0",
         ),

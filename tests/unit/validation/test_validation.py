@@ -47,6 +47,8 @@ def test_stages_are_seconds_and_the_way_is_what_they_leave() -> None:
 def test_figures_count_answers_of_the_window_and_latencies_of_requests_meant_for_it() -> None:
     refused = Reply("m", 1.5, 0.0, 1.5, Code.RESOURCE_EXHAUSTED)
     found = figures([good(0.9, 0.5, 4), good(1.2, 0.1, 4), good(1.9, 0.3, 1), refused], 1.0, 2.0)
+    cached = figures([good(1.2, 0.1, 4), good(1.9, 0.3, 0)], 1.0, 2.0)
+    assert (cached.throughput, cached.mean_batch_size) == (1.0, 4.0)
     assert found.throughput == 2.0  # the first and the second
     assert found.p50 == pytest.approx(0.1)
     assert found.p99 == pytest.approx(0.3)

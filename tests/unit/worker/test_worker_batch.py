@@ -5,7 +5,7 @@ import itertools
 import math
 import threading
 import uuid
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -36,8 +36,10 @@ from shoal.worker.fetch_picture import NOBODY, Fetched
 from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
-from shoal.worker.picture import Picture
+from shoal.worker.picture import LOOKUP, Picture
 from shoal.worker.picture_model import PictureModel
+from shoal.worker.result_cache import ResultCache, Scope
+from shoal.worker.result_cache_meter import ResultCacheMeter
 from shoal.worker.stages import explain
 from support.pictures import encode
 from support.scripted_engine import ScriptedModel
@@ -766,6 +768,7 @@ async def test_a_slot_that_cannot_be_made_fails_each_picture_that_needs_it_and_n
         batch.add(item(index, model.fetcher.put(picture)))
     await until(lambda: all(picture.item.index >= 3 for picture in batch._preparing))
     groups = batch.finish()
+    assert await anext(groups) == []  # nothing was executed
     answered = {result.index: result.code for result in await anext(groups)}
     assert answered == dict.fromkeys(range(3), code)
     hangs.set()
@@ -997,3 +1000,262 @@ async def test_work_that_somebody_cancels_is_answered(model: PictureModel, batch
     assert picture.step is not None
     picture.step.cancel()
     assert [result.code for result in (await results(batch)).values()] == [Code.INTERNAL]
+
+
+@pytest.fixture
+def caching(model: PictureModel) -> PictureModel:
+    """The model, with a result cache."""
+    cache = ResultCache(seconds=60, max_bytes=10**6, meter=ResultCacheMeter(model.name))
+    return replace(model, cache=cache)
+
+
+async def ask(model: PictureModel, *items: batching_pb2.BatchItem) -> list[list[batching_pb2.BatchItemResult]]:
+    """The groups of a batch's results."""
+    with closing_batch(PictureBatch(model)) as batch:
+        batch.add(*items)
+        return [list(group) async for group in batch.finish()]
+
+
+@contextmanager
+def closing_batch(batch: PictureBatch) -> Iterator[PictureBatch]:
+    try:
+        yield batch
+    finally:
+        batch.abandon()
+
+
+async def test_the_same_content_is_answered_without_slot_and_engine(
+    caching: PictureModel, engine: ScriptedModel
+) -> None:
+    first, second = (caching.fetcher.put(GREEN) for _ in range(2))
+    await ask(caching, item(0, first))
+    slots = len(engine.priorities)
+    nothing, (answer,) = await ask(caching, item(1, second))
+    assert nothing == []  # nothing was executed, and so nothing is learned of the engine
+    assert label(answer) == "green"
+    reply = inference_pb2.ClassifyReply.FromString(answer.response)
+    assert (reply.image_uuid, reply.model_name, reply.model_version) == (second, "colour", 3)
+    assert reply.timing.cached
+    assert (reply.timing.batch_size, reply.timing.compute_us, reply.timing.decode_us) == (0, 0, 0)
+    assert reply.timing.queue_us >= 7
+    assert engine.sizes == [1]
+    assert (len(engine.priorities), engine.in_use) == (slots, 0)
+    visit = newest(caching, second)
+    assert (visit.result_cache, visit.code, visit.batch_size, visit.decoded_by) == ("hit", "OK", 0, "")
+    assert list(visit.stage_seconds) == ["fetch", "lookup", "reply", "send"]
+    assert sum(visit.stage_seconds.values()) == pytest.approx(visit.total_seconds)
+    assert newest(caching, first).result_cache == "miss"
+    assert list(newest(caching, first).stage_seconds)[:3] == ["fetch", "lookup", "slot"]
+
+
+def newest(model: PictureModel, image_uuid: str) -> WorkerVisit:
+    return explain(model.admission.recent, image_uuid).worker[0]
+
+
+async def test_without_a_cache_nothing_is_looked_up(model: PictureModel, engine: ScriptedModel) -> None:
+    for index in range(2):
+        await ask(model, item(index, name := model.fetcher.put(RED)))
+        assert newest(model, name).result_cache == ""
+        assert "lookup" not in newest(model, name).stage_seconds
+    assert engine.sizes == [1, 1]
+
+
+@pytest.mark.parametrize("known", [0, 1])
+async def test_a_hit_leaves_no_gap_among_those_that_run(
+    caching: PictureModel, engine: ScriptedModel, known: int
+) -> None:
+    await ask(caching, item(0, caching.fetcher.put(BLUE)))
+    pictures = [RED, GREEN]
+    pictures.insert(known, BLUE)
+    groups = await ask(caching, *(item(index, caching.fetcher.put(each)) for index, each in enumerate(pictures)))
+    answered = {result.index: result for group in groups for result in group}
+    expected = ["red", "green"]
+    expected.insert(known, "blue")
+    assert [label(answered[index]) for index in range(3)] == expected
+    assert engine.sizes == [1, 2]
+    assert inference_pb2.ClassifyReply.FromString(answered[2].response).timing.batch_size == 2
+
+
+async def test_two_equal_pictures_of_one_batch_both_run_and_leave_one_answer(
+    caching: PictureModel, engine: ScriptedModel
+) -> None:
+    names = [caching.fetcher.put(RED) for _ in range(2)]
+    (group,) = await ask(caching, *(item(index, name) for index, name in enumerate(names)))
+    assert [label(result) for result in group] == ["red", "red"]
+    assert engine.sizes == [2]
+    assert caching.cache is not None
+    assert len(caching.cache) == 1
+
+
+async def test_other_owners_and_other_options_miss(caching: PictureModel, engine: ScriptedModel) -> None:
+    await ask(caching, item(0, caching.fetcher.put(RED)))
+    await ask(caching, item(1, caching.fetcher.put(RED, "you"), client="other", api_key="o" * 24))
+    await ask(caching, item(2, caching.fetcher.put(RED), top_k=1))
+    assert engine.sizes == [1, 1, 1]
+    for top_k, classes in ((0, 3), (1, 1)):
+        _, (again,) = await ask(caching, item(3, caching.fetcher.put(RED), top_k=top_k))
+        assert len(inference_pb2.ClassifyReply.FromString(again.response).classes) == classes
+    assert engine.sizes == [1, 1, 1]
+
+
+async def test_errors_are_not_kept(caching: PictureModel, engine: ScriptedModel) -> None:
+    broken = BLUE[:-200]
+    for picture in (broken, NotFound("no image"), broken):
+        nothing, (result,) = await ask(caching, item(0, caching.fetcher.put(picture)))
+        assert nothing == []
+        assert result.code in {Code.INVALID_ARGUMENT, Code.NOT_FOUND}
+    engine.poison = 0
+    ((failed,),) = await ask(caching, item(0, caching.fetcher.put(RED)))
+    assert failed.code == Code.INTERNAL
+    assert caching.cache is not None
+    assert len(caching.cache) == 0
+    engine.poison = None
+    ((well,),) = await ask(caching, item(0, caching.fetcher.put(RED)))
+    assert label(well) == "red"
+
+
+async def test_an_answer_of_another_version_is_not_kept(caching: PictureModel, engine: ScriptedModel) -> None:
+    """Triton changes versions without a word: what was asked for under one number isn't kept of another."""
+    infer, versions = engine.infer, iter([4, 3, 0])
+
+    async def of_version(*asked: Any) -> Any:
+        return replace(await infer(*asked), version=next(versions))
+
+    engine.infer = of_version  # type: ignore[method-assign]
+    assert caching.cache is not None
+    for kept in (0, 1):
+        await ask(caching, item(0, caching.fetcher.put(RED)))
+        assert len(caching.cache) == kept
+
+
+async def test_a_straggler_may_hit_too(
+    caching: PictureModel, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask(caching, item(0, caching.fetcher.put(RED)))
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    hangs = asyncio.Event()  # then it is a red one
+    with closing_batch(PictureBatch(caching)) as batch:
+        batch.add(item(1, caching.fetcher.put(GREEN)), item(2, caching.fetcher.put(hangs)))
+        groups = batch.finish()
+        assert [label(result) for result in await anext(groups)] == ["green"]
+        hangs.set()
+        assert [label(result) for result in await anext(groups)] == ["red"]
+    assert engine.sizes == [1, 1]
+    assert engine.in_use == 0
+
+
+async def test_a_caller_who_leaves_while_its_picture_is_looked_up_is_let_go(
+    caching: PictureModel, engine: ScriptedModel
+) -> None:
+    """Its job waits for the only thread; it never begins."""
+    blocked = threading.Event()
+    running = asyncio.ensure_future(caching.decoding.threads.run(blocked.wait))
+    with closing_batch(PictureBatch(caching)) as batch:
+        batch.add(item(0, caching.fetcher.put(RED)), item(1, caching.fetcher.put(RED)))
+        await until(lambda: all(picture.at is LOOKUP for picture in batch._preparing))
+        batch.withdraw(0)
+        blocked.set()
+        answered = await results(batch)
+    await running
+    assert (answered[0].code, label(answered[1])) == (Code.CANCELLED, "red")
+    assert engine.sizes == [1]
+
+
+async def test_a_deadline_that_passes_while_a_picture_waits_to_be_looked_up_is_kept(
+    caching: PictureModel, engine: ScriptedModel
+) -> None:
+    blocked = threading.Event()
+    running = asyncio.ensure_future(caching.decoding.threads.run(blocked.wait))
+    with closing_batch(PictureBatch(caching)) as batch:
+        batch.add(item(0, caching.fetcher.put(RED), timeout_us=20_000))
+        answered = await results(batch)
+    blocked.set()
+    await running
+    assert answered[0].code == Code.DEADLINE_EXCEEDED
+    assert engine.sizes == []
+
+
+async def test_what_is_known_before_the_batch_runs_is_told_at_once(
+    caching: PictureModel, engine: ScriptedModel
+) -> None:
+    await ask(caching, item(0, caching.fetcher.put(RED)))
+    engine.go.clear()
+    told: list[list[int]] = []
+    with closing_batch(PictureBatch(caching)) as batch:
+        batch.tell_early(lambda results: told.append([result.index for result in results]))
+        batch.add(item(1, "no uuid"), item(2, caching.fetcher.put(GREEN)))
+        await until(lambda: told == [[1]])
+        batch.add(*(item(index, caching.fetcher.put(RED)) for index in (3, 4)))
+        await until(lambda: sorted(itertools.chain(*told[1:])) == [3, 4])
+        batch.add(item(5, caching.fetcher.put(NotFound("no image"))))
+        await until(lambda: told[-1] == [5])
+        engine.go.set()
+        assert [label(result) for result in (await results(batch)).values()] == ["green"]
+    assert engine.sizes == [1, 1]
+
+
+async def test_a_batch_whose_answers_were_all_known_has_nothing_left(caching: PictureModel) -> None:
+    await ask(caching, item(0, caching.fetcher.put(RED)))
+    told: list[int] = []
+    with closing_batch(PictureBatch(caching)) as batch:
+        batch.tell_early(lambda results: told.extend(result.index for result in results))
+        batch.add(item(1, caching.fetcher.put(RED)))
+        await until(lambda: told)
+        assert [list(group) async for group in batch.finish()] == [[]]
+        assert batch.ready_at == 0
+    assert told == [1]
+
+
+async def test_a_batch_waits_for_what_is_looked_up(
+    caching: PictureModel, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    blocked, looks = threading.Event(), itertools.count()
+    running = asyncio.ensure_future(caching.decoding.threads.run(blocked.wait))
+    is_worth_waiting = PictureBatch._is_worth_waiting
+
+    def noted(*asked: Any) -> bool:
+        if next(looks) == 3:
+            blocked.set()
+        return is_worth_waiting(*asked)
+
+    monkeypatch.setattr(PictureBatch, "_is_worth_waiting", noted)
+    with closing_batch(PictureBatch(caching)) as batch:
+        batch.add(item(0, name := caching.fetcher.put(RED)))
+        await until(lambda: all(picture.at is LOOKUP for picture in batch._preparing))
+        assert label((await results(batch))[0]) == "red"
+    await running
+    assert not newest(caching, name).left_behind
+
+
+async def test_who_is_ready_waits_no_longer_for_others_that_are_looked_up_than_for_their_decoding(
+    caching: PictureModel, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("STRAGGLER_SECONDS", "OTHERS_SECONDS", "QUEUED_SECONDS"):
+        monkeypatch.setattr(batch_module, name, 0.001)
+    blocked = threading.Event()
+    with closing_batch(PictureBatch(caching)) as batch:
+        batch.add(item(0, caching.fetcher.put(RED)))
+        await until(lambda: batch._ready)
+        running = asyncio.ensure_future(caching.decoding.threads.run(blocked.wait))
+        batch.add(item(1, caching.fetcher.put(GREEN, "you"), client="other", api_key="o" * 24))
+        await until(lambda: all(picture.at is LOOKUP for picture in batch._preparing))
+        groups = batch.finish()
+        assert [label(result) for result in await anext(groups)] == ["red"]
+        blocked.set()
+        assert [label(result) for result in await anext(groups)] == ["green"]
+    await running
+    assert engine.sizes == [1, 1]
+
+
+async def test_the_event_loop_hashes_nothing(caching: PictureModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, threads = Scope.key, []
+
+    def noted(self: Scope, content: Any) -> bytes:
+        threads.append(threading.current_thread())
+        return key(self, content)
+
+    monkeypatch.setattr(Scope, "key", noted)
+    await ask(caching, item(0, caching.fetcher.put(RED)), item(1, caching.fetcher.put(SLOW)))
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads

@@ -50,6 +50,18 @@ def test_a_picture_has_spans_of_its_stages() -> None:
     assert (whole.attributes or {})["shoal.image_uuid"] == "uuid"
 
 
+def test_one_that_was_looked_up_says_so() -> None:
+    kept, now = KeptSpans(), monotonic()
+    one = stages(kept, now, fetched=now + 0.1, left=now + 0.3)
+    one.look_up(now + 0.2, found=True)
+    spans.end(one)
+    assert [(span.name, milliseconds(span, kept.all[-1])) for span in kept.all[:2]] == [
+        ("fetch", (0, 100)),
+        ("lookup", (100, 200)),
+    ]
+    assert (kept.all[-1].attributes or {})["shoal.result_cache"] == "hit"
+
+
 def test_what_a_device_decoded_is_a_part_of_the_engine() -> None:
     kept, now = KeptSpans(), monotonic()
     spans.end(stages(kept, now, fetched=now, decoding=now, decoded=now, computed=now, on_device=True, left=now))

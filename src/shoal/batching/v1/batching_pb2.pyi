@@ -73,14 +73,16 @@ class BatchItem(_message.Message):
     def __init__(self, index: _Optional[int] = ..., request: _Optional[bytes] = ..., owner: _Optional[str] = ..., timeout_us: _Optional[int] = ..., queued_us: _Optional[int] = ..., traceparent: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., identity: _Optional[str] = ...) -> None: ...
 
 class BatchResultChunk(_message.Message):
-    __slots__ = ("results", "permit", "engine_us")
+    __slots__ = ("results", "permit", "engine_us", "early")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     PERMIT_FIELD_NUMBER: _ClassVar[int]
     ENGINE_US_FIELD_NUMBER: _ClassVar[int]
+    EARLY_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchItemResult]
     permit: bool
     engine_us: int
-    def __init__(self, results: _Optional[_Iterable[_Union[BatchItemResult, _Mapping]]] = ..., permit: _Optional[bool] = ..., engine_us: _Optional[int] = ...) -> None: ...
+    early: bool
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchItemResult, _Mapping]]] = ..., permit: _Optional[bool] = ..., engine_us: _Optional[int] = ..., early: _Optional[bool] = ...) -> None: ...
 
 class BatchItemResult(_message.Message):
     __slots__ = ("index", "code", "message", "response")

@@ -28,7 +28,7 @@ class Record:
     finished: array[float] = field(default_factory=_floats)
     """Good answers to what was asked for within the window: one each in ``LoadResult.latencies``, in the same order."""
     batch_sizes: array[int] = field(default_factory=partial(array, "H"))
-    """The batch sizes of those in ``finished``."""
+    """The batch sizes of those in ``finished``; 0: it was answered from a result cache."""
     stage_ms: dict[str, array[float]] = field(default_factory=lambda: {stage: _floats() for stage in STAGES})
     """Their times, by stage."""
     failed: defaultdict[str, array[float]] = field(default_factory=lambda: defaultdict(_floats))
@@ -37,7 +37,7 @@ class Record:
     def add(self, at_seconds: float, timing: Timing) -> None:
         """Notes a good answer."""
         self.finished.append(at_seconds)
-        self.batch_sizes.append(min(timing.batch_size, 65_535))
+        self.batch_sizes.append(0 if timing.cached else min(max(timing.batch_size, 1), 65_535))
         for stage, values in self.stage_ms.items():
             values.append(getattr(timing, f"{stage}_us") / _MILLISECONDS)
 

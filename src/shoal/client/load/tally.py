@@ -42,6 +42,8 @@ class LoadResult:
     """Sums over the requests of ``latencies``."""
     batches: float = 0.0
     """The sum of 1 / batch size: how many batches those requests were."""
+    in_batches: int = 0
+    """How many of those requests; the others were answered from a result cache."""
     lag_seconds: float = 0.0
     lag_max_seconds: float = 0.0
     """How late requests left, against their intended time: a load generator at its limit shows here."""
@@ -67,7 +69,9 @@ class LoadResult:
         self.lag_max_seconds = max(self.lag_max_seconds, lag_seconds)
         for stage in STAGES:
             self.stage_us[stage] += getattr(timing, f"{stage}_us")
-        self.batches += 1 / max(timing.batch_size, 1)
+        if not timing.cached:
+            self.batches += 1 / max(timing.batch_size, 1)
+            self.in_batches += 1
         if self.record is not None:
             self.record.add(at_seconds, timing)
 
@@ -86,7 +90,7 @@ class LoadResult:
     @property
     def mean_batch_size(self) -> float:
         """Over batches, not over requests: large batches do not count more often."""
-        return len(self.latencies) / self.batches if self.batches else 0.0
+        return self.in_batches / self.batches if self.batches else 0.0
 
     @property
     def stream_share(self) -> float | None:
@@ -126,6 +130,7 @@ def merge(shares: Sequence[LoadResult]) -> LoadResult:
         whole.reasons = share.reasons | whole.reasons
         whole.stage_us.update(share.stage_us)
         whole.batches += share.batches
+        whole.in_batches += share.in_batches
         whole.lag_seconds += share.lag_seconds
         whole.lag_max_seconds = max(whole.lag_max_seconds, share.lag_max_seconds)
         whole.cpu_seconds += share.cpu_seconds

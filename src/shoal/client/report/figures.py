@@ -130,8 +130,8 @@ def curve(ordered: Sequence[float]) -> list[tuple[float, float]]:
 
 
 def batch_share(sizes: Iterable[int]) -> dict[int, float]:
-    """Batch size to its share of the batches. A batch of n is told n times, so each counts 1/n."""
-    told = Counter(max(size, 1) for size in sizes)
+    """Batch size to its share of the batches. A batch of n is told n times, so each counts 1/n; 0 was in none."""
+    told = Counter(size for size in sizes if size)
     batches = {size: count / size for size, count in sorted(told.items())}
     whole = sum(batches.values())
     return {size: round(count / whole, 4) for size, count in batches.items()}

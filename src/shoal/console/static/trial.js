@@ -130,7 +130,7 @@ export class Trial {
 function timingNodes({ timing, image_uuid }) {
   const stages = timingStages(timing);
   const whole = stages.reduce((sum, { seconds }) => sum + seconds, 0);
-  const mates = timing.batch_size === 1 ? "alone in its batch" : `in a batch of ${timing.batch_size}`;
+  const mates = timing.cached ? "answered from the result cache" : timing.batch_size === 1 ? "alone in its batch" : `in a batch of ${timing.batch_size}`;
   const link = element("a", "", ["Explain it"], { href: `#request=${image_uuid}` });
   return [...stageBar(stages), element("p", "quiet", [`${milliseconds(whole)} in the service, ${mates}. `, link])];
 }

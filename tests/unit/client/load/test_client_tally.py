@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 from shoal.client.load.tally import LoadResult, merge
 from shoal.client.results import Timing
@@ -45,6 +46,15 @@ def test_nothing_measured_is_null_not_zero() -> None:
 def test_mean_batch_size_is_over_batches() -> None:
     whole = merge([result(*[0.1] * 8, batch_size=8), result(0.1, batch_size=1)])
     assert whole.mean_batch_size == 4.5  # nine requests in two batches
+
+
+def test_what_a_cache_answered_was_in_no_batch() -> None:
+    whole = merge([result(*[0.1] * 8, batch_size=8), result(0.1), LoadResult()])
+    for share in (whole, empty := LoadResult()):
+        share.add(0.1, 0.001, replace(timing(0), cached=True))
+    assert whole.mean_batch_size == 4.5
+    assert empty.mean_batch_size == 0
+    assert merge([whole, empty]).summary()["mean_batch_size"] == 4.5
 
 
 def test_shares_add_up() -> None:

@@ -88,7 +88,7 @@ def test_the_curve_ends_where_ten_are_left() -> None:
 
 
 def test_a_batch_counts_once() -> None:
-    assert batch_share([8] * 8 + [1, 1, 0]) == {1: 0.75, 8: 0.25}
+    assert batch_share([8] * 8 + [1, 1, 1, 0]) == {1: 0.75, 8: 0.25}
     assert batch_share([]) == {}
 
 

@@ -1,0 +1,1 @@
+"""The chapter about answers that are given again."""
