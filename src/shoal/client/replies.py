@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shoal.client.asked_regions import seen
 from shoal.client.results import Box, Class, Classification, Detection, MaskForm, Region, Segmentation, Timing
 from shoal.errors import Internal
 from shoal.pictures import mask
@@ -29,6 +30,7 @@ def classification(reply: inference_pb2.ClassifyReply, elapsed: Elapsed) -> Clas
         reply.model_version,
         tuple(Class(found.index, found.label, found.probability) for found in reply.classes),
         _timing(reply.timing, elapsed),
+        seen(reply),
     )
 
 
@@ -43,6 +45,7 @@ def detection(reply: inference_pb2.DetectReply, elapsed: Elapsed) -> Detection:
             for box in reply.boxes
         ),
         _timing(reply.timing, elapsed),
+        seen(reply),
     )  # fmt: skip
 
 
@@ -52,12 +55,9 @@ def segmentation(reply: inference_pb2.SegmentReply, elapsed: Elapsed) -> Segment
     Raises:
         Internal: the reply contradicts itself.
     """
-    mask.check_size(reply.width, reply.height)
     form = MaskForm.PNG if reply.mask_png else MaskForm.CLASS_MAP if reply.class_map else MaskForm.RUNS
-    if reply.class_bytes not in {1, 2} or (
-        form is MaskForm.CLASS_MAP and len(reply.class_map) != reply.width * reply.height * reply.class_bytes
-    ):
-        raise Internal(f"the answer for image {reply.image_uuid} has a mask of another size than it says")
+    if not reply.region_replies:  # each of which has a mask of its own
+        _check_mask(reply, form)
     return Segmentation(
         reply.image_uuid,
         reply.model_name,
@@ -70,7 +70,16 @@ def segmentation(reply: inference_pb2.SegmentReply, elapsed: Elapsed) -> Segment
         _timing(reply.timing, elapsed),
         form,
         reply.mask_png or reply.class_map,
+        seen(reply),
     )
+
+
+def _check_mask(reply: inference_pb2.SegmentReply, form: MaskForm) -> None:
+    mask.check_size(reply.width, reply.height)
+    if reply.class_bytes not in {1, 2} or (
+        form is MaskForm.CLASS_MAP and len(reply.class_map) != reply.width * reply.height * reply.class_bytes
+    ):
+        raise Internal(f"the answer for image {reply.image_uuid} has a mask of another size than it says")
 
 
 def _timing(timing: inference_pb2.Timing, elapsed: Elapsed) -> Timing:
