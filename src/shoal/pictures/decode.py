@@ -163,14 +163,14 @@ class Decoder:
         return _whole_job(header, place(self._config, header.upright))
 
     def decode_if_quick(
-        self, data: Buffer, make_out: Callable[[], NDArray[Any]], region: PictureRegion | None = None
+        self, data: Buffer, outs: Sequence[Callable[[], NDArray[Any]]], regions: Sequence[PictureRegion | None]
     ) -> tuple[PictureSize, bool]:
         """``decode``, of a picture that harms nobody in this process: see ``shoal.pictures.danger``.
 
         Args:
             data: The bytes of a JPEG, PNG or WebP file.
-            make_out: Answers the row to decode into; called once, right before that.
-            region: As in ``decode``.
+            outs: Each answers the row for one of the regions; called once, right before that is written.
+            regions: As in ``decode_parts``.
 
         Returns:
             The upright picture's size; and whether it was decoded, rather than being one for a process of its own.
@@ -181,8 +181,9 @@ class Decoder:
         header = self.read_header(data)
         if not is_quick(header, memoryview(data).nbytes):
             return header.upright, False
-        picture = self.read_pixels(data, header, self.dct_scale(header, [region]))
-        self.cut(picture, header, region, make_out())
+        picture = self.read_pixels(data, header, self.dct_scale(header, regions))
+        for make_out, region in zip(outs, regions, strict=True):
+            self.cut(picture, header, region, make_out())
         return header.upright, True
 
     def _convert(self, pixels: Pixels, out: NDArray[Any]) -> None:

@@ -17,6 +17,7 @@ from shoal.worker.picture import NO_SIZE
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from typing_extensions import Buffer
@@ -49,8 +50,10 @@ class Decoding:
         """Whether ``data`` may be decoded in a thread, so that it is worth having a row of the slot."""
         return may_be_quick(bytes(memoryview(data)[:8]))
 
-    def decode(self, picture: Picture, decoder: Decoder, data: Buffer) -> asyncio.Future[Decoded]:
+    def decode(self, pictures: Sequence[Picture], decoder: Decoder, data: Buffer) -> asyncio.Future[Decoded]:
         """Decodes ``data`` in a thread, into the picture's row of the slot; if that was left, into ``picture.pixels``.
+
+        Several pictures are regions of one, which is decoded once.
 
         Cancelling it ends the work, unless a thread has begun with it: then it ends when that has.
 
@@ -62,36 +65,41 @@ class Decoding:
             InvalidRequest: as ``Decoder.decode``.
             DeadlineExceeded: the caller's deadline passed before it was begun.
         """
-        return self.threads.submit(picture.owner, picture.priority, partial(_decode, picture, decoder, data))
+        first = pictures[0]
+        return self.threads.submit(first.owner, first.priority, partial(_decode, pictures, decoder, data))
 
-    async def decode_apart(self, picture: Picture, decoder: Decoder, data: Buffer) -> None:
-        """Decodes ``data`` in a process of its own, into ``picture.pixels``. Cancelling it ends that.
+    async def decode_apart(self, pictures: Sequence[Picture], decoder: Decoder, data: Buffer) -> None:
+        """Decodes ``data`` in a process of its own, into ``picture.pixels`` of each. Cancelling it ends that.
 
         Raises:
             InvalidRequest: as ``Decoder.read_header`` and ``DecoderPool.decode``.
             DeadlineExceeded: the caller's deadline passed before it was begun.
             Overloaded, Unavailable: as ``DecoderPool.decode``.
         """
-        owner, priority = picture.owner, picture.priority
-        if picture.size is NO_SIZE:
-            picture.size = await self.threads.run_for(owner, priority, _measure, picture, decoder, data)
-        rows, picture.decode_seconds = await self._pool.decode(owner, decoder, data, priority, [picture.region])
-        picture.pixels = rows[0]
+        first = pictures[0]
+        owner, priority, size = first.owner, first.priority, first.size
+        if size is NO_SIZE:
+            size = await self.threads.run_for(owner, priority, _measure, first, decoder, data)
+        regions = [picture.region for picture in pictures]
+        rows, seconds = await self._pool.decode(owner, decoder, data, priority, regions)
+        for picture, row in zip(pictures, rows, strict=True):
+            picture.size, picture.pixels, picture.decode_seconds = size, row, seconds
 
 
-def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> Decoded:
+def _decode(pictures: Sequence[Picture], decoder: Decoder, data: Buffer) -> Decoded:
     """In a thread. Size, seconds, and whether it was quick enough to be decoded."""
-    picture.remaining(monotonic())
+    pictures[0].remaining(monotonic())
     started = perf_counter()
-
-    def row() -> NDArray[Any]:
-        row = picture.slot_row.take()
-        if row is None:
-            row = picture.pixels = np.empty(decoder.input.shape, decoder.input.dtype)
-        return row
-
-    size, done = decoder.decode_if_quick(data, row, picture.region)
+    rows = [partial(_row, picture, decoder) for picture in pictures]
+    size, done = decoder.decode_if_quick(data, rows, [picture.region for picture in pictures])
     return size, perf_counter() - started, done
+
+
+def _row(picture: Picture, decoder: Decoder) -> NDArray[Any]:
+    row = picture.slot_row.take()
+    if row is None:
+        row = picture.pixels = np.empty(decoder.input.shape, decoder.input.dtype)
+    return row
 
 
 def _measure(picture: Picture, decoder: Decoder, data: Buffer) -> PictureSize:
