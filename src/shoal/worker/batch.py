@@ -152,7 +152,7 @@ class PictureBatch:
         return bool(self._preparing or self._ready or self._results or self._later)
 
     async def _begin_later(self) -> None:
-        """Prepares as many of those that wait as one execution takes, once nothing else is prepared; gives them a moment."""
+        """Prepares as many of those that wait as one execution takes, once nothing else is prepared."""
         if self._preparing or self._ready or not self._later:
             return
         now, room = monotonic(), self._model.settings.max_batch_size

@@ -14,6 +14,7 @@ import numpy as np
 
 from shoal.pictures.danger import may_be_quick
 from shoal.worker.picture import NO_SIZE
+from shoal.worker.picture_cache import Shelf
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from shoal.runtime.threads import Threads
     from shoal.worker.decoders.decoder_pool import DecoderPool
     from shoal.worker.picture import Picture
+    from shoal.worker.picture_cache import Content, PictureCache
 
 Decoded: TypeAlias = "tuple[PictureSize, float, bool]"
 MAX_LEFT: Final = 256
@@ -36,7 +38,9 @@ MAX_LEFT: Final = 256
 class Decoding:
     """Belongs to one event loop."""
 
-    def __init__(self, threads: Threads, pool: DecoderPool) -> None:
+    def __init__(self, threads: Threads, pool: DecoderPool, cache: PictureCache | None = None) -> None:
+        """``cache``: where pixels are kept that other regions of a picture may be cut from."""
+        self._cache = cache
         self.threads = threads
         """The threads of the worker's own process, for quick JPEGs."""
         self._pool = pool
@@ -50,7 +54,9 @@ class Decoding:
         """Whether ``data`` may be decoded in a thread, so that it is worth having a row of the slot."""
         return may_be_quick(bytes(memoryview(data)[:8]))
 
-    def decode(self, pictures: Sequence[Picture], decoder: Decoder, data: Buffer) -> asyncio.Future[Decoded]:
+    def decode(
+        self, pictures: Sequence[Picture], decoder: Decoder, data: Buffer, content: Content | None = None
+    ) -> asyncio.Future[Decoded]:
         """Decodes ``data`` in a thread, into the picture's row of the slot; if that was left, into ``picture.pixels``.
 
         Several pictures are regions of one, which is decoded once.
@@ -66,7 +72,10 @@ class Decoding:
             DeadlineExceeded: the caller's deadline passed before it was begun.
         """
         first = pictures[0]
-        return self.threads.submit(first.owner, first.priority, partial(_decode, pictures, decoder, data))
+        shelf = None
+        if self._cache is not None and content is not None and first.region is not None:
+            shelf = Shelf(self._cache, content)
+        return self.threads.submit(first.owner, first.priority, partial(_decode, pictures, decoder, data, shelf))
 
     async def decode_apart(self, pictures: Sequence[Picture], decoder: Decoder, data: Buffer) -> None:
         """Decodes ``data`` in a process of its own, into ``picture.pixels`` of each. Cancelling it ends that.
@@ -86,12 +95,12 @@ class Decoding:
             picture.size, picture.pixels, picture.decode_seconds = size, row, seconds
 
 
-def _decode(pictures: Sequence[Picture], decoder: Decoder, data: Buffer) -> Decoded:
+def _decode(pictures: Sequence[Picture], decoder: Decoder, data: Buffer, shelf: Shelf | None) -> Decoded:
     """In a thread. Size, seconds, and whether it was quick enough to be decoded."""
     pictures[0].remaining(monotonic())
     started = perf_counter()
     rows = [partial(_row, picture, decoder) for picture in pictures]
-    size, done = decoder.decode_if_quick(data, rows, [picture.region for picture in pictures])
+    size, done = decoder.decode_if_quick(data, rows, [picture.region for picture in pictures], shelf)
     return size, perf_counter() - started, done
 
 

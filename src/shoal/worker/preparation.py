@@ -183,12 +183,12 @@ class Preparation:
     def _decode(self, picture: Picture) -> None:
         """Into the batch's slot, or into memory of its own if it takes long or the batch went without it."""
         assert picture.fetched is not None, "it was fetched"
-        data = picture.fetched.data
+        data, content = picture.fetched.data, picture.fetched.content
         if not self._model.decoding.may_be_quick(data):
             self._decode_apart(picture)
             return
         picture.at = QUEUE
-        job = self._job(picture, lambda own: self._model.decoding.decode(own, self._model.decoder, data))
+        job = self._job(picture, lambda own: self._model.decoding.decode(own, self._model.decoder, data, content))
         self._follow(picture, job, self._left_thread)
 
     def _together(self, picture: Picture) -> list[Picture]:

@@ -27,6 +27,7 @@ from shoal.worker.decoding import Decoding
 from shoal.worker.fetch_picture import Fetcher
 from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
+from shoal.worker.picture_cache import PictureCache
 from shoal.worker.picture_model import PictureModel
 from support.pictures import encode
 from support.scripted_engine import ScriptedModel
@@ -66,10 +67,10 @@ class CountingStore:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def get_async(self, path: str, **options: Any) -> GetResult:
+    async def get_async(self, path: str, *, options: Any = None) -> GetResult:
         self.asked.append(path)
         await self.gate.wait()
-        return await obstore.get_async(self.objects, path, **options)
+        return await obstore.get_async(self.objects, path, options=options)
 
     def put(self, picture: bytes) -> str:
         name = str(uuid.uuid4())
@@ -110,15 +111,15 @@ def engine() -> ScriptedModel:
 @pytest.fixture
 def model(engine: ScriptedModel, store: CountingStore) -> Iterator[PictureModel]:
     with closing(Threads(2, "decode")) as threads:
-        head = make_head(engine.config)
+        head, cache = make_head(engine.config), PictureCache(10**6)
         access = Access(KeyRing([Key(id="k", key=SECRET, owner="me")]))
         yield PictureModel(
             loaded=engine,
             admission=Admission(engine.config, head, access, Recent(100)),
             decoder=CountingDecoder(engine.config, max_pixels=10**6, max_scans=10),
             head=head,
-            fetcher=Fetcher(store, concurrency=4, max_bytes=10**6, budget_bytes=10**6, timeout_seconds=30),
-            decoding=Decoding(threads, HerePool()),  # type: ignore[arg-type]
+            fetcher=Fetcher(store, concurrency=4, max_bytes=10**6, budget_bytes=10**6, timeout_seconds=30, cache=cache),
+            decoding=Decoding(threads, HerePool(), cache),  # type: ignore[arg-type]
             meter=Meter("colour"),
         )
 
@@ -170,6 +171,27 @@ async def test_regions_are_fetched_and_decoded_once_and_answered_in_their_order(
     assert model.decoder.decoded == 1
     assert engine.sizes == [count]
     assert model.fetcher.held_bytes == 0
+
+
+async def test_a_region_that_is_asked_for_later_is_cut_from_the_pixels_that_are_there(
+    model: PictureModel, store: CountingStore
+) -> None:
+    name = store.put(bands("JPEG"))
+    assert isinstance(model.decoder, CountingDecoder)
+    for number in range(3):
+        batch = PictureBatch(model)
+        batch.add(item(0, name, region=band(number)))
+        (result,) = (await results(batch)).values()
+        assert pb.ClassifyReply.FromString(result.response).classes[0].label == LABELS[number]
+        batch.abandon()
+    assert model.decoder.decoded == 1
+    obstore.put(store.objects, f"me/{name}.jpg", encode(Image.new("RGB", (16, 16), "blue")))
+    batch = PictureBatch(model)
+    batch.add(item(0, name, region=band(0)))
+    (result,) = (await results(batch)).values()
+    assert pb.ClassifyReply.FromString(result.response).classes[0].label == "blue"
+    assert model.decoder.decoded == 2
+    batch.abandon()
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
