@@ -397,9 +397,10 @@ class AsyncClient:
             else:
                 request.image_uuid = image_reference(image)
             message = request.SerializeToString()
+            affinity = request.image_uuid if request.HasField("region") or regions else ""
 
             async def attempt(left: float) -> ReplyT:
-                reply = method.reply.FromString(await senders.of(*kind)(message, left))
+                reply = method.reply.FromString(await senders.of(*kind)(message, left, affinity))
                 check_seen(request, reply)
                 return reply
 

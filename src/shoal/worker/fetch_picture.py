@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -21,8 +20,8 @@ from shoal.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound, U
 from shoal.observe import metrics
 from shoal.pictures.reference import uuid_in
 from shoal.runtime.deadlines import Deadlines
-from shoal.runtime.release import Releasable
 from shoal.worker.budget import Account, Budget, Reservation
+from shoal.worker.fetched import Fetched
 from shoal.worker.picture_cache import Content, PictureCache
 from shoal.worker.shared_fetch import Follower
 from shoal.worker.store_faults import FaultLog
@@ -62,51 +61,6 @@ class Store(Protocol):
     def get_async(self, path: str, *, options: GetOptions | None = None) -> Awaitable[Result]:
         """Starts a GET and answers when the headers are there."""
         ...
-
-
-class Fetched(Releasable):
-    """A picture's bytes, which count against the fetcher's budget until they are released; a context manager."""
-
-    __slots__ = ("_room", "content", "data", "size")
-
-    def __init__(
-        self, data: Buffer, reservation: Reservation | None, content: Content | None = None, room: _Room | None = None
-    ) -> None:
-        """Takes them over.
-
-        Args:
-            data: The bytes.
-            reservation: None, where they came back from a slot, and aren't counted twice.
-            content: What the picture cache may keep of them.
-            room: In place of the reservation: it is shared.
-        """
-        self.data = data
-        self.size = memoryview(data).nbytes
-        self.content = content
-        self._room = room or (_Room(reservation) if reservation is not None else None)
-
-    def share(self) -> Fetched:
-        """The same bytes for somebody else; they count once, until both have let them go."""
-        if self._room is not None:
-            self._room.users += 1
-        return Fetched(self.data, None, self.content, self._room)
-
-    def release(self) -> None:
-        """Lets the bytes go."""
-        self.data, self.content = b"", None
-        room, self._room = self._room, None
-        if room is not None:
-            room.users -= 1
-            if not room.users:
-                room.reservation.release()
-
-
-@dataclass(slots=True)
-class _Room:
-    """A reservation that several hold."""
-
-    reservation: Reservation
-    users: int = 1
 
 
 class Fetcher:
@@ -181,9 +135,9 @@ class Fetcher:
             return self._begin(Fetch(self, self._deadlines, key, account, until))
         flight = key, account.bulk  # one that is urgent waits for none that isn't
         if (leader := self._flying.get(flight)) is not None and not leader.done():
-            metrics.WORKER_PICTURE_CACHE.labels("shared").inc()
+            self.cache.shared.inc()
             follower = Follower(key, until, self._deadlines, partial(self._again, key, until, account))
-            follower.follow(leader)
+            follower.follow(leader.followers)
             return follower
         fetch = self._flying[flight] = Fetch(self, self._deadlines, key, account, until)
         return self._begin(fetch)
@@ -294,9 +248,9 @@ class Fetch(asyncio.Future[Fetched]):
 
     def _with_kept(self, _: object) -> None:
         """The store says that what is kept is current."""
-        kept = cast("Content", self._kept)
+        kept, cache = cast("Content", self._kept), cast("PictureCache", self._fetcher.cache)
         if self._has_room(kept.size):
-            metrics.WORKER_PICTURE_CACHE.labels("hit").inc()
+            cache.hits.inc()
             self._bring(kept.data, kept)
 
     def _has_room(self, size: int) -> bool:
@@ -322,7 +276,7 @@ class Fetch(asyncio.Future[Fetched]):
     def _with_body(self, data: Buffer) -> None:
         content, cache = None, self._fetcher.cache
         if cache is not None:
-            metrics.WORKER_PICTURE_CACHE.labels("miss").inc()
+            cache.misses.inc()
             content = Content(self._key, self._e_tag, data)
             if self._kept is not None and self._kept.is_same(content):
                 content = self._kept  # whose pixels may be there

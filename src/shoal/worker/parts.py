@@ -14,11 +14,11 @@ from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:
     import asyncio
+    from enum import Enum
     from typing import Any
 
     from shoal.modelconfig.model import Task
-    from shoal.worker.fetch_picture import Fetched
-    from shoal.worker.picture import At, Picture
+    from shoal.worker.fetched import Fetched
 
 _FRAME_BYTES: Final = 64
 """What a region's reply takes beside itself, at most; and its message is short."""
@@ -28,20 +28,14 @@ class Parts:
     """Of one item. Belongs to one event loop."""
 
     def __init__(self, task: Task, count: int) -> None:
-        self.together: list[Picture] = []
-        """Those that are prepared now."""
         self.fetch: asyncio.Future[Fetched] | None = None
         """Of the picture, for all of them."""
-        self.jobs: dict[At, asyncio.Future[Any]] = {}
-        """What decodes those that are ``together``, by where they are: in a thread's queue, or apart."""
+        self.jobs: dict[Enum, asyncio.Future[Any]] = {}
+        """What decodes those that are prepared together, by where they are: in a thread's queue, or apart."""
         self._reply = getattr(inference_pb2, f"{task.method}Reply")
         self._results: dict[int, batching_pb2.BatchItemResult] = {}
         self._count = count
         self._preparing = count
-
-    def begin(self, pictures: list[Picture]) -> None:
-        """These are prepared next."""
-        self.together, self.jobs = pictures, {}
 
     def end(self, count: int = 1) -> None:
         """So many need the picture's bytes no longer."""

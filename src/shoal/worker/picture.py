@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shoal.pictures.region import PictureRegion
     from shoal.v1 import inference_pb2
     from shoal.worker.decode_choice import Way
-    from shoal.worker.fetch_picture import Fetched
+    from shoal.worker.fetched import Fetched
     from shoal.worker.parts import Parts
     from shoal.worker.stages import Stages
 
@@ -101,6 +101,8 @@ class Picture:
     """It is one of several regions that a request asks about."""
     part: int = 0
     """Its number among these."""
+    together: list[Picture] = field(default_factory=list, repr=False)
+    """Those of them that are prepared now, itself among them."""
     row: int = 0
     """Its row of the slot."""
     at: At = FETCH

@@ -26,7 +26,7 @@ _MOST_SHARE: Final = 2
 class Content:
     """One version of an object."""
 
-    __slots__ = ("data", "e_tag", "key", "pixels", "size")
+    __slots__ = ("data", "e_tag", "kept_bytes", "key", "pixels", "size")
 
     def __init__(self, key: str, e_tag: str, data: Buffer) -> None:
         """``e_tag``: empty, where the store has none."""
@@ -34,17 +34,14 @@ class Content:
         self.e_tag = e_tag
         self.data = data
         self.size = memoryview(data).nbytes
+        self.kept_bytes = self.size + _ENTRY_BYTES
+        """What keeping it takes, with its pixels. The cache's alone to change, as these are."""
         self.pixels: dict[int, NDArray[np.uint8]] = {}
-        """As stored, by the scale they were decoded at. The cache's alone to change."""
+        """As stored, by the scale they were decoded at."""
 
     def is_same(self, other: Content) -> bool:
         """Whether both are the same bytes, whatever the store calls them."""
         return self.size == other.size and bool(self.data == other.data)
-
-    @property
-    def kept_bytes(self) -> int:
-        """What keeping it takes."""
-        return self.size + _ENTRY_BYTES + sum(pixels.nbytes for pixels in self.pixels.values())
 
 
 class PictureCache:
@@ -56,6 +53,9 @@ class PictureCache:
         self._kept: OrderedDict[str, Content] = OrderedDict()
         self._used = 0
         self._lock = threading.Lock()
+        outcomes = ("hit", "shared", "miss")
+        self.hits, self.shared, self.misses = map(metrics.WORKER_PICTURE_CACHE.labels, outcomes)
+        """Of fetches, for whoever fetches to count."""
 
     @property
     def used_bytes(self) -> int:
@@ -93,6 +93,7 @@ class PictureCache:
                 return
             if content.kept_bytes + pixels.nbytes <= self._max_bytes // _MOST_SHARE:
                 content.pixels[scale] = pixels
+                content.kept_bytes += pixels.nbytes
                 self._used += pixels.nbytes
                 self._shrink()
 
@@ -106,6 +107,7 @@ class PictureCache:
         content = self._kept.pop(key, None)
         if content is not None:
             self._used -= content.kept_bytes
+            content.kept_bytes = content.size + _ENTRY_BYTES
             content.pixels.clear()
 
     def _shrink(self) -> None:

@@ -16,7 +16,7 @@ from shoal.errors import DeadlineExceeded, ShoalError
 from shoal.worker.batch_slot import BatchSlot
 from shoal.worker.decode_choice import CPU
 from shoal.worker.device_rows import DeviceRows
-from shoal.worker.fetch_picture import Fetched
+from shoal.worker.fetched import Fetched
 from shoal.worker.picture import APART, FETCH, QUEUE, SLOT, SlotRow
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ class Preparation:
             if picture.parts is None:
                 self._follow(picture, self._fetch(picture, now), self._fetched)
                 continue
-            if picture is pictures[0]:
-                picture.parts.begin(pictures)
+            picture.together, picture.parts.jobs = pictures, {}
             if picture.parts.fetch is None:
                 picture.parts.fetch = self._fetch(picture, now)
             self._follow(picture, picture.parts.fetch, self._fetched)
@@ -193,14 +192,14 @@ class Preparation:
 
     def _together(self, picture: Picture) -> list[Picture]:
         """What is decoded with a picture, in one go: the regions of it that are prepared now, or itself alone."""
-        return [picture] if picture.parts is None else picture.parts.together
+        return picture.together or [picture]
 
     def _job(self, picture: Picture, start: Callable[[list[Picture]], Step]) -> Step:
         """What ``start`` starts, for all that are decoded together; the first of them to come here starts it."""
         if (parts := picture.parts) is None:
             return start([picture])
         if (job := parts.jobs.get(picture.at)) is None:
-            job = parts.jobs[picture.at] = start(parts.together)
+            job = parts.jobs[picture.at] = start(picture.together)
         return job
 
     def _left_thread(self, picture: Picture, decoded: tuple[PictureSize, float, bool]) -> None:

@@ -12,13 +12,20 @@ from shoal.pictures.reference import uuid_in
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shoal.worker.fetch_picture import Fetch, Fetched, Watch
+    from shoal.runtime.deadlines import Deadlines
+    from shoal.worker.fetched import Fetched
 
 
 class Follower(asyncio.Future["Fetched"]):
     """Gets what another fetch brings, by a deadline of its own; where that one is given up, it fetches by itself."""
 
-    def __init__(self, key: str, until: float, watch: Watch, again: Callable[[], asyncio.Future[Fetched]]) -> None:
+    def __init__(
+        self,
+        key: str,
+        until: float,
+        watch: Deadlines[Any],  # of fetches, too
+        again: Callable[[], asyncio.Future[Fetched]],
+    ) -> None:
         """Prepares.
 
         Args:
@@ -33,14 +40,14 @@ class Follower(asyncio.Future["Fetched"]):
         self._watch = watch
         self._again = again
         self._own: asyncio.Future[Fetched] | None = None
-        self._leader: Fetch | None = None
+        self._among: dict[Follower, None] = {}
         if until != math.inf:
             watch.add((self,))
 
-    def follow(self, leader: Fetch) -> None:
-        """Waits for that one."""
-        self._leader = leader
-        leader.followers[self] = None
+    def follow(self, among: dict[Follower, None]) -> None:
+        """Waits for the one that tells these."""
+        self._among = among
+        among[self] = None
 
     def cancel(self, msg: Any | None = None) -> bool:  # as its base has it
         """Waits no longer; nobody else hears of it."""
@@ -67,7 +74,7 @@ class Follower(asyncio.Future["Fetched"]):
 
     def go_on_alone(self) -> None:
         """The other one was given up by its caller."""
-        self._leader = None
+        self._among = {}
         self._own = self._again()
         self._own.add_done_callback(self._take_over)
 
@@ -88,8 +95,7 @@ class Follower(asyncio.Future["Fetched"]):
         if self.deadline != math.inf:
             self._watch.remove(self)
             self.deadline = math.inf
-        if self._leader is not None:
-            self._leader.followers.pop(self, None)
+        self._among.pop(self, None)
         own, self._own = self._own, None
         if own is not None and not own.done():
             own.cancel()

@@ -18,7 +18,7 @@ from support.until import until
 if TYPE_CHECKING:
     from obstore import GetResult
 
-    from shoal.worker.fetch_picture import Fetched
+    from shoal.worker.fetched import Fetched
 
 KEY = "me/6ba7b810-9dad-41d1-80b4-00c04fd430c8.jpg"
 OTHERS = "you/6ba7b810-9dad-41d1-80b4-00c04fd430c8.jpg"

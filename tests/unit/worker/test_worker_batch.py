@@ -32,7 +32,8 @@ from shoal.worker.admission import Admission
 from shoal.worker.batch import PictureBatch
 from shoal.worker.budget import Account, Budget
 from shoal.worker.decoding import Decoding
-from shoal.worker.fetch_picture import NOBODY, Fetched
+from shoal.worker.fetch_picture import NOBODY
+from shoal.worker.fetched import Fetched
 from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
