@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from shoal.client.arguments import choice, image_reference, model_name, positive
-from shoal.client.asked_regions import ask, check_seen, parts
+from shoal.client.asked_regions import ask, check_seen
 from shoal.client.channel import Methods, connect, open_channel, parse_target
 from shoal.client.mapping import bounded_map
 from shoal.client.progress import tracked
-from shoal.client.replies import Elapsed, classification, detection, segmentation
+from shoal.client.replies import Elapsed, classification, detection, parts, segmentation
 from shoal.client.results import Classification, Detection, MaskForm, MaskSize, Outcome, Result, Segmentation
 from shoal.client.retry import Retry, told
 from shoal.client.senders import Senders
