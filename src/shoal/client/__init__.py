@@ -6,6 +6,7 @@ May use: batching, batching/v1, errors, modelconfig, pictures, runtime, service,
 from shoal.client.aio import AsyncClient
 from shoal.client.blocking import Client
 from shoal.client.results import (
+    AsRegion,
     Box,
     Class,
     Classification,
@@ -15,14 +16,17 @@ from shoal.client.results import (
     MaskSize,
     Outcome,
     Region,
+    RegionOutcome,
     Result,
     Segmentation,
     Timing,
 )
 from shoal.client.retry import Retry
+from shoal.pictures.region import PictureRegion
 from shoal.runtime.priority import Priority
 
 __all__ = [
+    "AsRegion",
     "AsyncClient",
     "Box",
     "Class",
@@ -33,8 +37,10 @@ __all__ = [
     "MaskForm",
     "MaskSize",
     "Outcome",
+    "PictureRegion",
     "Priority",
     "Region",
+    "RegionOutcome",
     "Result",
     "Retry",
     "Segmentation",

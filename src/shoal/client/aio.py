@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from shoal.client.arguments import choice, image_reference, model_name, positive
+from shoal.client.asked_regions import ask, check_seen
 from shoal.client.channel import Methods, connect, open_channel, parse_target
 from shoal.client.mapping import bounded_map
 from shoal.client.progress import tracked
-from shoal.client.replies import Elapsed, classification, detection, segmentation
+from shoal.client.replies import Elapsed, classification, detection, parts, segmentation
 from shoal.client.results import Classification, Detection, MaskForm, MaskSize, Outcome, Result, Segmentation
 from shoal.client.retry import Retry, told
 from shoal.client.senders import Senders
@@ -22,7 +24,7 @@ from shoal.runtime.priority import Priority
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
     from types import TracebackType
 
     import grpc
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from shoal.client.channel import InferenceMethod
-    from shoal.client.results import Image
+    from shoal.client.results import AsRegion, Image
+    from shoal.pictures.region import PictureRegion
 
     ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply)
     ResultT = TypeVar("ResultT", Classification, Detection, Segmentation)
@@ -134,6 +137,8 @@ class AsyncClient:
         model: str,
         *,
         top_k: int = 5,
+        region: AsRegion | None = None,
+        regions: Iterable[AsRegion] | None = None,
         model_version: int = 0,
         priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
@@ -144,6 +149,8 @@ class AsyncClient:
             image: A file, bytes of a picture, or the uuid of an uploaded one.
             model: The model's name.
             top_k: How many classes to answer.
+            region: The part of the picture that the model sees; what it finds is told in the whole picture.
+            regions: Several parts, 64 at most, each answered by itself in ``parts``.
             model_version: 0: the one that the service prefers.
             priority: None: the client's own.
             timeout_seconds: None: the client's own.
@@ -154,7 +161,10 @@ class AsyncClient:
         request = pb.ImageRequest(
             api_key=self._api_key, model_name=model, model_version=model_version, top_k=top_k
         )  # fmt: skip
-        return await self._infer(self._open().classify, classification, image, request, priority, timeout_seconds)
+        asked = ask(request, region, regions)
+        return await self._infer(
+            self._open().classify, classification, image, request, asked, priority, timeout_seconds
+        )
 
     async def detect(
         self,
@@ -162,6 +172,8 @@ class AsyncClient:
         model: str,
         *,
         score_threshold: float | None = None,
+        region: AsRegion | None = None,
+        regions: Iterable[AsRegion] | None = None,
         model_version: int = 0,
         priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
@@ -172,6 +184,8 @@ class AsyncClient:
             image: A file, bytes of a picture, or the uuid of an uploaded one.
             model: The model's name.
             score_threshold: Boxes below it are left out. None: the model's own.
+            region: The part of the picture that the model sees; what it finds is told in the whole picture.
+            regions: Several parts, 64 at most, each answered by itself in ``parts``.
             model_version: 0: the one that the service prefers.
             priority: None: the client's own.
             timeout_seconds: None: the client's own.
@@ -182,7 +196,8 @@ class AsyncClient:
         request = pb.ImageRequest(
             api_key=self._api_key, model_name=model, model_version=model_version, score_threshold=score_threshold
         )
-        return await self._infer(self._open().detect, detection, image, request, priority, timeout_seconds)
+        asked = ask(request, region, regions)
+        return await self._infer(self._open().detect, detection, image, request, asked, priority, timeout_seconds)
 
     async def segment(
         self,
@@ -192,6 +207,8 @@ class AsyncClient:
         mask_form: MaskForm | str = MaskForm.PNG,
         mask_size: MaskSize | str = MaskSize.MODEL,
         score_threshold: float | None = None,
+        region: AsRegion | None = None,
+        regions: Iterable[AsRegion] | None = None,
         model_version: int = 0,
         priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
@@ -204,6 +221,8 @@ class AsyncClient:
             mask_form: How the mask travels: ``png``, ``runs`` or ``class_map``.
             mask_size: ``model``: as fine as the model's output; ``picture``: the picture's own size.
             score_threshold: Where the model tells one class from background: the least probability. None: its own.
+            region: The part of the picture that the model sees; what it finds is told in the whole picture.
+            regions: Several parts, 64 at most, each answered by itself in ``parts``.
             model_version: 0: the one that the service prefers.
             priority: None: the client's own.
             timeout_seconds: None: the client's own.
@@ -219,7 +238,8 @@ class AsyncClient:
             mask_form=f"MASK_FORM_{choice(MaskForm, mask_form).name}",
             mask_size=f"MASK_SIZE_{choice(MaskSize, mask_size).name}",
         )
-        return await self._infer(self._open().segment, segmentation, image, request, priority, timeout_seconds)
+        asked = ask(request, region, regions)
+        return await self._infer(self._open().segment, segmentation, image, request, asked, priority, timeout_seconds)
 
     async def infer(
         self,
@@ -274,6 +294,7 @@ class AsyncClient:
         score_threshold: float | None = None,
         mask_form: MaskForm | str = MaskForm.PNG,
         mask_size: MaskSize | str = MaskSize.MODEL,
+        region: AsRegion | None = None,
         priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[Outcome]:
@@ -292,6 +313,7 @@ class AsyncClient:
             score_threshold: For detection and segmentation; see ``detect`` and ``segment``.
             mask_form: For segmentation: how the mask travels.
             mask_size: For segmentation: how many pixels it has.
+            region: The part of each picture that the model sees.
             priority: None: the client's own.
             timeout_seconds: Of each picture. None: the client's own.
         """
@@ -300,7 +322,7 @@ class AsyncClient:
             Task.DETECTION: {"score_threshold": score_threshold},
             Task.SEGMENTATION: {"score_threshold": score_threshold, "mask_form": mask_form, "mask_size": mask_size},
         }
-        shared = {"priority": priority, "timeout_seconds": timeout_seconds}
+        shared = {"region": region, "priority": priority, "timeout_seconds": timeout_seconds}
         call = partial(self._method(task), **options[choice(Task, task)], **shared)
 
         async def one(item: tuple[int, Image]) -> Outcome:
@@ -358,6 +380,7 @@ class AsyncClient:
         convert: Callable[[ReplyT, Elapsed], ResultT],
         image: Image,
         request: pb.ImageRequest,
+        regions: Sequence[PictureRegion],
         priority: Priority | str | None,
         timeout_seconds: float | None,
     ) -> ResultT:
@@ -374,14 +397,21 @@ class AsyncClient:
             else:
                 request.image_uuid = image_reference(image)
             message = request.SerializeToString()
-            answer = await self._retry.call(lambda left: senders.of(*kind)(message, left), deadline)
+            affinity = request.image_uuid if request.HasField("region") or regions else ""
+
+            async def attempt(left: float) -> ReplyT:
+                reply = method.reply.FromString(await senders.of(*kind)(message, left, affinity))
+                check_seen(request, reply)
+                return reply
+
+            reply = await self._retry.call(attempt, deadline)
         finally:
             self._end()
-        reply = method.reply.FromString(answer)
         if reply.image_uuid != request.image_uuid:
             raise Internal(f"the answer for image {request.image_uuid} is one for {reply.image_uuid!r}")
         elapsed = Elapsed(_microseconds(uploaded - started), _microseconds(clock() - started))
-        return convert(reply, elapsed)
+        result = convert(reply, elapsed)
+        return replace(result, parts=parts(reply.region_replies, regions, convert, elapsed)) if regions else result
 
     async def _upload(self, image: Path | bytes, deadline: float) -> str:
         try:

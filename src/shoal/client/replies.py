@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from shoal.client.results import Box, Class, Classification, Detection, MaskForm, Region, Segmentation, Timing
-from shoal.errors import Internal
+from shoal.client.results import (
+    Box,
+    Class,
+    Classification,
+    Detection,
+    MaskForm,
+    Region,
+    RegionOutcome,
+    Segmentation,
+    Timing,
+)
+from shoal.errors import Internal, from_status
 from shoal.pictures import mask
+from shoal.pictures.region import PictureRegion
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
     from shoal.v1 import inference_pb2
+
+    ResultT = TypeVar("ResultT", Classification, Detection, Segmentation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +44,7 @@ def classification(reply: inference_pb2.ClassifyReply, elapsed: Elapsed) -> Clas
         reply.model_version,
         tuple(Class(found.index, found.label, found.probability) for found in reply.classes),
         _timing(reply.timing, elapsed),
+        _seen(reply),
     )
 
 
@@ -43,6 +59,7 @@ def detection(reply: inference_pb2.DetectReply, elapsed: Elapsed) -> Detection:
             for box in reply.boxes
         ),
         _timing(reply.timing, elapsed),
+        _seen(reply),
     )  # fmt: skip
 
 
@@ -52,12 +69,9 @@ def segmentation(reply: inference_pb2.SegmentReply, elapsed: Elapsed) -> Segment
     Raises:
         Internal: the reply contradicts itself.
     """
-    mask.check_size(reply.width, reply.height)
     form = MaskForm.PNG if reply.mask_png else MaskForm.CLASS_MAP if reply.class_map else MaskForm.RUNS
-    if reply.class_bytes not in {1, 2} or (
-        form is MaskForm.CLASS_MAP and len(reply.class_map) != reply.width * reply.height * reply.class_bytes
-    ):
-        raise Internal(f"the answer for image {reply.image_uuid} has a mask of another size than it says")
+    if not reply.region_replies:  # each of which has a mask of its own
+        _check_mask(reply, form)
     return Segmentation(
         reply.image_uuid,
         reply.model_name,
@@ -70,7 +84,40 @@ def segmentation(reply: inference_pb2.SegmentReply, elapsed: Elapsed) -> Segment
         _timing(reply.timing, elapsed),
         form,
         reply.mask_png or reply.class_map,
+        _seen(reply),
     )
+
+
+def parts(
+    replies: Iterable[Any],  # ClassifyRegionReply, DetectRegionReply or SegmentRegionReply
+    regions: Sequence[PictureRegion],
+    convert: Callable[[Any, Elapsed], ResultT],
+    elapsed: Elapsed,
+) -> tuple[RegionOutcome[ResultT], ...]:
+    """What became of each of ``regions``."""
+    outcomes = []
+    for region, told in zip(regions, replies, strict=True):
+        error = from_status(told.code, told.message) if told.code else None
+        outcomes.append(RegionOutcome(region, None if error else convert(told.reply, elapsed), error))
+    return tuple(outcomes)
+
+
+def _seen(
+    reply: inference_pb2.ClassifyReply | inference_pb2.DetectReply | inference_pb2.SegmentReply,
+) -> PictureRegion | None:
+    """What the model saw; None: the whole picture, as far as the answer says."""
+    if not reply.HasField("region"):
+        return None
+    told = reply.region
+    return PictureRegion(told.x, told.y, told.width, told.height, told.padding, told.square)
+
+
+def _check_mask(reply: inference_pb2.SegmentReply, form: MaskForm) -> None:
+    mask.check_size(reply.width, reply.height)
+    if reply.class_bytes not in {1, 2} or (
+        form is MaskForm.CLASS_MAP and len(reply.class_map) != reply.width * reply.height * reply.class_bytes
+    ):
+        raise Internal(f"the answer for image {reply.image_uuid} has a mask of another size than it says")
 
 
 def _timing(timing: inference_pb2.Timing, elapsed: Elapsed) -> Timing:

@@ -84,14 +84,16 @@ class Sender:
         """Whether it has calls or streams."""
         return bool(self._pending or self._alone or self._opening or self._streams or self._ending)
 
-    async def __call__(self, message: bytes, left_seconds: float) -> bytes:
+    async def __call__(self, message: bytes, left_seconds: float, affinity: str = "") -> bytes:
         """One attempt at a call: ``message`` is the serialized request, the answer the serialized reply.
+
+        Calls with the same ``affinity`` go to the same worker, where that costs no waiting.
 
         Raises:
             ShoalError: what the service answered, or that it could not be reached in time.
         """
         traceparent = trace_context.current()
-        call = Call(message, self._clock() + left_seconds, self._loop.create_future(), traceparent)
+        call = Call(message, self._clock() + left_seconds, self._loop.create_future(), traceparent, affinity)
         self._pending.append(call)
         self._deadlines.add(call)
         self._flush_soon()

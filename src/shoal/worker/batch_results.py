@@ -13,6 +13,7 @@ from shoal.errors import Code
 from shoal.runtime.priority import BULK, INTERACTIVE
 from shoal.v1 import inference_pb2
 from shoal.worker import spans
+from shoal.worker.heads.asked_region import tell_region
 from shoal.worker.result_cache import completed, lasting
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from shoal.worker.picture_model import PictureModel
     from shoal.worker.stages import Stages
 
+    Answered = tuple[Picture, batching_pb2.BatchItemResult]
 
 _OK: Final = Code.OK
 _COMPUTE: Final = REPORT_FIELDS.index("compute_us")
@@ -46,9 +48,14 @@ class BatchResults:
         """Whether a result waits to be taken."""
         return bool(self._waiting)
 
-    def add(self, results: Iterable[batching_pb2.BatchItemResult]) -> None:
-        """Keeps ``results`` until they are taken."""
-        self._waiting.extend(results)
+    def add(self, results: Iterable[Answered]) -> None:
+        """Keeps ``results`` until they are taken; of a request's regions, once all of them have theirs."""
+        for picture, result in results:
+            if picture.parts is None:
+                self._waiting.append(result)
+            elif (joined := picture.parts.add(picture.part, result)) is not None:
+                self._model.meter.answered(Code(joined.code), picture.priority)
+                self._waiting.append(joined)
         to_keep, self._to_keep = self._to_keep, []
         for key, answer in to_keep:
             if self._model.cache is not None:
@@ -65,7 +72,7 @@ class BatchResults:
     def drop(self, picture: Picture, error: BaseException) -> None:
         """Answers with ``error``, unless there is an answer."""
         if not picture.is_answered:
-            self._waiting.append(self.dropped(picture, error))
+            self.add([self.dropped(picture, error)])
 
     def fail(self, item: batching_pb2.BatchItem, error: BaseException) -> None:
         """Answers with ``error`` an item that never became a picture."""
@@ -83,9 +90,7 @@ class BatchResults:
         results, self._waiting = self._waiting, []
         return results
 
-    def replies(
-        self, inference: Inference, started: float, pictures: Sequence[Picture]
-    ) -> list[batching_pb2.BatchItemResult]:
+    def replies(self, inference: Inference, started: float, pictures: Sequence[Picture]) -> list[Answered]:
         """The results of ``pictures``, the first rows of ``inference``; not kept. Any thread may call it.
 
         Args:
@@ -102,7 +107,8 @@ class BatchResults:
         version = inference.version or self._model.loaded.config.version
         executed_us, computed = int(inference.seconds * 1e6), started + inference.seconds
         own = _compute_us(inference, executed_us, len(pictures))
-        results, answered = [], []
+        results: list[Answered] = []
+        answered: list[Picture] = []
         for picture, reply, compute_us in zip(pictures, replies, own, strict=True):
             picture.stages.started, picture.stages.computed = started, computed
             if isinstance(reply, Exception):
@@ -110,18 +116,18 @@ class BatchResults:
                 continue
             picture.tell_times(reply.timing, started, executed_us, compute_us)
             try:
-                results.append(self._result(picture, reply, version))
+                results.append((picture, self._result(picture, reply, version)))
                 answered.append(picture)
             except Exception as error:  # too large for a message
                 results.append(self.dropped(picture, error))
         self._note_answers(answered)
         return results
 
-    def dropped(self, picture: Picture, error: BaseException) -> batching_pb2.BatchItemResult:
+    def dropped(self, picture: Picture, error: BaseException) -> Answered:
         """The result that says ``error``; not kept."""
-        result = self._failure(picture.item.index, picture.priority, error)
+        result = self._failure(picture.item.index, picture.priority, error, counts=picture.parts is None)
         self.note_end(picture, Code(result.code), result.message)
-        return result
+        return picture, result
 
     def note_end(self, picture: Picture, code: Code, text: str = "") -> None:
         """Remembers how ``picture`` ended, for ``shoal explain``."""
@@ -134,22 +140,28 @@ class BatchResults:
         for picture in pictures:
             picture.stages.end(_OK, "", now)
         self._ended.extend(picture.stages for picture in pictures)
-        bulk = sum(picture.priority is BULK for picture in pictures)
+        items = [picture for picture in pictures if picture.parts is None]  # regions count once all are answered
+        bulk = sum(picture.priority is BULK for picture in items)
         self._model.meter.answered(_OK, BULK, bulk)
-        self._model.meter.answered(_OK, INTERACTIVE, len(pictures) - bulk)
+        self._model.meter.answered(_OK, INTERACTIVE, len(items) - bulk)
 
     def _result(self, picture: Picture, reply: Reply, version: int) -> batching_pb2.BatchItemResult:
         reply.image_uuid = picture.request.image_uuid
         reply.model_name = self._model.name
         reply.model_version = version
+        if picture.region is not None:
+            tell_region(reply.region, picture.region, picture.size)
         result = batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
-        if picture.cache_key is not None and version == picture.stages.version and (kept := lasting(reply)) is not None:
-            self._to_keep.append((picture.cache_key, kept))
+        if picture.cache_key is not None and version == picture.stages.version:
+            self._to_keep.append((picture.cache_key, lasting(reply)))
         return result
 
-    def _failure(self, index: int, priority: Priority, error: BaseException) -> batching_pb2.BatchItemResult:
+    def _failure(
+        self, index: int, priority: Priority, error: BaseException, *, counts: bool = True
+    ) -> batching_pb2.BatchItemResult:
         result = failure(index, error, f"model {self._model.name}")
-        self._model.meter.answered(Code(result.code), priority)
+        if counts:
+            self._model.meter.answered(Code(result.code), priority)
         return result
 
 
