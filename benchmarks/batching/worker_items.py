@@ -270,7 +270,7 @@ def picture_model(store: Any, batch: int, *, side: int = 32, decodes: bool = Tru
     )
 
 
-def _nothing(_: object, outs: Sequence[Callable[[], Any]], _regions: object) -> Any:
+def _nothing(_: object, outs: Sequence[Callable[[], Any]], *_more: object) -> Any:
     from shoal.pictures.header import PictureSize
 
     outs[0]()
