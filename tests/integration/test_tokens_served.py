@@ -6,7 +6,7 @@ import json
 import threading
 import time
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -35,6 +35,10 @@ _WAITS = BatchingSettings(max_batch_size=2, preferred_batch_size=(2,), max_queue
 CLASSIFY = "/shoal.v1.Inference/Classify"
 
 
+PARTNER = Issuer("https://partner.example")
+"""Its tokens are of one owner, and may call all models."""
+
+
 @pytest.fixture(scope="module")
 def issuer() -> Issuer:
     return Issuer()
@@ -45,13 +49,16 @@ def served(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator
     root = tmp_path_factory.mktemp("tokens")
     (root / "jwks.json").write_text(issuer.key_set)
     api_keys.create(Home(root).keys, "alice")
-    service = f"{{issuer: {ISSUER!r}, audiences: [{AUDIENCE}], jwks_file: {root}/jwks.json, models_claim: models}}"
+    (root / "partner.json").write_text(PARTNER.key_set)
+    known = f"audiences: [{AUDIENCE}], jwks_file: {root}"
+    company = f"company: {{issuer: {ISSUER!r}, {known}/jwks.json, models_claim: models}}"
+    partner = f"partner: {{issuer: {PARTNER.name!r}, {known}/partner.json, owner: guests}}"
 
     def models(store: Path) -> None:
         add_tiny_classifier(store, MODEL)
         add_tiny_classifier(store, HELD, batching=_WAITS)
 
-    with running_stack(root, models=models, service=f"router: {{tokens: {{company: {service}}}}}") as stack:
+    with running_stack(root, models=models, service=f"router: {{tokens: {{{company}, {partner}}}}}") as stack:
         yield stack
 
 
@@ -175,3 +182,36 @@ def test_commands_take_a_tokens_file(served: Stack, issuer: Issuer, tmp_path: Pa
     load = ("--images", str(tmp_path), "--duration", "1", "--concurrency", "2", "--processes", "2")
     told = shoal(tmp_path, "bench", "--json", *load, *options)
     assert told.returncode == 0, told.stderr
+
+
+def console(stack: Stack, path: str, token: tuple[str, str], **headers: str) -> dict[str, Any]:
+    request = urllib.request.Request(f"http://{stack.target}{path}", headers=dict([token]) | headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        found: dict[str, Any] = json.loads(answer.read())
+        return found
+
+
+def seen(stack: Stack, token: tuple[str, str], **headers: str) -> tuple[str, list[str]]:
+    told = console(stack, "/v1/status", token, **headers)
+    return told["owner"], [model["name"] for model in told["models"]]
+
+
+def test_the_console_shows_a_token_the_models_that_it_may_call(served: Stack, issuer: Issuer) -> None:
+    assert seen(served, issuer.bearer(models="*")) == ("alice", [HELD, MODEL])
+    assert seen(served, issuer.bearer(models=[MODEL, "no such", 5, "a\r\nb"])) == ("alice", [MODEL])
+    assert seen(served, issuer.bearer(models="tin* x")) == ("alice", [MODEL])
+    assert seen(served, issuer.bearer(models=["x" * 3000, "y" * 3000, "*"])) == ("alice", []), "told up to 4 KiB"
+    assert seen(served, PARTNER.bearer(sub="alice")) == ("guests", [HELD, MODEL])
+    for nothing in (None, "", [], {"a": 1}, 5):
+        assert seen(served, issuer.bearer(models=nothing), **{"x-shoal-token-models": "*"}) == ("alice", [])
+    assert seen(served, PARTNER.bearer(), **{"x-shoal-token-models": "x"}) == ("guests", [HELD, MODEL])
+
+
+def test_the_console_explains_an_owners_requests_to_its_tokens_alone(served: Stack, issuer: Issuer, uuid: str) -> None:
+    post(served, f"/v1/models/{MODEL}:classify", {"image_uuid": uuid}, issuer)
+    path = f"/v1/requests/{uuid}"
+    assert console(served, path, issuer.bearer(models=[MODEL]))["requests"]
+    assert not console(served, path, issuer.bearer(models=["other"]))["requests"], "of a model that it may not call"
+    assert not console(served, path, PARTNER.bearer())["requests"]
+    key = next(key for key in api_keys.load_keys(served.home.keys) if key.owner == "alice")
+    assert console(served, path, ("x-api-key", key.key))["requests"]

@@ -25,6 +25,7 @@ from support.browser import Page, browsing
 from support.pictures import encode
 from support.stack import Stack, running_stack
 from support.tiny_models import add_tiny_classifier, add_tiny_detector, add_tiny_segmenter
+from support.token_issuer import AUDIENCE, Issuer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -34,6 +35,7 @@ SCREENS = os.environ.get("SHOAL_SCREENS")
 SAMPLES = Path(__file__).parents[2] / "samples"
 MISSING = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
 HOSTILE = """"><img src=x onerror="window.taken=1"><script>window.taken=1</script>'`${window.taken=1}"""
+ISSUER = Issuer()
 LAPTOP, PHONE = (1280, 860), (360, 780)
 FOCUSED = "document.activeElement.id"
 ANSWERED = "!document.getElementById('answer').hidden"
@@ -79,7 +81,11 @@ def add_models(store: Path) -> None:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_stack(tmp_path_factory.mktemp("console") / "home", models=add_models) as running:
+    folder = tmp_path_factory.mktemp("console")
+    (folder / "jwks.json").write_text(ISSUER.key_set)
+    known = f"issuer: {ISSUER.name!r}, audiences: [{AUDIENCE}], jwks_file: {folder}/jwks.json, models_claim: models"
+    tokens = f"router: {{tokens: {{company: {{{known}}}}}}}"
+    with running_stack(folder / "home", models=add_models, service=tokens) as running:
         yield running
 
 
@@ -213,6 +219,30 @@ async def test_the_lines_repeat_the_call(stack: Stack, page: Page, red: Path) ->
     assert json.loads(words.splitlines()[6])["api_key"] == stack.api_key
     quoted = f"import('/console/commands.js').then(({{quoted}}) => quoted({json.dumps(HOSTILE)}))"
     assert await run("sh", "-c", f"printf %s {await page.evaluate(quoted)}", env=known) == HOSTILE
+
+
+async def test_a_token_will_do_in_the_place_of_a_key(stack: Stack, page: Page, red: Path) -> None:
+    """Until it ends: of that the page is told by the router."""
+    token = ISSUER.token(sub="local", models=["tiny"])
+    await page.type(token)
+    await page.press("Enter")
+    await page.until("!document.getElementById('console').hidden")
+    assert await page.evaluate("[...document.getElementById('model').options].map(({value}) => value)") == ["tiny"]
+    await pick(page, red)
+    read = "[...document.querySelectorAll('#commands code')].map((node) => node.textContent)"
+    curl, python, grpcurl = await page.evaluate(read)
+    known = {**os.environ, "TOKEN": token}
+    assert '"red"' in await run("sh", "-c", curl, env=known)
+    assert "red" in await run(sys.executable, "-c", python, env=known)
+    words = await run("sh", "-c", grpcurl.replace("grpcurl", "printf '%s\\n'", 1), env=known)
+    assert words.splitlines()[2] == f"authorization: Bearer {token}"
+    assert "api_key" not in json.loads(words.splitlines()[6])
+    await page.evaluate("document.getElementById('leave').click()")
+    await page.evaluate(f"document.getElementById('key').value = {json.dumps(ISSUER.token(exp=1))}, 1")
+    await page.press("Enter")
+    trouble = await page.until("document.getElementById('key-trouble').textContent")
+    assert trouble == "The token is refused: Jwt is expired."
+    page.complaints.clear()  # a 401 is an error to the browser
 
 
 async def run(*command: str, env: dict[str, str]) -> str:

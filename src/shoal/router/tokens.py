@@ -33,6 +33,8 @@ _FOUND: Final = "shoal.token"
 """Envoy's own metadata, which no caller can send: whose token ``tokens.lua`` has seen."""
 _FETCH_SECONDS: Final = 5.0
 _MATCHING: Final = "envoy.extensions.matching"
+_THERE: Final[Json] = {"string_match": {"safe_regex": {"regex": ".+"}}}
+"""Of a value."""
 
 
 def token_filters(router: Router, checks_file: str) -> list[Json]:
@@ -57,7 +59,7 @@ def unless_token(router: Router, key_filter: Json) -> Json:
     there = extension(
         "there",
         f"{_MATCHING}.input_matchers.metadata.v3.Metadata",
-        value={"string_match": {"safe_regex": {"regex": ".+"}}},
+        value=_THERE,
     )
     skip = extension("skip", "envoy.extensions.filters.common.matcher.action.v3.SkipFilter")
     matcher = {
@@ -186,6 +188,11 @@ def token_rates(router: Router) -> TokenRates:
         for name, rate in limited.items()
     )
     return TokenRates(({"actions": found},), buckets)
+
+
+def of_token() -> Json:
+    """What an access log's filter has for callers with a token."""
+    return {"metadata_filter": {"matcher": {"filter": _FOUND, "path": [{"key": "owner"}], "value": _THERE}}}
 
 
 def _metadata(key: str) -> Json:
