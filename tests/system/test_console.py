@@ -255,19 +255,20 @@ async def run(*command: str, env: dict[str, str]) -> str:
 
 async def test_models_and_parts_are_told_live(stack: Stack, page: Page) -> None:
     await enter(page, stack.api_key)
-    await page.until("document.querySelectorAll('#part-rows .state-good').length >= 3")
+    await page.until("document.querySelectorAll('#part-rows .state-good').length >= 4")
     async with load(stack, "tiny", solid("blue")):
         told = await page.until(f"({LIVE})('tiny')")
     assert told[:5] == ["tiny", "default", "1", "1 of 1", "0"]
     assert float(told[5].replace(",", "")) > 0
-    worker = stack.part("worker-default-1").pid
-    assert worker
-    os.kill(worker, signal.SIGSTOP)
-    try:
-        await page.until("document.getElementById('health').textContent.includes('worker-default-1 is silent')")
-    finally:
-        os.kill(worker, signal.SIGCONT)
-    await page.until("document.getElementById('health').textContent.startsWith('all ')")
+    for name in ("worker-default-1", "store"):
+        process = stack.part(name).pid
+        assert process
+        os.kill(process, signal.SIGSTOP)
+        try:
+            await page.until(f"document.getElementById('health').textContent.includes('{name} is silent')")
+        finally:
+            os.kill(process, signal.SIGCONT)
+        await page.until("document.getElementById('health').textContent.startsWith('all ')")
 
 
 @asynccontextmanager

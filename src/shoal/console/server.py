@@ -81,7 +81,7 @@ class Console:
         except InvalidRequest as error:
             return web.json_response({"code": 3, "message": str(error), "details": []}, status=HTTPStatus.BAD_REQUEST)
         found, _ = await self._addresses.get()
-        told = await ask(image_uuid, {part.name: part.metrics for part in found})
+        told = await ask(image_uuid, {part.name: part.metrics for part in found if part.role not in parts.OTHERS})
         view = explanation(image_uuid, told, caller.key_ids)
         return _json(view.model_copy(update={"requests": tuple(e for e in view.requests if caller.may_call(e.model))}))
 
@@ -101,7 +101,9 @@ class Console:
         return await parts.ask_batchers((await self._addresses.get())[0])
 
     async def _ask_workers(self) -> list[News]:
-        return await parts.ask_workers((await self._addresses.get())[0])
+        found, _ = await self._addresses.get()
+        workers, others = await asyncio.gather(parts.ask_workers(found), parts.ask_others(found))
+        return workers + others
 
     async def _ask_glances(self, keys: frozenset[str]) -> Glances:
         return await parts.glances((await self._addresses.get())[0], keys)

@@ -52,7 +52,7 @@ class PartView(BaseModel):
     name: str
     role: str
     group: str
-    """A batcher's group, a worker's pool."""
+    """A batcher's group, a worker's or a Triton's pool."""
     state: str
     """``ready``, ``not ready`` or ``silent``."""
     reason: str = ""
