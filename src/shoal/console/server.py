@@ -11,7 +11,6 @@ import socket
 from collections import OrderedDict
 from contextlib import asynccontextmanager
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -20,7 +19,7 @@ from shoal.console import parts
 from shoal.console.requests import explanation
 from shoal.console.shared import Shared
 from shoal.console.status import Caller, status
-from shoal.errors import InvalidRequest
+from shoal.errors import HTTP_STATUS, InvalidRequest
 from shoal.explain.inquiry import ask
 from shoal.pictures.reference import canonical_uuid
 from shoal.service.identity import CLIENT_HEADER, MODELS_HEADER, Identity
@@ -79,7 +78,8 @@ class Console:
         try:
             image_uuid = canonical_uuid(request.match_info["uuid"])
         except InvalidRequest as error:
-            return web.json_response({"code": 3, "message": str(error), "details": []}, status=HTTPStatus.BAD_REQUEST)
+            refused = {"code": int(error.code), "message": str(error), "details": []}
+            return web.json_response(refused, status=HTTP_STATUS[error.code])
         found, _ = await self._addresses.get()
         told = await ask(image_uuid, {part.name: part.metrics for part in found if part.role not in parts.OTHERS})
         view = explanation(image_uuid, told, caller.key_ids)
