@@ -12,6 +12,7 @@ from urllib.parse import urlencode, urlsplit
 
 from shoal.router.key_checks import TokenRates, token_bucket
 from shoal.router.resources import address, config_file, extension, off, seconds, typed
+from shoal.router.tls import upstream
 from shoal.service.identity import HEADER
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _cluster(name: str, url: str, authorities: str) -> Json:
     parts = urlsplit(url)
     host = parts.hostname or ""
     where = address(host, parts.port or (443 if parts.scheme == "https" else 80))
-    tls = {"transport_socket": _tls(host, authorities)} if parts.scheme == "https" else {}
+    tls = {"transport_socket": upstream(host, authorities)} if parts.scheme == "https" else {}
     return typed(
         "envoy.config.cluster.v3.Cluster",
         name=name,
@@ -141,21 +142,6 @@ def _cluster(name: str, url: str, authorities: str) -> Json:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": where}}]}],
         },
         **tls,
-    )
-
-
-def _tls(host: str, authorities: str) -> Json:
-    kind = "IP_ADDRESS" if ":" in host or host.replace(".", "").isdecimal() else "DNS"
-    return extension(
-        "envoy.transport_sockets.tls",
-        "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-        sni=host if kind == "DNS" else "",
-        common_tls_context={
-            "validation_context": {
-                "trusted_ca": {"inline_string": authorities},
-                "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": host}}],
-            }
-        },
     )
 
 
