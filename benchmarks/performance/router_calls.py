@@ -83,7 +83,8 @@ async def _ways(stack: AsyncExitStack, folder: Path) -> dict[str, Way]:
     rigs, tokens = (import_module(f"support.{name}") for name in ("router_rig", "token_issuer"))
     issuer, known = tokens.Issuer(), set(psutil.Process().children())
     (folder / "jwks.json").write_text(issuer.key_set)
-    company = f"{{issuer: {issuer.name!r}, audiences: [{tokens.AUDIENCE}], jwks_file: {folder}/jwks.json, models_claim: models}}"
+    claims = f"audiences: [{tokens.AUDIENCE}], models_claim: models"
+    company = f"{{issuer: {issuer.name!r}, jwks_file: {folder}/jwks.json, {claims}}}"
     found = []
     for name, service in (("plain", ""), ("issuers", f"router: {{tokens: {{company: {company}}}}}")):
         (folder / name).mkdir()
