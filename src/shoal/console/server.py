@@ -114,7 +114,7 @@ async def serving(console: Console, path: Path) -> AsyncIterator[None]:
     """Answers at the Unix socket ``path``, which is ours alone, meanwhile."""
     application = web.Application()
     application.router.add_get(STATUS_PATH, console.status)
-    application.router.add_get(REQUESTS_PATH + "{uuid}", console.request)
+    application.router.add_get(REQUESTS_PATH + "{uuid:.*}", console.request)
     runner = web.AppRunner(application, access_log=None, handle_signals=False)
     await runner.setup()
     try:

@@ -142,9 +142,10 @@ async def test_who_is_named_by_nobody_is_told_nothing(tmp_path: Path, path: str)
         assert (await ask(session, path, None))[0] == 403
 
 
-async def test_what_is_no_uuid_is_refused_in_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["abc", "", f"{UUID}/", "a/b", "a%2fb"])
+async def test_what_is_no_uuid_is_refused_in_words(tmp_path: Path, text: str) -> None:
     async with page(tmp_path) as session:
-        status, told = await ask(session, "/v1/requests/abc")
+        status, told = await ask(session, f"/v1/requests/{text}")
     assert status == 400
     assert "not a UUID" in told["message"]
 
