@@ -82,7 +82,7 @@ async def _rounds(
     service: Running, model: str, pictures: Sequence[bytes], options: argparse.Namespace
 ) -> list[dict[str, dict[str, float]]]:
     found = find_connection(None, None, service.home)
-    async with aiohttp.ClientSession(headers={"x-api-key": found.api_key}) as session:
+    async with aiohttp.ClientSession(headers={"x-api-key": found.api_key or ""}) as session:
         caller = Caller(session, found.target, model)
         ways = {"one": caller.one, "two": caller.two}
         rounds = [

@@ -127,6 +127,15 @@ RETRY_AFTER = "retry-after"
 
 INTERNAL_MESSAGE = "internal error; the service's log has the details"
 
+HTTP_STATUS = {
+    Code.OK: 200, Code.CANCELLED: 499, Code.UNKNOWN: 500, Code.INVALID_ARGUMENT: 400, Code.DEADLINE_EXCEEDED: 504,
+    Code.NOT_FOUND: 404, Code.ALREADY_EXISTS: 409, Code.PERMISSION_DENIED: 403, Code.RESOURCE_EXHAUSTED: 429,
+    Code.FAILED_PRECONDITION: 400, Code.ABORTED: 409, Code.OUT_OF_RANGE: 400, Code.UNIMPLEMENTED: 501,
+    Code.INTERNAL: 500, Code.UNAVAILABLE: 503, Code.DATA_LOSS: 500, Code.UNAUTHENTICATED: 401,
+}  # fmt: skip
+"""What callers of JSON get for each code, as Envoy's transcoder has it
+(https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto)."""
+
 _BY_CODE: dict[int, type[ShoalError]] = {
     kind.code: kind
     for kind in (

@@ -112,6 +112,10 @@ def test_the_largest_is_taken_and_a_larger_one_is_cut_and_not_stored(door: Door,
 REFUSED = {
     "text": (CLASSIFY, b"hello", {}, 400, 3, "no JPEG, PNG or WebP picture: it begins with b'hello'"),
     "nothing": (CLASSIFY, b"", {}, 400, 3, "it is empty"),
+    "a damaged header": (CLASSIFY, RED[:20] + b"no picture", {}, 400, 3, "it ends inside its header"),
+    "more pixels than any pool takes": (
+        CLASSIFY, RED.replace(b"\0\x40\0\x40", b"\xff\xff\xff\xff"), {}, 400, 3, "too large: 65535 x 65535 pixels",
+    ),
     "json": ("/v1/pictures", b"{}", {}, 400, 3, "it begins with b'{}'"),
     "a form of two": (
         CLASSIFY, b"--a\r\n\r\nx\r\n--a\r\n\r\ny\r\n--a--", {"content_type": "multipart/form-data; boundary=a"},

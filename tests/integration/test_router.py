@@ -19,9 +19,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
-from shoal.errors import ConfigurationError
+from shoal.errors import HTTP_STATUS, Code, ConfigurationError
 from shoal.router.keeper import ConfigKeeper
 from shoal.router.process import serve
+from shoal.runtime import rpc
 from shoal.runtime.endpoint import Endpoint
 from shoal.runtime.envoy_admin import EnvoyAdmin, admin_socket
 from shoal.service import api_keys
@@ -510,3 +511,17 @@ async def until_live(admin: Path) -> None:
                     return
             except aiohttp.ClientConnectionError:
                 await asyncio.sleep(0.05)
+
+
+async def test_callers_of_json_get_one_status_of_http_for_a_code_whoever_answers(rig: Rig) -> None:
+    """Envoy's transcoder goes by a table of its own; workers and the console by ours."""
+    url = f"http://{rig.topology.public}/v1/models/yolo:classify"
+    async with aiohttp.ClientSession(headers={"x-api-key": rig.alice.key}) as session:
+        heard = {}
+        for code in Code:
+            rig.batcher.echo.refuses = rpc.STATUS[code]
+            if code is not Code.OK:
+                async with session.post(url, json={}) as answer:
+                    heard[code] = answer.status
+                    assert (await answer.json())["code"] == code
+    assert heard | {Code.OK: 200} == HTTP_STATUS

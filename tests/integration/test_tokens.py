@@ -254,6 +254,13 @@ async def test_an_owner_has_its_rate_over_all_of_its_tokens(tmp_path: Path) -> N
     async with tokens(tmp_path, "requests_per_second: 0.01") as place:
         codes = [await place.rig.code(None, metadata=[place.issuer.bearer(jti=str(n))]) for n in range(3)]
         assert codes == ["OK", "RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED"]
+        told = await place.call(place.issuer.bearer())
+        assert told == ("RESOURCE_EXHAUSTED", "the rate limit of this token's owner is reached; try again later")
+        headers = dict([place.issuer.bearer()]) | {"content-type": "application/json"}
+        url = f"http://{place.rig.topology.public}/v1/models/yolo:classify"
+        async with aiohttp.ClientSession() as session, session.post(url, data=b"{}", headers=headers) as answer:
+            assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+            assert "this token's owner" in (await answer.json())["message"]
         assert (await place.told(sub="bob")).requests_per_second == 0.01
         assert await place.rig.code(place.rig.alice.key) == "OK"
 

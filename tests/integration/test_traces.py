@@ -14,10 +14,11 @@ from opentelemetry import trace
 from PIL import Image
 
 from shoal.client import AsyncClient, Client
+from support.certificates import self_signed
 from support.collector import Collector, Seen, collecting
 from support.pictures import encode
 from support.ports import free
-from support.stack import Stack, running_stack
+from support.stack import Stack, running_stack, shoal
 from support.tiny_models import add_tiny_classifier
 
 if TYPE_CHECKING:
@@ -158,3 +159,30 @@ def test_without_a_collector_all_is_as_ever_and_one_that_comes_gets_spans(tmp_pa
 
 
 SERVICES = ("shoal-router", "shoal-batcher", "shoal-worker")
+
+
+HEADERS = "authorization=Bearer%20a%2Cb%3D%3D, X-Team = one"
+SENT = (("authorization", "Bearer a,b=="), ("x-team", "one"))
+
+
+def test_a_collector_behind_tls_that_wants_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As hosted ones do; all parts go by OpenTelemetry's own variables."""
+    certificate = self_signed()
+    certificate.write(tmp_path / "tls")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "tls" / "tls.crt"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", HEADERS)
+    with (
+        collecting(certificate=certificate) as collector,
+        running_stack(
+            tmp_path / "home",
+            models=lambda store: add_tiny_classifier(store, MODEL),
+            service=service(collector.endpoint, 0),
+        ) as stack,
+    ):
+        assert classify(stack, upload(stack), f"00-{TRACE}-{CALLER}-01") == 200
+        collector.trace(TRACE, *ALL)
+        assert collector.metadata == {(f"shoal-{part}", SENT) for part in ("router", "batcher", "worker")}
+        shown = shoal(tmp_path / "home", "render", "envoy", "--topology", stack.home.run / "topology.json")
+        assert "a,b==" not in shown.stdout
+        logs = "".join(path.read_text() for path in stack.home.logs.iterdir())
+        assert "a,b==" not in logs

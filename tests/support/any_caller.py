@@ -110,8 +110,13 @@ REFLECTING = [""]
 """The key with which ``reflection`` asks for the proto."""
 
 
+def token_sdk(asked: Asked) -> Heard:
+    return sdk(replace(asked, by_token=True))
+
+
 def sdk(asked: Asked) -> Heard:
-    with Client(asked.target, api_key=asked.key) as client:
+    key, token = (None, TOKENS.get(asked.key, asked.key)) if asked.by_token else (asked.key, None)
+    with Client(asked.target, api_key=key, token=token) as client:
         call = client.submit_classify(asked.uuid, asked.model, timeout_seconds=asked.deadline or PATIENCE)
         try:
             return Heard(0, label=call.result(asked.patience).classes[0].label)
@@ -160,12 +165,12 @@ def grpc_web(asked: Asked) -> Heard:
 
 KINDS: dict[str, Callable[[Asked], Heard]] = {
     each.__name__: each
-    for each in (grpcio, gzip, sdk, reflection, json_1, json_2, body, fetch, grpc_web, token, token_json)
+    for each in (grpcio, gzip, sdk, reflection, json_1, json_2, body, fetch, grpc_web, token, token_json, token_sdk)
 }
 OF_HTTP = {json_1, json_2, body, fetch, token_json}
 """What their refusals are is HTTP's."""
 OF_PAGES = {fetch, grpc_web}
-OF_TOKENS = {token, token_json}
+OF_TOKENS = {token, token_json, token_sdk}
 _BY_CURL = {json_1, json_2, body, token_json}
 MISSING = (_BY_CURL if shutil.which("curl") is None else set()) | (set() if shutil.which("node") else {fetch})
 

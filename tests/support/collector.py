@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
+    from support.certificates import Certificate
+
+HEADERS = ("authorization", "x-team")
 PATIENCE = 60.0  # seconds after which a test has failed
 
 
@@ -41,20 +44,20 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     """Takes what parts export."""
 
     def __init__(self) -> None:
-        self.port = 0
+        self.endpoint = ""
+        self.metadata: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
+        """A service, and the headers with which it came that are none of gRPC's own."""
         self.spans: list[Seen] = []
         self._changed = threading.Condition()
 
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
     def Export(  # noqa: N802 - gRPC's name
-        self, request: trace_service_pb2.ExportTraceServiceRequest, _: grpc.ServicerContext
+        self, request: trace_service_pb2.ExportTraceServiceRequest, context: grpc.ServicerContext
     ) -> trace_service_pb2.ExportTraceServiceResponse:
         with self._changed:
             for resource in request.resource_spans:
                 service = _told(resource.resource.attributes)["service.name"]
+                came = {key: str(value) for key, value in context.invocation_metadata() or ()}
+                self.metadata.add((service, tuple((key, came[key]) for key in HEADERS if key in came)))
                 for scope in resource.scope_spans:
                     self.spans += [_seen(service, span) for span in scope.spans]
             self._changed.notify_all()
@@ -85,12 +88,16 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
 
 @contextlib.contextmanager
-def collecting(port: int = 0) -> Iterator[Collector]:
-    """A receiver on the loopback."""
+def collecting(port: int = 0, certificate: Certificate | None = None) -> Iterator[Collector]:
+    """A receiver on the loopback; with a ``certificate``, through TLS."""
     server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
     made = Collector()
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(made, server)
-    made.port = server.add_insecure_port(f"127.0.0.1:{port}")
+    if certificate is None:
+        made.endpoint = f"http://127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+    else:
+        credentials = grpc.ssl_server_credentials([certificate])
+        made.endpoint = f"https://localhost:{server.add_secure_port(f'127.0.0.1:{port}', credentials)}"
     server.start()
     try:
         yield made

@@ -53,6 +53,8 @@ class Echo(grpc.GenericRpcHandler):
     name: str
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
+    refuses: grpc.StatusCode | None = None
+    """What it answers a unary call."""
     serves: list[str] | None = None
     """What it says to those who ask a worker. None: it is older than the question."""
     flooded: int = 0
@@ -78,6 +80,8 @@ class Echo(grpc.GenericRpcHandler):
         if request == b"wait":
             self.waiting.set()
             await self.gate.wait()
+        if self.refuses is not None:
+            await context.abort(self.refuses, "refused")
         return self.told(context)
 
     def told(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:

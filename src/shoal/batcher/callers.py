@@ -43,7 +43,7 @@ class Caller:
     def rate_limited(self, now: float) -> Overloaded:
         """What the others get."""
         wait = self.bucket.seconds_to_next(now) if self.bucket else None
-        return Overloaded("this API key's rate limit is reached; try again later", retry_after_seconds=wait)
+        return Overloaded(f"{identity.rate_limit(self.id.key_id)} is reached; try again later", wait)
 
 
 class Callers:

@@ -100,9 +100,7 @@ async def _compare(
     connection: Connection, arrivals: Mapping[str, Sequence[float]], trial: Trial, store: Path, images: Path
 ) -> dict[str, Comparison]:
     configs = {name: repository.read_model(store, name) for name in arrivals}
-    async with AsyncClient(
-        connection.target, api_key=connection.api_key, credentials=connection.credentials()
-    ) as client:
+    async with AsyncClient(connection.target, **connection.options()) as client:
         await client.connect()
         sent = [await client.upload(picture) for picture in pictures([images])[:_PICTURES]]
         models = {

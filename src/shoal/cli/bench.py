@@ -19,7 +19,7 @@ from rich.table import Table
 
 from shoal.cli.bench_rate import tell_rate
 from shoal.cli.bench_ways import Fleet, Ways
-from shoal.cli.calls import ApiKey, Ca, CallPriority, Target
+from shoal.cli.calls import ApiKey, Ca, CallPriority, Target, TokenFile
 from shoal.cli.inputs import pictures
 from shoal.cli.terminal import shown
 from shoal.client import Client, Priority
@@ -115,6 +115,7 @@ def bench(
     ] = None,
     target: Target = None,
     api_key: ApiKey = None,
+    token_file: TokenFile = None,
     ca: Ca = None,
 ) -> None:
     """Load a running service and measure it. Ctrl-C prints what there is. Exit code 1 if any request failed."""
@@ -136,7 +137,7 @@ def bench(
     if at_once > concurrency and not (settings.open_loop or find_rate):
         raise ConfigurationError(f"{at_once} processes need {at_once} callers or more: raise --concurrency")
     files = pictures([_folder(images)])[:_MAX_PICTURES]
-    connection = find_connection(target, api_key, Home.default(), ca)
+    connection = find_connection(target, api_key, Home.default(), ca, token_file)
     if report is not None:
         reports.prepare(report)
     began = _now()
@@ -183,7 +184,7 @@ def _prepare(
     connection: Connection, files: list[Path], task: Task, model: str, upload: bool
 ) -> tuple[LoadRequest, ...]:
     """The requests: with the pictures themselves, or with references to pictures that are uploaded now."""
-    with Client(connection.target, api_key=connection.api_key, credentials=connection.credentials()) as client:
+    with Client(connection.target, **connection.options()) as client:
         client.connect()
         sent = [file.read_bytes() for file in files] if upload else client.upload_many(files)
     return tuple(LoadRequest(task, image, model) for image in sent)

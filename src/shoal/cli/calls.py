@@ -40,6 +40,16 @@ ApiKey: TypeAlias = Annotated[
         show_default="the local service's",
     ),
 ]
+TokenFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        envvar="SHOAL_TOKEN_FILE",
+        metavar="FILE",
+        help="In place of a key: a file with an issuer's token, read anew as the token ends.",
+        show_default=False,
+    ),
+]
 Ca: TypeAlias = Annotated[
     Path | None,
     typer.Option(
@@ -87,6 +97,7 @@ class Calls:
     as_json: _Json = False
     target: Target = None
     api_key: ApiKey = None
+    token_file: TokenFile = None
     ca: Ca = None
     timeout: _Timeout = 30.0
     concurrency: _Concurrency = 32
@@ -116,9 +127,8 @@ class Calls:
             raise typer.Exit(1)
 
     def _outcomes(self, task: Task, model: str, savers: Sequence[Saver], settings: dict[str, Any]) -> Iterator[Outcome]:
-        to = find_connection(self.target, self.api_key, Home.default(), self.ca)
-        trusted = to.credentials()
-        with Client(to.target, api_key=to.api_key, credentials=trusted, timeout_seconds=self.timeout) as client:
+        to = find_connection(self.target, self.api_key, Home.default(), self.ca, self.token_file)
+        with Client(to.target, **to.options(), timeout_seconds=self.timeout) as client:
             try:
                 client.connect(timeout_seconds=self.timeout)
             except Unavailable as error:

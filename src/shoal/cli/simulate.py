@@ -28,7 +28,7 @@ from shoal.cli.against import (
     trace_arrivals,
 )
 from shoal.cli.bench import SAMPLES
-from shoal.cli.calls import DEFAULT_MODELS, ApiKey, Ca
+from shoal.cli.calls import DEFAULT_MODELS, ApiKey, Ca, TokenFile
 from shoal.cli.simulated import how_sampled, models, pools, record, sampled_models, sampled_record
 from shoal.cli.stages import Stages
 from shoal.client.connection import find_connection
@@ -79,6 +79,7 @@ def simulate(
     timeout: Timeout = 1.0,
     calibration: Calibration = 2.0,
     api_key: ApiKey = None,
+    token_file: TokenFile = None,
     ca: Ca = None,
 ) -> None:
     r"""Calculate how a service would do: the real batching policy under virtual time, with measured costs.
@@ -113,7 +114,7 @@ def simulate(
             raise ConfigurationError("arrivals: expected either --trace FILE or --rate R")
         poisson = poisson_arrivals(model, rate, warm_up + duration, seed or 1) if rate is not None else {}
         arrivals = poisson if trace is None else trace_arrivals(trace)
-        connection = find_connection(against, api_key, Home.default(), ca)
+        connection = find_connection(against, api_key, Home.default(), ca, token_file)
         trial = Trial(replicas, warm_up, timeout, calibration)
         hold_against(connection, arrivals, trial, store or Home.default().models, images, as_json=as_json)
     elif scenario is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from shoal.client.arguments import choice, image_reference, model_name, positive
 from shoal.client.asked_regions import ask, check_seen
+from shoal.client.caller import caller_of
 from shoal.client.channel import Methods, connect, open_channel, parse_target
 from shoal.client.mapping import bounded_map
 from shoal.client.progress import tracked
@@ -18,7 +19,7 @@ from shoal.client.results import Classification, Detection, MaskForm, MaskSize, 
 from shoal.client.retry import Retry, told
 from shoal.client.senders import Senders
 from shoal.client.upload import PresignedUploader, StoreUploader, Tickets, Uploader
-from shoal.errors import Cancelled, ConfigurationError, DeadlineExceeded, Internal, ShoalError
+from shoal.errors import Cancelled, DeadlineExceeded, Internal, ShoalError
 from shoal.modelconfig.model import Task
 from shoal.runtime.priority import Priority
 from shoal.v1 import inference_pb2 as pb
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from shoal.client.channel import InferenceMethod
     from shoal.client.results import AsRegion, Image
+    from shoal.client.token import Token
     from shoal.pictures.region import PictureRegion
 
     ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply)
@@ -53,6 +55,8 @@ class AsyncClient:
     Args:
         target: ``HOST:PORT``, ``https://HOST[:PORT]`` (or ``grpcs://``) for TLS, or a gRPC name such as ``dns:///…``.
         api_key: Sent with each call, never logged.
+        token: In its place, the token (JWT) of an issuer that the service knows; or a function, also a coroutine
+            function, that returns a fresh one, and is called anew in time. It may wait: it has a thread of its own.
         store: Uploads go straight to this bucket with its own credentials. None: through presigned URLs, with the
             API key alone.
         key_prefix: The prefix of the API key's owner, for ``store`` only.
@@ -66,7 +70,7 @@ class AsyncClient:
             True: none does, if the service has streams.
 
     Raises:
-        ConfigurationError: the target or the key can't be one.
+        ConfigurationError: the target, the key or the token can't be one, or both key and token are given, or neither.
         InvalidRequest: there is no such priority.
     """
 
@@ -74,7 +78,8 @@ class AsyncClient:
         self,
         target: str = "localhost:8080",
         *,
-        api_key: str,
+        api_key: str | None = None,
+        token: Token | None = None,
         store: ObjectStore | None = None,
         key_prefix: str = "",
         timeout_seconds: float = 30.0,
@@ -84,11 +89,10 @@ class AsyncClient:
         priority: Priority | str = Priority.INTERACTIVE,
         streams: bool | None = None,
     ) -> None:
-        if not api_key.isascii() or not api_key.isprintable() or not api_key.strip():
-            raise ConfigurationError("api_key: expected printable ASCII, as `shoal keys create` prints it")
+        self._caller = caller_of(api_key, token)
         self.target = target
         parse_target(target)
-        self._api_key = api_key
+        self._api_key = self._caller.api_key
         self._store = store
         self._key_prefix = key_prefix
         self._timeout = timeout_seconds
@@ -106,7 +110,7 @@ class AsyncClient:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.target!r}, api_key=…)"
+        return f"{type(self).__name__}({self.target!r}, {self._caller!r})"
 
     @property
     def sent(self) -> Mapping[str, int]:
@@ -354,6 +358,7 @@ class AsyncClient:
             await self._senders.close(min(grace_seconds, _GOODBYE_SECONDS))
         if self._uploader is not None:
             await self._uploader.close()
+        await self._caller.close()
         if self._channel is not None:
             await self._channel.close()
 
@@ -363,7 +368,7 @@ class AsyncClient:
         if self._methods is None:  # not earlier: a channel belongs to the loop that runs when it is made
             self._channel = open_channel(self.target, self._credentials)
             self._methods = Methods(self._channel)
-            self._senders = Senders(self._api_key, self._retry.clock, self._streams)
+            self._senders = Senders(self._caller, self._retry.clock, self._streams)
         return self._methods
 
     def _method(self, task: Task | str) -> Callable[..., Coroutine[object, object, Result]]:
@@ -404,7 +409,7 @@ class AsyncClient:
                 check_seen(request, reply)
                 return reply
 
-            reply = await self._retry.call(attempt, deadline)
+            reply = await self._retry.call(partial(self._caller.attempt, attempt), deadline)
         finally:
             self._end()
         if reply.image_uuid != request.image_uuid:
@@ -427,7 +432,7 @@ class AsyncClient:
             self._uploader = (
                 StoreUploader(self._store, self._key_prefix, self._retry)
                 if self._store is not None
-                else PresignedUploader(Tickets(create, self._api_key, self._retry), self._retry, self._connections)
+                else PresignedUploader(Tickets(create, self._caller, self._retry), self._retry, self._connections)
             )
         return self._uploader
 

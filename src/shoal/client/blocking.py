@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
     from shoal.client.retry import Retry
+    from shoal.client.token import Token
     from shoal.runtime.priority import Priority
 
 P = ParamSpec("P")
@@ -76,6 +77,8 @@ def _iterating(
 class Options(TypedDict, total=False):
     """The options of ``AsyncClient``, which describes them."""
 
+    api_key: str | None
+    token: Token | None
     store: ObjectStore | None
     key_prefix: str
     timeout_seconds: float
@@ -93,8 +96,8 @@ class Client:
     are in flight from one thread.
     """
 
-    def __init__(self, target: str = "localhost:8080", *, api_key: str, **options: Unpack[Options]) -> None:
-        self._client = AsyncClient(target, api_key=api_key, **options)
+    def __init__(self, target: str = "localhost:8080", **options: Unpack[Options]) -> None:
+        self._client = AsyncClient(target, **options)
         self._loop = BackgroundLoop(self._client.close)
         # A client that is never closed is closed when it is collected, or at exit.
         self._finalizer = weakref.finalize(self, self._loop.close)

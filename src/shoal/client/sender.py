@@ -38,7 +38,7 @@ class Sender:
 
     Args:
         method: What is called.
-        metadata: Of each call, and of each stream.
+        metadata: Of each call and of each stream, when it is made.
         deadlines: Ends calls that take too long.
         clock: That of ``deadlines``.
         streams: False: every call goes alone. True: none does, where the service has streams. None: the rule.
@@ -48,7 +48,7 @@ class Sender:
     def __init__(
         self,
         method: InferenceMethod[Any],
-        metadata: Metadata,
+        metadata: Callable[[], Metadata],
         deadlines: Deadlines,
         clock: Callable[[], float],
         *,
@@ -101,7 +101,7 @@ class Sender:
             answer = await call.answer
             if answer is None:
                 traced: Metadata = ((trace_context.HEADER, traceparent),) if traceparent else ()
-                return await self._method(message, call.deadline - self._clock(), (*self._metadata, *traced))
+                return await self._method(message, call.deadline - self._clock(), (*self._metadata(), *traced))
         finally:
             if call.left is not None:
                 call.left(call)
@@ -229,7 +229,7 @@ class Sender:
         )
 
     def _open(self) -> None:
-        start = self._method.stream_starter(self._metadata)
+        start = self._method.stream_starter(self._metadata())
         self._opening = CallStream(start, self, self._limits, self._clock)
 
     def _go_alone(self) -> None:

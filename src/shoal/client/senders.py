@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal.batching import wire
 from shoal.client.calls import Deadlines
 from shoal.client.sender import Sender
 from shoal.runtime.priority import Priority
-from shoal.service import identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shoal.client.caller import Caller
     from shoal.client.channel import InferenceMethod, Metadata
     from shoal.client.stream_limits import StreamLimits
 
@@ -26,7 +27,7 @@ class Senders:
     """One for each method, model and priority. Belongs to the event loop on which it is made.
 
     Args:
-        api_key: Goes with each call.
+        caller: What it has goes with each call.
         clock: Seconds, from any origin; never goes back.
         streams: See ``Sender``.
         limits: See ``Sender``.
@@ -34,12 +35,12 @@ class Senders:
 
     def __init__(
         self,
-        api_key: str,
+        caller: Caller,
         clock: Callable[[], float],
         streams: bool | None = None,
         limits: StreamLimits | None = None,
     ) -> None:
-        self._api_key = api_key
+        self._caller = caller
         self._clock = clock
         self._streams = streams
         self._limits = limits
@@ -57,7 +58,7 @@ class Senders:
                 self._let_go()
             sender = self._made[key] = Sender(
                 method,
-                self._metadata(model, priority),
+                partial(self._metadata, model, priority),
                 self._deadlines,
                 self._clock,
                 streams=self._streams,
@@ -84,5 +85,5 @@ class Senders:
         self._deadlines.close()
 
     def _metadata(self, model: str, priority: Priority) -> Metadata:
-        told: Metadata = ((wire.MODEL, model), (identity.HEADER, self._api_key))
+        told: Metadata = ((wire.MODEL, model), *self._caller.metadata)
         return (*told, (wire.PRIORITY, priority.value)) if priority is not Priority.INTERACTIVE else told

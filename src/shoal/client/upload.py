@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import aiohttp
@@ -15,7 +16,6 @@ from yarl import URL
 
 from shoal.errors import Cancelled, Internal, InvalidRequest, NotFound, ShoalError, Unavailable
 from shoal.pictures.reference import new_uuid, object_key
-from shoal.service import identity
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from obstore.store import ObjectStore
 
-    from shoal.client.channel import Metadata, Method
+    from shoal.client.caller import Caller
+    from shoal.client.channel import Method
     from shoal.client.retry import Retry
 
 CONTENT_TYPE = "image/jpeg"
@@ -66,10 +67,10 @@ class Tickets:
     """
 
     def __init__(
-        self, create: Method[pb.CreateUploadsRequest, pb.CreateUploadsReply], api_key: str, retry: Retry
+        self, create: Method[pb.CreateUploadsRequest, pb.CreateUploadsReply], caller: Caller, retry: Retry
     ) -> None:
         self._create = create
-        self._api_key = api_key
+        self._caller = caller
         self._retry = retry
         self._stock: deque[Ticket] = deque()
         self._count = 1
@@ -92,7 +93,7 @@ class Tickets:
 
     async def _refill(self, deadline: float) -> None:
         asked = self._retry.clock()
-        reply = await self._retry.call(self._ask, deadline)
+        reply = await self._retry.call(partial(self._caller.attempt, self._ask), deadline)
         if not reply.uploads:
             raise Internal("the service answered no upload URLs")
         # Half of the lifetime stays in hand for the upload itself, its retries and clocks that differ.
@@ -101,12 +102,12 @@ class Tickets:
         self._count = min(self._count * 2, _MAX_TICKETS)
 
     async def _ask(self, left: float) -> pb.CreateUploadsReply:
-        metadata: Metadata = ((identity.HEADER, self._api_key),)
-        return await self._create(pb.CreateUploadsRequest(api_key=self._api_key, count=self._count), left, metadata)
+        request = pb.CreateUploadsRequest(api_key=self._caller.api_key, count=self._count)
+        return await self._create(request, left, self._caller.metadata)
 
 
 class PresignedUploader:
-    """Uploads with nothing but an API key."""
+    """Uploads with nothing but what calls need, too."""
 
     def __init__(self, tickets: Tickets, retry: Retry, connections: int) -> None:
         self._tickets = tickets

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Told = TypeVar("Told", bound=BaseModel)
 
+OTHERS: Final = frozenset({"triton", "store"})
+"""Roles of parts that are none of ours: they tell nothing of requests."""
 _SECONDS: Final = 2.0
 """What a part may take to answer."""
 _MOST_BYTES: Final = 16 * 2**20
@@ -83,6 +85,12 @@ async def ask_workers(parts: Iterable[Address]) -> list[News]:
         return await asyncio.gather(*(_news(session, part) for part in parts if part.role == "worker"))
 
 
+async def ask_others(parts: Iterable[Address]) -> list[News]:
+    """Whether Tritons and the store answer at all."""
+    async with _session() as session:
+        return await asyncio.gather(*(_news(session, part) for part in parts if part.role in OTHERS))
+
+
 async def glances(parts: Iterable[Address], key_ids: AbstractSet[str]) -> Glances:
     """Recent requests of some keys at all batchers, newest or slowest first."""
     query = "&".join(f"key={key_id}" for key_id in sorted(key_ids))
@@ -102,6 +110,9 @@ async def _news(session: aiohttp.ClientSession, part: Address) -> News:
     try:
         if part.role == "worker":
             return News(part, report=await _report(session, part))
+        if part.role in OTHERS:
+            async with session.get(f"http://{part.metrics}/"):
+                return News(part)  # a refusal is an answer, too
         text = await _text(session, part, "/metrics")
         return News(part, figures=await asyncio.to_thread(figures.read, text))
     except TimeoutError:

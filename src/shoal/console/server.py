@@ -11,7 +11,6 @@ import socket
 from collections import OrderedDict
 from contextlib import asynccontextmanager
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -19,11 +18,11 @@ from aiohttp import web
 from shoal.console import parts
 from shoal.console.requests import explanation
 from shoal.console.shared import Shared
-from shoal.console.status import Known, allowed, key_ids, status
-from shoal.errors import InvalidRequest
+from shoal.console.status import Caller, status
+from shoal.errors import HTTP_STATUS, InvalidRequest
 from shoal.explain.inquiry import ask
 from shoal.pictures.reference import canonical_uuid
-from shoal.service.identity import CLIENT_HEADER, Identity
+from shoal.service.identity import CLIENT_HEADER, MODELS_HEADER, Identity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from shoal.console.parts import Address, News
+    from shoal.console.status import Known
     from shoal.explain.views import Glances
 
 STATUS_PATH: Final = "/v1/status"
@@ -60,12 +60,13 @@ class Console:
 
     async def status(self, request: web.Request) -> web.Response:
         """What runs, as far as the caller may see it."""
-        caller, known = _caller(request), self._known()
+        known = self._known()
+        caller = _caller(request, known)
         (_, silent), batchers, workers, requests, refused = await asyncio.gather(
             self._addresses.get(),
             self._batchers.get(),
             self._workers.get(),
-            self._of(key_ids(caller, known.keys)).get(),
+            self._of(caller.key_ids).get(),
             self._refused(),
         )
         news = [*silent, *batchers, *workers]
@@ -73,16 +74,16 @@ class Console:
 
     async def request(self, request: web.Request) -> web.Response:
         """What became of one request."""
-        caller, known = _caller(request), self._known()
+        caller = _caller(request, self._known())
         try:
             image_uuid = canonical_uuid(request.match_info["uuid"])
         except InvalidRequest as error:
-            return web.json_response({"code": 3, "message": str(error), "details": []}, status=HTTPStatus.BAD_REQUEST)
+            refused = {"code": int(error.code), "message": str(error), "details": []}
+            return web.json_response(refused, status=HTTP_STATUS[error.code])
         found, _ = await self._addresses.get()
-        told = await ask(image_uuid, {part.name: part.metrics for part in found})
-        view = explanation(image_uuid, told, key_ids(caller, known.keys))
-        may_call = allowed(caller, known)
-        return _json(view.model_copy(update={"requests": tuple(e for e in view.requests if may_call(e.model))}))
+        told = await ask(image_uuid, {part.name: part.metrics for part in found if part.role not in parts.OTHERS})
+        view = explanation(image_uuid, told, caller.key_ids)
+        return _json(view.model_copy(update={"requests": tuple(e for e in view.requests if caller.may_call(e.model))}))
 
     def _of(self, keys: frozenset[str]) -> Shared[Glances]:
         """The requests of some keys."""
@@ -100,7 +101,9 @@ class Console:
         return await parts.ask_batchers((await self._addresses.get())[0])
 
     async def _ask_workers(self) -> list[News]:
-        return await parts.ask_workers((await self._addresses.get())[0])
+        found, _ = await self._addresses.get()
+        workers, others = await asyncio.gather(parts.ask_workers(found), parts.ask_others(found))
+        return workers + others
 
     async def _ask_glances(self, keys: frozenset[str]) -> Glances:
         return await parts.glances((await self._addresses.get())[0], keys)
@@ -111,7 +114,7 @@ async def serving(console: Console, path: Path) -> AsyncIterator[None]:
     """Answers at the Unix socket ``path``, which is ours alone, meanwhile."""
     application = web.Application()
     application.router.add_get(STATUS_PATH, console.status)
-    application.router.add_get(REQUESTS_PATH + "{uuid}", console.request)
+    application.router.add_get(REQUESTS_PATH + "{uuid:.*}", console.request)
     runner = web.AppRunner(application, access_log=None, handle_signals=False)
     await runner.setup()
     try:
@@ -130,12 +133,12 @@ def _listening(path: Path) -> socket.socket:
     return made
 
 
-def _caller(request: web.Request) -> Identity:
+def _caller(request: web.Request, known: Known) -> Caller:
     """Whom the router found to call. Raises HTTPForbidden where it says nobody."""
-    caller = Identity.parse(request.headers.get(CLIENT_HEADER, ""))
-    if caller is None:
+    found = Identity.parse(request.headers.get(CLIENT_HEADER, ""))
+    if found is None:
         raise web.HTTPForbidden(text="the router names no caller")
-    return caller
+    return Caller.of(found, request.headers.get(MODELS_HEADER), known)
 
 
 def _json(view: BaseModel) -> web.Response:

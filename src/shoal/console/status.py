@@ -1,19 +1,21 @@
 """``GET /v1/status``: what one caller may see of what runs.
 
 Parts and models are the service's, so their counters are of all callers together. Models are those that the caller may
-call. Requests are those of the caller's own keys: what others asked is nobody else's business.
+call. Requests are those of the caller's own keys and tokens: what others asked is nobody else's business.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from pydantic import BaseModel
 
 from shoal.console.figures import Figures
 from shoal.explain.views import Glances
+from shoal.service.identity import JWT_CALLER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,7 +52,7 @@ class PartView(BaseModel):
     name: str
     role: str
     group: str
-    """A batcher's group, a worker's pool."""
+    """A batcher's group, a worker's or a Triton's pool."""
     state: str
     """``ready``, ``not ready`` or ``silent``."""
     reason: str = ""
@@ -93,29 +95,52 @@ class StatusView(BaseModel):
     requests: Glances
 
 
-def key_ids(caller: Identity, keys: KeyRing) -> frozenset[str]:
-    """The keys of whom ``caller`` is one of."""
-    return frozenset({caller.key_id, *(key.id for key in keys if key.owner == caller.owner)})
+class Caller(NamedTuple):
+    """Who looks."""
+
+    owner: str
+    key_ids: frozenset[str]
+    """All of the owner's: keys, and tokens of each issuer."""
+    may_call: Callable[[str], bool]
+    """Whether they may know of a model."""
+
+    @classmethod
+    def of(cls, identity: Identity, claimed: str | None, known: Known) -> Self:
+        """Whom the router let in. A key that was revoked meanwhile sees no model.
+
+        Args:
+            identity: What the router says of them.
+            claimed: Its ``MODELS_HEADER``; None: it isn't there.
+            known: What the router knows.
+        """
+        owner = identity.owner
+        ids = {identity.key_id, *(key.id for key in known.keys if key.owner == owner)}
+        ids |= {f"{JWT_CALLER}{issuer}:{owner}" for issuer in known.service.router.tokens}
+        if identity.is_of_token():
+            return cls(owner, frozenset(ids), partial(_in_claim, claimed))
+        key = known.keys.by_id(identity.key_id)
+        return cls(owner, frozenset(ids), key.allows if key else lambda _: False)
 
 
-def allowed(caller: Identity, known: Known) -> Callable[[str], bool]:
-    """Which models a caller may know of. One whose key was revoked meanwhile: none."""
-    key = known.keys.by_id(caller.key_id)
-    return key.allows if key else lambda _: False
+def _in_claim(claimed: str | None, model: str) -> bool:
+    """As ``tokens.lua`` decides for calls."""
+    if claimed is None:
+        return True
+    entries = claimed.split()
+    return any(model.startswith(one[:-1]) if one.endswith("*") else model == one for one in entries)
 
 
 def status(
-    caller: Identity, known: Known, news: Sequence[News], requests: Glances, refused: Mapping[str, int]
+    caller: Caller, known: Known, news: Sequence[News], requests: Glances, refused: Mapping[str, int]
 ) -> StatusView:
     """Puts it together."""
-    may_call = allowed(caller, known)
     reports = [(each.part.group, each.report) for each in news if each.report is not None]
     names = {*known.models, *(name for _, report in reports for name in (*report.models, *report.troubles))}
     return StatusView(
         owner=caller.owner,
         uploads_here=uploads_here(known.topology),
         parts=(*_own_parts(), *(_part(each) for each in news)),
-        models=tuple(_model(name, known, reports, news) for name in sorted(filter(may_call, names))),
+        models=tuple(_model(name, known, reports, news) for name in sorted(filter(caller.may_call, names))),
         refused=dict(refused),
         unknown=_unknown(news),
         requests=requests,

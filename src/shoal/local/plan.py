@@ -6,11 +6,11 @@ import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import cycle
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from shoal.runtime.endpoint import Endpoint
-from shoal.service.topology import SHARED_BATCHER, TellingPart, Topology
+from shoal.service.topology import SHARED_BATCHER, Role, TellingPart, Topology
 from shoal.triton.launch import Options
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ class Component(StrEnum):
     ROUTER = "router"
 
 
-_ROLES: Final[dict[Component, Literal["batcher", "worker"]]] = {
+_ROLES: Final[dict[Component, Role]] = {
+    Component.STORE: "store",
+    Component.TRITON: "triton",
     Component.BATCHER: "batcher",
     Component.WORKER: "worker",
 }
@@ -148,16 +150,20 @@ def plan(
     own = cycle(gpus if len(gpus) > 1 else [None])
     workers = tuple(_workers(service, topology, home, files, free, own))
     router = _router(service, topology, home, files)
-    topology = topology.model_copy(update={"telling": _telling((*batchers, *workers))})
+    topology = topology.model_copy(update={"telling": _telling((*batchers, *workers, *stores))})
     return Plan((*stores, *workers, *batchers, router), topology, target(service, topology), store_url)
 
 
 def _telling(parts: Iterable[Part]) -> dict[str, TellingPart]:
-    """Of those that tell more than metrics."""
+    """What the console shows, but for the router itself. The store has no metrics: it is asked where it listens."""
     return {
-        part.name: TellingPart(role=role, group=part.group, metrics=Endpoint.parse(urlsplit(part.metrics).netloc))
+        part.name: TellingPart(
+            role=role,
+            group=part.group,
+            metrics=Endpoint.parse(urlsplit(part.metrics).netloc) if part.metrics else part.listen,
+        )
         for part in parts
-        if part.metrics and (role := _ROLES.get(part.component))
+        if (role := _ROLES.get(part.component))
     }
 
 

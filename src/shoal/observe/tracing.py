@@ -47,7 +47,9 @@ class Tracing:
 
     @classmethod
     def to(cls, endpoint: str, component: str, instance: str) -> Self:
-        """Spans go to the collector at ``endpoint``, ``http://HOST:PORT``, by OTLP over gRPC.
+        """Spans go to the collector at ``endpoint``, ``http(s)://HOST:PORT``, by OTLP over gRPC.
+
+        The exporter reads headers and authorities from OpenTelemetry's own variables.
 
         Args:
             endpoint: Nobody need be there, now or later.
@@ -70,7 +72,7 @@ class Tracing:
         logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # not a line for each attempt
         resource = Resource.create({"service.name": f"shoal-{component}", "service.instance.id": instance})
         provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(endpoint, insecure=True, timeout=_EXPORT_SECONDS)
+        exporter = OTLPSpanExporter(endpoint, insecure=endpoint.startswith("http://"), timeout=_EXPORT_SECONDS)
         provider.add_span_processor(BatchSpanProcessor(exporter, MAX_QUEUED_SPANS, _EVERY_MILLISECONDS))
         return cls(provider)
 

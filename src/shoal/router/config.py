@@ -37,7 +37,7 @@ from shoal.router.resources import config_file, extension, pipe
 from shoal.router.routes import balancer_routes, public_routes
 from shoal.router.tls import secret
 from shoal.router.tokens import token_checks, token_clusters
-from shoal.router.tracing import collector
+from shoal.router.tracing import NO_EXPORT, collector, tracing
 from shoal.runtime.envoy_admin import admin_socket
 from shoal.runtime.envoy_http2 import Json, runtime
 from shoal.service.identity import digest
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from shoal.router.key_sources import KeySource
     from shoal.router.model_list import Described
+    from shoal.router.tracing import Export
     from shoal.service.api_keys import KeyRing
     from shoal.service.spec import Router, Service
     from shoal.service.tokens import TokenIssuer
@@ -87,6 +88,7 @@ def render(
     unserved: AbstractSet[str] = frozenset(),
     described: Mapping[str, Described] = EMPTY,
     sources: Mapping[str, KeySource] = MappingProxyType({}),
+    export: Export = NO_EXPORT,
 ) -> dict[str, str]:
     """The configuration's files: name to text.
 
@@ -99,12 +101,13 @@ def render(
         unserved: Those of the models that no worker serves, so that calls for them are refused.
         described: What workers say of models.
         sources: What the tokens of each issuer are checked with.
+        export: How spans get to their collector. Its headers are in ``lds.json``.
     """
     served = sorted(model for model in models if service.pool_of(model) is not None)
     public = public_listener(
         topology.public,
         service.router,
-        service.observe.tracing,
+        tracing(service.observe.tracing, export),
         routes_file=str(folder / PUBLIC_ROUTES),
         secrets_file=str(folder / SECRETS),
         checks_file=str(folder / JWT_CHECKS),
@@ -119,7 +122,7 @@ def render(
         CLUSTERS: _resources(
             *clusters(service, topology, admin_socket(folder)),
             *token_clusters(service.router, sources),
-            *collector(service.observe.tracing),
+            *collector(service.observe.tracing, export),
         ),
         LISTENERS: _resources(public, balancer, health, *metrics, *uploads),
         SECRETS: _resources(*secrets),
@@ -134,10 +137,12 @@ def connections(router: Router) -> int:
     return router.max_connections * 9 // 5 + 1
 
 
-def redact(text: str, keys: KeyRing, tokens: Mapping[str, TokenIssuer] = NO_ISSUERS) -> str:
-    """``text`` without the keys' secrets, and without what could be held against a guess."""
+def redact(text: str, keys: KeyRing, tokens: Mapping[str, TokenIssuer] = NO_ISSUERS, export: Export = NO_EXPORT) -> str:
+    """``text`` without the keys' secrets, what could be held against a guess, and what opens the collector."""
     for key in keys:
         text = text.replace(json.dumps(key.key), json.dumps(_REDACTED)).replace(digest(key.key), _REDACTED)
+    for _, value in export.headers:
+        text = text.replace(json.dumps(value), json.dumps(_REDACTED))
     for told in (version(keys, tokens), keys.proof):
         text = text.replace(told, _REDACTED) if told else text
     return text

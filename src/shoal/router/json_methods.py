@@ -95,7 +95,9 @@ def _files(*files: FileDescriptor) -> Iterable[descriptor_pb2.FileDescriptorProt
 
 
 def _keep_unary(service: descriptor_pb2.ServiceDescriptorProto) -> None:
-    kept = [call for call in service.method if not call.name.endswith(STREAM)]
+    """Of ``Inference`` those that have a path: one without would take another's."""
+    asked = service.name == INFERENCE.rpartition(".")[2]
+    kept = [call for call in service.method if not call.name.endswith(STREAM) and (path_of(call.name) or not asked)]
     del service.method[:]
     service.method.extend(kept)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -17,6 +18,7 @@ from shoal.router.keyfile import KeyFile
 from shoal.router.model_list import Described
 from shoal.router.model_names import Folder, fit
 from shoal.router.served import POLL_SECONDS, ServedModels, Unserved, served
+from shoal.router.tracing import Export
 from shoal.runtime.envoy_admin import admin_socket, prepare
 from shoal.runtime.files import replace_file
 from shoal.runtime.watch import changes
@@ -130,7 +132,15 @@ class ConfigKeeper:
             unserved=known.unserved,
             described=self._described,
             sources=self.sources.value,
+            export=self._export(),
         )
+
+    def redacted(self, text: str) -> str:
+        """What is told of the files, without secrets."""
+        return config.redact(text, self.keys.value, self.service.value.router.tokens, self._export())
+
+    def _export(self) -> Export:
+        return Export.of(self.service.value.observe.tracing, os.environ)
 
     def known(self) -> Known:
         """What the router knows at this moment, for the console."""

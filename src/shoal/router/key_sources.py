@@ -47,7 +47,7 @@ def _source(where: str, issuer: TokenIssuer) -> KeySource:
     if issuer.jwks_file is not None:
         return KeySource(jwks=_key_set(f"{where}.jwks_file", intake.expanded(issuer.jwks_file)))
     if (issuer.jwks_url or "").startswith("https://"):
-        return KeySource(authorities=_authorities(f"{where}.ca_file", issuer.ca_file))
+        return KeySource(authorities=authorities(f"{where}.ca_file", issuer.ca_file))
     return KeySource()
 
 
@@ -76,7 +76,12 @@ def _fault(key: Any) -> str:  # any JSON value
     return "is a private key: leave out d, and have the issuer change it, since it was here" if "d" in key else ""
 
 
-def _authorities(where: str, file: str | None) -> str:
+def authorities(where: str, file: str | None) -> str:
+    """The content of ``file``; None: of the system's.
+
+    Raises:
+        ConfigurationError: it can't be read, or the system has none.
+    """
     if file is not None:
         return _text(where, intake.expanded(file))
     usual = ssl.get_default_verify_paths().cafile

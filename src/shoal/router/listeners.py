@@ -24,7 +24,6 @@ from shoal.router.resources import (
 from shoal.router.routes import BALANCER, METRICS, PUBLIC, health_routes, metrics_routes
 from shoal.router.tls import transport_socket
 from shoal.router.tokens import token_filters, unless_token
-from shoal.router.tracing import tracing
 from shoal.router.transcoding import json_filters
 from shoal.runtime.envoy_http2 import HANG, Json, public_http2, trusted_http2
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.runtime.endpoint import Endpoint
-    from shoal.service.spec import ObjectStore, Router, Tracing
+    from shoal.service.spec import ObjectStore, Router
 
 _CONNECTION_BUFFER_BYTES = 1024 * 1024
 _MOST_HEADERS, _MOST_HEADERS_KB = 1000, 96
@@ -53,7 +52,7 @@ _MANAGER_TYPE = "envoy.extensions.filters.network.http_connection_manager.v3.Htt
 def public_listener(
     endpoint: Endpoint,
     router: Router,
-    traced: Tracing | None,
+    traced: Json,
     *,
     routes_file: str,
     secrets_file: str,
@@ -95,7 +94,7 @@ def public_listener(
         max_request_headers_kb=_MOST_HEADERS_KB,
         local_reply_config={"mappers": replies(router)},
         access_log=[trouble_log()],
-        **tracing(traced),
+        **traced,
     )
     return {**listener, **_first_bytes(router), "traffic_direction": "INBOUND"}  # it leaves before the balancer does
 

@@ -11,8 +11,9 @@ from shoal.router.key_checks import KEY_ID
 from shoal.router.pictures import NO_INTAKE
 from shoal.router.refusals import REQUESTED_MODEL
 from shoal.router.resources import extension, header, method
+from shoal.router.tokens import of_token
 from shoal.router.transcoding import JSON_TYPE, ORIGINAL_PATH, PICTURE_TYPE
-from shoal.service.identity import HEADER
+from shoal.service.identity import HEADER, JWT_CALLER, rate_limit
 
 if TYPE_CHECKING:
     from shoal.runtime.envoy_http2 import Json
@@ -76,7 +77,7 @@ def replies(router: Router) -> list[Json]:
         *(_token_replies() if router.tokens else ()),
         _reply(_status(408, 504), "the deadline has passed", Code.DEADLINE_EXCEEDED),
         _reply(_flags("UO"), "too many calls in flight; try again later", Code.RESOURCE_EXHAUSTED),
-        _reply(_status(429), "this API key's rate limit is reached; try again later", Code.RESOURCE_EXHAUSTED),
+        _reply(_status(429), f"{rate_limit('')} is reached; try again later", Code.RESOURCE_EXHAUSTED),
         _reply(_status(413), f"the request is larger than {router.max_request_bytes} bytes", Code.RESOURCE_EXHAUSTED),
         _reply(
             _status(401),
@@ -139,6 +140,7 @@ def _web(when: Json) -> Json:
 
 def _token_replies() -> list[Json]:
     """The reasons are Envoy's, and those of ``tokens.lua``; neither quotes a token."""
+    limited = {"and_filter": {"filters": [_status(429), of_token()]}}
     refused = _details("startsWith", "jwt_authn_access_denied")
     away = _details("contains", "Jwks_remote_fetch_is_failed")
     ours = _details("startsWith", "lua_response")
@@ -150,6 +152,7 @@ def _token_replies() -> list[Json]:
         {**_reply(refused, f"the token is refused: {_TEXT}", Code.UNAUTHENTICATED), "status_code": 401},
         _reply({"and_filter": {"filters": [ours, _status(401)]}}, _TEXT, Code.UNAUTHENTICATED),
         _reply({"and_filter": {"filters": [ours, _status(403)]}}, _TEXT, Code.PERMISSION_DENIED),
+        _reply(limited, f"{rate_limit(JWT_CALLER)} is reached; try again later", Code.RESOURCE_EXHAUSTED),
     ]
 
 

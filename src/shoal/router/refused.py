@@ -63,7 +63,7 @@ async def reason(keeper: ConfigKeeper) -> str:
         complaint = await complaint_about(files, keeper.folder)
     except (OSError, ImportError, TimeoutError) as error:
         return f"it can't be asked why: {error}"
-    lines = [line for line in config.redact(complaint, keeper.keys.value).splitlines() if line.strip()]
+    lines = [line for line in keeper.redacted(complaint).splitlines() if line.strip()]
     return " ".join(lines[-_LINES:]) or "a second one takes it"
 
 

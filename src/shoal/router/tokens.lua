@@ -3,6 +3,8 @@
 
 local VERIFIED = "envoy.filters.http.jwt_authn"
 local LATEST = 2 ^ 53 -- a later end is as good as none
+local TOLD_MODELS = "x-shoal-token-models" -- to the console alone: shoal.service.identity.MODELS_HEADER
+local MOST_TOLD = 4096 -- bytes of it; what is more, the console doesn't show
 
 local function refuse(handle, status, text)
   handle:respond({[":status"] = status}, text)
@@ -20,17 +22,34 @@ local function has(entry, model)
   return entry == model
 end
 
-local function may_call(models, model)
+-- The claim's entries, whichever form it has.
+local function entries(models)
+  if type(models) == "table" then return models end
+  local found = {}
   if type(models) == "string" then
-    for entry in models:gmatch("%S+") do
-      if has(entry, model) then return true end
-    end
-  elseif type(models) == "table" then
-    for _, entry in ipairs(models) do
-      if has(entry, model) then return true end
-    end
+    for entry in models:gmatch("%S+") do found[#found + 1] = entry end
+  end
+  return found
+end
+
+local function may_call(models, model)
+  for _, entry in ipairs(entries(models)) do
+    if has(entry, model) then return true end
   end
   return false
+end
+
+-- Those that a model may be called by, in one line.
+local function written(models)
+  local told, size = {}, 0
+  for _, entry in ipairs(entries(models)) do
+    if type(entry) == "string" and entry:find("^[\33-\126]+$") then
+      size = size + #entry + 1
+      if size > MOST_TOLD then break end
+      told[#told + 1] = entry
+    end
+  end
+  return table.concat(told, " ")
 end
 
 local function identify(handle, name, issuer, claims)
@@ -40,13 +59,17 @@ local function identify(handle, name, issuer, claims)
     return refuse(handle, "401", "the token is refused: its claim '" .. issuer["owner_claim"]
       .. "' names no owner: 1 to 63 of a-z 0-9 . _ - are one")
   end
-  local model = headers:get("x-model-name")
-  if issuer["models_claim"] and model and headers:get(":path"):find("/shoal.v1.Inference/", 1, true) == 1
+  local model, path = headers:get("x-model-name"), headers:get(":path")
+  if issuer["models_claim"] and model and path:find("/shoal.v1.Inference/", 1, true) == 1
     and not may_call(claims[issuer["models_claim"]], model) then
     return refuse(handle, "403", "this token may not call model '" .. model:sub(1, 64)
       .. "': its claim '" .. issuer["models_claim"] .. "' doesn't have it")
   end
   local bulk = issuer["priority_claim"] and claims[issuer["priority_claim"]] == "bulk"
+  headers:remove(TOLD_MODELS)
+  if issuer["models_claim"] and (path:find("^/v1/status") or path:find("^/v1/requests/")) then
+    headers:add(TOLD_MODELS, written(claims[issuer["models_claim"]]))
+  end
   headers:remove("x-client-id")
   headers:add("x-client-id", "token:" .. name .. ":" .. owner .. "?v=1&owner=" .. owner .. "&prefix=" .. owner .. "%2F"
     .. issuer["told"] .. (bulk and "&priority=bulk" or "")

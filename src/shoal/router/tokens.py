@@ -12,6 +12,7 @@ from urllib.parse import urlencode, urlsplit
 
 from shoal.router.key_checks import TokenRates, token_bucket
 from shoal.router.resources import address, config_file, extension, off, seconds, typed
+from shoal.router.tls import upstream
 from shoal.service.identity import HEADER
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _FOUND: Final = "shoal.token"
 """Envoy's own metadata, which no caller can send: whose token ``tokens.lua`` has seen."""
 _FETCH_SECONDS: Final = 5.0
 _MATCHING: Final = "envoy.extensions.matching"
+_THERE: Final[Json] = {"string_match": {"safe_regex": {"regex": ".+"}}}
+"""Of a value."""
 
 
 def token_filters(router: Router, checks_file: str) -> list[Json]:
@@ -57,7 +60,7 @@ def unless_token(router: Router, key_filter: Json) -> Json:
     there = extension(
         "there",
         f"{_MATCHING}.input_matchers.metadata.v3.Metadata",
-        value={"string_match": {"safe_regex": {"regex": ".+"}}},
+        value=_THERE,
     )
     skip = extension("skip", "envoy.extensions.filters.common.matcher.action.v3.SkipFilter")
     matcher = {
@@ -127,7 +130,7 @@ def _cluster(name: str, url: str, authorities: str) -> Json:
     parts = urlsplit(url)
     host = parts.hostname or ""
     where = address(host, parts.port or (443 if parts.scheme == "https" else 80))
-    tls = {"transport_socket": _tls(host, authorities)} if parts.scheme == "https" else {}
+    tls = {"transport_socket": upstream(host, authorities)} if parts.scheme == "https" else {}
     return typed(
         "envoy.config.cluster.v3.Cluster",
         name=name,
@@ -139,21 +142,6 @@ def _cluster(name: str, url: str, authorities: str) -> Json:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": where}}]}],
         },
         **tls,
-    )
-
-
-def _tls(host: str, authorities: str) -> Json:
-    kind = "IP_ADDRESS" if ":" in host or host.replace(".", "").isdecimal() else "DNS"
-    return extension(
-        "envoy.transport_sockets.tls",
-        "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-        sni=host if kind == "DNS" else "",
-        common_tls_context={
-            "validation_context": {
-                "trusted_ca": {"inline_string": authorities},
-                "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": host}}],
-            }
-        },
     )
 
 
@@ -186,6 +174,11 @@ def token_rates(router: Router) -> TokenRates:
         for name, rate in limited.items()
     )
     return TokenRates(({"actions": found},), buckets)
+
+
+def of_token() -> Json:
+    """What an access log's filter has for callers with a token."""
+    return {"metadata_filter": {"matcher": {"filter": _FOUND, "path": [{"key": "owner"}], "value": _THERE}}}
 
 
 def _metadata(key: str) -> Json:

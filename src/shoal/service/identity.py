@@ -38,6 +38,10 @@ CLIENT_HEADER: Final = "x-client-id"
 """Carries the key's id behind the router, never its secret; a caller's own header of this name is removed."""
 MAX_LENGTH: Final = 1024
 """Characters of an identity; a longer text is none."""
+MODELS_HEADER: Final = "x-shoal-token-models"
+"""Tells the console which models a token may call: names, and beginnings with a ``*``; not there: all.
+
+For each caller with a token the router sets or removes it."""
 JWT_CALLER: Final = "token:"
 """Begins the id of a caller with a token; a key's id has no colon."""
 
@@ -129,6 +133,11 @@ class CallerId(NamedTuple):
 
 
 NOBODY: Final = CallerId()
+
+
+def rate_limit(key_id: str) -> str:
+    """What a caller is told of whose limit it is: an owner's tokens share one."""
+    return "the rate limit of this token's owner" if key_id.startswith(JWT_CALLER) else "this API key's rate limit"
 
 
 def _number(text: str | None) -> float | None:

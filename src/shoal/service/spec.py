@@ -326,14 +326,14 @@ class ModelOverride(Section):
         return self
 
 
-_COLLECTOR = re.compile(r"http://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}/?")
+_COLLECTOR = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}/?")
 
 
 class Tracing(Section):
     """Spans of calls for an OpenTelemetry collector."""
 
     otlp_endpoint: str
-    """``http://HOST:PORT`` of a collector that takes OTLP over gRPC; the usual port is 4317."""
+    """``http://HOST:PORT`` or ``https://HOST:PORT`` of a collector that takes OTLP over gRPC; usual is port 4317."""
     sample_ratio: float = Field(default=0.01, ge=0, le=1, allow_inf_nan=False)
     """The share of calls that are traced, of those whose caller doesn't say. A caller that traces says so, and is
     followed."""
@@ -343,8 +343,8 @@ class Tracing(Section):
     def _host_and_port(cls, endpoint: str) -> str:
         if not _COLLECTOR.fullmatch(endpoint) or not 0 < int(endpoint.rstrip("/").rpartition(":")[2]) < 65_536:
             raise ValueError(
-                "must be http://HOST:PORT, such as http://localhost:4317; for TLS or a password run a collector beside "
-                "the service that passes spans on"
+                "must be http://HOST:PORT or https://HOST:PORT, such as http://localhost:4317; headers, such as a "
+                "token's, come from the variable OTEL_EXPORTER_OTLP_HEADERS"
             )
         return endpoint
 

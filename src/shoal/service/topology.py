@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,14 +19,17 @@ SHARED_BATCHER = "shared"
 """The batcher that serves every model without batchers of its own."""
 
 
+Role: TypeAlias = Literal["batcher", "worker", "triton", "store"]
+
+
 class TellingPart(BaseModel):
-    """A batcher's or a worker's process, or all of them behind one DNS name, where it tells of itself."""
+    """A part's process, or all of them behind one DNS name, where it tells of itself. A store only answers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    role: Literal["batcher", "worker"]
+    role: Role
     group: str
-    """A batcher's group, a worker's pool."""
+    """A batcher's group, a worker's or a Triton's pool."""
     metrics: Endpoint
 
 

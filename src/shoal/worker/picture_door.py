@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from shoal.batching.wire import MAX_CHUNK_BYTES
 from shoal.batching.wire import PICTURE_ANSWERED as ANSWERED
 from shoal.batching.wire import PICTURES_CREATE as CREATE
-from shoal.errors import RETRY_AFTER, Code, InvalidRequest, to_status
+from shoal.errors import HTTP_STATUS, RETRY_AFTER, Code, InvalidRequest, to_status
 from shoal.runtime import rpc
 from shoal.service import identity
 from shoal.v1 import inference_pb2
@@ -51,13 +51,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROCESSOR: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
-_HTTP: Final[dict[Code, int]] = {
-    Code.INVALID_ARGUMENT: 400,
-    Code.UNAUTHENTICATED: 401,
-    Code.PERMISSION_DENIED: 403,
-    Code.RESOURCE_EXHAUSTED: 429,
-    Code.UNAVAILABLE: 503,
-}
 
 
 class PictureDoor:
@@ -139,9 +132,8 @@ def _whole(body: bytes) -> BodyResponse:
 
 
 def _created(image_uuid: str) -> ImmediateResponse:
-    return _answer(
-        200, json_format.MessageToDict(inference_pb2.Picture(image_uuid=image_uuid), preserving_proto_field_name=True)
-    )
+    told = inference_pb2.Picture(image_uuid=image_uuid)
+    return _answer(HTTP_STATUS[Code.OK], json_format.MessageToDict(told, preserving_proto_field_name=True))
 
 
 def _refusal(error: Exception) -> ImmediateResponse:
@@ -149,7 +141,7 @@ def _refusal(error: Exception) -> ImmediateResponse:
     code, message = to_status(error)
     if code is Code.INTERNAL:
         log.exception("a picture could not be taken in")
-    status = 413 if isinstance(error, PictureTooLarge) else _HTTP.get(code, 500)
+    status = 413 if isinstance(error, PictureTooLarge) else HTTP_STATUS[code]
     answer = _answer(status, {"code": int(code), "message": message, "details": []})
     if seconds := dict(rpc.hints_of(error)).get(RETRY_AFTER):
         hint = answer.headers.set_headers.add().header

@@ -1,7 +1,8 @@
 """Pictures that calls bring along: each is held whole, in bounded memory, and stored under a fresh uuid.
 
-Nothing is stored before a picture is complete, so one that is cut, too large or no picture leaves nothing behind. It is
-one PUT of known size: parts of a multipart upload would stay in the store if this process ended.
+Nothing is stored before a picture is complete and its header read, so one that is cut, too large, damaged there or no
+picture leaves nothing behind. It is one PUT of known size: parts of a multipart upload would stay in the store if this
+process ended.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from shoal.worker.multipart import FORM, OVERHEAD_BYTES, only_part
 from shoal.worker.store_faults import FaultLog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from obstore.store import ObjectStore
 
     from shoal.worker.access import Grant
@@ -43,9 +46,16 @@ class PictureTooLarge(ShoalError):
 class PictureIntake:
     """Where pictures come in, all of them within one budget of memory."""
 
-    def __init__(self, store: ObjectStore, max_bytes: int) -> None:
-        """``max_bytes``: of one picture."""
+    def __init__(self, store: ObjectStore, max_bytes: int, check: Callable[[bytes], object]) -> None:
+        """Prepares.
+
+        Args:
+            store: Where they are stored.
+            max_bytes: Of one picture.
+            check: Raises InvalidRequest for one that no model could be asked about.
+        """
         self.max_bytes = max_bytes
+        self.check = check
         self._store = store
         self._budget = Budget(max(_HELD_BYTES, 2 * max_bytes), max_waiting=0, leaves_room=True)
         self._faults = FaultLog()
@@ -129,7 +139,7 @@ class ArrivingPicture:
         """Stores it; its uuid.
 
         Raises:
-            InvalidRequest: there is nothing, or no picture.
+            InvalidRequest: there is nothing, or no picture, or one of too many pixels.
             Unavailable: the store doesn't take it.
         """
         content = b"".join(self._parts)
@@ -138,6 +148,7 @@ class ArrivingPicture:
             content = only_part(content, self._form)
         if not is_picture(content):
             raise _no_picture(content)
+        await asyncio.to_thread(self._intake.check, content)  # a progressive JPEG of 10 MB takes 16 ms
         return await self._intake.store(self._grant.prefix, content)
 
     def release(self) -> None:

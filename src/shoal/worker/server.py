@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal.batching.host import Host
@@ -15,6 +16,7 @@ from shoal.observe import metrics
 from shoal.observe.tracing import Tracing
 from shoal.pictures.decode import Decoder
 from shoal.pictures.objectstore import open_configured
+from shoal.pictures.read_header import read_header
 from shoal.runtime import garbage
 from shoal.runtime.threads import Threads, usable_cores
 from shoal.service.api_keys import load_keys, watch_keys
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from shoal.engine import LoadedModel
     from shoal.explain.recent import Recent
     from shoal.modelconfig.model import ModelConfig
-    from shoal.service.spec import Pool
+    from shoal.service.spec import Pool, Service
     from shoal.worker.options import WorkerOptions
     from shoal.worker.stages import Stages
 
@@ -106,6 +108,7 @@ class Worker:
         pictures = PictureIntake(
             open_configured(options.service, options.home, options.store_endpoint),
             options.service.object_store.max_image_bytes,
+            _header_check(options.service),
         )
         metrics.WORKER_INTAKE_BYTES.set_function(lambda: pictures.held_bytes)
         door = PictureDoor(pictures, self._access)
@@ -203,3 +206,13 @@ class Worker:
                 if available:
                     await self._refresh()
                 await self._status.engine(available=available)
+
+
+def _header_check(service: Service) -> Callable[[bytes], object]:
+    """Of pictures that come in here, whose model may be another pool's: by the largest limits of all."""
+    pools = service.pools.values()
+    return partial(
+        read_header,
+        max_pixels=max(pool.max_image_pixels for pool in pools),
+        max_scans=max(pool.max_image_scans for pool in pools),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from shoal.errors import Overloaded
+from shoal.service.identity import rate_limit
 
 AHEAD = 64
 """What a client that keeps a few in stock may ask for at once, however low its rate: Shoal's own client does."""
@@ -32,10 +33,10 @@ class UploadLimits:
             return
         most = max(1, math.ceil(rate))
         if count > max(AHEAD, most):
-            raise Overloaded(f"this key's rate allows {max(AHEAD, most)} uploads a call, and {count} are asked for")
+            raise Overloaded(f"this caller's rate allows {max(AHEAD, most)} uploads a call, and {count} are asked for")
         tokens, since = self._buckets.get(key_id, (float(most), now))
         tokens = min(most, tokens + (now - since) * rate)
         if tokens < 1:
-            text = "this API key's rate limit is reached, to which each upload counts; try again later"
+            text = f"{rate_limit(key_id)} is reached, to which each upload counts; try again later"
             raise Overloaded(text, (1 - tokens) / rate)
         self._buckets[key_id] = tokens - count, now

@@ -103,5 +103,5 @@ def test_the_key_is_not_in_the_repr(client: Client) -> None:
 
 
 def test_the_constructors_take_the_same_options() -> None:
-    parameters = set(inspect.signature(AsyncClient).parameters) - {"target", "api_key"}
+    parameters = set(inspect.signature(AsyncClient).parameters) - {"target"}
     assert parameters == set(inspect.get_annotations(Options))

@@ -51,3 +51,26 @@ def test_a_broken_file_is_named(home: Home, content: str) -> None:
     (home.run / "client.json").write_text(content)
     with pytest.raises(ConfigurationError, match=r"client\.json"):
         find_connection(None, None, home)
+
+
+def test_a_token_goes_in_the_place_of_the_key(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("a.b.c\n")
+    for target in (None, "127.0.0.1:8080", "far:1"):
+        found = find_connection(target, None, home, token_file=file)
+        assert (found.target, found.api_key) == (target or "127.0.0.1:8080", None)
+        token = found.options()["token"]
+        assert token
+        assert token() == "a.b.c"
+    file.write_text("d.e.f")
+    assert token() == "d.e.f", "it is read anew"
+
+
+def test_a_token_that_is_one_too_many_or_not_there(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="give one of them"):
+        find_connection("far:1", "key", home, token_file=tmp_path / "token")
+    with pytest.raises(ConfigurationError, match="token: the token can't be read: No such file"):
+        find_connection("far:1", None, home, token_file=tmp_path / "token")
+    (tmp_path / "token").write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError, match="it is no text"):
+        find_connection("far:1", None, home, token_file=tmp_path / "token")

@@ -43,7 +43,7 @@ async def sending(
     deadlines = Deadlines(time.monotonic)
     method = InferenceMethod(channel, "Classify", pb.ClassifyReply)
     metadata = ((wire.MODEL, "cats"),)
-    sender = Sender(method, metadata, deadlines, time.monotonic, streams=streams, limits=limits)
+    sender = Sender(method, lambda: metadata, deadlines, time.monotonic, streams=streams, limits=limits)
     try:
         yield sender
     finally:

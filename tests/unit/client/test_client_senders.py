@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shoal.client.caller import KeyCaller
 from shoal.client.channel import InferenceMethod, open_channel
 from shoal.client.senders import Senders
 from shoal.runtime.priority import Priority
@@ -32,7 +33,7 @@ async def classify(service: StreamService) -> AsyncIterator[Classify]:
 
 
 async def test_model_and_priority_have_a_sender_each(classify: Classify) -> None:
-    senders = Senders("key", time.monotonic)
+    senders = Senders(KeyCaller("key"), time.monotonic)
     interactive, bulk = Priority
     first = senders.of(classify, "cats", interactive)
     assert senders.of(classify, "cats", interactive) is first
@@ -44,7 +45,7 @@ async def test_model_and_priority_have_a_sender_each(classify: Classify) -> None
 async def test_calls_carry_model_key_and_a_priority_that_is_not_the_usual_one(
     service: StreamService, classify: Classify
 ) -> None:
-    senders = Senders("secret", time.monotonic)
+    senders = Senders(KeyCaller("secret"), time.monotonic)
     for priority in Priority:
         await senders.of(classify, "cats", priority)(b"", 60)
     assert senders.sent == {"alone": 2, "by_stream": 0}
@@ -55,7 +56,7 @@ async def test_calls_carry_model_key_and_a_priority_that_is_not_the_usual_one(
 
 
 async def test_whoever_names_many_models_fills_no_memory(service: StreamService, classify: Classify) -> None:
-    senders = Senders("key", time.monotonic)
+    senders = Senders(KeyCaller("key"), time.monotonic)
     service.gate.clear()
     busy = asyncio.create_task(senders.of(classify, "busy", Priority.BULK)(b"", 60))
     await service.came(1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.client import AsyncClient, Retry
+from shoal.client.caller import KeyCaller
 from shoal.client.upload import Ticket, Tickets
 from shoal.errors import Internal, InvalidRequest, NotFound
 from shoal.v1 import inference_pb2 as pb
@@ -22,7 +23,7 @@ class Desk:
         self.now = 0.0
         self.asked: list[int] = []
         self.number = 0
-        self.tickets = Tickets(self, "key", Retry(clock=lambda: self.now))
+        self.tickets = Tickets(self, KeyCaller("key"), Retry(clock=lambda: self.now))
 
     async def __call__(
         self, request: pb.CreateUploadsRequest, _timeout: float, metadata: tuple[tuple[str, str], ...]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from shoal.console.figures import Figures
 from shoal.console.parts import Address, News
-from shoal.console.status import NOT_VOUCHED_FOR, Known, ModelView, StatusView, key_ids, status
+from shoal.console.status import NOT_VOUCHED_FOR, Caller, Known, ModelView, StatusView, status
 from shoal.explain.views import Glances
 from shoal.runtime.endpoint import Endpoint
 from shoal.service.api_keys import Key, KeyRing
 from shoal.service.identity import Identity
-from shoal.service.spec import Pool, Service
+from shoal.service.spec import Pool, Router, Service
+from shoal.service.tokens import TokenIssuer
 from shoal.service.topology import Topology
 from shoal.service.worker_report import ServedModel, WorkerReport
 
@@ -40,7 +43,7 @@ def seen(
     refused: dict[str, int] | None = None,
 ) -> StatusView:
     known = Known(SERVICE, TOPOLOGY, KeyRing([ALICE, ALICES_OTHER, BOB]), models, frozenset(unserved))
-    return status(Identity.of(caller), known, news, Glances(), refused or {})
+    return status(Caller.of(Identity.of(caller), None, known), known, news, Glances(), refused or {})
 
 
 def named(view: StatusView, name: str) -> ModelView:
@@ -58,9 +61,39 @@ def test_a_key_that_was_revoked_meanwhile_sees_no_model() -> None:
 
 
 def test_requests_are_those_of_the_owners_keys() -> None:
-    ring = KeyRing([ALICE, ALICES_OTHER, BOB])
-    assert key_ids(Identity.of(ALICE), ring) == {"alice-1", "alice-2"}
-    assert key_ids(Identity.of(BOB), ring) == {"bob-1"}
+    known = Known(SERVICE, TOPOLOGY, KeyRing([ALICE, ALICES_OTHER, BOB]), (), frozenset())
+    assert Caller.of(Identity.of(ALICE), None, known).key_ids == {"alice-1", "alice-2"}
+    assert Caller.of(Identity.of(BOB), None, known).key_ids == {"bob-1"}
+
+
+def test_keys_and_tokens_of_an_owner_see_each_others_requests() -> None:
+    issuers = {name: TokenIssuer(issuer=name, audiences=["shoal"], jwks_file="k") for name in ("company", "partner")}
+    service = SERVICE.model_copy(update={"router": Router(tokens=issuers)})
+    known = Known(service, TOPOLOGY, KeyRing([ALICE, BOB]), (), frozenset())
+    token = Identity("token:company:alice", "alice", "alice/", "digest")
+    expected = {"alice-1", "token:company:alice", "token:partner:alice"}
+    assert Caller.of(token, None, known).key_ids == Caller.of(Identity.of(ALICE), None, known).key_ids == expected
+
+
+@pytest.mark.parametrize(
+    ("claimed", "models"),
+    [
+        (None, ["new", "resnet-50", "yolo"]),
+        ("*", ["new", "resnet-50", "yolo"]),
+        ("", []),
+        ("resnet* new", ["new", "resnet-50"]),
+        ("yol ?olo [y]olo YOLO", []),
+    ],
+)
+def test_models_are_those_of_a_tokens_claim(claimed: str | None, models: list[str]) -> None:
+    known = Known(SERVICE, TOPOLOGY, KeyRing([ALICE]), ("resnet-50", "yolo", "new"), frozenset())
+    caller = Caller.of(Identity("token:company:alice", "alice", "alice/", "digest"), claimed, known)
+    assert [model.name for model in status(caller, known, (), Glances(), {}).models] == models
+
+
+def test_a_key_is_told_nothing_by_a_header_of_its_own() -> None:
+    known = Known(SERVICE, TOPOLOGY, KeyRing([BOB]), (), frozenset())
+    assert not Caller.of(Identity.of(BOB), "*", known).may_call("yolo")
 
 
 def test_a_model_is_served_refused_or_waits() -> None:

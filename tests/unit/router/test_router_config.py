@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from shoal.errors import ConfigurationError
 from shoal.router import config
 from shoal.router.key_answers import version
 from shoal.router.key_sources import KeySource
+from shoal.router.tracing import Export
 from shoal.runtime.endpoint import Endpoint
 from shoal.service.api_keys import Key, KeyRing
 from shoal.service.identity import Identity
@@ -329,6 +331,52 @@ def test_the_router_decides_which_calls_are_traced() -> None:
     assert manager["generate_request_id"] is True, "Envoy traces no call without"
     (where,) = cluster(files, "collector")["load_assignment"]["endpoints"][0]["lb_endpoints"]
     assert where["endpoint"]["address"]["socket_address"] == {"address": "::1", "port_value": 4317}
+
+
+@pytest.mark.parametrize(
+    ("variables", "headers"),
+    [
+        ({}, ()),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "A=b,, c = d%3D%2C"}, (("a", "b"), ("c", "d=,"))),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "a=b", "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "c=d"}, (("c", "d"),)),
+    ],
+)
+def test_a_collectors_headers_come_from_the_environment(
+    variables: dict[str, str], headers: tuple[tuple[str, str], ...]
+) -> None:
+    settings = parse("observe: {tracing: {otlp_endpoint: 'http://a:1'}}", "s").observe.tracing
+    assert Export.of(settings, variables) == Export(headers)
+    assert Export.of(None, {"OTEL_EXPORTER_OTLP_HEADERS": "nonsense"}) == Export()
+
+
+@pytest.mark.parametrize(
+    "text", ["secret", "=secret", "a=secret%0D%0Ab: c", "a b=secret", "ä=secret", "a=secretä", "="]
+)
+def test_headers_that_can_be_none_are_refused_without_their_text(text: str) -> None:
+    settings = parse("observe: {tracing: {otlp_endpoint: 'http://a:1'}}", "s").observe.tracing
+    with pytest.raises(ConfigurationError, match=r"\$OTEL_EXPORTER_OTLP_HEADERS: expected name=value") as raised:
+        Export.of(settings, {"OTEL_EXPORTER_OTLP_HEADERS": text})
+    assert "secret" not in str(raised.value)
+
+
+def test_a_percent_sign_is_refused_as_envoy_would() -> None:
+    settings = parse("observe: {tracing: {otlp_endpoint: 'http://a:1'}}", "s").observe.tracing
+    with pytest.raises(ConfigurationError, match="a: Envoy sends no header with a percent sign"):
+        Export.of(settings, {"OTEL_EXPORTER_OTLP_HEADERS": "a=secret%25"})
+
+
+def test_a_collector_is_trusted_by_the_authorities_named(tmp_path: Path) -> None:
+    settings = parse("observe: {tracing: {otlp_endpoint: 'https://tempo.example:443'}}", "s").observe.tracing
+    (tmp_path / "ca.pem").write_text("PEM")
+    assert Export.of(settings, {"OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "ca.pem")}).authorities == "PEM"
+    with pytest.raises(ConfigurationError, match=r"OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE: .*can't be read"):
+        Export.of(settings, {"OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE": str(tmp_path / "no.pem")})
+
+
+def test_what_opens_the_collector_is_redacted() -> None:
+    export = Export((("authorization", 'Bearer "x"'),))
+    shown = config.redact(json.dumps({"value": 'Bearer "x"'}), KeyRing(()), export=export)
+    assert json.loads(shown) == {"value": "[redacted]"}
 
 
 def test_secrets_are_in_one_file() -> None:

@@ -7,7 +7,8 @@ from shoal.service.spec import parse
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["http://localhost:4317", "http://10.0.0.1:1/", "http://[::1]:4317", "http://a.b_c:65535"]
+    "endpoint",
+    ["http://localhost:4317", "http://10.0.0.1:1/", "http://[::1]:4317", "http://a.b_c:65535", "https://a:443"],
 )
 def test_a_collector_is_read(endpoint: str) -> None:
     found = parse(f"observe: {{tracing: {{otlp_endpoint: '{endpoint}'}}}}", "s").observe.tracing
@@ -22,7 +23,7 @@ def test_a_collector_is_read(endpoint: str) -> None:
         ("{}", "observe.tracing.otlp_endpoint: Field required"),
         *(
             (f"{{otlp_endpoint: '{endpoint}'}}", "observe.tracing.otlp_endpoint: must be http://HOST:PORT")
-            for endpoint in ("localhost:4317", "https://a:4317", "http://a", "http://a:0", "http://a:65536", "http://a:1/v1")
+            for endpoint in ("localhost:4317", "ftp://a:4317", "https://a", "http://a", "http://a:0", "http://a:65536", "http://a:1/v1")
         ),
         ("{otlp_endpoint: 'http://u:p@a:1'}", "observe.tracing.otlp_endpoint: must be http://HOST:PORT"),
         ("{otlp_endpoint: 'http://a:1', sample_ratio: 1.5}", "observe.tracing.sample_ratio: Input should be less than"),

@@ -10,6 +10,7 @@ import obstore
 import pytest
 from obstore.store import MemoryStore
 
+from shoal.errors import InvalidRequest
 from shoal.service.api_keys import Key, KeyRing
 from shoal.service.identity import CLIENT_HEADER, Identity
 from shoal.v1 import inference_pb2 as pb
@@ -50,10 +51,15 @@ def parts(picture: bytes, *, pieces: int = 2, size: int = 100, **fields: Any) ->
     return cut
 
 
+def _check(picture: bytes) -> None:
+    if picture.endswith(b"damaged"):
+        raise InvalidRequest("the picture is damaged")
+
+
 class Rig:
     def __init__(self, max_bytes: int = 2000) -> None:
         self.store = MemoryStore()
-        self.intake = PictureIntake(self.store, max_bytes)
+        self.intake = PictureIntake(self.store, max_bytes, _check)
         self.door = PictureDoor(self.intake, Access(KeyRing([KEY])))
 
     async def ask(self, *messages: ProcessingRequest) -> list[ProcessingResponse]:
@@ -108,6 +114,7 @@ async def test_one_that_asks_nothing_is_answered_with_the_uuid() -> None:
         (b"<html>", (400, 3, "the body is no JPEG, PNG or WebP picture: it begins with b'<")),
         (b"RIFF\0\0\0\0AVI " + bytes(99), (400, 3, "it begins with b'RIFF")),
         (b"\xff", (400, 3, "it begins with b'\\xff'")),
+        (JPEG + b"damaged", (400, 3, "the picture is damaged")),
         (JPEG * 3, (413, 8, "a picture may have 2000 bytes (object_store.max_image_bytes)")),
     ],
 )

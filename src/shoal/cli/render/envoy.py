@@ -9,7 +9,6 @@ import typer
 
 from shoal.cli.places import home_at
 from shoal.errors import ConfigurationError
-from shoal.router import config
 from shoal.router.keeper import ConfigKeeper, write
 
 
@@ -35,4 +34,4 @@ def envoy(
 def _print(keeper: ConfigKeeper, *, show_secrets: bool) -> None:
     for name, text in keeper.files(keeper.folder).items():
         typer.echo(f"// {name}")
-        typer.echo(text if show_secrets else config.redact(text, keeper.keys.value, keeper.service.value.router.tokens))
+        typer.echo(text if show_secrets else keeper.redacted(text))

@@ -43,7 +43,7 @@ def serve_batcher(
     ] = RECENT_REQUESTS,
     otlp_endpoint: Annotated[
         str | None,
-        typer.Option(metavar="http://HOST:PORT", help="An OpenTelemetry collector, for calls that the router traces."),
+        typer.Option(metavar="URL", help="An OpenTelemetry collector, for calls that the router traces."),
     ] = None,
     log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = "info",
     max_message_bytes: Annotated[

@@ -147,10 +147,4 @@ async def _run(job: LoadJob, ready: Callable[[], Awaitable[None]], advance: Call
 
 def _client(job: LoadJob) -> AsyncClient:
     told = job.connection
-    return AsyncClient(
-        told.target,
-        api_key=told.api_key,
-        credentials=told.credentials(),
-        priority=job.priority,
-        streams=job.streams,
-    )
+    return AsyncClient(told.target, **told.options(), priority=job.priority, streams=job.streams)

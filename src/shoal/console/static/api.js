@@ -1,4 +1,7 @@
-// What the page asks the router. The key is in this object alone: no cookie, no storage.
+// What the page asks the router. The key or token is in this object alone: no cookie, no storage.
+
+/** Whether it is an issuer's token: a JWT begins with an object in Base64. */
+const TOKEN = /^eyJ[\w-]*\.[\w-]+\.[\w-]*$/;
 
 /** An answer that is a refusal. */
 export class Refused extends Error {
@@ -16,6 +19,7 @@ export class Api {
 
   constructor(key) {
     this.#key = key;
+    this.byToken = TOKEN.test(key);
   }
 
   status(signal) {
@@ -48,7 +52,7 @@ export class Api {
   }
 
   #headers() {
-    return { "x-api-key": this.#key };
+    return this.byToken ? { authorization: `Bearer ${this.#key}` } : { "x-api-key": this.#key };
   }
 
   async #json(path, options) {

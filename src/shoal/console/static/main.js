@@ -36,7 +36,7 @@ async function connect(api) {
     enter(status);
     again(tried);
   } catch (error) {
-    say(byId("key-trouble"), refusedKey(error) ? "This key is unknown or was revoked." : sentence(error));
+    say(byId("key-trouble"), refusedKey(error) && !api.byToken ? "This key is unknown or was revoked." : sentence(error));
   } finally {
     byId("connect").disabled = false;
   }
@@ -90,7 +90,7 @@ async function poll(asked) {
     update(status);
   } catch (error) {
     if (session !== asked) return;
-    if (refusedKey(error)) return leave("The key was revoked.");
+    if (refusedKey(error)) return leave(asked.api.byToken ? sentence(error) : "The key was revoked.");
     asked.pause = Math.min(2 * asked.pause, LONGEST_PAUSE_MS);
     say(byId("trouble"), `${sentence(error)} What is shown is old; trying again.`);
     show(byId("trouble"), true);

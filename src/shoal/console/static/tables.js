@@ -80,7 +80,7 @@ const state = (word) => `state state-${GOOD[word] ?? "bad"}`;
 function parts(all) {
   fill(byId("part-rows"), all, ({ name }) => name, ({ name, role, group, state: word, reason }) => [
     name,
-    { text: group || "–", className: "short", title: { worker: "its pool", batcher: "its group" }[role] ?? "" },
+    { text: group || "–", className: "short", title: { worker: "its pool", triton: "its pool", batcher: "its group" }[role] ?? "" },
     { text: reason ? `${word}: ${reason}` : word, className: state(word) },
   ]);
 }

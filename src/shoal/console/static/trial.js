@@ -119,7 +119,7 @@ export class Trial {
     canvas.setAttribute("aria-label", `${picture.file.name}: ${summary}`);
     byId("found").replaceChildren(...foundNodes(told));
     byId("timing").replaceChildren(...timingNodes(reply));
-    const call = { origin: location.origin, model: model.name, verb: task.verb, uuid: reply.image_uuid };
+    const call = { origin: location.origin, model: model.name, verb: task.verb, uuid: reply.image_uuid, byToken: this.#api.byToken };
     byId("commands").replaceChildren(...commands(call).flatMap(commandNodes));
     this.#progress(`${model.name}: ${summary}`, picture.bitmap !== null); // who sees the answer needs no line of it
     if (!picture.bitmap) byId("found").prepend(element("p", "quiet", ["This browser can't show such a picture."]));
