@@ -62,7 +62,7 @@ class Closing:
         """Takes new settings."""
         sizes = {size for size in settings.preferred_batch_size if 0 < size <= settings.max_batch_size}
         self._sizes = sorted(sizes) or [max(1, settings.max_batch_size)]
-        self._largest = self._sizes[-1]
+        self._largest = self._work.largest = self._sizes[-1]
         self._delay = settings.max_queue_delay_microseconds / 1e6
         self.objective = settings.latency_objective_microseconds / 1e6
         """Seconds; 0: the delay holds."""
