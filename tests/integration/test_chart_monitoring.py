@@ -266,7 +266,7 @@ def test_a_schedule_is_a_trigger_for_each_run_of_hours_above_the_least_also_acro
     scaling = {"prometheus_url": "http://p", "pools": {"default": pool}}
     file.write_text(
         'object_store: {url: "s3://images", managed: false}\nmodel_store: {url: "s3://models"}\n'
-        + f"kubernetes: {json.dumps({'autoscaling': scaling})}\n"
+        f"kubernetes: {json.dumps({'autoscaling': scaling})}\n"
     )
     (scaled,) = render(file).of("ScaledObject")
     KINDS["ScaledObject"].model_validate(scaled)

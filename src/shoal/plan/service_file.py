@@ -104,8 +104,8 @@ def _by_hour(plan: Plan, trial: Trial) -> str:
     spare = trial.total - max(hourly)
     numbers = [number + spare for number in hourly]
     return (
-        "# By the hour, with the reserve of the peak, where KEDA scales: docs/metrics.md. schedule.timezone says whose\n"
-        "# hours these are, UTC if it is left out. Under kubernetes:\n"
+        "# By the hour, with the reserve of the peak, where KEDA scales: docs/metrics.md. schedule.timezone says\n"
+        "# whose hours these are, UTC if it is left out. Under kubernetes:\n"
         "#   autoscaling:\n"
         "#     prometheus_url: http://prometheus.example:9090\n"
         "#     pools:\n"

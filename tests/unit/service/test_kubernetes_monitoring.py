@@ -34,7 +34,7 @@ def test_nothing_watches_or_scales_unless_it_is_asked_for() -> None:
         (f"{PROMETHEUS}, pools: {{default: {{max_replicas: 2, slot_demand: 1.5}}}}", "slot_demand"),
         (
             f"{PROMETHEUS}, pools: {{default: {{max_replicas: 2, schedule: {DAY}}}}}",
-            "below the schedule's largest number",
+            "below the schedule's largest",
         ),
         (f"{PROMETHEUS}, pools: {{default: {{max_replicas: 9, schedule: {FLAT}}}}}", "the same all day"),
         (f"{PROMETHEUS}, pools: {{default: {{max_replicas: 9, schedule: {SHORT}}}}}", "at least 24 items"),
