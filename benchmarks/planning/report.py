@@ -27,15 +27,22 @@ def main() -> None:
     """Brings the chapter up to date."""
     results = {name: read_json(RESULTS / f"planning_{name}.json") for name in (*LOADS, "objectives", "served")}
     there = {name: result for name, result in results.items() if result is not None}
-    # results of versions that knew no deaths are left as they stand in the chapter
-    blocks = {f"planning-{name}": load(name, there[name]) for name in LOADS if "deaths" in there.get(name, {})}
+    # results of older versions are left as they stand in the chapter
+    blocks = {f"planning-{name}": load(name, there[name]) for name in LOADS if _is_told_by_moments(there.get(name, {}))}
     if "objectives" in there:
         blocks["planning-objectives"] = objectives(there["objectives"])
     if "served" in there:
         blocks["planning-served"] = ways(there["served"])
     update(DOCS / "plan.md", blocks)
-    update(DOCS / "simulate.md", tables.scale(read_json(RESULTS / "planning_scale.json") or {}))
+    calculated = tables.scale(read_json(RESULTS / "planning_scale.json") or {})
+    beside = tables.validation(read_json(RESULTS / "planning_validation.json") or {})
+    update(DOCS / "simulate.md", calculated | beside)
     update(DOCS / "batching.md", tables.growth(read_json(RESULTS / "planning_growth.json") or {}))
+
+
+def _is_told_by_moments(result: Mapping[str, Any]) -> bool:
+    deaths = result.get("deaths", {})
+    return bool(deaths) and all("worst_before_ms" in one for loss in deaths.values() for one in loss["models"])
 
 
 def load(name: str, result: Mapping[str, Any]) -> str:
@@ -74,11 +81,19 @@ def _closing(one: Mapping[str, Any]) -> str:
 
 def deaths(found: Mapping[str, Any]) -> str:
     """A server dies at the peak, on all GPUs that there are: a row a placement."""
-    head = ("a server of 2 of 20 GPUs dies", "p99 before, ms", "in the worst moment", "no answer", "kept again after")
+    head = (
+        "a server of 2 of 20 GPUs dies",
+        "p99 before, ms",
+        "worst moment before",
+        "worst moment after",
+        "no answer",
+        "kept again after",
+    )
     rows = [
         (
             name,
             ", ".join(f"{one['p99_before_ms']:,.1f}" for one in loss["models"]),
+            ", ".join(f"{one['worst_before_ms']:,.1f}" for one in loss["models"]),
             ", ".join(f"{one['worst_p99_ms']:,.1f}" for one in loss["models"]),
             ", ".join(f"{one['lost_requests']:,}" for one in loss["models"]),
             ", ".join(_seconds(one["recovery_seconds"]) for one in loss["models"]),

@@ -1,7 +1,8 @@
-"""What ``scale`` and ``growth`` calculated, as tables and a plot."""
+"""What ``scale`` and ``growth`` calculated, and what ``validate`` measured beside, as tables and a plot."""
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks.common.chapter import markdown
 from benchmarks.common.files import IMAGES
 from shoal.profile.plot import STYLE
+from shoal.simulate.judge import AIMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +43,32 @@ def growth(result: Mapping[str, Any]) -> dict[str, str]:
     if "gpus" in result:
         blocks["planning-gpus"] = f"{_where(result['gpus'])}\n\n{_gpus(result['gpus']['rows'])}"
     return blocks
+
+
+def validation(result: Mapping[str, Any]) -> dict[str, str]:
+    """The largest errors of points with a calm client and of the others, at loads that can be served and above."""
+    if "setups" not in result:
+        return {}
+    rows = [row for setup in result["setups"] for row in setup["rows"]]
+    head = ("points", "rows", "within the aim", "answers/s", "mean batch", "p50", "p95", "p99", "refused")
+    told = []
+    for calm, above in product((True, False), (False, True)):
+        of = [
+            row
+            for row in rows
+            if (row["lag_max_ms"] <= result["settings"]["calm_ms"]) == calm and (row["load"] > 1) == above
+        ]
+        if of:
+            name = f"{'calm' if calm else 'disturbed'}, load {'above 1' if above else 'below 1'}"
+            within = sum(not row["missed"] for row in of)
+            told.append((name, str(len(of)), str(within), *(_largest(of, figure) for figure in AIMS)))
+    machine = result["machine"]
+    where = f"{machine['cpu']}, {machine['cores']} cores: `{result['command']}`"
+    return {"planning-validation": f"Measured {result['date'][:10]} on {where}.\n\n{markdown(head, told)}"}
+
+
+def _largest(rows: Sequence[Row], figure: str) -> str:
+    return f"{max(abs(row['errors'][figure] or 0.0) for row in rows):.1%}"
 
 
 def _where(step: Mapping[str, Any]) -> str:

@@ -256,3 +256,25 @@ def test_every_scenario_can_be_watched(scenario: Path) -> None:
     found = render(scenario, settings={"kubernetes.monitoring.enabled": True})
     assert len(found.of("PodMonitor")) == 3
     assert len(found.of("PrometheusRule")) == 1
+
+
+def test_a_schedule_is_a_trigger_for_each_run_of_hours_above_the_least_also_across_midnight(tmp_path: Path) -> None:
+    by_hour = [4, 4, *[3] * 5, 5, *[6] * 14, 5, 4]
+    file = tmp_path / "values.yaml"
+    schedule = {"timezone": "Europe/Berlin", "replicas_by_hour": by_hour}
+    pool = {"min_replicas": 3, "max_replicas": 6, "schedule": schedule}
+    scaling = {"prometheus_url": "http://p", "pools": {"default": pool}}
+    file.write_text(
+        'object_store: {url: "s3://images", managed: false}\nmodel_store: {url: "s3://models"}\n'
+        f"kubernetes: {json.dumps({'autoscaling': scaling})}\n"
+    )
+    (scaled,) = render(file).of("ScaledObject")
+    KINDS["ScaledObject"].model_validate(scaled)
+    told = [each["metadata"] for each in scaled["spec"]["triggers"] if each["type"] == "cron"]
+    assert {each["timezone"] for each in told} == {"Europe/Berlin"}
+    assert [(each["start"], each["end"], each["desiredReplicas"]) for each in told] == [
+        ("55 6 * * *", "0 8 * * *", "5"),
+        ("55 7 * * *", "0 22 * * *", "6"),
+        ("55 21 * * *", "0 23 * * *", "5"),
+        ("55 22 * * *", "0 2 * * *", "4"),
+    ]

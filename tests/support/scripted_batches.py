@@ -108,10 +108,10 @@ class ScriptedWorker:
 
 @contextlib.asynccontextmanager
 async def scripted_worker(
-    models: dict[str, ScriptedHandler], target: str = "127.0.0.1:0"
+    models: dict[str, ScriptedHandler], target: str = "127.0.0.1:0", processes: int = 1
 ) -> AsyncIterator[ScriptedWorker]:
-    """A grpc server on a free port that serves ``models``."""
-    service = BatchingService()
+    """A grpc server on a free port that serves ``models``, as one of so many processes of a worker."""
+    service = BatchingService(processes)
     for name, handler in models.items():
         await service.put(name, handler)
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])

@@ -11,11 +11,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from shoal.batcher.learning import Arrivals
 from shoal.batcher.workload import MOSTLY, TIMER_SECONDS
+from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from shoal.batcher.level import OpenBatch
     from shoal.batcher.workload import Workload
+    from shoal.batching.fair_queue import Queued
     from shoal.modelconfig.batching import BatchingSettings
 
 CloseReason = Literal["preferred", "delay", "objective", "enough", "bulk", "deadline", "drain", "alone"]
@@ -34,6 +39,11 @@ _RESERVE = 0.05
 _MOST_MARGIN = 1 / 5
 """Of the objective: what is kept for answers that come later than expected at most. Where one in a hundred comes later
 still, small batches all the time would cost more than they are worth."""
+_OVERDUE = 1 / 8
+"""Of a batch's time: what one that is late anyway waits for company at most. Closed small it would still be late, fill
+the engine as a full one does, and so make the next ones late, too."""
+_SAVES = 4 / 3
+"""Where two batches of one cost less than so many times one of two, company is nothing to be late for."""
 _ROUNDING = 1e-6
 
 
@@ -45,20 +55,30 @@ class Closing:
         self.draining = False
         """Whether nothing waits for company any more."""
         self._work = work
+        self._arrivals = {priority: Arrivals() for priority in Priority}
         self.configure(settings)
 
     def configure(self, settings: BatchingSettings) -> None:
         """Takes new settings."""
         sizes = {size for size in settings.preferred_batch_size if 0 < size <= settings.max_batch_size}
         self._sizes = sorted(sizes) or [max(1, settings.max_batch_size)]
-        self._largest = self._sizes[-1]
+        self._largest = self._work.largest = self._sizes[-1]
         self._delay = settings.max_queue_delay_microseconds / 1e6
         self.objective = settings.latency_objective_microseconds / 1e6
         """Seconds; 0: the delay holds."""
 
+    def arrived(self, now: float, requests: Iterable[Queued]) -> None:
+        """These have come."""
+        if self.objective:  # a delay doesn't ask how many come
+            for request in requests:
+                self._arrivals[request.priority].observe(now)
+
     def latest_start(self, arrived: float) -> float:
-        """When a full batch has to start at a worker, at last, to keep the promise to a request."""
-        return self._promise(arrived) - self._work.times.expected(self._largest)
+        """When a full batch has to start at a worker, at last, to keep the promise to a request.
+
+        Where times scatter, as on a device that others use too, a batch had better not wait behind another one.
+        """
+        return self._promise(arrived) - self._work.times.cautious(self._largest)
 
     def size(self, now: float, batch: OpenBatch[Any], waiting: int, oldest: float, bulk: int) -> tuple[int, bool]:
         """The size to which a batch grows, and whether it has to close with it.
@@ -80,6 +100,8 @@ class Closing:
             return size, False
         start = self._work.free_at(now, batch.worker, batch.priority)
         promised = times.largest(self._promise(min(batch.oldest, oldest)) - start) + _ROUNDING
+        if promised < batch.size and self._saves:  # late anyway: it gains nothing by being small
+            return size, False
         kept = max(int(min(promised, size)), batch.size)
         if 0 < kept < size and self._dearer(kept, size) <= _WORTH_IT:
             return kept, True
@@ -165,7 +187,20 @@ class Closing:
             return batch.oldest + self._delay
         if not self._work.times.known:
             return batch.oldest + self.objective / 2
-        return self._promise(batch.oldest) - self._work.times.expected(batch.size)
+        promised = self._promise(batch.oldest) - self._work.times.expected(batch.size)
+        return max(promised, batch.opened + self._for_company(batch))
+
+    def _for_company(self, batch: OpenBatch[Any]) -> float:
+        """Seconds that a batch waits for company even where it is late then: none where none is expected meanwhile."""
+        seconds = _OVERDUE * self._work.times.expected(batch.size)
+        return seconds if self._saves and self._arrivals[batch.priority].expected(seconds) >= 1 else 0.0
+
+    @property
+    def _saves(self) -> bool:
+        """Whether company saves much: two at once, and not one after the other. Fetch and decode save nothing."""
+        prepared = self._work.preparation.most(0.5)
+        one, two = (self._work.times.expected(size) - prepared for size in (1, 2))
+        return 2 * one > _SAVES * two
 
     def _promise(self, arrived: float) -> float:
         """By when the answer to a request has to be expected, so that it mostly comes within the objective."""

@@ -113,6 +113,24 @@ class Mean:
         return self._sum / self._weight if self._weight else 0.0
 
 
+class Arrivals:
+    """How often requests come. Those that come together count once: the next ones are no sooner here for it."""
+
+    def __init__(self) -> None:
+        self._gap = Mean()
+        self._latest = math.inf
+
+    def observe(self, now: float) -> None:
+        """One or more came."""
+        if now > self._latest:
+            self._gap.observe(now - self._latest)
+        self._latest = now
+
+    def expected(self, seconds: float) -> float:
+        """How often some come in so many seconds; 0 before that is known."""
+        return seconds / self._gap.mean if self._gap.mean else 0.0
+
+
 class Tail:
     """The latest observations, and how large they mostly are at most. A change shows after a few of them."""
 

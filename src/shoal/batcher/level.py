@@ -34,6 +34,8 @@ class OpenBatch(Generic[Stream]):
     tightest: float = math.inf
     """Its earliest deadline."""
     size: int = 0
+    opened: float = math.inf
+    """When its first requests were sent."""
 
     def grow(self, requests: Sequence[Queued]) -> None:
         """Takes in requests of its own priority."""

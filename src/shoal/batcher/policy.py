@@ -134,6 +134,7 @@ class BatchingPolicy(Generic[Stream, Request]):
         """New requests, in order. A full queue makes room at the cost of bulk, and of whoever has most in it."""
         for request in requests:
             self._levels[request.priority].queue.append(request)
+        self._closing.arrived(now, requests)
         decisions = self._advance(now)
         if requests and (self._interactive.queue or self._bulk.queue):
             limit = self.settings.max_queue_size or DEFAULT_MAX_QUEUE_SIZE
@@ -267,6 +268,7 @@ class BatchingPolicy(Generic[Stream, Request]):
         if requests:
             if level.open is None:
                 level.open = batch
+                batch.opened = now
                 level.alone_last = False
                 del level.permits[batch.stream]
             batch.grow(requests)

@@ -46,6 +46,8 @@ class Workload(Generic[Stream]):
         self.times = BatchTimes()
         self.instances = 1
         """Batches that a worker executes at once."""
+        self.largest = 1
+        """Requests in a full batch."""
         self.preparation = Tail()
         """Seconds of interactive batches from their close to their answers, but for those at the engine or before it:
         for the way there, for fetch and decode as far as they were still to come, and for the way back. Workers of an
@@ -138,12 +140,17 @@ class Workload(Generic[Stream]):
     def wait_behind(self, requests: float) -> float:
         """Seconds until a request with so many waiting ahead of it has its answer; 0 where nothing is known.
 
-        By Little's law the batches that execute bring ``requests in them / seconds of a batch`` answers a second.
+        Those ahead go in full batches, however small those are that execute just now: while they wait, batches grow.
+        It goes with the last of them. Of a batch that executes, half is left in the mean.
         """
         if not self._running:
             return 0.0
-        executing = self._running_items
-        return ((requests + self._waiting_items) / executing + 1) * self.times.expected(executing / self._running)
+        expected, largest = self.times.expected, self.largest
+        full, rest = divmod(requests, largest)
+        ahead = expected(self._running_items / self._running) / 2 + full * expected(largest)
+        if waiting := len(self._closed) - self._running:
+            ahead += waiting * expected(self._waiting_items / waiting)
+        return ahead / self._running + expected(rest + 1)
 
     def _start(self, batch: _Closed, started: float) -> None:
         """It waits no longer, but executes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ from shoal.errors import Unavailable
 from shoal.runtime import rpc
 from shoal.runtime.doorbell import Doorbell
 from shoal.runtime.priority import Priority
+from shoal.runtime.share import share
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -139,6 +140,7 @@ class ServedStream:
         asker: str,
         worker: str,
         timeouts: Timeouts,
+        processes: int = 1,
     ) -> None:
         """Prepares; nothing is granted yet.
 
@@ -150,6 +152,8 @@ class ServedStream:
             asker: On whose behalf permits are granted; askers of a priority take turns.
             worker: What this process calls itself.
             timeouts: Of all streams' writes.
+            processes: That share the model's instances, this one among them. A batcher is told the part of this one, or
+                it would take a process for idle that has a batch already.
         """
         self.taken = 0
         """Items from this index on were never begun."""
@@ -159,6 +163,7 @@ class ServedStream:
         self._carries = carries
         self._asker = asker
         self._worker = worker
+        self._processes = processes
         self._writing = asyncio.Lock()
         self._timeouts = timeouts
         self._inbox: deque[batching_pb2.BatchChunk] = deque()
@@ -201,8 +206,10 @@ class ServedStream:
                 task.cancel()
 
     async def _greet(self) -> None:
+        settings = self._handler.settings
+        part = replace(settings, instance_count=share(settings.instance_count, self._processes))
         told = (
-            (wire.SETTINGS, wire.write_settings(self._handler.settings)),
+            (wire.SETTINGS, wire.write_settings(part)),
             (wire.WORKER, self._worker),
             (wire.TAKES, wire.WITHDRAWN),
         )

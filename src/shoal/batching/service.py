@@ -131,7 +131,7 @@ class BatchingService:
         # An older batcher says nothing, and a newer one may know more levels.
         bulk = told.get(wire.PRIORITY) == Priority.BULK
         carries = Carries(method, Priority.BULK if bulk else Priority.INTERACTIVE)
-        stream = ServedStream(context, handler, gate, carries, asker, self._name, self._timeouts)
+        stream = ServedStream(context, handler, gate, carries, asker, self._name, self._timeouts, self._processes)
         try:
             await stream.serve()
         except Hung as error:

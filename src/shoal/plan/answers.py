@@ -114,8 +114,18 @@ def _model_loss(one: ModelLoss) -> str:
     else:
         well = "the objective is kept all the time"
     return (
-        f"{one.name}: p99 goes from {one.p99_before_ms:.1f} to {one.worst_p99_ms:.1f} ms in the worst moment, "
-        f"{one.lost_requests:,} requests get no answer, and {well}."
+        f"{one.name}: p99 is {one.p99_before_ms:.1f} ms before it; in the worst moment it is {one.worst_p99_ms:.1f} "
+        f"ms, where the worst before had {one.worst_before_ms:.1f}; {one.lost_requests:,} requests get no "
+        f"answer, and {well}."
+    )
+
+
+def _lost(shared: Entry, apart: Entry) -> str:
+    if shared.surviving is None or apart.surviving is None:
+        return ""
+    return (
+        f" With a server lost it is {shared.surviving.total} and {apart.surviving.total}: each pool needs a reserve of "
+        "its own, since nobody knows whose server dies."
     )
 
 
@@ -126,8 +136,8 @@ def _sharing(plan: Plan) -> str:
     saved = apart.needed.total - shared.needed.total
     return (
         f"Simulated: {shared.needed.total} GPUs shared, {apart.needed.total} dedicated: {saved} saved"
-        f"{_money(plan, 24 * saved)}. By arithmetic: {shared.bound} and {apart.bound}. Dedicated pools round up each, "
-        "and each has to hold its own model's peak, at whatever hour that is."
+        f"{_money(plan, 24 * saved)}.{_lost(shared, apart)} By arithmetic: {shared.bound} and {apart.bound}. Dedicated "
+        "pools round up each, and each has to hold its own model's peak, at whatever hour that is."
     )
 
 

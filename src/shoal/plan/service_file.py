@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 _STORE = "http://object-store.example:9000"
+_VARIES = 2
+"""Different numbers of GPUs in a day."""
 
 
 def service_file(plan: Plan, entry: Entry) -> str:
@@ -89,4 +91,24 @@ def _head(plan: Plan, trial: Trial) -> str:
         f"# Written by shoal plan: {trial.total} GPUs, the loss of one server at the peak included.\n"
         f"# 99 of 100 requests within: {objectives}. Calculated with the service's own batching policy, not measured.\n"
         "# For a cluster, name your stores and Secrets: docs/deploy.md.\n"
+        f"{_by_hour(plan, trial)}"
+    )
+
+
+def _by_hour(plan: Plan, trial: Trial) -> str:
+    """The day's numbers as a comment: they need KEDA, and a Prometheus whose address isn't known here."""
+    hourly = next((entry.hourly for entry in plan.entries if entry.hourly), ())
+    if len(trial.gpus) != 1 or len(set(hourly)) < _VARIES:
+        return ""
+    [pool] = trial.gpus
+    spare = trial.total - max(hourly)
+    numbers = [number + spare for number in hourly]
+    return (
+        "# By the hour, with the reserve of the peak, where KEDA scales: docs/metrics.md. schedule.timezone says\n"
+        "# whose hours these are, UTC if it is left out. Under kubernetes:\n"
+        "#   autoscaling:\n"
+        "#     prometheus_url: http://prometheus.example:9090\n"
+        "#     pools:\n"
+        f"#       {pool}: {{min_replicas: {min(numbers)}, max_replicas: {max(numbers)}, schedule: {{replicas_by_hour: "
+        f"{numbers}}}}}\n"
     )

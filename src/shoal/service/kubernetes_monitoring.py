@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from shoal.service.section import HttpAddress, Name, ObjectName, Section
 
@@ -49,14 +50,47 @@ class Scale(Section):
         return self
 
 
+class Schedule(Section):
+    """A day's least numbers of pods. More are added where the signals ask for them."""
+
+    timezone: str = "Etc/UTC"
+    """Whose hours these are: a name of the IANA time zone database, such as ``Europe/Berlin``."""
+    replicas_by_hour: list[Annotated[int, Field(ge=1, le=1000)]] = Field(min_length=24, max_length=24)
+    """24 numbers, from 0:00 on, each day the same. A rise begins five minutes early, so that models are loaded in
+    time."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, timezone: str) -> str:
+        if "/" not in timezone or not re.fullmatch(r"[A-Za-z0-9_+/-]+", timezone):
+            raise ValueError(f"{timezone!r}: expected a name as Europe/Berlin or Etc/UTC")
+        return timezone
+
+    @model_validator(mode="after")
+    def _varies(self) -> Schedule:
+        if len(set(self.replicas_by_hour)) == 1:
+            raise ValueError("replicas_by_hour is the same all day: say min_replicas instead")
+        return self
+
+
 class PoolScale(Scale):
-    """Scales a pool's workers by how many of their slots are in demand."""
+    """Scales a pool's workers by how many of their slots are in demand, and by the hour."""
 
     slot_demand: float = Field(default=0.7, gt=0, le=1)
     """The wanted demand, as a share of the pool's slots. Waiting requests count as demand. Above it, replicas are
     added."""
     queue_seconds: float = Field(default=0.25, gt=0, le=60)
     """How long the slowest tenth of requests may wait for a worker. Above it, replicas are added, too."""
+    schedule: Schedule | None = None
+    """How many pods there are at least, hour by hour; ``shoal plan`` finds these numbers. None: ``min_replicas`` at any
+    hour."""
+
+    @model_validator(mode="after")
+    def _schedule_is_within(self) -> PoolScale:
+        most = max(self.schedule.replicas_by_hour) if self.schedule else 0
+        if most > self.max_replicas:
+            raise ValueError(f"max_replicas ({self.max_replicas}) is below the schedule's largest number ({most})")
+        return self
 
 
 class BatcherScale(Scale):

@@ -115,6 +115,7 @@ class PolicyQueue:
         streams = [Stream(served, priority, self._granted) for _ in range(served.permits) for priority in priorities]
         self._streams.setdefault(served.replica.name, []).extend(streams)
         self._down_since = None
+        self.policy.configure(served.settings)
         for stream in streams:
             served.ask(stream)
 

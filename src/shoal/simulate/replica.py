@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
@@ -173,6 +173,8 @@ class ServedModel:
         self.worker = f"{replica.name}/{process}" if replica.processes > 1 else replica.name
         """What the process calls itself."""
         instances = share(model.settings.instance_count, replica.processes)
+        self.settings = replace(model.settings, instance_count=instances)
+        """What it tells batchers."""
         self._events = events
         self._model = model
         self._source = source

@@ -21,6 +21,7 @@ FLOORS = {
     "tight deadlines": Score(89, 75, 85, 97),
     "overload": Score(97, 27, 98, 98),
     "objective at low load": Score(98, 98, 97, 98),
+    "tight objective": Score(97, 98, 56, 98),
     "two models": Score(98, 28, 50, 98),
     "dying worker": Score(98, 78, 49, 98),
     "slow store": Score(98, 56, 50, 98),

@@ -121,4 +121,7 @@ QUEUES = {
     "objective at low load": Queue(
         [of_all(0.1, owner=owner, timeout=1.0) for owner in "ab"], settings=_objective(150), seconds=42.0
     ),
+    "tight objective": Queue(
+        [Load(2 * RATE, owner=owner, timeout=1.0) for owner in "ab"], workers=8, worth=8.0, settings=_objective(50)
+    ),
 }

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.batcher.learning import BatchTimes, Tail
+from shoal.batcher.learning import Arrivals, BatchTimes, Tail
 
 
 def learned(*observed: tuple[int, float]) -> BatchTimes:
@@ -73,6 +73,20 @@ def test_no_base_is_known_from_sizes_that_are_all_alike() -> None:
     alike = learned((8, line[8]), (8, line[8]))
     assert alike.base == 0.0
     assert alike.more(line[8]) == pytest.approx(8)
+
+
+def test_how_often_requests_come_is_known_after_two_and_those_that_come_together_count_once() -> None:
+    arrivals = Arrivals()
+    assert arrivals.expected(1.0) == 0.0
+    for at in (5.0, 5.0, 5.0):
+        arrivals.observe(at)
+    assert arrivals.expected(1.0) == 0.0
+    for at in (5.1, 5.1, 5.2):
+        arrivals.observe(at)
+    assert arrivals.expected(1.0) == pytest.approx(10)
+    for number in range(400):
+        arrivals.observe(6 + number / 1000)
+    assert arrivals.expected(1.0) == pytest.approx(1000, rel=0.01), "older ones are forgotten"
 
 
 def tail(*observed: float) -> Tail:

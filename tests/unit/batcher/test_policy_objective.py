@@ -44,6 +44,49 @@ def test_an_objective_shorter_than_a_batch_of_one_sends_at_once() -> None:
     assert bench.closed == {"s": "objective"}
 
 
+def test_what_is_late_anyway_goes_with_all_that_come_soon() -> None:
+    bench = Bench(replace(OBJECTIVE, latency_objective_microseconds=3_000))
+    bench.learn(CHEAP)
+    for _ in range(100):  # without a permit: it learns that one comes every 0.1 ms
+        bench.arrive(1)
+        bench.pass_time(0.0001)
+    bench.permit("s")
+    bench.permit("t")
+    assert bench.closed["s"] == "preferred"
+    for stream in "uvwx":
+        bench.permit(stream)
+    open_one = next(stream for stream in "tuvwx" if stream not in bench.closed)
+    for _ in range(5):
+        bench.arrive(1)
+        bench.pass_time(0.00005)
+    assert open_one not in bench.closed, "an eighth of a batch's time brings several more"
+    bench.pass_time(0.001)
+    assert bench.closed[open_one] == "objective"
+    assert len(bench.sent[open_one]) >= 6
+
+
+def test_what_is_late_anyway_goes_at_once_where_nobody_is_expected() -> None:
+    bench = Bench(replace(OBJECTIVE, latency_objective_microseconds=3_000))
+    bench.learn(CHEAP)
+    for stream in "stu":
+        bench.permit(stream)
+        bench.arrive(1)
+        assert bench.closed[stream] == "objective"
+        bench.pass_time(0.1)
+
+
+def test_what_is_late_anyway_goes_at_once_where_company_saves_little() -> None:
+    bench = Bench(replace(OBJECTIVE, latency_objective_microseconds=3_000))
+    bench.learn(DEAR)
+    bench.permit("busy")
+    bench.arrive(32)
+    for number in range(100):
+        bench.permit(f"s{number}")
+        bench.arrive(1)
+        bench.pass_time(0.0001)
+    assert all(len(bench.sent[stream]) == 1 for stream in bench.closed if stream.startswith("s"))
+
+
 def test_before_any_time_is_known_half_of_the_objective_is_waited() -> None:
     bench = Bench(OBJECTIVE)
     bench.permit("s")
@@ -103,6 +146,22 @@ def test_a_worker_that_is_too_busy_for_the_promise_is_left_alone() -> None:
     bench.arrive(32)
     bench.arrive(32)
     assert list(bench.sent) == ["a0", "b0"]
+
+
+@pytest.mark.parametrize(("scatter", "streams"), [(0.0, ["a0", "a1"]), (0.04, ["a0", "b0"])])
+def test_where_times_scatter_no_batch_waits_behind_another_one(scatter: float, streams: list[str]) -> None:
+    bench = Bench(replace(OBJECTIVE, max_batch_size=8))
+    for number in range(64):
+        bench.arrive(8)
+        bench.permit(f"learn-{number}", worker="teacher")
+        bench.now += 0.03 + (scatter if number % 2 else -scatter) / 2
+        bench.policy.executed(bench.now, f"learn-{number}")
+    bench.sent.clear()
+    for stream in ("a0", "a1", "b0"):
+        bench.permit(stream, worker=stream[0])
+    bench.arrive(8)
+    bench.arrive(8)
+    assert list(bench.sent) == streams
 
 
 def test_without_an_objective_an_idle_worker_comes_first() -> None:

@@ -124,10 +124,25 @@ def test_preparation_is_what_a_batch_took_beside_its_time_at_the_engine() -> Non
     assert work.preparation.most(0.5) == 0.0
 
 
-def test_the_wait_by_littles_law_counts_what_waits_at_workers() -> None:
+def test_the_wait_counts_what_executes_half_what_waits_at_workers_and_full_batches() -> None:
     work = known(0.1)
+    work.largest = 4
     assert work.wait_behind(8) == 0.0
     work.add(0.0, "executes", "w", 4, INTERACTIVE)
-    assert work.wait_behind(8) == pytest.approx(0.3)
+    assert work.wait_behind(8) == pytest.approx(0.05 + 2 * 0.1 + 0.1)
     work.add(0.0, "waits", "w", 4, INTERACTIVE)
-    assert work.wait_behind(8) == pytest.approx(0.4)
+    assert work.wait_behind(8) == pytest.approx(0.05 + 0.1 + 2 * 0.1 + 0.1)
+    work.add(0.0, "elsewhere", "v", 4, INTERACTIVE)
+    assert work.wait_behind(8) == pytest.approx((0.05 + 0.1 + 2 * 0.1) / 2 + 0.1)
+
+
+def test_what_is_ahead_is_not_rated_by_the_small_batch_that_executes_just_now() -> None:
+    work: Workload[str] = Workload()
+    work.largest = 16
+    for number, (size, seconds) in enumerate([(1, 0.16), (16, 0.31)] * 32):
+        work.add(float(number), "s", "w", size, INTERACTIVE)
+        work.executed(number + seconds, "s")
+    work.add(100.0, "one", "w", 1, INTERACTIVE)
+    assert work.wait_behind(6) == pytest.approx(0.16 / 2 + 0.16 + 0.01 * 6, abs=0.01), "all seven go together"
+    assert work.wait_behind(6) < 6 * 0.16
+    assert work.wait_behind(16) == pytest.approx(0.16 / 2 + 0.31 + 0.16, abs=0.01)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import grpc
+import pytest
 
 from shoal.batching import served_stream
 from shoal.batching.v1 import batching_pb2
@@ -20,8 +22,6 @@ from support.until import until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import pytest
 
     from support.raw_peers import Call
     from support.scripted_batches import ScriptedBatch
@@ -52,6 +52,14 @@ async def test_a_worker_says_who_it_is_and_what_it_takes() -> None:
                 assert read_settings(told[SETTINGS]).settings == ONE
                 names.append(told[WORKER])
     assert names[0] == names[1] != names[2]
+
+
+@pytest.mark.parametrize(("instances", "part"), [(4, 2), (5, 3), (1, 1)])
+async def test_one_of_several_processes_tells_its_part_of_the_instances(instances: int, part: int) -> None:
+    handler = ScriptedHandler(replace(ONE, instance_count=instances))
+    async with scripted_worker({"m": handler}, processes=2) as worker, raw_batcher(worker.target) as call:
+        told = dict(await call.initial_metadata())
+    assert read_settings(told[SETTINGS]).settings == replace(ONE, instance_count=part)
 
 
 async def test_the_first_results_say_for_how_long_their_batch_was_at_the_engine_where_that_is_known() -> None:

@@ -64,6 +64,20 @@ def test_helm_renders_it(shared: planning.Plan, tmp_path: Path) -> None:
     assert f"replicas: {shared.gpus}" in done.stdout
 
 
+def test_the_day_s_numbers_stand_in_a_comment_that_is_valid_without_its_marks(tmp_path: Path) -> None:
+    day = FILE.replace("MEMORY", "24").replace("per_s: 900", f"by_hour: {[300] * 12 + [3000] * 12}")
+    found = document.parse(day, "plan.yaml")
+    plan = planning.plan(found, planning.models_of(found, tmp_path), Bench(2, requests=500))
+    assert plan.winner is not None
+    text = service_file(plan, plan.winner)
+    lines = [line[2:] for line in text.splitlines() if line.startswith("#   ")]
+    service = spec.parse(text + "\n".join(lines), "f")
+    scale = service.kubernetes.autoscaling.pools["default"]
+    assert scale.schedule is not None
+    assert scale.max_replicas == max(scale.schedule.replicas_by_hour) == plan.gpus
+    assert scale.schedule.replicas_by_hour[0] == scale.min_replicas < plan.gpus
+
+
 def test_models_that_share_no_gpu_get_pools_of_their_own(tmp_path: Path) -> None:
     found = planned(tmp_path, memory=5)
     assert found.winner is not None

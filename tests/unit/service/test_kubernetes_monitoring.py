@@ -6,6 +6,10 @@ from shoal.errors import ConfigurationError
 from shoal.service.spec import Service, parse
 
 PROMETHEUS = "prometheus_url: http://p:9090"
+DAY = f"{{replicas_by_hour: {[3, *[2] * 23]}}}"
+FLAT = f"{{replicas_by_hour: {[2] * 24}}}"
+SHORT = f"{{replicas_by_hour: {[3, *[2] * 22]}}}"
+ELSEWHERE = f"{{timezone: CET, replicas_by_hour: {[3, *[2] * 23]}}}"
 
 
 def scaling(text: str, more: str = "") -> Service:
@@ -28,6 +32,13 @@ def test_nothing_watches_or_scales_unless_it_is_asked_for() -> None:
         (f"{PROMETHEUS}, router: {{max_replicas: 1}}", r"min_replicas \(2\) is over max_replicas \(1\)"),
         (f"{PROMETHEUS}, pools: {{default: {{min_replicas: 1}}}}", "max_replicas"),
         (f"{PROMETHEUS}, pools: {{default: {{max_replicas: 2, slot_demand: 1.5}}}}", "slot_demand"),
+        (
+            f"{PROMETHEUS}, pools: {{default: {{max_replicas: 2, schedule: {DAY}}}}}",
+            "below the schedule's largest",
+        ),
+        (f"{PROMETHEUS}, pools: {{default: {{max_replicas: 9, schedule: {FLAT}}}}}", "the same all day"),
+        (f"{PROMETHEUS}, pools: {{default: {{max_replicas: 9, schedule: {SHORT}}}}}", "at least 24 items"),
+        (f"{PROMETHEUS}, pools: {{default: {{max_replicas: 9, schedule: {ELSEWHERE}}}}}", "expected a name as Europe"),
         ("authentication: a", "authentication and authentication_modes go together"),
         ("authentication_modes: [tls]", "authentication and authentication_modes go together"),
         ("authentication: a, authentication_modes: [password]", "authentication_modes.0"),

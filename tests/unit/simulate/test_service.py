@@ -1,23 +1,24 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
+from shoal.arrivals.processes import poisson, until
 from shoal.errors import ConfigurationError
 from shoal.modelconfig.batching import BatchingSettings
+from shoal.runtime.percentile import percentile
 from shoal.runtime.priority import Priority
 from shoal.simulate.cluster import Cluster
+from shoal.simulate.costs import MeasuredCosts
 from shoal.simulate.curve import CostCurve
 from shoal.simulate.events import Events
+from shoal.simulate.replica import Replica, ServedModel
 from shoal.simulate.scenario import Autoscaling, Fault, Load, Scenario, SimulatedModel, SimulatedPool
 from shoal.simulate.service import simulate
 from shoal.simulate.spreads import Constant, LogNormal
-
-if TYPE_CHECKING:
-    from shoal.simulate.replica import Replica
 
 CURVE = CostCurve(0.008, 0.001)
 """8 in 16 ms: 500 a second."""
@@ -222,6 +223,24 @@ def test_each_process_of_a_worker_has_permits_and_all_share_its_instances(
     outcome = simulate(scenario(rate=2.0 * rate, models=[told], pools=[pool]))
     assert outcome.models["a"].throughput == pytest.approx(rate, rel=0.01)
     assert outcome.utilisation["p"] == pytest.approx(rate / 500 / instances, rel=0.01)
+
+
+def test_batchers_are_told_a_process_s_part_of_the_instances() -> None:
+    events, told = Events(), model(instance_count=4)
+    worker = Replica("w", events, processes=3)
+    served = ServedModel(worker, told, events, random.Random(1))
+    assert served.settings == replace(told.settings, instance_count=2)
+
+
+def test_batches_of_several_processes_are_full_under_an_objective_though_a_device_is_shared() -> None:
+    flat = MeasuredCosts((8,), (0.005,), (1.0, 1.5, 2.0, 2.5))
+    settings = BatchingSettings(max_batch_size=8, latency_objective_microseconds=18_000, instance_count=4)
+    models = [SimulatedModel("a", settings, flat, Constant(0.005))]
+    pools = [SimulatedPool("p", ("a",), 4, worker_processes=4)]
+    times = until(poisson(0.7 * 4 * 4000, random.Random(1)), 1.5)
+    outcome = simulate(Scenario(models, pools, [Load("a", times)], 1.5, warm_up=0.5)).models["a"]
+    assert outcome.mean_batch_size > 7.9
+    assert percentile(outcome.latencies, 0.99) == pytest.approx(0.0155, abs=0.001)
 
 
 def test_a_worker_that_ends_takes_all_of_its_processes_with_it() -> None:
