@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from shoal.observe.rules import Alert
 
 CHART = ROOT / "deploy" / "helm" / "shoal"
-COMPONENTS = {"batcher": metrics.BATCHER, "worker": metrics.WORKER, "model-sync": metrics.MODEL_SYNC}
+COMPONENTS = {
+    "batcher": metrics.BATCHER,
+    "worker": metrics.WORKER,
+    "pipeline": metrics.PIPELINE,
+    "model-sync": metrics.MODEL_SYNC,
+}
 _UNITS = ("seconds", "bytes")
 
 

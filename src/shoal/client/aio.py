@@ -14,7 +14,7 @@ from shoal.client.progress import tracked
 from shoal.client.replies import Elapsed, classification, detection, segmentation
 from shoal.client.results import Classification, Detection, MaskForm, MaskSize, Outcome, Result, Segmentation
 from shoal.client.retry import Retry, told
-from shoal.client.senders import Senders
+from shoal.client.senders import Senders, with_key
 from shoal.client.upload import PresignedUploader, StoreUploader, Tickets, Uploader
 from shoal.errors import Cancelled, ConfigurationError, DeadlineExceeded, Internal, ShoalError
 from shoal.modelconfig.model import Task
@@ -341,7 +341,7 @@ class AsyncClient:
         if self._methods is None:  # not earlier: a channel belongs to the loop that runs when it is made
             self._channel = open_channel(self.target, self._credentials)
             self._methods = Methods(self._channel)
-            self._senders = Senders(self._api_key, self._retry.clock, self._streams)
+            self._senders = Senders(self._retry.clock, self._streams)
         return self._methods
 
     def _method(self, task: Task | str) -> Callable[..., Coroutine[object, object, Result]]:
@@ -365,7 +365,12 @@ class AsyncClient:
         assert senders is not None
         started = uploaded = clock()
         deadline = started + self._seconds(timeout_seconds)
-        kind = method, model_name(request.model_name), choice(Priority, priority or self._priority)
+        kind = (
+            with_key(self._api_key),
+            method,
+            model_name(request.model_name),
+            choice(Priority, priority or self._priority),
+        )
         self._begin()
         try:
             if isinstance(image, Path | bytes):

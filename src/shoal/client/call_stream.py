@@ -212,6 +212,7 @@ class CallStream:
                     request=call.message,
                     timeout_us=max(left_us, 1),
                     traceparent=call.traceparent,
+                    affinity=call.affinity,
                 )
             self._outbox.popleft()
             self._written = call.index + 1

@@ -22,9 +22,16 @@ _LEAST_KEPT = 1024
 class Call:
     """One attempt at a call."""
 
-    __slots__ = ("answer", "deadline", "index", "left", "message", "traceparent")
+    __slots__ = ("affinity", "answer", "deadline", "index", "left", "message", "traceparent")
 
-    def __init__(self, message: bytes, deadline: float, answer: asyncio.Future[Answer], traceparent: str = "") -> None:
+    def __init__(
+        self,
+        message: bytes,
+        deadline: float,
+        answer: asyncio.Future[Answer],
+        traceparent: str = "",
+        affinity: str = "",
+    ) -> None:
         self.message = message
         """The request, serialized."""
         self.deadline = deadline
@@ -35,6 +42,8 @@ class Call:
         """Of what carries it, if something does: to be told once nobody waits any more, answered or not."""
         self.traceparent = traceparent
         """The span that it is made in; empty: none."""
+        self.affinity = affinity
+        """Of calls that do best at one worker, the same; told on a stream alone."""
         self.index = -1
         """Its place on the stream that carries it."""
 

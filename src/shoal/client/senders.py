@@ -22,11 +22,15 @@ _KEPT = 64
 """Beyond this number, those go that have nothing to do: whoever names models that there are not fills no memory."""
 
 
+def with_key(api_key: str) -> Metadata:
+    """The credentials of whoever has a key."""
+    return ((identity.HEADER, api_key),)
+
+
 class Senders:
-    """One for each method, model and priority. Belongs to the event loop on which it is made.
+    """One for each caller, method, model and priority. Belongs to the event loop on which it is made.
 
     Args:
-        api_key: Goes with each call.
         clock: Seconds, from any origin; never goes back.
         streams: See ``Sender``.
         limits: See ``Sender``.
@@ -34,30 +38,35 @@ class Senders:
 
     def __init__(
         self,
-        api_key: str,
         clock: Callable[[], float],
         streams: bool | None = None,
         limits: StreamLimits | None = None,
     ) -> None:
-        self._api_key = api_key
         self._clock = clock
         self._streams = streams
         self._limits = limits
         self._deadlines = Deadlines(clock)
-        self._made: dict[tuple[str, str, Priority], Sender] = {}
+        self._made: dict[tuple[Metadata, str, str, Priority], Sender] = {}
         self._sent: Counter[str] = Counter()
         """By senders that are gone."""
 
-    def of(self, method: InferenceMethod[Any], model: str, priority: Priority) -> Sender:
-        """The one for such calls, to be used at once: one without calls may be let go."""
-        key = (method.name, model, priority)
+    def of(self, credentials: Metadata, method: InferenceMethod[Any], model: str, priority: Priority) -> Sender:
+        """The one for such calls, to be used at once: one without calls may be let go.
+
+        Args:
+            credentials: Go with each call.
+            method: What is called.
+            model: The model's name.
+            priority: Of each call.
+        """
+        key = (credentials, method.name, model, priority)
         sender = self._made.get(key)
         if sender is None:
             if len(self._made) >= _KEPT:
                 self._let_go()
             sender = self._made[key] = Sender(
                 method,
-                self._metadata(model, priority),
+                _metadata(credentials, model, priority),
                 self._deadlines,
                 self._clock,
                 streams=self._streams,
@@ -83,6 +92,7 @@ class Senders:
         await asyncio.gather(*(sender.close(grace_seconds) for sender in self._made.values()))
         self._deadlines.close()
 
-    def _metadata(self, model: str, priority: Priority) -> Metadata:
-        told: Metadata = ((wire.MODEL, model), (identity.HEADER, self._api_key))
-        return (*told, (wire.PRIORITY, priority.value)) if priority is not Priority.INTERACTIVE else told
+
+def _metadata(credentials: Metadata, model: str, priority: Priority) -> Metadata:
+    told: Metadata = ((wire.MODEL, model), *credentials)
+    return (*told, (wire.PRIORITY, priority.value)) if priority is not Priority.INTERACTIVE else told

@@ -14,7 +14,7 @@ from shoal.console.status import Known
 from shoal.errors import ConfigurationError
 from shoal.router import certificate, config, key_sources
 from shoal.router.keyfile import KeyFile
-from shoal.router.model_list import Described
+from shoal.router.model_list import PIPELINE, Described
 from shoal.router.model_names import Folder, fit
 from shoal.router.served import POLL_SECONDS, ServedModels, Unserved, served
 from shoal.runtime.envoy_admin import admin_socket, prepare
@@ -128,7 +128,7 @@ class ConfigKeeper:
             known.models,
             folder=folder,
             unserved=known.unserved,
-            described=self._described,
+            described=self._described | dict.fromkeys(known.service.pipelines, PIPELINE),
             sources=self.sources.value,
         )
 
@@ -164,7 +164,8 @@ class ConfigKeeper:
         # Of a Triton of somebody else's there is no listing.
         ours = (names for pool, names in meant.items() if service.pools[pool].triton_url is None)
         self._absent = set().union(*ours) - listed
-        return sorted(listed.union(*map(fit, meant.values())) | self._reported.models(service))
+        routed = listed.union(*map(fit, meant.values())) | self._reported.models(service)
+        return sorted(routed.union(service.pipelines))
 
     def _judge(self) -> None:
         """Sets ``routes``, or says why not."""
