@@ -16,8 +16,8 @@ from shoal.worker.decoders import decoder_process
 class HarmfulDecoder(Decoder):
     """Takes the name of a harm for a picture; its process finds this class with ``tests`` on its path."""
 
-    def decode(self, data: Any, out: Any) -> Any:
-        return _HARM[bytes(data).decode()]()
+    def decode_parts(self, data: Any, out: Any, regions: Any) -> Any:
+        return [_HARM[bytes(data).decode()]()]
 
     def read_header(self, data: Any) -> PictureHeader:
         return PictureHeader(PictureFormat.PNG, 8, 8)

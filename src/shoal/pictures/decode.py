@@ -9,6 +9,7 @@ last, to the small picture.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -26,7 +27,7 @@ from shoal.pictures.read_header import read_header
 from shoal.pictures.resample import Box, Job, resample, rows_first
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from typing_extensions import Buffer
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from shoal.modelconfig.model import ModelConfig, Tensor
     from shoal.pictures.geometry import Placement
     from shoal.pictures.header import PictureHeader
+    from shoal.pictures.region import PictureRegion
     from shoal.service.spec import Decoding, JpegStrictness
 
     Pixels = NDArray[np.uint8]
@@ -91,13 +93,14 @@ class Decoder:
         """Shape and dtype of a row."""
         return self._config.input
 
-    def decode(self, data: Buffer, out: NDArray[Any]) -> PictureSize:
-        """Decodes one picture into ``out``. Releases the GIL in all heavy parts.
+    def decode(self, data: Buffer, out: NDArray[Any], region: PictureRegion | None = None) -> PictureSize:
+        """Decodes one picture, or a region of it, into ``out``. Releases the GIL in all heavy parts.
 
         Args:
             data: The bytes of a JPEG, PNG or WebP file.
             out: A row of a slot, of the model's input shape and dtype, C-contiguous. After an error its content is
                 undefined.
+            region: What the model is to see; None: all of it.
 
         Returns:
             The upright picture's size, for the model's head.
@@ -105,9 +108,45 @@ class Decoder:
         Raises:
             InvalidRequest: not a picture, damaged, truncated or too large.
         """
+        (size,) = self.decode_parts(data, out, [region])
+        return size
+
+    def decode_parts(
+        self, data: Buffer, out: NDArray[Any], regions: Sequence[PictureRegion | None]
+    ) -> Iterator[PictureSize]:
+        """``decode``, of several regions: the pixels are decoded once, and ``out`` is filled anew with each in turn."""
         header = self.read_header(data)
-        self._decode(data, header, out)
-        return header.upright
+        picture = self.read_pixels(data, header, self.dct_scale(header, regions))
+        for region in regions:
+            self.cut(picture, header, region, out)
+            yield header.upright
+
+    def dct_scale(self, header: PictureHeader, regions: Iterable[PictureRegion | None] = (None,)) -> int:
+        """By how much a JPEG may be reduced while it is decoded, so that there is enough left of each region."""
+        margin = _MARGINS[self._decoding]
+        return min(_dct_scale(place(self._config, header.upright, region), margin) for region in regions)
+
+    def read_pixels(self, data: Buffer, header: PictureHeader, scale: int = 1) -> Pixels | Image.Image:
+        """The stored picture in RGB, see ``resample``; reduced by ``scale`` where that is possible.
+
+        Raises:
+            InvalidRequest: as ``decode``.
+        """
+        if header.format is PictureFormat.JPEG:
+            return read_jpeg(data, header, scale, self._strictness)
+        return pillow.read(data, header)
+
+    def cut(
+        self, picture: Pixels | Image.Image, header: PictureHeader, region: PictureRegion | None, out: NDArray[Any]
+    ) -> None:
+        """Fills ``out`` with what the model sees of a picture that ``read_pixels`` read."""
+        placement, fast = place(self._config, header.upright, region), self._decoding == "fast"
+        if self._direct:
+            _fill(picture, header, placement, out, fast=fast)
+            return
+        pixels = np.empty((self._config.height, self._config.width, 3), np.uint8)
+        _fill(picture, header, placement, pixels, fast=fast)
+        self._convert(pixels, out)
 
     def read_header(self, data: Buffer) -> PictureHeader:
         """Raises InvalidRequest, as ``read_header`` does."""
@@ -123,12 +162,15 @@ class Decoder:
         """What has to be done with a picture that was decoded at its full size, and isn't turned upright."""
         return _whole_job(header, place(self._config, header.upright))
 
-    def decode_if_quick(self, data: Buffer, make_out: Callable[[], NDArray[Any]]) -> tuple[PictureSize, bool]:
+    def decode_if_quick(
+        self, data: Buffer, make_out: Callable[[], NDArray[Any]], region: PictureRegion | None = None
+    ) -> tuple[PictureSize, bool]:
         """``decode``, of a picture that harms nobody in this process: see ``shoal.pictures.danger``.
 
         Args:
             data: The bytes of a JPEG, PNG or WebP file.
             make_out: Answers the row to decode into; called once, right before that.
+            region: As in ``decode``.
 
         Returns:
             The upright picture's size; and whether it was decoded, rather than being one for a process of its own.
@@ -139,19 +181,9 @@ class Decoder:
         header = self.read_header(data)
         if not is_quick(header, memoryview(data).nbytes):
             return header.upright, False
-        self._decode(data, header, make_out())
+        picture = self.read_pixels(data, header, self.dct_scale(header, [region]))
+        self.cut(picture, header, region, make_out())
         return header.upright, True
-
-    def _decode(self, data: Buffer, header: PictureHeader, out: NDArray[Any]) -> None:
-        placement = place(self._config, header.upright)
-        picture = _read(data, header, placement, self._decoding, self._strictness)
-        fast = self._decoding == "fast"
-        if self._direct:
-            _fill(picture, header, placement, out, fast=fast)
-        else:
-            pixels = np.empty((self._config.height, self._config.width, 3), np.uint8)
-            _fill(picture, header, placement, pixels, fast=fast)
-            self._convert(pixels, out)
 
     def _convert(self, pixels: Pixels, out: NDArray[Any]) -> None:
         """Normalises, where the graph does not, and changes the layout."""
@@ -172,15 +204,6 @@ def _check_input(config: ModelConfig) -> None:
         )
 
 
-def _read(
-    data: Buffer, header: PictureHeader, placement: Placement, decoding: Decoding, strictness: JpegStrictness
-) -> Pixels | Image.Image:
-    """The stored picture in RGB, see ``resample``; possibly reduced, never below what the placement needs."""
-    if header.format is PictureFormat.JPEG:
-        return read_jpeg(data, header, _dct_scale(placement, _MARGINS[decoding]), strictness)
-    return pillow.read(data, header)
-
-
 def _dct_scale(placement: Placement, margin: int) -> int:
     """The largest reduction that leaves the window ``margin`` times as large as the content it becomes."""
     reductions = (seen / needed for seen, needed in zip(placement.window, placement.content, strict=True))
@@ -195,7 +218,7 @@ def _fill(
     width, height = placement.content
     out[height:] = 0
     out[:height, width:] = 0
-    small = resample(picture, _job(picture, header, placement, fast=fast))
+    small = resample(*_within(picture, header, placement, _job(picture, header, placement, fast=fast)))
     if small.shape[2] != 3:  # RGB
         small = _as_pixels(cv2.cvtColor(small, cv2.COLOR_RGBA2RGB))
     _UPRIGHT[header.orientation](small, out[:height, :width])
@@ -203,22 +226,40 @@ def _fill(
 
 def _job(picture: Pixels | Image.Image, header: PictureHeader, placement: Placement, *, fast: bool) -> Job:
     """The placement in the pixels of the stored, and maybe reduced, picture."""
-    height, width = (picture.height, picture.width) if isinstance(picture, Image.Image) else picture.shape[:2]
-    sizes = {(-(-header.width // scale), -(-header.height // scale)): scale for scale in (*_DCT_SCALES, 1)}
-    if (width, height) not in sizes:
-        raise InvalidRequest(f"the {header.format} is damaged: it has pixels of {width} x {height}, and says otherwise")
-    scale = sizes[width, height]
     whole = _whole_job(header, placement)
-    # A reduced side is rounded up: its last pixel stands for less than the others, and a window may end within it.
-    most = width, height, width, height
-    box = Box(*(min(edge / scale, end) for edge, end in zip(whole.box, most, strict=True)))
-    return whole._replace(box=box, fast=fast)
+    return whole._replace(box=_reduced(whole.box, picture, header), fast=fast)
+
+
+def _size(picture: Pixels | Image.Image) -> tuple[int, int]:
+    """Width and height."""
+    return picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])
+
+
+def _scale(picture: Pixels | Image.Image, header: PictureHeader) -> int:
+    """By how much the picture was reduced."""
+    size = _size(picture)
+    sizes = {(-(-header.width // scale), -(-header.height // scale)): scale for scale in (*_DCT_SCALES, 1)}
+    if size not in sizes:
+        raise InvalidRequest(
+            f"the {header.format} is damaged: it has pixels of {size[0]} x {size[1]}, and says otherwise"
+        )
+    return sizes[size]
+
+
+def _reduced(box: Box, picture: Pixels | Image.Image, header: PictureHeader) -> Box:
+    """A box of the stored picture in the pixels that there are.
+
+    A reduced side is rounded up: its last pixel stands for less than the others, and a box may end within it.
+    """
+    scale, most = _scale(picture, header), 2 * _size(picture)
+    return Box(*(min(edge / scale, end) for edge, end in zip(box, most, strict=True)))
 
 
 def _whole_job(header: PictureHeader, placement: Placement) -> Job:
     """The placement in the pixels of the stored picture, at its full size."""
+    cut = placement.cut
     size = placement.content[::-1] if header.transposed else placement.content
-    upright_first = rows_first(placement.picture, placement.resized)
+    upright_first = rows_first((cut.width, cut.height), placement.resized)
     return Job(
         stored_box(placement, header.orientation),
         size,
@@ -228,15 +269,56 @@ def _whole_job(header: PictureHeader, placement: Placement) -> Job:
     )
 
 
+def _within(
+    picture: Pixels | Image.Image, header: PictureHeader, placement: Placement, job: Job
+) -> tuple[Pixels | Image.Image, Job]:
+    """The picture's cut, and the job in it: no filter reaches beyond that."""
+    if placement.cut == (0, 0, *placement.picture):
+        return picture, job
+    stored = _stored(Box(*placement.cut), placement.picture, header.orientation)
+    cut = _reduced(stored, picture, header)
+    left, upper, right, lower = math.floor(cut.left), math.floor(cut.upper), math.ceil(cut.right), math.ceil(cut.lower)
+    if isinstance(picture, Image.Image):
+        part = np.asarray(picture.crop((left, upper, right, lower)))
+    else:
+        part = picture[upper:lower, left:right]
+    inner = Box(cut.left > left, cut.upper > upper, stored.right < header.width, stored.lower < header.height)
+    mixed = inner._replace(right=inner.right and cut.right < right, lower=inner.lower and cut.lower < lower)
+    box = Box(job.box.left - left, job.box.upper - upper, job.box.right - left, job.box.lower - upper)
+    return _without(part, mixed) if any(mixed) else part, job._replace(box=box)
+
+
+def _without(part: Pixels, mixed: Box) -> Pixels:
+    """A reduced picture's cut, without its ``mixed`` edges: their pixels stand for some outside of it, too.
+
+    The neighbours inside take their places. A cut that is reduced is several pixels large.
+    """
+    part = part.copy()
+    if mixed.left:
+        part[:, 0] = part[:, 1]
+    if mixed.right:
+        part[:, -1] = part[:, -2]
+    if mixed.upper:
+        part[0] = part[1]
+    if mixed.lower:
+        part[-1] = part[-2]
+    return part
+
+
 def stored_box(placement: Placement, orientation: int) -> Box:
-    """The placement's window in the picture as it is stored; Exif 2.32, tag 274."""
-    width, height = placement.picture
+    """The placement's window in the picture as it is stored."""
     left, upper = placement.corner
-    right, lower = left + placement.window[0], upper + placement.window[1]
+    upright = Box(left, upper, left + placement.window[0], upper + placement.window[1])
+    return _stored(upright, placement.picture, orientation)
+
+
+def _stored(upright: Box, picture: PictureSize, orientation: int) -> Box:
+    """A box of the upright ``picture`` in the stored one; Exif 2.32, tag 274."""
+    left, upper, right, lower = upright
     if orientation in _FROM_RIGHT:
-        left, right = width - right, width - left
+        left, right = picture.width - right, picture.width - left
     if orientation in _FROM_BELOW:
-        upper, lower = height - lower, height - upper
+        upper, lower = picture.height - lower, picture.height - upper
     return Box(upper, left, lower, right) if orientation >= _TRANSPOSED else Box(left, upper, right, lower)
 
 

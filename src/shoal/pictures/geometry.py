@@ -9,11 +9,13 @@ import numpy as np
 
 from shoal.modelconfig.model import Resize, ResizeFilter
 from shoal.pictures.header import PictureSize
+from shoal.pictures.region import cut_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.modelconfig.model import ModelConfig
+    from shoal.pictures.region import Cut, PictureRegion
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class Placement:
     """The ``window`` of the upright ``picture`` fills ``content`` at the upper left of the ``frame``."""
 
     picture: PictureSize
+    cut: Cut
+    """The part of it that there is for the model: all of it, or a region. No pixel outside of it counts."""
     corner: tuple[float, float]
     """The window's left and upper edge, in the upright picture's pixels."""
     window: tuple[float, float]
@@ -29,7 +33,7 @@ class Placement:
     frame: PictureSize
     """The model's input."""
     resized: PictureSize
-    """What the whole picture becomes at the content's scale; larger than the content where the rest is cut off."""
+    """What the whole cut becomes at the content's scale; larger than the content where the rest is left out."""
     filter: ResizeFilter = ResizeFilter.BILINEAR
 
     def to_picture(self, boxes: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -81,27 +85,33 @@ class Placement:
         return np.where((inside >= 0) & (inside < 1), found.clip(0, cells - 1), -1)
 
 
-def place(config: ModelConfig, picture: PictureSize) -> Placement:
-    """Applies the model's resize rule to an upright picture's size."""
-    frame = PictureSize(config.width, config.height)
+def place(config: ModelConfig, picture: PictureSize, region: PictureRegion | None = None) -> Placement:
+    """Applies the model's resize rule to an upright picture's size, or to a region as though that were the picture."""
+    cut = cut_of(region, picture)
+    seen, frame = PictureSize(cut.width, cut.height), PictureSize(config.width, config.height)
     if config.resize is Resize.CROP:
-        return _crop(config, picture, frame)
-    content = _fit(picture, frame) if config.resize is Resize.LETTERBOX else frame
-    whole = float(picture.width), float(picture.height)
-    return Placement(picture, (0.0, 0.0), whole, content, frame, content, config.resize_filter)
+        corner, window, resized = _crop(config, seen, frame)
+        corner = corner[0] + cut.left, corner[1] + cut.upper
+        return Placement(picture, cut, corner, window, frame, frame, resized, config.resize_filter)
+    content = _fit(seen, frame) if config.resize is Resize.LETTERBOX else frame
+    window = float(cut.width), float(cut.height)
+    corner = float(cut.left), float(cut.upper)
+    return Placement(picture, cut, corner, window, content, frame, content, config.resize_filter)
 
 
-def _crop(config: ModelConfig, picture: PictureSize, frame: PictureSize) -> Placement:
-    """Rounds as torchvision's ``Resize`` and ``CenterCrop``: the longer side down, the crop's corner to the nearest.
+def _crop(
+    config: ModelConfig, picture: PictureSize, frame: PictureSize
+) -> tuple[tuple[float, float], tuple[float, float], PictureSize]:
+    """Corner and window in ``picture``, and what that becomes as a whole.
 
+    Rounds as torchvision's ``Resize`` and ``CenterCrop``: the longer side down, the crop's corner to the nearest.
     A crop can't be larger than the resized picture, so its shorter side is the least.
     """
     shorter = max(config.resize_shorter_side, *frame)
     resized = PictureSize(*(int(shorter * side / min(picture)) for side in picture))
     scale = [side / after for side, after in zip(picture, resized, strict=True)]
     left, upper = (round((after - kept) / 2) * by for after, kept, by in zip(resized, frame, scale, strict=True))
-    window = frame.width * scale[0], frame.height * scale[1]
-    return Placement(picture, (left, upper), window, frame, frame, resized, config.resize_filter)
+    return (left, upper), (frame.width * scale[0], frame.height * scale[1]), resized
 
 
 def _sides(length: int, own: float, finest: float) -> int:

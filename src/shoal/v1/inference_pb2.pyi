@@ -91,20 +91,22 @@ class Class(_message.Message):
     def __init__(self, index: _Optional[int] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class ClassifyReply(_message.Message):
-    __slots__ = ("image_uuid", "model_name", "model_version", "classes", "timing", "region_replies")
+    __slots__ = ("image_uuid", "model_name", "model_version", "classes", "timing", "region_replies", "region")
     IMAGE_UUID_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     REGION_REPLIES_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
     image_uuid: str
     model_name: str
     model_version: int
     classes: _containers.RepeatedCompositeFieldContainer[Class]
     timing: Timing
     region_replies: _containers.RepeatedCompositeFieldContainer[ClassifyRegionReply]
-    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., region_replies: _Optional[_Iterable[_Union[ClassifyRegionReply, _Mapping]]] = ...) -> None: ...
+    region: PictureRegion
+    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., region_replies: _Optional[_Iterable[_Union[ClassifyRegionReply, _Mapping]]] = ..., region: _Optional[_Union[PictureRegion, _Mapping]] = ...) -> None: ...
 
 class ClassifyRegionReply(_message.Message):
     __slots__ = ("code", "message", "reply")
@@ -135,20 +137,22 @@ class Box(_message.Message):
     def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ..., width: _Optional[float] = ..., height: _Optional[float] = ..., index: _Optional[int] = ..., label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
 class DetectReply(_message.Message):
-    __slots__ = ("image_uuid", "model_name", "model_version", "boxes", "timing", "region_replies")
+    __slots__ = ("image_uuid", "model_name", "model_version", "boxes", "timing", "region_replies", "region")
     IMAGE_UUID_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     BOXES_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     REGION_REPLIES_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
     image_uuid: str
     model_name: str
     model_version: int
     boxes: _containers.RepeatedCompositeFieldContainer[Box]
     timing: Timing
     region_replies: _containers.RepeatedCompositeFieldContainer[DetectRegionReply]
-    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., region_replies: _Optional[_Iterable[_Union[DetectRegionReply, _Mapping]]] = ...) -> None: ...
+    region: PictureRegion
+    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., region_replies: _Optional[_Iterable[_Union[DetectRegionReply, _Mapping]]] = ..., region: _Optional[_Union[PictureRegion, _Mapping]] = ...) -> None: ...
 
 class DetectRegionReply(_message.Message):
     __slots__ = ("code", "message", "reply")
@@ -173,7 +177,7 @@ class Region(_message.Message):
     def __init__(self, index: _Optional[int] = ..., label: _Optional[str] = ..., pixels: _Optional[int] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SegmentReply(_message.Message):
-    __slots__ = ("image_uuid", "model_name", "model_version", "mask_png", "labels", "timing", "width", "height", "class_bytes", "regions", "class_map", "region_replies")
+    __slots__ = ("image_uuid", "model_name", "model_version", "mask_png", "labels", "timing", "width", "height", "class_bytes", "regions", "class_map", "region_replies", "region")
     IMAGE_UUID_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +190,7 @@ class SegmentReply(_message.Message):
     REGIONS_FIELD_NUMBER: _ClassVar[int]
     CLASS_MAP_FIELD_NUMBER: _ClassVar[int]
     REGION_REPLIES_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
     image_uuid: str
     model_name: str
     model_version: int
@@ -198,7 +203,8 @@ class SegmentReply(_message.Message):
     regions: _containers.RepeatedCompositeFieldContainer[Region]
     class_map: bytes
     region_replies: _containers.RepeatedCompositeFieldContainer[SegmentRegionReply]
-    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., mask_png: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., class_bytes: _Optional[int] = ..., regions: _Optional[_Iterable[_Union[Region, _Mapping]]] = ..., class_map: _Optional[bytes] = ..., region_replies: _Optional[_Iterable[_Union[SegmentRegionReply, _Mapping]]] = ...) -> None: ...
+    region: PictureRegion
+    def __init__(self, image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., mask_png: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., class_bytes: _Optional[int] = ..., regions: _Optional[_Iterable[_Union[Region, _Mapping]]] = ..., class_map: _Optional[bytes] = ..., region_replies: _Optional[_Iterable[_Union[SegmentRegionReply, _Mapping]]] = ..., region: _Optional[_Union[PictureRegion, _Mapping]] = ...) -> None: ...
 
 class SegmentRegionReply(_message.Message):
     __slots__ = ("code", "message", "reply")

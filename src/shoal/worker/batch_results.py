@@ -12,6 +12,7 @@ from shoal.engine.triton.encoded_rows import REPORT_FIELDS
 from shoal.errors import Code
 from shoal.runtime.priority import BULK, INTERACTIVE
 from shoal.worker import spans
+from shoal.worker.heads.asked_region import tell_region
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -125,6 +126,8 @@ class BatchResults:
         reply.image_uuid = picture.request.image_uuid
         reply.model_name = self._model.name
         reply.model_version = version
+        if picture.region is not None:
+            tell_region(reply.region, picture.region, picture.size)
         return batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
 
     def _failure(self, index: int, priority: Priority, error: BaseException) -> batching_pb2.BatchItemResult:

@@ -75,7 +75,8 @@ class Decoding:
         owner, priority = picture.owner, picture.priority
         if picture.size is NO_SIZE:
             picture.size = await self.threads.run_for(owner, priority, _measure, picture, decoder, data)
-        picture.pixels, picture.decode_seconds = await self._pool.decode(owner, decoder, data, priority)
+        rows, picture.decode_seconds = await self._pool.decode(owner, decoder, data, priority, [picture.region])
+        picture.pixels = rows[0]
 
 
 def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> Decoded:
@@ -89,7 +90,7 @@ def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> Decoded:
             row = picture.pixels = np.empty(decoder.input.shape, decoder.input.dtype)
         return row
 
-    size, done = decoder.decode_if_quick(data, row)
+    size, done = decoder.decode_if_quick(data, row, picture.region)
     return size, perf_counter() - started, done
 
 

@@ -55,8 +55,11 @@ class DeviceRows:
         self._way = None if model.choice is None else model.choice.begin(model.loaded.config.name)
 
     def put(self, picture: Picture, slot: Slot) -> bool:
-        """Copies a fetched JPEG into its row, if the device is to decode it; False: it is to be decoded here."""
-        if self._choice is None or self._way is None:
+        """Copies a fetched JPEG into its row, if the device is to decode it; False: it is to be decoded here.
+
+        So are regions: the cores decode a picture once for all that were asked for, the device would for each of them.
+        """
+        if self._choice is None or self._way is None or picture.region is not None:
             return False
         assert picture.fetched is not None, "it was fetched"
         data, now = picture.fetched.data, monotonic()

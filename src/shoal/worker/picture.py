@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoal.batching.v1 import batching_pb2
+    from shoal.pictures.region import PictureRegion
     from shoal.v1 import inference_pb2
     from shoal.worker.decode_choice import Way
     from shoal.worker.fetch_picture import Fetched
@@ -93,6 +94,8 @@ class Picture:
     """The object's key."""
     priority: Priority
     stages: Stages
+    region: PictureRegion | None = None
+    """What the model sees of it; None: all."""
     row: int = 0
     """Its row of the slot."""
     at: At = FETCH

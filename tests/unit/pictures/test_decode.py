@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,14 @@ from shoal.modelconfig.model import ModelConfig, Resize, ResizeFilter, Tensor
 from shoal.pictures.decode import Decoder, _dct_scale
 from shoal.pictures.geometry import place
 from shoal.pictures.header import PictureSize
+from shoal.pictures.region import PictureRegion
 from support.pictures import QUADRANT_COLOURS, config, encode, many_scans, quadrants, resized_header, stored
 
 if TYPE_CHECKING:
     from shoal.service.spec import Decoding, JpegStrictness
+
+
+PHOTOGRAPHS = Path(__file__).parents[3] / "samples"
 
 
 def decoder(**changes: Any) -> Decoder:
@@ -60,9 +65,11 @@ def noisy(width: int, height: int) -> Image.Image:
     return Image.fromarray(small.repeat(3, 0).repeat(3, 1)[:height, :width].astype(np.uint8))
 
 
-def reference(data: bytes, settings_: ModelConfig) -> np.ndarray[Any, Any]:
-    """Pillow's decoder, ``exif_transpose`` and ``resize``; the crop is torchvision's Resize and CenterCrop."""
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+def reference(
+    data: bytes, settings_: ModelConfig, cut: tuple[int, int, int, int] | None = None
+) -> np.ndarray[Any, Any]:
+    """Pillow's decoder, ``exif_transpose``, ``crop`` and ``resize``; CROP is torchvision's Resize and CenterCrop."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB").crop(cut)
     filter_ = Image.Resampling[settings_.resize_filter.name]
     width, height = settings_.width, settings_.height
     if settings_.resize is Resize.STRETCH:
@@ -278,3 +285,74 @@ def test_damaged_pictures_decode_or_are_refused(
     shared = Decoder(config(8, 8), max_pixels=10**6, max_scans=64, decoding=decoding, jpeg_strictness=strictness)
     with contextlib.suppress(InvalidRequest):
         shared.decode(bytes(damaged[: int(keep * len(data))]), np.zeros((8, 8, 3), np.uint8))
+
+
+def region_of(cut: tuple[int, int, int, int], size: tuple[int, int]) -> PictureRegion:
+    left, upper, right, lower = cut
+    return PictureRegion(left / size[0], upper / size[1], (right - left) / size[0], (lower - upper) / size[1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("which", list(ResizeFilter))
+@pytest.mark.parametrize("rule", list(Resize))
+@pytest.mark.parametrize("form", ["JPEG", "progressive", "PNG", "WEBP"])
+def test_a_region_is_what_pillow_cuts_out(form: str, rule: Resize, which: ResizeFilter, orientation: int) -> None:
+    """Beside each cut the picture is of another colour: a filter that reached out would show it."""
+    settings_ = config(resize=rule, resize_filter=which, **RULES[rule])
+    size = (321, 213)
+    cuts = [(40, 30, 281, 190), (0, 0, 150, 213), (171, 63, 321, 213), (100, 7, 117, 200), (200, 100, 201, 101)]
+    options: dict[str, Any] = {"progressive": True, "quality": 75} if form == "progressive" else {}
+    if form == "WEBP":
+        options = {"lossless": True}
+    data = encode(stored(noisy(*size), orientation), "JPEG" if form == "progressive" else form, orientation, **options)
+    out = np.empty(settings_.input.shape, np.uint8)
+    parts = decoder(resize=rule, resize_filter=which, **RULES[rule]).decode_parts
+    for cut, seen in zip(cuts, parts(data, out, [region_of(cut, size) for cut in cuts]), strict=True):
+        assert seen == size
+        assert np.abs(out - reference(data, settings_, cut)).max() <= 1, cut
+
+
+@pytest.mark.parametrize("sample", ["chelsea.jpg", "coffee.jpg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_region_of_a_photograph(sample: str, orientation: int) -> None:
+    upright = Image.open(PHOTOGRAPHS / sample)
+    data = encode(stored(upright, orientation), orientation=orientation)
+    settings_ = config(resize=Resize.CROP, **RULES[Resize.CROP])
+    out = np.empty(settings_.input.shape, np.uint8)
+    for cut in [(130, 40, 390, 260), (0, 0, *upright.size), (upright.width - 99, 0, upright.width, 77)]:
+        decoder(resize=Resize.CROP, **RULES[Resize.CROP]).decode(data, out, region_of(cut, upright.size))
+        assert np.abs(out - reference(data, settings_, cut)).max() <= 1, cut
+
+
+def test_the_whole_picture_as_a_region_is_the_picture() -> None:
+    data = encode(noisy(150, 225))
+    whole, _ = decode(data)
+    out = np.empty_like(whole)
+    decoder().decode(data, out, PictureRegion(0, 0, 1, 1))
+    np.testing.assert_array_equal(out, whole)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("decoding", ["exact", "fast"])
+def test_a_region_that_is_decoded_smaller_shows_nothing_from_beside_it(decoding: Decoding, orientation: int) -> None:
+    """White all around, and the cut's edges lie between the pixels of the smaller picture."""
+    picture = Image.new("RGB", (1203, 901), "white")
+    cut = (101, 51, 1102, 850)
+    grey = smooth(250, 200).resize((1001, 799))
+    picture.paste(grey, cut[:2])
+    data = encode(stored(picture, orientation), orientation=orientation, quality=100, subsampling=0)
+    settings_ = config(height=32, width=32)
+    made = Decoder(settings_, max_pixels=10**8, max_scans=64, decoding=decoding)
+    assert made.dct_scale(made.read_header(data), [region_of(cut, picture.size)]) in {4, 8}
+    out = np.empty((32, 32, 3), np.uint8)
+    made.decode(data, out, region_of(cut, picture.size))
+    assert np.abs(out - reference(data, settings_, cut)).max() <= (4 if decoding == "exact" else 12)
+
+
+def test_the_smallest_region_says_how_small_a_jpeg_is_decoded() -> None:
+    data = encode(smooth(2600, 2000))
+    made = decoder(height=100, width=100)
+    large, small = PictureRegion(0, 0, 1, 1), PictureRegion(0.4, 0.4, 0.05, 0.05)
+    header = made.read_header(data)
+    assert made.dct_scale(header, [large]) == 4
+    assert made.dct_scale(header, [large, small]) == 1

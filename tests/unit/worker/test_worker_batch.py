@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from shoal.explain.views import WorkerVisit
+    from shoal.pictures.region import PictureRegion
 
 SECRET = "s" * 24
 RED, GREEN, BLUE = (encode(Image.new("RGB", (16, 16), colour)) for colour in ("red", "lime", "blue"))
@@ -108,7 +109,9 @@ class FakePool:
         self.priorities: list[Priority] = []
         self.left: list[str] = []
 
-    async def decode(self, owner: str, decoder: Decoder, data: Any, priority: Priority) -> tuple[np.ndarray, float]:
+    async def decode(
+        self, owner: str, decoder: Decoder, data: Any, priority: Priority, regions: Sequence[PictureRegion | None]
+    ) -> tuple[np.ndarray, float]:
         self.begun.append(owner)
         self.priorities.append(priority)
         self.asked.set()
@@ -118,8 +121,8 @@ class FakePool:
         except asyncio.CancelledError:
             self.left.append(owner)
             raise
-        decoder.decode(data, row)
-        return row, 0.001
+        rows = [row.copy() for _ in decoder.decode_parts(data, row, regions)]
+        return np.stack(rows), 0.001
 
 
 @pytest.fixture

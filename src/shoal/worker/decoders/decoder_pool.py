@@ -29,10 +29,13 @@ from shoal.worker.decoders.decoder_process import DecodeRequest
 from shoal.worker.decoders.decoder_starter import StarterProcess, lay_out, memory
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
     from shoal.pictures.decode import Decoder
+    from shoal.pictures.region import PictureRegion
     from shoal.runtime.fair_time import Turn
     from shoal.worker.decoders.decoder_process import ChildEnded
 
@@ -125,12 +128,19 @@ class DecoderPool:
             await starter.close()
 
     async def decode(
-        self, owner: str, decoder: Decoder, data: Buffer, priority: Priority = Priority.INTERACTIVE
+        self,
+        owner: str,
+        decoder: Decoder,
+        data: Buffer,
+        priority: Priority = Priority.INTERACTIVE,
+        regions: Sequence[PictureRegion | None] = (None,),
     ) -> tuple[NDArray[Any], float]:
-        """Decodes a picture; one that was not begun when its caller leaves never is, and one that was is killed.
+        """Decodes a picture, or regions of it.
+
+        One that was not begun when its caller leaves never is, and one that was is killed.
 
         Returns:
-            The row for ``decoder.input``, and the seconds that it took from when it was begun.
+            ``(regions, *decoder.input.shape)``, and the seconds that it took from when it was begun.
 
         Raises:
             InvalidRequest: as ``Decoder.decode``; or it crashed the decoder, or took more than the limits allow.
@@ -141,7 +151,7 @@ class DecoderPool:
             turn = await self._take_turn(owner, priority)
             began = perf_counter()
             try:
-                return await self._decode(turn, decoder, data), perf_counter() - began
+                return await self._decode(turn, decoder, data, regions), perf_counter() - began
             except _Gone:
                 continue  # as soon as it is there again
         raise Unavailable("the picture's decoder died; try again")
@@ -171,28 +181,34 @@ class DecoderPool:
             self._free -= 1
             turn.item.begun.set_result(turn)
 
-    async def _decode(self, turn: Turn[_Job], decoder: Decoder, data: Buffer) -> NDArray[Any]:
-        dtype = np.dtype(decoder.input.dtype)
-        size = math.prod(decoder.input.shape) * dtype.itemsize
+    async def _decode(
+        self, turn: Turn[_Job], decoder: Decoder, data: Buffer, regions: Sequence[PictureRegion | None]
+    ) -> NDArray[Any]:
+        dtype, shape = np.dtype(decoder.input.dtype), (len(regions), *decoder.input.shape)
+        size = math.prod(shape) * dtype.itemsize
         try:
             output = memory(size)
         except OSError as error:
             self._finish(turn, 0.0)
             raise Unavailable(f"there is no memory for a picture: {error.strerror}; try again") from error
         try:
-            self._judge(await self._run(turn, decoder, data, output, size))
+            self._judge(await self._run(turn, self._code(decoder, regions), data, output, size))
             pixels = os.pread(output, size, 0)  # a copy: mapped memory may be cut off under its reader
         finally:
             os.close(output)
         if len(pixels) != size:
             raise Internal("a decoder's picture is incomplete")
-        return np.frombuffer(pixels, dtype).reshape(decoder.input.shape)
+        return np.frombuffer(pixels, dtype).reshape(shape)
 
-    async def _run(self, turn: Turn[_Job], decoder: Decoder, data: Buffer, output: int, out_bytes: int) -> ChildEnded:
+    def _code(self, decoder: Decoder, regions: Sequence[PictureRegion | None]) -> bytes:
+        """Both, as the child reads them, one pickle after the other."""
+        pickled = self._pickled.get(decoder) or self._pickled.setdefault(decoder, pickle.dumps(decoder))
+        return pickled + pickle.dumps([region and tuple(region) for region in regions])
+
+    async def _run(self, turn: Turn[_Job], code: bytes, data: Buffer, output: int, out_bytes: int) -> ChildEnded:
         """The end of the child that has decoded ``data`` into ``output``. Raises _Gone, or Unavailable."""
         loop = asyncio.get_running_loop()
         try:
-            code = self._pickled.get(decoder) or self._pickled.setdefault(decoder, pickle.dumps(decoder))
             given = await lay_out(code, data)
         except BaseException:
             self._finish(turn, 0.0)

@@ -27,7 +27,7 @@ import sys
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import cv2
 import numpy as np
@@ -38,8 +38,11 @@ from shoal.errors import InvalidRequest
 from shoal.pictures import pillow
 from shoal.pictures.danger import least_bytes
 from shoal.pictures.read_header import read_header
+from shoal.pictures.region import PictureRegion
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from shoal.pictures.decode import Decoder
 
 DECODE: Final = b"d"
@@ -75,7 +78,7 @@ class DecodeRequest(NamedTuple):
     memory_bytes: int = 0
     """What decoding may add to what the process has."""
     decoder_bytes: int = 0
-    """The input is a pickled decoder of this size, then the picture."""
+    """The input is a pickled decoder and a pickled list of regions, of this size together, then the picture."""
     out_bytes: int = 0
 
     def pack(self) -> bytes:
@@ -258,21 +261,30 @@ def _set(limit: int, value: int) -> None:
 
 def _answer(request: DecodeRequest) -> bytes:
     view = memoryview(mmap.mmap(_INPUT, 0, access=mmap.ACCESS_READ))
-    decoder: Decoder = pickle.loads(view[: request.decoder_bytes])  # noqa: S301 - our own pool's
+    told = io.BytesIO(view[: request.decoder_bytes])
+    decoder: Decoder = pickle.load(told)  # noqa: S301 - our own pool's
+    regions = [region and PictureRegion(*region) for region in pickle.load(told)]  # noqa: S301 - likewise
     data = view[request.decoder_bytes :]
-    row = np.zeros(decoder.input.shape, decoder.input.dtype)
+    row, written = np.zeros(decoder.input.shape, decoder.input.dtype), 0
     try:
         if least_bytes(decoder.read_header(data)) > request.memory_bytes:
             return NO_MEMORY
-        decoder.decode(data, row)
+        for _ in decoder.decode_parts(data, row, regions):
+            written = _write(row, written)
     except InvalidRequest as error:
         return NO_MEMORY if _NO_MEMORY_TEXT in str(error).lower() else REFUSED + str(error).encode()
     except (MemoryError, cv2.error):  # whose only reason can be memory: sizes are right by then
         return NO_MEMORY
-    pixels, written = row.tobytes(), 0
-    while written < len(pixels):
-        written += os.pwrite(_OUTPUT, pixels[written:], written)
     return DONE
+
+
+def _write(row: NDArray[Any], begin: int) -> int:
+    """Writes it into the output from ``begin`` on; where it ends there."""
+    pixels = memoryview(row.tobytes())
+    while pixels:
+        written = os.pwrite(_OUTPUT, pixels, begin)
+        pixels, begin = pixels[written:], begin + written
+    return begin
 
 
 def _warm_up() -> None:

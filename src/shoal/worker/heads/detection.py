@@ -11,6 +11,7 @@ from shoal.errors import Internal, InvalidRequest
 from shoal.modelstore.fitting import SLACK
 from shoal.pictures.geometry import place
 from shoal.v1.inference_pb2 import DetectReply
+from shoal.worker.heads.asked_region import region_of
 from shoal.worker.heads.one_by_one import OneByOne
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class DetectionHead(OneByOne[DetectReply]):
         Raises:
             Internal: NaN, infinity, or a score outside [0, 1].
         """
-        placement = place(self._config, picture_size)
+        placement = place(self._config, picture_size, region_of(request))
         given = request.HasField("score_threshold")
         threshold = request.score_threshold if given else self._reader.default_threshold
         found = self._reader.read(outputs, row, placement, threshold)

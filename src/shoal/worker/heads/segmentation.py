@@ -13,6 +13,7 @@ from shoal.pictures.geometry import place
 from shoal.pictures.header import PictureSize
 from shoal.pictures.mask import MAX_PIXELS, unseen
 from shoal.v1.inference_pb2 import MaskForm, MaskSize, SegmentReply
+from shoal.worker.heads.asked_region import region_of
 from shoal.worker.heads.detection import check_score_threshold
 from shoal.worker.heads.mask_reply import Mask, fill
 from shoal.worker.heads.one_by_one import OneByOne
@@ -74,7 +75,7 @@ class SegmentationHead(OneByOne[SegmentReply]):
             Internal: the outputs make no sense.
             InvalidRequest: the mask is larger than an answer may be.
         """
-        placement = place(self._config, picture_size)
+        placement = place(self._config, picture_size, region_of(request))
         threshold = request.score_threshold if request.HasField("score_threshold") else None
         mask = _lay(self._reader.read(outputs, row, threshold), placement, request.mask_size)
         reply = SegmentReply(labels=self._config.labels)

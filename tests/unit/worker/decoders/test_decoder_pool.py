@@ -50,7 +50,8 @@ async def pool() -> AsyncIterator[DecoderPool]:
 
 
 async def decoded(pool: DecoderPool, decoder: Decoder, data: bytes, owner: str = "me") -> np.ndarray:
-    return (await pool.decode(owner, decoder, data))[0]
+    rows, _ = await pool.decode(owner, decoder, data)
+    return rows[0]
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG"])
