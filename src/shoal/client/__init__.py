@@ -5,6 +5,7 @@ May use: batching, batching/v1, errors, modelconfig, pictures, runtime, service,
 
 from shoal.client.aio import AsyncClient
 from shoal.client.blocking import Client
+from shoal.client.findings import Analysis, Finding, StepResult, StepTiming
 from shoal.client.results import (
     Box,
     Class,
@@ -23,12 +24,14 @@ from shoal.client.retry import Retry
 from shoal.runtime.priority import Priority
 
 __all__ = [
+    "Analysis",
     "AsyncClient",
     "Box",
     "Class",
     "Classification",
     "Client",
     "Detection",
+    "Finding",
     "Image",
     "MaskForm",
     "MaskSize",
@@ -38,5 +41,7 @@ __all__ = [
     "Result",
     "Retry",
     "Segmentation",
+    "StepResult",
+    "StepTiming",
     "Timing",
 ]

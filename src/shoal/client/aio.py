@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from shoal.client.arguments import choice, image_reference, model_name, positive
 from shoal.client.channel import Methods, connect, open_channel, parse_target
+from shoal.client.findings import Analysis, analysis
 from shoal.client.mapping import bounded_map
 from shoal.client.progress import tracked
 from shoal.client.replies import Elapsed, classification, detection, segmentation
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from shoal.client.channel import InferenceMethod
     from shoal.client.results import Image
 
-    ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply)
-    ResultT = TypeVar("ResultT", Classification, Detection, Segmentation)
+    ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply, pb.AnalyzeReply)
+    ResultT = TypeVar("ResultT", Classification, Detection, Segmentation, Analysis)
 
 _MICROSECONDS = 1_000_000
 _GOODBYE_SECONDS = 0.5
@@ -220,6 +221,40 @@ class AsyncClient:
             mask_size=f"MASK_SIZE_{choice(MaskSize, mask_size).name}",
         )
         return await self._infer(self._open().segment, segmentation, image, request, priority, timeout_seconds)
+
+    async def analyze(
+        self,
+        image: Image,
+        pipeline: str,
+        *,
+        mask_form: MaskForm | str = MaskForm.PNG,
+        mask_size: MaskSize | str = MaskSize.MODEL,
+        priority: Priority | str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Analysis:
+        """Uploads ``image``, unless it is a uuid, and has a pipeline find objects in it and look closer at each.
+
+        What couldn't be told of one object has its own error in the answer; only what holds for the whole picture is
+        raised.
+
+        Args:
+            image: A file, bytes of a picture, or the uuid of an uploaded one.
+            pipeline: Its name in the service file.
+            mask_form: How masks travel, where a step segments; see ``segment``.
+            mask_size: How many pixels they have.
+            priority: None: the client's own.
+            timeout_seconds: Of all steps together. None: the client's own.
+
+        Raises:
+            ShoalError: what went wrong; see ``shoal.errors``.
+        """
+        request = pb.ImageRequest(
+            api_key=self._api_key,
+            model_name=pipeline,
+            mask_form=f"MASK_FORM_{choice(MaskForm, mask_form).name}",
+            mask_size=f"MASK_SIZE_{choice(MaskSize, mask_size).name}",
+        )
+        return await self._infer(self._open().analyze, analysis, image, request, priority, timeout_seconds)
 
     async def infer(
         self,

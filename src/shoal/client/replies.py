@@ -10,6 +10,8 @@ from shoal.errors import Internal
 from shoal.pictures import mask
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from shoal.v1 import inference_pb2
 
 
@@ -27,8 +29,8 @@ def classification(reply: inference_pb2.ClassifyReply, elapsed: Elapsed) -> Clas
         reply.image_uuid,
         reply.model_name,
         reply.model_version,
-        tuple(Class(found.index, found.label, found.probability) for found in reply.classes),
-        _timing(reply.timing, elapsed),
+        classes(reply.classes),
+        timing(reply.timing, elapsed),
     )
 
 
@@ -38,12 +40,9 @@ def detection(reply: inference_pb2.DetectReply, elapsed: Elapsed) -> Detection:
         reply.image_uuid,
         reply.model_name,
         reply.model_version,
-        tuple(
-            Box(box.x, box.y, box.width, box.height, box.index, box.label, box.score)
-            for box in reply.boxes
-        ),
-        _timing(reply.timing, elapsed),
-    )  # fmt: skip
+        tuple(map(box, reply.boxes)),
+        timing(reply.timing, elapsed),
+    )
 
 
 def segmentation(reply: inference_pb2.SegmentReply, elapsed: Elapsed) -> Segmentation:
@@ -67,13 +66,24 @@ def segmentation(reply: inference_pb2.SegmentReply, elapsed: Elapsed) -> Segment
         reply.class_bytes,
         tuple(Region(one.index, one.label, one.pixels, tuple(one.counts)) for one in reply.regions),
         tuple(reply.labels),
-        _timing(reply.timing, elapsed),
+        timing(reply.timing, elapsed),
         form,
         reply.mask_png or reply.class_map,
     )
 
 
-def _timing(timing: inference_pb2.Timing, elapsed: Elapsed) -> Timing:
+def classes(told: Iterable[inference_pb2.Class]) -> tuple[Class, ...]:
+    """The values of a reply's classes."""
+    return tuple(Class(found.index, found.label, found.probability) for found in told)
+
+
+def box(told: inference_pb2.Box) -> Box:
+    """The value of a ``Box``."""
+    return Box(told.x, told.y, told.width, told.height, told.index, told.label, told.score)
+
+
+def timing(timing: inference_pb2.Timing, elapsed: Elapsed) -> Timing:
+    """The value of a ``Timing``, and what the client measured itself."""
     return Timing(
         timing.queue_us,
         timing.fetch_us,
