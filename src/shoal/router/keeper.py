@@ -19,6 +19,7 @@ from shoal.router.model_names import Folder, fit
 from shoal.router.served import POLL_SECONDS, ServedModels, Unserved, served
 from shoal.runtime.envoy_admin import admin_socket, prepare
 from shoal.runtime.files import replace_file
+from shoal.runtime.logs import Seldom
 from shoal.runtime.watch import changes
 from shoal.service import spec
 from shoal.service.topology import Topology
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from shoal.service.spec import Service
 
 _log = logging.getLogger(__name__)
+_seldom = Seldom(_log)
 _T = TypeVar("_T")
 
 
@@ -159,6 +161,8 @@ class ConfigKeeper:
         """What is listed; what the service file names, listed or not; and what workers serve that are ready."""
         service = self.service.value
         listed = self._names.names(service) | service.elsewhere
+        for name in service.pipelines.keys() & listed:
+            _seldom.say(name, "the model %s isn't served: a pipeline has its name; rename one of them", name)
         self._reported.list(listed)
         meant = {pool: service.named_models(pool) for pool in service.pools}
         # Of a Triton of somebody else's there is no listing.
