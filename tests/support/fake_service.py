@@ -45,6 +45,7 @@ class FakeService:
     metadata: list[dict[str, str]] = field(default_factory=list)
     requests: list[pb.ImageRequest] = field(default_factory=list)
     objects: dict[str, bytes] = field(default_factory=dict)
+    knows_regions: bool = True
     mask_width: int = 3
     """What a mask of 3 x 2 says of itself."""
     in_flight: int = 0
@@ -56,6 +57,11 @@ class FakeService:
     async def classify(self, request: pb.ImageRequest, context: Context) -> pb.ClassifyReply:
         async with self._call("Classify", request, context):
             found = pb.Class(index=7, label="cock", probability=0.75)
+            if request.regions and self.knows_regions:
+                one = pb.ClassifyReply(**self._common(request), classes=[found], timing=self._timing())
+                refused = pb.ClassifyRegionReply(code=4, message="too late")
+                parts = [pb.ClassifyRegionReply(reply=one) for _ in request.regions[1:]]
+                return pb.ClassifyReply(**self._common(request), region_replies=[refused, *parts])
             return pb.ClassifyReply(**self._common(request), model_version=1, classes=[found], timing=self._timing())
 
     async def detect(self, request: pb.ImageRequest, context: Context) -> pb.DetectReply:
@@ -115,8 +121,14 @@ class FakeService:
         finally:
             self.in_flight -= 1
 
-    def _common(self, request: pb.ImageRequest) -> dict[str, str]:
-        return {"image_uuid": self.reply_uuid or request.image_uuid, "model_name": request.model_name}
+    def _common(self, request: pb.ImageRequest) -> dict[str, Any]:
+        common: dict[str, Any] = {
+            "image_uuid": self.reply_uuid or request.image_uuid,
+            "model_name": request.model_name,
+        }
+        if self.knows_regions and request.HasField("region"):
+            common["region"] = request.region
+        return common
 
     def _timing(self) -> pb.Timing:
         return pb.Timing(queue_us=1, fetch_us=2, decode_us=3, compute_us=4, batch_size=5)

@@ -13,9 +13,9 @@ from rich.console import Console
 from shoal.cli.inputs import pictures
 from shoal.cli.report import record, table
 from shoal.cli.terminal import shown_json
-from shoal.client import Client, Outcome, Priority
+from shoal.client import Client, Outcome, PictureRegion, Priority
 from shoal.client.connection import START, find_connection
-from shoal.errors import ConfigurationError, Unavailable
+from shoal.errors import ConfigurationError, InvalidRequest, Unavailable
 from shoal.modelconfig.model import Task
 from shoal.service.home import Home
 
@@ -67,12 +67,20 @@ _Timeout: TypeAlias = Annotated[float, typer.Option(min=0.001, help="Seconds for
 _Concurrency: TypeAlias = Annotated[int, typer.Option(min=1, help="Pictures in flight.")]
 
 
+_AskedRegion: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="X,Y,WIDTH,HEIGHT", help="Only this part of each picture, in [0, 1].", show_default="the whole picture"
+    ),
+]
+
+
 @dataclass(kw_only=True)
 class Calls:
     """A call for each of the pictures named; the arguments are options of each command.
 
     Raises:
-        ConfigurationError: no picture is named, or a folder can't be read.
+        ConfigurationError: no picture is named, or a folder can't be read, or the region is none.
     """
 
     images: _Images
@@ -83,10 +91,13 @@ class Calls:
     timeout: _Timeout = 30.0
     concurrency: _Concurrency = 32
     priority: CallPriority = Priority.INTERACTIVE
+    region: _AskedRegion = None
     files: list[Path] = field(init=False)
+    _part: PictureRegion | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.files = pictures(self.images)
+        self._part = _region(self.region)
 
     def run(self, task: Task, model: str, savers: Sequence[Saver] = (), **settings: Any) -> None:
         """Calls, and shows what came of each picture.
@@ -120,6 +131,7 @@ class Calls:
                 ordered=True,
                 concurrency=self.concurrency,
                 priority=self.priority,
+                region=self._part,
                 progress=self._shows_progress(),
                 **settings,
             )
@@ -150,6 +162,20 @@ class Calls:
     def _shows_progress(self) -> bool:
         """Whether a bar would be seen and of use."""
         return not self.as_json and len(self.files) > 1 and Console(stderr=True).is_terminal
+
+
+def _region(text: str | None) -> PictureRegion | None:
+    if text is None:
+        return None
+    try:
+        x, y, width, height = map(float, text.split(","))
+        region = PictureRegion(x, y, width, height)
+        region.check("--region")
+    except (ValueError, InvalidRequest) as error:
+        reason = f": {error}" if isinstance(error, InvalidRequest) else ""
+        text = f"--region {text!r}: expected X,Y,WIDTH,HEIGHT in [0, 1], such as 0.25,0.1,0.5,0.5{reason}"
+        raise ConfigurationError(text) from None
+    return region
 
 
 def with_call_options(command: Callable[..., None]) -> Callable[..., None]:

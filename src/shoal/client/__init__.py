@@ -7,6 +7,7 @@ from shoal.client.aio import AsyncClient
 from shoal.client.blocking import Client
 from shoal.client.findings import Analysis, Finding, StepResult, StepTiming
 from shoal.client.results import (
+    AsRegion,
     Box,
     Class,
     Classification,
@@ -16,15 +17,18 @@ from shoal.client.results import (
     MaskSize,
     Outcome,
     Region,
+    RegionOutcome,
     Result,
     Segmentation,
     Timing,
 )
 from shoal.client.retry import Retry
+from shoal.pictures.region import PictureRegion
 from shoal.runtime.priority import Priority
 
 __all__ = [
     "Analysis",
+    "AsRegion",
     "AsyncClient",
     "Box",
     "Class",
@@ -36,8 +40,10 @@ __all__ = [
     "MaskForm",
     "MaskSize",
     "Outcome",
+    "PictureRegion",
     "Priority",
     "Region",
+    "RegionOutcome",
     "Result",
     "Retry",
     "Segmentation",

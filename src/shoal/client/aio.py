@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from shoal.client.arguments import choice, image_reference, model_name, positive
+from shoal.client.asked_regions import ask, check_seen, parts
 from shoal.client.channel import Methods, connect, open_channel, parse_target
 from shoal.client.findings import Analysis, analysis
 from shoal.client.mapping import bounded_map
@@ -23,7 +25,7 @@ from shoal.runtime.priority import Priority
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
     from types import TracebackType
 
     import grpc
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from shoal.client.channel import InferenceMethod
-    from shoal.client.results import Image
+    from shoal.client.results import AsRegion, Image
+    from shoal.pictures.region import PictureRegion
 
     ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply, pb.AnalyzeReply)
     ResultT = TypeVar("ResultT", Classification, Detection, Segmentation, Analysis)
@@ -135,6 +138,8 @@ class AsyncClient:
         model: str,
         *,
         top_k: int = 5,
+        region: AsRegion | None = None,
+        regions: Iterable[AsRegion] | None = None,
         model_version: int = 0,
         priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
@@ -145,6 +150,8 @@ class AsyncClient:
             image: A file, bytes of a picture, or the uuid of an uploaded one.
             model: The model's name.
             top_k: How many classes to answer.
+            region: The part of the picture that the model sees; what it finds is told in the whole picture.
+            regions: Several parts, 64 at most, each answered by itself in ``parts``.
             model_version: 0: the one that the service prefers.
             priority: None: the client's own.
             timeout_seconds: None: the client's own.
@@ -155,7 +162,10 @@ class AsyncClient:
         request = pb.ImageRequest(
             api_key=self._api_key, model_name=model, model_version=model_version, top_k=top_k
         )  # fmt: skip
-        return await self._infer(self._open().classify, classification, image, request, priority, timeout_seconds)
+        asked = ask(request, region, regions)
+        return await self._infer(
+            self._open().classify, classification, image, request, asked, priority, timeout_seconds
+        )
 
     async def detect(
         self,
@@ -163,6 +173,8 @@ class AsyncClient:
         model: str,
         *,
         score_threshold: float | None = None,
+        region: AsRegion | None = None,
+        regions: Iterable[AsRegion] | None = None,
         model_version: int = 0,
         priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
@@ -173,6 +185,8 @@ class AsyncClient:
             image: A file, bytes of a picture, or the uuid of an uploaded one.
             model: The model's name.
             score_threshold: Boxes below it are left out. None: the model's own.
+            region: The part of the picture that the model sees; what it finds is told in the whole picture.
+            regions: Several parts, 64 at most, each answered by itself in ``parts``.
             model_version: 0: the one that the service prefers.
             priority: None: the client's own.
             timeout_seconds: None: the client's own.
@@ -183,7 +197,8 @@ class AsyncClient:
         request = pb.ImageRequest(
             api_key=self._api_key, model_name=model, model_version=model_version, score_threshold=score_threshold
         )
-        return await self._infer(self._open().detect, detection, image, request, priority, timeout_seconds)
+        asked = ask(request, region, regions)
+        return await self._infer(self._open().detect, detection, image, request, asked, priority, timeout_seconds)
 
     async def segment(
         self,
@@ -193,6 +208,8 @@ class AsyncClient:
         mask_form: MaskForm | str = MaskForm.PNG,
         mask_size: MaskSize | str = MaskSize.MODEL,
         score_threshold: float | None = None,
+        region: AsRegion | None = None,
+        regions: Iterable[AsRegion] | None = None,
         model_version: int = 0,
         priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
@@ -205,6 +222,8 @@ class AsyncClient:
             mask_form: How the mask travels: ``png``, ``runs`` or ``class_map``.
             mask_size: ``model``: as fine as the model's output; ``picture``: the picture's own size.
             score_threshold: Where the model tells one class from background: the least probability. None: its own.
+            region: The part of the picture that the model sees; what it finds is told in the whole picture.
+            regions: Several parts, 64 at most, each answered by itself in ``parts``.
             model_version: 0: the one that the service prefers.
             priority: None: the client's own.
             timeout_seconds: None: the client's own.
@@ -220,7 +239,8 @@ class AsyncClient:
             mask_form=f"MASK_FORM_{choice(MaskForm, mask_form).name}",
             mask_size=f"MASK_SIZE_{choice(MaskSize, mask_size).name}",
         )
-        return await self._infer(self._open().segment, segmentation, image, request, priority, timeout_seconds)
+        asked = ask(request, region, regions)
+        return await self._infer(self._open().segment, segmentation, image, request, asked, priority, timeout_seconds)
 
     async def analyze(
         self,
@@ -309,6 +329,7 @@ class AsyncClient:
         score_threshold: float | None = None,
         mask_form: MaskForm | str = MaskForm.PNG,
         mask_size: MaskSize | str = MaskSize.MODEL,
+        region: AsRegion | None = None,
         priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[Outcome]:
@@ -327,6 +348,7 @@ class AsyncClient:
             score_threshold: For detection and segmentation; see ``detect`` and ``segment``.
             mask_form: For segmentation: how the mask travels.
             mask_size: For segmentation: how many pixels it has.
+            region: The part of each picture that the model sees.
             priority: None: the client's own.
             timeout_seconds: Of each picture. None: the client's own.
         """
@@ -335,7 +357,7 @@ class AsyncClient:
             Task.DETECTION: {"score_threshold": score_threshold},
             Task.SEGMENTATION: {"score_threshold": score_threshold, "mask_form": mask_form, "mask_size": mask_size},
         }
-        shared = {"priority": priority, "timeout_seconds": timeout_seconds}
+        shared = {"region": region, "priority": priority, "timeout_seconds": timeout_seconds}
         call = partial(self._method(task), **options[choice(Task, task)], **shared)
 
         async def one(item: tuple[int, Image]) -> Outcome:
@@ -393,6 +415,7 @@ class AsyncClient:
         convert: Callable[[ReplyT, Elapsed], ResultT],
         image: Image,
         request: pb.ImageRequest,
+        regions: Sequence[PictureRegion],
         priority: Priority | str | None,
         timeout_seconds: float | None,
     ) -> ResultT:
@@ -414,14 +437,20 @@ class AsyncClient:
             else:
                 request.image_uuid = image_reference(image)
             message = request.SerializeToString()
-            answer = await self._retry.call(lambda left: senders.of(*kind)(message, left), deadline)
+
+            async def attempt(left: float) -> ReplyT:
+                reply = method.reply.FromString(await senders.of(*kind)(message, left))
+                check_seen(request, reply)
+                return reply
+
+            reply = await self._retry.call(attempt, deadline)
         finally:
             self._end()
-        reply = method.reply.FromString(answer)
         if reply.image_uuid != request.image_uuid:
             raise Internal(f"the answer for image {request.image_uuid} is one for {reply.image_uuid!r}")
         elapsed = Elapsed(_microseconds(uploaded - started), _microseconds(clock() - started))
-        return convert(reply, elapsed)
+        result = convert(reply, elapsed)
+        return replace(result, parts=parts(reply.region_replies, regions, convert, elapsed)) if regions else result
 
     async def _upload(self, image: Path | bytes, deadline: float) -> str:
         try:

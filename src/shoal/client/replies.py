@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shoal.client.asked_regions import seen
 from shoal.client.results import Box, Class, Classification, Detection, MaskForm, Region, Segmentation, Timing
 from shoal.errors import Internal
 from shoal.pictures import mask
@@ -31,6 +32,7 @@ def classification(reply: inference_pb2.ClassifyReply, elapsed: Elapsed) -> Clas
         reply.model_version,
         classes(reply.classes),
         timing(reply.timing, elapsed),
+        seen(reply),
     )
 
 
@@ -42,6 +44,7 @@ def detection(reply: inference_pb2.DetectReply, elapsed: Elapsed) -> Detection:
         reply.model_version,
         tuple(map(box, reply.boxes)),
         timing(reply.timing, elapsed),
+        seen(reply),
     )
 
 
@@ -51,12 +54,9 @@ def segmentation(reply: inference_pb2.SegmentReply, elapsed: Elapsed) -> Segment
     Raises:
         Internal: the reply contradicts itself.
     """
-    mask.check_size(reply.width, reply.height)
     form = MaskForm.PNG if reply.mask_png else MaskForm.CLASS_MAP if reply.class_map else MaskForm.RUNS
-    if reply.class_bytes not in {1, 2} or (
-        form is MaskForm.CLASS_MAP and len(reply.class_map) != reply.width * reply.height * reply.class_bytes
-    ):
-        raise Internal(f"the answer for image {reply.image_uuid} has a mask of another size than it says")
+    if not reply.region_replies:  # each of which has a mask of its own
+        _check_mask(reply, form)
     return Segmentation(
         reply.image_uuid,
         reply.model_name,
@@ -69,7 +69,16 @@ def segmentation(reply: inference_pb2.SegmentReply, elapsed: Elapsed) -> Segment
         timing(reply.timing, elapsed),
         form,
         reply.mask_png or reply.class_map,
+        seen(reply),
     )
+
+
+def _check_mask(reply: inference_pb2.SegmentReply, form: MaskForm) -> None:
+    mask.check_size(reply.width, reply.height)
+    if reply.class_bytes not in {1, 2} or (
+        form is MaskForm.CLASS_MAP and len(reply.class_map) != reply.width * reply.height * reply.class_bytes
+    ):
+        raise Internal(f"the answer for image {reply.image_uuid} has a mask of another size than it says")
 
 
 def classes(told: Iterable[inference_pb2.Class]) -> tuple[Class, ...]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 from shoal.pictures import mask
+from shoal.pictures.region import PictureRegion
 
 if TYPE_CHECKING:
     from shoal.errors import ShoalError
+
+ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 Image: TypeAlias = Path | bytes | UUID | str
 """A picture: its file, its bytes as encoded (JPEG, PNG, WebP), or the uuid of one that is in the store already."""
@@ -58,6 +61,23 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
+class RegionOutcome(Generic[ResultT_co]):
+    """What became of one of a call's ``regions``: a result, or an error that ended this region only."""
+
+    region: PictureRegion
+    """As it was asked for."""
+    result: ResultT_co | None
+    error: ShoalError | None
+
+    def unwrap(self) -> ResultT_co:
+        """The result; raises the error instead if there is one."""
+        if self.result is None:
+            assert self.error is not None
+            raise self.error
+        return self.result
+
+
+@dataclass(frozen=True, slots=True)
 class Classification:
     """The most probable classes of one picture."""
 
@@ -67,6 +87,10 @@ class Classification:
     classes: tuple[Class, ...]
     """Most probable first."""
     timing: Timing
+    region: PictureRegion | None = None
+    """What the model saw, where a region was asked for: in whole pixels, with its padding."""
+    parts: tuple[RegionOutcome[Classification], ...] = ()
+    """Of ``regions``, in their order; then there are no classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +103,10 @@ class Detection:
     boxes: tuple[Box, ...]
     """Highest score first."""
     timing: Timing
+    region: PictureRegion | None = None
+    """What the model saw, where a region was asked for: in whole pixels, with its padding."""
+    parts: tuple[RegionOutcome[Detection], ...] = ()
+    """Of ``regions``, in their order; then there are no boxes."""
 
 
 class MaskForm(StrEnum):
@@ -133,6 +161,10 @@ class Segmentation:
     form: MaskForm
     data: bytes = field(repr=False)
     """The PNG or the class map as it came; empty with ``MaskForm.RUNS``."""
+    region: PictureRegion | None = None
+    """What the model saw, where a region was asked for: in whole pixels, with its padding. The rest is unseen."""
+    parts: tuple[RegionOutcome[Segmentation], ...] = ()
+    """Of ``regions``, in their order; then there is no mask."""
 
     @property
     def unseen(self) -> int:
@@ -164,6 +196,9 @@ class Segmentation:
             return self.data
         return mask.encode_png((self.width, self.height), self.class_bytes, self.class_map())
 
+
+AsRegion: TypeAlias = PictureRegion | Box | tuple[float, float, float, float]
+"""A part of a picture: with padding and square, or a box that was found, or x, y, width and height."""
 
 Result: TypeAlias = Classification | Detection | Segmentation
 

@@ -13,6 +13,8 @@ from shoal.service.identity import HEADER
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from google.protobuf.descriptor import Descriptor
 
 _SERVICES = pb.DESCRIPTOR.services_by_name
@@ -85,8 +87,16 @@ class _Schemas:
         operation = self.sent(name, asked, answer)
         operation["requestBody"]["content"] |= _pictures()
         query = [field for field in asked.fields if field.name not in {"api_key", "image_uuid", "model_name"}]
-        beside = [{"name": field.name, "in": "query", "schema": self._value(field)} for field in query]
+        beside = [each for field in query for each in self._in_query(field)]
         return operation | {"parameters": [_in_path("model_name"), *beside]}
+
+    def _in_query(self, field: FieldDescriptor, before: str = "") -> Iterator[dict[str, Any]]:
+        """A message's fields have their names behind its own; many messages don't fit in a query."""
+        if field.message_type is None:
+            yield {"name": f"{before}{field.name}", "in": "query", "schema": self._value(field)}
+        elif not field.is_repeated:
+            for each in field.message_type.fields:
+                yield from self._in_query(each, f"{before}{field.name}.")
 
     def _reference(self, kind: Descriptor) -> dict[str, Any]:
         if kind.name not in self.schemas:
