@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from shoal.client.results import AsRegion, Image
     from shoal.pictures.region import PictureRegion
 
-    ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply, pb.AnalyzeReply)
-    ResultT = TypeVar("ResultT", Classification, Detection, Segmentation, Analysis)
+    ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply)
+    AnswerT = TypeVar("AnswerT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply, pb.AnalyzeReply)
+    ResultT = TypeVar("ResultT", Classification, Detection, Segmentation)
 
 _MICROSECONDS = 1_000_000
 _GOODBYE_SECONDS = 0.5
@@ -274,7 +275,7 @@ class AsyncClient:
             mask_form=f"MASK_FORM_{choice(MaskForm, mask_form).name}",
             mask_size=f"MASK_SIZE_{choice(MaskSize, mask_size).name}",
         )
-        return await self._infer(self._open().analyze, analysis, image, request, priority, timeout_seconds)
+        return analysis(*await self._ask(self._open().analyze, image, request, priority, timeout_seconds))
 
     async def infer(
         self,
@@ -419,6 +420,19 @@ class AsyncClient:
         priority: Priority | str | None,
         timeout_seconds: float | None,
     ) -> ResultT:
+        reply, elapsed = await self._ask(method, image, request, priority, timeout_seconds)
+        result = convert(reply, elapsed)
+        return replace(result, parts=parts(reply.region_replies, regions, convert, elapsed)) if regions else result
+
+    async def _ask(
+        self,
+        method: InferenceMethod[AnswerT],
+        image: Image,
+        request: pb.ImageRequest,
+        priority: Priority | str | None,
+        timeout_seconds: float | None,
+    ) -> tuple[AnswerT, Elapsed]:
+        """Uploads the picture, if it has to be, and puts its uuid into ``request``; the reply, and what it took."""
         senders, clock = self._senders, self._retry.clock
         assert senders is not None
         started = uploaded = clock()
@@ -438,9 +452,10 @@ class AsyncClient:
                 request.image_uuid = image_reference(image)
             message = request.SerializeToString()
 
-            async def attempt(left: float) -> ReplyT:
+            async def attempt(left: float) -> AnswerT:
                 reply = method.reply.FromString(await senders.of(*kind)(message, left))
-                check_seen(request, reply)
+                if not isinstance(reply, pb.AnalyzeReply):  # a pipeline looks itself
+                    check_seen(request, reply)
                 return reply
 
             reply = await self._retry.call(attempt, deadline)
@@ -448,9 +463,7 @@ class AsyncClient:
             self._end()
         if reply.image_uuid != request.image_uuid:
             raise Internal(f"the answer for image {request.image_uuid} is one for {reply.image_uuid!r}")
-        elapsed = Elapsed(_microseconds(uploaded - started), _microseconds(clock() - started))
-        result = convert(reply, elapsed)
-        return replace(result, parts=parts(reply.region_replies, regions, convert, elapsed)) if regions else result
+        return reply, Elapsed(_microseconds(uploaded - started), _microseconds(clock() - started))
 
     async def _upload(self, image: Path | bytes, deadline: float) -> str:
         try:

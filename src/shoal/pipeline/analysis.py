@@ -25,11 +25,6 @@ log = logging.getLogger(__name__)
 
 AFFINITY_LENGTH: Final = 64
 """Characters that a batcher takes; whoever sends no uuid is told so by the first step."""
-_REPLIES: Final[dict[Task, Any]] = {
-    Task.CLASSIFICATION: pb.ClassifyReply,
-    Task.DETECTION: pb.DetectReply,
-    Task.SEGMENTATION: pb.SegmentReply,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +151,12 @@ class Analysis:
 
     async def _ask(self, step: Step, region: pb.PictureRegion | None, deadline: float) -> Any:  # the task's reply
         asked, running, tally = self._asked, self._running, self._tallies[step.name]
-        message = step.request(asked.image_uuid, asked.mask, region).SerializeToString()
+        request = step.request(asked.image_uuid, asked.mask, region)
         tally.calls += 1
         tally.begun = tally.begun or running.clock()
         code = Code.CANCELLED
         try:
-            answer = await running.calls(step, message, asked.caller, deadline, asked.image_uuid[:AFFINITY_LENGTH])
-            reply = _REPLIES[step.task].FromString(answer)
+            reply = await running.calls(step, request, asked.caller, deadline, asked.image_uuid[:AFFINITY_LENGTH])
             code = Code.OK
             tally.timing = reply.timing
         except Exception as error:

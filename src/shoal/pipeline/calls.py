@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc.aio
 
 from shoal.batching import wire
+from shoal.client.asked_regions import check_seen
 from shoal.client.channel import Methods
 from shoal.client.retry import Retry
 from shoal.client.senders import Senders
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from shoal.client.channel import InferenceMethod
     from shoal.pipeline.steps import Step
     from shoal.runtime.endpoint import Endpoint
+    from shoal.v1 import inference_pb2 as pb
 
 _KEEPALIVE_MS, _PATIENCE_MS = 10_000, 5_000
 
@@ -49,12 +51,14 @@ class Caller:
 class Calls(Protocol):
     """What asks a step's model."""
 
-    async def __call__(self, step: Step, message: bytes, caller: Caller, deadline: float, affinity: str) -> bytes:
-        """The reply, serialized.
+    async def __call__(
+        self, step: Step, request: pb.ImageRequest, caller: Caller, deadline: float, affinity: str
+    ) -> Any:
+        """The reply: that of the step's task.
 
         Args:
             step: Whose model is asked.
-            message: An ``ImageRequest``, serialized.
+            request: What.
             caller: For whom.
             deadline: Seconds of ``time.monotonic``.
             affinity: Of all calls for one picture, the same.
@@ -92,14 +96,19 @@ class StreamCalls:
         self._retry = retry or Retry(clock=time.monotonic)
         self._senders = Senders(self._retry.clock, streams=True)
 
-    async def __call__(self, step: Step, message: bytes, caller: Caller, deadline: float, affinity: str) -> bytes:
-        """One call; what is UNAVAILABLE is tried again, as a client does."""
+    async def __call__(
+        self, step: Step, request: pb.ImageRequest, caller: Caller, deadline: float, affinity: str
+    ) -> Any:  # the task's reply
+        """One call; what is UNAVAILABLE is tried again, as a client does: also at a worker older than regions."""
         credentials = (HEADER, caller.identity), (CLIENT_HEADER, caller.key_id)
-        method = self._methods[step.task]
+        method, message = self._methods[step.task], request.SerializeToString()
 
-        async def attempt(left: float) -> bytes:
+        async def attempt(left: float) -> Any:
             sender = self._senders.of(credentials, method, step.model, caller.priority)
-            return await sender(message, left, traceparent=caller.traceparent, affinity=affinity)
+            answer = await sender(message, left, traceparent=caller.traceparent, affinity=affinity)
+            reply = method.reply.FromString(answer)
+            check_seen(request, reply)
+            return reply
 
         return await self._retry.call(attempt, deadline)
 

@@ -45,8 +45,9 @@ class Models:
     gate: asyncio.Event | None = None
     left: int = 0
 
-    async def __call__(self, step: Step, message: bytes, caller: Caller, deadline: float, affinity: str) -> bytes:
-        request = pb.ImageRequest.FromString(message)
+    async def __call__(
+        self, step: Step, request: pb.ImageRequest, caller: Caller, deadline: float, affinity: str
+    ) -> object:
         self.asked.append((step.name, request, deadline, affinity))
         self.callers.append(caller)
         if self.gate is not None and step is not FIRST:
@@ -58,7 +59,7 @@ class Models:
         self.now += self.takes.get(step.name, 0.0)
         if (fail := self.failing.get(step.name)) and (error := fail(request)):
             raise error
-        return self._reply(step).SerializeToString()
+        return self._reply(step)
 
     def _reply(self, step: Step) -> pb.DetectReply | pb.ClassifyReply | pb.SegmentReply:
         timing = pb.Timing(batch_size=len(self.asked))

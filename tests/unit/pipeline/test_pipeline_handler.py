@@ -46,14 +46,16 @@ class Detector:
         self.callers: list[Caller] = []
         self.left = 0
 
-    async def __call__(self, step: Step, message: bytes, caller: Caller, deadline: float, affinity: str) -> bytes:
+    async def __call__(
+        self, step: Step, request: pb.ImageRequest, caller: Caller, deadline: float, affinity: str
+    ) -> object:
         self.callers.append(caller)
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
             self.left += 1
             raise
-        return pb.DetectReply().SerializeToString()
+        return pb.DetectReply()
 
 
 @pytest.fixture
