@@ -24,6 +24,7 @@ from shoal.runtime.endpoint import Endpoint
 from shoal.service.kubernetes import SELECTOR_LABELS, Kubernetes, ModelSync
 from shoal.service.kubernetes_extras import OWN_FOLDERS, OWN_TREES, OWN_VARIABLES, OWN_VOLUMES
 from shoal.service.kubernetes_ports import PORTS
+from shoal.service.pipelines import Pipeline
 from shoal.service.section import Section
 from shoal.service.spec import Pool, Service
 from shoal.triton.installation import Installation
@@ -204,6 +205,7 @@ def defaults() -> dict[str, Any]:
     router = Departure()
     return {
         "pool": Pool().model_dump(exclude_none=True),
+        "pipeline": {"replicas": Pipeline.model_fields["replicas"].default},
         "sync": ModelSync().model_dump(exclude_none=True),
         "own": {
             "labels": sorted(SELECTOR_LABELS),
@@ -219,6 +221,7 @@ def defaults() -> dict[str, Any]:
             "router": int(router.drain_seconds + HAND_OVER_SECONDS),
             "batcher": int(batcher.DRAIN_SECONDS),
             "worker": int(worker.NOTICE_SECONDS + worker.DRAIN_SECONDS + worker.STOP_SECONDS),
+            "pipeline": int(worker.NOTICE_SECONDS + 2 * worker.DRAIN_SECONDS),
         },
     }
 

@@ -406,6 +406,9 @@ class Service(Section):
             raise ValueError(
                 f"kubernetes.autoscaling.pools: {', '.join(sorted(unknown))}: pools has {', '.join(self.pools)}"
             )
+        if unknown := scaling.pipelines.keys() - self.pipelines.keys():
+            there = ", ".join(sorted(self.pipelines)) or "none"
+            raise ValueError(f"kubernetes.autoscaling.pipelines: {', '.join(sorted(unknown))}: pipelines has {there}")
         if unknown := scaling.batchers.keys() - groups:
             raise ValueError(
                 f"kubernetes.autoscaling.batchers: {', '.join(sorted(unknown))}: there are {', '.join(sorted(groups))}"
