@@ -281,6 +281,24 @@ async def test_a_token_alone(served: Stack, issuer: Issuer) -> None:
     assert [finding["results"][0]["code"] for finding in told["findings"]] == [0, 0, 0, 0]
 
 
+def test_the_command_line(served: Stack, tmp_path: Path) -> None:
+    picture, drawn = tmp_path / "street.jpg", tmp_path / "drawn"
+    picture.write_bytes(encoded(cells("red", "blue")))
+    shown = served.shoal("analyze", picture, "--pipeline", "cells", "--draw", drawn)
+    assert "tiny: red 0." in shown.stdout
+    assert "outline: " in shown.stdout
+    assert (drawn / "street.boxes.jpg").stat().st_size > 0
+    told = json.loads(served.shoal("analyze", picture, "--pipeline", "cells", "--json").stdout)
+    assert [finding["label"] for finding in told["findings"]] == ["red", "blue"]
+    assert told["findings"][0]["results"][0]["classes"][0]["label"] == "red"
+    assert {step["step"]: step["calls"] for step in told["steps"]} == {"tiny-yolo": 1, "tiny": 1, "outline": 1}
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    failed = served.shoal("analyze", broken, "--pipeline", "cells", "--json", check=False)
+    assert failed.returncode == 1
+    assert json.loads(failed.stdout)["error"]["code"] == "INVALID_ARGUMENT"
+
+
 def test_it_is_listed_and_told_of(served: Stack) -> None:
     listed = {each["name"]: each for each in get(served, "/v1/models")["models"]}
     assert listed["quadrants"] == {

@@ -248,6 +248,7 @@ class AsyncClient:
         image: Image,
         pipeline: str,
         *,
+        region: AsRegion | None = None,
         mask_form: MaskForm | str = MaskForm.PNG,
         mask_size: MaskSize | str = MaskSize.MODEL,
         priority: Priority | str | None = None,
@@ -261,6 +262,7 @@ class AsyncClient:
         Args:
             image: A file, bytes of a picture, or the uuid of an uploaded one.
             pipeline: Its name in the service file.
+            region: The first step looks at this part alone; see ``classify``.
             mask_form: How masks travel, where a step segments; see ``segment``.
             mask_size: How many pixels they have.
             priority: None: the client's own.
@@ -275,6 +277,7 @@ class AsyncClient:
             mask_form=f"MASK_FORM_{choice(MaskForm, mask_form).name}",
             mask_size=f"MASK_SIZE_{choice(MaskSize, mask_size).name}",
         )
+        ask(request, region, None)
         return analysis(*await self._ask(self._open().analyze, image, request, priority, timeout_seconds))
 
     async def infer(
