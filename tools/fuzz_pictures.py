@@ -245,7 +245,7 @@ def _decode_all(ways: list[Decoder], way: str, inputs: list[Input], write: int) 
 
 def _decode(decoder: Decoder, way: str, data: bytes, row: NDArray[Any]) -> None:
     if way == HERE:
-        decoder.decode_if_quick(data, lambda: row)
+        decoder.decode_if_quick(data, [lambda: row], [None])
     elif least_bytes(decoder.read_header(data)) > Pool().max_decode_memory_bytes:
         raise MemoryError
     else:

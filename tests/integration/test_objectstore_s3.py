@@ -13,6 +13,7 @@ from shoal.errors import Internal, InvalidRequest, NotFound, Unavailable
 from shoal.pictures.objectstore import Credentials, presign_puts
 from shoal.pictures.reference import object_key
 from shoal.worker.fetch_picture import Fetcher
+from shoal.worker.picture_cache import PictureCache
 from support.s3 import Server, running_s3
 
 if TYPE_CHECKING:
@@ -42,6 +43,20 @@ async def test_a_presigned_put_can_be_fetched(server: Server) -> None:
         assert (await session.put(url, data=b"picture")).status == 200
         assert (await session.get(url)).status == 403
     assert bytes((await fetcher(store).fetch(KEY)).data) == b"picture"
+
+
+async def test_what_is_kept_is_confirmed_and_what_was_replaced_or_deleted_is_noticed(server: Server) -> None:
+    store = server.store()
+    await store.put_async(KEY, b"picture")
+    kept = PictureCache(10**6)
+    asking = Fetcher(store, concurrency=8, max_bytes=10**6, budget_bytes=10**8, timeout_seconds=10, cache=kept)
+    first, second = await asking.fetch(KEY), await asking.fetch(KEY)
+    assert second.content is first.content is not None  # pixels of one are good for the other
+    await store.put_async(KEY, b"another")
+    assert bytes((await asking.fetch(KEY)).data) == b"another"
+    await store.delete_async(KEY)
+    with pytest.raises(NotFound):
+        await asking.fetch(KEY)
 
 
 async def test_an_altered_url_is_refused(server: Server) -> None:

@@ -86,6 +86,19 @@ def test_all_tasks_see_the_region_and_tell_of_the_whole_picture(client: Client, 
     assert (shown[upper:lower, left:right] == expected).mean() > 0.97
 
 
+def test_several_regions_are_answered_one_by_one(place: Stack, client: Client) -> None:
+    uuid = client.upload(encode(picture()))
+    asked = [(0.5 + 0.25 * x, 0.5 * y, 0.25, 0.5) for y in (0, 1) for x in (0, 1)] * 5
+    found = client.classify(uuid, "tiny", regions=asked)
+    together = [part.unwrap().classes[0].label for part in found.parts]
+    assert together == [client.classify(uuid, "tiny", region=each).classes[0].label for each in asked[:4]] * 5
+    assert together[:3] == ["red", "green", "blue"]
+    masks = client.segment(uuid, "tiny-segmenter", regions=asked[:3])
+    assert [part.unwrap().regions[0].label for part in masks.parts] == ["red", "green", "blue"]
+    told = ask(place, {"image_uuid": uuid, "regions": [{"x": 0.5, "y": 0, "width": 0.25, "height": 0.5}]})
+    assert told["region_replies"][0]["reply"]["classes"][0]["label"] == "red"
+
+
 REFUSED = {
     "nan": ({"x": "NaN", "y": 0, "width": 1, "height": 1}, "region.x nan is not in [0, 1)"),
     "nothing": ({"x": 0, "y": 0, "height": 1}, "region.width 0 is not above 0"),

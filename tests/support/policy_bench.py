@@ -38,8 +38,10 @@ class Bench:
                 case Reject(request, _):
                     self.rejected.append(request)
 
-    def arrive(self, count: int, priority: Priority = INTERACTIVE, owner: str = "a") -> list[Queued]:
-        requests = [Queued(owner, self.now, self.now + 60, priority=priority) for _ in range(count)]
+    def arrive(
+        self, count: int, priority: Priority = INTERACTIVE, owner: str = "a", affinity: str = ""
+    ) -> list[Queued]:
+        requests = [Queued(owner, self.now, self.now + 60, priority=priority, affinity=affinity) for _ in range(count)]
         self.do(self.policy.arrived(self.now, requests))
         return requests
 

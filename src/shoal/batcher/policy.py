@@ -24,6 +24,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
+from shoal.batcher.affinities import Affinities
 from shoal.batcher.closing import Closing
 from shoal.batcher.level import DEADLINE, Level, OpenBatch
 from shoal.batcher.quarantine import Quarantine
@@ -103,6 +104,7 @@ class BatchingPolicy(Generic[Stream, Request]):
         self._levels = {level.priority: level for level in self._in_order}
         self._quarantine = quarantine or Quarantine()
         self._work: Workload[Stream] = Workload()
+        self._affinities = Affinities()
         self._closing = Closing(self._work, settings)
         self._refusals = Refusals(self._interactive, self._bulk, self._work)
         self.configure(settings)
@@ -268,6 +270,8 @@ class BatchingPolicy(Generic[Stream, Request]):
                 level.alone_last = False
                 del level.permits[batch.stream]
             batch.grow(requests)
+            if isinstance(batch.worker, str) and batch.worker != batch.stream:  # else it tells no name
+                self._affinities.sent(requests, batch.worker)
             decisions.append(Send(batch.stream, requests))
         if level.open is not None and closes:
             self._close(now, level, batch, "objective", decisions, now)
@@ -284,24 +288,35 @@ class BatchingPolicy(Generic[Stream, Request]):
         return OpenBatch(stream, level.permits[stream] or stream, level.priority)
 
     def _emptiest(self, now: float, level: Level[Stream, Request]) -> Stream:
-        """The permit whose worker can start first; the oldest of several."""
+        """The permit whose worker can start first; of several one that the first request suits, else the oldest."""
+        wanted = self._affinities.wanted(level.queue.head())
         idle = (stream for stream, worker in level.permits.items() if not self._work.at(worker or stream))
         first = next(idle, None)
-        if first is not None:
+        if first is None:
+            free_at = {stream: self._free_at(now, level, stream) for stream in level.permits}
+            return min(free_at, key=lambda stream: (free_at[stream], level.permits[stream] != wanted))
+        if not wanted or self._work.at(wanted):
             return first
-        return min(level.permits, key=lambda stream: self._free_at(now, level, stream))
+        return next((stream for stream, worker in level.permits.items() if worker == wanted), first)
 
     def _fullest(self, now: float, level: Level[Stream, Request]) -> Stream:
         """The permit whose worker has most to do and can still keep the promise; where none can, the first to start.
 
-        Of several the first by its name: so the same workers stay idle, and can be taken away.
+        Of several one that the first request suits, else the first by its name: so the same workers stay idle, and can
+        be taken away.
         """
         latest = self._closing.latest_start(level.queue.head().arrived)
         free_at = {stream: self._free_at(now, level, stream) for stream in level.permits}
         able = [stream for stream, at in free_at.items() if at <= latest]
         if not able:
             return min(free_at, key=free_at.__getitem__)
-        return min(able, key=lambda stream: (-self._work.at(level.permits[stream] or stream), level.permits[stream]))
+        wanted = self._affinities.wanted(level.queue.head())
+
+        def rank(stream: Stream) -> tuple[int, bool, str]:
+            worker = level.permits[stream]
+            return -self._work.at(worker or stream), worker != wanted, worker
+
+        return min(able, key=rank)
 
     def _free_at(self, now: float, level: Level[Stream, Request], stream: Stream) -> float:
         return self._work.free_at(now, level.permits[stream] or stream, level.priority)

@@ -126,7 +126,7 @@ class Request(Queued):
     @property
     def kept_bytes(self) -> int:
         """Bytes that it takes in memory after its answer, as far as callers choose their length."""
-        texts = (self.owner, *self.caller, self.traceparent, *self.called)
+        texts = (self.owner, *self.caller, self.traceparent, self.affinity, *self.called)
         return len(self.message) + sum(map(len, texts))
 
     @property

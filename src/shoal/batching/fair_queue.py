@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from shoal.runtime.priority import Priority
@@ -23,6 +23,8 @@ class Queued:
     attempts: int = 0
     """Streams that broke under it."""
     priority: Priority = Priority.INTERACTIVE
+    affinity: str = field(default="", kw_only=True)
+    """Requests with the same text do best at the same worker; empty: anywhere."""
 
 
 class Owned(Protocol):

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from shoal.client.arguments import choice, image_reference, model_name, positive
-from shoal.client.asked_regions import ask, check_seen, parts
+from shoal.client.asked_regions import ask, check_seen
 from shoal.client.channel import Methods, connect, open_channel, parse_target
 from shoal.client.findings import Analysis, analysis
 from shoal.client.mapping import bounded_map
 from shoal.client.progress import tracked
-from shoal.client.replies import Elapsed, classification, detection, segmentation
+from shoal.client.replies import Elapsed, classification, detection, parts, segmentation
 from shoal.client.results import Classification, Detection, MaskForm, MaskSize, Outcome, Result, Segmentation
 from shoal.client.retry import Retry, told
 from shoal.client.senders import Senders, with_key
@@ -454,9 +454,10 @@ class AsyncClient:
             else:
                 request.image_uuid = image_reference(image)
             message = request.SerializeToString()
+            affinity = request.image_uuid if request.HasField("region") or request.regions else ""
 
             async def attempt(left: float) -> AnswerT:
-                reply = method.reply.FromString(await senders.of(*kind)(message, left))
+                reply = method.reply.FromString(await senders.of(*kind)(message, left, affinity=affinity))
                 if not isinstance(reply, pb.AnalyzeReply):  # a pipeline looks itself
                     check_seen(request, reply)
                 return reply

@@ -1,21 +1,18 @@
-"""Parts of a picture in a call: how they are asked for, and what came of them."""
+"""Parts of a picture in a call: how they are asked for, and whether the answer is about them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from shoal.client.results import Box, Classification, Detection, RegionOutcome, Segmentation
-from shoal.errors import InvalidRequest, Unavailable, from_status
+from shoal.client.results import Box
+from shoal.errors import InvalidRequest, Unavailable
 from shoal.pictures.region import PictureRegion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable
 
-    from shoal.client.replies import Elapsed
     from shoal.client.results import AsRegion
     from shoal.v1 import inference_pb2 as pb
-
-    ResultT = TypeVar("ResultT", Classification, Detection, Segmentation)
 
 
 def ask(request: pb.ImageRequest, region: AsRegion | None, regions: Iterable[AsRegion] | None) -> list[PictureRegion]:
@@ -43,28 +40,6 @@ def check_seen(request: pb.ImageRequest, reply: pb.ClassifyReply | pb.DetectRepl
     known = request.HasField("region") == reply.HasField("region")
     if not known or len(request.regions) != len(reply.region_replies):
         raise Unavailable("a worker that is older than regions answered for the whole picture; upgrade the workers")
-
-
-def seen(reply: pb.ClassifyReply | pb.DetectReply | pb.SegmentReply) -> PictureRegion | None:
-    """What the model saw; None: the whole picture, as far as the answer says."""
-    if not reply.HasField("region"):
-        return None
-    told = reply.region
-    return PictureRegion(told.x, told.y, told.width, told.height, told.padding, told.square)
-
-
-def parts(
-    replies: Iterable[Any],  # ClassifyRegionReply, DetectRegionReply or SegmentRegionReply
-    regions: Sequence[PictureRegion],
-    convert: Callable[[Any, Elapsed], ResultT],
-    elapsed: Elapsed,
-) -> tuple[RegionOutcome[ResultT], ...]:
-    """What became of each of ``regions``."""
-    outcomes = []
-    for region, told in zip(regions, replies, strict=True):
-        error = from_status(told.code, told.message) if told.code else None
-        outcomes.append(RegionOutcome(region, None if error else convert(told.reply, elapsed), error))
-    return tuple(outcomes)
 
 
 def _read(given: AsRegion, name: str) -> PictureRegion:

@@ -25,12 +25,7 @@ class Call:
     __slots__ = ("affinity", "answer", "deadline", "index", "left", "message", "traceparent")
 
     def __init__(
-        self,
-        message: bytes,
-        deadline: float,
-        answer: asyncio.Future[Answer],
-        traceparent: str = "",
-        affinity: str = "",
+        self, message: bytes, deadline: float, answer: asyncio.Future[Answer], traceparent: str = "", affinity: str = ""
     ) -> None:
         self.message = message
         """The request, serialized."""
@@ -43,7 +38,7 @@ class Call:
         self.traceparent = traceparent
         """The span that it is made in; empty: none."""
         self.affinity = affinity
-        """Of calls that do best at one worker, the same; told on a stream alone."""
+        """Calls with the same text do best at the same worker; on streams only."""
         self.index = -1
         """Its place on the stream that carries it."""
 

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from shoal.client.asked_regions import seen
-from shoal.client.results import Box, Class, Classification, Detection, MaskForm, Region, Segmentation, Timing
-from shoal.errors import Internal
+from shoal.client.results import (
+    Box,
+    Class,
+    Classification,
+    Detection,
+    MaskForm,
+    Region,
+    RegionOutcome,
+    Segmentation,
+    Timing,
+)
+from shoal.errors import Internal, from_status
 from shoal.pictures import mask
+from shoal.pictures.region import PictureRegion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from shoal.v1 import inference_pb2
+
+    ResultT = TypeVar("ResultT", Classification, Detection, Segmentation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +44,7 @@ def classification(reply: inference_pb2.ClassifyReply, elapsed: Elapsed) -> Clas
         reply.model_version,
         classes(reply.classes),
         timing(reply.timing, elapsed),
-        seen(reply),
+        _seen(reply),
     )
 
 
@@ -44,7 +56,7 @@ def detection(reply: inference_pb2.DetectReply, elapsed: Elapsed) -> Detection:
         reply.model_version,
         tuple(map(box, reply.boxes)),
         timing(reply.timing, elapsed),
-        seen(reply),
+        _seen(reply),
     )
 
 
@@ -69,8 +81,32 @@ def segmentation(reply: inference_pb2.SegmentReply, elapsed: Elapsed) -> Segment
         timing(reply.timing, elapsed),
         form,
         reply.mask_png or reply.class_map,
-        seen(reply),
+        _seen(reply),
     )
+
+
+def parts(
+    replies: Iterable[Any],  # ClassifyRegionReply, DetectRegionReply or SegmentRegionReply
+    regions: Sequence[PictureRegion],
+    convert: Callable[[Any, Elapsed], ResultT],
+    elapsed: Elapsed,
+) -> tuple[RegionOutcome[ResultT], ...]:
+    """What became of each of ``regions``."""
+    outcomes = []
+    for region, told in zip(regions, replies, strict=True):
+        error = from_status(told.code, told.message) if told.code else None
+        outcomes.append(RegionOutcome(region, None if error else convert(told.reply, elapsed), error))
+    return tuple(outcomes)
+
+
+def _seen(
+    reply: inference_pb2.ClassifyReply | inference_pb2.DetectReply | inference_pb2.SegmentReply,
+) -> PictureRegion | None:
+    """What the model saw; None: the whole picture, as far as the answer says."""
+    if not reply.HasField("region"):
+        return None
+    told = reply.region
+    return PictureRegion(told.x, told.y, told.width, told.height, told.padding, told.square)
 
 
 def _check_mask(reply: inference_pb2.SegmentReply, form: MaskForm) -> None:

@@ -93,7 +93,7 @@ class Sender:
             message: The request.
             left_seconds: Until its deadline.
             traceparent: The span that it is made in. None: the one that runs here.
-            affinity: See ``Call``.
+            affinity: Calls with the same text go to the same worker, where that costs no waiting.
 
         Raises:
             ShoalError: what the service answered, or that it could not be reached in time.

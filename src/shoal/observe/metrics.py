@@ -161,6 +161,20 @@ WORKER_FETCHED_BYTES = Gauge(
     "shoal_worker_fetched_bytes", "Bytes of pictures that are being fetched or wait to be decoded, now.",
     registry=WORKER,
 )  # fmt: skip
+WORKER_PICTURE_CACHE = Counter(
+    "shoal_worker_picture_cache_fetches",
+    "Fetches, by what the worker's picture cache did for them: hit (the store said that what is kept is current), "
+    "shared (another request's fetch brought it) or miss.",
+    ["outcome"],
+    registry=WORKER,
+)
+WORKER_PICTURE_CACHE_EVICTIONS = Counter(
+    "shoal_worker_picture_cache_evictions", "Pictures that left the picture cache for room.", registry=WORKER
+)
+WORKER_PICTURE_CACHE_BYTES = Gauge(
+    "shoal_worker_picture_cache_bytes", "Memory of the pictures in the picture cache, pixels included, now.",
+    registry=WORKER,
+)  # fmt: skip
 WORKER_TENSOR_BYTES = Counter(
     "shoal_worker_tensor_bytes", "Bytes of decoded pictures written into batches.", ["model"], registry=WORKER
 )

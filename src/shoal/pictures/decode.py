@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import cv2
 import numpy as np
@@ -48,6 +48,18 @@ _TRANSPOSED: Final = 5
 _FROM_RIGHT: Final = frozenset({2, 3, 6, 7})
 _FROM_BELOW: Final = frozenset({3, 4, 7, 8})
 """EXIF orientations whose stored columns, or rows, run against the upright picture's x, or y."""
+
+
+class Shelf(Protocol):
+    """Where pixels of one picture are kept, as ``read_pixels`` reads them, for regions that are asked for later."""
+
+    def pixels(self, scale: int) -> Pixels | None:
+        """Those that were decoded at this scale, for reading."""
+        ...
+
+    def keep(self, scale: int, pixels: Pixels) -> None:
+        """For the next one, if there is room."""
+        ...
 
 
 class Decoder:
@@ -163,14 +175,19 @@ class Decoder:
         return _whole_job(header, place(self._config, header.upright))
 
     def decode_if_quick(
-        self, data: Buffer, make_out: Callable[[], NDArray[Any]], region: PictureRegion | None = None
+        self,
+        data: Buffer,
+        outs: Sequence[Callable[[], NDArray[Any]]],
+        regions: Sequence[PictureRegion | None],
+        shelf: Shelf | None = None,
     ) -> tuple[PictureSize, bool]:
         """``decode``, of a picture that harms nobody in this process: see ``shoal.pictures.danger``.
 
         Args:
             data: The bytes of a JPEG, PNG or WebP file.
-            make_out: Answers the row to decode into; called once, right before that.
-            region: As in ``decode``.
+            outs: Each answers the row for one of the regions; called once, right before that is written.
+            regions: As in ``decode_parts``.
+            shelf: Where pixels of this picture may be, and are kept.
 
         Returns:
             The upright picture's size; and whether it was decoded, rather than being one for a process of its own.
@@ -181,9 +198,19 @@ class Decoder:
         header = self.read_header(data)
         if not is_quick(header, memoryview(data).nbytes):
             return header.upright, False
-        picture = self.read_pixels(data, header, self.dct_scale(header, [region]))
-        self.cut(picture, header, region, make_out())
+        picture = self._pixels(data, header, self.dct_scale(header, regions), shelf)
+        for make_out, region in zip(outs, regions, strict=True):
+            self.cut(picture, header, region, make_out())
         return header.upright, True
+
+    def _pixels(self, data: Buffer, header: PictureHeader, scale: int, shelf: Shelf | None) -> Pixels | Image.Image:
+        kept = None if shelf is None else shelf.pixels(scale)
+        if kept is not None:
+            return kept
+        picture = self.read_pixels(data, header, scale)
+        if shelf is not None and isinstance(picture, np.ndarray):
+            shelf.keep(scale, picture)
+        return picture
 
     def _convert(self, pixels: Pixels, out: NDArray[Any]) -> None:
         """Normalises, where the graph does not, and changes the layout."""

@@ -218,6 +218,8 @@ class Pool(Section):
     max_fetched_bytes: int = Field(default=256 * 2**20, ge=2**20)
     """The most memory that a worker uses for encoded pictures, from fetching until they are decoded. Further pictures
     wait; one that is larger than this is refused."""
+    picture_cache_bytes: int = Field(default=64 * 2**20, ge=0)
+    """The most memory that a worker uses to keep pictures, for requests about other parts of them. 0: none."""
     fetch_concurrency: int = Field(default=64, ge=1)
     """How many pictures a worker fetches at once. More wait."""
     max_image_pixels: int = Field(default=100_000_000, ge=1)

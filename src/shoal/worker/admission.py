@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from shoal.batching.messages import priority_of
@@ -14,6 +14,7 @@ from shoal.v1 import inference_pb2
 from shoal.worker.access import Memory
 from shoal.worker.heads.asked_region import check_regions, region_of
 from shoal.worker.json_message import parse, quoted
+from shoal.worker.parts import Parts
 from shoal.worker.picture import Picture
 from shoal.worker.stages import Stages
 
@@ -48,8 +49,8 @@ class Admission:
         if method != f"/{SERVICE}/{task.method}":
             raise InvalidRequest(f"model {self.config.name!r} is for {task.value}: call {task.method}")
 
-    def admit(self, items: Iterable[BatchItem], now: float) -> Iterator[tuple[BatchItem, Picture | Exception]]:
-        """Checks requests before anything is fetched for them; each has its picture, or why it has none.
+    def admit(self, items: Iterable[BatchItem], now: float) -> Iterator[tuple[BatchItem, list[Picture] | Exception]]:
+        """Checks requests before anything is fetched for them; each has its picture, one for each region, or why not.
 
         That is InvalidRequest, Unauthenticated or PermissionDenied, as its message says.
         """
@@ -60,7 +61,7 @@ class Admission:
             except Exception as error:
                 yield item, error
 
-    def _admit(self, item: BatchItem, access: Memory, now: float) -> Picture:
+    def _admit(self, item: BatchItem, access: Memory, now: float) -> list[Picture]:
         as_json = self.access.came_as_json(item.identity)
         request, config = parse(inference_pb2.ImageRequest, item.request, as_json=as_json), self.config
         grant = access.grant(item.owner, item.identity, request.api_key)
@@ -80,4 +81,19 @@ class Admission:
         if self.tracing is not None and is_sampled(item.traceparent):
             stages.span = self.tracing.begin("worker", item.traceparent, now)
         self.recent.add(stages)
-        return Picture(item, grant.owner, now, deadline, request, name, priority, stages, region_of(request))
+        first = Picture(item, grant.owner, now, deadline, request, name, priority, stages, region_of(request))
+        return self._parts(first) if request.regions else [first]
+
+    def _parts(self, whole: Picture) -> list[Picture]:
+        """A picture for each of the request's regions; what is remembered of the request is the first one's."""
+        parts = Parts(self.config.task, len(whole.request.regions))
+        made = []
+        for number, region in enumerate(whole.request.regions):
+            request = inference_pb2.ImageRequest()
+            request.CopyFrom(whole.request)
+            request.ClearField("regions")
+            request.region.CopyFrom(region)
+            stages = replace(whole.stages, span=None) if number else whole.stages
+            one = replace(whole, request=request, stages=stages, region=region_of(request), parts=parts, part=number)
+            made.append(one)
+        return made

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import deque
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from shoal.batching.v1 import batching_pb2
     from shoal.engine import Inference, Slot
+    from shoal.worker.batch_results import Answered
     from shoal.worker.picture import Picture
     from shoal.worker.picture_model import PictureModel
 
@@ -62,11 +65,13 @@ class PictureBatch:
         self._preparation = Preparation(model, priority, self._results, self._prepared)
         self._preparing = self._preparation.pending
         self._slot = self._preparation.slot
-        self._rows = 0
+        self._items = self._rows = 0
+        self._later: deque[Picture] = deque()
+        """Those that there is no row for, since requests have many regions: they run once the others have."""
 
     def add(self, *items: batching_pb2.BatchItem) -> None:
         """Starts fetching at once."""
-        room = self._model.settings.max_batch_size - self._rows
+        room = self._model.settings.max_batch_size - self._items
         now = monotonic()
         for item in items[room:]:
             self._results.fail(item, Unavailable("the batch is larger than the model takes; try again"))
@@ -74,32 +79,38 @@ class PictureBatch:
             if isinstance(admitted, Exception):
                 self._results.fail(item, admitted)
                 continue
-            admitted.row = self._rows
-            self._rows += 1
-            self._preparation.begin(admitted, now)
+            self._items += 1
+            room = self._model.settings.max_batch_size - self._rows
+            for picture in admitted[:room]:
+                picture.row = self._rows
+                self._rows += 1
+            self._wait_for_row(admitted[room:])
+            self._preparation.begin(admitted[:room], now)
 
     def withdraw(self, index: int) -> None:
         """The item's caller has left: ends what is done for it. Does nothing if it is unknown, executed or answered."""
-        for picture in self._preparing:
+        for picture in list(self._preparing):
             if picture.item.index == index and not picture.is_answered:
                 self._results.drop(picture, Cancelled("the caller left"))
                 self._preparation.withdraw(picture)
-                return
-        for picture in self._ready:
-            if picture.item.index == index:
-                self._ready.remove(picture)
-                self._results.drop(picture, Cancelled("the caller left"))
-                return
+        waiting = [picture for picture in (*self._ready, *self._later) if picture.item.index == index]
+        for picture in waiting:
+            self._results.drop(picture, Cancelled("the caller left"))
+            picture.is_answered = True
+        if waiting:
+            self._ready = [picture for picture in self._ready if not picture.is_answered]
+            self._drop_later([picture for picture in self._later if picture.is_answered])
 
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
         """Runs the pictures that are ready together, and then the stragglers, as they come.
 
-        A batch whose pictures all hang answers at once that it has nothing: it holds up nobody. No later group is
-        empty: the batcher would take it for the next batch's.
+        A batch whose pictures all hang answers at once that it has nothing: it holds up nobody. So does one of nothing
+        but requests for more regions than it has rows. No later group is empty: the batcher would take it for the next
+        batch's.
         """
         self._note_close()
         await self._settle()
-        if self._preparing and not self._ready:
+        if hangs := bool(self._preparing and not self._ready):
             yield self._results.take()
             while self._preparing and not self._ready and not self._slot.is_asked:
                 await self._settle()
@@ -108,9 +119,11 @@ class PictureBatch:
         await self._run_ready()
         self._preparation.device.end()
         self._slot.give_back()  # a straggler takes another one, once it is here
-        for group in groups(self._results.take()):
+        first = list(groups(self._results.take()))
+        for group in first if first or hangs or not self._has_more() else [[]]:
             yield group
-        while self._preparing or self._ready or self._results:
+        while self._has_more():
+            await self._begin_later()
             await self._wait_for_stragglers()
             if self._ready:
                 await self._run_stragglers()
@@ -119,11 +132,44 @@ class PictureBatch:
 
     def abandon(self) -> None:
         """Stops what is left and gives the slot back."""
-        for picture in (*self._preparing, *self._ready):
+        for picture in (*self._preparing, *self._ready, *self._later):
             if not picture.stages.ended:
                 self._results.note_end(picture, Code.CANCELLED, "the batch's stream ended")
+        self._drop_later(list(self._later))
         self._results.take()
         self._preparation.close()
+
+    def _wait_for_row(self, pictures: list[Picture]) -> None:
+        """Whole pictures wait for no other request's regions."""
+        for picture in pictures:
+            picture.stages.straggler = True
+            if picture.parts is None:
+                self._later.appendleft(picture)
+            else:
+                self._later.append(picture)
+
+    def _has_more(self) -> bool:
+        return bool(self._preparing or self._ready or self._results or self._later)
+
+    async def _begin_later(self) -> None:
+        """Prepares as many of those that wait as one execution takes, once nothing else is prepared."""
+        if self._preparing or self._ready or not self._later:
+            return
+        now, room = monotonic(), self._model.settings.max_batch_size
+        while self._later and room:
+            parts = self._later[0].parts
+            own = [picture for picture in islice(self._later, room) if picture.parts is parts]
+            for _ in own:
+                self._later.popleft()
+            room -= len(own)
+            self._preparation.begin(own, now)
+        await self._wait_for_all(OTHERS_SECONDS)
+
+    def _drop_later(self, pictures: list[Picture]) -> None:
+        for picture in pictures:
+            self._later.remove(picture)
+            if picture.parts is not None:
+                picture.parts.end()
 
     def _prepared(self, picture: Picture) -> None:
         """It is ready, or was dropped."""
@@ -135,7 +181,7 @@ class PictureBatch:
 
     def _note_close(self) -> None:
         now = monotonic()
-        for picture in (*self._preparing, *self._ready):
+        for picture in (*self._preparing, *self._ready, *self._later):
             picture.stages.closed = now
 
     async def _settle(self) -> None:
@@ -214,7 +260,11 @@ class PictureBatch:
             return
         try:
             if pictures := self._take_ready():
-                await self._execute(slot, _compact(slot, pictures))
+                most = self._model.settings.max_batch_size
+                self._ready.extend(pictures[most:])
+                for row, picture in enumerate(pictures[:most]):
+                    picture.row = row
+                await self._execute(slot, _compact(slot, pictures[:most]))
         finally:
             self._model.loaded.release(slot)
 
@@ -260,7 +310,7 @@ class PictureBatch:
         # What is there by now: a wait in this very line would extend what went out before.
         self._results.add(results)
 
-    async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[batching_pb2.BatchItemResult]:
+    async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[Answered]:
         asked = monotonic()
         self.ready_at = self.ready_at or asked
         levels = [picture.priority for picture in pictures]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shoal.worker.picture_model import PictureModel
     from shoal.worker.stages import Stages
 
+    Answered = tuple[Picture, batching_pb2.BatchItemResult]
 
 _OK: Final = Code.OK
 _COMPUTE: Final = REPORT_FIELDS.index("compute_us")
@@ -42,14 +43,17 @@ class BatchResults:
         """Whether a result waits to be taken."""
         return bool(self._waiting)
 
-    def add(self, results: Iterable[batching_pb2.BatchItemResult]) -> None:
-        """Keeps ``results`` until they are taken."""
-        self._waiting.extend(results)
+    def add(self, results: Iterable[Answered]) -> None:
+        """Keeps ``results`` until they are taken; of a request's regions, once all of them have theirs."""
+        for picture, result in results:
+            joined = result if picture.parts is None else picture.parts.add(picture.part, result)
+            if joined is not None:
+                self._waiting.append(joined)
 
     def drop(self, picture: Picture, error: BaseException) -> None:
         """Answers with ``error``, unless there is an answer."""
         if not picture.is_answered:
-            self._waiting.append(self.dropped(picture, error))
+            self.add([self.dropped(picture, error)])
 
     def fail(self, item: batching_pb2.BatchItem, error: BaseException) -> None:
         """Answers with ``error`` an item that never became a picture."""
@@ -67,9 +71,7 @@ class BatchResults:
         results, self._waiting = self._waiting, []
         return results
 
-    def replies(
-        self, inference: Inference, started: float, pictures: Sequence[Picture]
-    ) -> list[batching_pb2.BatchItemResult]:
+    def replies(self, inference: Inference, started: float, pictures: Sequence[Picture]) -> list[Answered]:
         """The results of ``pictures``, the first rows of ``inference``; not kept. Any thread may call it.
 
         Args:
@@ -86,7 +88,8 @@ class BatchResults:
         version = inference.version or self._model.loaded.config.version
         executed_us, computed = int(inference.seconds * 1e6), started + inference.seconds
         own = _compute_us(inference, executed_us, len(pictures))
-        results, answered = [], []
+        results: list[Answered] = []
+        answered: list[Picture] = []
         for picture, reply, compute_us in zip(pictures, replies, own, strict=True):
             picture.stages.started, picture.stages.computed = started, computed
             if isinstance(reply, Exception):
@@ -94,18 +97,18 @@ class BatchResults:
                 continue
             picture.tell_times(reply.timing, started, executed_us, compute_us)
             try:
-                results.append(self._result(picture, reply, version))
+                results.append((picture, self._result(picture, reply, version)))
                 answered.append(picture)
             except Exception as error:  # too large for a message
                 results.append(self.dropped(picture, error))
         self._note_answers(answered)
         return results
 
-    def dropped(self, picture: Picture, error: BaseException) -> batching_pb2.BatchItemResult:
+    def dropped(self, picture: Picture, error: BaseException) -> Answered:
         """The result that says ``error``; not kept."""
         result = self._failure(picture.item.index, picture.priority, error)
         self.note_end(picture, Code(result.code), result.message)
-        return result
+        return picture, result
 
     def note_end(self, picture: Picture, code: Code, text: str = "") -> None:
         """Remembers how ``picture`` ended, for ``shoal explain``."""

@@ -14,9 +14,11 @@ import numpy as np
 
 from shoal.pictures.danger import may_be_quick
 from shoal.worker.picture import NO_SIZE
+from shoal.worker.picture_cache import Shelf
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from typing_extensions import Buffer
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from shoal.runtime.threads import Threads
     from shoal.worker.decoders.decoder_pool import DecoderPool
     from shoal.worker.picture import Picture
+    from shoal.worker.picture_cache import Content, PictureCache
 
 Decoded: TypeAlias = "tuple[PictureSize, float, bool]"
 MAX_LEFT: Final = 256
@@ -35,7 +38,9 @@ MAX_LEFT: Final = 256
 class Decoding:
     """Belongs to one event loop."""
 
-    def __init__(self, threads: Threads, pool: DecoderPool) -> None:
+    def __init__(self, threads: Threads, pool: DecoderPool, cache: PictureCache | None = None) -> None:
+        """``cache``: where pixels are kept that other regions of a picture may be cut from."""
+        self._cache = cache
         self.threads = threads
         """The threads of the worker's own process, for quick JPEGs."""
         self._pool = pool
@@ -49,8 +54,12 @@ class Decoding:
         """Whether ``data`` may be decoded in a thread, so that it is worth having a row of the slot."""
         return may_be_quick(bytes(memoryview(data)[:8]))
 
-    def decode(self, picture: Picture, decoder: Decoder, data: Buffer) -> asyncio.Future[Decoded]:
+    def decode(
+        self, pictures: Sequence[Picture], decoder: Decoder, data: Buffer, content: Content | None = None
+    ) -> asyncio.Future[Decoded]:
         """Decodes ``data`` in a thread, into the picture's row of the slot; if that was left, into ``picture.pixels``.
+
+        Several pictures are regions of one, which is decoded once.
 
         Cancelling it ends the work, unless a thread has begun with it: then it ends when that has.
 
@@ -62,36 +71,44 @@ class Decoding:
             InvalidRequest: as ``Decoder.decode``.
             DeadlineExceeded: the caller's deadline passed before it was begun.
         """
-        return self.threads.submit(picture.owner, picture.priority, partial(_decode, picture, decoder, data))
+        first = pictures[0]
+        shelf = None
+        if self._cache is not None and content is not None and first.region is not None:
+            shelf = Shelf(self._cache, content)
+        return self.threads.submit(first.owner, first.priority, partial(_decode, pictures, decoder, data, shelf))
 
-    async def decode_apart(self, picture: Picture, decoder: Decoder, data: Buffer) -> None:
-        """Decodes ``data`` in a process of its own, into ``picture.pixels``. Cancelling it ends that.
+    async def decode_apart(self, pictures: Sequence[Picture], decoder: Decoder, data: Buffer) -> None:
+        """Decodes ``data`` in a process of its own, into ``picture.pixels`` of each. Cancelling it ends that.
 
         Raises:
             InvalidRequest: as ``Decoder.read_header`` and ``DecoderPool.decode``.
             DeadlineExceeded: the caller's deadline passed before it was begun.
             Overloaded, Unavailable: as ``DecoderPool.decode``.
         """
-        owner, priority = picture.owner, picture.priority
-        if picture.size is NO_SIZE:
-            picture.size = await self.threads.run_for(owner, priority, _measure, picture, decoder, data)
-        rows, picture.decode_seconds = await self._pool.decode(owner, decoder, data, priority, [picture.region])
-        picture.pixels = rows[0]
+        first = pictures[0]
+        owner, priority, size = first.owner, first.priority, first.size
+        if size is NO_SIZE:
+            size = await self.threads.run_for(owner, priority, _measure, first, decoder, data)
+        regions = [picture.region for picture in pictures]
+        rows, seconds = await self._pool.decode(owner, decoder, data, priority, regions)
+        for picture, row in zip(pictures, rows, strict=True):
+            picture.size, picture.pixels, picture.decode_seconds = size, row, seconds
 
 
-def _decode(picture: Picture, decoder: Decoder, data: Buffer) -> Decoded:
+def _decode(pictures: Sequence[Picture], decoder: Decoder, data: Buffer, shelf: Shelf | None) -> Decoded:
     """In a thread. Size, seconds, and whether it was quick enough to be decoded."""
-    picture.remaining(monotonic())
+    pictures[0].remaining(monotonic())
     started = perf_counter()
-
-    def row() -> NDArray[Any]:
-        row = picture.slot_row.take()
-        if row is None:
-            row = picture.pixels = np.empty(decoder.input.shape, decoder.input.dtype)
-        return row
-
-    size, done = decoder.decode_if_quick(data, row, picture.region)
+    rows = [partial(_row, picture, decoder) for picture in pictures]
+    size, done = decoder.decode_if_quick(data, rows, [picture.region for picture in pictures], shelf)
     return size, perf_counter() - started, done
+
+
+def _row(picture: Picture, decoder: Decoder) -> NDArray[Any]:
+    row = picture.slot_row.take()
+    if row is None:
+        row = picture.pixels = np.empty(decoder.input.shape, decoder.input.dtype)
+    return row
 
 
 def _measure(picture: Picture, decoder: Decoder, data: Buffer) -> PictureSize:

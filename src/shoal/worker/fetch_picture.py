@@ -13,24 +13,27 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError, NotModifiedError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import ObjectStore
 
 from shoal.errors import DeadlineExceeded, Internal, InvalidRequest, NotFound, Unavailable
 from shoal.observe import metrics
 from shoal.pictures.reference import uuid_in
 from shoal.runtime.deadlines import Deadlines
-from shoal.runtime.release import Releasable
 from shoal.worker.budget import Account, Budget, Reservation
+from shoal.worker.fetched import Fetched
+from shoal.worker.picture_cache import Content, PictureCache
+from shoal.worker.shared_fetch import Follower
 from shoal.worker.store_faults import FaultLog
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from obstore import ObjectMeta
+    from obstore import GetOptions, ObjectMeta
     from typing_extensions import Buffer
 
     Step = asyncio.Future[Any]
+    Watch = Deadlines["Fetch | Follower"]
 
 _FIRST_BACKOFF_SECONDS: Final = 0.05
 _LONGEST_BACKOFF_SECONDS: Final = 2.0
@@ -55,27 +58,9 @@ class Result(Protocol):
 class Store(Protocol):
     """The part of an ``obstore`` store that is used here."""
 
-    def get_async(self, path: str) -> Awaitable[Result]:
+    def get_async(self, path: str, *, options: GetOptions | None = None) -> Awaitable[Result]:
         """Starts a GET and answers when the headers are there."""
         ...
-
-
-class Fetched(Releasable):
-    """A picture's bytes, which count against the fetcher's budget until they are released; a context manager."""
-
-    __slots__ = ("_reservation", "data", "size")
-
-    def __init__(self, data: Buffer, reservation: Reservation | None) -> None:
-        """``reservation``: None, where they came back from a slot, and aren't counted twice."""
-        self.data = data
-        self.size = memoryview(data).nbytes
-        self._reservation = reservation
-
-    def release(self) -> None:
-        """Lets the bytes go."""
-        self.data = b""
-        if self._reservation is not None:
-            self._reservation.release()
 
 
 class Fetcher:
@@ -86,7 +71,14 @@ class Fetcher:
     """
 
     def __init__(
-        self, store: Store, *, concurrency: int, max_bytes: int, budget_bytes: int, timeout_seconds: float
+        self,
+        store: Store,
+        *,
+        concurrency: int,
+        max_bytes: int,
+        budget_bytes: int,
+        timeout_seconds: float,
+        cache: PictureCache | None = None,
     ) -> None:
         """Prepares; nothing is connected yet.
 
@@ -96,6 +88,7 @@ class Fetcher:
             max_bytes: A larger object is refused before its body is read.
             budget_bytes: Of pictures that are being read or weren't released yet; more wait, accounts in turn.
             timeout_seconds: One fetch, retries included but not the waits for its turn and for room, takes no longer.
+            cache: What is kept of pictures; None: nothing, and each request fetches its own.
         """
         self.get = _getter(store)
         self.turns = Budget(concurrency, max_waiting=_MAX_WAITING)
@@ -104,7 +97,10 @@ class Fetcher:
         self.faults = FaultLog()
         self.timeout_seconds = timeout_seconds
         self._max_bytes = max_bytes
-        self._deadlines: Deadlines[Fetch] | None = None
+        self.cache = cache
+        self._flying: dict[tuple[str, bool], Fetch] = {}
+        """Of interactive and bulk requests, by the object's key."""
+        self._deadlines: Watch | None = None
 
     @property
     def held_bytes(self) -> int:
@@ -135,7 +131,27 @@ class Fetcher:
         if self._deadlines is None:
             self._deadlines = Deadlines(loop, _expire)
         until = math.inf if timeout_seconds is None else loop.time() + timeout_seconds
-        fetch = Fetch(self, self._deadlines, key, account, until)
+        if self.cache is None:
+            return self._begin(Fetch(self, self._deadlines, key, account, until))
+        flight = key, account.bulk  # one that is urgent waits for none that isn't
+        if (leader := self._flying.get(flight)) is not None and not leader.done():
+            self.cache.shared.inc()
+            follower = Follower(key, until, self._deadlines, partial(self._again, key, until, account))
+            follower.follow(leader.followers)
+            return follower
+        fetch = self._flying[flight] = Fetch(self, self._deadlines, key, account, until)
+        return self._begin(fetch)
+
+    def landed(self, fetch: Fetch, key: str, account: Account) -> None:
+        """It is over: who comes now fetches anew."""
+        if self._flying.get((key, account.bulk)) is fetch:
+            del self._flying[key, account.bulk]
+
+    def _again(self, key: str, until: float, account: Account) -> asyncio.Future[Fetched]:
+        left = None if until == math.inf else until - asyncio.get_running_loop().time()
+        return self.fetch(key, left, account)
+
+    def _begin(self, fetch: Fetch) -> Fetch:
         fetch.begin()
         return fetch
 
@@ -155,7 +171,7 @@ class Fetcher:
 class Fetch(asyncio.Future[Fetched]):
     """One fetch: turn, head, room, body; without room it waits for that first, and then for another turn."""
 
-    def __init__(self, fetcher: Fetcher, deadlines: Deadlines[Fetch], key: str, account: Account, until: float) -> None:
+    def __init__(self, fetcher: Fetcher, deadlines: Watch, key: str, account: Account, until: float) -> None:
         """Prepares; ``until`` is the caller's deadline, in seconds of the loop's clock."""
         super().__init__(loop=asyncio.get_running_loop())
         self.deadline = math.inf
@@ -174,6 +190,11 @@ class Fetch(asyncio.Future[Fetched]):
         self._backoff_seconds = _FIRST_BACKOFF_SECONDS
         self._trouble = ""
         """What kept it from ending."""
+        self.followers: dict[Follower, None] = {}
+        """They get what it brings, too."""
+        self._kept: Content | None = None
+        """What the cache has, and the store is asked about."""
+        self._e_tag = ""
 
     def begin(self) -> None:
         """Takes the first step."""
@@ -183,6 +204,7 @@ class Fetch(asyncio.Future[Fetched]):
         """Stops the transfer, and gives back what it holds."""
         if super().cancel(msg):
             self._give_up()
+            self._leave_alone()
             return True
         return False
 
@@ -209,10 +231,30 @@ class Fetch(asyncio.Future[Fetched]):
         self._get()
 
     def _get(self, _: object = None) -> None:
-        self._follow(self._fetcher.get(self._key), Fetch._with_head)
+        cache = self._fetcher.cache
+        self._kept = None if cache is None else cache.get(self._key)
+        if self._kept is None or not self._kept.e_tag:
+            self._follow(self._fetcher.get(self._key), Fetch._with_head)
+        else:
+            options: GetOptions = {"if_none_match": self._kept.e_tag}
+            self._follow(self._fetcher.get(self._key, options=options), Fetch._with_head)
 
     def _with_head(self, result: Result) -> None:
-        size = result.meta["size"]
+        size, self._e_tag = result.meta["size"], _e_tag(result.meta)
+        if self._kept is not None and self._e_tag and self._e_tag == self._kept.e_tag:  # a store without conditions
+            self._with_kept(None)
+        elif self._has_room(size):
+            self._follow(result.bytes_async(), Fetch._with_body)
+
+    def _with_kept(self, _: object) -> None:
+        """The store says that what is kept is current."""
+        kept, cache = cast("Content", self._kept), cast("PictureCache", self._fetcher.cache)
+        if self._has_room(kept.size):
+            cache.hits.inc()
+            self._bring(kept.data, kept)
+
+    def _has_room(self, size: int) -> bool:
+        """Whether there is room for so many bytes; else it waits for that, and then for another turn."""
         self._fetcher.check_size(self._key, size)
         if self._room is not None and self._room.amount != size:  # it was replaced meanwhile
             self._room.release()
@@ -220,21 +262,35 @@ class Fetch(asyncio.Future[Fetched]):
         if self._room is None:
             self._room = self._fetcher.room.take(self._account, size)
         if self._room is not None:
-            self._follow(result.bytes_async(), Fetch._with_body)
-            return
+            return True
         self._give_back(self._turn)
         self._turn = None
         self._watch(self._until)
         self._follow(self._fetcher.room.queue(self._account, size), Fetch._with_room)
+        return False
 
     def _with_room(self, room: Reservation) -> None:
         self._room = room
         self._take_turn(None)
 
     def _with_body(self, data: Buffer) -> None:
+        content, cache = None, self._fetcher.cache
+        if cache is not None:
+            cache.misses.inc()
+            content = Content(self._key, self._e_tag, data)
+            if self._kept is not None and self._kept.is_same(content):
+                content = self._kept  # whose pixels may be there
+            else:
+                cache.put(content)
+        self._bring(data, content)
+
+    def _bring(self, data: Buffer, content: Content | None) -> None:
         room, self._room = cast("Reservation", self._room), None
         self._give_up()
-        self.set_result(Fetched(data, room))
+        fetched = Fetched(data, room, content)
+        self.set_result(fetched)
+        for follower in list(self.followers):
+            follower.bring(fetched.share())
 
     def _follow(self, step: Awaitable[Any], then: Callable[[Fetch, Any], None]) -> None:
         """Calls ``then`` with what ``step`` brings."""
@@ -250,7 +306,11 @@ class Fetch(asyncio.Future[Fetched]):
         """Whatever goes wrong in a step ends the fetch, or is tried again: nobody else hears of it."""
         try:
             then(self, None if step is None else step.result())
+        except NotModifiedError:
+            self._go_on(Fetch._with_kept, None)
         except FileNotFoundError:
+            if self._fetcher.cache is not None:
+                self._fetcher.cache.drop(self._key)
             self._fail(NotFound(f"no image {uuid_in(self._key)}"))
         except (PermissionDeniedError, UnauthenticatedError) as error:
             refused = Internal("the object store refuses the worker's credentials")
@@ -284,9 +344,20 @@ class Fetch(asyncio.Future[Fetched]):
     def _fail(self, error: Exception) -> None:
         self._give_up()
         self.set_exception(error)
+        if isinstance(error, DeadlineExceeded):  # its own caller's
+            self._leave_alone()
+        for follower in list(self.followers):
+            follower.fail(error)
+
+    def _leave_alone(self) -> None:
+        """Its followers go on without it, one of them ahead."""
+        followers, self.followers = list(self.followers), {}
+        for follower in followers:
+            follower.go_on_alone()
 
     def _give_up(self) -> None:
         """Stops what it does, and gives back what it holds."""
+        self._fetcher.landed(self, self._key, self._account)
         self._watch(math.inf)
         if self._pause is not None:
             self._pause.cancel()
@@ -302,7 +373,7 @@ class Fetch(asyncio.Future[Fetched]):
             reservation.release()
 
 
-def _expire(passed: Iterable[Fetch]) -> None:
+def _expire(passed: Iterable[Fetch | Follower]) -> None:
     for fetch in passed:
         fetch.expire()
 
@@ -313,6 +384,12 @@ def _let_go(step: Step) -> None:
         step.result().release()
 
 
-def _getter(store: Store) -> Callable[[str], Awaitable[Result]]:
+def _e_tag(meta: ObjectMeta) -> str:
+    """What names an object's content; empty, where the store has no names, as the one of ``shoal up``."""
+    e_tag = meta.get("e_tag") or ""
+    return e_tag if e_tag.removeprefix("W/").strip('"') else ""
+
+
+def _getter(store: Store) -> Callable[..., Awaitable[Result]]:
     """Its ``get_async``: of obstore the function, which answers a future; the method wraps that in a coroutine."""
     return partial(obstore.get_async, cast("Any", store)) if isinstance(store, ObjectStore) else store.get_async

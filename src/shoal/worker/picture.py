@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from shoal.pictures.region import PictureRegion
     from shoal.v1 import inference_pb2
     from shoal.worker.decode_choice import Way
-    from shoal.worker.fetch_picture import Fetched
+    from shoal.worker.fetched import Fetched
+    from shoal.worker.parts import Parts
     from shoal.worker.stages import Stages
 
 
@@ -96,6 +97,12 @@ class Picture:
     stages: Stages
     region: PictureRegion | None = None
     """What the model sees of it; None: all."""
+    parts: Parts | None = None
+    """It is one of several regions that a request asks about."""
+    part: int = 0
+    """Its number among these."""
+    together: list[Picture] = field(default_factory=list, repr=False)
+    """Those of them that are prepared now, itself among them."""
     row: int = 0
     """Its row of the slot."""
     at: At = FETCH

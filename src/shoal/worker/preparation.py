@@ -16,11 +16,13 @@ from shoal.errors import DeadlineExceeded, ShoalError
 from shoal.worker.batch_slot import BatchSlot
 from shoal.worker.decode_choice import CPU
 from shoal.worker.device_rows import DeviceRows
-from shoal.worker.fetch_picture import Fetched
+from shoal.worker.fetched import Fetched
 from shoal.worker.picture import APART, FETCH, QUEUE, SLOT, SlotRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from typing_extensions import Buffer
 
     from shoal.pictures.header import PictureSize
     from shoal.runtime.priority import Priority
@@ -63,11 +65,20 @@ class Preparation:
         """The first deadline of those that were fetched, in seconds of ``time.monotonic``."""
         self._closed = False
 
-    def begin(self, picture: Picture, now: float) -> None:
-        """Starts to fetch."""
-        self.pending[picture] = None
-        fetch = self._model.fetcher.fetch(picture.key, picture.seconds_left(now), picture.account)
-        self._follow(picture, fetch, self._fetched)
+    def begin(self, pictures: list[Picture], now: float) -> None:
+        """Starts to fetch one picture, or what several regions of one are cut from."""
+        for picture in pictures:
+            self.pending[picture] = None
+            if picture.parts is None:
+                self._follow(picture, self._fetch(picture, now), self._fetched)
+                continue
+            picture.together, picture.parts.jobs = pictures, {}
+            if picture.parts.fetch is None:
+                picture.parts.fetch = self._fetch(picture, now)
+            self._follow(picture, picture.parts.fetch, self._fetched)
+
+    def _fetch(self, picture: Picture, now: float) -> Step:
+        return self._model.fetcher.fetch(picture.key, picture.seconds_left(now), picture.account)
 
     def withdraw(self, picture: Picture) -> None:
         """Ends what is done for one that is pending, and has its answer."""
@@ -106,7 +117,7 @@ class Preparation:
             late = picture.deadline <= monotonic()
             self._fail(picture, DeadlineExceeded("the deadline passed before it was decoded") if late else error)
         except Exception as error:
-            if picture.at is FETCH and isinstance(error, ShoalError):
+            if picture.at is FETCH and isinstance(error, ShoalError) and not picture.part:
                 self._model.meter.not_fetched(error.code)
             self._fail(picture, error)
 
@@ -115,7 +126,8 @@ class Preparation:
         picture.fetched = fetched
         picture.stages.fetched = now
         picture.fetch_seconds = now - picture.arrived
-        self._model.meter.fetched(picture.fetch_seconds, fetched.size)
+        if not picture.part:
+            self._model.meter.fetched(picture.fetch_seconds, fetched.size)
         self._watch(picture.deadline, now)
         if picture.stages.straggler or not self._model.decoding.may_be_quick(fetched.data):
             self._decode(picture)
@@ -130,17 +142,25 @@ class Preparation:
     def _slot_came(self) -> None:
         """For all that wait for it; or it never will, and then each of them hears why."""
         waiting, self._for_slot = self._for_slot, []
-        for picture in waiting:
+        for picture in [each for each in waiting if self._placed(each)]:
             try:
-                if picture.stages.straggler:
-                    self._decode(picture)
-                elif self.device.put(picture, self.slot.result()):
-                    self._put_there(picture)
-                else:
-                    picture.slot_row = SlotRow(self.slot.result().row(picture.row))
-                    self._decode(picture)
+                self._decode(picture)
             except Exception as error:
                 self._fail(picture, error)
+
+    def _placed(self, picture: Picture) -> bool:
+        """Gives it its row; whether it is to be decoded. Regions that are decoded together all have theirs before."""
+        try:
+            if picture.stages.straggler:
+                return True
+            if self.device.put(picture, self.slot.result()):
+                self._put_there(picture)
+                return False
+            picture.slot_row = SlotRow(self.slot.result().row(picture.row))
+        except Exception as error:
+            self._fail(picture, error)
+            return False
+        return True
 
     def _put_there(self, picture: Picture) -> None:
         """It is ready, but for what the device does."""
@@ -162,12 +182,25 @@ class Preparation:
     def _decode(self, picture: Picture) -> None:
         """Into the batch's slot, or into memory of its own if it takes long or the batch went without it."""
         assert picture.fetched is not None, "it was fetched"
-        data = picture.fetched.data
+        data, content = picture.fetched.data, picture.fetched.content
         if not self._model.decoding.may_be_quick(data):
             self._decode_apart(picture)
             return
         picture.at = QUEUE
-        self._follow(picture, self._model.decoding.decode(picture, self._model.decoder, data), self._left_thread)
+        job = self._job(picture, lambda own: self._model.decoding.decode(own, self._model.decoder, data, content))
+        self._follow(picture, job, self._left_thread)
+
+    def _together(self, picture: Picture) -> list[Picture]:
+        """What is decoded with a picture, in one go: the regions of it that are prepared now, or itself alone."""
+        return picture.together or [picture]
+
+    def _job(self, picture: Picture, start: Callable[[list[Picture]], Step]) -> Step:
+        """What ``start`` starts, for all that are decoded together; the first of them to come here starts it."""
+        if (parts := picture.parts) is None:
+            return start([picture])
+        if (job := parts.jobs.get(picture.at)) is None:
+            job = parts.jobs[picture.at] = start(picture.together)
+        return job
 
     def _left_thread(self, picture: Picture, decoded: tuple[PictureSize, float, bool]) -> None:
         picture.size, picture.decode_seconds, was_quick = decoded
@@ -180,16 +213,22 @@ class Preparation:
     def _decode_apart(self, picture: Picture) -> None:
         picture.at = APART
         assert picture.fetched is not None, "it was fetched"
-        work = self._model.decoding.decode_apart(picture, self._model.decoder, picture.fetched.data)
+        data = picture.fetched.data
+        self._follow(picture, self._job(picture, lambda own: self._start_apart(own, data)), self._decoded)
+
+    def _start_apart(self, pictures: list[Picture], data: Buffer) -> Step:
+        work = self._model.decoding.decode_apart(pictures, self._model.decoder, data)
         task = asyncio.get_running_loop().create_task(work)
         self._model.own(task)
-        self._follow(picture, task, self._decoded)
+        return task
 
     def _decoded(self, picture: Picture, _: object) -> None:
         stages = picture.stages
         stages.decoded = now = monotonic()
         stages.decoding = now - picture.decode_seconds
-        self._model.meter.decoded(picture.decode_seconds, self._model.row_bytes)
+        together = self._together(picture)
+        if picture is together[0]:
+            self._model.meter.decoded(picture.decode_seconds, len(together) * self._model.row_bytes)
         self._end(picture)
 
     def _fail(self, picture: Picture, error: BaseException) -> None:
@@ -201,9 +240,11 @@ class Preparation:
         """It is ready, or has its answer."""
         del self.pending[picture]
         self.device.decoded_here(picture)
-        if picture.fetched is not None:
+        if picture.parts is not None:
+            picture.parts.end()
+        elif picture.fetched is not None:
             picture.fetched.release()
-            picture.fetched = None
+        picture.fetched = None
         self._ended(picture)
         if self._closed and not self.pending:
             # A picture that was being decoded was written to its end: only now the slot is free.

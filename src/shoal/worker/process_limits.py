@@ -23,6 +23,7 @@ class ProcessLimits:
     decode_processes: int
     fetch_concurrency: int
     fetched_bytes: int
+    picture_cache_bytes: int
 
     @classmethod
     def of(cls, pool: Pool, cores: int) -> ProcessLimits:
@@ -34,4 +35,5 @@ class ProcessLimits:
             decode_processes=share(decoders, pool.worker_processes),
             fetch_concurrency=share(pool.fetch_concurrency, pool.worker_processes),
             fetched_bytes=pool.fetched_bytes_a_process,
+            picture_cache_bytes=pool.picture_cache_bytes // pool.worker_processes,
         )

@@ -32,6 +32,7 @@ from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
 from shoal.worker.models import ModelsService
+from shoal.worker.picture_cache import PictureCache, cache_bytes
 from shoal.worker.picture_door import PictureDoor
 from shoal.worker.picture_intake import PictureIntake
 from shoal.worker.picture_model import PictureModel
@@ -68,6 +69,9 @@ class Worker:
         self._tracing = Tracing.to(traced.otlp_endpoint, "worker", str(options.listen)) if traced else None
         self._settings: Pool = options.service.pools[options.pool]
         self._limits = ProcessLimits.of(self._settings, usable_cores())
+        kept_bytes = self._limits.picture_cache_bytes
+        self._picture_cache = PictureCache(kept_bytes) if kept_bytes else None
+        metrics.WORKER_PICTURE_CACHE_BYTES.set_function(lambda: cache_bytes(self._picture_cache))
         self._fetcher = self._open_fetcher()
         metrics.WORKER_FETCHED_BYTES.set_function(lambda: self._fetcher.held_bytes)
         keys = options.home.keys_file(options.service)
@@ -78,7 +82,7 @@ class Worker:
             self._limits.decode_processes,
             Limits(self._settings.max_decode_cpu_seconds, self._settings.max_decode_memory_bytes),
         )
-        self._decoding = Decoding(self._threads, self._pool)
+        self._decoding = Decoding(self._threads, self._pool, self._picture_cache)
         self._choice = DecodeChoice(self._settings.decode, self._limits.decode_threads)
         self._backing = choose(
             options.service,
@@ -133,6 +137,7 @@ class Worker:
             max_bytes=limits.max_image_bytes,
             budget_bytes=self._limits.fetched_bytes,
             timeout_seconds=limits.fetch_timeout_seconds,
+            cache=self._picture_cache,
         )
 
     def _prepare(self, config: ModelConfig) -> Callable[[LoadedModel[Any]], PictureHandler]:

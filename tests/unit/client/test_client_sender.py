@@ -100,6 +100,16 @@ async def test_calls_of_one_turn_travel_in_one_message(service: StreamService) -
     assert (service.unary, service.asked) == ([], 1)
 
 
+async def test_calls_that_do_best_at_one_worker_say_so_on_a_stream(service: StreamService) -> None:
+    async with sending(service) as sender:
+        stream = await open_stream(sender, service)
+        tasks = [asyncio.ensure_future(sender(b"1", LONG, text)) for text in ("cat", "")]
+        calls = await stream.take(2)
+        assert [call.affinity for call in calls] == ["cat", ""]
+        await stream.answer(calls)
+        await asyncio.gather(*tasks)
+
+
 async def test_with_a_second_call_in_flight_a_stream_is_opened(service: StreamService) -> None:
     service.gate.clear()
     async with sending(service) as sender:

@@ -34,7 +34,7 @@ def test_a_process_that_ends_is_told_from_the_pictures_before_and_after_it() -> 
     good = maker.valid["JPEG"][0]
     inputs = [fuzz_pictures.Input(4 * number, "JPEG", data) for number, data in enumerate((good, b"end", good))]
 
-    def end(data: bytes, make_out: object) -> None:
+    def end(data: bytes, outs: object, regions: object) -> None:
         if data == b"end":
             os._exit(1)
 

@@ -32,11 +32,11 @@ from shoal.worker.admission import Admission
 from shoal.worker.batch import PictureBatch
 from shoal.worker.budget import Account, Budget
 from shoal.worker.decoding import Decoding
-from shoal.worker.fetch_picture import NOBODY, Fetched
+from shoal.worker.fetch_picture import NOBODY
+from shoal.worker.fetched import Fetched
 from shoal.worker.handler import PictureHandler
 from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
-from shoal.worker.picture import Picture
 from shoal.worker.picture_model import PictureModel
 from shoal.worker.stages import explain
 from support.pictures import encode
@@ -383,8 +383,8 @@ async def test_a_slot_that_a_thread_writes_to_is_kept_until_it_has(
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def decode(_: object, make_out: Callable[[], object]) -> tuple[PictureSize, bool]:
-        make_out()
+    def decode(_: object, outs: list[Callable[[], object]], _regions: object) -> tuple[PictureSize, bool]:
+        outs[0]()
         begun.set()
         go_on.wait()
         return PictureSize(16, 16), True
@@ -691,11 +691,11 @@ async def test_one_that_is_being_written_to_the_slot_is_withdrawn_when_it_has(
     begun, go_on = threading.Event(), threading.Event()
     decode = model.decoder.decode_if_quick
 
-    def slow(data: Any, make_out: Callable[[], Any]) -> tuple[PictureSize, bool]:
-        row = make_out()
+    def slow(data: Any, outs: list[Callable[[], Any]], regions: Any) -> tuple[PictureSize, bool]:
+        row = outs[0]()
         begun.set()
         go_on.wait()
-        return decode(data, lambda: row)
+        return decode(data, [lambda: row], regions)
 
     monkeypatch.setattr(model.decoder, "decode_if_quick", slow)
     batch.add(item(0, model.fetcher.put(RED)))
@@ -810,8 +810,9 @@ async def test_the_repr_of_a_picture_holds_no_secret(model: PictureModel) -> Non
     key = Key(id="k", key=SECRET, owner="me")
     sent = item(0, model.fetcher.put(RED))
     sent.identity = Identity.of(key).write()
-    ((_, picture),) = model.admission.admit([sent], 0.0)
-    assert isinstance(picture, Picture)
+    ((_, admitted),) = model.admission.admit([sent], 0.0)
+    assert isinstance(admitted, list)
+    (picture,) = admitted
     assert picture.request.api_key == SECRET
     assert picture.key in repr(picture)
     assert SECRET not in repr(picture)
@@ -908,8 +909,9 @@ async def test_an_older_batcher_says_no_priority_and_a_newer_one_may_say_another
         sent.ClearField("priority")
         if priority is not None:
             sent = batching_pb2.BatchItem.FromString(sent.SerializeToString() + bytes([7 << 3, priority]))
-        ((_, picture),) = model.admission.admit([sent], 0.0)
-        assert isinstance(picture, Picture)
+        ((_, admitted),) = model.admission.admit([sent], 0.0)
+        assert isinstance(admitted, list)
+        (picture,) = admitted
         assert picture.priority is Priority.INTERACTIVE
 
 

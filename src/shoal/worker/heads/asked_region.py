@@ -34,6 +34,8 @@ def check_regions(request: inference_pb2.ImageRequest) -> None:
         raise InvalidRequest(f"regions: there are {count}; the limit is {MAX_REGIONS} a request")
     if region is not None:
         region.check()
+    for number, each in enumerate(regions_of(request)):
+        each.check(f"regions[{number}]")
 
 
 def tell_region(told: inference_pb2.PictureRegion, region: PictureRegion, picture: PictureSize) -> None:

@@ -1,0 +1,1 @@
+"""What regions of pictures cost a worker, and what its picture cache costs pictures that nobody asks about twice."""
