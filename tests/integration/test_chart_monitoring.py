@@ -33,6 +33,7 @@ pools:
   default: {models: ["*"]}
   gpu.a: {engine: triton, models: [resnet50], worker_processes: 3}
 models: {resnet_50.v1: {batchers: 2}}
+pipelines: {street.cars: {detect: {model: finder}, then: [{model: species}], replicas: 3}}
 kubernetes:
   monitoring:
     enabled: true
@@ -47,6 +48,7 @@ kubernetes:
       default: {max_replicas: 8}
       gpu.a: {min_replicas: 2, max_replicas: 4, slot_demand: 0.6}
     batchers: {shared: {max_replicas: 3}, resnet_50.v1: {max_replicas: 2, requests_per_second: 500}}
+    pipelines: {street.cars: {max_replicas: 5}}
     router: {max_replicas: 6}
 """
 KINDS = {
@@ -136,7 +138,7 @@ def test_labels_are_those_of_a_service_on_one_machine(rendered: Rendered) -> Non
     named = {port: labels["instance"] for _, port, labels in endpoints(rendered) if "instance" in labels}
     assert named == {"metrics-2": "$1-2", "metrics-3": "$1-3"}, "two targets of one pod would else be one instance"
     plain = {component: labels["component"] for component, port, labels in endpoints(rendered) if port == "metrics"}
-    assert plain == {name: name for name in ("router", "batcher", "worker")}
+    assert plain == {name: name for name in ("router", "batcher", "worker", "pipeline")}
     assert {labels["service"] for _, _, labels in endpoints(rendered)} == {"vision/shoal"}
     for monitor in monitors(rendered).values():
         for endpoint in monitor["spec"]["podMetricsEndpoints"]:

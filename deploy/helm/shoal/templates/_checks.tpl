@@ -152,6 +152,7 @@
 {{- fail (printf "kubernetes.pools.%s: pools has %s" $name (keys $pools | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- end -}}
+{{- include "shoal.checkPipelines" . -}}
 {{- include "shoal.checkScaling" . -}}
 {{- $owners := dict -}}
 {{- range $name, $pool := $pools -}}
@@ -192,6 +193,20 @@
 {{- if gt (int .) (int $model.max_batch_size) -}}
 {{- fail (printf "models.%s: preferred_batch_size %d goes over max_batch_size (%d)" $name (int .) (int $model.max_batch_size)) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What only the names show: the schema has the rest, and each pipeline's pod looks at steps, tasks and labels. */}}
+{{- define "shoal.checkPipelines" -}}
+{{- range $name, $_ := .Values.pipelines | default dict -}}
+{{- if hasKey ($.Values.models | default dict) $name -}}
+{{- fail (printf "models.%s: is a pipeline, and has no settings of a model; see pipelines" $name) -}}
+{{- end -}}
+{{- range $pool, $pooled := include "shoal.pools" $ | fromJson -}}
+{{- if has $name $pooled.models -}}
+{{- fail (printf "pipelines.%s: pools.%s.models names a model %q; rename one" $name $pool $name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
