@@ -85,15 +85,15 @@ class Sender:
         return bool(self._pending or self._alone or self._opening or self._streams or self._ending)
 
     async def __call__(
-        self, message: bytes, left_seconds: float, *, traceparent: str | None = None, affinity: str = ""
+        self, message: bytes, left_seconds: float, affinity: str = "", *, traceparent: str | None = None
     ) -> bytes:
         """One attempt at a call: ``message`` is the serialized request, the answer the serialized reply.
 
         Args:
             message: The request.
             left_seconds: Until its deadline.
-            traceparent: The span that it is made in. None: the one that runs here.
             affinity: Calls with the same text go to the same worker, where that costs no waiting.
+            traceparent: The span that it is made in. None: the one that runs here.
 
         Raises:
             ShoalError: what the service answered, or that it could not be reached in time.

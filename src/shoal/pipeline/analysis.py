@@ -107,8 +107,8 @@ class Analysis:
         now, deadline = self._running.clock(), self._asked.deadline
         reserve = self._times.reserve(now, deadline - now)
         if deadline - reserve <= now:
-            text = f"the steps behind {self._running.first.name!r} took {reserve:.2f} s lately"
-            raise DeadlineExceeded(f"{text}, and {max(0.0, deadline - now):.2f} s are left; nothing was asked")
+            text = f"the steps behind {self._running.first.name!r} need {reserve:.2f} s, as they went lately"
+            raise DeadlineExceeded(f"{text}; {max(0.0, deadline - now):.2f} s are left, and nothing was asked")
         return deadline - reserve
 
     async def _findings(self, step: Step, reply: pb.DetectReply) -> list[pb.Finding]:
@@ -146,7 +146,9 @@ class Analysis:
         self._running.meter.not_asked(step)
         if deadline <= now:
             raise DeadlineExceeded("the deadline passed before this part of the picture was looked at")
-        text = f"the steps behind {step.name!r} took {behind:.2f} s lately, and {deadline - now:.2f} s are left"
+        text = (
+            f"the steps behind {step.name!r} need {behind:.2f} s, as they went lately; {deadline - now:.2f} s are left"
+        )
         raise DeadlineExceeded(f"{text}: this part of the picture was not looked at")
 
     async def _ask(self, step: Step, region: pb.PictureRegion | None, deadline: float) -> Any:  # the task's reply

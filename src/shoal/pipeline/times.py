@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from shoal.pipeline.steps import Step
     from shoal.runtime.priority import Priority
 
-QUANTILE: Final = 0.9
+QUANTILE: Final = 0.95
+MARGIN: Final = 1.25
+"""Under too much load the first step uses all the time that it is left, so what is kept for the others has to be
+enough nearly always: whoever fails after the first step has cost its work for nothing."""
 KEPT: Final = 64
 """Times of one step that are looked at, the latest."""
 FORGOTTEN_SECONDS: Final = 10.0
@@ -39,7 +42,7 @@ class Lately:
         self._expected = None
 
     def expected(self, now: float) -> float:
-        """What nine of ten took, no longer than ``FORGOTTEN_SECONDS`` ago; 0 where there is none."""
+        """What 19 of 20 took, no longer than ``FORGOTTEN_SECONDS`` ago; 0 where there is none."""
         while self._seen and now - self._seen[0][0] > FORGOTTEN_SECONDS:
             self._seen.popleft()
             self._expected = None
@@ -71,9 +74,9 @@ class StepTimes:
         lately.observe(now, seconds)
 
     def behind(self, step: Step, now: float) -> float:
-        """Seconds that the steps behind ``step`` are expected to take: along the slowest way."""
+        """Seconds that the steps behind ``step`` should have: along the slowest way."""
         return max(
-            (self._lately[each.name].expected(now) + self.behind(each, now) for each in step.then),
+            (MARGIN * self._lately[each.name].expected(now) + self.behind(each, now) for each in step.then),
             default=0.0,
         )
 
