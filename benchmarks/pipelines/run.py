@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 COUNTS: Final = (1, 5, 30)
 AT_ONCE: Final = 8
+MANY_AT_ONCE: Final = 64
+"""Enough for the most pictures a second."""
 DEADLINE_SECONDS: Final = 1.0
 _REQUEST_BYTES: Final = 110
 """Of a call: key, uuid and names."""
@@ -84,21 +86,17 @@ async def _measure(running: Running, counts: Sequence[int], seconds: float, roun
         "| objects | way | pictures/s | p50 ms | p99 ms | KiB sent a picture | mean batch | CPU ms a picture | others |"
     )
     print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
-    rates: dict[int, float] = {}
     async with running.client() as client:
         for count in counts:
             for number in range(rounds):
                 for name, way in (("pipeline", _pipeline), ("client", _by_hand)):
-                    rate = await _turn(running, client, way, f"{count} | {name} {number}", pictures, count, seconds)
-                    if name == "pipeline":
-                        rates[count] = max(rates.get(count, 0.0), rate)
-        peak = rates.get(5) or await _turn(running, client, _pipeline, "5 | pipeline", pictures, 5, seconds)
-        await _overload(running, client, pictures, 5, peak, seconds)
+                    await _turn(running, client, way, f"{count} | {name} {number}", pictures, count, seconds)
+        await _overload(running, client, pictures, 5, seconds)
 
 
 async def _turn(
     running: Running, client: AsyncClient, way: Way, name: str, pictures: list[bytes], count: int, seconds: float
-) -> float:
+) -> None:
     await _window(client, way, pictures, count, 1.0)
     batches, before = await _batches(running, CLASSIFIER), cpu.of_service(running)
     found = await _window(client, way, pictures, count, seconds)
@@ -115,11 +113,12 @@ async def _turn(
         f"{spent.other_cores:.2f} cores",
     ]
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
-    return rate
 
 
-async def _window(client: AsyncClient, way: Way, pictures: list[bytes], count: int, seconds: float) -> Window:
-    """A closed loop: ``AT_ONCE`` pictures at a time."""
+async def _window(
+    client: AsyncClient, way: Way, pictures: list[bytes], count: int, seconds: float, at_once: int = AT_ONCE
+) -> Window:
+    """A closed loop: ``at_once`` pictures at a time."""
     found, ends = Window(), perf_counter() + seconds
     source = cycle(pictures)
 
@@ -128,7 +127,7 @@ async def _window(client: AsyncClient, way: Way, pictures: list[bytes], count: i
             found.sent_bytes += await way(client, next(source), count)
             found.seconds.append(perf_counter() - began)
 
-    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(work() for _ in range(at_once)))
     return found
 
 
@@ -159,11 +158,15 @@ def _cut(picture: bytes, boxes: tuple[Box, ...]) -> list[bytes]:
     return crops
 
 
-async def _overload(
-    running: Running, client: AsyncClient, pictures: list[bytes], count: int, peak: float, seconds: float
-) -> None:
+async def _overload(running: Running, client: AsyncClient, pictures: list[bytes], count: int, seconds: float) -> None:
     """Twice the peak, in an open loop, each with ``DEADLINE_SECONDS``; pictures are uploaded before."""
     uuids = cycle([await client.upload(picture) for picture in pictures])
+
+    async def one(client: AsyncClient, _: bytes, count: int) -> int:
+        await client.analyze(next(uuids), f"look-{count}")
+        return 0
+
+    peak = len((await _window(client, one, pictures, count, seconds, MANY_AT_ONCE)).seconds) / seconds
     before = [await _work(running, model) for model in (DETECTOR.format(count), CLASSIFIER)]
     asked: list[asyncio.Task[None]] = []
     found, began = Window(), perf_counter()
