@@ -81,6 +81,7 @@ class Analysis:
         self._running = running
         self._asked = asked
         self._times = running.times.of(asked.caller.owner, asked.caller.priority)
+        self._probe = False
         self._tallies = {step.name: _Tally() for step in running.first.all()}
 
     async def run(self) -> pb.AnalyzeReply:
@@ -105,7 +106,7 @@ class Analysis:
         The detector's batcher goes by it, and refuses at once what it can't answer so soon.
         """
         now, deadline = self._running.clock(), self._asked.deadline
-        reserve = self._times.reserve(now, deadline - now)
+        reserve, self._probe = self._times.reserve(now, deadline - now)
         if deadline - reserve <= now:
             text = f"the steps behind {self._running.first.name!r} need {reserve:.2f} s, as they went lately"
             raise DeadlineExceeded(f"{text}; {max(0.0, deadline - now):.2f} s are left, and nothing was asked")
@@ -180,7 +181,7 @@ class Analysis:
             seconds = tally.ended - tally.begun
             self._running.meter.stepped(step, seconds)
             if tally.late or not tally.failed:
-                self._times.observe(step, now, max(seconds, tally.ahead))
+                self._times.observe(step, now, max(seconds, tally.ahead), probe=self._probe)
 
     def _timings(self) -> list[pb.StepTiming]:
         told = []

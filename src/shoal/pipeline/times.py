@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from shoal.pipeline.steps import Step
@@ -57,6 +57,14 @@ class Lately:
         self._expected = 0.0
 
 
+class Reserve(NamedTuple):
+    """Time for the steps behind the first."""
+
+    seconds: float
+    probe: bool = False
+    """It is tried in spite of what is expected."""
+
+
 class StepTimes:
     """Of all steps of a pipeline, for one caller."""
 
@@ -64,12 +72,11 @@ class StepTimes:
         self._first = first
         self._lately = {step.name: Lately() for step in first.all()}
         self._probed = -math.inf
-        self._probing = False
 
-    def observe(self, step: Step, now: float, seconds: float) -> None:
-        """``step`` took so long for a picture that had boxes for it."""
+    def observe(self, step: Step, now: float, seconds: float, *, probe: bool = False) -> None:
+        """``step`` took so long for a picture that had boxes for it; ``probe``: it was tried in spite of its time."""
         lately = self._lately[step.name]
-        if self._probing and step is not self._first and seconds < lately.expected(now) / 2:
+        if probe and seconds < lately.expected(now) / 2:
             lately.forget()  # what was slow is so no more
         lately.observe(now, seconds)
 
@@ -80,17 +87,16 @@ class StepTimes:
             default=0.0,
         )
 
-    def reserve(self, now: float, left: float) -> float:
-        """Seconds of the ``left`` ones that the first step has to leave to others; more than ``left``: hopeless.
+    def reserve(self, now: float, left: float) -> Reserve:
+        """What the first step has to leave to others of the ``left`` seconds; more than those: hopeless.
 
         Where that is most of them, one picture in ``PROBE_SECONDS`` has to leave nothing.
         """
         needed = self.behind(self._first, now)
-        self._probing = needed > left / 2
-        if self._probing and now - self._probed >= PROBE_SECONDS:
+        if needed > left / 2 and now - self._probed >= PROBE_SECONDS:
             self._probed = now
-            return 0.0
-        return needed
+            return Reserve(0.0, probe=True)
+        return Reserve(needed)
 
 
 class Times:
