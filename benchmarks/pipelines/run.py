@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 COUNTS: Final = (1, 5, 30)
 AT_ONCE: Final = 8
+MAX_PICTURES: Final = 24
 MANY_AT_ONCE: Final = 64
 """Enough for the most pictures a second."""
 DEADLINE_SECONDS: Final = 1.0
@@ -76,7 +77,10 @@ def main() -> None:
 
 def _service_file() -> str:
     then = f"then: [{{model: {CLASSIFIER}}}]"
-    lines = [f"  look-{n}: {{detect: {{model: {DETECTOR.format(n)}, max_boxes: 50}}, {then}}}" for n in COUNTS]
+    lines = [
+        f"  look-{n}: {{detect: {{model: {DETECTOR.format(n)}, max_boxes: 50}}, {then}, max_pictures: {MAX_PICTURES}}}"
+        for n in COUNTS
+    ]
     return "\n".join(["pipelines:", *lines, ""])
 
 

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from shoal.pipeline.admission import Admission
     from shoal.pipeline.analysis import Asked, Running
 
-BATCH: Final = 32
-"""Pictures that a batcher may send in one message; it never waits for company."""
-PERMITS: Final = 4
+BATCH: Final = 8
+"""Pictures that a batcher may send in one message; it never waits for company. So many for each permit may be here
+beyond the most."""
+PERMITS: Final = 2
 """Messages that are taken at once."""
 
 

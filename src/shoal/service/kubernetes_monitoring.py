@@ -69,7 +69,7 @@ class BatcherScale(Scale):
 class PipelineScale(Scale):
     """Scales a pipeline's pods by the pictures that they are busy with."""
 
-    pictures_in_flight: float = Field(default=128, gt=0)
+    pictures_in_flight: float = Field(default=32, gt=0)
     """The wanted load of each pod; ``pipelines.<name>.max_pictures`` is the most."""
 
 

@@ -90,8 +90,9 @@ class Pipeline(Section):
     """Models that look at each box."""
     replicas: int = Field(default=1, ge=1, le=1000)
     """Number of processes that run it. Each makes calls of models and waits for them; it needs no GPU."""
-    max_pictures: int = Field(default=256, ge=1, le=65_536)
-    """Pictures in each process at a time. More wait in the batcher."""
+    max_pictures: int = Field(default=64, ge=1, le=65_536)
+    """Pictures in each process at a time. More wait in the batcher, which refuses those that can't be answered in time:
+    pictures a second, times the seconds that one takes, are enough."""
 
 
 class Fault(NamedTuple):
