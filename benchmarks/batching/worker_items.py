@@ -270,7 +270,7 @@ def _handler(store: Any, batch: int, *, decodes: bool) -> Any:
     )
 
 
-def _nothing(_: object, outs: Sequence[Callable[[], Any]], _regions: object) -> Any:
+def _nothing(_: object, outs: Sequence[Callable[[], Any]], *_more: object) -> Any:
     from shoal.pictures.header import PictureSize
 
     outs[0]()

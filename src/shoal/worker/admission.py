@@ -12,7 +12,7 @@ from shoal.observe.tracing import is_sampled
 from shoal.pictures.reference import object_key
 from shoal.v1 import inference_pb2
 from shoal.worker.access import Memory
-from shoal.worker.heads.asked_region import check_regions, region_of
+from shoal.worker.heads.asked_region import checked_region, region_of
 from shoal.worker.json_message import parse, quoted
 from shoal.worker.parts import Parts
 from shoal.worker.picture import Picture
@@ -73,7 +73,7 @@ class Admission:
         if request.model_version not in {0, version}:
             raise InvalidRequest(f"model {config.name!r} serves version {version}, not {request.model_version}")
         self.head.check(request)
-        check_regions(request)
+        region = checked_region(request)
         deadline = now + item.timeout_us / 1e6 if item.timeout_us else math.inf
         name, image_uuid = object_key(grant.prefix, request.image_uuid), request.image_uuid
         sent_as, priority = (item.queued_us, item.timeout_us), priority_of(item)
@@ -81,7 +81,7 @@ class Admission:
         if self.tracing is not None and is_sampled(item.traceparent):
             stages.span = self.tracing.begin("worker", item.traceparent, now)
         self.recent.add(stages)
-        first = Picture(item, grant.owner, now, deadline, request, name, priority, stages, region_of(request))
+        first = Picture(item, grant.owner, now, deadline, request, name, priority, stages, region)
         return self._parts(first) if request.regions else [first]
 
     def _parts(self, whole: Picture) -> list[Picture]:

@@ -80,12 +80,7 @@ class PictureBatch:
                 self._results.fail(item, admitted)
                 continue
             self._items += 1
-            room = self._model.settings.max_batch_size - self._rows
-            for picture in admitted[:room]:
-                picture.row = self._rows
-                self._rows += 1
-            self._wait_for_row(admitted[room:])
-            self._preparation.begin(admitted[:room], now)
+            self._take_in(admitted, now)
 
     def withdraw(self, index: int) -> None:
         """The item's caller has left: ends what is done for it. Does nothing if it is unknown, executed or answered."""
@@ -138,6 +133,16 @@ class PictureBatch:
         self._drop_later(list(self._later))
         self._results.take()
         self._preparation.close()
+
+    def _take_in(self, pictures: list[Picture], now: float) -> None:
+        """A request's picture, or one for each of its regions: as many as there are rows for."""
+        if len(pictures) > (room := self._model.settings.max_batch_size - self._rows):
+            self._wait_for_row(pictures[room:])
+            pictures = pictures[:room]
+        for picture in pictures:
+            picture.row = self._rows
+            self._rows += 1
+        self._preparation.begin(pictures, now)
 
     def _wait_for_row(self, pictures: list[Picture]) -> None:
         """Whole pictures wait for no other request's regions."""

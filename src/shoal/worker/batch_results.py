@@ -46,8 +46,10 @@ class BatchResults:
     def add(self, results: Iterable[Answered]) -> None:
         """Keeps ``results`` until they are taken; of a request's regions, once all of them have theirs."""
         for picture, result in results:
-            joined = result if picture.parts is None else picture.parts.add(picture.part, result)
-            if joined is not None:
+            if picture.parts is None:
+                self._waiting.append(result)
+            elif (joined := picture.parts.add(picture.part, result)) is not None:
+                self._model.meter.answered(Code(joined.code), picture.priority)
                 self._waiting.append(joined)
 
     def drop(self, picture: Picture, error: BaseException) -> None:
@@ -106,7 +108,7 @@ class BatchResults:
 
     def dropped(self, picture: Picture, error: BaseException) -> Answered:
         """The result that says ``error``; not kept."""
-        result = self._failure(picture.item.index, picture.priority, error)
+        result = self._failure(picture.item.index, picture.priority, error, counts=picture.parts is None)
         self.note_end(picture, Code(result.code), result.message)
         return picture, result
 
@@ -121,9 +123,10 @@ class BatchResults:
         for picture in pictures:
             picture.stages.end(_OK, "", now)
         self._ended.extend(picture.stages for picture in pictures)
-        bulk = sum(picture.priority is BULK for picture in pictures)
+        items = [picture for picture in pictures if picture.parts is None]  # regions count once all are answered
+        bulk = sum(picture.priority is BULK for picture in items)
         self._model.meter.answered(_OK, BULK, bulk)
-        self._model.meter.answered(_OK, INTERACTIVE, len(pictures) - bulk)
+        self._model.meter.answered(_OK, INTERACTIVE, len(items) - bulk)
 
     def _result(self, picture: Picture, reply: Reply, version: int) -> batching_pb2.BatchItemResult:
         reply.image_uuid = picture.request.image_uuid
@@ -133,9 +136,12 @@ class BatchResults:
             tell_region(reply.region, picture.region, picture.size)
         return batching_pb2.BatchItemResult(index=picture.item.index, response=reply.SerializeToString())
 
-    def _failure(self, index: int, priority: Priority, error: BaseException) -> batching_pb2.BatchItemResult:
+    def _failure(
+        self, index: int, priority: Priority, error: BaseException, *, counts: bool = True
+    ) -> batching_pb2.BatchItemResult:
         result = failure(index, error, f"model {self._model.name}")
-        self._model.meter.answered(Code(result.code), priority)
+        if counts:
+            self._model.meter.answered(Code(result.code), priority)
         return result
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, Internal
 from shoal.explain.recent import Recent
+from shoal.observe.metrics import WORKER
 from shoal.pictures.decode import Decoder
 from shoal.runtime.threads import Threads
 from shoal.service.api_keys import Key, KeyRing
@@ -151,6 +152,19 @@ def labels(result: batching_pb2.BatchItemResult) -> list[str]:
 
 def expected(count: int) -> list[str]:
     return [LABELS[number % 3] for number in range(count)]
+
+
+def counted(code: str) -> float:
+    labels = {"model": "colour", "code": code, "priority": "interactive"}
+    return WORKER.get_sample_value("shoal_worker_requests_total", labels) or 0.0
+
+
+async def test_a_request_counts_once_however_many_regions_it_has(store: CountingStore, batch: PictureBatch) -> None:
+    before = counted("OK"), counted("NOT_FOUND")
+    batch.add(item(0, store.put(bands()), [band(number) for number in range(9)]))
+    batch.add(item(1, str(uuid.uuid4()), [band(0), band(1)]))
+    await results(batch)
+    assert (counted("OK"), counted("NOT_FOUND")) == (before[0] + 1, before[1] + 1)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])

@@ -383,7 +383,7 @@ async def test_a_slot_that_a_thread_writes_to_is_kept_until_it_has(
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def decode(_: object, outs: list[Callable[[], object]], _regions: object) -> tuple[PictureSize, bool]:
+    def decode(_data: object, outs: list[Callable[[], object]], *_more: object) -> tuple[PictureSize, bool]:
         outs[0]()
         begun.set()
         go_on.wait()
@@ -691,7 +691,7 @@ async def test_one_that_is_being_written_to_the_slot_is_withdrawn_when_it_has(
     begun, go_on = threading.Event(), threading.Event()
     decode = model.decoder.decode_if_quick
 
-    def slow(data: Any, outs: list[Callable[[], Any]], regions: Any) -> tuple[PictureSize, bool]:
+    def slow(data: Any, outs: list[Callable[[], Any]], regions: Any, _shelf: object) -> tuple[PictureSize, bool]:
         row = outs[0]()
         begun.set()
         go_on.wait()

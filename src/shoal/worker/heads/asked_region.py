@@ -20,22 +20,24 @@ def region_of(request: inference_pb2.ImageRequest) -> PictureRegion | None:
     return _read(request.region) if request.HasField("region") else None
 
 
-def regions_of(request: inference_pb2.ImageRequest) -> list[PictureRegion]:
-    """The request's ``regions``, which are answered one by one."""
-    return [_read(region) for region in request.regions]
+def checked_region(request: inference_pb2.ImageRequest) -> PictureRegion | None:
+    """``region_of``, of a request that comes from outside.
 
-
-def check_regions(request: inference_pb2.ImageRequest) -> None:
-    """Raises InvalidRequest, with field and value, unless the request's regions are parts of a picture."""
+    Raises:
+        InvalidRequest: its region, or one of its ``regions``, is no part of a picture; names field and value.
+    """
     region, count = region_of(request), len(request.regions)
+    if region is None and not count:  # as nearly always
+        return None
     if region is not None and count:
         raise InvalidRequest("region and regions: a request has one of them")
     if count > MAX_REGIONS:
         raise InvalidRequest(f"regions: there are {count}; the limit is {MAX_REGIONS} a request")
     if region is not None:
         region.check()
-    for number, each in enumerate(regions_of(request)):
-        each.check(f"regions[{number}]")
+    for number, each in enumerate(request.regions):
+        _read(each).check(f"regions[{number}]")
+    return region
 
 
 def tell_region(told: inference_pb2.PictureRegion, region: PictureRegion, picture: PictureSize) -> None:
