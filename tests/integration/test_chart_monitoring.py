@@ -51,6 +51,7 @@ kubernetes:
     pipelines: {street.cars: {max_replicas: 5}}
     router: {max_replicas: 6}
 """
+OF_A_PART = ("shoal.dev/pool", "shoal.dev/batcher", "shoal.dev/pipeline")
 KINDS = {
     "PodMonitor": operator.PodMonitor,
     "PrometheusRule": operator.PrometheusRule,
@@ -198,29 +199,29 @@ def test_each_part_is_scaled_apart_and_nobody_else_has_a_say(rendered: Rendered)
     assert all("replicas" not in pod.owner["spec"] for pod in deployments.values())
     bounds = {name: (spec["minReplicaCount"], spec["maxReplicaCount"]) for name, spec in scaled.items()}
     parts = {
-        (pod.labels.get("shoal.dev/pool") or pod.labels.get("shoal.dev/batcher") or "router"): bounds[name]
-        for name, pod in deployments.items()
+        next(filter(None, map(pod.labels.get, OF_A_PART)), "router"): bounds[name] for name, pod in deployments.items()
     }
-    assert parts == {"default": (1, 8), "gpu.a": (2, 4), "shared": (1, 3), "resnet_50.v1": (1, 2), "router": (2, 6)}
+    assert parts == {"default": (1, 8), "gpu.a": (2, 4), "shared": (1, 3), "resnet_50.v1": (1, 2), "router": (2, 6)} | {
+        "street.cars": (1, 5)
+    }
 
 
 def test_triggers_ask_for_recorded_signals_of_this_release(rendered: Rendered) -> None:
-    recorded = {rule.record for rule in ruleset.RECORDINGS}
+    recorded = {rule.record for rule in ruleset.RECORDINGS} | {"shoal_pipeline_in_flight"}  # a gauge needs no rule
     thresholds = {}
     for each in rendered.of("ScaledObject"):
         for trigger in each["spec"]["triggers"]:
             query = trigger["metadata"]["query"]
-            (signal,) = re.findall(r"shoal:[a-z0-9_:]+", query)
+            (signal,) = re.findall(r"shoal[:_][a-z0-9_:]+", query)
             assert signal in recorded
             assert 'service="vision/shoal"' in query
             assert query.startswith(("max(", "sum("))
             assert trigger["authenticationRef"] == {"name": "prometheus"}
             assert trigger["metadata"]["authModes"] == "tls,bearer"
-            name = each["metadata"]["labels"].get("shoal.dev/pool") or each["metadata"]["labels"].get(
-                "shoal.dev/batcher", "router"
-            )
+            name = next(filter(None, map(each["metadata"]["labels"].get, OF_A_PART)), "router")
             thresholds[name, trigger["name"]] = (trigger["metricType"], float(trigger["metadata"]["threshold"]))
     assert thresholds == {
+        ("street.cars", "pictures"): ("AverageValue", 32.0),
         ("default", "slot-demand"): ("Value", 0.7),
         ("default", "queue-seconds"): ("Value", 0.25),
         ("gpu.a", "slot-demand"): ("Value", 0.6),
