@@ -11,7 +11,7 @@ import json
 import re
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from generated import ROOT, checking, keep
 from pydantic import BaseModel
@@ -24,6 +24,7 @@ from shoal.runtime.endpoint import Endpoint
 from shoal.service.kubernetes import SELECTOR_LABELS, Kubernetes, ModelSync
 from shoal.service.kubernetes_extras import OWN_FOLDERS, OWN_TREES, OWN_VARIABLES, OWN_VOLUMES
 from shoal.service.kubernetes_ports import PORTS
+from shoal.service.pipelines import Pipeline
 from shoal.service.section import Section
 from shoal.service.spec import Pool, Service
 from shoal.triton.installation import Installation
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 CHART = ROOT / "deploy" / "helm" / "shoal"
 PAGE = ROOT / "docs" / "reference" / "kubernetes.md"
 BEGIN, END = "<!-- make chart writes these tables -->", "<!-- until here -->"
-TABLES = ("pools", "models")
+TABLES = ("pools", "models", "pipelines")
 """Sections whose keys are names of the user's: the chart must not give any, for Helm would add them to the user's."""
 
 _WIDTH = 116
@@ -69,7 +70,7 @@ def schema() -> dict[str, Any]:
     for kind in sections(Service):
         described = found if kind is Service else found["$defs"][kind.__name__]
         for key, text in documentation(kind).items():
-            described["properties"][key]["description"] = text
+            described["properties"][_told(kind, key)]["description"] = text
     for section in _given(Service()):
         kind = type(section)
         described = found if kind is Service else found["$defs"][kind.__name__]
@@ -77,6 +78,11 @@ def schema() -> dict[str, Any]:
             described["required"] = within
     found["properties"]["global"] = {"type": "object", "description": "Helm's own, for charts that hold this one."}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_tidy(found)}
+
+
+def _told(kind: type[BaseModel], key: str) -> str:
+    """How a file calls a key, which may be a word of Python's."""
+    return kind.model_fields[key].alias or key
 
 
 def _given(section: BaseModel) -> Iterator[BaseModel]:
@@ -199,6 +205,7 @@ def defaults() -> dict[str, Any]:
     router = Departure()
     return {
         "pool": Pool().model_dump(exclude_none=True),
+        "pipeline": {"replicas": Pipeline.model_fields["replicas"].default},
         "sync": ModelSync().model_dump(exclude_none=True),
         "own": {
             "labels": sorted(SELECTOR_LABELS),
@@ -214,6 +221,7 @@ def defaults() -> dict[str, Any]:
             "router": int(router.drain_seconds + HAND_OVER_SECONDS),
             "batcher": int(batcher.DRAIN_SECONDS),
             "worker": int(worker.NOTICE_SECONDS + worker.DRAIN_SECONDS + worker.STOP_SECONDS),
+            "pipeline": int(worker.NOTICE_SECONDS + 2 * worker.DRAIN_SECONDS),
         },
     }
 
@@ -308,10 +316,12 @@ def _rows(kind: type[BaseModel], section: BaseModel | None, prefix: str) -> Iter
             yield f"| `{prefix}{key}.<name>` | none | {text} {_AS_WORKER} |"
         elif inner and isinstance(value, dict):  # names of the user's
             yield from _rows(inner[0], None, f"{prefix}{key}.<name>.")
-        elif inner:
+        elif inner and get_origin(field.annotation) is list and inner[0] is not kind:
+            yield from _rows(inner[0], None, f"{prefix}{key}[].")
+        elif inner and inner[0] is not kind:
             yield from _rows(inner[0], value if isinstance(value, BaseModel) else None, f"{prefix}{key}.")
         else:
-            yield f"| `{prefix}{key}` | {_default(value)} | {text} |"
+            yield f"| `{prefix}{_told(kind, key)}` | {_default(value)} | {text} |"
 
 
 def _default(value: Any) -> str:  # any JSON value

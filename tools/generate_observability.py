@@ -16,7 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from shoal.local import scrape
 from shoal.observe import dashboards, foreign, metrics, ruleset
-from shoal.service.kubernetes_monitoring import BatcherScale, PoolScale, RouterScale, Scale
+from shoal.service.kubernetes_monitoring import BatcherScale, PipelineScale, PoolScale, RouterScale, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from shoal.observe.rules import Alert
 
 CHART = ROOT / "deploy" / "helm" / "shoal"
-COMPONENTS = {"batcher": metrics.BATCHER, "worker": metrics.WORKER, "model-sync": metrics.MODEL_SYNC}
+COMPONENTS = {
+    "batcher": metrics.BATCHER,
+    "worker": metrics.WORKER,
+    "pipeline": metrics.PIPELINE,
+    "model-sync": metrics.MODEL_SYNC,
+}
 _UNITS = ("seconds", "bytes")
 
 
@@ -46,7 +51,12 @@ def files() -> dict[Path, str]:
 
 def _scaling() -> dict[str, dict[str, object]]:
     """What an entry of ``kubernetes.autoscaling`` has where it says nothing."""
-    kinds: dict[str, type[Scale]] = {"pool": PoolScale, "batcher": BatcherScale, "router": RouterScale}
+    kinds: dict[str, type[Scale]] = {
+        "pool": PoolScale,
+        "batcher": BatcherScale,
+        "pipeline": PipelineScale,
+        "router": RouterScale,
+    }
     return {
         name: {key: field.default for key, field in kind.model_fields.items() if not field.is_required()}
         for name, kind in kinds.items()

@@ -33,6 +33,7 @@ pools:
   default: {models: ["*"]}
   gpu.a: {engine: triton, models: [resnet50], worker_processes: 3}
 models: {resnet_50.v1: {batchers: 2}}
+pipelines: {street.cars: {detect: {model: finder}, then: [{model: species}], replicas: 3}}
 kubernetes:
   monitoring:
     enabled: true
@@ -47,8 +48,10 @@ kubernetes:
       default: {max_replicas: 8}
       gpu.a: {min_replicas: 2, max_replicas: 4, slot_demand: 0.6}
     batchers: {shared: {max_replicas: 3}, resnet_50.v1: {max_replicas: 2, requests_per_second: 500}}
+    pipelines: {street.cars: {max_replicas: 5}}
     router: {max_replicas: 6}
 """
+OF_A_PART = ("shoal.dev/pool", "shoal.dev/batcher", "shoal.dev/pipeline")
 KINDS = {
     "PodMonitor": operator.PodMonitor,
     "PrometheusRule": operator.PrometheusRule,
@@ -136,7 +139,7 @@ def test_labels_are_those_of_a_service_on_one_machine(rendered: Rendered) -> Non
     named = {port: labels["instance"] for _, port, labels in endpoints(rendered) if "instance" in labels}
     assert named == {"metrics-2": "$1-2", "metrics-3": "$1-3"}, "two targets of one pod would else be one instance"
     plain = {component: labels["component"] for component, port, labels in endpoints(rendered) if port == "metrics"}
-    assert plain == {name: name for name in ("router", "batcher", "worker")}
+    assert plain == {name: name for name in ("router", "batcher", "worker", "pipeline")}
     assert {labels["service"] for _, _, labels in endpoints(rendered)} == {"vision/shoal"}
     for monitor in monitors(rendered).values():
         for endpoint in monitor["spec"]["podMetricsEndpoints"]:
@@ -196,29 +199,29 @@ def test_each_part_is_scaled_apart_and_nobody_else_has_a_say(rendered: Rendered)
     assert all("replicas" not in pod.owner["spec"] for pod in deployments.values())
     bounds = {name: (spec["minReplicaCount"], spec["maxReplicaCount"]) for name, spec in scaled.items()}
     parts = {
-        (pod.labels.get("shoal.dev/pool") or pod.labels.get("shoal.dev/batcher") or "router"): bounds[name]
-        for name, pod in deployments.items()
+        next(filter(None, map(pod.labels.get, OF_A_PART)), "router"): bounds[name] for name, pod in deployments.items()
     }
-    assert parts == {"default": (1, 8), "gpu.a": (2, 4), "shared": (1, 3), "resnet_50.v1": (1, 2), "router": (2, 6)}
+    assert parts == {"default": (1, 8), "gpu.a": (2, 4), "shared": (1, 3), "resnet_50.v1": (1, 2), "router": (2, 6)} | {
+        "street.cars": (1, 5)
+    }
 
 
 def test_triggers_ask_for_recorded_signals_of_this_release(rendered: Rendered) -> None:
-    recorded = {rule.record for rule in ruleset.RECORDINGS}
+    recorded = {rule.record for rule in ruleset.RECORDINGS} | {"shoal_pipeline_in_flight"}  # a gauge needs no rule
     thresholds = {}
     for each in rendered.of("ScaledObject"):
         for trigger in each["spec"]["triggers"]:
             query = trigger["metadata"]["query"]
-            (signal,) = re.findall(r"shoal:[a-z0-9_:]+", query)
+            (signal,) = re.findall(r"shoal[:_][a-z0-9_:]+", query)
             assert signal in recorded
             assert 'service="vision/shoal"' in query
             assert query.startswith(("max(", "sum("))
             assert trigger["authenticationRef"] == {"name": "prometheus"}
             assert trigger["metadata"]["authModes"] == "tls,bearer"
-            name = each["metadata"]["labels"].get("shoal.dev/pool") or each["metadata"]["labels"].get(
-                "shoal.dev/batcher", "router"
-            )
+            name = next(filter(None, map(each["metadata"]["labels"].get, OF_A_PART)), "router")
             thresholds[name, trigger["name"]] = (trigger["metricType"], float(trigger["metadata"]["threshold"]))
     assert thresholds == {
+        ("street.cars", "pictures"): ("AverageValue", 32.0),
         ("default", "slot-demand"): ("Value", 0.7),
         ("default", "queue-seconds"): ("Value", 0.25),
         ("gpu.a", "slot-demand"): ("Value", 0.6),

@@ -153,7 +153,12 @@ def slow_classifier(layers: int = 24, channels: int = 64) -> onnx.ModelProto:
         helper.make_node("Flatten", ["means"], ["features"]),
         helper.make_node("Gemm", ["features", "weights", "bias"], ["logits"]),
     ]
-    constants = {"widen": widen, "same": same, "weights": weights, "bias": np.array([0, 0, 0, 6], np.float32)}
+    constants: dict[str, np.ndarray] = {
+        "widen": widen,
+        "same": same,
+        "weights": weights,
+        "bias": np.array([0, 0, 0, 6], np.float32),
+    }
     return model(nodes, 32, constants, {"logits": [4]})
 
 
@@ -161,7 +166,7 @@ def detector(size: int | None = 32) -> onnx.ModelProto:
     """float32 NCHW in [0, 1] to ``boxes`` and ``scores``."""
     assert size is None or size % 2 == 0
     half = (size or 32) // 2
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "quadrants": np.array([QUADRANTS], np.float32),
         "zero": np.zeros(1, np.float32),
         "flat": np.array([0, 4], np.int64),
@@ -190,7 +195,7 @@ def segmenter(size: int = 32, *, stride: int = 1, channels_last: bool = False) -
     ]
     if channels_last:
         nodes.append(helper.make_node("Transpose", ["planes"], ["logits"], perm=[0, 2, 3, 1]))
-    constants = {"weights": weights, "bias": np.array([0, 0, 0, 6], np.float32)}
+    constants: dict[str, np.ndarray] = {"weights": weights, "bias": np.array([0, 0, 0, 6], np.float32)}
     return model(nodes, size, constants, {"logits": [side, side, 4] if channels_last else [4, side, side]})
 
 
@@ -204,7 +209,7 @@ def yolo(*, objectness: bool) -> onnx.ModelProto:
     boxes = np.array([[(x + off, y, 8, 8) for off in (0, 1) for x, y in centres]], np.float32).transpose(0, 2, 1)
     weights = np.full((3, 3, 1, 1), -20, np.float32)
     weights[range(3), range(3)] = 20
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "weights": weights,
         "bias": np.full(3, -10, np.float32),
         "less": np.array([0.9], np.float32),

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic_core import PydanticUndefined
 
+from shoal.service.pipelines import Detector, Pipeline, Step
 from shoal.service.spec import ModelOverride, Pool, Service, parse
 
 if TYPE_CHECKING:
@@ -18,19 +20,21 @@ CHAPTER = (Path(__file__).resolve().parents[2] / "docs" / "service-file.md").rea
 _ROW = re.compile(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", re.MULTILINE)
 
 SECTIONS: dict[str, type[Section]] = {
-    name: {"pools": Pool, "models": ModelOverride}.get(name, type(value))
+    name: {"pools": Pool, "models": ModelOverride, "pipelines": Pipeline}.get(name, type(value))
     for name, value in Service()
     if name != "kubernetes"  # `make chart` writes its tables into docs/reference/kubernetes.md
-}
+} | {"detect": Detector, "then": Step}
 
 
 def told(section: str) -> dict[str, str]:
     """Key to default, as the chapter's table has them."""
-    (text,) = re.findall(rf"^## {section}$(.*?)(?=^## |\Z)", CHAPTER, re.MULTILINE | re.DOTALL)
+    (text,) = re.findall(rf"^##+ {section}$(.*?)(?=^##+ |\Z)", CHAPTER, re.MULTILINE | re.DOTALL)
     return {key: default for key, default, _ in _ROW.findall(text)}
 
 
 def shown(default: Any) -> str:
+    if default is PydanticUndefined:
+        return "required"
     if default is None:
         return "none"
     if isinstance(default, float):
@@ -41,7 +45,9 @@ def shown(default: Any) -> str:
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_key_and_its_default(section: str) -> None:
     fields = SECTIONS[section].model_fields
-    assert told(section) == {key: shown(field.get_default(call_default_factory=True)) for key, field in fields.items()}
+    assert told(section) == {
+        field.alias or key: shown(field.get_default(call_default_factory=True)) for key, field in fields.items()
+    }
 
 
 def test_the_example_is_a_service_file() -> None:

@@ -75,21 +75,27 @@ class CallStream:
         """
         held = self._dispatcher.held
         held.take(self._caller.owner, STREAM_BYTES, 0)
-        self._dispatcher.in_flight += 1
+        counted = not self._caller.by_pipeline  # the call that it is for is counted
+        self._dispatcher.in_flight += counted
         reading = asyncio.ensure_future(self._read(door))
         try:
             await self._write(door)
         finally:
-            self._dispatcher.in_flight -= 1
+            self._dispatcher.in_flight -= counted
             self.fail(GoneError())
             held.give_back(self._caller.owner, STREAM_BYTES, 0)
             if door.cancels_reads:
                 reading.cancel()
 
     def drain(self) -> None:
-        """No further calls are taken; the stream ends when those in flight have their results."""
-        self._draining = True
-        self._wake.set()
+        """No further calls are taken; the stream ends when those in flight have their results.
+
+        One of a pipeline goes on: calls in flight here wait for its calls. It ends with the process, and what it has by
+        then is sent elsewhere.
+        """
+        if not self._caller.by_pipeline:
+            self._draining = True
+            self._wake.set()
 
     def fail(self, error: Exception) -> None:
         """Ends the stream with ``error``, as soon as what is being written is.

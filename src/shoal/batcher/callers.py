@@ -35,6 +35,8 @@ class Caller:
     priority: Priority = Priority.INTERACTIVE
     bucket: TokenBucket | None = None
     """Its key's calls a second, where it has a limit."""
+    by_pipeline: bool = False
+    """A pipeline asks on its behalf, for the sake of a call that is in flight in this batcher, or in another one."""
 
     def allowed(self, now: float, count: int) -> int:
         """How many of ``count`` calls of a stream its key's limit lets through."""
@@ -74,7 +76,7 @@ class Callers:
             priority = Priority.BULK
         rate = verified.requests_per_second
         bucket = self._rates.of(verified.key_id, rate, monotonic()) if rate else None
-        return Caller(verified.owner, CallerId(verified.key_id, text), priority, bucket)
+        return Caller(verified.owner, CallerId(verified.key_id, text), priority, bucket, bool(verified.pipeline))
 
 
 def traceparent_of(text: str) -> str:

@@ -109,10 +109,10 @@ class Batcher:
 
     async def call(self, method: str, headers: Headers, message: bytes, timeout_seconds: float | None) -> bytes:
         """Answers one unary call, or raises the ShoalError of its status."""
-        model = self._model_of(headers)
+        caller = self._callers.of(headers)
+        model = self._model_of(headers, caller)
         if len(message) > self.max_message_bytes:
             raise too_large(self.max_message_bytes)
-        caller = self._callers.of(headers)
         if caller.bucket is not None:  # the router has let it through
             caller.bucket.spend(monotonic())
         return await self.dispatcher.submit(
@@ -135,8 +135,8 @@ class Batcher:
         """
         from shoal.batcher.call_stream import CallStream  # what starts Envoy has no use for protobuf
 
-        model = self._model_of(headers)
         caller = self._callers.of(headers)
+        model = self._model_of(headers, caller)
         limits = Limits.of(headers, self.max_message_bytes)
         stream = CallStream(self.dispatcher, (method.removesuffix(wire.STREAM), model), caller, limits)
         release = (
@@ -150,8 +150,8 @@ class Batcher:
             if release is not None:
                 release()
 
-    def _model_of(self, headers: Headers) -> str:
-        if self.draining:
+    def _model_of(self, headers: Headers, caller: Caller) -> str:
+        if self.draining and not caller.by_pipeline:  # what is in flight may wait for that
             raise Unavailable("the batcher is draining; try again")
         model = headers.get(wire.MODEL) or self._default_model
         if not model:

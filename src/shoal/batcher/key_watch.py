@@ -94,7 +94,8 @@ class KeyWatch:
         """Has ``revoked`` called, once, when the key is gone, changed, or may not call ``model`` any more.
 
         Args:
-            identity: As the router wrote it. Anything else is followed by nobody: an older router wrote none.
+            identity: As the router wrote it. Anything else is followed by nobody: an older router wrote none, and whom
+                a pipeline calls for is followed where the pipeline was called.
             model: What the key is used for.
             revoked: Called on the event loop.
 
@@ -102,7 +103,7 @@ class KeyWatch:
             What ends the following; call it when the use is over.
         """
         caller = Identity.parse(identity)
-        if caller is None:
+        if caller is None or caller.pipeline:
             return _nothing
         ending = self._end_later(caller, revoked)
         use, token = _Use(identity, model), object()

@@ -42,6 +42,7 @@ class Host:
         services: Iterable[str],
         handlers: Iterable[grpc.GenericRpcHandler] = (),
         connection_seconds: float = math.inf,
+        stop_seconds: float = STOP_SECONDS,
     ) -> None:
         """Prepares.
 
@@ -50,11 +51,13 @@ class Host:
             services: Full names of the services that health and reflection name besides.
             handlers: Serve what doesn't come in batches.
             connection_seconds: After about so long a connection is asked to make way for another; nothing on it is cut.
+            stop_seconds: What is open once no batch has a permit, such as stragglers' answers, gets so long.
         """
         self._batching = batching
         self._services = (SERVICE, *services)
         self._handlers = tuple(handlers)
         self._connection_seconds = connection_seconds
+        self._stop_seconds = stop_seconds
         self.health = Health(*self._services)
         """What it answers to gRPC health, for each service and for the process."""
 
@@ -92,4 +95,4 @@ class Host:
             await asyncio.wait_for(self._batching.deserted(), NOTICE_SECONDS)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._batching.drain(), DRAIN_SECONDS)
-        await self._server.stop(grace=STOP_SECONDS)
+        await self._server.stop(grace=self._stop_seconds)

@@ -30,6 +30,7 @@ COMMANDS = {
     "down": Command("shoal.cli.status:down", "local", "Drain the service and stop it."),
     "classify": Command("shoal.cli.classify:classify", "", "Label pictures."),
     "detect": Command("shoal.cli.classify:detect", "", "Find boxes in pictures."),
+    "analyze": Command("shoal.cli.analyze:analyze", "", "Find boxes in pictures and look closer at each: a pipeline."),
     "profile": Command("shoal.cli.profile:profile", "local", "Measure a model at each setting, and name the best."),
     "segment": Command("shoal.cli.segment:segment", "", "Tell the class of each pixel of pictures."),
     "explain": Command(

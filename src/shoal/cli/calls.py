@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     """Writes what came of one picture; what failed is nothing to it."""
 
 DEFAULT_MODELS = {Task.CLASSIFICATION: "efficientnet-lite0", Task.DETECTION: "pp-ocrv4-det"}
-_PIPE_COLUMNS = 160
+PIPE_COLUMNS = 160
 
 Target: TypeAlias = Annotated[
     str | None,
@@ -126,13 +127,32 @@ class Calls:
         if not self._show(self._outcomes(task, model, savers, settings)):
             raise typer.Exit(1)
 
-    def _outcomes(self, task: Task, model: str, savers: Sequence[Saver], settings: dict[str, Any]) -> Iterator[Outcome]:
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """A client of the service that the options name, connected.
+
+        Raises:
+            Unavailable: nobody answers there.
+        """
         to = find_connection(self.target, self.api_key, Home.default(), self.ca, self.token_file)
         with Client(to.target, **to.options(), timeout_seconds=self.timeout) as client:
             try:
                 client.connect(timeout_seconds=self.timeout)
             except Unavailable as error:
-                yield from self._unanswered(Unavailable(f"{error}; is it up? {START}"))
+                raise Unavailable(f"{error}; is it up? {START}") from None
+            yield client
+
+    @property
+    def part(self) -> PictureRegion | None:
+        """What ``--region`` names."""
+        return self._part
+
+    def _outcomes(self, task: Task, model: str, savers: Sequence[Saver], settings: dict[str, Any]) -> Iterator[Outcome]:
+        with ExitStack() as stack:
+            try:
+                client = stack.enter_context(self.client())
+            except Unavailable as error:
+                yield from self._unanswered(error)
                 return
             outcomes = client.map(
                 self.files,
@@ -166,7 +186,7 @@ class Calls:
             return not failed
         done = list(outcomes)
         # A pipe has no width of its own, and cutting labels would help nobody.
-        Console(width=None if Console().is_terminal else _PIPE_COLUMNS).print(table(done))
+        Console(width=None if Console().is_terminal else PIPE_COLUMNS).print(table(done))
         return not any(outcome.error for outcome in done)
 
     def _shows_progress(self) -> bool:

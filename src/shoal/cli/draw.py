@@ -14,13 +14,17 @@ from shoal.errors import ConfigurationError
 from shoal.pictures import mask
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
     from numpy.typing import NDArray
 
-    from shoal.client import Outcome
+    from shoal.client import Box, Outcome
 
     Pixels = NDArray[Any]
 
 _RED = (0, 0, 255)  # BGR
+_WHITE = (255, 255, 255)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _OPACITY = 0.5
 
 
@@ -36,24 +40,40 @@ class Drawer:
         Raises:
             ConfigurationError: the picture can't be read or written.
         """
-        found = outcome.result
-        if not isinstance(found, Detection | Segmentation) or not isinstance(outcome.image, Path):
+        found, image = outcome.result, outcome.image
+        if not isinstance(image, Path):
             return
-        pixels = cv2.imread(str(outcome.image), cv2.IMREAD_COLOR)  # upright: OpenCV applies the EXIF orientation
-        if pixels is None:
-            raise ConfigurationError(f"--draw: OpenCV can't read {outcome.image}")
         if isinstance(found, Detection):
-            drawn, suffix = _with_boxes(pixels, found), ".boxes.jpg"
-        else:
-            drawn, suffix = _with_mask(pixels, found), ".overlay.jpg"
-        path = self._folder.path(outcome.image, suffix)
-        if not cv2.imwrite(str(path), drawn):
+            self.save(image, ".boxes.jpg", lambda pixels: with_boxes(pixels, found.boxes))
+        elif isinstance(found, Segmentation):
+            self.save(image, ".overlay.jpg", lambda pixels: _with_mask(pixels, found))
+
+    def save(self, image: Path, suffix: str, draw: Callable[[Pixels], Pixels]) -> None:
+        """Saves ``image``, drawn on by ``draw``; raises as a call does."""
+        pixels = cv2.imread(str(image), cv2.IMREAD_COLOR)  # upright: OpenCV applies the EXIF orientation
+        if pixels is None:
+            raise ConfigurationError(f"--draw: OpenCV can't read {image}")
+        path = self._folder.path(image, suffix)
+        if not cv2.imwrite(str(path), draw(pixels)):
             raise ConfigurationError(f"--draw: can't write {path}")
 
 
-def _with_boxes(pixels: Pixels, found: Detection) -> Pixels:
+def with_captions(pixels: Pixels, captions: Sequence[tuple[Box, str]]) -> Pixels:
+    """Boxes, and within each at its lower left what is said of it, as far as the font has the letters."""
+    with_boxes(pixels, (box for box, _ in captions))
     height, width = pixels.shape[:2]
-    for box in found.boxes:
+    scale = max(width, height) / 1000
+    for box, text in captions:
+        foot = round(box.x * width + 4 * scale), round((box.y + box.height) * height - 6 * scale)
+        for colour, thickness in ((_WHITE, 4), (_RED, 1)):
+            cv2.putText(pixels, text, foot, _FONT, scale, colour, max(round(thickness * scale), 1), cv2.LINE_AA)
+    return pixels
+
+
+def with_boxes(pixels: Pixels, boxes: Iterable[Box]) -> Pixels:
+    """Boxes on a picture, which is drawn on and returned."""
+    height, width = pixels.shape[:2]
+    for box in boxes:
         corner = round(box.x * width), round(box.y * height)
         opposite = round((box.x + box.width) * width), round((box.y + box.height) * height)
         cv2.rectangle(pixels, corner, opposite, _RED, max(round(max(width, height) / 500), 1))

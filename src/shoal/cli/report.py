@@ -78,9 +78,12 @@ def _class(found: Class) -> tuple[str, str]:
 
 
 def _boxes(boxes: Iterable[Box]) -> list[tuple[str, str]]:
-    return [
-        (f"{box.label} {box.x:.2f},{box.y:.2f} {box.width:.2f}x{box.height:.2f}", f"{box.score:.3f}") for box in boxes
-    ]
+    return [(where(box), f"{box.score:.3f}") for box in boxes]
+
+
+def where(box: Box) -> str:
+    """A box in a few words."""
+    return f"{box.label} {box.x:.2f},{box.y:.2f} {box.width:.2f}x{box.height:.2f}"
 
 
 def _regions(found: Segmentation) -> list[tuple[str, str]]:
@@ -91,28 +94,33 @@ def _regions(found: Segmentation) -> list[tuple[str, str]]:
 
 def _findings(result: Result) -> dict[str, Any]:
     if isinstance(result, Classification):
-        return {
-            "classes": [
-                {"index": one.index, "label": one.label, "probability": round(one.probability, _DIGITS)}
-                for one in result.classes
-            ]
-        }
+        return {"classes": [class_record(one) for one in result.classes]}
     if isinstance(result, Segmentation):
-        return {
-            "mask": {"width": result.width, "height": result.height},
-            "regions": [
-                {"index": region.index, "label": region.label, "pixels": region.pixels}
-                | ({"counts": region.counts} if region.counts else {})
-                for region in result.regions
-            ],
-        }
+        return mask_record(result)
+    return {"boxes": [box_record(box) for box in result.boxes]}
+
+
+def mask_record(found: Segmentation) -> dict[str, Any]:
+    """What is told of a mask in JSON."""
     return {
-        "boxes": [
-            {
-                **{side: round(getattr(box, side), _DIGITS) for side in ("x", "y", "width", "height")},
-                "label": box.label,
-                "score": round(box.score, _DIGITS),
-            }
-            for box in result.boxes
-        ]
+        "mask": {"width": found.width, "height": found.height},
+        "regions": [
+            {"index": region.index, "label": region.label, "pixels": region.pixels}
+            | ({"counts": region.counts} if region.counts else {})
+            for region in found.regions
+        ],
+    }
+
+
+def class_record(found: Class) -> dict[str, Any]:
+    """The JSON object of a class."""
+    return {"index": found.index, "label": found.label, "probability": round(found.probability, _DIGITS)}
+
+
+def box_record(box: Box) -> dict[str, Any]:
+    """The JSON object of a box."""
+    return {
+        **{side: round(getattr(box, side), _DIGITS) for side in ("x", "y", "width", "height")},
+        "label": box.label,
+        "score": round(box.score, _DIGITS),
     }

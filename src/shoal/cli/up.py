@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import psutil
 import typer
 
+from shoal.local import pipelines, setup, state
 from shoal.local import service as local_service
-from shoal.local import setup, state
 from shoal.local.process import rotate
 from shoal.local.public_port import with_port
 from shoal.modelstore import repository
@@ -43,13 +43,18 @@ def up(
     if state.owner(home) is not None:
         raise state.already_running(home)
     if detach:
-        setup.prepare(wanted, home, _say)
+        _prepare(wanted, home, service)
         _detach(home, _arguments(service, port))
     else:
-        _run(wanted, home, port, ready_fd)
+        _run(wanted, home, service, port, ready_fd)
 
 
-def _run(wanted: Service, home: Home, port: int | None, ready_fd: int | None) -> None:
+def _prepare(wanted: Service, home: Home, file: Path | None) -> None:
+    setup.prepare(wanted, home, _say)
+    pipelines.require_right(wanted, home.model_store(wanted), file)
+
+
+def _run(wanted: Service, home: Home, file: Path | None, port: int | None, ready_fd: int | None) -> None:
     logs.configure(wanted.observe.log_level)
 
     def on_ready(ready: state.ServiceState) -> None:
@@ -60,7 +65,7 @@ def _run(wanted: Service, home: Home, port: int | None, ready_fd: int | None) ->
 
     with state.exclusive(home):
         wanted = with_port(wanted, port)
-        setup.prepare(wanted, home, _say)
+        _prepare(wanted, home, file)
         asyncio.run(local_service.run(wanted, home, say=_say, on_ready=on_ready))
     _say("stopped")
 

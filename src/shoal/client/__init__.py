@@ -5,6 +5,7 @@ May use: batching, batching/v1, errors, modelconfig, pictures, runtime, service,
 
 from shoal.client.aio import AsyncClient
 from shoal.client.blocking import Client
+from shoal.client.findings import Analysis, Finding, StepResult, StepTiming
 from shoal.client.results import (
     AsRegion,
     Box,
@@ -26,6 +27,7 @@ from shoal.pictures.region import PictureRegion
 from shoal.runtime.priority import Priority
 
 __all__ = [
+    "Analysis",
     "AsRegion",
     "AsyncClient",
     "Box",
@@ -33,6 +35,7 @@ __all__ = [
     "Classification",
     "Client",
     "Detection",
+    "Finding",
     "Image",
     "MaskForm",
     "MaskSize",
@@ -44,5 +47,7 @@ __all__ = [
     "Result",
     "Retry",
     "Segmentation",
+    "StepResult",
+    "StepTiming",
     "Timing",
 ]

@@ -12,6 +12,7 @@ from shoal.client.arguments import choice, image_reference, model_name, positive
 from shoal.client.asked_regions import ask, check_seen
 from shoal.client.caller import caller_of
 from shoal.client.channel import Methods, connect, open_channel, parse_target
+from shoal.client.findings import Analysis, analysis
 from shoal.client.mapping import bounded_map
 from shoal.client.progress import tracked
 from shoal.client.replies import Elapsed, classification, detection, parts, segmentation
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from shoal.pictures.region import PictureRegion
 
     ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply)
+    AnswerT = TypeVar("AnswerT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply, pb.AnalyzeReply)
     ResultT = TypeVar("ResultT", Classification, Detection, Segmentation)
 
 _MICROSECONDS = 1_000_000
@@ -245,6 +247,43 @@ class AsyncClient:
         asked = ask(request, region, regions)
         return await self._infer(self._open().segment, segmentation, image, request, asked, priority, timeout_seconds)
 
+    async def analyze(
+        self,
+        image: Image,
+        pipeline: str,
+        *,
+        region: AsRegion | None = None,
+        mask_form: MaskForm | str = MaskForm.PNG,
+        mask_size: MaskSize | str = MaskSize.MODEL,
+        priority: Priority | str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Analysis:
+        """Uploads ``image``, unless it is a uuid, and has a pipeline find objects in it and look closer at each.
+
+        What couldn't be told of one object has its own error in the answer; only what holds for the whole picture is
+        raised.
+
+        Args:
+            image: A file, bytes of a picture, or the uuid of an uploaded one.
+            pipeline: Its name in the service file.
+            region: The first step looks at this part alone; see ``classify``.
+            mask_form: How masks travel, where a step segments; see ``segment``.
+            mask_size: How many pixels they have.
+            priority: None: the client's own.
+            timeout_seconds: Of all steps together. None: the client's own.
+
+        Raises:
+            ShoalError: what went wrong; see ``shoal.errors``.
+        """
+        request = pb.ImageRequest(
+            api_key=self._api_key,
+            model_name=pipeline,
+            mask_form=f"MASK_FORM_{choice(MaskForm, mask_form).name}",
+            mask_size=f"MASK_SIZE_{choice(MaskSize, mask_size).name}",
+        )
+        ask(request, region, None)
+        return analysis(*await self._ask(self._open().analyze, image, request, priority, timeout_seconds))
+
     async def infer(
         self,
         task: Task | str,
@@ -368,7 +407,7 @@ class AsyncClient:
         if self._methods is None:  # not earlier: a channel belongs to the loop that runs when it is made
             self._channel = open_channel(self.target, self._credentials)
             self._methods = Methods(self._channel)
-            self._senders = Senders(self._caller, self._retry.clock, self._streams)
+            self._senders = Senders(self._retry.clock, self._streams)
         return self._methods
 
     def _method(self, task: Task | str) -> Callable[..., Coroutine[object, object, Result]]:
@@ -389,11 +428,29 @@ class AsyncClient:
         priority: Priority | str | None,
         timeout_seconds: float | None,
     ) -> ResultT:
+        reply, elapsed = await self._ask(method, image, request, priority, timeout_seconds)
+        result = convert(reply, elapsed)
+        return replace(result, parts=parts(reply.region_replies, regions, convert, elapsed)) if regions else result
+
+    async def _ask(
+        self,
+        method: InferenceMethod[AnswerT],
+        image: Image,
+        request: pb.ImageRequest,
+        priority: Priority | str | None,
+        timeout_seconds: float | None,
+    ) -> tuple[AnswerT, Elapsed]:
+        """Uploads the picture, if it has to be, and puts its uuid into ``request``; the reply, and what it took."""
         senders, clock = self._senders, self._retry.clock
         assert senders is not None
         started = uploaded = clock()
         deadline = started + self._seconds(timeout_seconds)
-        kind = method, model_name(request.model_name), choice(Priority, priority or self._priority)
+        kind = (
+            self._caller,
+            method,
+            model_name(request.model_name),
+            choice(Priority, priority or self._priority),
+        )
         self._begin()
         try:
             if isinstance(image, Path | bytes):
@@ -402,11 +459,12 @@ class AsyncClient:
             else:
                 request.image_uuid = image_reference(image)
             message = request.SerializeToString()
-            affinity = request.image_uuid if request.HasField("region") or regions else ""
+            affinity = request.image_uuid if request.HasField("region") or request.regions else ""
 
-            async def attempt(left: float) -> ReplyT:
-                reply = method.reply.FromString(await senders.of(*kind)(message, left, affinity))
-                check_seen(request, reply)
+            async def attempt(left: float) -> AnswerT:
+                reply = method.reply.FromString(await senders.of(*kind)(message, left, affinity=affinity))
+                if not isinstance(reply, pb.AnalyzeReply):  # a pipeline looks itself
+                    check_seen(request, reply)
                 return reply
 
             reply = await self._retry.call(partial(self._caller.attempt, attempt), deadline)
@@ -414,9 +472,7 @@ class AsyncClient:
             self._end()
         if reply.image_uuid != request.image_uuid:
             raise Internal(f"the answer for image {request.image_uuid} is one for {reply.image_uuid!r}")
-        elapsed = Elapsed(_microseconds(uploaded - started), _microseconds(clock() - started))
-        result = convert(reply, elapsed)
-        return replace(result, parts=parts(reply.region_replies, regions, convert, elapsed)) if regions else result
+        return reply, Elapsed(_microseconds(uploaded - started), _microseconds(clock() - started))
 
     async def _upload(self, image: Path | bytes, deadline: float) -> str:
         try:

@@ -106,6 +106,7 @@ class Client:
     classify = _blocking(AsyncClient.classify)
     detect = _blocking(AsyncClient.detect)
     segment = _blocking(AsyncClient.segment)
+    analyze = _blocking(AsyncClient.analyze)
     infer = _blocking(AsyncClient.infer)
     upload = _blocking(AsyncClient.upload)
     upload_many = _blocking(AsyncClient.upload_many)
@@ -114,6 +115,7 @@ class Client:
     submit_classify = _future(AsyncClient.classify)
     submit_detect = _future(AsyncClient.detect)
     submit_segment = _future(AsyncClient.segment)
+    submit_analyze = _future(AsyncClient.analyze)
     submit_upload = _future(AsyncClient.upload)
 
     @property

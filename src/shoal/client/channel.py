@@ -165,6 +165,7 @@ class Methods:
         self.classify = InferenceMethod(channel, "Classify", pb.ClassifyReply)
         self.detect = InferenceMethod(channel, "Detect", pb.DetectReply)
         self.segment = InferenceMethod(channel, "Segment", pb.SegmentReply)
+        self.analyze = InferenceMethod(channel, "Analyze", pb.AnalyzeReply)
         self.create_uploads = Method(
             channel, "/shoal.v1.Uploads/Create", pb.CreateUploadsRequest, pb.CreateUploadsReply
         )

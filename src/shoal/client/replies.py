@@ -42,8 +42,8 @@ def classification(reply: inference_pb2.ClassifyReply, elapsed: Elapsed) -> Clas
         reply.image_uuid,
         reply.model_name,
         reply.model_version,
-        tuple(Class(found.index, found.label, found.probability) for found in reply.classes),
-        _timing(reply.timing, elapsed),
+        classes(reply.classes),
+        timing(reply.timing, elapsed),
         _seen(reply),
     )
 
@@ -54,13 +54,10 @@ def detection(reply: inference_pb2.DetectReply, elapsed: Elapsed) -> Detection:
         reply.image_uuid,
         reply.model_name,
         reply.model_version,
-        tuple(
-            Box(box.x, box.y, box.width, box.height, box.index, box.label, box.score)
-            for box in reply.boxes
-        ),
-        _timing(reply.timing, elapsed),
+        tuple(map(box, reply.boxes)),
+        timing(reply.timing, elapsed),
         _seen(reply),
-    )  # fmt: skip
+    )
 
 
 def segmentation(reply: inference_pb2.SegmentReply, elapsed: Elapsed) -> Segmentation:
@@ -81,7 +78,7 @@ def segmentation(reply: inference_pb2.SegmentReply, elapsed: Elapsed) -> Segment
         reply.class_bytes,
         tuple(Region(one.index, one.label, one.pixels, tuple(one.counts)) for one in reply.regions),
         tuple(reply.labels),
-        _timing(reply.timing, elapsed),
+        timing(reply.timing, elapsed),
         form,
         reply.mask_png or reply.class_map,
         _seen(reply),
@@ -120,7 +117,18 @@ def _check_mask(reply: inference_pb2.SegmentReply, form: MaskForm) -> None:
         raise Internal(f"the answer for image {reply.image_uuid} has a mask of another size than it says")
 
 
-def _timing(timing: inference_pb2.Timing, elapsed: Elapsed) -> Timing:
+def classes(told: Iterable[inference_pb2.Class]) -> tuple[Class, ...]:
+    """The values of a reply's classes."""
+    return tuple(Class(found.index, found.label, found.probability) for found in told)
+
+
+def box(told: inference_pb2.Box) -> Box:
+    """The value of a ``Box``."""
+    return Box(told.x, told.y, told.width, told.height, told.index, told.label, told.score)
+
+
+def timing(timing: inference_pb2.Timing, elapsed: Elapsed) -> Timing:
+    """The value of a ``Timing``, and what the client measured itself."""
     return Timing(
         timing.queue_us,
         timing.fetch_us,

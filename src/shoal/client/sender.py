@@ -84,16 +84,24 @@ class Sender:
         """Whether it has calls or streams."""
         return bool(self._pending or self._alone or self._opening or self._streams or self._ending)
 
-    async def __call__(self, message: bytes, left_seconds: float, affinity: str = "") -> bytes:
+    async def __call__(
+        self, message: bytes, left_seconds: float, affinity: str = "", *, traceparent: str | None = None
+    ) -> bytes:
         """One attempt at a call: ``message`` is the serialized request, the answer the serialized reply.
 
-        Calls with the same ``affinity`` go to the same worker, where that costs no waiting.
+        Args:
+            message: The request.
+            left_seconds: Until its deadline.
+            affinity: Calls with the same text go to the same worker, where that costs no waiting.
+            traceparent: The span that it is made in. None: the one that runs here.
 
         Raises:
             ShoalError: what the service answered, or that it could not be reached in time.
         """
-        traceparent = trace_context.current()
-        call = Call(message, self._clock() + left_seconds, self._loop.create_future(), traceparent, affinity)
+        if traceparent is None:
+            traceparent = trace_context.current()
+        answer_soon = self._loop.create_future()
+        call = Call(message, self._clock() + left_seconds, answer_soon, traceparent, affinity)
         self._pending.append(call)
         self._deadlines.add(call)
         self._flush_soon()

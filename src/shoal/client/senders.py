@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shoal.batching import wire
 from shoal.client.calls import Deadlines
@@ -15,7 +15,6 @@ from shoal.runtime.priority import Priority
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shoal.client.caller import Caller
     from shoal.client.channel import InferenceMethod, Metadata
     from shoal.client.stream_limits import StreamLimits
 
@@ -23,11 +22,19 @@ _KEPT = 64
 """Beyond this number, those go that have nothing to do: whoever names models that there are not fills no memory."""
 
 
+class Credentials(Protocol):
+    """Of a caller, by which it is told from others: equal ones are one caller's."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """Goes with each call and stream, as it is when that begins."""
+        ...
+
+
 class Senders:
-    """One for each method, model and priority. Belongs to the event loop on which it is made.
+    """One for each caller, method, model and priority. Belongs to the event loop on which it is made.
 
     Args:
-        caller: What it has goes with each call.
         clock: Seconds, from any origin; never goes back.
         streams: See ``Sender``.
         limits: See ``Sender``.
@@ -35,30 +42,35 @@ class Senders:
 
     def __init__(
         self,
-        caller: Caller,
         clock: Callable[[], float],
         streams: bool | None = None,
         limits: StreamLimits | None = None,
     ) -> None:
-        self._caller = caller
         self._clock = clock
         self._streams = streams
         self._limits = limits
         self._deadlines = Deadlines(clock)
-        self._made: dict[tuple[str, str, Priority], Sender] = {}
+        self._made: dict[tuple[Credentials, str, str, Priority], Sender] = {}
         self._sent: Counter[str] = Counter()
         """By senders that are gone."""
 
-    def of(self, method: InferenceMethod[Any], model: str, priority: Priority) -> Sender:
-        """The one for such calls, to be used at once: one without calls may be let go."""
-        key = (method.name, model, priority)
+    def of(self, credentials: Credentials, method: InferenceMethod[Any], model: str, priority: Priority) -> Sender:
+        """The one for such calls, to be used at once: one without calls may be let go.
+
+        Args:
+            credentials: The caller's.
+            method: What is called.
+            model: The model's name.
+            priority: Of each call.
+        """
+        key = (credentials, method.name, model, priority)
         sender = self._made.get(key)
         if sender is None:
             if len(self._made) >= _KEPT:
                 self._let_go()
             sender = self._made[key] = Sender(
                 method,
-                partial(self._metadata, model, priority),
+                partial(_metadata, credentials, model, priority),
                 self._deadlines,
                 self._clock,
                 streams=self._streams,
@@ -84,6 +96,7 @@ class Senders:
         await asyncio.gather(*(sender.close(grace_seconds) for sender in self._made.values()))
         self._deadlines.close()
 
-    def _metadata(self, model: str, priority: Priority) -> Metadata:
-        told: Metadata = ((wire.MODEL, model), *self._caller.metadata)
-        return (*told, (wire.PRIORITY, priority.value)) if priority is not Priority.INTERACTIVE else told
+
+def _metadata(credentials: Credentials, model: str, priority: Priority) -> Metadata:
+    told: Metadata = ((wire.MODEL, model), *credentials.metadata)
+    return (*told, (wire.PRIORITY, priority.value)) if priority is not Priority.INTERACTIVE else told

@@ -63,7 +63,7 @@ class ModelView(BaseModel):
 
     name: str
     pool: str
-    """Empty: no pool takes it."""
+    """Empty: no pool takes it, or it is a pipeline."""
     state: str
     """``served``, ``waiting`` (no worker has it yet) or ``refused``."""
     task: str = ""
@@ -172,6 +172,8 @@ def _without_folders(text: str) -> str:
 
 
 def _model(name: str, known: Known, reports: Sequence[tuple[str, WorkerReport]], news: Iterable[News]) -> ModelView:
+    if name in known.service.pipelines:
+        return _pipeline(name, known, news)
     pool = known.service.pool_of(name) or ""
     here = [report for group, report in reports if group == pool]
     serving = [report for report in here if name in report.models]
@@ -187,6 +189,19 @@ def _model(name: str, known: Known, reports: Sequence[tuple[str, WorkerReport]],
         replicas=len(here),
         replicas_ready=sum(report.ready for report in serving),
         reasons=reasons if pool else ("no pool of the service file takes it",),
+        batchers=_figures(name, known, news),
+    )
+
+
+def _pipeline(name: str, known: Known, news: Iterable[News]) -> ModelView:
+    """Called as a model is; its steps are models, which tell for themselves."""
+    return ModelView(
+        name=name,
+        pool="",
+        state="served",
+        task="pipeline",
+        replicas=0,
+        replicas_ready=0,
         batchers=_figures(name, known, news),
     )
 

@@ -3,5 +3,5 @@
 plan (what to run) → process (one of them) → keeper (keeps it running) → supervisor (all of them, in order) →
 service (the whole life: set up, ready, drained) with state (what ``shoal status`` reads).
 
-May use: errors, modelstore, modelstore/making, observe, pictures, router, runtime, service, triton.
+May use: errors, modelstore, modelstore/making, observe, pictures, pipeline, router, runtime, service, triton.
 """

@@ -30,6 +30,7 @@ class Component(StrEnum):
     STORE = "store"
     TRITON = "triton"
     WORKER = "worker"
+    PIPELINE = "pipeline"
     BATCHER = "batcher"
     ROUTER = "router"
 
@@ -45,12 +46,21 @@ START_ORDER = (
     frozenset({Component.STORE}),
     frozenset({Component.TRITON, Component.WORKER, Component.BATCHER}),
     frozenset({Component.ROUTER}),
+    frozenset({Component.PIPELINE}),
 )
-"""Groups, each started once the one before it is ready; a worker isn't before its Triton."""
+"""Groups, each started once the one before it is ready; a worker isn't before its Triton. What runs a pipeline asks the
+workers, through the router, what its models are."""
 
 STOP_ORDER = tuple(
     frozenset({each})
-    for each in (Component.ROUTER, Component.BATCHER, Component.WORKER, Component.TRITON, Component.STORE)
+    for each in (
+        Component.ROUTER,
+        Component.PIPELINE,
+        Component.BATCHER,
+        Component.WORKER,
+        Component.TRITON,
+        Component.STORE,
+    )
 )
 """From the router inwards: what feeds a part leaves before it."""
 
@@ -81,7 +91,7 @@ class Part:
     metrics: str | None = None
     """The address of its metrics."""
     group: str = ""
-    """The pool of a worker or a Triton, the group of a batcher."""
+    """The pool of a worker or a Triton, the group of a batcher, the name of a pipeline."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Added to our own. Secrets go here, since command lines are for all to see."""
 
@@ -140,6 +150,7 @@ def plan(
         pools={
             name: [free() for _ in range(pool.replicas * pool.worker_processes)] for name, pool in service.pools.items()
         },
+        pipelines={name: [free() for _ in range(each.replicas)] for name, each in service.pipelines.items()},
     )
     store_url = f"http://{stores[0].listen}" if stores else None
     batchers = tuple(
@@ -149,9 +160,14 @@ def plan(
     )
     own = cycle(gpus if len(gpus) > 1 else [None])
     workers = tuple(_workers(service, topology, home, files, free, own))
+    pipelines = tuple(
+        _pipeline(name, number, listen, topology.balancer, free(), home, files)
+        for name, endpoints in topology.pipelines.items()
+        for number, listen in enumerate(endpoints, 1)
+    )
     router = _router(service, topology, home, files)
     topology = topology.model_copy(update={"telling": _telling((*batchers, *workers, *stores))})
-    return Plan((*stores, *workers, *batchers, router), topology, target(service, topology), store_url)
+    return Plan((*stores, *workers, *pipelines, *batchers, router), topology, target(service, topology), store_url)
 
 
 def _telling(parts: Iterable[Part]) -> dict[str, TellingPart]:
@@ -239,6 +255,18 @@ def _worker(
         "--listen", listen, "--metrics", metrics, *_stores(topology), *(("--triton", triton) if triton else ()),
     )  # fmt: skip
     return Part(name, Component.WORKER, command, listen, Protocol.WORKER, f"http://{metrics}/metrics", pool)
+
+
+def _pipeline(
+    name: str, number: int, listen: Endpoint, balancer: Endpoint, metrics: Endpoint, home: Home, files: PlanFiles
+) -> Part:
+    command = _shoal(
+        "serve", "pipeline", "--service", files.service, "--home", home.root, "--name", name,
+        "--verify-identity",  # as a worker does, and for the same reason
+        "--listen", listen, "--balancer", balancer, "--metrics", metrics,
+    )  # fmt: skip
+    metrics_url = f"http://{metrics}/metrics"
+    return Part(f"pipeline-{name}-{number}", Component.PIPELINE, command, listen, Protocol.GRPC, metrics_url, name)
 
 
 def _stores(topology: Topology) -> tuple[str, ...]:

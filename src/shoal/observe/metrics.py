@@ -31,6 +31,7 @@ def _registry() -> CollectorRegistry:
 
 BATCHER = _registry()
 WORKER = _registry()
+PIPELINE = _registry()
 MODEL_SYNC = _registry()
 
 BATCHER_REQUESTS = Counter(
@@ -237,6 +238,46 @@ WORKER_PERMIT_SECONDS = Counter(
     "Time that permits were in use, each from its batch's first items to its first answers; counted when it ends.",
     ["model", "priority"],
     registry=WORKER,
+)
+
+PIPELINE_PICTURES = Counter(
+    "shoal_pipeline_pictures",
+    "Pictures that got their answer, by gRPC status code; CANCELLED: the caller left.",
+    ["pipeline", "code", "priority"],
+    registry=PIPELINE,
+)
+PIPELINE_SECONDS = Histogram(
+    "shoal_pipeline_picture_seconds",
+    "From a picture's arrival in the pipeline's process to its whole answer, of pictures answered OK.",
+    ["pipeline", "priority"],
+    buckets=_SECONDS,
+    registry=PIPELINE,
+)
+PIPELINE_BOXES = Histogram(
+    "shoal_pipeline_boxes", "Boxes of the first step that were kept, of pictures answered OK.", ["pipeline"],
+    buckets=_SIZES, registry=PIPELINE,
+)  # fmt: skip
+PIPELINE_CALLS = Counter(
+    "shoal_pipeline_calls",
+    "Calls of a step's model, one for each part of a picture, by gRPC status code.",
+    ["pipeline", "step", "code"],
+    registry=PIPELINE,
+)
+PIPELINE_NOT_ASKED = Counter(
+    "shoal_pipeline_parts_not_asked",
+    "Parts of pictures answered DEADLINE_EXCEEDED without a call, since there was no time for one.",
+    ["pipeline", "step"],
+    registry=PIPELINE,
+)
+PIPELINE_STEP_SECONDS = Histogram(
+    "shoal_pipeline_step_seconds",
+    "From a step's first call for a picture to its last answer.",
+    ["pipeline", "step"],
+    buckets=_SECONDS,
+    registry=PIPELINE,
+)
+PIPELINE_IN_FLIGHT = Gauge(
+    "shoal_pipeline_in_flight", "Pictures that are being looked at, now.", ["pipeline"], registry=PIPELINE
 )
 
 SYNC_MODELS = Gauge(

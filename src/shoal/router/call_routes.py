@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from shoal.service.topology import Topology
 
 _INFERENCE = "/shoal.v1.Inference/"
-_METHODS = ("Classify", "Detect", "Segment")
-_STREAMS = tuple(f"{method}{STREAM}" for method in _METHODS)
+_METHODS = ("Classify", "Detect", "Segment", "Analyze")
 _STREAM_SECONDS, _SILENT_SECONDS = 3600.0, 600.0
 """How long a stream of calls may last, and be silent. Clients open the next one by themselves."""
 _IDENTITY = [
@@ -51,7 +50,7 @@ def call_routes(
 ) -> list[Json]:
     """The routes of the inference service, refusals of what it hasn't among them."""
     return [
-        no_such_method(_INFERENCE, *_METHODS, *_STREAMS),
+        no_such_method(_INFERENCE, *_METHODS, streams=STREAM),
         *(_unserved(model, keys) for model in models if model in unserved),
         *(
             route(router, topology.batcher_of(model), model, keys)
@@ -68,6 +67,20 @@ def call_routes(
     ]
 
 
+def inner_routes(router: Router, topology: Topology, models: Sequence[str]) -> list[Json]:
+    """The routes of calls that pipelines make of ``models``, behind the public listener.
+
+    They bring the caller's identity along, whose rate and leave the router looked at when the pipeline was called.
+    """
+    made = [
+        route
+        for model in models
+        for batcher in (topology.batcher_of(model),)
+        for route in (_stream_to_batchers(batcher, model), _call_to_batchers(router, batcher, model))
+    ]
+    return [*made, *model_missing(_INFERENCE)]
+
+
 def _picture(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
     """A call that brings its picture along goes on as the same one with a uuid."""
     unary = _unary(router, batcher, model, keys)
@@ -75,17 +88,25 @@ def _picture(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
 
 
 def _unary(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
+    called = _call_to_batchers(router, batcher, model)
+    return {**called, **IDENTIFIED, "typed_per_filter_config": permissions(model, keys)}
+
+
+def _call_to_batchers(router: Router, batcher: str, model: str) -> Json:
     cluster = batcher_cluster(batcher) if batcher == SHARED_BATCHER else own_batcher_cluster(batcher)
-    return {
-        "match": match(_INFERENCE, model),
-        "route": deadlined(router, cluster),
-        **IDENTIFIED,
-        "typed_per_filter_config": permissions(model, keys),
-    }
+    return {"match": match(_INFERENCE, model), "route": deadlined(router, cluster)}
 
 
 def _stream(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
     """A stream of calls goes where the calls would. The batcher bounds the calls in it and counts them for the rate."""
+    return {
+        **_stream_to_batchers(batcher, model),
+        "request_headers_to_add": [*_IDENTITY, header(TIMEOUTS, _timeouts(router))],
+        "typed_per_filter_config": {**permissions(model, keys), RATE_LIMIT: off(), BODY_LIMIT: off()},
+    }
+
+
+def _stream_to_batchers(batcher: str, model: str) -> Json:
     cluster = streams_cluster(batcher) if batcher == SHARED_BATCHER else own_streams_cluster(batcher)
     named = match(_INFERENCE, model)
     suffix = {"name": ":path", "string_match": {"suffix": STREAM}}
@@ -98,8 +119,6 @@ def _stream(router: Router, batcher: str, model: str, keys: KeyRing) -> Json:
             **_duration(_STREAM_SECONDS, _STREAM_SECONDS),
             **_RETRIES,
         },
-        "request_headers_to_add": [*_IDENTITY, header(TIMEOUTS, _timeouts(router))],
-        "typed_per_filter_config": {**permissions(model, keys), RATE_LIMIT: off(), BODY_LIMIT: off()},
     }
 
 

@@ -67,6 +67,11 @@ def pool_cluster(pool: str) -> str:
     return f"pool/{pool}"
 
 
+def pipeline_cluster(name: str) -> str:
+    """The cluster of a pipeline's processes."""
+    return f"pipeline/{name}"
+
+
 def own_batcher_cluster(group: str) -> str:
     """The cluster of a model with a batcher group of its own: that group, or the shared one while it has no host."""
     return f"own/{group}"
@@ -86,7 +91,8 @@ def clusters(service: Service, topology: Topology, admin: Path) -> list[Json]:
         for each in (_calls(group, hosts, most), _streams(group, hosts))
     ]
     own = [each for group in topology.batchers if group != SHARED_BATCHER for each in _own_batcher(group, most)]
-    pools = [_pool(pool, hosts) for pool, hosts in topology.pools.items()]
+    pools = [_pool(pool_cluster(pool), hosts) for pool, hosts in topology.pools.items()]
+    pipelines = [_pool(pipeline_cluster(name), hosts) for name, hosts in topology.pipelines.items()]
     workers = [host for hosts in topology.pools.values() for host in hosts]
     operators = [_admin(admin)] if topology.metrics else []
     store = [uploads.cluster(_load_assignment(uploads.STORE, [address(*topology.store)]))] if topology.store else []
@@ -95,6 +101,7 @@ def clusters(service: Service, topology: Topology, admin: Path) -> list[Json]:
         *batchers,
         *own,
         *pools,
+        *pipelines,
         _any_worker(workers),
         _intake(workers),
         _health(health_socket(admin)),
@@ -169,15 +176,15 @@ def _own_batcher(group: str, max_requests: int) -> list[Json]:
     ]
 
 
-def _pool(pool: str, hosts: Sequence[Endpoint]) -> Json:
-    """A pool's workers, each new stream to the one that has the fewest.
+def _pool(name: str, hosts: Sequence[Endpoint]) -> Json:
+    """A pool's workers, or what runs a pipeline: each new stream to the one that has the fewest.
 
     A worker that fails its health check gets no new streams but keeps those it has: a draining one finishes its
     batches, and a hiccup costs nothing. A dead one's connection is reset; of one that hangs, or whose host vanished, it
     is closed when a ping stays unanswered, so that the batches it holds go elsewhere.
     """
     return {
-        **_cluster(pool_cluster(pool), hosts, _UNBOUNDED, connection_keepalive=_WORKER_HANGS),
+        **_cluster(name, hosts, _UNBOUNDED, connection_keepalive=_WORKER_HANGS),
         "load_balancing_policy": {
             "policies": [
                 {

@@ -67,7 +67,7 @@ _REDACTED = "[redacted]"
 _CLUSTER_NAME: Json = {
     "tag_name": "envoy.cluster_name",
     "regex": (
-        r"^cluster\.(((?:pool|batcher|streams|own|own-streams)/.+?|[^./]+)\.)"
+        r"^cluster\.(((?:pool|pipeline|batcher|streams|own|own-streams)/.+?|[^./]+)\.)"
         r"(?:circuit_breakers\.[^.]+\.|(?:health_check|http1|http2|outlier_detection)\."
         r"|(?:canary|external|internal)\.(?=upstream_rq_)|default\.(?=total_match_count$))?[^.]+$"
     ),
@@ -103,7 +103,7 @@ def render(
         sources: What the tokens of each issuer are checked with.
         export: How spans get to their collector. Its headers are in ``lds.json``.
     """
-    served = sorted(model for model in models if service.pool_of(model) is not None)
+    served = sorted({*(model for model in models if service.pool_of(model) is not None), *service.pipelines})
     public = public_listener(
         topology.public,
         service.router,
@@ -128,7 +128,7 @@ def render(
         SECRETS: _resources(*secrets),
         JWT_CHECKS: _resources(*([token_checks(service.router, sources)] if service.router.tokens else [])),
         PUBLIC_ROUTES: _resources(public_routes(service, topology, keys, served, unserved, described)),
-        BALANCER_ROUTES: _resources(balancer_routes(service, served, keys)),
+        BALANCER_ROUTES: _resources(balancer_routes(service, topology, served, keys)),
     }
 
 

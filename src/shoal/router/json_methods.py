@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import FileDescriptor
 
-VERBS: Final = {"classify": "Classify", "detect": "Detect", "segment": "Segment"}
+VERBS: Final = {"classify": "Classify", "detect": "Detect", "segment": "Segment", "analyze": "Analyze"}
 """At the end of a path, to the method of ``shoal.v1.Inference``."""
 MODELS_PATH: Final = "/v1/models/"
 UPLOADS_PATH: Final = "/v1/uploads"

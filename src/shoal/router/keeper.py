@@ -15,12 +15,13 @@ from shoal.console.status import Known
 from shoal.errors import ConfigurationError
 from shoal.router import certificate, config, key_sources
 from shoal.router.keyfile import KeyFile
-from shoal.router.model_list import Described
+from shoal.router.model_list import PIPELINE, Described
 from shoal.router.model_names import Folder, fit
 from shoal.router.served import POLL_SECONDS, ServedModels, Unserved, served
 from shoal.router.tracing import Export
 from shoal.runtime.envoy_admin import admin_socket, prepare
 from shoal.runtime.files import replace_file
+from shoal.runtime.logs import Seldom
 from shoal.runtime.watch import changes
 from shoal.service import spec
 from shoal.service.topology import Topology
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from shoal.service.spec import Service
 
 _log = logging.getLogger(__name__)
+_seldom = Seldom(_log)
 _T = TypeVar("_T")
 
 
@@ -130,7 +132,7 @@ class ConfigKeeper:
             known.models,
             folder=folder,
             unserved=known.unserved,
-            described=self._described,
+            described=self._described | dict.fromkeys(known.service.pipelines, PIPELINE),
             sources=self.sources.value,
             export=self._export(),
         )
@@ -169,12 +171,15 @@ class ConfigKeeper:
         """What is listed; what the service file names, listed or not; and what workers serve that are ready."""
         service = self.service.value
         listed = self._names.names(service) | service.elsewhere
+        for name in service.pipelines.keys() & listed:
+            _seldom.say(name, "the model %s isn't served: a pipeline has its name; rename one of them", name)
         self._reported.list(listed)
         meant = {pool: service.named_models(pool) for pool in service.pools}
         # Of a Triton of somebody else's there is no listing.
         ours = (names for pool, names in meant.items() if service.pools[pool].triton_url is None)
         self._absent = set().union(*ours) - listed
-        return sorted(listed.union(*map(fit, meant.values())) | self._reported.models(service))
+        routed = listed.union(*map(fit, meant.values())) | self._reported.models(service)
+        return sorted(routed.union(service.pipelines))
 
     def _judge(self) -> None:
         """Sets ``routes``, or says why not."""

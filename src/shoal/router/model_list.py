@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from shoal.batching.wire import MODEL as MODEL_HEADER
 from shoal.errors import Code
-from shoal.router.clusters import pool_cluster
+from shoal.router.clusters import pipeline_cluster, pool_cluster
 from shoal.router.health import HEALTH, V2_READY
 from shoal.router.json_methods import MODELS_PATH
 from shoal.router.openapi import document
@@ -44,6 +44,8 @@ class Described(NamedTuple):
         return cls(told.task, tuple(told.versions), told.labels)
 
 
+PIPELINE: Final = Described("pipeline", (), 0)
+"""What stands in the list for one: its steps are models, which are there, too."""
 EMPTY: Final[Mapping[str, Described]] = {}
 
 
@@ -54,7 +56,7 @@ def model_list(
     told = [
         {
             "name": model,
-            "pool": service.pool_of(model),
+            **({} if model in service.pipelines else {"pool": service.pool_of(model)}),
             "state": "unserved" if model in unserved else "served",
             **(described[model]._asdict() if model in described else {}),
         }
@@ -81,16 +83,21 @@ def server_metadata(version: str) -> Json:
 def model_routes(service: Service, models: Sequence[str], unserved: AbstractSet[str]) -> list[Json]:
     """Questions about one model go to a worker of its pool: it alone has the labels."""
     return [
-        *(_ask(model, service.pool_of(model) or "", gone=model in unserved) for model in models),
+        *(_ask(model, _answers(service, model), gone=model in unserved) for model in models),
         *model_missing(_MODELS),
     ]
 
 
-def _ask(model: str, pool: str, *, gone: bool) -> Json:
+def _answers(service: Service, model: str) -> str:
+    """The cluster that knows of it."""
+    return pipeline_cluster(model) if model in service.pipelines else pool_cluster(service.pool_of(model) or "")
+
+
+def _ask(model: str, cluster: str, *, gone: bool) -> Json:
     match = {"prefix": _MODELS, "headers": [{"name": MODEL_HEADER, "string_match": {"exact": model}}]}
     if gone:
         return refusal(match, Code.UNAVAILABLE, f"no worker serves model '{REQUESTED_MODEL}' now")
-    return {"match": match, "route": {"cluster": pool_cluster(pool), "timeout": _TIMEOUT}}
+    return {"match": match, "route": {"cluster": cluster, "timeout": _TIMEOUT}}
 
 
 def _answer(path: str, told: object) -> Json:

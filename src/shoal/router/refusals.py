@@ -46,9 +46,14 @@ def _plain_refusal(matched: Json, status: int) -> Json:
     }
 
 
-def no_such_method(service: str, *methods: str) -> Json:
-    """The path as it was sent is one of ``methods`` or refused; nothing that only looks like one goes on."""
-    served = {"safe_regex": {"regex": f"{re.escape(service)}({'|'.join(methods)})"}}
+def no_such_method(service: str, *methods: str, streams: str = "") -> Json:
+    """The path as it was sent is one of ``methods`` or refused; nothing that only looks like one goes on.
+
+    With ``streams`` behind them they are methods, too. Envoy bounds an expression, so these are told once.
+    """
+    beside = f"({streams})?" if streams else ""
+    served = {"safe_regex": {"regex": f"{re.escape(service)}({'|'.join(methods)}){beside}"}}
+    methods += tuple(f"{method}{streams}" for method in methods if streams)
     match = {"prefix": service, "headers": [{"name": ":path", "string_match": served, "invert_match": True}]}
     text = f"{service.strip('/')} has no such method; it has {', '.join(methods)}"
     return refusal(match, Code.UNIMPLEMENTED, text)

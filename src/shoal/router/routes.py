@@ -10,8 +10,8 @@ from shoal.batching.wire import COMPUTE, SERVICE
 from shoal.errors import Code
 from shoal.router import console
 from shoal.router.browsers import cross_origin, preflight, web_route
-from shoal.router.call_routes import IDENTIFIED, call_routes, deadlined, match
-from shoal.router.clusters import ADMIN, ANY_WORKER, pool_cluster
+from shoal.router.call_routes import IDENTIFIED, call_routes, deadlined, inner_routes, match
+from shoal.router.clusters import ADMIN, ANY_WORKER, pipeline_cluster, pool_cluster
 from shoal.router.health import CHECK, HEALTH, MESSAGE, WATCH, bridged
 from shoal.router.key_answers import key_routes
 from shoal.router.key_checks import (
@@ -117,20 +117,24 @@ def public_routes(
     )
 
 
-def balancer_routes(service: Service, models: Sequence[str], keys: KeyRing) -> Json:
+def balancer_routes(service: Service, topology: Topology, models: Sequence[str], keys: KeyRing) -> Json:
     """The route configuration of the load balancer: a batching stream goes to its model's pool, without a time-out.
 
-    What batchers ask about keys is answered here.
+    What batchers ask about keys is answered here. What pipelines ask of models goes on as a caller's calls do.
     """
-    pooled = [(model, pool) for model in models if (pool := service.pool_of(model)) is not None]
+    pooled = [(model, pool_cluster(pool)) for model in models if (pool := service.pool_of(model)) is not None]
+    hosted = [*pooled, *((name, pipeline_cluster(name)) for name in models if name in service.pipelines)]
+    asked = [model for model, _ in pooled] if service.pipelines else []
     return _resource(
         BALANCER,
         routes=[
             *(
-                {"match": match(COMPUTE, model), "route": {"cluster": pool_cluster(pool), "timeout": "0s"}}
-                for model, pool in pooled
+                {"match": match(COMPUTE, model), "route": {"cluster": cluster, "timeout": "0s"}}
+                for model, cluster in hosted
             ),
             *model_missing(_BATCHING),
+            *(inner_routes(service.router, topology, asked) if asked else []),
+            *(model_routes(service, asked, frozenset()) if asked else []),
             *key_routes(models, keys, service.router.tokens),
             refusal({"prefix": "/"}, Code.UNIMPLEMENTED, f"only {SERVICE} is here"),
         ],

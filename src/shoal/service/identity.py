@@ -4,6 +4,7 @@
 
     <key id>?v=1&owner=<owner>&prefix=<prefix>&sha256=<of the key>&rps=<its calls a second>[&priority=bulk][&json=1]
     token:<issuer>:<owner>?v=1&owner=…&prefix=…&sha256=<of all keys>&rps=…[&priority=bulk]&exp=<Unix time>&json=1
+    <the caller's id>?v=1&owner=…&prefix=…&sha256=<of all keys>&rps=0.0[&priority=bulk]&json=1&pipeline=<name>
 
 The router alone decides about keys; who stands behind it needs no fresh copy of them, since the message's own key is
 held against the digest. It is not signed, so it is worth what the network behind the router is worth: a worker that
@@ -12,6 +13,8 @@ The form is a URL's, which Envoy cuts down to the id for whoever needs no more.
 The digest is half a SHA-256: enough to know a key again, and still nothing for a log.
 A caller with a token has no key. The router writes its identity from the token's claims, and in the place of a key's
 digest one of all keys, which shows those who look keys up that it was the router who wrote.
+A pipeline calls models on behalf of its caller, who needs leave for the pipeline alone and whose rate was counted
+there. It writes the third form, which says so, without the caller's key and with no limit.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import base64
 import hashlib
 import hmac
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from urllib.parse import parse_qsl, urlencode
 
@@ -68,6 +71,8 @@ class Identity:
     """The message needs no key of its own: it came as JSON, from a caller without a stub, or its caller has a token."""
     expires: float | None = None
     """When the caller's token ends, in Unix time. None: it has a key."""
+    pipeline: str = ""
+    """Which pipeline calls on the caller's behalf. Empty: it is the caller itself."""
 
     @classmethod
     def of(cls, key: Key) -> Self:
@@ -96,6 +101,7 @@ class Identity:
             _priority(fields),
             fields.get("json") == "1",
             expires,
+            fields.get("pipeline", ""),
         )
 
     def write(self) -> str:
@@ -105,7 +111,27 @@ class Identity:
             told["rps"] = repr(self.requests_per_second)
         if self.priority is not Priority.INTERACTIVE:
             told["priority"] = self.priority
+        if self.pipeline:  # the router writes this one of other callers
+            told |= {"json": "1", "pipeline": self.pipeline}
         return f"{self.key_id}?{urlencode(told)}"
+
+    def by_pipeline(self, name: str, prefix: str, proof: str) -> Self:
+        """Whom a pipeline calls for.
+
+        Args:
+            name: The pipeline's.
+            prefix: Of the key in the caller's message, which may be another one of the owner's.
+            proof: A ``KeyRing``'s, for those who look keys up.
+        """
+        return replace(
+            self,
+            prefix=prefix,
+            digest=proof or self.digest,
+            requests_per_second=0.0,
+            json=True,
+            expires=None,
+            pipeline=name,
+        )
 
     def is_of(self, secret: str) -> bool:
         """Whether ``secret`` is this key."""
@@ -116,8 +142,9 @@ class Identity:
         return self.key_id.startswith(JWT_CALLER)
 
     def is_proven(self, proof: str) -> bool:
-        """Whether it is a token's, and whoever wrote it knows ``proof``, a ``KeyRing``'s."""
-        return self.is_of_token() and bool(proof) and hmac.compare_digest(self.digest.encode(), proof.encode())
+        """Whether no key of the caller's is in it, and whoever wrote it knows ``proof``, a ``KeyRing``'s."""
+        keyless = self.is_of_token() or bool(self.pipeline)
+        return keyless and bool(proof) and hmac.compare_digest(self.digest.encode(), proof.encode())
 
 
 class CallerId(NamedTuple):

@@ -25,6 +25,7 @@ SELECTOR_LABELS = frozenset(
         "app.kubernetes.io/component",
         "shoal.dev/pool",
         "shoal.dev/batcher",
+        "shoal.dev/pipeline",
     }
 )
 """What Deployments, Services and policies find their pods by."""
@@ -362,6 +363,22 @@ class WorkerPods(PoolPods):
     service_account: ServiceAccount = ServiceAccount()
 
 
+class PipelinePods(ReplicatedPods):
+    """The pods of pipelines, a Deployment each; ``pipelines.<name>.replicas`` says how many."""
+
+    resources: Raw = Field(default_factory=lambda: _resources("250m", "256Mi", "512Mi"))
+    """Kubernetes' resources of each pod."""
+    min_ready_seconds: int = Field(default=40, ge=0, le=3600)
+    """How long a new pod must have been ready before a rollout goes on to the next old pod. Routers find new pods by
+    DNS, which may take 35 s."""
+    startup_seconds: int = Field(default=600, ge=10, le=86_400)
+    """How long a pod may take to start before Kubernetes restarts it: its models' workers have to answer first."""
+    termination_grace_seconds: GraceSeconds = 75
+    """Kubernetes' ``terminationGracePeriodSeconds``: at least 1 s until no new pictures come, and 60 s for those in
+    flight."""
+    service_account: ServiceAccount = ServiceAccount()
+
+
 class ImageRetention(Pods):
     """A CronJob that deletes pictures older than ``object_store.retention_hours``."""
 
@@ -424,6 +441,7 @@ class Kubernetes(Section):
     worker: WorkerPods = WorkerPods()
     pools: dict[Name, PoolPods] = Field(default_factory=dict)
     """By pool: settings that differ from those in ``worker``."""
+    pipeline: PipelinePods = PipelinePods()
     image_retention: ImageRetention = ImageRetention()
     network_policies: NetworkPolicies = NetworkPolicies()
     gateway: Gateway = Gateway()

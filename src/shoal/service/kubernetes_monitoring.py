@@ -100,6 +100,13 @@ class BatcherScale(Scale):
     """The wanted load of each batcher. More batchers make smaller batches."""
 
 
+class PipelineScale(Scale):
+    """Scales a pipeline's pods by the pictures that they are busy with."""
+
+    pictures_in_flight: float = Field(default=32, gt=0)
+    """The wanted load of each pod; ``pipelines.<name>.max_pictures`` is the most."""
+
+
 class RouterScale(Scale):
     """Scales the routers by their load."""
 
@@ -110,7 +117,7 @@ class RouterScale(Scale):
 
 
 class Autoscaling(Section):
-    """What KEDA scales. A pool, batcher group or router that isn't named here keeps its ``replicas``."""
+    """What KEDA scales. A pool, batcher group, pipeline or router that isn't named here keeps its ``replicas``."""
 
     prometheus_url: HttpAddress | None = None
     """Address of the Prometheus that has the recorded signals (``monitoring.rules``), such as
@@ -127,12 +134,14 @@ class Autoscaling(Section):
     """By pool: how its workers scale."""
     batchers: dict[Name, BatcherScale] = Field(default_factory=dict)
     """By batcher group, ``shared`` or a model with ``batchers``: how it scales."""
+    pipelines: dict[Name, PipelineScale] = Field(default_factory=dict)
+    """By pipeline: how its pods scale."""
     router: RouterScale | None = None
     """How the routers scale. None: they stay at ``kubernetes.router.replicas``."""
 
     @model_validator(mode="after")
     def _prometheus_is_named(self) -> Autoscaling:
-        if (self.pools or self.batchers or self.router) and self.prometheus_url is None:
+        if (self.pools or self.batchers or self.pipelines or self.router) and self.prometheus_url is None:
             raise ValueError("prometheus_url is missing: what is to be scaled is asked of Prometheus")
         return self
 

@@ -9,6 +9,7 @@ PORTS: Final = {
     "balancer": 9001,
     "batcher": 9000,
     "worker": 9000,
+    "pipeline": 9000,
     "more_workers": 9200,
     "more_workers_metrics": 9300,
     "triton": 8001,
@@ -18,6 +19,6 @@ PORTS: Final = {
     "sync_metrics": 9103,
     "triton_metrics": 8002,
 }
-"""Container ports. ``balancer`` is where batchers open their streams; ``metrics`` is the same in router, batcher and
-worker. Those of one pod differ, for its containers share an address. A worker's process n, from the second on, is at
-``more_workers`` + n, and its metrics at ``more_workers_metrics`` + n."""
+"""Container ports. ``balancer`` is where batchers open their streams; ``metrics`` is the same in router, batcher,
+worker and pipeline. Those of one pod differ, for its containers share an address. A worker's process n, from the second
+on, is at ``more_workers`` + n, and its metrics at ``more_workers_metrics`` + n."""

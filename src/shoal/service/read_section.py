@@ -11,10 +11,13 @@ from shoal.errors import ConfigurationError
 from shoal.runtime import intake
 from shoal.service import yaml_tree
 from shoal.service.section import Section
-from shoal.service.spec_faults import describe
+from shoal.service.spec_faults import describe, line_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from shoal.service.pipelines import Fault
 
 S = TypeVar("S", bound=Section)
 _MOST_FAULTS = 50
@@ -51,6 +54,18 @@ def parse(kind: type[S], text: str, source: str) -> S:
         told = [describe(kind, tree, fault, source) for fault in faults[:_MOST_FAULTS]]
         more = len(faults) - len(told)
         raise ConfigurationError("\n".join(told + [f"{source}: and {more:,} more"] * bool(more))) from error
+
+
+def with_lines(path: Path | None, faults: Iterable[Fault]) -> list[str]:
+    """Each fault with the line of its key, where the file can be read."""
+    told = list(faults)
+    if path is None or not told:
+        return [str(fault) for fault in told]
+    try:
+        tree = yaml_tree.load(intake.read_text(path), str(path))
+    except (OSError, UnicodeDecodeError, ConfigurationError):  # another one than was read
+        tree = None
+    return [f"{path}:{line_of(tree, fault.key)}: {fault}" for fault in told]
 
 
 def _plain(node: Any) -> Any:  # YAML is any tree of scalars

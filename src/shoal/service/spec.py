@@ -16,6 +16,7 @@ from shoal.runtime.logs import LogLevel
 from shoal.service import read_section
 from shoal.service.defaults import RECENT_REQUESTS
 from shoal.service.kubernetes import Kubernetes
+from shoal.service.pipelines import Fault, Pipeline, faults, placed
 from shoal.service.section import HttpAddress, Name, Port, Seconds, Section, StoreUrl
 from shoal.service.tokens import TokenIssuer, one_issuer_each
 from shoal.service.topology import SHARED_BATCHER
@@ -369,6 +370,7 @@ class Service(Section):
     auth: Auth = Auth()
     pools: dict[Name, Pool] = Field(default_factory=lambda: {"default": Pool()}, min_length=1)
     models: dict[Name, ModelOverride] = Field(default_factory=dict)
+    pipelines: dict[Name, Pipeline] = Field(default_factory=dict)
     observe: Observe = Observe()
     kubernetes: Kubernetes = Kubernetes()
 
@@ -420,17 +422,47 @@ class Service(Section):
             raise ValueError(
                 f"kubernetes.autoscaling.pools: {', '.join(sorted(unknown))}: pools has {', '.join(self.pools)}"
             )
+        if unknown := scaling.pipelines.keys() - self.pipelines.keys():
+            there = ", ".join(sorted(self.pipelines)) or "none"
+            raise ValueError(f"kubernetes.autoscaling.pipelines: {', '.join(sorted(unknown))}: pipelines has {there}")
         if unknown := scaling.batchers.keys() - groups:
             raise ValueError(
                 f"kubernetes.autoscaling.batchers: {', '.join(sorted(unknown))}: there are {', '.join(sorted(groups))}"
             )
         return self
 
+    @model_validator(mode="after")
+    def _pipelines_are_right(self) -> Service:
+        for name, pipeline in self.pipelines.items():
+            found = [*self._taken(name), *faults(name, pipeline, self.pipelines), *self._without_pool(name, pipeline)]
+            for fault in found:
+                raise ValueError(str(fault))
+        return self
+
+    def _taken(self, pipeline: str) -> Iterable[Fault]:
+        """A pipeline's name is in no other use."""
+        for pool in self.pools:
+            if pipeline in self.exact_models(pool):
+                yield Fault(f"pipelines.{pipeline}", f"pools.{pool}.models names a model {pipeline!r}; rename one")
+        if pipeline in self.models:
+            yield Fault(f"models.{pipeline}", "is a pipeline, and has no settings of a model; see pipelines")
+        if pipeline == SHARED_BATCHER:
+            yield Fault(f"pipelines.{pipeline}", "is the name of the common batcher; give the pipeline another one")
+
+    def _without_pool(self, name: str, pipeline: Pipeline) -> Iterable[Fault]:
+        """Each step's model has a pool."""
+        for each in placed(name, pipeline):
+            if each.step.model not in self.pipelines and self.pool_of(each.step.model) is None:
+                text = f"no pool serves {each.step.model!r}; pools.*.models say which models are served"
+                yield Fault(f"{each.key}.model", text)
+
     def pool_of(self, model: str) -> str | None:
         """The pool that serves ``model``: by exact name, else by the pattern that spells out most of it.
 
-        No order of pools counts, since Helm knows none.
+        No order of pools counts, since Helm knows none. A pipeline has none, whatever the patterns say.
         """
+        if model in self.pipelines:
+            return None
         owners = {pattern: name for name, pool in self.pools.items() for pattern in pool.models}
         if model in owners:
             return owners[model]

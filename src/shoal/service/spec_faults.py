@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any, get_args
 
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from shoal.service.section import Section
 
@@ -28,21 +28,27 @@ def describe(root: type[Section], tree: CommentedMap, fault: Any, source: str) -
     return f"{source}:{line}: {key + ': ' if key else ''}{message}"
 
 
-def _named(tree: Any, dotted: str) -> list[str]:
+def line_of(tree: Any, dotted: str) -> int:  # YAML is any tree
+    """Where the key stands, as far as it is there; its names may have dots, and numbers are places in a list."""
+    return _line(tree, _named(tree, dotted))
+
+
+def _named(tree: Any, dotted: str) -> list[Any]:
     """The path of a key that a fault of the whole file begins with; as far as there is one. Names may have dots."""
-    path: list[str] = []
+    path: list[Any] = []
     node = tree
-    while dotted and isinstance(node, CommentedMap):
-        keys = [key for key in node if isinstance(key, str) and f"{dotted}.".startswith(f"{key}.")]
-        if not keys:
+    while dotted and isinstance(node, CommentedMap | CommentedSeq):
+        keys = range(len(node)) if isinstance(node, CommentedSeq) else node
+        fitting = [key for key in keys if f"{dotted}.".startswith(f"{key}.")]
+        if not fitting:
             break
-        path.append(key := max(keys, key=len))
-        dotted, node = dotted[len(key) + 1 :], node[key]
+        path.append(key := max(fitting, key=lambda each: len(str(each))))
+        dotted, node = dotted[len(str(key)) + 1 :], node[key]
     return path
 
 
 def _suggestion(root: type[Section], path: list[Any]) -> str:
-    known = list(_section(root, path).model_fields)
+    known = [field.alias or name for name, field in _section(root, path).model_fields.items()]
     close = difflib.get_close_matches(str(path[-1]), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
 

@@ -52,6 +52,8 @@ class Topology(BaseModel):
     """Batcher group (``SHARED_BATCHER`` or a model's name) to its processes."""
     pools: dict[str, list[Endpoint]]
     """Pool name to its workers' processes."""
+    pipelines: dict[str, list[Endpoint]] = {}
+    """Pipeline to its processes."""
 
     telling: dict[str, TellingPart] = {}
     """By name: whom the console asks. Empty: it knows of none."""

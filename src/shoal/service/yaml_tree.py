@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_NODES: Final = 50_000
 """Keys and values, each alias counted as what it stands for."""
 DEEPEST: Final = 32
-"""Levels; a service file has six."""
+"""Levels; a service file has ten."""
 
 
 def load(text: str, source: str) -> CommentedMap | None:

@@ -470,3 +470,38 @@ async def test_priority_travels_with_each_call() -> None:
     assert told == {b"bulk": "bulk", b"plain": "interactive"}
     sent: dict[bytes, Any] = {item.request: item.priority for (item,) in handler.batches}
     assert sent == {b"bulk": batching_pb2.PRIORITY_BULK, b"plain": batching_pb2.PRIORITY_INTERACTIVE}
+
+
+def of_a_pipeline() -> str:
+    key = Key(id="key-1", key="k" * 24, owner="a", requests_per_second=1.0)
+    return Identity.of(key).by_pipeline("street", "a/", "proof").write()
+
+
+async def test_a_pipelines_calls_go_on_while_the_batcher_drains_and_hold_up_nothing() -> None:
+    """What is in flight here may wait for them, so that a drain without them would wait for its end."""
+    async with (
+        batcher(running()) as to,
+        stream(to, x_api_key=of_a_pipeline()) as (door, work),
+        stream(to) as (other, _),
+    ):
+        door.ask(b"x")
+        await door.until_answered(0)
+        to.drain()
+        await until(lambda: any(chunk.draining for chunk in other.chunks))
+        assert not any(chunk.draining for chunk in door.chunks)
+        door.ask(b"y", first=1)
+        assert codes(await door.until_answered(1)) == [Code.OK]
+        await until(lambda: to.dispatcher.in_flight == 0)
+        assert not work.done()
+        async with stream(to, x_api_key=of_a_pipeline()) as (later, _):
+            later.ask(b"z")
+            assert codes(await later.until_answered(0)) == [Code.OK]
+        async with stream(to) as (_, refused):
+            with pytest.raises(Unavailable):
+                await refused
+
+
+async def test_a_pipelines_calls_count_for_no_rate() -> None:
+    async with batcher(running()) as to, stream(to, x_api_key=of_a_pipeline()) as (door, _):
+        door.ask(*[b"x"] * 20)
+        assert codes(await door.until_answered(*range(20))) == [Code.OK] * 20

@@ -290,3 +290,16 @@ async def test_closing_stops_it_in_the_middle_of_a_question() -> None:
         await until(lambda: rig.router.asked["version"])
         await rig.watch.close()
         assert task.done()
+
+
+async def test_whom_a_pipeline_calls_for_is_followed_by_nobody() -> None:
+    """The caller's key is followed where the pipeline was called, and need not be one for its models."""
+    shown = Identity.parse(ALICE)
+    assert shown
+    channel = grpc.aio.insecure_channel("127.0.0.1:1")
+    watch = KeyWatch(channel)
+    watch.follow(shown.by_pipeline("street", "", "proof").write(), "m", pytest.fail)()
+    assert watch._followed == {}
+    assert watch._task is None
+    await watch.close()
+    await channel.close()

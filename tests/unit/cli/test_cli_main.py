@@ -130,5 +130,5 @@ def test_a_missing_module_of_our_own_is_a_fault(command: Callable[[BaseException
 
 def test_the_client_needs_no_extra() -> None:
     needing_none = [name for name, each in COMMANDS.items() if not each.extra]
-    assert needing_none == ["classify", "detect", "segment", "explain", "render", "bench"]
+    assert needing_none == ["classify", "detect", "analyze", "segment", "explain", "render", "bench"]
     assert isinstance(COMMANDS["up"], Command)

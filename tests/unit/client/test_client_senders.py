@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Classify = InferenceMethod[pb.ClassifyReply]
 
+KEY = KeyCaller("secret")
+
 
 @pytest.fixture
 async def service() -> AsyncIterator[StreamService]:
@@ -32,22 +34,23 @@ async def classify(service: StreamService) -> AsyncIterator[Classify]:
     await channel.close()
 
 
-async def test_model_and_priority_have_a_sender_each(classify: Classify) -> None:
-    senders = Senders(KeyCaller("key"), time.monotonic)
+async def test_caller_model_and_priority_have_a_sender_each(classify: Classify) -> None:
+    senders = Senders(time.monotonic)
     interactive, bulk = Priority
-    first = senders.of(classify, "cats", interactive)
-    assert senders.of(classify, "cats", interactive) is first
-    assert senders.of(classify, "dogs", interactive) is not first
-    assert senders.of(classify, "cats", bulk) is not first
+    first = senders.of(KEY, classify, "cats", interactive)
+    assert senders.of(KEY, classify, "cats", interactive) is first
+    assert senders.of(KEY, classify, "dogs", interactive) is not first
+    assert senders.of(KEY, classify, "cats", bulk) is not first
+    assert senders.of(KeyCaller("another"), classify, "cats", interactive) is not first
     await senders.close(0)
 
 
 async def test_calls_carry_model_key_and_a_priority_that_is_not_the_usual_one(
     service: StreamService, classify: Classify
 ) -> None:
-    senders = Senders(KeyCaller("secret"), time.monotonic)
+    senders = Senders(time.monotonic)
     for priority in Priority:
-        await senders.of(classify, "cats", priority)(b"", 60)
+        await senders.of(KEY, classify, "cats", priority)(b"", 60)
     assert senders.sent == {"alone": 2, "by_stream": 0}
     await senders.close(0)
     told = [{name: value for name, value in one.items() if name.startswith("x-")} for one in service.unary_metadata]
@@ -56,16 +59,16 @@ async def test_calls_carry_model_key_and_a_priority_that_is_not_the_usual_one(
 
 
 async def test_whoever_names_many_models_fills_no_memory(service: StreamService, classify: Classify) -> None:
-    senders = Senders(KeyCaller("key"), time.monotonic)
+    senders = Senders(time.monotonic)
     service.gate.clear()
-    busy = asyncio.create_task(senders.of(classify, "busy", Priority.BULK)(b"", 60))
+    busy = asyncio.create_task(senders.of(KEY, classify, "busy", Priority.BULK)(b"", 60))
     await service.came(1)
-    kept = senders.of(classify, "busy", Priority.BULK)
+    kept = senders.of(KEY, classify, "busy", Priority.BULK)
     for number in range(1000):
-        senders.of(classify, f"none-{number}", Priority.BULK)
+        senders.of(KEY, classify, f"none-{number}", Priority.BULK)
         assert len(senders._made) <= 65
     assert senders.sent == {"alone": 1, "by_stream": 0}
-    assert senders.of(classify, "busy", Priority.BULK) is kept
+    assert senders.of(KEY, classify, "busy", Priority.BULK) is kept
     service.gate.set()
     await busy
     await senders.close(0)

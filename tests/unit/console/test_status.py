@@ -13,6 +13,7 @@ from shoal.explain.views import Glances
 from shoal.runtime.endpoint import Endpoint
 from shoal.service.api_keys import Key, KeyRing
 from shoal.service.identity import Identity
+from shoal.service.pipelines import Detector, Pipeline, Step
 from shoal.service.spec import Pool, Router, Service
 from shoal.service.tokens import TokenIssuer
 from shoal.service.topology import Topology
@@ -156,3 +157,16 @@ def test_what_nobody_vouched_for_is_counted_apart() -> None:
     assert view.unknown == {"NOT_FOUND": 2}
     assert view.refused == {"the API key's rate limit": 3}
     assert NOT_VOUCHED_FOR not in {model.name for model in view.models}
+
+
+def test_a_pipeline_is_no_model_without_a_pool() -> None:
+    pipeline = Pipeline(detect=Detector(model="yolo"), then=[Step(model="resnet-50")])
+    known = Known(
+        SERVICE.model_copy(update={"pipelines": {"street": pipeline}}),
+        TOPOLOGY,
+        KeyRing([ALICE]),
+        ("resnet-50", "street", "yolo"),
+        frozenset(),
+    )
+    street = named(status(Identity.of(ALICE), known, [worker()], Glances(), {}), "street")
+    assert (street.state, street.task, street.reasons) == ("served", "pipeline", ())

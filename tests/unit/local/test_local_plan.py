@@ -197,3 +197,20 @@ def test_workers_believe_no_identity_since_every_local_user_reaches_them() -> No
     layout = lay_out(parse("pools: {a: {replicas: 2, models: [x]}, b: {models: ['*']}}", "s"))
     workers = [part for part in layout.parts if part.component is Component.WORKER]
     assert all("--verify-identity" in part.command for part in workers)
+
+
+def test_a_pipeline_has_its_parts_which_start_behind_the_router_and_stop_before_the_batchers() -> None:
+    text = "pipelines: {street: {detect: {model: finder}, then: [{model: species}], replicas: 2}}"
+    layout = lay_out(parse(text, "s"))
+    assert names(layout, Component.PIPELINE) == ["pipeline-street-1", "pipeline-street-2"]
+    parts = [part for part in layout.parts if part.component is Component.PIPELINE]
+    assert layout.topology.pipelines == {"street": [part.listen for part in parts]}
+    for part in parts:
+        assert part.command[part.command.index("--name") + 1] == "street"
+        assert part.command[part.command.index("--balancer") + 1] == str(layout.topology.balancer)
+        assert part.metrics
+    started = [index for index, group in enumerate(START_ORDER) if Component.PIPELINE in group]
+    assert started > [index for index, group in enumerate(START_ORDER) if Component.ROUTER in group]
+    order = [component for group in STOP_ORDER for component in group]
+    assert order.index(Component.ROUTER) < order.index(Component.PIPELINE) < order.index(Component.BATCHER)
+    assert lay_out(Service()).topology.pipelines == {}

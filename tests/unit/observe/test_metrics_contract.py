@@ -28,7 +28,17 @@ def test_a_name_says_which_part_it_is_of_and_its_unit(component: str, metric: ob
 
 @pytest.mark.parametrize(("component", "metric"), METRICS)
 def test_labels_are_names_of_ours(component: str, metric: object) -> None:
-    assert set(metric._labelnames) <= {"model", "code", "reason", "state", "outcome", "priority", "way"}
+    assert set(metric._labelnames) <= {
+        "model",
+        "code",
+        "reason",
+        "state",
+        "outcome",
+        "priority",
+        "way",
+        "pipeline",
+        "step",
+    }
 
 
 @pytest.mark.parametrize(("component", "metric"), METRICS)

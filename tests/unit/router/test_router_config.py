@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shoal.batching import wire
 from shoal.errors import ConfigurationError
 from shoal.router import config
 from shoal.router.key_answers import version
@@ -540,3 +541,50 @@ def test_uploads_have_bounds_of_their_own() -> None:
     assert door["ignore_global_conn_limit"]
     assert (limit["stat_prefix"], limit["max_connections"]) == ("uploads", 1000)
     assert manager["common_http_protocol_options"]["max_stream_duration"] == "600s"
+
+
+PIPELINES = """\
+pools: {default: {models: ['*']}}
+models: {hot: {batchers: 1}}
+pipelines: {street: {detect: {model: a}, then: [{model: hot}]}}
+"""
+
+
+def with_pipelines() -> dict[str, Any]:
+    found = topology(
+        pipelines={"street": [Endpoint("127.0.0.1", 7001)]},
+        batchers={"shared": [Endpoint("127.0.0.1", 7101)], "hot": [Endpoint("127.0.0.1", 7102)]},
+        pools={"default": [Endpoint("127.0.0.1", 7201)]},
+    )
+    return render(service=parse(PIPELINES, "s"), where=found, models=("a", "hot"))
+
+
+def test_a_pipeline_is_called_as_a_model_is_and_its_streams_lead_to_its_own_processes() -> None:
+    files = with_pipelines()
+    assert by_model(files)["street"]["route"]["cluster"] == "batcher/shared"
+    batching = [each for each in routes(files, config.BALANCER_ROUTES) if each["match"].get("path") == wire.COMPUTE]
+    led = {each["match"]["headers"][0]["string_match"]["exact"]: each["route"]["cluster"] for each in batching}
+    assert led == {"a": "pool/default", "hot": "pool/default", "street": "pipeline/street"}
+    assert endpoints(cluster(files, "pipeline/street")) == [7001]
+    assert 7001 not in endpoints(cluster(files, "workers")), "it takes neither uploads nor pictures"
+
+
+def test_pipelines_call_models_at_the_inner_listener_where_callers_calls_would_go() -> None:
+    found = [
+        each
+        for each in routes(with_pipelines(), config.BALANCER_ROUTES)
+        if each["match"].get("prefix") == "/shoal.v1.Inference/" and "route" in each
+    ]
+    led = [(each["match"]["headers"][0]["string_match"]["exact"], each["route"]["cluster"]) for each in found]
+    assert led == [
+        ("a", "streams/shared"),
+        ("a", "batcher/shared"),
+        ("hot", "own-streams/hot"),
+        ("hot", "own/hot"),
+    ]
+    assert not any("request_headers_to_add" in each for each in found), "the identity goes on as it came"
+
+
+def test_without_pipelines_the_inner_listener_takes_no_calls() -> None:
+    prefixes = {each["match"].get("prefix", "") for each in routes(render(), config.BALANCER_ROUTES)}
+    assert prefixes == {"", "/", "/shoal.batching.v1.Batching/"}

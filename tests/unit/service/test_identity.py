@@ -114,3 +114,27 @@ def test_a_level_that_is_unknown_here_is_the_usual_one(word: str) -> None:
     found = Identity.parse(f"key-1?v=1&owner=a&prefix=&sha256=b&priority={word}")
     assert found is not None
     assert found.priority is Priority.INTERACTIVE
+
+
+def test_a_pipelines_form_says_whom_it_calls_for_and_holds_no_key() -> None:
+    ring = KeyRing((KEY,))
+    limited = Identity.of(KEY.model_copy(update={"requests_per_second": 5.0, "priority": Priority.BULK}))
+    found = Identity.parse(limited.by_pipeline("street", "elsewhere/", ring.proof).write())
+    assert found
+    assert (found.key_id, found.owner, found.prefix, found.pipeline) == ("key-1", "alice", "elsewhere/", "street")
+    assert (found.requests_per_second, found.json, found.priority) == (0.0, True, Priority.BULK)
+    assert found.is_proven(ring.proof)
+    assert not found.is_of(SECRET)
+    assert not found.is_proven("")
+
+
+def test_only_a_token_or_a_pipeline_is_proven_by_the_proof() -> None:
+    proof = KeyRing((KEY,)).proof
+    assert not Identity("key-1", "alice", "", proof).is_proven(proof)
+    assert Identity("key-1", "alice", "", proof, pipeline="street").is_proven(proof)
+    assert not Identity("key-1", "alice", "", "guess", pipeline="street").is_proven(proof)
+
+
+def test_a_pipeline_that_knows_no_keys_still_says_whom_it_calls_for() -> None:
+    found = Identity.of(KEY).by_pipeline("street", "", "")
+    assert Identity.parse(found.write()) == found

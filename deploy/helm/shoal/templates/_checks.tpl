@@ -38,7 +38,7 @@
 
 {{/* The settings of all pods by what they are called in the values, as JSON. */}}
 {{- define "shoal.podSettings" -}}
-{{- $parts := pick .Values.kubernetes "router" "batcher" "worker" "image_retention" "test" -}}
+{{- $parts := pick .Values.kubernetes "router" "batcher" "worker" "pipeline" "image_retention" "test" -}}
 {{- range $name, $pods := .Values.kubernetes.pools | default dict -}}{{- $_ := set $parts (printf "pools.%s" $name) ($pods | default dict) -}}{{- end -}}
 {{- toJson $parts -}}
 {{- end -}}
@@ -152,6 +152,7 @@
 {{- fail (printf "kubernetes.pools.%s: pools has %s" $name (keys $pools | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- end -}}
+{{- include "shoal.checkPipelines" . -}}
 {{- include "shoal.checkScaling" . -}}
 {{- $owners := dict -}}
 {{- range $name, $pool := $pools -}}
@@ -197,15 +198,29 @@
 {{- end -}}
 {{- end -}}
 
+{{/* What only the names show: the schema has the rest, and each pipeline's pod looks at steps, tasks and labels. */}}
+{{- define "shoal.checkPipelines" -}}
+{{- range $name, $_ := .Values.pipelines | default dict -}}
+{{- if hasKey ($.Values.models | default dict) $name -}}
+{{- fail (printf "models.%s: is a pipeline, and has no settings of a model; see pipelines" $name) -}}
+{{- end -}}
+{{- range $pool, $pooled := include "shoal.pools" $ | fromJson -}}
+{{- if has $name $pooled.models -}}
+{{- fail (printf "pipelines.%s: pools.%s.models names a model %q; rename one" $name $pool $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "shoal.checkScaling" -}}
 {{- $scaling := .Values.kubernetes.autoscaling -}}
-{{- if and (or $scaling.pools $scaling.batchers $scaling.router) (not $scaling.prometheus_url) -}}
+{{- if and (or $scaling.pools $scaling.batchers $scaling.pipelines $scaling.router) (not $scaling.prometheus_url) -}}
 {{- fail "kubernetes.autoscaling: prometheus_url is missing: what is to be scaled is asked of Prometheus" -}}
 {{- end -}}
 {{- if ne (empty $scaling.authentication) (empty $scaling.authentication_modes) -}}
 {{- fail "kubernetes.autoscaling: authentication and authentication_modes go together: without modes KEDA ignores it" -}}
 {{- end -}}
-{{- range $kind, $there := dict "pools" (include "shoal.pools" . | fromJson) "batchers" (include "shoal.batchers" . | fromJson) -}}
+{{- range $kind, $there := dict "pools" (include "shoal.pools" . | fromJson) "batchers" (include "shoal.batchers" . | fromJson) "pipelines" (include "shoal.pipelines" . | fromJson) -}}
 {{- range $name, $scale := get $scaling $kind | default dict -}}
 {{- if not (hasKey $there $name) -}}
 {{- fail (printf "kubernetes.autoscaling.%s.%s: there are %s" $kind $name (keys $there | sortAlpha | join ", ")) -}}
@@ -275,6 +290,9 @@
 {{- $least = add $router.leave_seconds $limits.drain_seconds.router -}}
 {{- if le (int $router.termination_grace_seconds) (int $least) -}}
 {{- fail (printf "kubernetes.router.termination_grace_seconds: must be over %d, which is leave_seconds and %d s of draining" $least (int $limits.drain_seconds.router)) -}}
+{{- end -}}
+{{- if le (int .Values.kubernetes.pipeline.termination_grace_seconds) (int $limits.drain_seconds.pipeline) -}}
+{{- fail (printf "kubernetes.pipeline.termination_grace_seconds: must be over %d, which draining takes" (int $limits.drain_seconds.pipeline)) -}}
 {{- end -}}
 {{- range $name, $pool := include "shoal.pools" . | fromJson -}}
 {{- if le (int $pool.pods.termination_grace_seconds) (int $limits.drain_seconds.worker) -}}

@@ -17,7 +17,7 @@ those of the API's aggregation, which every cluster has.
 {{- end -}}
 {{- end -}}
 {{- if or $scaling.pools $scaling.batchers $scaling.router -}}
-{{- $wanted = append $wanted (list "keda.sh/v1alpha1" "ScaledObject" "KEDA" "nothing in kubernetes.autoscaling.pools, .batchers and .router") -}}
+{{- $wanted = append $wanted (list "keda.sh/v1alpha1" "ScaledObject" "KEDA" "nothing in kubernetes.autoscaling.pools, .batchers, .pipelines and .router") -}}
 {{- end -}}
 {{- if $cluster.gateway.enabled -}}
 {{- $wanted = append $wanted (list "gateway.networking.k8s.io/v1" $cluster.gateway.kind "the Gateway API" "kubernetes.gateway.enabled: false") -}}
@@ -43,10 +43,11 @@ Pods that ask for more than Pod Security's `restricted` allows, as JSON: each by
 {{- $way := include "shoal.way" . -}}
 {{- $models := include "shoal.modelsVolume" . | fromYamlArray -}}
 {{- $pods := dict -}}
-{{- range $name, $settings := pick .Values.kubernetes "router" "batcher" "image_retention" "test" -}}
+{{- range $name, $settings := pick .Values.kubernetes "router" "batcher" "pipeline" "image_retention" "test" -}}
 {{- $volumes := $settings.extra_volumes | default list -}}
 {{- if and (eq $name "router") (eq $way "volume") -}}{{- $volumes = concat $volumes $models -}}{{- end -}}
-{{- if not (and (has $name (list "image_retention" "test")) (not $settings.enabled)) -}}{{- $_ := set $pods (replace "_" "-" $name) $volumes -}}{{- end -}}
+{{- $absent := or (and (has $name (list "image_retention" "test")) (not $settings.enabled)) (and (eq $name "pipeline") (not $.Values.pipelines)) -}}
+{{- if not $absent -}}{{- $_ := set $pods (replace "_" "-" $name) $volumes -}}{{- end -}}
 {{- end -}}
 {{- range $pool, $pooled := include "shoal.pools" . | fromJson -}}
 {{- $_ := set $pods (printf "worker-%s" $pool) (concat ($pooled.pods.extra_volumes | default list) $models) -}}

@@ -21,7 +21,7 @@ An object's name: the release and what follows, where that is a DNS label of no 
 {{- printf "%s.%s.svc" (include "shoal.name" .) .root.Release.Namespace -}}
 {{- end -}}
 
-{{/* What selects the pods of a part, and never changes. root: $, component, and pool or batcher. */}}
+{{/* What selects the pods of a part, and never changes. root: $, component, and pool, batcher or pipeline. */}}
 {{- define "shoal.selector" -}}
 app.kubernetes.io/name: shoal
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
@@ -31,6 +31,9 @@ shoal.dev/pool: {{ . | quote }}
 {{- end }}
 {{- with .batcher }}
 shoal.dev/batcher: {{ . | quote }}
+{{- end }}
+{{- with .pipeline }}
+shoal.dev/pipeline: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -64,7 +67,7 @@ labels:
 {{- with $image.registry }}{{ . }}/{{ end }}{{ $image.repository }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ with $image.digest }}@{{ . }}{{ end }}
 {{- end -}}
 
-{{/* root: $, component: router, batcher, worker or image-retention. */}}
+{{/* root: $, component: router, batcher, worker, pipeline or image-retention. */}}
 {{- define "shoal.serviceAccount" -}}
 {{- $settings := get .root.Values.kubernetes (replace "-" "_" .component) -}}
 {{- $settings.service_account.name | default (include "shoal.name" (dict "root" .root "parts" (list .component))) -}}
@@ -86,7 +89,7 @@ replicas: {{ .replicas | int }}
 {{- define "shoal.autoscaled" -}}
 {{- $scaling := .root.Values.kubernetes.autoscaling -}}
 {{- if eq .component "router" -}}{{- if $scaling.router -}}by KEDA{{- end -}}
-{{- else if hasKey (ternary $scaling.batchers $scaling.pools (eq .component "batcher") | default dict) .name -}}by KEDA{{- end -}}
+{{- else if hasKey (get $scaling (get (dict "batcher" "batchers" "pipeline" "pipelines" "worker" "pools") .component) | default dict) .name -}}by KEDA{{- end -}}
 {{- end -}}
 
 {{/* Where each container listens, by name, as JSON. */}}

@@ -47,6 +47,14 @@ root: $, pool: as in shoal.pools.
 {{- toJson $groups -}}
 {{- end -}}
 
+{{/* Pipeline to its number of pods, as JSON. */}}
+{{- define "shoal.pipelines" -}}
+{{- $defaults := (.Files.Get "defaults.json" | fromJson).pipeline -}}
+{{- $pipelines := dict -}}
+{{- range $name, $given := .Values.pipelines | default dict -}}{{- $_ := set $pipelines $name ($given.replicas | default $defaults.replicas) -}}{{- end -}}
+{{- toJson $pipelines -}}
+{{- end -}}
+
 {{/* How models come into pods: image, volume or sync. */}}
 {{- define "shoal.way" -}}
 {{- $given := .Values.kubernetes.model_store | default dict -}}
@@ -136,6 +144,12 @@ root: $, pool: as in shoal.pools.
   "batchers" $batchers
   "pools" $pools -}}
 {{- /* Only where it is asked for: an older router knows no such key. */ -}}
+{{- $pipelines := dict -}}
+{{- range $name, $_ := include "shoal.pipelines" . | fromJson -}}
+{{- $host := include "shoal.host" (dict "root" $ "parts" (list "pipeline" $name)) -}}
+{{- $_ := set $pipelines $name (list (list $host $ports.pipeline)) -}}
+{{- end -}}
+{{- if $pipelines -}}{{- $_ := set $topology "pipelines" $pipelines -}}{{- end -}}
 {{- if .Values.router.console -}}{{- $_ := set $topology "telling" (include "shoal.telling" . | fromJson) -}}{{- end -}}
 {{- $topology | toPrettyJson -}}
 {{- end -}}
@@ -170,6 +184,12 @@ root: $, pool: as in shoal.pools.
   (omit $service.object_store "retention_hours") $service.model_store $service.observe
   (omit (get $service.pools .pool) "replicas") $patterns $models -}}
 {{- $read | toJson | sha256sum -}}
+{{- end -}}
+
+{{/* The same for a pipeline. root: $, pipeline: its name. */}}
+{{- define "shoal.pipelineChecksum" -}}
+{{- $service := include "shoal.service" .root | fromYaml -}}
+{{- list (omit (get $service.pipelines .pipeline) "replicas") $service.observe.log_level | toJson | sha256sum -}}
 {{- end -}}
 
 {{/* The same for the router: what is not followed while it runs. */}}

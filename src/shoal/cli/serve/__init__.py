@@ -1,7 +1,7 @@
 """``shoal serve``: one part of the service a process, as containers and ``shoal up`` run them.
 
-May use: batcher, batching, cli, errors, explain, modelconfig, modelstore/publishing, observe, pictures, router,
-runtime, service, triton, worker.
+May use: batcher, batching, cli, errors, explain, modelconfig, modelstore/publishing, observe, pictures, pipeline,
+router, runtime, service, triton, worker.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ COMMANDS = {
     ),
     "batcher": Command("shoal.cli.serve.batcher:serve_batcher", "batcher", "Queues requests, a queue a model."),
     "worker": Command("shoal.cli.serve.worker:serve_worker", "worker", "Fetches, decodes and runs the model."),
+    "pipeline": Command("shoal.cli.serve.pipeline:serve_pipeline", "worker", "Asks models about parts of a picture."),
     "triton": Command("shoal.cli.serve.triton:serve_triton", "local", "A tritonserver found on this machine."),
     "model-sync": Command(
         "shoal.cli.serve.model_sync:serve_model_sync", "model-sync", "Keeps a model repository as published."

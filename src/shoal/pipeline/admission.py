@@ -1,0 +1,74 @@
+"""Whether a picture may be analyzed, and on whose behalf: as a worker decides for a model, before anything is asked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shoal.batching.messages import priority_of
+from shoal.errors import InvalidRequest
+from shoal.pipeline.analysis import Asked
+from shoal.pipeline.calls import Caller
+from shoal.pipeline.steps import Mask
+from shoal.service.identity import Identity
+from shoal.v1 import inference_pb2 as pb
+from shoal.worker.access import Memory
+from shoal.worker.json_message import parse, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from shoal.batching.v1.batching_pb2 import BatchItem
+    from shoal.worker.access import Access, Grant
+
+METHOD = "/shoal.v1.Inference/Analyze"
+_OF_STEPS = ("model_version", "top_k", "score_threshold", "regions")
+"""Fields of a request that a pipeline has no use for: its steps say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """To one pipeline."""
+
+    name: str
+    access: Access
+
+    def check(self, method: str) -> None:
+        """Raises InvalidRequest, with the right method in its text, for any other than Analyze."""
+        if method != METHOD:
+            raise InvalidRequest(f"{self.name!r} is a pipeline: call Analyze")
+
+    def admit(self, items: Iterable[BatchItem], now: float) -> Iterator[tuple[BatchItem, Asked | Exception]]:
+        """What each item asks, or why it may not: InvalidRequest, Unauthenticated or PermissionDenied."""
+        access = Memory(self.access, self.name)
+        for item in items:
+            try:
+                yield item, self._admit(item, access, now)
+            except Exception as error:
+                yield item, error
+
+    def _admit(self, item: BatchItem, access: Memory, now: float) -> Asked:
+        request = parse(pb.ImageRequest, item.request, as_json=self.access.came_as_json(item.identity))
+        grant = access.grant(item.owner, item.identity, request.api_key)
+        self._check_fields(request)
+        deadline = now + item.timeout_us / 1e6 if item.timeout_us else math.inf
+        region = request.region if request.HasField("region") else None
+        mask = Mask(request.mask_form, request.mask_size)
+        return Asked(request.image_uuid, self._caller(item, grant), deadline, mask, region)
+
+    def _check_fields(self, request: pb.ImageRequest) -> None:
+        if request.model_name != self.name:
+            named, meant = quoted(request.model_name), repr(self.name)
+            raise InvalidRequest(f"model_name {named} differs from the x-model-name metadata {meant}")
+        told = {field.name for field, _ in request.ListFields()}
+        if wrong := [name for name in _OF_STEPS if name in told]:
+            raise InvalidRequest(
+                f"{', '.join(wrong)}: {self.name!r} is a pipeline, whose steps have their own settings"
+            )
+
+    def _caller(self, item: BatchItem, grant: Grant) -> Caller:
+        """An older router tells the key's id and no more."""
+        shown = Identity.parse(item.identity) or Identity(item.owner, grant.owner, grant.prefix, "-")
+        identity = shown.by_pipeline(self.name, grant.prefix, self.access.ring.proof).write()
+        return Caller(grant.owner, item.owner, identity, priority_of(item), item.traceparent)

@@ -1,0 +1,162 @@
+"""A pipeline as the batching protocol sees it: a model whose batches are answered picture by picture."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from time import monotonic
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from shoal.batching.messages import encode, priority_of
+from shoal.batching.results import failure, groups
+from shoal.batching.v1 import batching_pb2
+from shoal.errors import Cancelled, Code, InvalidRequest
+from shoal.modelconfig.batching import BatchingSettings
+from shoal.pipeline.analysis import Analysis
+from shoal.runtime.doorbell import Doorbell
+from shoal.runtime.priority import Priority
+from shoal.v1 import inference_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from shoal.pipeline.admission import Admission
+    from shoal.pipeline.analysis import Asked, Running
+
+BATCH: Final = 8
+"""Pictures that a batcher may send in one message; it never waits for company. So many for each permit may be here
+beyond the most."""
+PERMITS: Final = 2
+"""Messages that are taken at once."""
+
+
+class Room:
+    """Counts pictures in flight, and keeps batches' permits back while there are too many."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._left = Doorbell()
+
+    def take(self) -> None:
+        """One more is here."""
+        self._taken += 1
+
+    def leave(self) -> None:
+        """One has its answer."""
+        self._taken -= 1
+        self._left.ring()
+
+    async def wait(self) -> None:
+        """Returns once another batch may come."""
+        while self._taken >= self._most:
+            await self._left.rings()
+
+
+class PipelineHandler:
+    """Implements ``shoal.batching.served_stream.Handler``."""
+
+    settings = BatchingSettings(max_batch_size=BATCH, instance_count=PERMITS)
+
+    def __init__(self, running: Running, admission: Admission, max_pictures: int) -> None:
+        """Prepares; ``max_pictures``: in flight at once."""
+        self._running = running
+        self._admission = admission
+        self._room = Room(max_pictures)
+
+    def check(self, method: str) -> None:
+        """Raises InvalidRequest; see ``Admission.check``."""
+        self._admission.check(method)
+
+    def begin(
+        self,
+        method: str,  # noqa: ARG002 - a checked one: there is one
+        priority: Priority = Priority.INTERACTIVE,  # noqa: ARG002 - its items have theirs
+    ) -> PipelineBatch:
+        """A batch of calls."""
+        return PipelineBatch(self._running, self._admission, self._room)
+
+
+class PipelineBatch:
+    """Implements ``served_stream.Batch``: what came in one message, each picture on its own way from then on."""
+
+    def __init__(self, running: Running, admission: Admission, room: Room) -> None:
+        self._running = running
+        self._admission = admission
+        self._room = room
+        self._tasks: dict[int, asyncio.Task[_Answer]] = {}
+        self._results: list[batching_pb2.BatchItemResult] = []
+        self._news = Doorbell()
+
+    def add(self, *items: batching_pb2.BatchItem) -> None:
+        """Begins with each at once."""
+        now, loop = monotonic(), asyncio.get_running_loop()
+        for item, asked in self._admission.admit(items, now):
+            self._room.take()
+            self._running.meter.in_flight.inc()
+            task = self._tasks[item.index] = loop.create_task(self._analyze(asked))
+            task.add_done_callback(functools.partial(self._answer, item, now))
+
+    async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
+        """The first group comes when there is room for another batch, empty or not; results as they are ready."""
+        await self._room.wait()
+        first, *others = list(groups(self._taken())) or [[]]
+        yield first
+        for group in others:
+            yield group
+        while self._tasks or self._results:
+            if not self._results:
+                await self._news.rings()
+            for group in groups(self._taken()):
+                yield group
+
+    def withdraw(self, index: int) -> None:
+        """Its calls of models are withdrawn, too."""
+        if task := self._tasks.get(index):
+            task.cancel()
+
+    def abandon(self) -> None:
+        """So are those of all."""
+        for task in list(self._tasks.values()):
+            task.cancel()
+
+    def _taken(self) -> list[batching_pb2.BatchItemResult]:
+        results, self._results = self._results, []
+        return results
+
+    async def _analyze(self, asked: Asked | Exception) -> _Answer:
+        if isinstance(asked, Exception):
+            raise asked
+        reply = await Analysis(self._running, asked).run()
+        return _Answer(_encoded(reply), len(reply.findings))
+
+    def _answer(self, item: batching_pb2.BatchItem, begun: float, task: asyncio.Task[_Answer]) -> None:
+        """Also where the caller left before anything began."""
+        del self._tasks[item.index]
+        error = Cancelled("the caller left") if task.cancelled() else task.exception()
+        answer = _Answer(b"", 0) if error else task.result()
+        result = (
+            failure(item.index, error, self._running.name)
+            if error
+            else batching_pb2.BatchItemResult(index=item.index, response=answer.response)
+        )
+        self._results.append(result)
+        meter = self._running.meter
+        meter.answered(Code(result.code), priority_of(item), monotonic() - begun, answer.boxes)
+        meter.in_flight.dec()
+        self._room.leave()
+        self._news.ring()
+
+
+class _Answer(NamedTuple):
+    response: bytes
+    boxes: int
+
+
+def _encoded(reply: pb.AnalyzeReply) -> bytes:
+    try:
+        return encode(pb.AnalyzeReply, reply)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"{error}: ask for masks as runs (mask_form), or let the pipeline keep fewer boxes"
+        ) from None

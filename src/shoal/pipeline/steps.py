@@ -1,0 +1,113 @@
+"""A pipeline's steps, ready to run, and which parts of a picture go on to which of them. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from shoal.modelconfig.model import Task
+from shoal.service.pipelines import MAX_BOXES
+from shoal.service.pipelines import Step as Setting
+from shoal.v1 import inference_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from shoal.service.pipelines import Detector, Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One model's part."""
+
+    name: str
+    model: str
+    task: Task
+    labels: frozenset[str] = frozenset()
+    """Of the boxes that it looks at; empty: all."""
+    top_k: int = 0
+    score_threshold: float | None = None
+    classes: frozenset[str] = frozenset()
+    """Of its boxes that are kept; empty: all."""
+    max_boxes: int = MAX_BOXES
+    padding: float = 0.0
+    square: bool = False
+    then: tuple[Step, ...] = ()
+
+    def chosen(self, boxes: Iterable[pb.Box]) -> list[pb.Box]:
+        """Those that are kept, highest score first."""
+        fitting = [box for box in boxes if not self.classes or box.label in self.classes]
+        return sorted(fitting, key=lambda box: -box.score)[: self.max_boxes]
+
+    def region(self, box: pb.Box) -> pb.PictureRegion:
+        """What the next steps see of ``box``."""
+        return pb.PictureRegion(
+            x=box.x, y=box.y, width=box.width, height=box.height, padding=self.padding, square=self.square
+        )
+
+    def request(self, image_uuid: str, mask: Mask, region: pb.PictureRegion | None) -> pb.ImageRequest:
+        """What its model is asked, without a key."""
+        request = pb.ImageRequest(
+            image_uuid=image_uuid,
+            model_name=self.model,
+            top_k=self.top_k,
+            score_threshold=self.score_threshold,
+            region=region,
+        )
+        if self.task is Task.SEGMENTATION:
+            request.mask_form, request.mask_size = mask
+        return request
+
+    def all(self) -> Iterator[Step]:
+        """Itself and those behind it, in the order of the service file."""
+        yield self
+        for each in self.then:
+            yield from each.all()
+
+
+class Mask(NamedTuple):
+    """How the caller wants masks."""
+
+    form: pb.MaskForm = pb.MASK_FORM_PNG
+    size: pb.MaskSize = pb.MASK_SIZE_MODEL
+
+
+class Look(NamedTuple):
+    """A part of a picture that a step looks at."""
+
+    place: int
+    """Of the box, among those kept."""
+    step: Step
+    region: pb.PictureRegion
+
+
+def looks(step: Step, boxes: Iterable[pb.Box]) -> list[Look]:
+    """What follows from the boxes that ``step`` has kept, box by box."""
+    return [
+        Look(place, following, step.region(box))
+        for place, box in enumerate(boxes)
+        for following in step.then
+        if not following.labels or box.label in following.labels
+    ]
+
+
+def first_step(pipeline: Pipeline, tasks: Mapping[str, Task]) -> Step:
+    """The steps of a pipeline of the service file; ``tasks``: of its models."""
+    return _step(pipeline.detect, pipeline.then, tasks)
+
+
+def _step(setting: Detector | Setting, then: Iterable[Setting], tasks: Mapping[str, Task]) -> Step:
+    behind = setting if isinstance(setting, Setting) else None
+    return Step(
+        name=setting.name or setting.model,
+        model=setting.model,
+        task=tasks[setting.model],
+        labels=frozenset(behind.labels if behind else ()),
+        top_k=(behind and behind.top_k) or 0,
+        score_threshold=setting.score_threshold,
+        classes=frozenset(setting.classes),
+        max_boxes=setting.max_boxes or MAX_BOXES,
+        padding=setting.padding or 0.0,
+        square=bool(setting.square),
+        then=tuple(_step(each, each.then, tasks) for each in then),
+    )

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+
+from shoal.modelconfig.model import Task
+from shoal.pipeline.steps import Mask, first_step, looks
+from shoal.service import spec
+from shoal.v1 import inference_pb2 as pb
+
+FILE = """\
+pipelines:
+  street:
+    detect: {model: finder, score_threshold: 0.5, classes: [car, bird], max_boxes: 3, padding: 0.1, square: true}
+    then:
+      - {model: species, for: [bird], top_k: 3}
+      - {model: colour}
+      - model: plates
+        for: [car]
+        then: [{model: outline, name: shape}]
+"""
+TASKS = {
+    "finder": Task.DETECTION,
+    "plates": Task.DETECTION,
+    "species": Task.CLASSIFICATION,
+    "colour": Task.CLASSIFICATION,
+    "outline": Task.SEGMENTATION,
+}
+FIRST = first_step(spec.parse(FILE, "s").pipelines["street"], TASKS)
+UUID = "4b5ef40f-1f6b-4b4f-9d52-1b8f6b7ab4a8"
+
+
+def box(label: str, score: float, **place: float) -> pb.Box:
+    return pb.Box(**{"x": 0.1, "y": 0.2, "width": 0.3, "height": 0.4, **place}, label=label, score=score)
+
+
+def test_boxes_are_kept_by_class_and_score_the_best_first() -> None:
+    boxes = [box("car", 0.6), box("boat", 0.99), box("bird", 0.9), box("car", 0.7), box("car", 0.8)]
+    assert [round(each.score, 2) for each in FIRST.chosen(boxes)] == [0.9, 0.8, 0.7]
+    assert FIRST.chosen([]) == []
+
+
+def test_a_box_goes_to_the_steps_of_its_class_in_the_order_of_the_file() -> None:
+    found = [(look.place, look.step.name) for look in looks(FIRST, [box("bird", 0.9), box("car", 0.8)])]
+    assert found == [(0, "species"), (0, "colour"), (1, "colour"), (1, "plates")]
+    assert looks(FIRST, []) == []
+
+
+def test_the_next_step_sees_the_box_with_the_detectors_padding() -> None:
+    (look, *_) = looks(FIRST, [box("bird", 0.9)])
+    expected = pb.PictureRegion(x=0.1, y=0.2, width=0.3, height=0.4, padding=0.1, square=True)
+    assert look.region == expected
+    shape = looks(look.step, [box("x", 1)]) or looks(FIRST.then[2], [box("x", 1)])
+    assert shape[0].step.name == "shape"
+    assert shape[0].region == pb.PictureRegion(x=0.1, y=0.2, width=0.3, height=0.4)
+
+
+def test_a_step_is_asked_with_its_own_settings_and_never_with_a_key() -> None:
+    assert FIRST.request(UUID, Mask(), None) == pb.ImageRequest(
+        image_uuid=UUID, model_name="finder", score_threshold=0.5
+    )
+    region = FIRST.region(box("car", 0.5))
+    assert FIRST.then[0].request(UUID, Mask(), region) == pb.ImageRequest(
+        image_uuid=UUID, model_name="species", top_k=3, region=region
+    )
+
+
+@pytest.mark.parametrize(("place", "form"), [(0, pb.MASK_FORM_PNG), (2, pb.MASK_FORM_RUNS)])
+def test_the_callers_form_of_masks_is_for_segmentation_alone(place: int, form: pb.MaskForm) -> None:
+    steps = FIRST.then[place], FIRST.then[2].then[0]
+    asked = [step.request(UUID, Mask(form, pb.MASK_SIZE_PICTURE), None) for step in steps]
+    assert asked[0].mask_form == pb.MASK_FORM_PNG
+    assert asked[0].mask_size == pb.MASK_SIZE_MODEL
+    assert (asked[1].mask_form, asked[1].mask_size) == (form, pb.MASK_SIZE_PICTURE)
+
+
+def test_all_steps_in_the_order_of_the_file() -> None:
+    assert [step.name for step in FIRST.all()] == ["finder", "species", "colour", "plates", "shape"]
