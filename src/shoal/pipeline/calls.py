@@ -9,7 +9,7 @@ count for no rate: the router has counted the picture, and has looked whether th
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc.aio
@@ -52,7 +52,7 @@ class Caller:
 class _Identified:
     """What the router would send on of a caller."""
 
-    identity: str
+    identity: str = field(repr=False)
     key_id: str
 
     @property

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from shoal.client import AsyncClient, Box, PictureRegion
+from shoal.client.asked_regions import check_seen
 from shoal.errors import DeadlineExceeded, InvalidRequest, Unavailable
+from shoal.v1 import inference_pb2 as pb
 from support.fake_service import KNOWN, FakeService
 
 if TYPE_CHECKING:
@@ -53,9 +56,18 @@ async def test_an_older_worker_that_answers_for_the_whole_picture_is_noticed(
     client: AsyncClient, service: FakeService, asked: dict[str, Any]
 ) -> None:
     service.knows_regions = False
-    with pytest.raises(Unavailable, match="older than regions answered for the whole picture"):
-        await client.classify(KNOWN, "model", timeout_seconds=0.1, **asked)
-    assert service.calls["Classify"] > 1  # a newer one may answer the next time
+    call = asyncio.ensure_future(client.classify(KNOWN, "model", **asked))
+    while not service.calls["Classify"]:
+        await asyncio.sleep(0)
+    service.knows_regions = True  # a newer one may answer the next time
+    await call
+    assert service.calls["Classify"] > 1
+
+
+@pytest.mark.parametrize("request_", [pb.ImageRequest(region={"width": 1}), pb.ImageRequest(regions=[{"width": 1}])])
+def test_an_answer_for_the_whole_picture_says_what_to_do(request_: pb.ImageRequest) -> None:
+    with pytest.raises(Unavailable, match=r"older than regions answered for the whole picture; upgrade the workers"):
+        check_seen(request_, pb.ClassifyReply())
 
 
 @pytest.mark.parametrize(

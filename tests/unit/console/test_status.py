@@ -168,5 +168,6 @@ def test_a_pipeline_is_no_model_without_a_pool() -> None:
         ("resnet-50", "street", "yolo"),
         frozenset(),
     )
-    street = named(status(Identity.of(ALICE), known, [worker()], Glances(), {}), "street")
+    caller = Caller.of(Identity.of(ALICE), None, known)
+    street = named(status(caller, known, [worker()], Glances(), {}), "street")
     assert (street.state, street.task, street.reasons) == ("served", "pipeline", ())
