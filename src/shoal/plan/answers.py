@@ -158,7 +158,8 @@ def _batching(plan: Plan) -> str:
         f"{ahead.name} {ahead.mean_batch:.1f} in front and {behind.mean_batch:.1f} inside"
         for ahead, behind in zip(front.needed.models, least.needed.models, strict=True)
     )
-    said = f"{saved} GPUs" if saved > 0 else "None" if saved == 0 else f"None; it costs {-saved} GPUs"
+    gpus = f"{abs(saved)} GPU" if abs(saved) == 1 else f"{abs(saved)} GPUs"
+    said = gpus if saved > 0 else f"None; it costs {gpus}" if saved else "None"
     why = _why(saved)
     return (
         f"{said}: {front.needed.total} with Shoal's batcher in front, {least.needed.total} with "
