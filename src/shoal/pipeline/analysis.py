@@ -84,6 +84,11 @@ class Analysis:
         self._probe = False
         self._tallies = {step.name: _Tally() for step in running.first.all()}
 
+    @property
+    def has_asked(self) -> bool:
+        """Whether a model was asked."""
+        return bool(self._tallies[self._running.first.name].calls)
+
     async def run(self) -> pb.AnalyzeReply:
         """The whole answer. Cancelled, it withdraws all its calls.
 
@@ -106,11 +111,13 @@ class Analysis:
         The detector's batcher goes by it, and refuses at once what it can't answer so soon.
         """
         now, deadline = self._running.clock(), self._asked.deadline
-        reserve, self._probe = self._times.reserve(now, deadline - now)
-        if deadline - reserve <= now:
-            text = f"the steps behind {self._running.first.name!r} need {reserve:.2f} s, as they went lately"
+        needed = self._times.reserve(now, deadline - now)
+        self._probe = needed.probe
+        seconds = needed.first + needed.behind
+        if deadline - seconds <= now:
+            text = f"the steps of {self._running.name!r} need {seconds:.2f} s, as they went lately"
             raise DeadlineExceeded(f"{text}; {max(0.0, deadline - now):.2f} s are left, and nothing was asked")
-        return deadline - reserve
+        return deadline - needed.behind
 
     async def _findings(self, step: Step, reply: pb.DetectReply) -> list[pb.Finding]:
         boxes = step.chosen(reply.boxes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -13,6 +14,7 @@ from shoal.batching.v1 import batching_pb2
 from shoal.errors import Cancelled, Code, InvalidRequest
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.pipeline.analysis import Analysis
+from shoal.pipeline.room import Room
 from shoal.runtime.doorbell import Doorbell
 from shoal.runtime.priority import Priority
 from shoal.v1 import inference_pb2 as pb
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from shoal.pipeline.admission import Admission
-    from shoal.pipeline.analysis import Asked, Running
+    from shoal.pipeline.analysis import Running
 
 BATCH: Final = 8
 """Pictures that a batcher may send in one message; it never waits for company. So many for each permit may be here
@@ -30,36 +32,13 @@ PERMITS: Final = 2
 """Messages that are taken at once."""
 
 
-class Room:
-    """Counts pictures in flight, and keeps batches' permits back while there are too many."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken = 0
-        self._left = Doorbell()
-
-    def take(self) -> None:
-        """One more is here."""
-        self._taken += 1
-
-    def leave(self) -> None:
-        """One has its answer."""
-        self._taken -= 1
-        self._left.ring()
-
-    async def wait(self) -> None:
-        """Returns once another batch may come."""
-        while self._taken >= self._most:
-            await self._left.rings()
-
-
 class PipelineHandler:
     """Implements ``shoal.batching.served_stream.Handler``."""
 
     settings = BatchingSettings(max_batch_size=BATCH, instance_count=PERMITS)
 
     def __init__(self, running: Running, admission: Admission, max_pictures: int) -> None:
-        """Prepares; ``max_pictures``: in flight at once."""
+        """Prepares; ``max_pictures``: in flight at once at most, see ``Room``."""
         self._running = running
         self._admission = admission
         self._room = Room(max_pictures)
@@ -94,8 +73,9 @@ class PipelineBatch:
         for item, asked in self._admission.admit(items, now):
             self._room.take()
             self._running.meter.in_flight.inc()
-            task = self._tasks[item.index] = loop.create_task(self._analyze(asked))
-            task.add_done_callback(functools.partial(self._answer, item, now))
+            work = _Work(item, now, asked if isinstance(asked, Exception) else Analysis(self._running, asked))
+            task = self._tasks[item.index] = loop.create_task(work.run())
+            task.add_done_callback(functools.partial(self._answer, work))
 
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
         """The first group comes when there is room for another batch, empty or not; results as they are ready."""
@@ -124,14 +104,9 @@ class PipelineBatch:
         results, self._results = self._results, []
         return results
 
-    async def _analyze(self, asked: Asked | Exception) -> _Answer:
-        if isinstance(asked, Exception):
-            raise asked
-        reply = await Analysis(self._running, asked).run()
-        return _Answer(_encoded(reply), len(reply.findings))
-
-    def _answer(self, item: batching_pb2.BatchItem, begun: float, task: asyncio.Task[_Answer]) -> None:
+    def _answer(self, work: _Work, task: asyncio.Task[_Answer]) -> None:
         """Also where the caller left before anything began."""
+        item, meter, seconds = work.item, self._running.meter, monotonic() - work.begun
         del self._tasks[item.index]
         error = Cancelled("the caller left") if task.cancelled() else task.exception()
         answer = _Answer(b"", 0) if error else task.result()
@@ -141,11 +116,35 @@ class PipelineBatch:
             else batching_pb2.BatchItemResult(index=item.index, response=answer.response)
         )
         self._results.append(result)
-        meter = self._running.meter
-        meter.answered(Code(result.code), priority_of(item), monotonic() - begun, answer.boxes)
+        meter.answered(Code(result.code), priority_of(item), seconds, answer.boxes)
         meter.in_flight.dec()
-        self._room.leave()
+        self._room.leave(seconds if work.has_asked else None, work.budget_seconds)
         self._news.ring()
+
+
+class _Work(NamedTuple):
+    """One picture."""
+
+    item: batching_pb2.BatchItem
+    begun: float
+    what: Analysis | Exception
+    """The exception: it was not let in."""
+
+    async def run(self) -> _Answer:
+        if isinstance(self.what, Exception):
+            raise self.what
+        reply = await self.what.run()
+        return _Answer(_encoded(reply), len(reply.findings))
+
+    @property
+    def has_asked(self) -> bool:
+        return isinstance(self.what, Analysis) and self.what.has_asked
+
+    @property
+    def budget_seconds(self) -> float:
+        """What its caller gave it, the wait in the batcher included."""
+        left = self.item.timeout_us
+        return (left + self.item.queued_us) / 1e6 if left else math.inf
 
 
 class _Answer(NamedTuple):

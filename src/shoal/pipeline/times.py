@@ -23,8 +23,8 @@ KEPT: Final = 64
 FORGOTTEN_SECONDS: Final = 10.0
 """A time counts for so long: what was slow once shuts nobody out for good."""
 PROBE_SECONDS: Final = 0.25
-"""Once in so long a picture that is expected to be late is tried all the same, since only answers tell that it isn't
-so any more."""
+"""Where no picture came through its steps for so long, one that is expected to be late is tried all the same: only
+answers tell that it isn't so any more."""
 MOST_CALLERS: Final = 1_000
 """Whose times are kept; of more, those who called last."""
 
@@ -58,9 +58,12 @@ class Lately:
 
 
 class Reserve(NamedTuple):
-    """Time for the steps behind the first."""
+    """Time that a picture's steps should have."""
 
-    seconds: float
+    first: float
+    """Seconds of the first."""
+    behind: float
+    """Seconds of those behind it."""
     probe: bool = False
     """It is tried in spite of what is expected."""
 
@@ -71,7 +74,8 @@ class StepTimes:
     def __init__(self, first: Step) -> None:
         self._first = first
         self._lately = {step.name: Lately() for step in first.all()}
-        self._probed = -math.inf
+        self._heard = -math.inf
+        """When a picture last came through, or a probe was sent."""
 
     def observe(self, step: Step, now: float, seconds: float, *, probe: bool = False) -> None:
         """``step`` took so long for a picture that had boxes for it; ``probe``: it was tried in spite of its time."""
@@ -79,6 +83,8 @@ class StepTimes:
         if probe and seconds < lately.expected(now) / 2:
             lately.forget()  # what was slow is so no more
         lately.observe(now, seconds)
+        if not step.then:
+            self._heard = now
 
     def behind(self, step: Step, now: float) -> float:
         """Seconds that the steps behind ``step`` should have: along the slowest way."""
@@ -88,15 +94,15 @@ class StepTimes:
         )
 
     def reserve(self, now: float, left: float) -> Reserve:
-        """What the first step has to leave to others of the ``left`` seconds; more than those: hopeless.
+        """What the steps should have of the ``left`` seconds; more than those: hopeless.
 
-        Where that is most of them, one picture in ``PROBE_SECONDS`` has to leave nothing.
+        Where that is most of them, and nothing was heard for ``PROBE_SECONDS``, one picture is tried all the same.
         """
-        needed = self.behind(self._first, now)
-        if needed > left / 2 and now - self._probed >= PROBE_SECONDS:
-            self._probed = now
-            return Reserve(0.0, probe=True)
-        return Reserve(needed)
+        needed = Reserve(self._lately[self._first.name].expected(now), self.behind(self._first, now))
+        if needed.first + needed.behind > left / 2 and now - self._heard >= PROBE_SECONDS:
+            self._heard = now
+            return Reserve(0.0, 0.0, probe=True)
+        return needed
 
 
 class Times:

@@ -101,10 +101,10 @@ class BatcherScale(Scale):
 
 
 class PipelineScale(Scale):
-    """Scales a pipeline's pods by the pictures that they are busy with."""
+    """Scales a pipeline's pods by the pictures that they are busy with, and those that wait for them."""
 
     pictures_in_flight: float = Field(default=32, gt=0)
-    """The wanted load of each pod; ``pipelines.<name>.max_pictures`` is the most."""
+    """The wanted load of each pod."""
 
 
 class RouterScale(Scale):

@@ -14,7 +14,7 @@ from shoal.pipeline.analysis import Analysis, Asked, Running
 from shoal.pipeline.calls import Caller
 from shoal.pipeline.meter import Meter
 from shoal.pipeline.steps import Mask, Step
-from shoal.pipeline.times import Times
+from shoal.pipeline.times import PROBE_SECONDS, Times
 from shoal.runtime.priority import Priority
 from shoal.v1 import inference_pb2 as pb
 
@@ -181,12 +181,19 @@ async def test_what_later_steps_take_is_taken_off_the_first_ones_deadline(runnin
 async def test_who_can_not_make_it_is_refused_before_anything_is_asked(running: Running, models: Models) -> None:
     times = running.times.of(CALLER.owner, CALLER.priority)
     times.observe(SPECIES, models.now, 3.0)
-    await Analysis(running, asked(1)).run()  # a probe
-    times.observe(SPECIES, models.now, 3.0)
+    analysis = Analysis(running, asked(1))
     with pytest.raises(
-        DeadlineExceeded, match=r"the steps behind 'finder' need 3.75 s, as they went lately; 1.00 s are left"
+        DeadlineExceeded, match=r"the steps of 'street' need 3.75 s, as they went lately; 1.00 s are left"
     ):
-        await Analysis(running, asked(1)).run()
+        await analysis.run()
+    assert models.steps == []
+    assert not analysis.has_asked
+
+
+async def test_after_a_while_one_is_tried_all_the_same(running: Running, models: Models) -> None:
+    running.times.of(CALLER.owner, CALLER.priority).observe(SPECIES, models.now, 3.0)
+    models.now += PROBE_SECONDS
+    await Analysis(running, asked(1)).run()
     assert models.steps.count("finder") == 1
 
 

@@ -50,30 +50,47 @@ def test_a_bad_estimate_shuts_nobody_out_for_good() -> None:
     times = StepTimes(FIRST)
     for _ in range(KEPT):
         times.observe(QUICK, 0, 3.0)
-    assert times.reserve(0, 1.0) == (0, True)
-    assert times.reserve(0, 1.0) == (MARGIN * 3.0, False)
-    assert times.reserve(PROBE_SECONDS / 2, 1.0).probe is False
-    assert times.reserve(PROBE_SECONDS, 1.0).probe is True
-    times.observe(QUICK, PROBE_SECONDS, 0.1, probe=True)  # it came back soon
-    assert times.reserve(PROBE_SECONDS, 1.0) == (MARGIN * 0.1, False)
+    now = PROBE_SECONDS
+    assert times.reserve(now, 1.0) == (0, 0, True)
+    assert times.reserve(now, 1.0) == (0, MARGIN * 3.0, False)
+    assert times.reserve(1.5 * now, 1.0).probe is False
+    assert times.reserve(2 * now, 1.0).probe is True
+    times.observe(QUICK, 2 * now, 0.1, probe=True)  # it came back soon
+    assert times.reserve(2 * now, 1.0) == (0, MARGIN * 0.1, False)
+
+
+def test_while_pictures_come_through_nothing_is_tried_in_vain() -> None:
+    times = StepTimes(FIRST)
+    for number in range(KEPT):
+        now = number * PROBE_SECONDS / 2
+        times.observe(LAST, now, 3.0)
+        assert times.reserve(now, 1.0) == (0, MARGIN * 3.0, False)
+    times.observe(FIRST, now + PROBE_SECONDS, 0.1)  # without a box: of those behind it says nothing
+    assert times.reserve(now + PROBE_SECONDS, 1.0).probe is True
+
+
+def test_the_first_steps_time_counts_too() -> None:
+    times = StepTimes(FIRST)
+    times.observe(FIRST, 0, 0.5)
+    times.observe(QUICK, 0, 0.2)
+    assert times.reserve(0, 10.0) == (0.5, MARGIN * 0.2, False)
 
 
 def test_a_probe_that_is_slow_or_a_picture_that_is_lucky_changes_little() -> None:
     times = StepTimes(FIRST)
     for _ in range(KEPT):
         times.observe(QUICK, 0, 3.0)
-    times.reserve(0, 1.0)
     times.observe(QUICK, 0, 2.0, probe=True)
     times.observe(QUICK, 0, 0.1)
-    assert times.reserve(0, 1.0) == (MARGIN * 3.0, False)
+    assert times.reserve(0, 1.0) == (0, MARGIN * 3.0, False)
 
 
 def test_with_time_enough_nothing_is_a_probe() -> None:
     times = StepTimes(FIRST)
     times.observe(QUICK, 0, 0.3)
-    assert times.reserve(0, 1.0) == (MARGIN * 0.3, False)
+    assert times.reserve(PROBE_SECONDS, 1.0) == (0, MARGIN * 0.3, False)
     times.observe(QUICK, 0, 0.1)
-    assert times.reserve(0, 1.0) == (MARGIN * 0.3, False)
+    assert times.reserve(2 * PROBE_SECONDS, 1.0) == (0, MARGIN * 0.3, False)
 
 
 def test_owners_and_priorities_have_times_of_their_own_and_are_not_kept_for_ever() -> None:
