@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,14 +11,14 @@ from shoal.pipeline.analysis import Asked
 from shoal.pipeline.calls import Caller
 from shoal.pipeline.steps import Mask
 from shoal.service.identity import Identity
-from shoal.v1 import inference_pb2 as pb
 from shoal.worker.access import Memory
-from shoal.worker.json_message import parse, quoted
+from shoal.worker.asked import deadline_of, read_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from shoal.batching.v1.batching_pb2 import BatchItem
+    from shoal.v1 import inference_pb2 as pb
     from shoal.worker.access import Access, Grant
 
 METHOD = "/shoal.v1.Inference/Analyze"
@@ -49,18 +48,13 @@ class Admission:
                 yield item, error
 
     def _admit(self, item: BatchItem, access: Memory, now: float) -> Asked:
-        request = parse(pb.ImageRequest, item.request, as_json=self.access.came_as_json(item.identity))
-        grant = access.grant(item.owner, item.identity, request.api_key)
+        request, grant = read_request(item, access, self.name)
         self._check_fields(request)
-        deadline = now + item.timeout_us / 1e6 if item.timeout_us else math.inf
         region = request.region if request.HasField("region") else None
         mask = Mask(request.mask_form, request.mask_size)
-        return Asked(request.image_uuid, self._caller(item, grant), deadline, mask, region)
+        return Asked(request.image_uuid, self._caller(item, grant), deadline_of(item, now), mask, region)
 
     def _check_fields(self, request: pb.ImageRequest) -> None:
-        if request.model_name != self.name:
-            named, meant = quoted(request.model_name), repr(self.name)
-            raise InvalidRequest(f"model_name {named} differs from the x-model-name metadata {meant}")
         told = {field.name for field, _ in request.ListFields()}
         if wrong := [name for name in _OF_STEPS if name in told]:
             raise InvalidRequest(

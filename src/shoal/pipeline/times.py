@@ -10,6 +10,8 @@ import math
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from shoal.runtime.percentile import percentile
+
 if TYPE_CHECKING:
     from shoal.pipeline.steps import Step
     from shoal.runtime.priority import Priority
@@ -47,8 +49,7 @@ class Lately:
             self._seen.popleft()
             self._expected = None
         if self._expected is None:
-            seconds = sorted(seconds for _, seconds in self._seen)
-            self._expected = seconds[math.ceil(QUANTILE * len(seconds)) - 1] if seconds else 0.0
+            self._expected = percentile(sorted(seconds for _, seconds in self._seen), QUANTILE) or 0.0
         return self._expected
 
     def forget(self) -> None:

@@ -141,6 +141,7 @@ class Memory:
         self._access = access
         self._model = model
         self._granted: dict[tuple[str, str, str], Grant] = {}
+        self.came_as_json = access.came_as_json
 
     def grant(self, key_id: str, identity: str, api_key: str) -> Grant:
         """As ``Access.grant``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,8 @@ from shoal.observe.tracing import is_sampled
 from shoal.pictures.reference import object_key
 from shoal.v1 import inference_pb2
 from shoal.worker.access import Memory
+from shoal.worker.asked import deadline_of, read_request
 from shoal.worker.heads.asked_region import checked_region, region_of
-from shoal.worker.json_message import parse, quoted
 from shoal.worker.parts import Parts
 from shoal.worker.picture import Picture
 from shoal.worker.stages import Stages
@@ -62,19 +61,14 @@ class Admission:
                 yield item, error
 
     def _admit(self, item: BatchItem, access: Memory, now: float) -> list[Picture]:
-        as_json = self.access.came_as_json(item.identity)
-        request, config = parse(inference_pb2.ImageRequest, item.request, as_json=as_json), self.config
-        grant = access.grant(item.owner, item.identity, request.api_key)
-        if request.model_name != config.name:
-            raise InvalidRequest(
-                f"model_name {quoted(request.model_name)} differs from the x-model-name metadata {config.name!r}"
-            )
+        config = self.config
+        request, grant = read_request(item, access, config.name)
         version = config.version
         if request.model_version not in {0, version}:
             raise InvalidRequest(f"model {config.name!r} serves version {version}, not {request.model_version}")
         self.head.check(request)
         region = checked_region(request)
-        deadline = now + item.timeout_us / 1e6 if item.timeout_us else math.inf
+        deadline = deadline_of(item, now)
         name, image_uuid = object_key(grant.prefix, request.image_uuid), request.image_uuid
         sent_as, priority = (item.queued_us, item.timeout_us), priority_of(item)
         stages = Stages(image_uuid, item.owner, config.name, version, priority, sent_as, now)

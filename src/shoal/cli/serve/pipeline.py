@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from shoal.cli.places import home_at
+from shoal.cli.serve.options import VerifyIdentity
 from shoal.errors import ConfigurationError
 from shoal.runtime.endpoint import Endpoint
 
@@ -20,13 +21,7 @@ def serve_pipeline(
     service: Annotated[Path | None, typer.Option(help="The service file. Default: the default service.")] = None,
     home: Annotated[Path | None, typer.Option(help="Shoal's home. Default: $SHOAL_HOME or .shoal.")] = None,
     *,
-    verify_identity: Annotated[
-        bool,
-        typer.Option(
-            "--verify-identity",
-            help="Look keys up in the keys file, which is the router's own, whatever is said of the caller.",
-        ),
-    ] = False,
+    verify_identity: VerifyIdentity = False,
 ) -> None:
     """Runs one pipeline until SIGTERM, then drains."""
     from shoal.observe.metrics import PIPELINE

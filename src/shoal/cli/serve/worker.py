@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from shoal.cli.places import endpoint_at, home_at
+from shoal.cli.serve.options import VerifyIdentity
 from shoal.errors import ConfigurationError
 from shoal.runtime.endpoint import Endpoint
 
@@ -29,13 +30,7 @@ def serve_worker(
         str | None,
         typer.Option(metavar="HOST:PORT", help="A name for all workers of the pool, who say what has to be served."),
     ] = None,
-    verify_identity: Annotated[
-        bool,
-        typer.Option(
-            "--verify-identity",
-            help="Look keys up in the keys file, which is the router's own, whatever is said of the caller.",
-        ),
-    ] = False,
+    verify_identity: VerifyIdentity = False,
 ) -> None:
     """Runs a worker until SIGTERM, then drains."""
     from shoal.explain.endpoint import Beside, serve
