@@ -83,7 +83,7 @@ def compare(runner: Runner, network: Path, filter_: ResizeFilter) -> Iterator[di
     pictures = _pictures()
     while part := list(islice(pictures, _BATCH)):
         batch = runner.batch.Batch(
-            *runner.packed(packed([(data, row(config, data)) for _, data in part])), preparer.decoder()
+            *runner.packed(packed([(data, row(config, data)) for _, data in part])), preparer.decoder
         )
         ready, _ = preparer.prepare(batch, lane.frames)
         theirs = answers(None, ready)[: len(part)]

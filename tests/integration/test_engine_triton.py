@@ -107,8 +107,8 @@ class Apart(Sharing):
 
     device: Path
 
-    def region(self, size: int) -> Region | None:
-        return Region(size, self.device) if self._shares else None
+    def region(self, size: int, reserved: int | None = None) -> Region | None:
+        return Region(size, self.device, reserved=reserved) if self._shares else None
 
 
 async def test_memory_that_triton_can_not_open_is_done_without(

@@ -16,6 +16,8 @@ MAX_PICTURES_BYTES: Final = 2**30
 """Pictures of a model's largest batch, together. A worker has room for a batch an instance, and for three more."""
 JPEG_BYTES: Final = 256 * 2**10
 """Room for a JPEG, in the mean of a batch: those of a megapixel mostly have less."""
+LARGE_JPEG_BYTES: Final = 2**20
+"""The same where there is memory for it: of 12 megapixels."""
 MAX_ANSWERS_BYTES: Final = 2**32
 """Answers to a model's largest batch, together."""
 MAX_INSTANCES: Final = 256

@@ -78,7 +78,7 @@ class DecodingModel:
 
     async def acquire(self, priority: Priority = Priority.INTERACTIVE) -> EncodedSlot:
         self.in_use += 1
-        return EncodedSlot(self.config, SimpleNamespace(region=lambda size: None))  # type: ignore[arg-type]
+        return EncodedSlot(self.config, SimpleNamespace(region=lambda size, reserved: None))  # type: ignore[arg-type]
 
     def release(self, slot: EncodedSlot) -> None:
         self.in_use -= 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.engine.limits import picture_bytes, row_bytes
+from shoal.engine.limits import LARGE_JPEG_BYTES, MAX_PICTURES_BYTES, picture_bytes, row_bytes
 from shoal.engine.triton import encoded_rows
 from shoal.engine.triton.slot import TritonSlot
 from shoal.errors import Internal
@@ -34,10 +34,12 @@ class EncodedSlot(TritonSlot):
         self._most = config.batching.max_batch_size
         self._pixel_bytes = row_bytes(config.input)
         self._begin = self._most * encoded_rows.ENTRY.itemsize
-        room = encoded_rows.aligned(picture_bytes(config))
+        usual = encoded_rows.aligned(picture_bytes(config))
+        large = max(usual, min(LARGE_JPEG_BYTES, MAX_PICTURES_BYTES // self._most))
+        self._usual_end, largest_end = (self._begin + self._most * room for room in (usual, large))
         # The tensor's bytes are a multiple of its rows.
-        super().__init__(config, sharing, self._begin + self._most * room + self._most)
-        self._end = self._begin + self._most * room
+        super().__init__(config, sharing, self._usual_end + self._most, largest_end + self._most)
+        self._end = self._usual_end
         self._table = encoded_rows.table(self._memory, self._most)
         self.clear()
 
@@ -45,6 +47,8 @@ class EncodedSlot(TritonSlot):
         """Forgets the rows: a batch begins."""
         self._table[:] = 0
         self._free = self._begin
+        if self.region is None:  # what goes in messages stays small
+            self._end = self._usual_end
         self._placed = 0
         self._spaces: dict[int, int] = {}
         """Where a row's pixels have their place, by its number."""
@@ -65,7 +69,7 @@ class EncodedSlot(TritonSlot):
         content = np.frombuffer(memoryview(data), np.uint8)
         still_to_come = self._most - self._placed - 1
         after = self._free + encoded_rows.aligned(content.size)
-        if after + still_to_come * encoded_rows.aligned(self._pixel_bytes) > self._end:
+        if not self._reaches(after + still_to_come * encoded_rows.aligned(self._pixel_bytes)):
             return False
         begin = self._take(content.size)
         self._memory[begin : begin + content.size] = content
@@ -98,6 +102,12 @@ class EncodedSlot(TritonSlot):
         shape = encoded_rows.shape(size, int((entries["offset"] + entries["length"]).max()))
         tensor = request.inputs.add(name=encoded_rows.INPUT, datatype="UINT8", shape=shape)
         self._put(request, tensor, self._memory[: shape[0] * shape[1]])
+
+    def _reaches(self, end: int) -> bool:
+        """Whether the rows may go up to there: if need be, and if there is memory, they do from now on."""
+        if end > self._end and self.region is not None and self.region.reserve(end + self._most):
+            self._end = end
+        return end <= self._end
 
     def _take(self, size: int) -> int:
         begin = self._free

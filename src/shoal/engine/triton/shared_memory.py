@@ -12,24 +12,34 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 DEVICE = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
 _PREFIX = "shoal-slot-"
+_STEP_BYTES: Final = 4 * 2**20
+"""By so much regions grow at least."""
 
 
 class Region:
     """Memory of one process that others may map by ``name``."""
 
-    def __init__(self, size: int, device: Path = DEVICE) -> None:
+    def __init__(self, size: int, device: Path = DEVICE, *, reserved: int | None = None) -> None:
         """Makes ``size`` bytes of zeros, readable by processes of the same user.
+
+        Args:
+            size: That may be used, at most.
+            device: Where.
+            reserved: Of them that are there from the start; more after ``reserve``. None: all.
 
         Raises:
             OSError: there is no such memory here, or not enough of it.
         """
         self.size = size
+        self._reserved = size if reserved is None else reserved
         self._path, self._file = _create(device)
         try:
-            os.posix_fallocate(self._file, 0, size)  # or a full device would end us with SIGBUS, later
+            os.posix_fallocate(self._file, 0, self._reserved)  # or a full device would end us with SIGBUS, later
+            os.ftruncate(self._file, size)
             self.memory = mmap.mmap(self._file, size)
         except OSError:
             self.close()
@@ -39,6 +49,26 @@ class Region:
     def name(self) -> str:
         """Without the leading slash of shm_open(3)."""
         return self._path.name
+
+    def reserve(self, size: int) -> bool:
+        """Whether the first ``size`` bytes may be used, now that they are asked for.
+
+        Half of the device stays free: there the server has its own copies of what it works on.
+        """
+        if size <= self._reserved:
+            return True
+        if size > self.size or self._file < 0:
+            return False
+        size = min(self.size, max(size, self._reserved + _STEP_BYTES))
+        more, device = size - self._reserved, os.fstatvfs(self._file)
+        if (device.f_bavail - device.f_blocks / 2) * device.f_frsize < more:
+            return False
+        try:
+            os.posix_fallocate(self._file, self._reserved, more)
+        except OSError:  # somebody else was faster
+            return False
+        self._reserved = size
+        return True
 
     def close(self) -> None:
         """Takes the name away. The memory itself lives until its last user is gone."""

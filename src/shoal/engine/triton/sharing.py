@@ -33,17 +33,17 @@ class Sharing:
         if removed := sweep():
             _log.info("removed %d regions of shared memory that dead workers left", removed)
 
-    def region(self, size: int) -> Region | None:
-        """Memory to share with the server; None where that isn't possible."""
+    def region(self, size: int, reserved: int | None = None) -> Region | None:
+        """Memory to share with the server, see ``Region``; None where that isn't possible."""
         if not self._shares:
             return None
         try:
-            return Region(size)
+            return Region(size, reserved=reserved)
         except OSError as error:  # less may be had by another model
             if not self._short:
                 _log.warning(
                     "no shared memory for batches that need %s bytes of it, so those go in the messages: %s",
-                    f"{size:,}",
+                    f"{size if reserved is None else reserved:,}",
                     error.strerror,
                 )
             self._short = True

@@ -36,11 +36,11 @@ _LARGE_BYTES: Final = 2**16
 class TritonSlot(ABC):
     """The memory of a slot; the server reads it in place where it may."""
 
-    def __init__(self, config: ModelConfig, sharing: Sharing, size: int) -> None:
-        """``size``: bytes of input."""
-        most = config.batching.max_batch_size
+    def __init__(self, config: ModelConfig, sharing: Sharing, size: int, most: int | None = None) -> None:
+        """``size``: bytes of input; where they are shared, there may be up to ``most``."""
+        rows = config.batching.max_batch_size
         self._config = config
-        self.region = sharing.region(size)
+        self.region = sharing.region(most or size, size)
         """None: the slot is memory of our own."""
         self._memory: NDArray[np.uint8] = (
             np.zeros(size, np.uint8) if self.region is None else np.frombuffer(self.region.memory, np.uint8)
@@ -48,9 +48,9 @@ class TritonSlot(ABC):
         self.results: dict[str, Region] = {}
         """The regions of outputs that don't come in messages."""
         self._large = {
-            output.name: most * row_bytes(output)
+            output.name: rows * row_bytes(output)
             for output in config.outputs
-            if most * row_bytes(output) >= _LARGE_BYTES
+            if rows * row_bytes(output) >= _LARGE_BYTES
         }
         self.shared = False
         """Whether the server knows the regions."""

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,18 +12,23 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as v2
 
 from shoal.engine.limits import JPEG_BYTES as ROW_BYTES
-from shoal.engine.limits import excess
+from shoal.engine.limits import LARGE_JPEG_BYTES, excess
 from shoal.engine.triton import encoded_rows
 from shoal.engine.triton.encoded_rows import JpegRow
 from shoal.engine.triton.encoded_slot import EncodedSlot
+from shoal.engine.triton.shared_memory import Region
 from shoal.errors import Internal
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import ModelConfig, Tensor
 from support.scripted_engine import CONFIG
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
 MOST = 4
 PICTURE = JpegRow(1, 16, 16, 0, 0, 16, 16, 8, 8, 0)
-UNSHARED: Any = SimpleNamespace(region=lambda size: None)
+UNSHARED: Any = SimpleNamespace(region=lambda size, reserved: None)
 
 
 def config(shape: tuple[int, ...] = (8, 8, 3), dtype: str = "uint8") -> ModelConfig:
@@ -92,6 +98,54 @@ def test_small_jpegs_leave_their_room_to_a_large_one() -> None:
     assert not slot.put_jpeg(0, large + b"x" * ROW_BYTES, PICTURE)
     assert slot.put_jpeg(0, large, PICTURE)
     assert all(slot.put_jpeg(number, b"small", PICTURE) for number in range(1, MOST))
+
+
+class Shares:
+    """As ``Sharing``, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[tuple[int, int | None]] = []
+
+    def region(self, size: int, reserved: int | None = None) -> Region:
+        self.asked.append((size, reserved))
+        return Region(size, self.folder, reserved=reserved)
+
+    def drop(self, regions: Iterable[Region]) -> None:
+        for region in regions:
+            region.close()
+
+
+def device(mebibytes: int, free: int) -> SimpleNamespace:
+    return SimpleNamespace(f_frsize=2**20, f_blocks=mebibytes, f_bavail=free)
+
+
+def test_large_jpegs_get_more_room_where_there_is_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fstatvfs", lambda _: device(mebibytes=2**10, free=2**10))
+    shares: Any = Shares(tmp_path)
+    slot = EncodedSlot(config(), shares)
+    large = b"x" * ROW_BYTES * 3
+    for _ in range(2):  # a slot stays as large
+        assert [slot.put_jpeg(number, large + bytes([number]), PICTURE) for number in range(MOST)] == [True] * MOST
+        assert [row[-1] for row in sent(slot, MOST)] == list(range(MOST))
+        slot.clear()
+    assert not slot.put_jpeg(0, b"x" * MOST * LARGE_JPEG_BYTES, PICTURE), "with nothing left for the others"
+    assert shares.asked == [(MOST * (64 + LARGE_JPEG_BYTES + 1), MOST * (64 + ROW_BYTES + 1))]
+    slot.close(shares)
+    slot.clear()
+    assert not slot.put_jpeg(0, large * 2, PICTURE), "in a message"
+
+
+def test_large_jpegs_get_no_more_room_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fstatvfs", lambda _: device(mebibytes=2**10, free=2**9))
+    shares: Any = Shares(tmp_path)
+    slot = EncodedSlot(config(), shares)
+    large = b"x" * ROW_BYTES * 2
+    assert [slot.put_jpeg(number, large, PICTURE) for number in range(MOST)] == [True, False, False, False]
+    slot.row(1)[...] = 7
+    assert sent(slot, 2)[0] == large
+    assert sent(slot, 2)[1] == b"\7" * (8 * 8 * 3)
+    slot.close(shares)
 
 
 def test_a_new_batch_begins_anew() -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,6 +55,34 @@ def test_one_that_is_swept_before_it_is_locked_is_made_anew(tmp_path: Path, monk
     assert len(opened) == 2
     assert (tmp_path / region.name).exists()
     region.close()
+
+
+def test_a_region_takes_more_memory_when_it_is_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = SimpleNamespace(f_frsize=2**20, f_blocks=2**10, f_bavail=2**10)
+    monkeypatch.setattr(shared_memory.os, "fstatvfs", lambda _: device)
+    region = Region(2**24, tmp_path, reserved=2**12)
+    blocks = lambda: (tmp_path / region.name).stat().st_blocks * 512  # noqa: E731 - short
+    assert (len(region.memory), blocks()) == (2**24, 2**12)
+    assert region.reserve(2**12)
+    assert blocks() == 2**12
+    assert region.reserve(2**12 + 1)
+    assert blocks() == 2**12 + 2**22, "a step"
+    assert region.reserve(2**24)
+    assert blocks() == 2**24
+    assert not region.reserve(2**24 + 1)
+    region.close()
+
+
+def test_half_of_the_device_stays_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mebibyte = SimpleNamespace(f_frsize=2**20, f_blocks=16, f_bavail=13)
+    monkeypatch.setattr(shared_memory.os, "fstatvfs", lambda _: mebibyte)
+    region = Region(2**24, tmp_path, reserved=2**20)
+    assert region.reserve(6 * 2**20)
+    mebibyte.f_bavail -= 5
+    assert not region.reserve(6 * 2**20 + 1)
+    assert region.reserve(6 * 2**20), "what it has it keeps"
+    region.close()
+    assert not region.reserve(2**23)
 
 
 def test_too_little_memory_is_an_error_at_once_and_leaves_nothing(tmp_path: Path) -> None:

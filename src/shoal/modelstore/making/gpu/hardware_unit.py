@@ -1,44 +1,63 @@
-"""The unit of a GPU that decodes JPEGs, which one process at a time has.
+"""The unit of a GPU that decodes JPEGs, which one process at a time may use.
 
-Beside Triton and another model's process, nvJPEG's batched decoding didn't return on an H100 (driver 580.159): its
-event never came. Alone on the GPU, or as two processes without Triton, it did. The process that has the unit keeps it
-until it ends; the JPEGs of others are decoded by the worker.
+Two processes that used it at once soon waited for an event that never came: Triton's or others, whatever streams and
+graphs they had (H100, driver 580.159). Through MPS, where they are one to the GPU, they did not; nor with this lock.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
-import tempfile
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-AGAIN_SECONDS: Final = 5.0
-"""Until the unit is asked for again: whoever had it may have ended, such as an older version of the model."""
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_log = logging.getLogger(__name__)
+_FOLDER: Final = Path("/dev/shm")  # noqa: S108 - the Python backend can't do without it
+PATIENCE_SECONDS: Final = 20.0
+"""For one batch, hundreds of times what the slowest takes."""
+_LOOK_SECONDS: Final = 1.0
 
 
 class Unit:
-    """Of processes that see the same temporary folder: those of one Triton, of one container."""
+    """Of processes that have the same /dev/shm."""
 
-    def __init__(self, gpu: str) -> None:
-        """``gpu`` is its UUID."""
-        self._path = Path(tempfile.gettempdir()) / f"shoal-jpeg-unit-{gpu}"
-        self._file = -1
-        self._asked = float("-inf")
-
-    def take(self) -> bool:
-        """Whether it is ours; asks at most every ``AGAIN_SECONDS``."""
-        if self._file >= 0:
-            return True
-        if monotonic() - self._asked < AGAIN_SECONDS:
-            return False
-        self._asked = monotonic()
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def __init__(self, gpu: str, folder: Path = _FOLDER) -> None:
+        """``gpu`` is its UUID; the lock is a file in ``folder``."""
+        path = folder / f"shoal-jpeg-unit-{gpu}.lock"
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            return False
-        self._file = file
-        return True
+            self._file = os.open(path, os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._file = os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o644)  # what others made may be locked, too
+        self._since = float("inf")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While no other process uses it; the kernel frees it with whoever has it."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._since = monotonic()
+        try:
+            yield
+        finally:
+            self._since = float("inf")
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def hangs(self) -> bool:
+        """Whether our turn has lasted too long to end."""
+        return monotonic() - self._since > PATIENCE_SECONDS
+
+    def watch(self, leave: Callable[[int], object] = os._exit) -> None:
+        """Ends the process if the unit doesn't answer: Triton starts another, and nobody waits for ever."""
+        threading.Thread(target=self._watch, args=(leave,), name="jpeg-unit", daemon=True).start()
+
+    def _watch(self, leave: Callable[[int], object]) -> None:
+        while not self.hangs():
+            threading.Event().wait(_LOOK_SECONDS)
+        _log.critical("the GPU's JPEG unit hasn't answered for %.0f s; who else uses it?", PATIENCE_SECONDS)
+        leave(1)

@@ -106,6 +106,8 @@ def _onnx(file: Path, outputs: Sequence[str], device: int) -> Function:
     if not names:
         raise ValueError(f"{file.name}: the ONNX Runtime here has no provider for GPUs; onnxruntime-gpu has")
     session = onnxruntime.InferenceSession(str(file), providers=[(name, {"device_id": device}) for name in names])
+    if session.get_providers()[0] not in names:  # it goes on without those whose libraries it doesn't find
+        raise ValueError(f"{file.name}: ONNX Runtime can't use this GPU; its log says what it misses")
     input_ = session.get_inputs()[0]
 
     def run(frames: torch.Tensor) -> list[torch.Tensor]:
@@ -117,6 +119,6 @@ def _onnx(file: Path, outputs: Sequence[str], device: int) -> Function:
             binding.bind_output(name, "cuda", device)
         torch.cuda.current_stream().synchronize()  # the session has a stream of its own
         session.run_with_iobinding(binding)
-        return [torch.from_dlpack(value.to_dlpack()) for value in binding.get_outputs()]
+        return [torch.from_dlpack(value) for value in binding.get_outputs()]
 
     return run

@@ -26,7 +26,6 @@ _log = logging.getLogger(__name__)
 _KERNELS: Final = Path(__file__).with_name("pictures.cu")
 _BLOCKS, _THREADS = 32, 256
 """Of a kernel, for each picture."""
-_TAKEN: Final = "another model's process has the GPU's JPEG unit, so workers decode"
 
 
 class Preparer:
@@ -37,10 +36,16 @@ class Preparer:
         self._height, self._width = height, width
         self._memory = memory
         self._unit = Unit(str(torch.cuda.get_device_properties(device).uuid))
-        self._decoder: HardwareDecoder | None = None
-        self.trouble = _TAKEN
+        self.decoder: HardwareDecoder | None = None
+        """What decodes; None: nothing can."""
+        self.trouble = ""
         """Why nothing can be decoded; empty: it can."""
-        self.decoder()
+        try:
+            self.decoder = HardwareDecoder()
+        except Unavailable as error:
+            self.trouble = str(error)
+        else:
+            self._unit.watch()
         # Before the networks of other batches: its kernels are short.
         self._stream = torch.cuda.Stream(device, priority=-1)
         driver = Device(device)
@@ -50,15 +55,6 @@ class Preparer:
         program = Program(_KERNELS.read_text(encoding="utf-8"), "c++", options).compile("cubin")
         self._columns, self._rows = (program.get_kernel(name) for name in ("resize_columns", "resize_rows"))
         self._slots = [_Slot(size, height * width * CHANNELS) for _ in range(2)]
-
-    def decoder(self) -> HardwareDecoder | None:
-        """What decodes, None while nothing can. For one thread."""
-        if self.trouble == _TAKEN and self._unit.take():
-            try:
-                self._decoder, self.trouble = HardwareDecoder(), ""
-            except Unavailable as error:
-                self.trouble = str(error)
-        return self._decoder
 
     def prepare(self, batch: Batch, frames: Any) -> tuple[torch.cuda.Event, float]:
         """Fills the first rows of ``frames``, uint8 ``(size, height, width, 3)`` on the GPU.
@@ -74,13 +70,15 @@ class Preparer:
         began = perf_counter()
         with torch.cuda.stream(self._stream):
             self._stage(batch, slot)
-            if self._decoder is not None:
-                self._decode(batch, slot, self._decoder)
+            if self.decoder is not None:
+                self._decode(batch, slot, self.decoder)
             self._resize(batch, slot, frames)
             slot.free.record(self._stream)
         return slot.free, perf_counter() - began
 
     def _decode(self, batch: Batch, slot: _Slot, decoder: HardwareDecoder) -> None:
+        if not len(batch.jpegs):
+            return
         try:
             room = slot.room(batch.plane_bytes, batch.scratch_bytes)
         except torch.cuda.OutOfMemoryError:
@@ -88,7 +86,8 @@ class Preparer:
             batch.give_back()
             return
         batch.give_addresses(*room)
-        batch.decode(decoder, self._stream.cuda_stream)
+        with self._unit.alone():
+            batch.decode(decoder, self._stream.cuda_stream)
 
     def _stage(self, batch: Batch, slot: _Slot) -> None:
         """Copies frames that the GPU can't read where they are."""
