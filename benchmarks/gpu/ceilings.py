@@ -99,7 +99,7 @@ def measure(runner: Runner, file: Path, tensors: list[Any], size: int, seconds: 
     number = count()
 
     def batch() -> Any:
-        return runner.batch.Batch(*packed[next(number) % len(packed)], preparer.decoder)
+        return runner.batch.Batch(*packed[next(number) % len(packed)], preparer.decoder())
 
     nothing = torch.cuda.Event()
     turn = count()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import subprocess
 import sys
@@ -19,10 +18,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from hardware_unit import Unit
-with Unit("a", Path(sys.argv[2])).alone():
-    print("mine", flush=True)
-    input()
-print("free", flush=True)
+print(Unit("a", shared=False, folder=Path(sys.argv[2])).take(), flush=True)
 input()
 """
 
@@ -36,51 +32,30 @@ def unit(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-def is_taken(gpu: str, folder: Path) -> bool:
-    with (folder / f"shoal-jpeg-unit-{gpu}.lock").open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-@pytest.mark.parametrize("ends", [False, True])
-def test_one_process_uses_it_at_a_time(unit: Any, tmp_path: Path, ends: bool) -> None:
-    mine, other_gpu = unit.Unit("a", tmp_path), unit.Unit("b", tmp_path)
+def test_one_process_has_it_until_it_ends(unit: Any, tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(GPU), str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdin
         assert holder.stdout
-        assert holder.stdout.readline() == "mine\n"
-        assert is_taken("a", tmp_path)
-        with other_gpu.alone():
-            assert is_taken("b", tmp_path)
-        if ends:
-            holder.kill()
-            holder.wait()
-        else:
-            holder.stdin.write("\n")
-            holder.stdin.flush()
-            assert holder.stdout.readline() == "free\n"
-        with mine.alone():
-            assert is_taken("a", tmp_path)
-        assert not is_taken("a", tmp_path)
+        assert holder.stdout.readline() == "True\n"
+        mine, other_gpu = (unit.Unit(gpu, shared=False, folder=tmp_path) for gpu in "ab")
+        assert not mine.take()
+        assert other_gpu.take()
         holder.kill()
+    assert not mine.take(), "asked again at once"
+    unit.now = unit.AGAIN_SECONDS
+    assert mine.take()
+    assert mine.take()
 
 
-def test_after_an_error_it_is_free(unit: Any, tmp_path: Path) -> None:
-    mine = unit.Unit("a", tmp_path)
-    with pytest.raises(RuntimeError), mine.alone():
-        raise RuntimeError
-    assert not is_taken("a", tmp_path)
-    unit.now = 10 * unit.PATIENCE_SECONDS
-    assert not mine.hangs()
+def test_under_mps_all_have_it(unit: Any, tmp_path: Path) -> None:
+    assert unit.Unit("a", shared=False, folder=tmp_path).take()
+    assert unit.Unit("a", shared=True, folder=tmp_path).take()
+    assert unit.Unit("a", shared=True, folder=tmp_path).take()
 
 
 def test_a_unit_that_does_not_answer_ends_the_process(unit: Any, tmp_path: Path) -> None:
-    mine, codes = unit.Unit("a", tmp_path), []
-    with mine.alone():
+    mine, codes = unit.Unit("a", shared=True, folder=tmp_path), []
+    with mine.used():
         unit.now = unit.PATIENCE_SECONDS
         assert not mine.hangs()
         unit.now += 1
@@ -88,3 +63,7 @@ def test_a_unit_that_does_not_answer_ends_the_process(unit: Any, tmp_path: Path)
         mine._watch(codes.append)
     assert codes == [1]
     assert not mine.hangs()
+    with pytest.raises(RuntimeError), mine.used():
+        raise RuntimeError
+    unit.now *= 10
+    assert not mine.hangs(), "it isn't used"

@@ -79,7 +79,7 @@ class TritonPythonModel:
         for request in requests:
             job = Job(request)
             try:
-                job.batch = Batch(*self._rows_of(request), self._preparer.decoder)
+                job.batch = Batch(*self._rows_of(request), self._preparer.decoder())
             except Exception as error:
                 job.fail(str(error))
             else:

@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 _KERNELS: Final = Path(__file__).with_name("pictures.cu")
 _BLOCKS, _THREADS = 32, 256
 """Of a kernel, for each picture."""
+_TAKEN: Final = (
+    "another model's process has the GPU's JPEG unit, and MPS, which would share it, isn't on: workers decode"
+)
 
 
 class Preparer:
@@ -35,26 +38,32 @@ class Preparer:
         """Compiles the kernels; for batches of up to ``size`` frames."""
         self._height, self._width = height, width
         self._memory = memory
-        self._unit = Unit(str(torch.cuda.get_device_properties(device).uuid))
-        self.decoder: HardwareDecoder | None = None
-        """What decodes; None: nothing can."""
-        self.trouble = ""
-        """Why nothing can be decoded; empty: it can."""
-        try:
-            self.decoder = HardwareDecoder()
-        except Unavailable as error:
-            self.trouble = str(error)
-        else:
-            self._unit.watch()
-        # Before the networks of other batches: its kernels are short.
-        self._stream = torch.cuda.Stream(device, priority=-1)
         driver = Device(device)
         driver.set_current()
+        gpu = str(torch.cuda.get_device_properties(device).uuid)
+        self._unit = Unit(gpu, shared=driver.properties.mps_enabled)
+        self._decoder: HardwareDecoder | None = None
+        self.trouble = _TAKEN
+        """Why nothing can be decoded; empty: it can."""
+        self.decoder()
+        # Before the networks of other batches: its kernels are short.
+        self._stream = torch.cuda.Stream(device, priority=-1)
         self._launch_stream = driver.create_stream(_Stream(self._stream))
         options = ProgramOptions(arch=f"sm_{driver.arch}")
         program = Program(_KERNELS.read_text(encoding="utf-8"), "c++", options).compile("cubin")
         self._columns, self._rows = (program.get_kernel(name) for name in ("resize_columns", "resize_rows"))
         self._slots = [_Slot(size, height * width * CHANNELS) for _ in range(2)]
+
+    def decoder(self) -> HardwareDecoder | None:
+        """What decodes, None while nothing can. For one thread."""
+        if self.trouble == _TAKEN and self._unit.take():
+            try:
+                self._decoder, self.trouble = HardwareDecoder(), ""
+            except Unavailable as error:
+                self.trouble = str(error)
+            else:
+                self._unit.watch()
+        return self._decoder
 
     def prepare(self, batch: Batch, frames: Any) -> tuple[torch.cuda.Event, float]:
         """Fills the first rows of ``frames``, uint8 ``(size, height, width, 3)`` on the GPU.
@@ -70,8 +79,8 @@ class Preparer:
         began = perf_counter()
         with torch.cuda.stream(self._stream):
             self._stage(batch, slot)
-            if self.decoder is not None:
-                self._decode(batch, slot, self.decoder)
+            if self._decoder is not None:
+                self._decode(batch, slot, self._decoder)
             self._resize(batch, slot, frames)
             slot.free.record(self._stream)
         return slot.free, perf_counter() - began
@@ -86,7 +95,7 @@ class Preparer:
             batch.give_back()
             return
         batch.give_addresses(*room)
-        with self._unit.alone():
+        with self._unit.used():
             batch.decode(decoder, self._stream.cuda_stream)
 
     def _stage(self, batch: Batch, slot: _Slot) -> None:
