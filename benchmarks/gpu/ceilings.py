@@ -91,15 +91,16 @@ def measure(runner: Runner, file: Path, tensors: list[Any], size: int, seconds: 
     import torch
 
     torch.set_num_threads(1)
+    unit = runner.preparing.unit_of(0)
     network = runner.network.Network(file, RUNNER, ["probabilities"], 0)
     outputs = {"probabilities": torch.float32}
     lanes = [runner.lane.Lane(network, size, FRAME, outputs, 0) for _ in range(LANES)]
-    preparer = runner.preparing.Preparer(0, size, SIDE, SIDE, runner.memory.HostMemory())
+    preparer = runner.preparing.Preparer(0, size, SIDE, SIDE, runner.memory.HostMemory(), unit)
     packed = [runner.packed(tensor) for tensor in tensors]
     number = count()
 
     def batch() -> Any:
-        return runner.batch.Batch(*packed[next(number) % len(packed)], preparer.decoder())
+        return runner.batch.Batch(*packed[next(number) % len(packed)], preparer.decoder)
 
     nothing = torch.cuda.Event()
     turn = count()

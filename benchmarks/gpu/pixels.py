@@ -62,7 +62,7 @@ def compare(runner: Runner, network: Path, filter_: ResizeFilter) -> Iterator[di
     import torch
 
     config = _config(filter_)
-    preparer = runner.preparing.Preparer(0, _BATCH, SIDE, SIDE, runner.memory.HostMemory())
+    preparer = runner.preparing.Preparer(0, _BATCH, SIDE, SIDE, runner.memory.HostMemory(), runner.preparing.unit_of(0))
     lane = runner.lane.Lane(
         runner.network.Network(network, RUNNER, ["probabilities"], 0),
         _BATCH,

@@ -58,6 +58,8 @@ _STALE_SECONDS: Final = 10.0
 """Half of what was learned of a way that nobody takes is gone after so long."""
 _FORGETS_SECONDS: Final = 1.0
 """Half of what others had waiting at the device is gone after so long."""
+REFUSED_SECONDS: Final = 5.0
+"""A device that decodes nothing at present is asked again after so long."""
 _RETRY_RATIO: Final = 100
 """A way that seems worse is tried again, by one picture, after so many times what it would cost there."""
 
@@ -206,6 +208,8 @@ class Usual:
         """JPEGs that either way can decode."""
         self.pixels = 0.0
         """Of one of them; 0 until there was one."""
+        self.refused_until = 0.0
+        """The device decodes none of its JPEGs before."""
 
     def learn(self, rows: int, pixels: int) -> None:
         """A batch had so many, of so many pixels together."""
@@ -229,7 +233,10 @@ class BatchWay:
         """For a picture that either way can decode."""
         self._rows, self._all_pixels = self._rows + 1, self._all_pixels + pixels
         if self._way is None:
-            self._way = self._choice.choose(self._usual, pixels, now)
+            refuses = now < self._usual.refused_until
+            self._way = CPU if refuses else self._choice.choose(self._usual, pixels, now)
+            if refuses:
+                return CPU
             if self._choice.tries_other(self._way, self._usual, pixels, now):
                 return CPU if self._way is DEVICE else DEVICE
         return CPU if self._choice.has_tried_enough else self._way
@@ -240,6 +247,11 @@ class BatchWay:
         if not self._count:
             self._expected = wait
         self._count, self._pixels = self._count + 1, self._pixels + pixels
+
+    def refused(self, now: float) -> None:
+        """The device decodes nothing at present."""
+        self._usual.refused_until = now + REFUSED_SECONDS
+        self.end(None, now)
 
     def end(self, report: DeviceReport | None, now: float) -> None:
         """The batch was executed, or won't be; more than one call changes nothing. ``report``: see ``off_device``."""

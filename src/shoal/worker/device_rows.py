@@ -87,7 +87,9 @@ class DeviceRows:
         """
         told = reports.tolist()
         there = [report for picture, report in zip(pictures, told, strict=True) if picture.way is DEVICE]
-        if there:
+        if any(report[_STATUS] == encoded_rows.NOT_NOW for report in there) and self._way is not None:
+            self._way.refused(monotonic())
+        elif there:
             self._learn([max(0, most) for most in map(max, zip(*there, strict=True))], len(there))
         refused = []
         for row, (picture, report) in enumerate(zip(pictures, told, strict=True)):

@@ -33,7 +33,7 @@ from shoal.v1 import inference_pb2
 from shoal.worker.access import Access
 from shoal.worker.admission import Admission
 from shoal.worker.batch import PictureBatch
-from shoal.worker.decode_choice import DecodeChoice
+from shoal.worker.decode_choice import REFUSED_SECONDS, DecodeChoice
 from shoal.worker.decoding import Decoding
 from shoal.worker.device_rows import decodes_itself
 from shoal.worker.heads.head import make_head
@@ -73,6 +73,8 @@ class DecodingModel:
     """So many more batches with JPEGs end it."""
     status: int | None = None
     """Of all rows, whatever they are."""
+    jpegs: int | None = None
+    """The status of JPEGs."""
     in_use: int = 0
     trouble: str = ""
 
@@ -97,6 +99,8 @@ class DecodingModel:
             raise Internal("no memory left")
         if self.poison(pictures):
             raise Internal("poisoned")
+        if self.jpegs is not None:
+            statuses[np.array(self.batches[-1]) == JPEG] = self.jpegs
         logits = pictures.astype(np.float32).mean(axis=(1, 2)) / 16
         logits[statuses != 0] = np.nan
         reports = np.array([[status, 50, 2000, 3000] for status in statuses], np.int32)
@@ -204,6 +208,26 @@ async def test_a_batch_that_is_given_back_as_a_whole(model: PictureModel, engine
     assert labels(await run(model, REFUSED, REFUSED)) == ["blue", "blue"]
     assert engine.batches[0] == [JPEG] * 2
     assert list(chain(*engine.batches[1:])) == [PIXELS] * 2
+
+
+@pytest.mark.parametrize("decode", ["gpu", "auto"])
+async def test_a_device_that_decodes_nothing_now_is_left_alone_for_a_while(
+    engine: DecodingModel, threads: Threads, monkeypatch: pytest.MonkeyPatch, decode: Decode
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("shoal.worker.device_rows.monotonic", lambda: now)
+    model = put_together(engine, threads, decode)
+    engine.jpegs = encoded_rows.NOT_NOW
+    assert labels(await run(model, RED, GREEN)) == ["red", "green"]
+    assert engine.batches[0] == [JPEG] * 2
+    engine.jpegs = None
+    engine.batches.clear()
+    assert labels(await run(model, RED, GREEN)) == ["red", "green"]
+    assert set(chain(*engine.batches)) == {PIXELS}
+    now += REFUSED_SECONDS
+    engine.batches.clear()
+    assert labels(await run(model, RED, GREEN)) == ["red", "green"]
+    assert engine.batches == [[JPEG] * 2]
 
 
 async def test_broken_pictures_fail_alone(model: PictureModel, engine: DecodingModel) -> None:

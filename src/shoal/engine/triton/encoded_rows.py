@@ -39,6 +39,8 @@ DONE: Final = 0
 """A status: the row's outputs are the model's."""
 NOT_DECODED: Final = 1
 """A status: the device can't decode the row, whose outputs mean nothing. Decode it elsewhere and send its pixels."""
+NOT_NOW: Final = 2
+"""A status: as before, and the same of any other JPEG for now."""
 REPORT_FIELDS: Final = ("status", "wait_us", "decode_us", "compute_us")
 
 ENTRY: Final = np.dtype(

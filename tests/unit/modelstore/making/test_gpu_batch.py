@@ -124,7 +124,7 @@ def test_frames_are_read_where_they_are(runner: Any) -> None:
 
 def test_without_a_decoder_frames_are_served_all_the_same(runner: Any) -> None:
     batch = _batch(runner, None, [(1, 0, 500), (0, 0, 0)])
-    assert batch.status.tolist() == [1, 0]
+    assert batch.status.tolist() == [2, 0], "and workers are told that it is no matter of the picture"
     assert batch.pictures["components"].tolist() == [-1, 0]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from encoded_rows import DONE, JPEG, NOT_DECODED, PIXELS
+from encoded_rows import DONE, JPEG, NOT_DECODED, NOT_NOW, PIXELS
 from nvjpeg import IMAGE, SHIFTS
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Batch:
         """Their rows: those that can be decoded, as far as headers tell."""
 
     def _decodable(self, jpegs: Any, decoder: HardwareDecoder | None) -> Any:
-        self.status[jpegs] = NOT_DECODED
+        self.status[jpegs] = NOT_NOW if decoder is None else NOT_DECODED
         if decoder is None or not len(jpegs):
             return jpegs[:0]
         table = self.rows[jpegs]
@@ -118,9 +118,9 @@ class Batch:
         self.pictures["planes"][self.jpegs] = self.images["planes"][self.jpegs, :CHANNELS]
         self.pictures["scratch"][self.jpegs] += np.uint64(scratch)
 
-    def give_back(self) -> None:
-        """No JPEG can be decoded now."""
-        self.status[self.jpegs] = NOT_DECODED
+    def give_back(self, status: int = NOT_DECODED) -> None:
+        """None of its JPEGs can be decoded here."""
+        self.status[self.jpegs] = status
         self.pictures["components"][self.jpegs] = LEAVE
         self.jpegs = self.jpegs[:0]
 

@@ -29,7 +29,7 @@ from host_memory import HostMemory
 from lane import Lane
 from network import DTYPES, Network
 from pipeline import Pipeline
-from preparing import Preparer
+from preparing import Preparer, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +52,7 @@ class TritonPythonModel:
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
         device = int(args["model_instance_device_id"])
         torch.cuda.set_device(device)
+        unit = unit_of(device)
         torch.set_num_threads(1)  # copies of a megabyte are no work for teams of threads
         self._input = next(each for each in config["input"] if each["name"] != encoded_rows.INPUT)
         self._frame = [int(side) for side in self._input["dims"]]
@@ -67,9 +68,9 @@ class TritonPythonModel:
         except torch.cuda.OutOfMemoryError as error:
             advice = f"the GPU has no memory for {count} lanes of batches of {size}: lower {_LANES} or max_batch_size"
             raise pb_utils.TritonModelException(f"{advice}; {error}") from error
-        self._preparer = Preparer(device, size, *self._frame[:2], HostMemory())
+        self._preparer = Preparer(device, size, *self._frame[:2], HostMemory(), unit)
         self._pipeline = Pipeline(self._preparer, lanes)
-        decodes = self._preparer.trouble or "nvJPEG's hardware unit decodes"
+        decodes = self._preparer.trouble or unit.trouble or "nvJPEG's hardware unit decodes"
         pb_utils.Logger.log_info(
             f"{args['model_name']}: {name or 'decodes alone'}, {count} lanes of up to {size}; {decodes}"
         )
@@ -79,7 +80,7 @@ class TritonPythonModel:
         for request in requests:
             job = Job(request)
             try:
-                job.batch = Batch(*self._rows_of(request), self._preparer.decoder())
+                job.batch = Batch(*self._rows_of(request), self._preparer.decoder)
             except Exception as error:
                 job.fail(str(error))
             else:

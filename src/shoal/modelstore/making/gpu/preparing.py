@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from batch import CHANNELS, PICTURE, READY
 from cuda.core import Device, LaunchConfig, Program, ProgramOptions, launch
+from encoded_rows import NOT_NOW
 from hardware_unit import Unit
 from nvjpeg import HardwareDecoder, Unavailable
 
@@ -26,26 +27,28 @@ _log = logging.getLogger(__name__)
 _KERNELS: Final = Path(__file__).with_name("pictures.cu")
 _BLOCKS, _THREADS = 32, 256
 """Of a kernel, for each picture."""
-_TAKEN: Final = (
-    "another model's process has the GPU's JPEG unit, and MPS, which would share it, isn't on: workers decode"
-)
 
 
 class Preparer:
     """Prepares one batch after the other; belongs to one thread."""
 
-    def __init__(self, device: int, size: int, height: int, width: int, memory: HostMemory) -> None:
+    def __init__(self, device: int, size: int, height: int, width: int, memory: HostMemory, unit: Unit) -> None:
         """Compiles the kernels; for batches of up to ``size`` frames."""
         self._height, self._width = height, width
         self._memory = memory
+        self._unit = unit
+        self.decoder: HardwareDecoder | None = None
+        """What decodes; None: nothing in this GPU does."""
+        self.trouble = ""
+        """Why nothing can be decoded; empty: it can, when it is our turn."""
+        try:
+            self.decoder = HardwareDecoder()
+        except Unavailable as error:
+            self.trouble = str(error)
+        else:
+            unit.watch()
         driver = Device(device)
         driver.set_current()
-        gpu = str(torch.cuda.get_device_properties(device).uuid)
-        self._unit = Unit(gpu, shared=driver.properties.mps_enabled)
-        self._decoder: HardwareDecoder | None = None
-        self.trouble = _TAKEN
-        """Why nothing can be decoded; empty: it can."""
-        self.decoder()
         # Before the networks of other batches: its kernels are short.
         self._stream = torch.cuda.Stream(device, priority=-1)
         self._launch_stream = driver.create_stream(_Stream(self._stream))
@@ -53,17 +56,6 @@ class Preparer:
         program = Program(_KERNELS.read_text(encoding="utf-8"), "c++", options).compile("cubin")
         self._columns, self._rows = (program.get_kernel(name) for name in ("resize_columns", "resize_rows"))
         self._slots = [_Slot(size, height * width * CHANNELS) for _ in range(2)]
-
-    def decoder(self) -> HardwareDecoder | None:
-        """What decodes, None while nothing can. For one thread."""
-        if self.trouble == _TAKEN and self._unit.take():
-            try:
-                self._decoder, self.trouble = HardwareDecoder(), ""
-            except Unavailable as error:
-                self.trouble = str(error)
-            else:
-                self._unit.watch()
-        return self._decoder
 
     def prepare(self, batch: Batch, frames: Any) -> tuple[torch.cuda.Event, float]:
         """Fills the first rows of ``frames``, uint8 ``(size, height, width, 3)`` on the GPU.
@@ -79,8 +71,8 @@ class Preparer:
         began = perf_counter()
         with torch.cuda.stream(self._stream):
             self._stage(batch, slot)
-            if self._decoder is not None:
-                self._decode(batch, slot, self._decoder)
+            if self.decoder is not None:
+                self._decode(batch, slot, self.decoder)
             self._resize(batch, slot, frames)
             slot.free.record(self._stream)
         return slot.free, perf_counter() - began
@@ -94,9 +86,12 @@ class Preparer:
             _log.warning("the GPU has no memory left to decode into: lower max_batch_size or shoal.lanes")
             batch.give_back()
             return
-        batch.give_addresses(*room)
-        with self._unit.used():
-            batch.decode(decoder, self._stream.cuda_stream)
+        with self._unit.turn() as ours:
+            if ours:
+                batch.give_addresses(*room)
+                batch.decode(decoder, self._stream.cuda_stream)
+            else:
+                batch.give_back(NOT_NOW)
 
     def _stage(self, batch: Batch, slot: _Slot) -> None:
         """Copies frames that the GPU can't read where they are."""
@@ -116,6 +111,12 @@ class Preparer:
             launch(self._launch_stream, grid, self._columns, pictures, bicubic)
         target = frames.data_ptr(), np.int32(self._width), np.int32(self._height)
         launch(self._launch_stream, grid, self._rows, pictures, bicubic, *target)
+
+
+def unit_of(device: int) -> Unit:
+    """The unit of a GPU, by its number."""
+    gpu = str(torch.cuda.get_device_properties(device).uuid)
+    return Unit(gpu, shared=bool(Device(device).properties.mps_enabled))
 
 
 class _Slot:
