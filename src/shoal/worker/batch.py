@@ -55,6 +55,8 @@ class PictureBatch:
         """Prepares; no picture will be more urgent than ``priority``."""
         self.ready_at = 0.0
         """When the first of it was ready for the engine (monotonic); 0: nothing was yet."""
+        self.executed = 0
+        """Pictures, and regions of pictures, that the engine was asked to run together then."""
         self._model = model
         self._priority = priority
         self._all_prepared: asyncio.Future[None] | None = None
@@ -359,7 +361,7 @@ class PictureBatch:
 
     async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[Answered]:
         asked = monotonic()
-        self.ready_at = self.ready_at or asked
+        self.ready_at, self.executed = self.ready_at or asked, self.executed or len(pictures)
         levels = [picture.priority for picture in pictures]
         priority = most_urgent(levels)
         deadline = max(picture.deadline for picture in pictures)

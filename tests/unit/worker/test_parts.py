@@ -239,6 +239,12 @@ async def test_what_there_is_no_row_for_runs_in_further_executions(
     assert engine.in_use == 0
 
 
+async def test_each_region_counts_in_what_is_executed(store: CountingStore, batch: PictureBatch) -> None:
+    batch.add(item(0, store.put(bands()), some(0, 1, 2)), item(1, store.put(bands())))
+    await results(batch)
+    assert batch.executed == 4
+
+
 async def test_a_batch_of_nothing_but_more_regions_than_rows_grants_its_permit_after_the_first_execution(
     store: CountingStore, engine: ScriptedModel, batch: PictureBatch
 ) -> None:
@@ -414,6 +420,7 @@ async def test_a_request_whose_regions_are_all_known_takes_no_slot_and_waits_for
     reply = pb.ClassifyReply.FromString(result.response)
     assert [what for what, _ in seen(reply)] == expected(16)
     assert reply.timing.cached
+    assert batch.executed == 0
     assert (reply.timing.batch_size, reply.timing.compute_us, reply.timing.decode_us) == (0, 0, 0)
     assert [list(group) async for group in batch.finish()] == [[]]
     batch.abandon()
