@@ -163,6 +163,11 @@ async def test_of_several_regions_those_that_are_not_known_are_computed(own: Sta
     assert [each.unwrap().classes[0].label for each in some.parts[:2]] == ["red", "blue"]
     assert not some.timing.cached
     assert await executed(own, "tiny") == before + 3
+    explained = own.shoal("explain", uuid).stdout
+    assert "3 regions of the picture; 1 of them answered from the result cache" in explained
+    newest, earlier = json.loads(own.shoal("explain", uuid, "--json").stdout)["requests"]
+    assert [each["result_cache"] for each in newest["worker"]["regions"]] == ["miss", "hit", "miss"]
+    assert earlier["worker"]["region"]["x"] == 0.5
     again = await client.classify(uuid, "tiny", regions=[whole, left, right])
     assert [each.unwrap().timing.cached for each in again.parts] == [True] * 3
     assert again.timing.cached

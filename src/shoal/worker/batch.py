@@ -173,7 +173,7 @@ class PictureBatch:
     def _wait_for_row(self, pictures: list[Picture]) -> None:
         """Whole pictures wait for no other request's regions."""
         for picture in pictures:
-            picture.stages.straggler = True
+            picture.stages.straggler = picture.stages.put_off = True
             if picture.parts is None:
                 self._later.appendleft(picture)
             else:

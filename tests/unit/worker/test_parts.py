@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import tracemalloc
 import uuid
 from contextlib import closing
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from PIL import Image
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, Internal
 from shoal.explain.recent import Recent
+from shoal.explain.views import RegionView, WorkerVisit
 from shoal.observe.metrics import WORKER
 from shoal.pictures.decode import Decoder
 from shoal.runtime.threads import Threads
@@ -24,7 +28,7 @@ from shoal.v1 import inference_pb2 as pb
 from shoal.worker import batch as batch_module
 from shoal.worker import parts as parts_module
 from shoal.worker.access import Access
-from shoal.worker.admission import Admission
+from shoal.worker.admission import REGION_BYTES, Admission
 from shoal.worker.batch import PictureBatch
 from shoal.worker.decoding import Decoding
 from shoal.worker.fetch_picture import Fetcher
@@ -35,6 +39,7 @@ from shoal.worker.picture_cache import PictureCache
 from shoal.worker.picture_model import PictureModel
 from shoal.worker.result_cache import ResultCache
 from shoal.worker.result_cache_meter import ResultCacheMeter
+from shoal.worker.stages import Stages, explain
 from support.pictures import encode
 from support.scripted_engine import ScriptedModel
 from support.until import until
@@ -563,6 +568,102 @@ async def test_regions_that_find_no_row_when_they_were_looked_up_late_run_nevert
     assert engine.sizes == [6, 4]
     batch.abandon()
     assert caching.fetcher.held_bytes == 0
+
+
+def remembered(model: PictureModel, image_uuid: str) -> WorkerVisit:
+    return explain(model.admission.recent, image_uuid).worker[0]
+
+
+async def test_what_became_of_each_region_is_remembered(
+    caching: PictureModel, store: CountingStore, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer = engine.infer
+
+    async def refuse_green(slot: Any, size: int, timeout_microseconds: int = 0) -> Inference:
+        if (slot.input[:size, :, :, 1] > 200).any():
+            raise Internal("poisoned")
+        return await infer(slot, size, timeout_microseconds)
+
+    monkeypatch.setattr(engine, "infer", refuse_green)
+    name = store.put(bands())
+    await ask(caching, item(0, name, region=band(3)))
+    assert remembered(caching, name).region == RegionView(**band_fields(3))
+    assert remembered(caching, name).regions == ()
+    await ask(caching, item(0, name, some(3, 4, 0, 2, 5, 6, 8, 9)))
+    visit = remembered(caching, name)
+    told = [(way.region.x if way.region else 0, way.result_cache, way.code, way.put_off) for way in visit.regions]
+    assert told == [
+        (pytest.approx((number + 0.2) / BANDS), *way)
+        for number, *way in (
+            (3, "hit", "OK", False),
+            (4, "miss", "INTERNAL", False),
+            (0, "miss", "OK", False),
+            (2, "miss", "OK", False),
+            (5, "miss", "OK", False),
+            (6, "miss", "OK", False),
+            (8, "miss", "OK", False),
+            (9, "miss", "OK", True),
+        )
+    ]
+    assert (visit.code, visit.message, visit.region) == ("OK", "", None)
+    assert visit.total_seconds == max(way.total_seconds for way in visit.regions)
+    for way in visit.regions:
+        assert sum(way.stage_seconds.values()) == pytest.approx(way.total_seconds)
+
+
+def band_fields(number: int) -> dict[str, Any]:
+    region = band(number)
+    return {name: getattr(region, name) for name in ("x", "y", "width", "height", "padding", "square")}
+
+
+async def test_a_request_whose_regions_wait_has_no_code_yet_and_one_whose_regions_all_fail_has_theirs(
+    model: PictureModel, store: CountingStore, engine: ScriptedModel, batch: PictureBatch
+) -> None:
+    name, missing = store.put(bands()), str(uuid.uuid4())
+    engine.go.clear()
+    batch.add(item(0, missing, some(0, 1)), item(1, name, some(0, 1)))
+    running = asyncio.ensure_future(results(batch))
+    await engine.asked.wait()
+    assert [way.code for way in remembered(model, name).regions] == ["", ""]
+    assert remembered(model, name).code == ""
+    assert [way.code for way in remembered(model, missing).regions] == ["NOT_FOUND"] * 2
+    assert remembered(model, missing).code == "NOT_FOUND"
+    assert remembered(model, missing).message
+    engine.go.set()
+    await running
+
+
+async def test_regions_that_are_remembered_count_in_what_is_kept(model: PictureModel, store: CountingStore) -> None:
+    recent: Recent[Stages] = Recent(100, max_bytes=64 * REGION_BYTES)
+    admission = replace(model.admission, recent=recent)
+    many, few = item(0, store.put(bands()), some(*[0] * 64)), item(1, store.put(bands()), some(0, 1))
+    admitted = list(admission.admit([many, few], 0.0))
+    assert [len(stages.others) for stages in recent.newest_first()] == [1, 63]
+    admitted += admission.admit([few], 0.0)
+    assert [len(stages.others) for stages in recent.newest_first()] == [1, 1]
+
+
+def test_a_region_that_is_remembered_takes_no_more_than_it_says(model: PictureModel, store: CountingStore) -> None:
+    many, held = item(0, store.put(bands()), 4 * some(*range(16))), []
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            ((_, pictures),) = model.admission.admit([many], monotonic())
+            assert isinstance(pictures, list)
+            for picture in pictures:
+                stages = picture.stages
+                stages.fetched, stages.looked_up, stages.decoding, stages.decoded, stages.closed, stages.asked = (
+                    monotonic() for _ in range(6)
+                )
+                stages.started, stages.computed, stages.ended, stages.left = (monotonic() for _ in range(4))
+            held.append(pictures[0].stages.others)
+            del pictures, picture
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert 0.5 < taken / (20 * 64 * REGION_BYTES) < 1
 
 
 @pytest.mark.parametrize("leaves", [True, False])
