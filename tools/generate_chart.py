@@ -24,7 +24,7 @@ from shoal.runtime.endpoint import Endpoint
 from shoal.service.kubernetes import SELECTOR_LABELS, Kubernetes, ModelSync
 from shoal.service.kubernetes_extras import OWN_FOLDERS, OWN_TREES, OWN_VARIABLES, OWN_VOLUMES
 from shoal.service.kubernetes_ports import PORTS
-from shoal.service.pipelines import Pipeline
+from shoal.service.pipelines import DEEPEST, MAX_BOXES, MOST_CALLS, Pipeline
 from shoal.service.section import Section
 from shoal.service.spec import Pool, Service
 from shoal.triton.installation import Installation
@@ -205,7 +205,12 @@ def defaults() -> dict[str, Any]:
     router = Departure()
     return {
         "pool": Pool().model_dump(exclude_none=True),
-        "pipeline": {"replicas": Pipeline.model_fields["replicas"].default},
+        "pipeline": {
+            "replicas": Pipeline.model_fields["replicas"].default,
+            "max_boxes": MAX_BOXES,
+            "deepest": DEEPEST,
+            "most_calls": MOST_CALLS,
+        },
         "sync": ModelSync().model_dump(exclude_none=True),
         "own": {
             "labels": sorted(SELECTOR_LABELS),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shoal.errors import ConfigurationError
 from shoal.service.spec import parse
 from shoal.service.topology import Topology
 from support.chart import HELM, render, template
@@ -78,6 +79,86 @@ def test_the_router_alone_calls_it_and_it_calls_the_router_alone(rendered: Rende
     inner = next(rule for rule in policies["shoal-router"]["ingress"] if {"port": 9001} in rule["ports"])
     callers = {each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in inner["from"]}
     assert callers == {"batcher", "pipeline"}
+
+
+SPECIES: dict[str, object] = {"model": "species"}
+FINDER: dict[str, object] = {"model": "finder"}
+
+
+def steps(*then: dict[str, object], **detect: object) -> dict[str, object]:
+    """A pipeline."""
+    return {"detect": FINDER | detect, "then": list(then)}
+
+
+def deep(levels: int, **last: object) -> dict[str, object]:
+    """Steps behind each other, ``levels`` of them."""
+    own = {"model": f"level-{levels}"}
+    return own | (last if levels == 1 else {"then": [deep(levels - 1, **last)]})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"plain": steps(deep(3))},
+        {"plain": steps(deep(2), deep(4))},
+        {"plain": steps({"model": "plain"})},
+        {"plain": steps({"model": "street.cars"})},
+        {"plain": steps(SPECIES, model="street.cars")},
+        {"plain": steps({"model": "plates", "then": [{"model": "plain"}]})},
+        {"plain": steps(SPECIES, SPECIES)},
+        {"plain": steps(SPECIES, {"model": "plates", "then": [{"model": "x", "name": "species"}]})},
+        {"plain": steps({"model": "finder"})},
+        {"plain": steps({**SPECIES, "for": ["boat", "bird", "car"]}, classes=["bird", "cat"])},
+        {"plain": steps({"model": "plates", "classes": ["front"], "then": [{**SPECIES, "for": ["back"]}]})},
+        {"plain": steps({**SPECIES, "top_k": 3, "square": False})},
+        {"plain": steps({**SPECIES, "top_k": 3, "padding": 0})},
+        {"plain": steps({**SPECIES, "top_k": 3, "then": [{"model": "x"}]})},
+        {"plain": steps({"model": "plates", "max_boxes": 60, "then": [{"model": "x"}]})},
+        {"plain": steps({"model": "a", "max_boxes": 100, "then": [{"model": "b"}, {"model": "c"}]}, max_boxes=100)},
+        {"plain": steps({"model": "Species"})},
+        {"plain": steps({"model": "species-2"})},
+        {"plain": steps({"model": "a"}, model="unknown")},
+        {"plain": steps({"model": "bone"})},
+        {"plain": steps({"model": "zone-2"})},
+        {"shared": steps(SPECIES)},
+    ],
+)
+def test_what_the_file_shows_to_be_wrong_is_refused_in_the_same_words(
+    values: Path, wrong: dict[str, dict[str, object]]
+) -> None:
+    models = ["finder", "species", "plates", "x", "?", "level-*", "[!a-y]one"]
+    service = {"pools": {"default": {"models": models}}, "pipelines": {"street.cars": steps(SPECIES), **wrong}}
+    with pytest.raises(ConfigurationError) as caught:
+        parse(json.dumps(service), "s")
+    done = template(values, settings=service)
+    assert done.returncode != 0
+    first, _, text = str(caught.value).partition(": ")
+    assert first.startswith("s:")
+    assert text in done.stderr
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        steps(deep(2)),
+        steps({**SPECIES, "for": ["bird"]}, classes=["bird", "cat"]),
+        steps({"model": "plates", "then": [{**SPECIES, "for": ["any"], "top_k": 2}]}, classes=["car"], max_boxes=20),
+        steps({**SPECIES, "top_k": None, "max_boxes": 3}),
+        steps({**SPECIES, "name": "one"}, {**SPECIES, "name": "other", "then": []}),
+        steps({"model": "zone"}, {"model": "a"}),
+    ],
+)
+def test_what_the_file_shows_to_be_right_is_rendered(values: Path, right: dict[str, object]) -> None:
+    """Also where one step says nothing of what another one says."""
+    models = ["finder", "species", "plates", "x", "?", "level-*", "[!a-y]one"]
+    done = template(values, settings={"pools": {"default": {"models": models}}, "pipelines": {"plain": right}})
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_needs_the_models_is_left_to_the_pods(values: Path) -> None:
+    """Whether a step's model is a detector, and has a label, say the workers: there is no store here."""
+    told = steps({**SPECIES, "then": [{"model": "letters", "for": ["plate"]}]})
+    assert template(values, settings={"pipelines": {"plain": told}}).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,16 @@ async def test_a_stream_of_pictures(client: AsyncClient) -> None:
     assert all(result.error is None for each in answers for finding in each.findings for result in finding.results)
 
 
+async def test_thousands_of_pictures_keep_their_order_and_one_that_fails_fails_alone(client: AsyncClient) -> None:
+    uuids = [await client.upload(encoded(blotches(seed))) for seed in (1, 2)]
+    asked = [uuids[0], "4b5ef40f-1f6b-4b4f-9d52-1b8f6b7ab4a8", uuids[1], b"no picture"] * 5
+    outcomes = [outcome async for outcome in client.map_analyze(asked, "quadrants", ordered=True, concurrency=8)]
+    assert [outcome.image for outcome in outcomes] == asked
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), NotFound, type(None), InvalidRequest] * 5
+    alone = {uuid: (await client.analyze(uuid, "quadrants")).findings for uuid in uuids}
+    assert all(outcome.unwrap().findings == alone[outcome.image] for outcome in outcomes[::2])
+
+
 async def test_the_first_steps_failure_is_the_answer(client: AsyncClient) -> None:
     with pytest.raises(NotFound, match="no image"):
         await client.analyze("4b5ef40f-1f6b-4b4f-9d52-1b8f6b7ab4a8", "quadrants")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from shoal.client import AsyncClient
+from shoal.client import AsyncClient, PictureRegion
 from shoal.errors import NotFound, Unauthenticated
 from support.pictures import encode
 from support.stack import Stack, running_stack
@@ -149,6 +149,29 @@ async def test_boxes_and_masks_come_again_too(own: Stack, client: AsyncClient) -
     for first, second in (boxes, masks):
         assert first.image_uuid != second.image_uuid
         assert (first.timing.cached, second.timing.cached) == (False, True)
+
+
+async def test_of_several_regions_those_that_are_not_known_are_computed(own: Stack, client: AsyncClient) -> None:
+    picture_of_two = Image.new("RGB", (80, 40), (250, 9, 9))
+    picture_of_two.paste((9, 9, 250), (40, 0, 80, 40))
+    uuid = await client.upload(encode(picture_of_two))
+    left, right, whole = PictureRegion(0, 0, 0.5, 1), PictureRegion(0.5, 0, 0.5, 1), PictureRegion(0, 0, 1, 1)
+    before = await executed(own, "tiny")
+    await client.classify(uuid, "tiny", region=right)
+    some = await client.classify(uuid, "tiny", regions=[left, right, whole])
+    assert [each.unwrap().timing.cached for each in some.parts] == [False, True, False]
+    assert [each.unwrap().classes[0].label for each in some.parts[:2]] == ["red", "blue"]
+    assert not some.timing.cached
+    assert await executed(own, "tiny") == before + 3
+    explained = own.shoal("explain", uuid).stdout
+    assert "3 regions of the picture; 1 of them answered from the result cache" in explained
+    newest, earlier = json.loads(own.shoal("explain", uuid, "--json").stdout)["requests"]
+    assert [each["result_cache"] for each in newest["worker"]["regions"]] == ["miss", "hit", "miss"]
+    assert earlier["worker"]["region"]["x"] == 0.5
+    again = await client.classify(uuid, "tiny", regions=[whole, left, right])
+    assert [each.unwrap().timing.cached for each in again.parts] == [True] * 3
+    assert again.timing.cached
+    assert await executed(own, "tiny") == before + 3
 
 
 async def test_a_call_without_the_picture_gets_no_answer(own: Stack, client: AsyncClient) -> None:

@@ -56,7 +56,12 @@ async def test_both_ways_flow_before_the_caller_has_ended(rig: Rig, method: str)
 
 async def test_the_batcher_is_told_who_calls_and_what_time_each_call_has(tmp_path: Path) -> None:
     limits = "router: {default_timeout_seconds: 1.5, max_timeout_seconds: 5}"
-    forged = [("x-client-id", "somebody-else"), ("x-shoal-timeouts", "1,1"), ("x-priority", "bulk")]
+    forged = [
+        ("x-client-id", "somebody-else"),
+        ("x-shoal-timeouts", "1,1"),
+        ("x-priority", "bulk"),
+        ("x-shoal-affinity", "cat"),
+    ]
     async with running(tmp_path, service=limits) as rig, asyncio.timeout(PATIENCE):
         seen = await told(rig.open_calls(rig.alice.key, metadata=forged))
         assert seen["x-client-id"] == rig.alice.id
@@ -68,6 +73,7 @@ async def test_the_batcher_is_told_who_calls_and_what_time_each_call_has(tmp_pat
         unary = await rig.call(rig.alice.key, metadata=forged)
         assert "x-shoal-timeouts" not in unary
         assert unary["x-priority"] == "bulk"
+        assert unary["x-shoal-affinity"] == "cat"
 
 
 async def test_a_stream_is_refused_as_a_call_would_be_and_at_once(rig: Rig) -> None:

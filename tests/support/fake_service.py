@@ -82,6 +82,18 @@ class FakeService:
                 **_mask(request.mask_form),
             )
 
+    async def analyze(self, request: pb.ImageRequest, context: Context) -> pb.AnalyzeReply:
+        async with self._call("Analyze", request, context):
+            box = pb.Box(x=0.25, y=0.5, width=0.125, height=0.25, label="bird", score=0.5)
+            late = pb.StepResult(step="then.0", model_name="species", code=4, message="too late")
+            step = pb.StepTiming(step="then.0", model_name="species", calls=1, failed=1, timing=self._timing())
+            return pb.AnalyzeReply(
+                image_uuid=self.reply_uuid or request.image_uuid,
+                model_name=request.model_name,
+                findings=[pb.Finding(box=box, results=[late])],
+                steps=[step],
+            )
+
     async def create(self, request: pb.CreateUploadsRequest, context: Context) -> pb.CreateUploadsReply:
         self.calls["Create"] += 1
         self.asked.append(request.count)
@@ -143,6 +155,9 @@ class FakeService:
             ),
             "Segment": grpc.unary_unary_rpc_method_handler(
                 self.segment, pb.ImageRequest.FromString, pb.SegmentReply.SerializeToString
+            ),
+            "Analyze": grpc.unary_unary_rpc_method_handler(
+                self.analyze, pb.ImageRequest.FromString, pb.AnalyzeReply.SerializeToString
             ),
         }
         create = grpc.unary_unary_rpc_method_handler(

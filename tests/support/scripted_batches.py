@@ -47,6 +47,7 @@ class ScriptedHandler:
     refuses: str = ""
     """A method."""
     ready_at: float = 0.0
+    executed: int = 0
     """What its batches say of themselves."""
 
     def check(self, method: str) -> None:
@@ -68,6 +69,10 @@ class ScriptedBatch:
     @property
     def ready_at(self) -> float:
         return self._handler.ready_at
+
+    @property
+    def executed(self) -> int:
+        return self._handler.executed
 
     def add(self, *items: batching_pb2.BatchItem) -> None:
         for item in items:

@@ -16,6 +16,11 @@ MAX_LENGTH: Final = 64
 """Characters of one; a longer text says nothing."""
 
 
+def affinity_of(text: str) -> str:
+    """``text``, unless it is too long."""
+    return text if len(text) <= MAX_LENGTH else ""
+
+
 class Affinities:
     """Of one policy: without I/O and without a clock. Each owner's words are its own."""
 

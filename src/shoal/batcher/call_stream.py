@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError
 
-from shoal.batcher.affinities import MAX_LENGTH
+from shoal.batcher.affinities import affinity_of
 from shoal.batcher.callers import traceparent_of
 from shoal.batcher.door import GoneError
 from shoal.batcher.limits import Limits, too_large
@@ -211,7 +211,7 @@ class CallStream:
                         reply=self._answer,
                         place=index,
                         traceparent=traceparent_of(call.traceparent) or limits.traceparent,
-                        affinity=call.affinity if len(call.affinity) <= MAX_LENGTH else "",
+                        affinity=affinity_of(call.affinity),
                         caller=caller.id,
                         called=self._called,
                     )

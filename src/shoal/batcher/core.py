@@ -10,6 +10,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Self
 
+from shoal.batcher.affinities import affinity_of
 from shoal.batcher.callers import Callers, traceparent_of
 from shoal.batcher.compression import ACCEPTED, UnknownEncoding
 from shoal.batcher.held_bytes import MAX_HELD_BYTES
@@ -124,6 +125,7 @@ class Batcher:
             traceparent_of(headers.get("traceparent", "")),
             caller.id,
             caller.priority,
+            affinity=affinity_of(headers.get(wire.AFFINITY, "")),
         )
 
     async def stream(self, method: str, headers: Headers, door: Door) -> None:

@@ -77,10 +77,13 @@ class Dispatcher:
         traceparent: str = "",
         caller: CallerId = NOBODY,
         priority: Priority = Priority.INTERACTIVE,
+        *,
+        affinity: str = "",
     ) -> bytes:
         """Answers one unary call of ``method``, batched with others of the same model and method.
 
-        ``owner`` names, in any form, whose share of queues and memory it takes. Raises the ShoalError of its status.
+        ``owner`` names, in any form, whose share of queues and memory it takes; calls of one ``affinity`` do best at
+        the same worker. Raises the ShoalError of its status.
         Cancelling it withdraws the request; its batch-mates never notice.
         """
         queue = self.queue_of(method, model, owner)
@@ -96,6 +99,7 @@ class Dispatcher:
             message=message,
             reply=partial(_settle, answer),
             traceparent=traceparent,
+            affinity=affinity,
             caller=caller,
             called=queue.called,
         )

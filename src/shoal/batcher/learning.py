@@ -22,14 +22,18 @@ _LATEST = 256
 
 
 class BatchTimes:
-    """Seconds that a worker needs for a batch, as a line over its size.
+    """Seconds that a worker needs for a batch, as a line over what is executed of it.
 
     A weighted least squares fit, whose weights halve every 32 batches, of ``seconds = base + size * slope``, neither of
     which is negative: a larger batch takes no less than a smaller one, and at most in proportion more. So where all
     sizes seen are the same, a smaller one is expected to take as long, and a larger one in proportion.
+
+    Of the requests that are sent some need no execution, such as those whose answers the worker knows, and some need
+    several. Nobody knows which before they are sent, so a batch is expected to need as many each as those before.
     """
 
     def __init__(self) -> None:
+        self._sent = 0.0
         self._weight = self._size = self._seconds = self._size_size = self._size_seconds = 0.0
         self._mean_size = self._mean = self._slope_down = self._slope_up = 0.0
         self._base = 0.0
@@ -40,8 +44,9 @@ class BatchTimes:
         self.scatter = 0.0
         """Seconds by which most batches differ at most from what is expected of them: twice the mean deviation."""
 
-    def observe(self, size: int, seconds: float) -> None:
-        """One batch came back."""
+    def observe(self, size: int, seconds: float, executed: int = 0) -> None:
+        """One batch of ``size`` requests came back, for which so many were ``executed``; 0: as many."""
+        executed = executed or size
         if self.known:
             self._odd = self._odd + 1 if seconds > max(_ODD * self.cautious(size), _ODD_SECONDS) else 0
             if 0 < self._odd <= _ODD_IN_A_ROW:
@@ -50,14 +55,24 @@ class BatchTimes:
             self.scatter = 2 * self._deviation.mean
         self.known = True
         self._weight = self._weight * _DECAY + 1
-        self._size = self._size * _DECAY + size
+        self._sent = self._sent * _DECAY + size
+        self._size = self._size * _DECAY + executed
         self._seconds = self._seconds * _DECAY + seconds
-        self._size_size = self._size_size * _DECAY + size * size
-        self._size_seconds = self._size_seconds * _DECAY + size * seconds
+        self._size_size = self._size_size * _DECAY + executed * executed
+        self._size_seconds = self._size_seconds * _DECAY + executed * seconds
         self._fit()
 
+    @property
+    def share(self) -> float:
+        """How many are executed for a request that is sent."""
+        return self._size / self._sent if self._sent else 1.0
+
     def expected(self, size: float) -> float:
-        """Seconds that a batch of ``size`` takes; 0 before anything is known."""
+        """Seconds that a batch of ``size`` requests takes; 0 before anything is known."""
+        return self.executing(size * self.share)
+
+    def executing(self, size: float) -> float:
+        """Seconds that a batch takes for which so many are executed."""
         more = size - self._mean_size
         return self._mean + more * (self._slope_up if more > 0 else self._slope_down)
 
@@ -73,7 +88,7 @@ class BatchTimes:
     def more(self, seconds: float) -> float:
         """How many requests more a batch takes in ``seconds`` more; may be infinite."""
         if self._slope_up:
-            return seconds / self._slope_up
+            return seconds / (self._slope_up * self.share)
         return math.inf if seconds >= 0 else 0.0
 
     def largest(self, seconds: float) -> float:
@@ -81,7 +96,7 @@ class BatchTimes:
         more = seconds - self._mean
         slope = self._slope_up if more > 0 else self._slope_down
         if slope:
-            return self._mean_size + more / slope
+            return (self._mean_size + more / slope) / self.share
         return math.inf if more >= 0 else 0.0
 
     def _fit(self) -> None:

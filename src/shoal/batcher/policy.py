@@ -164,12 +164,16 @@ class BatchingPolicy(Generic[Stream, Request]):
         self._quarantine.leave(stream)
         return self._advance(now)
 
-    def executed(self, now: float, stream: Stream, engine_seconds: float = 0.0) -> None:
+    def executed(self, now: float, stream: Stream, engine_seconds: float = 0.0, count: int = 0) -> None:
         """The batch on ``stream`` has its first answers: all but stragglers are through.
 
-        ``engine_seconds`` passed at its worker since it was ready for the engine; 0: the worker doesn't say.
+        Args:
+            now: The time.
+            stream: Which.
+            engine_seconds: At its worker since it was ready for the engine; 0: the worker doesn't say.
+            count: What was executed: fewer than were sent, where answers were known; 0: the worker doesn't say.
         """
-        self._work.executed(now, stream, engine_seconds)
+        self._work.executed(now, stream, engine_seconds, count)
 
     def stalled(self, now: float, stream: Stream) -> None:
         """Nothing of the batch on ``stream`` was executed: it is no work ahead of others, and teaches nothing."""

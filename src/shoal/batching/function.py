@@ -118,10 +118,11 @@ class FunctionBatch:
 
     def __init__(self, function: Function[Any, Any]) -> None:
         self.ready_at = 0.0
+        self.executed = 0
+        """Requests that the function got together."""
         self._function = function
         self._items: list[_Item] = []
         self._left: set[int] = set()
-        self._executed = False
         self._results: list[batching_pb2.BatchItemResult] = []
 
     def add(self, *items: batching_pb2.BatchItem) -> None:
@@ -147,7 +148,7 @@ class FunctionBatch:
         """Runs what has time left."""
         self.ready_at = monotonic()
         await self._execute(self._items)
-        if not self._executed:
+        if not self.executed:
             yield []  # a batch of failures teaches nothing about those that run
         for group in groups(self._results):
             yield group
@@ -169,7 +170,7 @@ class FunctionBatch:
         levels = [item.call.priority for item in items]
         priority = most_urgent(levels)
         if execution := await self._function.instances.run(choose, priority, bulk_part(levels)):
-            self._executed = True
+            self.executed = self.executed or len(live)
             self._function.meter.executed(len(live), execution.waited, execution.seconds, priority)
             await self._settle(live, execution.outcome)
 

@@ -89,6 +89,16 @@ class Timed(Protocol):
         ...
 
 
+@runtime_checkable
+class Counted(Protocol):
+    """A batch that knows how much was executed, which may be more or less than its items."""
+
+    @property
+    def executed(self) -> int:
+        """Rows, of what the first group took; to be read once that is there; 0: unknown."""
+        ...
+
+
 class Handler(Protocol):
     """Serves the batches of one model."""
 
@@ -280,8 +290,9 @@ class ServedStream:
             raise
         self._beside(self._answer_stragglers(carried, groups))
         renewed = permit.renew()
-        engine_us = _engine_microseconds(batch)
-        await self._write(batching_pb2.BatchResultChunk(results=results, permit=renewed, engine_us=engine_us))
+        engine_us, executed = _engine_microseconds(batch), batch.executed if isinstance(batch, Counted) else 0
+        told = batching_pb2.BatchResultChunk(results=results, permit=renewed, engine_us=engine_us, executed=executed)
+        await self._write(told)
         return renewed
 
     async def _receive(

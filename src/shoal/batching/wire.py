@@ -42,6 +42,8 @@ STREAM: Final = "Stream"
 PRIORITY: Final = "x-priority"
 """``interactive`` or ``bulk``. In a call's metadata: it lowers what the caller's key has, and never raises it. In a
 batching stream's: its batches hold nothing more urgent."""
+AFFINITY: Final = "x-shoal-affinity"
+"""In a unary call's metadata: what ``CallItem.affinity`` is to one of a stream."""
 TIMEOUTS: Final = "x-shoal-timeouts"
 """From the router, with a stream of calls: microseconds for a call that names none, a comma, and the most for any."""
 KEYS_VERSION: Final = "/shoal.router.v1.Keys/Version"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +11,10 @@ from rich.console import Console
 from shoal.cli.analysis_report import caption, record, table
 from shoal.cli.calls import PIPE_COLUMNS, Calls, with_call_options
 from shoal.cli.terminal import shown_json
-from shoal.errors import ConfigurationError, ShoalError, Unavailable
+from shoal.errors import ConfigurationError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from concurrent.futures import Future
 
     from shoal.cli.analysis_report import Analyzed
     from shoal.client import Analysis
@@ -51,25 +49,20 @@ def _analyzed(calls: Calls, pipeline: str) -> Iterator[Analyzed]:
     """What came of each picture, in their order."""
     try:
         with calls.client() as client:
-            waiting: deque[tuple[Path, Future[Analysis]]] = deque()
-            for file in calls.files:
-                asked = client.submit_analyze(file, pipeline, region=calls.part, priority=calls.priority)
-                waiting.append((file, asked))
-                if len(waiting) >= calls.concurrency:
-                    yield _answer(*waiting.popleft())
-            while waiting:
-                yield _answer(*waiting.popleft())
+            outcomes = client.map_analyze(
+                calls.files,
+                pipeline,
+                ordered=True,
+                concurrency=calls.concurrency,
+                region=calls.part,
+                priority=calls.priority,
+            )
+            for file, outcome in zip(calls.files, outcomes, strict=True):
+                yield file, outcome.result, outcome.error
     except Unavailable as away:  # with --json each picture has its line all the same
         if not calls.as_json:
             raise
         yield from ((file, None, away) for file in calls.files)
-
-
-def _answer(file: Path, asked: Future[Analysis]) -> Analyzed:
-    try:
-        return file, asked.result(), None
-    except ShoalError as error:
-        return file, None, error
 
 
 def _lacks_a_part(found: Analysis | None) -> bool:

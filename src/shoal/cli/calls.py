@@ -23,7 +23,9 @@ from shoal.service.home import Home
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    Saver = Callable[[Outcome], None]
+    from shoal.client import Result
+
+    Saver = Callable[[Outcome[Result]], None]
     """Writes what came of one picture; what failed is nothing to it."""
 
 DEFAULT_MODELS = {Task.CLASSIFICATION: "efficientnet-lite0", Task.DETECTION: "pp-ocrv4-det"}
@@ -147,7 +149,9 @@ class Calls:
         """What ``--region`` names."""
         return self._part
 
-    def _outcomes(self, task: Task, model: str, savers: Sequence[Saver], settings: dict[str, Any]) -> Iterator[Outcome]:
+    def _outcomes(
+        self, task: Task, model: str, savers: Sequence[Saver], settings: dict[str, Any]
+    ) -> Iterator[Outcome[Result]]:
         with ExitStack() as stack:
             try:
                 client = stack.enter_context(self.client())
@@ -170,13 +174,13 @@ class Calls:
                     save(outcome)
                 yield outcome
 
-    def _unanswered(self, away: Unavailable) -> Iterator[Outcome]:
+    def _unanswered(self, away: Unavailable) -> Iterator[Outcome[Result]]:
         """With ``--json`` each picture has its line even where nobody answers at the target."""
         if not self.as_json:
             raise away from None
         yield from (Outcome(index, image, None, away) for index, image in enumerate(self.files))
 
-    def _show(self, outcomes: Iterator[Outcome]) -> bool:
+    def _show(self, outcomes: Iterator[Outcome[Result]]) -> bool:
         """Whether none failed."""
         if self.as_json:
             failed = False

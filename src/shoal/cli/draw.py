@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from shoal.client import Box, Outcome
+    from shoal.client import Box, Outcome, Result
 
     Pixels = NDArray[Any]
 
@@ -34,7 +34,7 @@ class Drawer:
     def __init__(self, folder: Path) -> None:
         self._folder = OutputFolder(folder, "--draw")
 
-    def __call__(self, outcome: Outcome) -> None:
+    def __call__(self, outcome: Outcome[Result]) -> None:
         """Draws one outcome; one that failed has nothing to draw.
 
         Raises:

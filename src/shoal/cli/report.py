@@ -22,7 +22,7 @@ _SHOWN_STAGES = ("upload", *STAGES)
 _DIGITS = 6  # a float32 has no more
 
 
-def record(outcome: Outcome) -> dict[str, Any]:
+def record(outcome: Outcome[Result]) -> dict[str, Any]:
     """The JSON object of one picture."""
     image = str(outcome.image)
     if outcome.error is not None:
@@ -39,7 +39,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def table(outcomes: Iterable[Outcome]) -> Table:
+def table(outcomes: Iterable[Outcome[Result]]) -> Table:
     """A row a class, box or region; a picture's name, batch size and times (milliseconds) stand in its first row."""
     made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="times in ms; compute is the whole batch's")
     made.add_column("image", overflow="fold")
@@ -51,7 +51,7 @@ def table(outcomes: Iterable[Outcome]) -> Table:
     return made
 
 
-def _add_rows(made: Table, outcome: Outcome) -> None:
+def _add_rows(made: Table, outcome: Outcome[Result]) -> None:
     name = Text(shown(outcome.image.name if isinstance(outcome.image, Path) else str(outcome.image)))
     if outcome.error is not None:
         made.add_row(name, Text(shown(f"{outcome.error.code.name}: {outcome.error}"), style="red"))

@@ -14,7 +14,7 @@ from shoal.modelconfig.model import Task
 
 if TYPE_CHECKING:
     from shoal.cli.calls import Saver
-    from shoal.client import Outcome
+    from shoal.client import Outcome, Result
 
 
 @with_call_options
@@ -52,7 +52,7 @@ def _mask_saver(folder: Path | None) -> Saver:
         return lambda _outcome: None
     place = OutputFolder(folder, "--output")
 
-    def save(outcome: Outcome) -> None:
+    def save(outcome: Outcome[Result]) -> None:
         if isinstance(outcome.result, Segmentation) and isinstance(outcome.image, Path):
             place.path(outcome.image, ".mask.png").write_bytes(outcome.result.to_png())
 

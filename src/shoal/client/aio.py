@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     ReplyT = TypeVar("ReplyT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply)
     AnswerT = TypeVar("AnswerT", pb.ClassifyReply, pb.DetectReply, pb.SegmentReply, pb.AnalyzeReply)
     ResultT = TypeVar("ResultT", Classification, Detection, Segmentation)
+    T = TypeVar("T")
 
 _MICROSECONDS = 1_000_000
 _GOODBYE_SECONDS = 0.5
@@ -340,7 +342,7 @@ class AsyncClient:
         region: AsRegion | None = None,
         priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
-    ) -> AsyncGenerator[Outcome]:
+    ) -> AsyncGenerator[Outcome[Result]]:
         """Yields the outcome of each of ``images``; one that fails never ends the others.
 
         The input is read as it is needed, and pictures in memory are ``concurrency`` at most, so it may be endless.
@@ -367,22 +369,51 @@ class AsyncClient:
         }
         shared = {"region": region, "priority": priority, "timeout_seconds": timeout_seconds}
         call = partial(self._method(task), **options[choice(Task, task)], **shared)
+        outcomes = _outcomes(call, images, model, positive(concurrency), ordered, progress)
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome
 
-        async def one(item: tuple[int, Image]) -> Outcome:
-            index, image = item
-            try:
-                return Outcome(index, image, await call(image, model), None)
-            except ShoalError as error:
-                return Outcome(index, image, None, error)
+    async def map_analyze(
+        self,
+        images: Iterable[Image],
+        pipeline: str,
+        *,
+        concurrency: int = 32,
+        ordered: bool = False,
+        progress: Progress | bool = False,
+        region: AsRegion | None = None,
+        mask_form: MaskForm | str = MaskForm.PNG,
+        mask_size: MaskSize | str = MaskSize.MODEL,
+        priority: Priority | str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> AsyncGenerator[Outcome[Analysis]]:
+        """``map`` for a pipeline: yields what ``analyze`` answers for each of ``images``.
 
-        outcomes = bounded_map(one, enumerate(images), concurrency=positive(concurrency), ordered=ordered)
-        try:
-            with tracked(images, progress, model) as advance:
-                async for outcome in outcomes:
-                    advance(outcome)
-                    yield outcome
-        finally:
-            await outcomes.aclose()
+        Args:
+            images: Files, bytes or uuids.
+            pipeline: Its name in the service file.
+            concurrency: Pictures in flight.
+            ordered: Outcomes in the order of ``images`` rather than as they finish.
+            progress: True: a bar on stderr. A ``rich`` Progress: a task of it.
+            region: The first step looks at this part of each picture alone.
+            mask_form: How masks travel, where a step segments.
+            mask_size: How many pixels they have.
+            priority: None: the client's own.
+            timeout_seconds: Of each picture, all steps together. None: the client's own.
+        """
+        call = partial(
+            self.analyze,
+            region=region,
+            mask_form=mask_form,
+            mask_size=mask_size,
+            priority=priority,
+            timeout_seconds=timeout_seconds,
+        )
+        outcomes = _outcomes(call, images, pipeline, positive(concurrency), ordered, progress)
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome
 
     async def close(self, *, grace_seconds: float = 5.0) -> None:
         """Refuses new calls, lets those in flight finish for ``grace_seconds``, then ends them with ``Cancelled``."""
@@ -503,6 +534,31 @@ class AsyncClient:
         self._in_flight -= 1
         if not self._in_flight:
             self._idle.set()
+
+
+async def _outcomes(
+    call: Callable[[Image, str], Coroutine[object, object, T]],
+    images: Iterable[Image],
+    name: str,
+    concurrency: int,
+    ordered: bool,
+    progress: Progress | bool,
+) -> AsyncGenerator[Outcome[T]]:
+    """What ``call`` answers about each of ``images`` for the model or pipeline ``name``."""
+
+    async def one(item: tuple[int, Image]) -> Outcome[T]:
+        index, image = item
+        try:
+            return Outcome(index, image, await call(image, name), None)
+        except ShoalError as error:
+            return Outcome(index, image, None, error)
+
+    outcomes = bounded_map(one, enumerate(images), concurrency=concurrency, ordered=ordered)
+    async with aclosing(outcomes):
+        with tracked(images, progress, name) as advance:
+            async for outcome in outcomes:
+                advance(outcome)
+                yield outcome
 
 
 def _microseconds(seconds: float) -> int:

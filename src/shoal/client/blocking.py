@@ -111,6 +111,7 @@ class Client:
     upload = _blocking(AsyncClient.upload)
     upload_many = _blocking(AsyncClient.upload_many)
     map = _iterating(AsyncClient.map)
+    map_analyze = _iterating(AsyncClient.map_analyze)
 
     submit_classify = _future(AsyncClient.classify)
     submit_detect = _future(AsyncClient.detect)

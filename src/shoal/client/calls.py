@@ -38,7 +38,7 @@ class Call:
         self.traceparent = traceparent
         """The span that it is made in; empty: none."""
         self.affinity = affinity
-        """Calls with the same text do best at the same worker; on streams only."""
+        """Calls with the same text do best at the same worker."""
         self.index = -1
         """Its place on the stream that carries it."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @contextmanager
 def tracked(
     images: Iterable[object], progress: Progress | bool, description: str
-) -> Iterator[Callable[[Outcome], None]]:
+) -> Iterator[Callable[[Outcome[object]], None]]:
     """Shows how many of ``images`` are done: on a bar of its own (True), as a task of a caller's one, or not at all.
 
     Yields:
@@ -32,7 +32,7 @@ def tracked(
     task = bar.add_task(description, total=total, failed="")
     failed = 0
 
-    def advance(outcome: Outcome) -> None:
+    def advance(outcome: Outcome[object]) -> None:
         nonlocal failed
         failed += outcome.error is not None
         bar.update(task, advance=1, failed=f"{failed} failed" if failed else "")

@@ -206,16 +206,16 @@ Result: TypeAlias = Classification | Detection | Segmentation
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Generic[ResultT_co]):
     """What became of one picture of a ``map()``: a result, or an error that ended this picture only."""
 
     index: int
     """Its place in the input, from 0."""
     image: Image
-    result: Result | None
+    result: ResultT_co | None
     error: ShoalError | None
 
-    def unwrap(self) -> Result:
+    def unwrap(self) -> ResultT_co:
         """The result; raises the error instead if there is one."""
         if self.result is None:
             assert self.error is not None

@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from shoal.batching import wire
 from shoal.client import trace_context
 from shoal.client.call_stream import CallStream
 from shoal.client.calls import Call
@@ -109,7 +110,8 @@ class Sender:
             answer = await call.answer
             if answer is None:
                 traced: Metadata = ((trace_context.HEADER, traceparent),) if traceparent else ()
-                return await self._method(message, call.deadline - self._clock(), (*self._metadata(), *traced))
+                wished: Metadata = ((wire.AFFINITY, affinity),) if affinity else ()
+                return await self._method(message, call.deadline - self._clock(), (*self._metadata(), *traced, *wished))
         finally:
             if call.left is not None:
                 call.left(call)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from shoal.runtime.priority import BULK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from shoal.explain.explanation import Explanation
-    from shoal.explain.views import BatcherVisit, BatchView, WorkerVisit
+    from shoal.explain.views import BatcherVisit, BatchView, RegionView, Way, WorkerVisit
 
 STAGES = {
     "broken": "on streams that broke",
@@ -106,7 +106,12 @@ def _reason(batch: BatchView) -> str:
 def _worker_sentences(part: str, visit: WorkerVisit, batcher: BatcherVisit | None) -> Iterator[str]:
     bulk = "; bulk: interactive pictures went first" if visit.priority == BULK else ""
     decoded = "; the model's device decoded it" if visit.decoded_by == "device" else ""
-    yield f"{part}: {_run_sentence(visit, batcher)}{decoded}{bulk}"
+    if visit.regions:
+        yield f"{part}: {_count(len(visit.regions), 'region')} of the picture{_known(visit.regions)}{bulk}"
+        yield from (f"regions[{number}] {_region_sentence(way)}" for number, way in enumerate(visit.regions))
+    else:
+        where = f"region {_where(visit.region)}: " if visit.region else ""
+        yield f"{part}: {where}{_run_sentence(visit, batcher)}{decoded}{bulk}"
     if not visit.code:
         now = next(reversed(visit.stage_seconds), "")
         yield f"at the worker now: {STAGES.get(now, now)}"
@@ -114,13 +119,35 @@ def _worker_sentences(part: str, visit: WorkerVisit, batcher: BatcherVisit | Non
         yield f"the worker's own answer: {' '.join(filter(None, (visit.code, visit.message)))}"
 
 
-def _run_sentence(visit: WorkerVisit, batcher: BatcherVisit | None) -> str:
+def _known(regions: Sequence[Way]) -> str:
+    hits = sum(way.result_cache == "hit" for way in regions)
+    return f"; {hits} of them answered from the result cache" if any(way.result_cache for way in regions) else ""
+
+
+def _region_sentence(way: Way) -> str:
+    """Of one of several."""
+    told = f"{_where(way.region)}: {_run_sentence(way, None)}" if way.region else _run_sentence(way, None)
+    if not way.code:
+        now = next(reversed(way.stage_seconds), "")
+        return f"{told}; now: {STAGES.get(now, now)}"
+    failed = f"; {' '.join(filter(None, (way.code, way.message)))}" if way.code != "OK" else ""
+    ready = way.total_seconds - way.stage_seconds.get("send", 0.0)  # they leave together
+    return f"{told}; ready after {milliseconds(ready)}{failed}"
+
+
+def _where(region: RegionView) -> str:
+    corner = f"({region.x:.4g}, {region.y:.4g}), {region.width:.4g} x {region.height:.4g}"
+    return corner + (f", padded by {region.padding:.4g}" if region.padding else "") + ", square" * region.square
+
+
+def _run_sentence(visit: Way, batcher: BatcherVisit | None) -> str:
     if visit.result_cache == "hit":
         return "answered from the result cache, as an earlier request with the same content: nothing was computed"
     if visit.device_refused:
         return f"the model's device couldn't decode it, so the worker did; {_straggler(visit)}"
     if visit.left_behind:
-        return f"its batch went without it, since its picture wasn't ready in time; {_straggler(visit)}"
+        late = "its batch went without it, since its picture wasn't ready in time"
+        return f"{'its batch had no row left for it' if visit.put_off else late}; {_straggler(visit)}"
     if visit.executions > 1:
         return "the engine failed on its batch, so each picture of it ran alone"
     if visit.batch_size:
@@ -128,7 +155,7 @@ def _run_sentence(visit: WorkerVisit, batcher: BatcherVisit | None) -> str:
     return "it never reached the engine" if visit.code else "it has not reached the engine"
 
 
-def _straggler(visit: WorkerVisit) -> str:
+def _straggler(visit: Way) -> str:
     """Those of a batch that are ready by the same moment run together."""
     if visit.batch_size:
         others = visit.batch_size - 1
@@ -136,7 +163,7 @@ def _straggler(visit: WorkerVisit) -> str:
     return "it never reached the engine" if visit.code else "it runs later"
 
 
-def _executed(visit: WorkerVisit, batcher: BatcherVisit | None) -> str:
+def _executed(visit: Way, batcher: BatcherVisit | None) -> str:
     size = visit.batch_size
     sent = batcher.batch.size if batcher and batcher.batch else size
     why = "failed, was left behind or had its answer in the result cache" if visit.result_cache else ""

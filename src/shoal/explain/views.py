@@ -80,22 +80,38 @@ class BatcherVisit(Visit):
     """The one it was sent in last."""
 
 
-class WorkerVisit(Visit):
-    """A request in a worker.
+class RegionView(View):
+    """A part of a picture, as the request names it: shares of the upright picture."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    padding: float = 0.0
+    square: bool = False
+
+
+class Way(View):
+    """What became of a picture, or of a region of one, in a worker.
 
     Stages: ``fetch``, ``lookup`` (where the model has a result cache), ``slot``, ``decode``, ``company``, ``mates``,
     ``instance``, ``compute``, ``reply``, ``send``.
     """
 
-    model_version: int
-    priority: str = ""
-    """``interactive`` or ``bulk``; empty: an older worker doesn't tell."""
+    stage_seconds: dict[str, float]
+    total_seconds: float
+    code: str = ""
+    message: str = ""
+    region: RegionView | None = None
+    """What the model saw of the picture; None: all, several regions, or the worker is older."""
     batch_size: int = 0
     """Pictures that the engine ran together with it, itself included; 0: it never got there."""
     executions: int = 0
     """More than 1: the engine failed on the whole batch, and each picture of it ran alone."""
     left_behind: bool = False
-    """Its batch went without it, since its picture didn't come."""
+    """Its batch went without it, since its picture didn't come; or there was no row for it."""
+    put_off: bool = False
+    """There was no row for it, since requests of its batch asked about several regions."""
     decoded_by: str = ""
     """``device`` or ``cpu``; empty: it wasn't decoded, or the worker is older."""
     device_refused: bool = False
@@ -103,6 +119,16 @@ class WorkerVisit(Visit):
     result_cache: str = ""
     """``hit``: it has an earlier request's answer; ``miss``; ``asked``: that is looked up now. Empty: it wasn't, or the
     worker is older."""
+
+
+class WorkerVisit(Visit, Way):
+    """A request in a worker. Of several regions, stages and way are those of the one that was answered last."""
+
+    model_version: int
+    priority: str = ""
+    """``interactive`` or ``bulk``; empty: an older worker doesn't tell."""
+    regions: tuple[Way, ...] = ()
+    """Where it asks about several: each, in the order of the request. Empty: it doesn't, or the worker is older."""
 
 
 class Answer(View):

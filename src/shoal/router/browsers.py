@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from shoal.batching.wire import AFFINITY as AFFINITY_HEADER
 from shoal.batching.wire import MODEL as MODEL_HEADER
 from shoal.batching.wire import PRIORITY as PRIORITY_HEADER
 from shoal.errors import RETRY_AFTER
@@ -26,6 +27,7 @@ _SENT: Final = (
     BEARER,
     MODEL_HEADER,
     PRIORITY_HEADER,
+    AFFINITY_HEADER,
     "grpc-timeout",
     "traceparent",
     WEB,

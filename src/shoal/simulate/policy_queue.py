@@ -50,7 +50,7 @@ class Ways(Protocol):
     slower_store: float
     """By how many times pictures take longer to prepare."""
     tells: bool
-    """Whether workers tell how long batches were at the engine, which older ones don't."""
+    """Whether workers tell how long batches were at the engine and how large, which older ones don't."""
     named: bool
     """Whether workers tell their names."""
 
@@ -231,7 +231,8 @@ class PolicyQueue:
         if stream.over:
             return
         now, stream.batch = self._events.time, None
-        self.policy.executed(now, stream, batch.ended - batch.ready if self._ways.tells else 0.0)
+        told = (batch.ended - batch.ready, batch.size) if self._ways.tells else ()
+        self.policy.executed(now, stream, *told)
         waited = [request for request in batch.requests if not request.ended]
         for request in waited:
             request.ended = True

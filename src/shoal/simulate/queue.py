@@ -72,7 +72,7 @@ class VirtualService:
             seed: Of arrivals, noise and lateness.
             late_seconds: The policy's timer is late by up to so much.
             levels: Whether workers know priorities.
-            tells: Whether workers tell how long batches were at the engine, which older ones don't.
+            tells: Whether workers tell how long batches were at the engine and how large, which older ones don't.
             named: Whether workers tell their names.
             takes: Given a worker's name, a batch that begins, and what the costs say of it: its seconds.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from shoal.batching.messages import priority_of
 from shoal.errors import InvalidRequest
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from shoal.worker.heads.head import Head
 
 SERVICE = "shoal.v1.Inference"
+REGION_BYTES: Final = 900
+"""Memory of what is kept of each further region of a request, with its region and its times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +73,16 @@ class Admission:
         deadline = deadline_of(item, now)
         name, image_uuid = object_key(grant.prefix, request.image_uuid), request.image_uuid
         sent_as, priority = (item.queued_us, item.timeout_us), priority_of(item)
-        stages = Stages(image_uuid, item.owner, config.name, version, priority, sent_as, now)
+        stages = Stages(image_uuid, item.owner, config.name, version, priority, sent_as, now, region=region)
         if self.tracing is not None and is_sampled(item.traceparent):
             stages.span = self.tracing.begin("worker", item.traceparent, now)
-        self.recent.add(stages)
-        first = Picture(item, grant.owner, now, deadline, request, name, priority, stages, region)
-        return self._parts(first) if request.regions else [first]
+        whole = Picture(item, grant.owner, now, deadline, request, name, priority, stages, region)
+        pictures = self._parts(whole) if request.regions else [whole]
+        self.recent.add(stages, REGION_BYTES * len(stages.others))
+        return pictures
 
     def _parts(self, whole: Picture) -> list[Picture]:
-        """A picture for each of the request's regions; what is remembered of the request is the first one's."""
+        """A picture for each of the request's regions; what is remembered of the others hangs on the first one's."""
         parts = Parts(self.config.task, len(whole.request.regions))
         made = []
         for number, region in enumerate(whole.request.regions):
@@ -88,6 +91,7 @@ class Admission:
             request.ClearField("regions")
             request.region.CopyFrom(region)
             stages = replace(whole.stages, span=None) if number else whole.stages
-            one = replace(whole, request=request, stages=stages, region=region_of(request), parts=parts, part=number)
-            made.append(one)
+            stages.region = cut = region_of(request)
+            made.append(replace(whole, request=request, stages=stages, region=cut, parts=parts, part=number))
+        whole.stages.others = tuple(picture.stages for picture in made[1:])
         return made

@@ -55,6 +55,8 @@ class PictureBatch:
         """Prepares; no picture will be more urgent than ``priority``."""
         self.ready_at = 0.0
         """When the first of it was ready for the engine (monotonic); 0: nothing was yet."""
+        self.executed = 0
+        """Pictures, and regions of pictures, that the engine was asked to run together then."""
         self._model = model
         self._priority = priority
         self._all_prepared: asyncio.Future[None] | None = None
@@ -62,7 +64,7 @@ class PictureBatch:
         self._one_prepared: asyncio.Future[None] | None = None
         self._ready: list[Picture] = []
         self._results = BatchResults(model)
-        self._preparation = Preparation(model, priority, self._results, self._prepared)
+        self._preparation = Preparation(model, priority, self._results, self._prepared, self._allot, self._wait_for_row)
         self._preparing = self._preparation.pending
         self._slot = self._preparation.slot
         self._items = self._rows = 0
@@ -149,23 +151,34 @@ class PictureBatch:
         self._preparation.close()
 
     def _take_in(self, pictures: list[Picture], now: float) -> None:
-        """A request's picture, or one for each of its regions: as many as there are rows for."""
-        if len(pictures) > (room := self._model.settings.max_batch_size - self._rows):
-            self._wait_for_row(pictures[room:])
-            pictures = pictures[:room]
-        for picture in pictures:
+        """A request's picture, or one for each of its regions: as many as there are rows for.
+
+        Regions whose answers may be known get theirs once it shows that they aren't.
+        """
+        if pictures[0].parts is None or self._model.cache is None:
+            with_row = self._allot(pictures)
+            if without := pictures[len(with_row) :]:
+                self._wait_for_row(without)
+            pictures = with_row
+        self._preparation.begin(pictures, now)
+
+    def _allot(self, pictures: list[Picture]) -> list[Picture]:
+        """Gives the first of them rows of the batch's slot, as many as it has."""
+        with_row = pictures[: self._model.settings.max_batch_size - self._rows]
+        for picture in with_row:
             picture.row = self._rows
             self._rows += 1
-        self._preparation.begin(pictures, now)
+        return with_row
 
     def _wait_for_row(self, pictures: list[Picture]) -> None:
         """Whole pictures wait for no other request's regions."""
         for picture in pictures:
-            picture.stages.straggler = True
+            picture.stages.straggler = picture.stages.put_off = True
             if picture.parts is None:
                 self._later.appendleft(picture)
             else:
                 self._later.append(picture)
+        self._wake_all()
 
     def _has_more(self) -> bool:
         return bool(self._preparing or self._ready or self._results or self._later)
@@ -196,6 +209,10 @@ class PictureBatch:
             self._ready.append(picture)
         else:
             self._tell_soon()
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        """Whoever waits for one picture, or for all."""
         _wake(self._one_prepared)
         if not self._preparing:
             _wake(self._all_prepared)
@@ -344,7 +361,7 @@ class PictureBatch:
 
     async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[Answered]:
         asked = monotonic()
-        self.ready_at = self.ready_at or asked
+        self.ready_at, self.executed = self.ready_at or asked, self.executed or len(pictures)
         levels = [picture.priority for picture in pictures]
         priority = most_urgent(levels)
         deadline = max(picture.deadline for picture in pictures)

@@ -66,8 +66,9 @@ class BatchResults:
         now = monotonic()
         own = self._reply(image_uuid=picture.request.image_uuid)
         picture.tell_lookup(own.timing, now)
-        self._waiting.append(batching_pb2.BatchItemResult(index=picture.item.index, response=completed(answer, own)))
         self._note_answers([picture])
+        result = batching_pb2.BatchItemResult(index=picture.item.index, response=completed(answer, own))
+        self.add([(picture, result)])
 
     def drop(self, picture: Picture, error: BaseException) -> None:
         """Answers with ``error``, unless there is an answer."""

@@ -15,6 +15,7 @@ import numpy as np
 from shoal.pictures.danger import may_be_quick
 from shoal.worker.picture import NO_SIZE
 from shoal.worker.picture_cache import Shelf
+from shoal.worker.result_cache import content_digest
 
 if TYPE_CHECKING:
     import asyncio
@@ -78,9 +79,12 @@ class Decoding:
             shelf = Shelf(self._cache, content)
         return self.threads.submit(first.owner, first.priority, partial(_decode, pictures, decoder, data, shelf))
 
-    def look_up(self, picture: Picture, cache: ResultCache, data: Buffer) -> asyncio.Future[bytes]:
-        """The key of a picture's answer in ``cache``, made in a thread; cancelled and refused as ``decode``."""
-        return self.threads.submit(picture.owner, picture.priority, partial(_key, picture, cache, data))
+    def look_up(
+        self, pictures: Sequence[Picture], cache: ResultCache, data: Buffer
+    ) -> asyncio.Future[dict[Picture, bytes]]:
+        """The keys of their answers in ``cache``, made in a thread; several, cancelled and refused as ``decode``."""
+        first = pictures[0]
+        return self.threads.submit(first.owner, first.priority, partial(_keys, pictures, cache, data))
 
     async def decode_apart(self, pictures: Sequence[Picture], decoder: Decoder, data: Buffer) -> None:
         """Decodes ``data`` in a process of its own, into ``picture.pixels`` of each. Cancelling it ends that.
@@ -116,9 +120,10 @@ def _row(picture: Picture, decoder: Decoder) -> NDArray[Any]:
     return row
 
 
-def _key(picture: Picture, cache: ResultCache, data: Buffer) -> bytes:
-    picture.remaining(monotonic())
-    return cache.scope(picture.request, picture.stages.version, picture.owner).key(data)
+def _keys(pictures: Sequence[Picture], cache: ResultCache, data: Buffer) -> dict[Picture, bytes]:
+    pictures[0].remaining(monotonic())
+    content = content_digest(data)
+    return {each: cache.scope(each.request, each.stages.version, each.owner).key(content) for each in pictures}
 
 
 def _measure(picture: Picture, decoder: Decoder, data: Buffer) -> PictureSize:

@@ -30,6 +30,8 @@ class Parts:
     def __init__(self, task: Task, count: int) -> None:
         self.fetch: asyncio.Future[Fetched] | None = None
         """Of the picture, for all of them."""
+        self.fetched = 0.0
+        """When it was there, in seconds of ``time.monotonic``: some of them wait for a row until long after."""
         self.jobs: dict[Enum, asyncio.Future[Any]] = {}
         """What decodes those that are prepared together, by where they are: in a thread's queue, or apart."""
         self._reply = getattr(inference_pb2, f"{task.method}Reply")
@@ -59,6 +61,7 @@ class Parts:
         reply, room = self._reply(), REPLY_BYTES - self._count * _FRAME_BYTES
         for number in range(self._count):
             room = self._tell(reply, self._results[number], room)
+        reply.timing.cached = all(told.reply.timing.cached for told in reply.region_replies)
         return batching_pb2.BatchItemResult(index=result.index, response=reply.SerializeToString())
 
     def _tell(self, reply: Any, result: batching_pb2.BatchItemResult, room: int) -> int:

@@ -120,6 +120,8 @@ class Picture:
     """Its bytes, until they are decoded."""
     cache_key: bytes | None = None
     """Under which its answer is kept, once it was looked up there."""
+    known: bytes | None = field(default=None, repr=False)
+    """The answer that was found there."""
     way: Way = CPU
     """Where it is decoded."""
     charge: tuple[int, float] | None = None

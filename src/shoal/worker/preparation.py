@@ -43,7 +43,13 @@ class Preparation:
     """Has what isn't ready in ``pending``; calls ``ended`` for each that is ready or was answered."""
 
     def __init__(
-        self, model: PictureModel, priority: Priority, results: BatchResults, ended: Callable[[Picture], object]
+        self,
+        model: PictureModel,
+        priority: Priority,
+        results: BatchResults,
+        ended: Callable[[Picture], object],
+        allot: Callable[[list[Picture]], list[Picture]],
+        put_off: Callable[[list[Picture]], object],
     ) -> None:
         """Prepares.
 
@@ -52,6 +58,8 @@ class Preparation:
             priority: The batch's.
             results: Has the answers of those that fail.
             ended: Told of each picture that is no longer pending; it is ready if it has no answer.
+            allot: Gives rows to regions whose answers aren't known; says which of them, the first ones, have one.
+            put_off: Told of the others, which are no longer pending, either, and may begin again.
         """
         self.pending: dict[Picture, None] = {}
         """In the order of their coming."""
@@ -60,6 +68,8 @@ class Preparation:
         self._model = model
         self._results = results
         self._ended = ended
+        self._allot = allot
+        self._put_off = put_off
         self._for_slot: list[Picture] = []
         """They wait for the slot."""
         self._timer: asyncio.TimerHandle | None = None
@@ -125,31 +135,46 @@ class Preparation:
 
     def _fetched(self, picture: Picture, fetched: Fetched) -> None:
         now = monotonic()
+        if picture.parts is not None:
+            now = picture.parts.fetched = picture.parts.fetched or now
         picture.fetched = fetched
         picture.stages.fetched = now
         picture.fetch_seconds = now - picture.arrived
         if not picture.part:
             self._model.meter.fetched(picture.fetch_seconds, fetched.size)
         self._watch(picture.deadline, now)
-        if (cache := self._model.cache) is None or picture.parts is not None:
+        if (cache := self._model.cache) is None or picture.cache_key is not None:
             self._go_to_slot(picture)
             return
         picture.at, picture.stages.result_cache = LOOKUP, ASKED
-        self._follow(
-            picture, self._model.decoding.look_up(picture, cache, fetched.data), partial(self._looked_up, cache)
-        )
+        job = self._job(picture, lambda own: self._model.decoding.look_up(own, cache, fetched.data))
+        self._follow(picture, job, partial(self._looked_up, cache))
 
-    def _looked_up(self, cache: ResultCache, picture: Picture, key: bytes) -> None:
+    def _looked_up(self, cache: ResultCache, picture: Picture, keys: dict[Picture, bytes]) -> None:
         """One whose answer is known leaves: it needs neither a slot nor the engine."""
-        answer = cache.get(key)
-        picture.stages.look_up(monotonic(), found=answer is not None)
-        if answer is None:
-            picture.cache_key = key
+        if picture.cache_key is None:  # the first of those that are looked up together
+            self._ask(cache, keys)
+        if picture.known is not None:
+            self._results.answer_again(picture, picture.known)
+            picture.is_answered = True
+            self._end(picture)
+        elif picture in self.pending:
             self._go_to_slot(picture)
-            return
-        self._results.answer_again(picture, answer)
-        picture.is_answered = True
-        self._end(picture)
+
+    def _ask(self, cache: ResultCache, keys: dict[Picture, bytes]) -> None:
+        """The cache, for all of them; of several regions only those that it doesn't know take a row."""
+        now = monotonic()
+        for picture, key in keys.items():
+            picture.cache_key, picture.known = key, cache.get(key)
+            picture.stages.look_up(now, found=picture.known is not None)
+        missed = [picture for picture in keys if picture.known is None and picture.parts is not None]
+        with_row = self._allot(missed)
+        for picture in with_row:
+            picture.together = with_row
+        if without := missed[len(with_row) :]:
+            for picture in without:
+                del self.pending[picture]
+            self._put_off(without)
 
     def _go_to_slot(self, picture: Picture) -> None:
         assert picture.fetched is not None, "it was fetched"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from shoal.errors import Code
 from shoal.explain.recent import MAX_TEXT
-from shoal.explain.views import Answer, WorkerVisit, stages
+from shoal.explain.views import Answer, RegionView, WorkerVisit, stages
+from shoal.explain.views import Way as Told
 from shoal.worker.decode_choice import Way
 
 if TYPE_CHECKING:
     from shoal.explain.recent import Recent
     from shoal.observe.tracing import Span
+    from shoal.pictures.region import PictureRegion
     from shoal.runtime.priority import Priority
 
 
@@ -53,6 +56,8 @@ class Stages:
     """Pictures in the last batch that the engine was asked to run with it."""
     executions: int = 0
     straggler: bool = False
+    put_off: bool = False
+    """Its batch had no row left for it."""
     on_device: bool = False
     """The model's device decoded it, as a part of ``computed``."""
     refused: bool = False
@@ -61,6 +66,10 @@ class Stages:
     """ASKED, HIT or MISS; empty: it wasn't asked, and mostly the model has none."""
     code: Code = Code.OK
     text: str = ""
+    region: PictureRegion | None = None
+    """What the model sees of the picture; None: all."""
+    others: tuple[Stages, ...] = ()
+    """The request's further regions, where it asks about several and this is the first."""
     span: Span | None = None
     """If it is traced."""
     batch_span: Span | None = None
@@ -79,29 +88,44 @@ class Stages:
         self.code, self.text, self.ended = code, text[:MAX_TEXT], now
 
     def view(self, now: float) -> WorkerVisit:
-        """What is told of it."""
-        left = self.left or now
-        spans = stages(self.arrived, self._marks(), self.ended or now)
-        if self.ended:
-            spans["send"] = left - self.ended
-        return WorkerVisit(
+        """What is told of the request; of several regions, what became of each, and when the last was answered."""
+        parts = (self, *self.others)
+        visit = WorkerVisit(
             model=self.model,
             model_version=self.version,
             key_id=self.key_id,
             seconds_ago=now - self.arrived,
-            stage_seconds=spans,
-            total_seconds=left - self.arrived,
-            code=self.code.name if self.ended else "",
-            message=self.text,
             sent_as=self.sent_as,
             priority=self.priority,
-            batch_size=self.size,
-            executions=self.executions,
-            left_behind=self.straggler,
-            decoded_by=self._decoder(),
-            device_refused=self.refused,
-            result_cache=self.result_cache,
+            **max(parts, key=lambda part: part.ended or math.inf).way(now),
         )
+        if not self.others:
+            return visit
+        regions = tuple(Told(**part.way(now)) for part in parts)
+        alike = len({(each.code, each.message) for each in regions}) == 1
+        told = {} if alike or not visit.code else {"code": Code.OK.name, "message": ""}
+        return visit.model_copy(update={"region": None, "regions": regions, **told})
+
+    def way(self, now: float) -> dict[str, Any]:
+        """The fields of ``shoal.explain.views.Way``, of this region alone."""
+        left = self.left or now
+        spans = stages(self.arrived, self._marks(), self.ended or now)
+        if self.ended:
+            spans["send"] = left - self.ended
+        return {
+            "stage_seconds": spans,
+            "total_seconds": left - self.arrived,
+            "code": self.code.name if self.ended else "",
+            "message": self.text,
+            "region": RegionView(**self.region._asdict()) if self.region is not None else None,
+            "batch_size": self.size,
+            "executions": self.executions,
+            "left_behind": self.straggler,
+            "put_off": self.put_off,
+            "decoded_by": self._decoder(),
+            "device_refused": self.refused,
+            "result_cache": self.result_cache,
+        }
 
     def _marks(self) -> list[tuple[str, float]]:
         """The stages that it goes through, and when each ended."""

@@ -18,6 +18,7 @@ from shoal.batcher import dispatch, model_queue
 from shoal.batcher.batch_stream import BatchStream
 from shoal.batcher.core import open_channel
 from shoal.batcher.dispatch import Dispatcher
+from shoal.batcher.learning import BatchTimes
 from shoal.batcher.request import Request
 from shoal.batching.permits import PermitGate
 from shoal.batching.v1 import batching_pb2
@@ -660,6 +661,21 @@ async def test_how_long_batches_take_to_prepare_is_learned_from_workers_that_tel
         await submit(batcher, b"x")
         (queue,) = batcher._queues.values()
         assert bool(queue._policy._work.preparation) is tells
+
+
+@pytest.mark.parametrize(("executed", "share"), [(0, 1.0), (1, 0.5), (6, 3.0)])
+async def test_how_much_is_executed_of_what_is_sent_is_learned_from_workers_that_tell(
+    executed: int, share: float
+) -> None:
+    handler = ScriptedHandler(executed=executed)
+    handler.go.set()
+    async with scripted_worker({"m": handler}) as worker, dispatcher(worker.target) as batcher:
+        await submit(batcher, b"warm")  # there are streams now
+        (queue,) = batcher._queues.values()
+        queue._policy._work.times = BatchTimes()
+        await asyncio.gather(submit(batcher, b"x"), submit(batcher, b"y"))
+        assert [len(each) for each in handler.batches] == [1, 2]
+        assert queue._policy._work.times.share == share
 
 
 async def test_a_status_that_grpc_does_not_know_fails_its_request_alone() -> None:

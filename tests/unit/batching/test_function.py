@@ -295,6 +295,15 @@ async def test_a_batch_is_ready_for_the_function_when_it_is_closed() -> None:
     assert closed <= batch.ready_at <= monotonic()
 
 
+@pytest.mark.parametrize(("bad", "executed"), [(0, 3), (2, 1), (3, 0)])
+async def test_a_batch_says_how_many_of_its_requests_the_function_got(bad: int, executed: int) -> None:
+    batch = served(Doubler()).begin(METHOD)
+    for index in range(3):
+        batch.add(batching_pb2.BatchItem(index=index, request=b"\xff") if index < bad else item(index, 2))
+    assert [group async for group in batch.finish()]
+    assert batch.executed == executed
+
+
 async def test_a_batch_of_which_nothing_ran_says_so_first() -> None:
     """So that its time teaches the batcher nothing."""
     for first, item_ in (([], batching_pb2.BatchItem(index=3, request=b"\xff")), ([3], item(3, 2))):

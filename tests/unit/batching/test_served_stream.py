@@ -82,6 +82,19 @@ async def test_the_first_results_say_for_how_long_their_batch_was_at_the_engine_
         assert await told(b"c", first=3, ready_at=0.0) == [0]
 
 
+async def test_the_first_results_say_what_was_executed_where_that_is_known() -> None:
+    handler = ScriptedHandler(ONE, late=b"late")
+    async with scripted_worker({"m": handler}) as worker, raw_batcher(worker.target) as call:
+        handler.go.set()
+        handler.late_go.set()
+        for first, executed in ((0, 1), (3, 0), (6, 12)):
+            handler.executed = executed
+            await call.write(batch(b"a", b"b", b"late", first=first))
+            chunks = [await call.read() for _ in range(2)]
+            told = [chunk.executed for chunk in chunks if isinstance(chunk, batching_pb2.BatchResultChunk)]
+            assert told == [executed, 0]
+
+
 async def test_a_batcher_of_an_older_version_says_nothing_of_callers_who_leave() -> None:
     handler = running()
     async with scripted_worker({"m": handler}) as worker, raw_batcher(worker.target) as call:

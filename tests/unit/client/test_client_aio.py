@@ -232,6 +232,64 @@ async def test_map_refuses_what_it_cannot_do(client: AsyncClient) -> None:
         await anext(client.map([KNOWN], "cats", task="nonsense"))
 
 
+async def test_map_analyze_yields_what_a_pipeline_finds_and_errors_as_outcomes(
+    client: AsyncClient, service: FakeService, tmp_path: Path
+) -> None:
+    """What fails of one box is a part of its picture's answer; what fails of a picture is its outcome's error."""
+    images = [KNOWN, MISSING, tmp_path / "none.jpg", b"jpeg"]
+    outcomes = [outcome async for outcome in client.map_analyze(images, "street", ordered=True)]
+    assert [(outcome.index, outcome.image) for outcome in outcomes] == list(enumerate(images))
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), NotFound, NotFound, type(None)]
+    found = outcomes[0].unwrap()
+    assert (found.image_uuid, found.model_name) == (KNOWN, "street")
+    assert isinstance(found.findings[0].of("then.0").error, DeadlineExceeded)
+    with pytest.raises(NotFound, match="no such image"):
+        outcomes[1].unwrap()
+    assert service.calls["Analyze"] == 3
+
+
+async def test_map_analyze_passes_its_options_on_and_bounds_what_is_in_flight(
+    client: AsyncClient, service: FakeService
+) -> None:
+    asked = client.map_analyze(
+        [KNOWN] * 50,
+        "street",
+        concurrency=4,
+        region=(0.25, 0.0, 0.5, 1.0),
+        mask_form="runs",
+        mask_size="picture",
+        priority="bulk",
+    )
+    outcomes = [outcome async for outcome in asked]
+    assert sorted(outcome.index for outcome in outcomes) == list(range(50))
+    assert 0 < service.most_in_flight <= 4
+    request = service.requests[-1]
+    assert (request.region.x, request.region.width, request.top_k) == (0.25, 0.5, 0)
+    assert (request.mask_form, request.mask_size) == (pb.MASK_FORM_RUNS, pb.MASK_SIZE_PICTURE)
+    assert service.metadata[-1]["x-priority"] == "bulk"
+
+
+async def test_map_analyze_tries_again_and_keeps_each_pictures_deadline(
+    client: AsyncClient, service: FakeService
+) -> None:
+    service.failures.extend([grpc.StatusCode.UNAVAILABLE] * 2)
+    assert [each.error async for each in client.map_analyze([KNOWN] * 3, "street")] == [None] * 3
+    service.gate = asyncio.Event()
+    late = [each.error async for each in client.map_analyze([KNOWN] * 3, "street", timeout_seconds=0.05)]
+    assert [type(error) for error in late] == [DeadlineExceeded] * 3
+
+
+async def test_map_analyze_can_be_left_early_and_refuses_what_it_cannot_do(
+    client: AsyncClient, service: FakeService
+) -> None:
+    outcomes = client.map_analyze([KNOWN] * 100, "street", concurrency=2)
+    assert (await anext(outcomes)).error is None
+    await outcomes.aclose()
+    assert service.calls["Analyze"] < 100
+    with pytest.raises(InvalidRequest, match="concurrency 0"):
+        await anext(client.map_analyze([KNOWN], "street", concurrency=0))
+
+
 async def test_upload_many_keeps_the_order(client: AsyncClient, service: FakeService) -> None:
     pictures = [bytes([n]) for n in range(20)]
     uuids = await client.upload_many(pictures)

@@ -53,6 +53,17 @@ def test_map(client: Client) -> None:
         next(client.map([KNOWN], "cats", concurrency=0))
 
 
+def test_map_analyze(client: Client, service: FakeService) -> None:
+    outcomes = list(client.map_analyze([KNOWN, MISSING], "street", ordered=True))
+    assert [outcome.error is None for outcome in outcomes] == [True, False]
+    assert outcomes[0].unwrap().findings[0].box.label == "bird"
+    for outcome in client.map_analyze([KNOWN] * 1000, "street", concurrency=2):
+        assert outcome.error is None
+        break
+    gc.collect()
+    assert service.calls["Analyze"] < 1000
+
+
 def test_map_left_early_cancels_the_rest(client: Client, service: FakeService) -> None:
     for outcome in client.map([KNOWN] * 1000, "cats", concurrency=2):
         assert outcome.error is None

@@ -110,6 +110,13 @@ async def test_calls_that_do_best_at_one_worker_say_so_on_a_stream(service: Stre
         await asyncio.gather(*tasks)
 
 
+async def test_calls_that_do_best_at_one_worker_say_so_alone_too(service: StreamService) -> None:
+    async with sending(service) as sender:
+        for text in ("cat", ""):
+            await sender(b"1", LONG, text)
+    assert [told.get("x-shoal-affinity") for told in service.unary_metadata] == ["cat", None]
+
+
 async def test_with_a_second_call_in_flight_a_stream_is_opened(service: StreamService) -> None:
     service.gate.clear()
     async with sending(service) as sender:

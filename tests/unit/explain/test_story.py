@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from shoal.explain.explanation import Explanation, explain
 from shoal.explain.story import heading, sentences
-from shoal.explain.views import Answer, BatcherVisit, Memory, WorkerVisit
+from shoal.explain.views import Answer, BatcherVisit, Memory, RegionView, Way, WorkerVisit
 from support.visits import batch_view, batcher_visit, worker_visit
 
 UUID = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
@@ -110,6 +112,51 @@ def test_one_that_was_not_sent(changes: dict[str, object], words: str) -> None:
 )
 def test_the_workers_part(changes: dict[str, object], words: str) -> None:
     assert words in text(batcher_visit(), worker_visit(**changes))
+
+
+def way(x: float, **changes: Any) -> Way:
+    """Of one of several regions."""
+    given = {"batch_size": 2, "stage_seconds": {"fetch": 0.004, "send": 0.001}, "total_seconds": 0.03, "code": "OK"}
+    return Way(region=RegionView(x=x, y=0.1, width=0.25, height=0.5), **(given | changes))
+
+
+def test_each_region_of_a_request_is_told() -> None:
+    regions = (
+        way(0.0, result_cache="hit", batch_size=0, total_seconds=0.006),
+        way(0.25, result_cache="miss"),
+        way(0.5, result_cache="miss", left_behind=True, put_off=True, batch_size=1),
+        way(0.75, result_cache="miss", batch_size=0, code="INVALID_ARGUMENT", message="no picture"),
+        way(0.1, batch_size=0, code="", stage_seconds={"fetch": 0.0}),
+    )
+    visit = worker_visit(regions=regions, priority="bulk")
+    asked = "answered from the result cache, as an earlier request with the same content: nothing was computed"
+    failed = "INVALID_ARGUMENT no picture"
+    told = sentences(story(batcher_visit(), visit))[2:]
+    assert told[0] == (
+        "w: 5 regions of the picture; 1 of them answered from the result cache; bulk: interactive pictures went first"
+    )
+    assert [each.removesuffix("; ready after 29.0 ms") for each in told[1:]] == [
+        f"regions[0] (0, 0.1), 0.25 x 0.5: {asked}; ready after 5.0 ms",
+        "regions[1] (0.25, 0.1), 0.25 x 0.5: 2 pictures ran together",
+        "regions[2] (0.5, 0.1), 0.25 x 0.5: its batch had no row left for it; it ran later, by itself",
+        f"regions[3] (0.75, 0.1), 0.25 x 0.5: it never reached the engine; ready after 29.0 ms; {failed}",
+        "regions[4] (0.1, 0.1), 0.25 x 0.5: it has not reached the engine; now: fetching the picture",
+    ]
+
+
+def test_of_regions_without_a_cache_none_is_said_to_be_known() -> None:
+    assert "w: 2 regions of the picture\n" in text(batcher_visit(), worker_visit(regions=(way(0.0), way(0.5))))
+
+
+def test_the_one_region_of_a_request_is_named() -> None:
+    region = RegionView(x=0.123456, y=0, width=0.5, height=1, padding=0.1, square=True)
+    words = "w: region (0.1235, 0), 0.5 x 1, padded by 0.1, square: 2 pictures ran together"
+    assert words in text(batcher_visit(), worker_visit(region=region))
+
+
+def test_an_older_worker_tells_no_region() -> None:
+    known = worker_visit().model_dump(exclude={"region", "regions", "put_off"})
+    assert "w: 2 pictures ran together" in text(batcher_visit(), WorkerVisit.model_validate(known))
 
 
 def test_an_error_is_told_once() -> None:

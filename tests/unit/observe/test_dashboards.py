@@ -40,7 +40,7 @@ def test_panels_fill_rows_and_none_lies_on_another(name: str) -> None:
 
 
 def test_dashboards_are_told_apart() -> None:
-    assert len({document["uid"] for document in DOCUMENTS.values()}) == len(DOCUMENTS) == 4
+    assert len({document["uid"] for document in DOCUMENTS.values()}) == len(DOCUMENTS) == 5
     titles = [panel["title"] for document in DOCUMENTS.values() for panel in document["panels"]]
     assert titles
 
@@ -49,7 +49,7 @@ def test_variables_that_queries_use_can_be_chosen() -> None:
     for document in DOCUMENTS.values():
         offered = {variable["name"] for variable in document["templating"]["list"]}
         text = json.dumps(document["panels"])
-        assert {name for name in ("service", "model", "pool") if f'=~\\"${name}\\"' in text} <= offered
+        assert {name for name in ("service", "model", "pool", "pipeline") if f'=~\\"${name}\\"' in text} <= offered
 
 
 def test_the_same_code_gives_the_same_files() -> None:

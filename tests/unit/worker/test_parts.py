@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
+import tracemalloc
 import uuid
 from contextlib import closing
+from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +19,7 @@ from PIL import Image
 from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, Internal
 from shoal.explain.recent import Recent
+from shoal.explain.views import RegionView, WorkerVisit
 from shoal.observe.metrics import WORKER
 from shoal.pictures.decode import Decoder
 from shoal.runtime.threads import Threads
@@ -22,14 +28,18 @@ from shoal.v1 import inference_pb2 as pb
 from shoal.worker import batch as batch_module
 from shoal.worker import parts as parts_module
 from shoal.worker.access import Access
-from shoal.worker.admission import Admission
+from shoal.worker.admission import REGION_BYTES, Admission
 from shoal.worker.batch import PictureBatch
 from shoal.worker.decoding import Decoding
 from shoal.worker.fetch_picture import Fetcher
 from shoal.worker.heads.head import make_head
 from shoal.worker.meter import Meter
+from shoal.worker.picture import LOOKUP
 from shoal.worker.picture_cache import PictureCache
 from shoal.worker.picture_model import PictureModel
+from shoal.worker.result_cache import ResultCache
+from shoal.worker.result_cache_meter import ResultCacheMeter
+from shoal.worker.stages import Stages, explain
 from support.pictures import encode
 from support.scripted_engine import ScriptedModel
 from support.until import until
@@ -73,9 +83,9 @@ class CountingStore:
         await self.gate.wait()
         return await obstore.get_async(self.objects, path, options=options)
 
-    def put(self, picture: bytes) -> str:
+    def put(self, picture: bytes, owner: str = "me") -> str:
         name = str(uuid.uuid4())
-        obstore.put(self.objects, f"me/{name}.jpg", picture)
+        obstore.put(self.objects, f"{owner}/{name}.jpg", picture)
         return name
 
 
@@ -113,7 +123,7 @@ def engine() -> ScriptedModel:
 def model(engine: ScriptedModel, store: CountingStore) -> Iterator[PictureModel]:
     with closing(Threads(2, "decode")) as threads:
         head, cache = make_head(engine.config), PictureCache(10**6)
-        access = Access(KeyRing([Key(id="k", key=SECRET, owner="me")]))
+        access = Access(KeyRing([Key(id=of, key=SECRET[:-1] + of[0], owner=of) for of in ("me", "you")]))
         yield PictureModel(
             loaded=engine,
             admission=Admission(engine.config, head, access, Recent(100)),
@@ -132,11 +142,12 @@ async def batch(model: PictureModel) -> AsyncIterator[PictureBatch]:
     made.abandon()
 
 
-def item(index: int, image_uuid: str, regions: Sequence[pb.PictureRegion] = (), **more: Any) -> batching_pb2.BatchItem:
-    request = pb.ImageRequest(
-        api_key=SECRET, image_uuid=image_uuid, model_name="colour", top_k=1, regions=regions, **more
-    )
-    return batching_pb2.BatchItem(index=index, request=request.SerializeToString(), owner="k", queued_us=7)
+def item(
+    index: int, image_uuid: str, regions: Sequence[pb.PictureRegion] = (), owner: str = "me", **more: Any
+) -> batching_pb2.BatchItem:
+    key = SECRET[:-1] + owner[0]
+    request = pb.ImageRequest(api_key=key, image_uuid=image_uuid, model_name="colour", top_k=1, regions=regions, **more)
+    return batching_pb2.BatchItem(index=index, request=request.SerializeToString(), owner=owner, queued_us=7)
 
 
 async def results(batch: PictureBatch) -> dict[int, batching_pb2.BatchItemResult]:
@@ -231,6 +242,12 @@ async def test_what_there_is_no_row_for_runs_in_further_executions(
     assert len(store.asked) == 3  # one each
     assert model.fetcher.held_bytes == 0
     assert engine.in_use == 0
+
+
+async def test_each_region_counts_in_what_is_executed(store: CountingStore, batch: PictureBatch) -> None:
+    batch.add(item(0, store.put(bands()), some(0, 1, 2)), item(1, store.put(bands())))
+    await results(batch)
+    assert batch.executed == 4
 
 
 async def test_a_batch_of_nothing_but_more_regions_than_rows_grants_its_permit_after_the_first_execution(
@@ -342,3 +359,328 @@ async def test_requests_that_make_no_sense_cost_no_fetch(
     assert result.code == Code.INVALID_ARGUMENT
     assert text in result.message
     assert store.asked == []
+
+
+@pytest.fixture
+def caching(model: PictureModel) -> PictureModel:
+    """The model, with a result cache."""
+    cache = ResultCache(seconds=60, max_bytes=10**6, meter=ResultCacheMeter(model.name))
+    return replace(model, cache=cache)
+
+
+async def ask(model: PictureModel, *items: batching_pb2.BatchItem) -> dict[int, pb.ClassifyReply]:
+    """The answers of a batch, by index."""
+    batch = PictureBatch(model)
+    try:
+        batch.add(*items)
+        return {index: pb.ClassifyReply.FromString(each.response) for index, each in (await results(batch)).items()}
+    finally:
+        batch.abandon()
+
+
+def seen(reply: pb.ClassifyReply) -> list[tuple[str, bool]]:
+    """Of each region what it shows, or its code, and whether that was known."""
+    told = [(each.reply.classes[0].label if not each.code else Code(each.code).name) for each in reply.region_replies]
+    return [(what, each.reply.timing.cached) for what, each in zip(told, reply.region_replies, strict=True)]
+
+
+def some(*numbers: int) -> list[pb.PictureRegion]:
+    return [band(number) for number in numbers]
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+async def test_each_region_has_an_answer_of_its_own_that_is_given_again(
+    caching: PictureModel, store: CountingStore, engine: ScriptedModel, form: str
+) -> None:
+    """Asked alone or with others, and under another uuid."""
+    known, again = store.put(bands(form)), store.put(bands(form))
+    first = await ask(caching, item(0, known, some(0, 3)), item(1, known, region=band(1)))
+    assert not first[0].timing.cached
+    rows = WORKER.get_sample_value("shoal_worker_tensor_bytes_total", {"model": "colour"}) or 0.0
+    reply = (await ask(caching, item(0, again, some(0, 2, 1, 4, 3))))[0]
+    assert seen(reply) == [("red", True), ("blue", False), ("green", True), ("green", False), ("red", True)]
+    assert engine.sizes == [3, 2]
+    made = WORKER.get_sample_value("shoal_worker_tensor_bytes_total", {"model": "colour"}) or 0.0
+    assert made - rows == 2 * caching.row_bytes  # nothing is cut for what is known
+    assert not reply.timing.cached
+    assert reply.timing.batch_size == 2
+    assert {each.reply.image_uuid for each in reply.region_replies} == {reply.image_uuid} == {again}
+    assert [round(each.reply.region.x * 160) for each in reply.region_replies] == [2, 22, 12, 42, 32]
+    alone = (await ask(caching, item(0, again, region=band(4))))[0]
+    assert (alone.classes[0].label, alone.timing.cached) == ("green", True)
+    assert engine.sizes == [3, 2]
+    assert caching.fetcher.held_bytes == 0
+
+
+async def test_a_request_whose_regions_are_all_known_takes_no_slot_and_waits_for_nobody(
+    caching: PictureModel, store: CountingStore, engine: ScriptedModel
+) -> None:
+    name = store.put(bands())
+    await ask(caching, item(0, name, some(*range(16))))
+    slots, early = len(engine.priorities), asyncio.Queue[Any]()
+    batch = PictureBatch(caching)
+    batch.tell_early(early.put_nowait)
+    batch.add(item(1, name, some(*range(16))))
+    (result,) = await early.get()  # the batch is open
+    reply = pb.ClassifyReply.FromString(result.response)
+    assert [what for what, _ in seen(reply)] == expected(16)
+    assert reply.timing.cached
+    assert batch.executed == 0
+    assert (reply.timing.batch_size, reply.timing.compute_us, reply.timing.decode_us) == (0, 0, 0)
+    assert [list(group) async for group in batch.finish()] == [[]]
+    batch.abandon()
+    assert len(engine.priorities) == slots
+    assert caching.fetcher.held_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("known", "sizes"), [(range(12), [4]), (range(4, 16), [4]), (range(0, 16, 2), [6, 2]), (range(2), [6, 6, 2])]
+)
+async def test_only_regions_that_are_not_known_take_rows(
+    caching: PictureModel,
+    store: CountingStore,
+    engine: ScriptedModel,
+    known: Sequence[int],
+    sizes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batch_module, "OTHERS_SECONDS", 30.0)
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 30.0)
+    name = store.put(bands())
+    for number in known:
+        await ask(caching, item(0, name, region=band(number)))
+    before = len(engine.sizes)
+    assert isinstance(caching.decoder, CountingDecoder)
+    reply = (await ask(caching, item(0, name, some(*range(16)))))[0]
+    assert seen(reply) == [(what, number in known) for number, what in enumerate(expected(16))]
+    assert engine.sizes[before:] == sizes
+    assert len(engine.sizes) == before + len(sizes)
+    assert engine.in_use == 0
+
+
+async def test_regions_of_a_request_that_fail_are_asked_for_again_and_the_others_known(
+    caching: PictureModel, store: CountingStore, engine: ScriptedModel
+) -> None:
+    infer = engine.infer
+
+    async def refuse_green(slot: Any, size: int, timeout_microseconds: int = 0) -> Inference:
+        if (slot.input[:size, :, :, 1] > 200).any():
+            raise Internal("poisoned")
+        return await infer(slot, size, timeout_microseconds)
+
+    name = store.put(bands())
+    await ask(caching, item(0, name, some(0)))
+    engine.infer = refuse_green  # type: ignore[method-assign]
+    reply = (await ask(caching, item(0, name, some(0, 1, 2))))[0]
+    assert seen(reply) == [("red", True), ("INTERNAL", False), ("blue", False)]
+    assert not reply.timing.cached
+    reply = (await ask(caching, item(0, name, some(0, 1, 2))))[0]
+    assert seen(reply) == [("red", True), ("INTERNAL", False), ("blue", True)]
+    assert not reply.timing.cached
+    engine.infer = infer  # type: ignore[method-assign]
+    reply = (await ask(caching, item(0, name, some(0, 1, 2))))[0]
+    assert seen(reply) == [("red", True), ("green", False), ("blue", True)]
+
+
+async def test_equal_regions_of_a_request_leave_one_answer(
+    caching: PictureModel, store: CountingStore, engine: ScriptedModel
+) -> None:
+    """As equal pictures, those that are on their way at once are both computed."""
+    name = store.put(bands())
+    first = (await ask(caching, item(0, name, some(1, 1, 2))))[0]
+    assert seen(first) == [("green", False), ("green", False), ("blue", False)]
+    assert caching.cache is not None
+    assert len(caching.cache) == 2
+    second = (await ask(caching, item(0, name, some(1, 1, 2))))[0]
+    assert seen(second) == [("green", True), ("green", True), ("blue", True)]
+    assert engine.sizes == [3]
+
+
+async def test_another_owner_gets_no_region_of_mine(
+    caching: PictureModel, store: CountingStore, engine: ScriptedModel
+) -> None:
+    mine, yours = store.put(bands()), store.put(bands(), owner="you")
+    await ask(caching, item(0, mine, some(0, 1)))
+    reply = (await ask(caching, item(0, yours, some(0, 1), owner="you")))[0]
+    assert seen(reply) == [("red", False), ("green", False)]
+    assert engine.sizes == [2, 2]
+
+
+async def test_regions_that_another_version_answered_midway_are_not_kept(
+    caching: PictureModel, store: CountingStore, engine: ScriptedModel
+) -> None:
+    infer, versions = engine.infer, iter([3, 4, 3])
+
+    async def of_version(*asked: Any) -> Any:
+        return replace(await infer(*asked), version=next(versions))
+
+    engine.infer = of_version  # type: ignore[method-assign]
+    name = store.put(bands())
+    reply = (await ask(caching, item(0, name, some(*range(8)))))[0]
+    assert [each.reply.model_version for each in reply.region_replies] == [3] * 6 + [4] * 2
+    reply = (await ask(caching, item(0, name, some(*range(8)))))[0]
+    assert seen(reply) == [(what, number < 6) for number, what in enumerate(expected(8))]
+    assert [each.reply.model_version for each in reply.region_replies] == [3] * 8
+
+
+async def test_regions_whose_picture_hangs_are_looked_up_once_it_is_there(
+    caching: PictureModel, store: CountingStore, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = store.put(bands())
+    await ask(caching, item(0, name, some(0, 1)))
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    store.gate.clear()
+    batch = PictureBatch(caching)
+    batch.add(item(0, name, some(*range(10))), item(1, name, some(0, 1)))
+    groups = batch.finish()
+    assert await anext(groups) == []
+    monkeypatch.undo()
+    store.gate.set()
+    answered = {result.index: result async for group in groups for result in group}
+    assert labels(answered[0]) == expected(10)
+    assert labels(answered[1]) == expected(2)
+    assert engine.sizes == [2, 6, 2]
+    assert engine.in_use == 0
+    batch.abandon()
+    assert caching.fetcher.held_bytes == 0
+
+
+async def test_regions_that_find_no_row_when_they_were_looked_up_late_run_nevertheless(
+    caching: PictureModel, store: CountingStore, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    name, hangs = store.put(bands()), store.put(bands())
+    batch = PictureBatch(caching)
+    batch.add(item(0, name, some(*range(8))))
+    await until(lambda: not batch._preparing)
+    store.gate.clear()
+    batch.add(item(1, hangs, some(9, 10)))
+    groups = batch.finish()
+    assert await anext(groups) == []
+    following = asyncio.ensure_future(anext(groups))
+    await until(lambda: batch._one_prepared is not None)
+    store.gate.set()
+    answered = {result.index: result for result in await following} | {
+        result.index: result async for group in groups for result in group
+    }
+    assert labels(answered[0]) == expected(8)
+    assert labels(answered[1]) == ["red", "green"]
+    assert engine.sizes == [6, 4]
+    batch.abandon()
+    assert caching.fetcher.held_bytes == 0
+
+
+def remembered(model: PictureModel, image_uuid: str) -> WorkerVisit:
+    return explain(model.admission.recent, image_uuid).worker[0]
+
+
+async def test_what_became_of_each_region_is_remembered(
+    caching: PictureModel, store: CountingStore, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer = engine.infer
+
+    async def refuse_green(slot: Any, size: int, timeout_microseconds: int = 0) -> Inference:
+        if (slot.input[:size, :, :, 1] > 200).any():
+            raise Internal("poisoned")
+        return await infer(slot, size, timeout_microseconds)
+
+    monkeypatch.setattr(engine, "infer", refuse_green)
+    name = store.put(bands())
+    await ask(caching, item(0, name, region=band(3)))
+    assert remembered(caching, name).region == RegionView(**band_fields(3))
+    assert remembered(caching, name).regions == ()
+    await ask(caching, item(0, name, some(3, 4, 0, 2, 5, 6, 8, 9)))
+    visit = remembered(caching, name)
+    told = [(way.region.x if way.region else 0, way.result_cache, way.code, way.put_off) for way in visit.regions]
+    assert told == [
+        (pytest.approx((number + 0.2) / BANDS), *way)
+        for number, *way in (
+            (3, "hit", "OK", False),
+            (4, "miss", "INTERNAL", False),
+            (0, "miss", "OK", False),
+            (2, "miss", "OK", False),
+            (5, "miss", "OK", False),
+            (6, "miss", "OK", False),
+            (8, "miss", "OK", False),
+            (9, "miss", "OK", True),
+        )
+    ]
+    assert (visit.code, visit.message, visit.region) == ("OK", "", None)
+    assert visit.total_seconds == max(way.total_seconds for way in visit.regions)
+    for way in visit.regions:
+        assert sum(way.stage_seconds.values()) == pytest.approx(way.total_seconds)
+
+
+def band_fields(number: int) -> dict[str, Any]:
+    region = band(number)
+    return {name: getattr(region, name) for name in ("x", "y", "width", "height", "padding", "square")}
+
+
+async def test_a_request_whose_regions_wait_has_no_code_yet_and_one_whose_regions_all_fail_has_theirs(
+    model: PictureModel, store: CountingStore, engine: ScriptedModel, batch: PictureBatch
+) -> None:
+    name, missing = store.put(bands()), str(uuid.uuid4())
+    engine.go.clear()
+    batch.add(item(0, missing, some(0, 1)), item(1, name, some(0, 1)))
+    running = asyncio.ensure_future(results(batch))
+    await engine.asked.wait()
+    assert [way.code for way in remembered(model, name).regions] == ["", ""]
+    assert remembered(model, name).code == ""
+    assert [way.code for way in remembered(model, missing).regions] == ["NOT_FOUND"] * 2
+    assert remembered(model, missing).code == "NOT_FOUND"
+    assert remembered(model, missing).message
+    engine.go.set()
+    await running
+
+
+async def test_regions_that_are_remembered_count_in_what_is_kept(model: PictureModel, store: CountingStore) -> None:
+    recent: Recent[Stages] = Recent(100, max_bytes=64 * REGION_BYTES)
+    admission = replace(model.admission, recent=recent)
+    many, few = item(0, store.put(bands()), some(*[0] * 64)), item(1, store.put(bands()), some(0, 1))
+    admitted = list(admission.admit([many, few], 0.0))
+    assert [len(stages.others) for stages in recent.newest_first()] == [1, 63]
+    admitted += admission.admit([few], 0.0)
+    assert [len(stages.others) for stages in recent.newest_first()] == [1, 1]
+
+
+def test_a_region_that_is_remembered_takes_no_more_than_it_says(model: PictureModel, store: CountingStore) -> None:
+    many, held = item(0, store.put(bands()), 4 * some(*range(16))), []
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            ((_, pictures),) = model.admission.admit([many], monotonic())
+            assert isinstance(pictures, list)
+            for picture in pictures:
+                stages = picture.stages
+                stages.fetched, stages.looked_up, stages.decoding, stages.decoded, stages.closed, stages.asked = (
+                    monotonic() for _ in range(6)
+                )
+                stages.started, stages.computed, stages.ended, stages.left = (monotonic() for _ in range(4))
+            held.append(pictures[0].stages.others)
+            del pictures, picture
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert 0.5 < taken / (20 * 64 * REGION_BYTES) < 1
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_regions_whose_caller_leaves_or_whose_batch_ends_while_they_are_looked_up_are_let_go(
+    caching: PictureModel, store: CountingStore, engine: ScriptedModel, leaves: bool
+) -> None:
+    blocked = threading.Event()
+    running = [asyncio.ensure_future(caching.decoding.threads.run(blocked.wait)) for _ in range(2)]
+    batch = PictureBatch(caching)
+    batch.add(item(0, store.put(bands()), some(*range(9))))
+    await until(lambda: all(picture.at is LOOKUP for picture in batch._preparing))
+    if leaves:
+        batch.withdraw(0)
+        assert [result.code for result in (await results(batch)).values()] == [Code.CANCELLED]
+    batch.abandon()
+    await until(lambda: not batch._preparing)
+    blocked.set()
+    await asyncio.gather(*running)
+    assert engine.sizes == []
+    assert caching.fetcher.held_bytes == 0

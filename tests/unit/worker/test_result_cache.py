@@ -11,7 +11,7 @@ import pytest
 from shoal.observe.metrics import WORKER
 from shoal.service.spec import ModelOverride
 from shoal.v1 import inference_pb2 as pb
-from shoal.worker.result_cache import ENTRY_BYTES, ResultCache, Scope, completed, lasting
+from shoal.worker.result_cache import ENTRY_BYTES, ResultCache, Scope, completed, content_digest, lasting
 from shoal.worker.result_cache_meter import ResultCacheMeter
 
 PICTURE = b"the bytes of a picture"
@@ -30,7 +30,7 @@ def cache(max_bytes: int = 10**6, seconds: float = 10.0, clock: Clock | None = N
 
 
 def key(version: int = 1, owner: str = "me", content: bytes = PICTURE, **options: Any) -> bytes:
-    return Scope.of(pb.ImageRequest(**options), version, owner).key(content)
+    return Scope.of(pb.ImageRequest(**options), version, owner).key(content_digest(content))
 
 
 def counted(name: str, model: str, **labels: str) -> float:
@@ -82,7 +82,7 @@ def test_no_part_of_a_key_can_be_taken_for_another() -> None:
 
 def test_a_field_that_only_newer_callers_know_counts() -> None:
     newer = pb.ImageRequest.FromString(b"\xf8\x07\x01")  # the varint field 127
-    assert Scope.of(newer, 1, "me").key(PICTURE) != key()
+    assert Scope.of(newer, 1, "me").key(content_digest(PICTURE)) != key()
 
 
 def test_owners_share_where_they_are_told_to() -> None:

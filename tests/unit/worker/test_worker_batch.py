@@ -1082,6 +1082,23 @@ async def test_a_hit_leaves_no_gap_among_those_that_run(
     assert inference_pb2.ClassifyReply.FromString(answered[2].response).timing.batch_size == 2
 
 
+async def test_a_batch_says_how_many_pictures_it_executed(
+    caching: PictureModel, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what was known, nor what failed, nor a straggler is among them."""
+    await ask(caching, item(0, caching.fetcher.put(BLUE)))
+    monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
+    hangs = asyncio.Event()
+    pictures = [BLUE, GREEN, b"text", GREEN, hangs]
+    with closing_batch(PictureBatch(caching)) as batch:
+        batch.add(*(item(index, caching.fetcher.put(each)) for index, each in enumerate(pictures)))
+        assert batch.executed == 0
+        async for _ in batch.finish():
+            assert batch.executed == 2
+            hangs.set()
+    assert engine.sizes == [1, 2, 1]
+
+
 async def test_two_equal_pictures_of_one_batch_both_run_and_leave_one_answer(
     caching: PictureModel, engine: ScriptedModel
 ) -> None:

@@ -198,16 +198,95 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What only the names show: the schema has the rest, and each pipeline's pod looks at steps, tasks and labels. */}}
+{{/* What the values alone show, as service/pipelines.py; each pipeline's pod looks at its models' tasks and labels. */}}
 {{- define "shoal.checkPipelines" -}}
-{{- range $name, $_ := .Values.pipelines | default dict -}}
+{{- $limits := (.Files.Get "defaults.json" | fromJson).pipeline -}}
+{{- range $name, $pipeline := .Values.pipelines | default dict -}}
+{{- $key := printf "pipelines.%s" $name -}}
+{{- if eq $name "shared" -}}
+{{- fail (printf "%s: is the name of the common batcher; give the pipeline another one" $key) -}}
+{{- end -}}
 {{- if hasKey ($.Values.models | default dict) $name -}}
 {{- fail (printf "models.%s: is a pipeline, and has no settings of a model; see pipelines" $name) -}}
 {{- end -}}
 {{- range $pool, $pooled := include "shoal.pools" $ | fromJson -}}
 {{- if has $name $pooled.models -}}
-{{- fail (printf "pipelines.%s: pools.%s.models names a model %q; rename one" $name $pool $name) -}}
+{{- fail (printf "pipelines.%s: pools.%s.models names a model '%s'; rename one" $name $pool $name) -}}
 {{- end -}}
+{{- end -}}
+{{- $state := dict "calls" 0 "seen" dict -}}
+{{- $first := dict "root" $ "limits" $limits "state" $state "key" (printf "%s.detect" $key) "depth" 1 "step" $pipeline.detect "calls" 1 "kept" list -}}
+{{- include "shoal.checkStep" $first -}}
+{{- include "shoal.checkStepsBehind" (dict "before" $first "key" (printf "%s.then" $key) "steps" $pipeline.then) -}}
+{{- if gt (int $state.calls) (int $limits.most_calls) -}}
+{{- $calls := list -}}
+{{- range list $state.calls $limits.most_calls -}}
+{{- $calls = append $calls (regexReplaceAll "([0-9])([0-9]{3})(,|$)" (regexReplaceAll "([0-9])([0-9]{3})$" (int . | toString) "${1},${2}") "${1},${2}${3}") -}}
+{{- end -}}
+{{- fail (printf "%s: one picture may lead to %s calls, and %s is the most: lower max_boxes" $key (first $calls) (last $calls)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* before: as shoal.checkStep, key: of the list, steps: its. */}}
+{{- define "shoal.checkStepsBehind" -}}
+{{- $calls := mul .before.calls (.before.step.max_boxes | default .before.limits.max_boxes | int) -}}
+{{- range $number, $step := .steps -}}
+{{- $one := dict "root" $.before.root "limits" $.before.limits "state" $.before.state "key" (printf "%s.%d" $.key $number) "depth" (add1 $.before.depth) "step" $step "calls" $calls "kept" ($.before.step.classes | default list) -}}
+{{- include "shoal.checkStep" $one -}}
+{{- include "shoal.checkStepsBehind" (dict "before" $one "key" (printf "%s.then" $one.key) "steps" ($step.then | default list)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+One step. root: $, limits: of pipelines, state: the pipeline's calls and names so far, key, depth, step, calls: of its
+model for one picture, kept: the classes of the step before.
+*/}}
+{{- define "shoal.checkStep" -}}
+{{- $step := .step -}}
+{{- if gt (int .depth) (int .limits.deepest) -}}
+{{- fail (printf "%s: is step %d in a row, and %d is the most" .key (int .depth) (int .limits.deepest)) -}}
+{{- end -}}
+{{- if hasKey .root.Values.pipelines $step.model -}}
+{{- fail (printf "%s.model: '%s' is a pipeline, and a step is a model; write its steps here" .key $step.model) -}}
+{{- end -}}
+{{- if and (gt (int .depth) 1) (hasKey $step "top_k") (not (kindIs "invalid" $step.top_k)) -}}
+{{- $detects := or $step.classes $step.then -}}
+{{- range list "max_boxes" "padding" "square" -}}
+{{- if hasKey $step . -}}{{- $detects = or $detects (not (kindIs "invalid" (get $step .))) -}}{{- end -}}
+{{- end -}}
+{{- if $detects -}}
+{{- fail (printf "%s.top_k: goes with classification, and this step has settings of a detector" .key) -}}
+{{- end -}}
+{{- end -}}
+{{- $never := list -}}
+{{- if .kept -}}{{- range get $step "for" | default list -}}{{- if not (has . $.kept) -}}{{- $never = append $never (squote .) -}}{{- end -}}{{- end -}}{{- end -}}
+{{- if $never -}}
+{{- $kept := list -}}{{- range .kept -}}{{- $kept = append $kept (squote .) -}}{{- end -}}
+{{- fail (printf "%s.for: %s: the step before keeps the classes %s alone" .key (join ", " $never) (join ", " $kept)) -}}
+{{- end -}}
+{{- $name := $step.name | default $step.model -}}
+{{- if hasKey .state.seen $name -}}
+{{- fail (printf "%s: %s is called '%s', too; give one of them a name of its own (name:)" .key (get .state.seen $name) $name) -}}
+{{- end -}}
+{{- if not (include "shoal.hasPool" (dict "root" .root "model" $step.model)) -}}
+{{- fail (printf "%s.model: no pool serves '%s'; pools.*.models say which models are served" .key $step.model) -}}
+{{- end -}}
+{{- $_ := set .state.seen $name .key -}}
+{{- $_ := set .state "calls" (add .state.calls .calls) -}}
+{{- end -}}
+
+{{/* Whether a pool serves a model, by name or pattern (Python's fnmatch); empty: none does. root: $, model. */}}
+{{- define "shoal.hasPool" -}}
+{{- range $_, $pool := include "shoal.pools" .root | fromJson -}}
+{{- range $pool.models -}}
+{{- $expression := "" -}}
+{{- range regexFindAll "\\[[^]]+\\]|[^\\[]+|\\[" . -1 -}}
+{{- $part := regexQuoteMeta . | replace "\\*" ".*" | replace "\\?" "." -}}
+{{- if and (hasPrefix "[" .) (hasSuffix "]" .) -}}{{- $part = replace "\\" "\\\\" . | replace "[!" "[^" -}}{{- end -}}
+{{- $expression = print $expression $part -}}
+{{- end -}}
+{{- if regexMatch (printf "^%s$" $expression) $.model -}}yes{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -10,9 +10,10 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from shoal.observe.dashboards.data import data_moved
 from shoal.observe.dashboards.model import model
 from shoal.observe.dashboards.overview import overview
+from shoal.observe.dashboards.pipeline import pipeline
 from shoal.observe.dashboards.pool import pool
 
-_BOARDS = {"overview": overview, "model": model, "pool": pool, "data": data_moved}
+_BOARDS = {"overview": overview, "model": model, "pool": pool, "pipeline": pipeline, "data": data_moved}
 
 
 def render() -> dict[str, str]:

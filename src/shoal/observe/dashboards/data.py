@@ -46,6 +46,7 @@ def data_moved() -> Dashboard:
             ("A request, in bytes", _sizes()),
             ("Bytes a second", _rates()),
             ("Fetching", _fetching()),
+            ("The workers' picture caches", _picture_cache()),
         ],
     )
 
@@ -114,6 +115,34 @@ def _rates() -> list[AnyPanel]:
             Query(f"sum(rate(envoy_http_downstream_cx_rx_bytes_total{{{public}}}[{RATE}]))", "from clients"),
             Query(f"sum(rate(envoy_http_downstream_cx_tx_bytes_total{{{public}}}[{RATE}]))", "to clients"),
             text="With headers. Pictures go to the object store, not through here.",
+        ),
+    ]
+
+
+def _picture_cache() -> list[AnyPanel]:
+    return [
+        lines(
+            "Fetches by what the cache did",
+            PER_SECOND,
+            Query(
+                f"sum by (outcome) (rate(shoal_worker_picture_cache_fetches_total{{{OF_SERVICE}}}[{RATE}]))",
+                "{{outcome}}",
+            ),
+            text="hit: the store said that what is kept is current. shared: another request's fetch brought it. miss: "
+            "it moved.",
+            stacked=True,
+        ),
+        lines(
+            "Memory",
+            BYTES,
+            Query(f"sum by (instance) (shoal_worker_picture_cache_bytes{{{OF_SERVICE}}})", "{{instance}}"),
+            text="Of each worker, pixels included; picture_cache_bytes bounds it.",
+        ),
+        lines(
+            "Evictions",
+            PER_SECOND,
+            Query(f"sum(rate(shoal_worker_picture_cache_evictions_total{{{OF_SERVICE}}}[{RATE}]))", "pictures"),
+            text="For room. Many beside few hits: a larger picture_cache_bytes would help.",
         ),
     ]
 

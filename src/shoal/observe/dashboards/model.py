@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shoal.observe.dashboards.panels import (
+    BYTES,
     COUNT,
     MODEL,
     OF_MODEL,
@@ -40,6 +41,7 @@ def model() -> Dashboard:
             ("Requests", _requests()),
             ("Queue and batches", _batches()),
             ("Stages", _stages()),
+            ("Result cache, where the model has one", _result_cache()),
         ],
     )
 
@@ -145,7 +147,8 @@ def _batches() -> list[AnyPanel]:
             Query(_mean("shoal_batcher_batch_size"), "closed"),
             Query(_mean("shoal_worker_batch_size"), "executed"),
             Query(f"max(shoal_worker_batch_limit{{{OF_MODEL}}})", "largest"),
-            text="Means. Executed is smaller where pictures of a batch failed or hung.",
+            text="Means. Executed is smaller where pictures of a batch failed, hung or had a known answer, and larger "
+            "where requests ask about several regions.",
             width=6,
         ),
         lines(
@@ -153,6 +156,46 @@ def _batches() -> list[AnyPanel]:
             PER_SECOND,
             Query(f"sum by (reason) (rate(shoal_batcher_batches_closed_total{{{OF_MODEL}}}[{RATE}]))", "{{reason}}"),
             text="preferred: full. delay: waited long enough. deadline: a request couldn't wait longer.",
+            width=6,
+            stacked=True,
+        ),
+    ]
+
+
+def _result_cache() -> list[AnyPanel]:
+    lookups = f"rate(shoal_worker_result_cache_lookups_total{{{OF_MODEL}"
+    return [
+        lines(
+            "Lookups",
+            PER_SECOND,
+            Query(f"sum by (outcome) ({lookups}}}[{RATE}]))", "{{outcome}}"),
+            text="Pictures and regions. hit: answered again; miss: computed.",
+            width=6,
+            stacked=True,
+        ),
+        lines(
+            "Share of hits",
+            SHARE,
+            Query(f'sum({lookups}, outcome="hit"}}[{RATE}])) / sum({lookups}}}[{RATE}]))', "hits"),
+            text="Near 0 for days: switch it off, it only hashes.",
+            width=6,
+            most=1,
+        ),
+        lines(
+            "Memory",
+            BYTES,
+            Query(f"sum by (instance) (shoal_worker_result_cache_bytes{{{OF_MODEL}}})", "{{instance}}"),
+            text="Of each worker's answers; cache_max_bytes bounds it.",
+            width=6,
+        ),
+        lines(
+            "Evictions",
+            PER_SECOND,
+            Query(
+                f"sum by (reason) (rate(shoal_worker_result_cache_evictions_total{{{OF_MODEL}}}[{RATE}]))",
+                "{{reason}}",
+            ),
+            text="room: a larger cache_max_bytes would keep them longer. expired: cache_seconds are over.",
             width=6,
             stacked=True,
         ),

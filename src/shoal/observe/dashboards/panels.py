@@ -39,6 +39,7 @@ OF_SERVICE = 'service=~"$service"'
 OF_ROUTER = f"{OF_SERVICE}, {ROUTER}"
 OF_MODEL = f'{OF_SERVICE}, model=~"$model"'
 OF_POOL = f'{OF_SERVICE}, pool=~"$pool"'
+OF_PIPELINE = f'{OF_SERVICE}, pipeline=~"$pipeline"'
 OF_TRITON = f"{OF_POOL}, {TRITON}"
 RATE = "$__rate_interval"
 
@@ -188,6 +189,7 @@ class Variable(NamedTuple):
 SERVICE = Variable("service", 'label_values(up{component="batcher"}, service)')
 MODEL = Variable("model", f"label_values(shoal_batcher_queue_depth{{{OF_SERVICE}}}, model)")
 POOL = Variable("pool", f"label_values(shoal_worker_permit_limit{{{OF_SERVICE}}}, pool)")
+PIPELINE = Variable("pipeline", f"label_values(shoal_pipeline_in_flight{{{OF_SERVICE}}}, pipeline)")
 
 
 def board(
