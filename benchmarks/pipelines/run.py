@@ -37,7 +37,9 @@ AT_ONCE: Final = 8
 MAX_PICTURES: Final = 24
 MANY_AT_ONCE: Final = 64
 """Enough for the most pictures a second."""
+TICK_SECONDS: Final = 0.02
 DEADLINE_SECONDS: Final = 1.0
+PATIENCE_SECONDS: Final = 30.0
 _REQUEST_BYTES: Final = 110
 """Of a call: key, uuid and names."""
 
@@ -95,7 +97,7 @@ async def _measure(running: Running, counts: Sequence[int], seconds: float, roun
             for number in range(rounds):
                 for name, way in (("pipeline", _pipeline), ("client", _by_hand)):
                     await _turn(running, client, way, f"{count} | {name} {number}", pictures, count, seconds)
-        await _overload(running, client, pictures, 5, seconds)
+        await _overload(running, client, pictures, 5, seconds, rounds)
 
 
 async def _turn(
@@ -119,10 +121,8 @@ async def _turn(
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-async def _window(
-    client: AsyncClient, way: Way, pictures: list[bytes], count: int, seconds: float, at_once: int = AT_ONCE
-) -> Window:
-    """A closed loop: ``at_once`` pictures at a time."""
+async def _window(client: AsyncClient, way: Way, pictures: list[bytes], count: int, seconds: float) -> Window:
+    """A closed loop: ``AT_ONCE`` pictures at a time."""
     found, ends = Window(), perf_counter() + seconds
     source = cycle(pictures)
 
@@ -131,7 +131,7 @@ async def _window(
             found.sent_bytes += await way(client, next(source), count)
             found.seconds.append(perf_counter() - began)
 
-    await asyncio.gather(*(work() for _ in range(at_once)))
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
     return found
 
 
@@ -162,22 +162,20 @@ def _cut(picture: bytes, boxes: tuple[Box, ...]) -> list[bytes]:
     return crops
 
 
-async def _overload(running: Running, client: AsyncClient, pictures: list[bytes], count: int, seconds: float) -> None:
-    """Twice the peak, in an open loop, each with ``DEADLINE_SECONDS``; pictures are uploaded before."""
+async def _overload(
+    running: Running, client: AsyncClient, pictures: list[bytes], count: int, seconds: float, rounds: int
+) -> None:
+    """Twice the peak, in an open loop, each with ``DEADLINE_SECONDS``; pictures are uploaded before.
+
+    The peak is without deadlines, so that none is refused. It is measured before and after, and the CPU by component
+    beside both: refusing costs some, too.
+    """
     uuids = cycle([await client.upload(picture) for picture in pictures])
+    pipeline = f"look-{count}"
 
-    async def one(client: AsyncClient, _: bytes, count: int) -> int:
-        await client.analyze(next(uuids), f"look-{count}")
-        return 0
-
-    peak = len((await _window(client, one, pictures, count, seconds, MANY_AT_ONCE)).seconds) / seconds
-    before = [await _work(running, model) for model in (DETECTOR.format(count), CLASSIFIER)]
-    asked: list[asyncio.Task[None]] = []
-    found, began = Window(), perf_counter()
-
-    async def ask() -> None:
+    async def ask(found: Window, seconds: float) -> None:
         try:
-            answer = await client.analyze(next(uuids), f"look-{count}", timeout_seconds=DEADLINE_SECONDS)
+            answer = await client.analyze(next(uuids), pipeline, timeout_seconds=seconds)
         except ShoalError:
             found.failed += 1
             return
@@ -185,24 +183,92 @@ async def _overload(running: Running, client: AsyncClient, pictures: list[bytes]
         found.whole += not lacking
         found.parts += bool(lacking)
 
-    while (now := perf_counter() - began) < seconds:
-        asked += [asyncio.create_task(ask()) for _ in range(int(2 * peak * now) - len(asked))]
-        await asyncio.sleep(0.005)
-    await asyncio.gather(*asked)
-    took = perf_counter() - began
-    after = [await _work(running, model) for model in (DETECTOR.format(count), CLASSIFIER)]
-    spent = [(now[0] - then[0], now[1] - then[1]) for then, now in zip(before, after, strict=True)]
-    each = [busy / max(1.0, items) for busy, items in spent]
-    useful = found.whole * (each[0] + count * each[1])
-    share = 1 - useful / max(1e-9, sum(busy for busy, _ in spent))
-    rate = found.whole / took
-    told = (
-        f"overload, {count} objects, {2 * peak:.0f} pictures/s asked for {seconds:g} s",
-        f"{rate:.1f} whole a second, {rate / peak:.2f} of the peak",
-        f"{found.parts} lacked a part, {found.failed} were refused",
-        f"{100 * share:.1f} % of the engine's time was for those",
+    print(
+        "\n| load | asked for | whole a second | of the peak | refused or late | lacked a part "
+        "| engine's time for those | CPU ms a whole picture |"
     )
-    print("\n" + "; ".join(told))
+    print("|---|---:|---:|---:|---:|---:|---:|---|")
+    await _peak(ask, min(seconds, 2.0))
+    loads = ["peak", *["twice", "peak"] * rounds]
+    rates: list[float] = []
+    told: list[_Overload] = []
+    for load in loads:
+        if load == "peak":
+            measured = await _measured(running, count, _peak(ask, seconds))
+            rates.append(measured.rate)
+        else:
+            measured = await _measured(running, count, _open(ask, 2 * rates[-1], seconds))
+        told.append(measured)
+    for place, (load, each) in enumerate(zip(loads, told, strict=True)):
+        peak = each.rate if load == "peak" else (told[place - 1].rate + told[place + 1].rate) / 2
+        print(f"| {load} | {each.row(peak)} |")
+
+
+_Ask = Callable[["Window", float], Awaitable[None]]
+"""Asks about one picture, with so many seconds' time."""
+
+
+@dataclass(frozen=True)
+class _Overload:
+    """What came of one window."""
+
+    found: Window
+    spent: cpu.Spent
+    dropped: float
+    """Share of the engine's time that went into pictures that were not answered whole."""
+
+    @property
+    def rate(self) -> float:
+        """Whole pictures a second."""
+        return self.found.whole / self.spent.seconds
+
+    def row(self, peak: float) -> str:
+        """Cells of a table."""
+        found, worker = self.found, ("inference", "decode", "fetch", "rest")
+        parts = dict(self.spent.components)
+        parts["worker"] = sum(parts.pop(name, 0.0) for name in worker)
+        each = {name: 1000 * seconds / max(1, found.whole) for name, seconds in parts.items()}
+        told = ", ".join(f"{name} {ms:.1f}" for name, ms in sorted(each.items(), key=lambda one: -one[1]) if ms >= 0.05)
+        asked = found.whole + found.parts + found.failed
+        cells = [f"{asked / self.spent.seconds:.0f}/s", f"{self.rate:.1f}", f"{self.rate / peak:.2f}"]
+        cells += [str(found.failed), str(found.parts), f"{100 * self.dropped:.1f} %"]
+        return " | ".join([*cells, f"{told}; others {self.spent.other_cores:.2f} cores"])
+
+
+async def _measured(running: Running, count: int, load: Awaitable[Window]) -> _Overload:
+    """CPU and engine seconds from the first call to the last answer."""
+    models = DETECTOR.format(count), CLASSIFIER
+    before, work = cpu.of_service(running), [await _work(running, model) for model in models]
+    found = await load
+    spent = cpu.spent(before, cpu.of_service(running))
+    after = [await _work(running, model) for model in models]
+    used = [(now[0] - then[0], now[1] - then[1]) for then, now in zip(work, after, strict=True)]
+    detector, classifier = (busy / max(1.0, items) for busy, items in used)
+    useful = found.whole * (detector + count * classifier)
+    return _Overload(found, spent, max(0.0, 1 - useful / max(1e-9, sum(busy for busy, _ in used))))
+
+
+async def _peak(ask: _Ask, seconds: float) -> Window:
+    """A closed loop of more callers than the pipeline has room for."""
+    found, ends = Window(), perf_counter() + seconds
+
+    async def work() -> None:
+        while perf_counter() < ends:
+            await ask(found, PATIENCE_SECONDS)
+
+    await asyncio.gather(*(work() for _ in range(MANY_AT_ONCE)))
+    return found
+
+
+async def _open(ask: _Ask, rate: float, seconds: float) -> Window:
+    """An open loop: as the answers of a batch come together, so do the pictures of ``TICK_SECONDS``."""
+    asked: list[asyncio.Future[None]] = []
+    found, began = Window(), perf_counter()
+    while (now := perf_counter() - began) < seconds:
+        asked += [asyncio.ensure_future(ask(found, DEADLINE_SECONDS)) for _ in range(int(rate * now) - len(asked))]
+        await asyncio.sleep(TICK_SECONDS)
+    await asyncio.gather(*asked)
+    return found
 
 
 async def _batches(running: Running, model: str) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from shoal.errors import (
     PermissionDenied,
     ShoalError,
     Unauthenticated,
+    to_status,
 )
 from shoal.service import api_keys
 from shoal.service.home import Home
@@ -373,6 +374,46 @@ async def test_a_part_that_dies_costs_no_picture(
     stop.set()
     await asyncio.gather(*askers)
     assert set(outcomes) == {"whole"}
+
+
+@pytest.mark.parametrize("name", ["pipeline-quadrants-1", "worker-default-1", "batcher-shared-1"])
+async def test_under_too_much_load_a_part_that_dies_leaves_each_picture_one_answer(
+    served: Stack, client: AsyncClient, name: str
+) -> None:
+    """More callers than can be answered within their time, who ask again at once: whole, in part, or refused."""
+    uuid = await client.upload(encoded(blotches(1)))
+    stop = asyncio.Event()
+    asked = 0
+    outcomes: list[str] = []
+    whole: list[str] = []
+
+    async def ask() -> None:
+        nonlocal asked
+        while not stop.is_set():
+            asked += 1
+            try:
+                found = await client.analyze(uuid, "quadrants", timeout_seconds=0.4)
+            except ShoalError as error:
+                outcomes.append(to_status(error)[0].name)
+                continue
+            errors = [result.error for finding in found.findings for result in finding.results if result.error]
+            outcomes.extend(to_status(error)[0].name for error in errors[:1])
+            if not errors:
+                outcomes.append("whole")
+                whole.append(uuid)
+
+    askers = [asyncio.create_task(ask()) for _ in range(150)]
+    await answered(whole, 50)
+    before = served.part(name)
+    process = at_work(before)
+    os.kill(process.pid, signal.SIGKILL)
+    await served.restarted(before)
+    await answered(whole, len(whole) + 50)
+    stop.set()
+    await asyncio.gather(*askers)
+    assert len(outcomes) == asked
+    assert set(outcomes) - {"whole"} <= {"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
+    assert {"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"} & set(outcomes), "it was no overload"
 
 
 async def answered(outcomes: list[str], count: int) -> None:

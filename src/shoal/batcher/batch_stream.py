@@ -238,10 +238,10 @@ class BatchStream:
 
     def _came_through(self, chunk: batching_pb2.BatchResultChunk) -> None:
         """Perhaps the batch that it carries, rather than a straggler of an earlier one."""
-        if not chunk.results:
+        if not chunk.results and not chunk.engine_us:
             self.state = "parked"
             self._listener.stalled(self)
-        elif chunk.results[-1].index >= self._first:
+        elif not chunk.results or chunk.results[-1].index >= self._first:
             self.state = "parked"
             self._listener.executed(self, chunk.engine_us / 1e6, chunk.executed)
 

@@ -1,4 +1,4 @@
 """What runs a pipeline: a detector, and models that look closer at each of its boxes, asked through their batchers.
 
-May use: batching, batching/v1, client, errors, modelconfig, observe, runtime, service, v1, worker.
+May use: batcher, batching, batching/v1, client, errors, modelconfig, observe, runtime, service, v1, worker.
 """

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 AFFINITY_LENGTH: Final = 64
 """Characters that a batcher takes; whoever sends no uuid is told so by the first step."""
+_WITHDRAWN_SECONDS: Final = 0.05
+"""A picture that is withdrawn so shortly before its deadline, or later, has run out of time; else its caller left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +84,15 @@ class Analysis:
         self._asked = asked
         self._times = running.times.of(asked.caller.owner, asked.caller.priority)
         self._probe = False
+        self._was_left = False
+        self._pictures = 0
+        """In flight with this one, at the most."""
         self._tallies = {step.name: _Tally() for step in running.first.all()}
 
     @property
-    def has_asked(self) -> bool:
-        """Whether a model was asked."""
-        return bool(self._tallies[self._running.first.name].calls)
+    def tells(self) -> bool:
+        """Whether the time that it took says anything: models were asked, and its caller did not leave before."""
+        return bool(self._tallies[self._running.first.name].calls) and not self._was_left
 
     async def run(self) -> pb.AnalyzeReply:
         """The whole answer. Cancelled, it withdraws all its calls.
@@ -95,12 +100,16 @@ class Analysis:
         Raises:
             ShoalError: what the first step's model answered, or that there is no time for the steps behind it.
         """
-        asked, first = self._asked, self._running.first
+        asked, first, times = self._asked, self._running.first, self._times
+        deadline = self._first_deadline()
+        times.in_flight += 1
+        self._pictures = times.in_flight
         try:
-            reply = await self._ask(first, asked.region, self._first_deadline())
+            reply = await self._ask(first, asked.region, deadline)
             findings = await self._findings(first, reply)
         finally:
             self._learn()
+            times.in_flight -= 1
         return pb.AnalyzeReply(
             image_uuid=asked.image_uuid, model_name=self._running.name, findings=findings, steps=self._timings()
         )
@@ -148,7 +157,7 @@ class Analysis:
     def _deadline(self, step: Step) -> float:
         """Raises DeadlineExceeded where there is no time for it, nor for what is behind it."""
         now, deadline = self._running.clock(), self._asked.deadline
-        behind = self._times.behind(step, now)
+        behind = self._times.behind(step)
         if deadline - behind > now:
             return deadline - behind
         self._running.meter.not_asked(step)
@@ -169,6 +178,11 @@ class Analysis:
             reply = await running.calls(step, request, asked.caller, deadline, asked.image_uuid[:AFFINITY_LENGTH])
             code = Code.OK
             tally.timing = reply.timing
+        except asyncio.CancelledError:
+            self._was_left = running.clock() < asked.deadline - _WITHDRAWN_SECONDS
+            tally.failed += 1
+            tally.late = tally.late or not self._was_left
+            raise
         except Exception as error:
             code, _ = to_status(error)
             tally.fail(error)
@@ -180,7 +194,8 @@ class Analysis:
 
     def _learn(self) -> None:
         """Of steps that every part has been through, and of those that took too long."""
-        now = self._running.clock()
+        now, pictures = self._running.clock(), max(self._pictures, self._times.in_flight)
+        self._times.ended(late=any(tally.late for tally in self._tallies.values()))
         for step in self._running.first.all():
             tally = self._tallies[step.name]
             if not tally.calls:
@@ -188,7 +203,7 @@ class Analysis:
             seconds = tally.ended - tally.begun
             self._running.meter.stepped(step, seconds)
             if tally.late or not tally.failed:
-                self._times.observe(step, now, max(seconds, tally.ahead), probe=self._probe)
+                self._times.observe(step, now, max(seconds, tally.ahead), pictures, probe=self._probe)
 
     def _timings(self) -> list[pb.StepTiming]:
         told = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from shoal.batching.messages import encode, priority_of
@@ -14,20 +13,20 @@ from shoal.batching.v1 import batching_pb2
 from shoal.errors import Cancelled, Code, InvalidRequest
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.pipeline.analysis import Analysis
-from shoal.pipeline.room import Room
+from shoal.pipeline.room import Rooms
 from shoal.runtime.doorbell import Doorbell
 from shoal.runtime.priority import Priority
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from shoal.pipeline.admission import Admission
-    from shoal.pipeline.analysis import Running
+    from shoal.pipeline.analysis import Asked, Running
 
-BATCH: Final = 8
-"""Pictures that a batcher may send in one message; it never waits for company. So many for each permit may be here
-beyond the most."""
+BATCH: Final = 4
+"""Pictures that a batcher may send in one message; it never waits for company. So many may wait
+here for room with each permit."""
 PERMITS: Final = 2
 """Messages that are taken at once."""
 
@@ -37,11 +36,11 @@ class PipelineHandler:
 
     settings = BatchingSettings(max_batch_size=BATCH, instance_count=PERMITS)
 
-    def __init__(self, running: Running, admission: Admission, max_pictures: int) -> None:
-        """Prepares; ``max_pictures``: in flight at once at most, see ``Room``."""
+    def __init__(self, running: Running, admission: Admission, max_pictures: int, processes: int = 1) -> None:
+        """Prepares; ``max_pictures`` at once at most, see ``Rooms``; ``processes``: that run the pipeline."""
         self._running = running
         self._admission = admission
-        self._room = Room(max_pictures)
+        self._rooms = Rooms(max_pictures, processes)
 
     def check(self, method: str) -> None:
         """Raises InvalidRequest; see ``Admission.check``."""
@@ -53,33 +52,44 @@ class PipelineHandler:
         priority: Priority = Priority.INTERACTIVE,  # noqa: ARG002 - its items have theirs
     ) -> PipelineBatch:
         """A batch of calls."""
-        return PipelineBatch(self._running, self._admission, self._room)
+        return PipelineBatch(self._running, self._admission, self._rooms)
 
 
 class PipelineBatch:
     """Implements ``served_stream.Batch``: what came in one message, each picture on its own way from then on."""
 
-    def __init__(self, running: Running, admission: Admission, room: Room) -> None:
+    def __init__(self, running: Running, admission: Admission, rooms: Rooms) -> None:
         self._running = running
         self._admission = admission
-        self._room = room
+        self._rooms = rooms
         self._tasks: dict[int, asyncio.Task[_Answer]] = {}
+        self._waiting: set[int] = set()
+        """Those for which there is no room yet."""
         self._results: list[batching_pb2.BatchItemResult] = []
+        self._tell: Callable[[Sequence[batching_pb2.BatchItemResult]], None] | None = None
         self._news = Doorbell()
+        self.ready_at = running.clock()
+        """Of ``served_stream.Timed``: so the batcher learns how long those wait that come next."""
+
+    def tell_early(self, tell: Callable[[Sequence[batching_pb2.BatchItemResult]], None]) -> None:
+        """Of ``served_stream.Prompt``: what is answered while others wait for room."""
+        self._tell = tell
 
     def add(self, *items: batching_pb2.BatchItem) -> None:
-        """Begins with each at once."""
-        now, loop = monotonic(), asyncio.get_running_loop()
+        """Begins with each as soon as there is room."""
+        now, loop = self._running.clock(), asyncio.get_running_loop()
         for item, asked in self._admission.admit(items, now):
-            self._room.take()
             self._running.meter.in_flight.inc()
-            work = _Work(item, now, asked if isinstance(asked, Exception) else Analysis(self._running, asked))
-            task = self._tasks[item.index] = loop.create_task(work.run())
+            self._waiting.add(item.index)
+            work = _Work(item, now, asked)
+            task = self._tasks[item.index] = loop.create_task(self._run(work))
             task.add_done_callback(functools.partial(self._answer, work))
 
     async def finish(self) -> AsyncIterator[Sequence[batching_pb2.BatchItemResult]]:
-        """The first group comes when there is room for another batch, empty or not; results as they are ready."""
-        await self._room.wait()
+        """The first group comes when none of the batch waits any more, empty or not; results as they are ready."""
+        while self._waiting:
+            await self._news.rings()
+        self._tell = None
         first, *others = list(groups(self._taken())) or [[]]
         yield first
         for group in others:
@@ -100,13 +110,33 @@ class PipelineBatch:
         for task in list(self._tasks.values()):
             task.cancel()
 
+    async def _run(self, work: _Work) -> _Answer:
+        """Waits for room, and finds out all that was asked."""
+        if isinstance(work.asked, Exception):
+            raise work.asked
+        room = self._rooms.of(work.asked.caller.priority)
+        pictures = await room.enter()
+        self._goes_on(work.item.index)
+        analysis, begun = Analysis(self._running, work.asked), self._running.clock()
+        try:
+            reply = await analysis.run()
+            return _Answer(_encoded(reply), len(reply.findings))
+        finally:
+            if analysis.tells:
+                room.spent(self._running.clock() - begun, pictures, work.budget_seconds)
+            room.leave()
+
+    def _goes_on(self, index: int) -> None:
+        self._waiting.discard(index)
+        self._news.ring()
+
     def _taken(self) -> list[batching_pb2.BatchItemResult]:
         results, self._results = self._results, []
         return results
 
     def _answer(self, work: _Work, task: asyncio.Task[_Answer]) -> None:
         """Also where the caller left before anything began."""
-        item, meter, seconds = work.item, self._running.meter, monotonic() - work.begun
+        item, meter, seconds = work.item, self._running.meter, self._running.clock() - work.come
         del self._tasks[item.index]
         error = Cancelled("the caller left") if task.cancelled() else task.exception()
         answer = _Answer(b"", 0) if error else task.result()
@@ -115,30 +145,22 @@ class PipelineBatch:
             if error
             else batching_pb2.BatchItemResult(index=item.index, response=answer.response)
         )
-        self._results.append(result)
+        if self._tell is not None:
+            self._tell([result])
+        else:
+            self._results.append(result)
         meter.answered(Code(result.code), priority_of(item), seconds, answer.boxes)
         meter.in_flight.dec()
-        self._room.leave(seconds if work.has_asked else None, work.budget_seconds)
-        self._news.ring()
+        self._goes_on(item.index)
 
 
 class _Work(NamedTuple):
     """One picture."""
 
     item: batching_pb2.BatchItem
-    begun: float
-    what: Analysis | Exception
+    come: float
+    asked: Asked | Exception
     """The exception: it was not let in."""
-
-    async def run(self) -> _Answer:
-        if isinstance(self.what, Exception):
-            raise self.what
-        reply = await self.what.run()
-        return _Answer(_encoded(reply), len(reply.findings))
-
-    @property
-    def has_asked(self) -> bool:
-        return isinstance(self.what, Analysis) and self.what.has_asked
 
     @property
     def budget_seconds(self) -> float:

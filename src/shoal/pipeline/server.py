@@ -84,7 +84,10 @@ class PipelineProcess:
         self._check(known)
         first = first_step(self._pipeline, {model: each.task for model, each in known.items()})
         running = Running(name, first, calls, Times(first), Meter(name))
-        handler = PipelineHandler(running, Admission(name, self._access), self._pipeline.max_pictures)
+        settings = self._pipeline
+        handler = PipelineHandler(
+            running, Admission(name, self._access), settings.max_pictures, processes=settings.replicas
+        )
         await self._batching.put(name, handler)
         self._ready = True
         await self._host.health.say(serving=True)

@@ -1,61 +1,42 @@
-"""What steps took lately, and so what must be left of a deadline when the first one is asked. Pure: no I/O, no clock.
+"""What steps take, and so whether a picture can be answered within its deadline. Pure: no I/O, no clock.
+
+More pictures in flight than the models can do at once make each of them slower and none sooner, until they are late
+after their first steps, whose work is then lost. So the times are learned as a line over the number in flight (Little's
+law: where the engines are the bottleneck, time goes with the number): it says at once what one more would take, while
+what the latest ones took says so only when they are through.
 
 Each owner has its own times, of each priority, as each has its own place in the batchers' queues: whoever asks too much
-waits for itself, and shuts nobody else out.
+waits for itself, and shuts nobody else out. Several processes see the same times, each over the number that it has:
+so they share what there is time for.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from shoal.runtime.percentile import percentile
+from shoal.batcher.learning import BatchTimes, Mean
 
 if TYPE_CHECKING:
     from shoal.pipeline.steps import Step
     from shoal.runtime.priority import Priority
 
-QUANTILE: Final = 0.95
 MARGIN: Final = 1.25
-"""Under too much load the first step uses all the time that it is left, so what is kept for the others has to be
-enough nearly always: whoever fails after the first step has cost its work for nothing."""
-KEPT: Final = 64
-"""Times of one step that are looked at, the latest."""
+"""Of what a step mostly takes at most. Under too much load pictures use all the time that they are left, so that has to
+be enough nearly always: whoever fails after the first step has cost its work for nothing."""
+DOUBT: Final = 2.0
+"""Of the share of late answers among the latest: what comes to the margin, as where an engine halts now and then."""
+MOST_MARGIN: Final = 2.0
 FORGOTTEN_SECONDS: Final = 10.0
-"""A time counts for so long: what was slow once shuts nobody out for good."""
+"""Without news for so long nothing is known any more: what was slow once shuts nobody out for good."""
 PROBE_SECONDS: Final = 0.25
 """Where no picture came through its steps for so long, one that is expected to be late is tried all the same: only
 answers tell that it isn't so any more."""
+_KEPT: Final = 32
+"""Answers that a number of pictures in flight is remembered for."""
 MOST_CALLERS: Final = 1_000
 """Whose times are kept; of more, those who called last."""
-
-
-class Lately:
-    """Seconds that one step took for a picture, all of its boxes together."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, float]] = deque(maxlen=KEPT)
-        self._expected: float | None = 0.0
-
-    def observe(self, now: float, seconds: float) -> None:
-        """It took so long, or longer: it was given up."""
-        self._seen.append((now, seconds))
-        self._expected = None
-
-    def expected(self, now: float) -> float:
-        """What 19 of 20 took, no longer than ``FORGOTTEN_SECONDS`` ago; 0 where there is none."""
-        while self._seen and now - self._seen[0][0] > FORGOTTEN_SECONDS:
-            self._seen.popleft()
-            self._expected = None
-        if self._expected is None:
-            self._expected = percentile(sorted(seconds for _, seconds in self._seen), QUANTILE) or 0.0
-        return self._expected
-
-    def forget(self) -> None:
-        """Nothing is known."""
-        self._seen.clear()
-        self._expected = 0.0
 
 
 class Reserve(NamedTuple):
@@ -73,37 +54,61 @@ class StepTimes:
     """Of all steps of a pipeline, for one caller."""
 
     def __init__(self, first: Step) -> None:
+        self.in_flight = 0
+        """Pictures."""
         self._first = first
-        self._lately = {step.name: Lately() for step in first.all()}
         self._heard = -math.inf
         """When a picture last came through, or a probe was sent."""
+        self._learned = -math.inf
+        self._forget()
 
-    def observe(self, step: Step, now: float, seconds: float, *, probe: bool = False) -> None:
-        """``step`` took so long for a picture that had boxes for it; ``probe``: it was tried in spite of its time."""
-        lately = self._lately[step.name]
-        if probe and seconds < lately.expected(now) / 2:
-            lately.forget()  # what was slow is so no more
-        lately.observe(now, seconds)
+    def observe(self, step: Step, now: float, seconds: float, pictures: int, *, probe: bool = False) -> None:
+        """``step`` took so long for a picture that had boxes for it, while so many were in flight.
+
+        ``probe``: it was tried in spite of its time.
+        """
+        if probe and seconds < self._lines[step.name].cautious(pictures) / 2:
+            self._forget()  # what was slow is so no more
+        self._lines[step.name].observe(pictures, seconds)
+        self._most += max(pictures - self._most, (pictures - self._most) / _KEPT)
+        self._learned = now
         if not step.then:
             self._heard = now
 
-    def behind(self, step: Step, now: float) -> float:
-        """Seconds that the steps behind ``step`` should have: along the slowest way."""
-        return max(
-            (MARGIN * self._lately[each.name].expected(now) + self.behind(each, now) for each in step.then),
-            default=0.0,
-        )
+    def ended(self, *, late: bool) -> None:
+        """A picture that was let in has its answer, or has run out of time."""
+        self._late.observe(late)
+
+    def behind(self, step: Step, more: int = 0) -> float:
+        """Seconds that the steps behind ``step`` should have, along the slowest way, with so many more pictures."""
+        return max((self._needs(each, more) + self.behind(each, more) for each in step.then), default=0.0)
 
     def reserve(self, now: float, left: float) -> Reserve:
-        """What the steps should have of the ``left`` seconds; more than those: hopeless.
+        """What the steps of one picture more should have of the ``left`` seconds; more than those: hopeless.
 
         Where that is most of them, and nothing was heard for ``PROBE_SECONDS``, one picture is tried all the same.
         """
-        needed = Reserve(self._lately[self._first.name].expected(now), self.behind(self._first, now))
+        if now - self._learned > FORGOTTEN_SECONDS:
+            self._forget()
+        needed = Reserve(self._needs(self._first, 1), self.behind(self._first, 1))
         if needed.first + needed.behind > left / 2 and now - self._heard >= PROBE_SECONDS:
             self._heard = now
             return Reserve(0.0, 0.0, probe=True)
         return needed
+
+    def _needs(self, step: Step, more: int) -> float:
+        line = self._lines[step.name]
+        margin = min(MOST_MARGIN, MARGIN + DOUBT * self._late.mean)
+        return margin * line.cautious(min(self.in_flight + more, self._most)) if line.known else 0.0
+
+    def _forget(self) -> None:
+        """Nothing is known."""
+        self._late = Mean()
+        for _ in range(_KEPT):  # a single one that is late is no tenth of all
+            self._late.observe(0.0)
+        self._most = 0.0
+        """Pictures in flight, of late: of more than that nothing is known, and nobody is refused for it."""
+        self._lines = {step.name: BatchTimes() for step in self._first.all()}
 
 
 class Times:

@@ -735,6 +735,24 @@ async def test_neither_priority_shuts_out_the_other_at_a_worker_that_knows_none(
             assert await batcher.submit(METHOD, "m", "a", b"x", 5.0, priority=priority) == b"x"
 
 
+@pytest.mark.parametrize("engine_us", [0, 1000], ids=["nothing was executed", "answers follow"])
+async def test_a_first_message_without_results_teaches_where_it_says_so(engine_us: int) -> None:
+    tell = asyncio.Event()
+
+    async def script(number: int, context: Context) -> None:
+        await context.send_initial_metadata(((SETTINGS, FOUR),))
+        if items := await items_of_one_batch(context):
+            await context.write(batching_pb2.BatchResultChunk(permit=True, engine_us=engine_us))
+            await context.write(batching_pb2.BatchResultChunk(results=[echo(item) for item in items]))
+            await tell.wait()
+
+    async with raw_worker(script) as target, dispatcher(target) as batcher:
+        assert await asyncio.gather(*(submit(batcher, bytes([n])) for n in range(4))) == [b"\0", b"\1", b"\2", b"\3"]
+        (queue,) = await queues(batcher)
+        assert queue._policy._work.times.known is bool(engine_us)
+        tell.set()
+
+
 async def test_early_answers_are_not_a_batchs_first() -> None:
     """What they took says nothing of the engine, and their batch still fills."""
     all_told, tell = asyncio.Event(), asyncio.Event()

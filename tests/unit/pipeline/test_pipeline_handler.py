@@ -25,8 +25,6 @@ from shoal.v1 import json_pb2
 from shoal.worker.access import Access
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from shoal.pipeline.calls import Caller
     from shoal.pipeline.handler import PipelineBatch
 
@@ -96,16 +94,15 @@ async def test_each_picture_is_answered_once_as_soon_as_it_is_ready(detector: De
     batch.add(item(0), item(1, api_key="wrong" * 5))
     batch.add(item(2))
     groups = batch.finish()
-    seen: list[Sequence[batching_pb2.BatchItemResult]] = [await anext(groups)]
-    seen.append(await anext(groups))
-    assert [(result.index, result.code) for group in seen for result in group] == [(1, Code.UNAUTHENTICATED)]
+    first = await anext(groups)
+    assert [(result.index, result.code) for result in first] == [(1, Code.UNAUTHENTICATED)]
     detector.gate.set()
     rest = [result async for group in groups for result in group]
     assert sorted((result.index, result.code) for result in rest) == [(0, 0), (2, 0)]
     assert pb.AnalyzeReply.FromString(rest[0].response).model_name == "street"
 
 
-async def test_a_batch_keeps_its_permit_while_there_is_no_room_for_another(detector: Detector) -> None:
+async def test_a_batch_keeps_its_permit_while_its_pictures_wait_for_room(detector: Detector) -> None:
     served = handler(detector, max_pictures=3)
     first, second = served.begin(METHOD), served.begin(METHOD)
     first.add(item(0), item(1))
@@ -115,10 +112,36 @@ async def test_a_batch_keeps_its_permit_while_there_is_no_room_for_another(detec
     for _ in range(10):
         await asyncio.sleep(0)
     assert not waiting.done()
+    assert len(detector.callers) == 3  # the fourth has asked nothing
     first.abandon()
     assert await waiting == []
     assert detector.left == 2
     second.abandon()
+
+
+async def test_what_is_answered_while_others_wait_for_room_is_told_early(detector: Detector) -> None:
+    batch = handler(detector, max_pictures=1).begin(METHOD)
+    told: list[tuple[int, int]] = []
+    batch.tell_early(lambda results: told.extend((result.index, result.code) for result in results))
+    batch.add(item(0), item(1), item(2, api_key="wrong" * 5))
+    results = asyncio.ensure_future(all_of(batch))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert told == [(2, Code.UNAUTHENTICATED)]
+    detector.gate.set()
+    assert [(result.index, result.code) for result in await results] == [(1, 0)]
+    assert told[1:] == [(0, 0)]
+
+
+async def test_one_that_waits_for_room_is_withdrawn_for_nothing(detector: Detector) -> None:
+    batch = handler(detector, max_pictures=1).begin(METHOD)
+    batch.add(item(0), item(1))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    batch.withdraw(1)
+    detector.gate.set()
+    assert {result.index: result.code for result in await all_of(batch)} == {0: 0, 1: Code.CANCELLED}
+    assert len(detector.callers) == 1
 
 
 async def test_a_picture_that_is_withdrawn_gets_a_result_and_asks_no_more(detector: Detector) -> None:
