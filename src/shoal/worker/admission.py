@@ -75,7 +75,8 @@ class Admission:
         if self.tracing is not None and is_sampled(item.traceparent):
             stages.span = self.tracing.begin("worker", item.traceparent, now)
         self.recent.add(stages)
-        first = Picture(item, grant.owner, now, deadline, request, name, priority, stages, region)
+        of_pipeline = access.is_pipelines(item.identity)
+        first = Picture(item, grant.owner, now, deadline, request, name, priority, stages, region, of_pipeline)
         return self._parts(first) if request.regions else [first]
 
     def _parts(self, whole: Picture) -> list[Picture]:

@@ -18,6 +18,7 @@ from shoal.observe.metrics import WORKER
 from shoal.pictures.decode import Decoder
 from shoal.runtime.threads import Threads
 from shoal.service.api_keys import Key, KeyRing
+from shoal.service.identity import Identity
 from shoal.v1 import inference_pb2 as pb
 from shoal.worker import batch as batch_module
 from shoal.worker import parts as parts_module
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from shoal.engine import Inference
 
 SECRET = "s" * 24
+KEY = Key(id="k", key=SECRET, owner="me")
 BANDS = 16
 COLOURS = ("red", "lime", "blue")
 LABELS = ("red", "green", "blue")
@@ -113,7 +115,7 @@ def engine() -> ScriptedModel:
 def model(engine: ScriptedModel, store: CountingStore) -> Iterator[PictureModel]:
     with closing(Threads(2, "decode")) as threads:
         head, cache = make_head(engine.config), PictureCache(10**6)
-        access = Access(KeyRing([Key(id="k", key=SECRET, owner="me")]))
+        access = Access(KeyRing([KEY]))
         yield PictureModel(
             loaded=engine,
             admission=Admission(engine.config, head, access, Recent(100)),
@@ -206,6 +208,23 @@ async def test_a_region_that_is_asked_for_later_is_cut_from_the_pixels_that_are_
     assert pb.ClassifyReply.FromString(result.response).classes[0].label == "blue"
     assert model.decoder.decoded == 2
     batch.abandon()
+
+
+async def test_a_region_that_a_pipeline_asks_for_is_cut_from_the_pixels_of_its_first_step(
+    model: PictureModel, store: CountingStore
+) -> None:
+    ours = Identity.of(KEY)
+    assert isinstance(model.decoder, CountingDecoder)
+    for identity, decoded in ((ours.by_pipeline("look", "me/", ""), 1), (ours, 3)):
+        name = store.put(bands("JPEG"))
+        for region in (None, band(1)):
+            batch, asked = PictureBatch(model), item(0, name, region=region)
+            asked.identity = identity.write()
+            batch.add(asked)
+            (result,) = (await results(batch)).values()
+            assert result.code == Code.OK
+            batch.abandon()
+        assert model.decoder.decoded == decoded
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
