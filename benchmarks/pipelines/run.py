@@ -1,6 +1,6 @@
 """Analyze beside a client, and a Triton, that do the same: detect, cut, classify. 5 minutes.
 
-python -m benchmarks.pipelines.run [--seconds 6] [--rounds 3] [--objects 1 5 30] [--output FILE]   # with PYTHONPATH=tests
+PYTHONPATH=tests python -m benchmarks.pipelines.run [--seconds 6] [--rounds 3] [--objects 1 5 30] [--output FILE]
 
 All are asked in turns, eight pictures at a time, at 1, 5 and 30 objects a picture, on two cores; what they answer is
 compared first. The result is benchmarks/results/pipelines.json. Then ``overload``, which is printed alone: twice the
@@ -35,6 +35,7 @@ from support.metrics import sample
 
 if TYPE_CHECKING:
     from benchmarks.common.service import Running
+    from benchmarks.pipelines.ways import Way
     from shoal.client import AsyncClient
 
 COUNTS: Final = (1, 5, 30)
@@ -58,9 +59,8 @@ def main() -> None:
             measured = uvloop.run(_measure(running, options, home.root / "triton"))
     if measured:
         settings = {"seconds": options.seconds, "rounds": options.rounds, "at_once": AT_ONCE}
-        write_json(
-            options.output, {**about(), "load_average": round(load_average, 2), "settings": settings, **measured}
-        )
+        told = {"load_average": round(load_average, 2), "settings": settings}
+        write_json(options.output, {**about(), **told, **measured})
         print(options.output)
 
 
@@ -96,11 +96,10 @@ async def _measure(running: Running, options: argparse.Namespace, scratch: Path)
 async def _compare(
     running: Running, client: AsyncClient, pictures: list[bytes], options: argparse.Namespace, scratch: Path
 ) -> dict[str, Any]:
-    scratch.mkdir()
     async with within_triton(scratch, COUNTS, pictures) as triton:
         stored = Stored(running, client, pictures)
         await stored.prepare()
-        ways = {
+        ways: dict[str, Way] = {
             UPLOADED: Uploaded(running, client, pictures),
             STORED: stored,
             CLIENT: ByHand(running, client, pictures),

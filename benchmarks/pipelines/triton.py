@@ -1,6 +1,7 @@
 """The same within a Triton alone: a Python model that calls detector and classifier; pictures come in the request.
 
-Its models run the files of Shoal's, with the same batches, waits and instances, in the Python backend, through OpenVINO.
+Detectors and classifier are the files of Shoal's model store, with the same batches, waits and instances; the Python
+backend runs them through OpenVINO, in processes.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ async def within_triton(scratch: Path, counts: Sequence[int], pictures: Sequence
 
 def make_repository(scratch: Path, counts: Sequence[int]) -> Path:
     """Detectors, classifier, and one model that calls them for each number of instances."""
+    scratch.mkdir()
     repository = scratch / "repository"
     add_models(repository, tuple(counts), runner="python")
     told = {
@@ -128,7 +130,5 @@ def _read(answer: Any) -> list[Found]:  # a protobuf message
         output.name: np.frombuffer(raw, types[output.datatype]).reshape(output.shape).tolist()
         for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
     }
-    return [
-        Found(*box, COLOURS[number], probability)
-        for box, number, probability in zip(outputs["boxes"], outputs["classes"], outputs["probabilities"], strict=True)
-    ]
+    rows = zip(outputs["boxes"], outputs["classes"], outputs["probabilities"], strict=True)
+    return [Found(x, y, width, height, COLOURS[number], share) for (x, y, width, height), number, share in rows]

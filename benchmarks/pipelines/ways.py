@@ -91,16 +91,22 @@ class ThroughShoal:
         return cpu.of_service(self._running)
 
     async def counts(self) -> Counts:
-        """See ``Way``; what moves is what workers fetched, and what batchers sent on and got back."""
+        """See ``Way``; what moves is what workers fetch, and what batchers send on and get back."""
         worker, batcher = (_metrics(self._running, role) for role in ("worker", "batcher"))
-        moved = [
-            await sample(worker, "shoal_worker_fetch_bytes_sum"),
+        references = [
             await sample(batcher, "shoal_batcher_request_bytes_total"),
             await sample(batcher, "shoal_batcher_answer_bytes_total"),
         ]
         batch = "shoal_worker_batch_size"
         rows = await sample(worker, f"{batch}_sum", model=CLASSIFIER)
-        return Counts(rows, await sample(worker, f"{batch}_count", model=CLASSIFIER), sum(moved))
+        batches = await sample(worker, f"{batch}_count", model=CLASSIFIER)
+        return Counts(rows, batches, sum(references) + await self._fetched_bytes(worker))
+
+    async def _fetched_bytes(self, worker: str) -> float:
+        """Of whole pictures: requests for one that come together share a fetch."""
+        fetches = "shoal_worker_picture_cache_fetches_total"
+        whole = [await sample(worker, fetches, outcome=outcome) for outcome in ("hit", "miss")]
+        return sum(whole) * sum(map(len, self._pictures)) / len(self._pictures)
 
 
 class Uploaded(ThroughShoal):
@@ -160,10 +166,10 @@ def differences(found: Sequence[Found], expected: Sequence[Found]) -> tuple[floa
     """
     if [each.label for each in found] != [each.label for each in expected]:
         raise ValueError(f"labels differ: {found} is not {expected}")
-    boxes = [abs(a - b) for one, other in zip(found, expected, strict=True) for a, b in zip(one[:4], other[:4])]
-    return max(boxes, default=0.0), max(
-        (abs(one.probability - other.probability) for one, other in zip(found, expected, strict=True)), default=0.0
-    )
+    pairs = list(zip(found, expected, strict=True))
+    boxes = (abs(a - b) for one, other in pairs for a, b in zip(one[:4], other[:4], strict=True))
+    probabilities = (abs(one.probability - other.probability) for one, other in pairs)
+    return max(boxes, default=0.0), max(probabilities, default=0.0)
 
 
 def _found(box: Box, best: Class) -> Found:

@@ -22,6 +22,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from PIL import Image
 
+Corners = tuple[int, int, int, int]
 _USED = b"used_dltensor"
 
 
@@ -68,19 +69,20 @@ class TritonPythonModel:
         return boxes[order], scores[order]
 
 
-def _corners(boxes: np.ndarray, size: tuple[int, int]) -> list[tuple[int, ...]]:
+def _corners(boxes: np.ndarray, size: tuple[int, int]) -> list[Corners]:
     """Left, upper, right, lower, in whole pixels, of ``(n, 4)`` x, y, width, height in [0, 1]."""
+    wide, high = size
     return [
-        tuple(round(share * side) for share, side in zip((x, y, x + width, y + height), 2 * size, strict=True))
+        (round(x * wide), round(y * high), round((x + width) * wide), round((y + height) * high))
         for x, y, width, height in boxes.tolist()
     ]
 
 
-def _cut(picture: Image.Image, corners: list[tuple[int, ...]], side: int) -> np.ndarray:
+def _cut(picture: Image.Image, corners: list[Corners], side: int) -> np.ndarray:
     """Parts of the picture, each resized as though it were one of its own: uint8 ``(n, side, side, 3)``."""
     rows = np.empty((len(corners), side, side, 3), np.uint8)
     for row, corner in zip(rows, corners, strict=True):
-        row[:] = picture.resize((side, side), Image.Resampling.BILINEAR, box=corner)  # type: ignore[arg-type]
+        row[:] = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR, box=corner))
     return rows
 
 
