@@ -1,6 +1,6 @@
 """Analyze beside a client, and a Triton, that do the same: detect, cut, classify. 5 minutes.
 
-PYTHONPATH=tests python -m benchmarks.pipelines.run [--seconds 6] [--rounds 3] [--objects 1 5 30] [--output FILE]
+PYTHONPATH=tests python -m benchmarks.pipelines.run [--seconds 5] [--rounds 3] [--objects 1 5 30] [--output FILE]
 
 All are asked in turns, eight pictures at a time, at 1, 5 and 30 objects a picture, on two cores; what they answer is
 compared first. The result is benchmarks/results/pipelines.json. Then ``overload``, which is printed alone: twice the
@@ -66,7 +66,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--seconds", type=float, default=6.0, help="of each window")
+    made.add_argument("--seconds", type=float, default=5.0, help="of each window")
     made.add_argument("--rounds", type=int, default=3)
     made.add_argument(
         "--objects", type=int, nargs="*", default=COUNTS, choices=COUNTS, help="a picture; none: overload alone"
