@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.common import cpu
 from benchmarks.common.figures import Measurement, ratio, spread, summary
+from benchmarks.pipelines.names import CLIENT, OTHERS, PIPELINES, TRITON, UPLOADED
 from benchmarks.pipelines.triton import INSTANCES
-from benchmarks.pipelines.ways import CLIENT, STORED, TRITON, UPLOADED, differences
+from benchmarks.pipelines.ways import differences
 from benchmarks.pipelines.window import closed_loop
 from shoal.errors import Internal
 from shoal.runtime.percentile import percentile
@@ -120,7 +121,7 @@ def _row(found: Mapping[str, list[Measurement]], name: str) -> dict[str, Any]:
     figures = summary(rounds)
     del figures["details"]
     details = {detail: spread([one.details[detail] for one in rounds], 2) for detail in DETAILS}
-    lead = {other: ratio(rounds, found[other]) for other in (CLIENT, TRITON)} if name in (UPLOADED, STORED) else {}
+    lead = {other: ratio(rounds, found[other]) for other in OTHERS} if name in PIPELINES else {}
     return {**figures, **details, "lead": lead}
 
 

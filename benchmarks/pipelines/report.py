@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.common.chapter import QUIET_CORES, markdown, ranged, update
 from benchmarks.common.files import DOCS, IMAGES, read_result
-from benchmarks.pipelines.ways import CLIENT, STORED, TRITON, UPLOADED, WAYS
+from benchmarks.pipelines.names import CLIENT, OTHERS, PIPELINES, STORED, TRITON, UPLOADED, WAYS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,10 +77,10 @@ def speed(result: Result) -> str:
 
 def lead(result: Result) -> str:
     """How many pictures the pipeline does for each of the others', within a round; bold where it is behind."""
-    head = ("pictures/s, of", *(f"{way} / {TITLES.get(other, other)}" for way in WAYS[:2] for other in WAYS[2:]))
+    head = ("pictures/s, of", *(f"{way} / {TITLES.get(other, other)}" for way in PIPELINES for other in OTHERS))
     found = {(row["objects"], row["way"]): row["lead"] for row in result["rows"]}
     rows = [
-        (f"{count} objects", *(_ahead(found[count, way][other]) for way in WAYS[:2] for other in WAYS[2:]))
+        (f"{count} objects", *(_ahead(found[count, way][other]) for way in PIPELINES for other in OTHERS))
         for count in dict.fromkeys(row["objects"] for row in result["rows"])
     ]
     return markdown(head, rows)

@@ -25,8 +25,9 @@ from benchmarks.common.about import about, use_cores
 from benchmarks.common.files import RESULTS, read_pictures, write_json
 from benchmarks.pipelines.compare import AT_ONCE, Comparison
 from benchmarks.pipelines.models import CLASSIFIER, DETECTOR, PIPELINE, add_models
+from benchmarks.pipelines.names import CLIENT, STORED, TRITON, UPLOADED
 from benchmarks.pipelines.triton import within_triton
-from benchmarks.pipelines.ways import CLIENT, STORED, TRITON, UPLOADED, ByHand, Stored, Uploaded
+from benchmarks.pipelines.ways import ByHand, Stored, Uploaded
 from benchmarks.pipelines.window import Window, closed_loop
 from shoal.errors import ShoalError
 from shoal.local import state

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from shoal.client import AsyncClient, Box
     from shoal.client.results import Class
 
-UPLOADED, STORED, CLIENT, TRITON = "pipeline, with upload", "pipeline, stored pictures", "client", "triton"
-WAYS: Final = (UPLOADED, STORED, CLIENT, TRITON)
 KEPT: Final = 400
 """Pictures that are stored before: several times as many as a worker's picture cache holds."""
 _REQUEST_BYTES: Final = 110
