@@ -84,7 +84,11 @@ class CountingStore:
 class CountingDecoder(Decoder):
     """Says how often it decoded."""
 
-    decoded = 0
+    decoded = headers = 0
+
+    def read_header(self, data: Any) -> Any:
+        self.headers += 1
+        return super().read_header(data)
 
     def read_pixels(self, *of: Any) -> Any:
         self.decoded += 1
@@ -200,13 +204,13 @@ async def test_a_region_that_is_asked_for_later_is_cut_from_the_pixels_that_are_
         (result,) = (await results(batch)).values()
         assert pb.ClassifyReply.FromString(result.response).classes[0].label == LABELS[number]
         batch.abandon()
-    assert model.decoder.decoded == 1
+    assert (model.decoder.decoded, model.decoder.headers) == (1, 1)
     obstore.put(store.objects, f"me/{name}.jpg", encode(Image.new("RGB", (16, 16), "blue")))
     batch = PictureBatch(model)
     batch.add(item(0, name, region=band(0)))
     (result,) = (await results(batch)).values()
     assert pb.ClassifyReply.FromString(result.response).classes[0].label == "blue"
-    assert model.decoder.decoded == 2
+    assert (model.decoder.decoded, model.decoder.headers) == (2, 2)
     batch.abandon()
 
 
