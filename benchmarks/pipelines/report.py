@@ -24,6 +24,18 @@ PLOT = IMAGES / "pipelines.png"
 BLOCK = "pipelines"
 COLOURS = {UPLOADED: "#d1495b", STORED: "#edae49", CLIENT: "#b5b5b5", TRITON: "#4c6a92"}
 TITLES = {TRITON: "Triton alone"}
+PARTS = {
+    "decode": "decode and cut",
+    "inference": "networks",
+    "fetch": "fetch",
+    "rest": "rest of the worker",
+    "batcher": "batcher",
+    "router": "router",
+    "pipeline": "pipeline",
+    "store": "store",
+    "client": "client",
+}
+"""Components, of which the first four are the worker's."""
 
 
 def main() -> None:
@@ -36,7 +48,7 @@ def main() -> None:
 def block(result: Result) -> str:
     """Circumstances, plot, what was measured, and who is ahead."""
     image = "![pictures a second and CPU milliseconds a picture](images/pipelines.png)"
-    return "\n\n".join((circumstances(result), image, speed(result), lead(result)))
+    return "\n\n".join((circumstances(result), image, speed(result), lead(result), parts(result)))
 
 
 def circumstances(result: Result) -> str:
@@ -75,12 +87,25 @@ def speed(result: Result) -> str:
     return markdown(head, rows)
 
 
+def parts(result: Result) -> str:
+    """Where the CPU time of the pipeline's pictures goes."""
+    rows = [
+        (
+            f"{_objects(row['objects'])}, {row['way']}",
+            *(f"{row['cpu_ms_per_image'][name]:.1f}" for name in PARTS),
+        )
+        for row in result["rows"]
+        if row["way"] in PIPELINES
+    ]
+    return markdown(("CPU ms a picture", *PARTS.values()), rows)
+
+
 def lead(result: Result) -> str:
     """How many pictures the pipeline does for each of the others', within a round; bold where it is behind."""
     head = ("pictures/s, of", *(f"{way} / {TITLES.get(other, other)}" for way in PIPELINES for other in OTHERS))
     found = {(row["objects"], row["way"]): row["lead"] for row in result["rows"]}
     rows = [
-        (f"{count} objects", *(_ahead(found[count, way][other]) for way in PIPELINES for other in OTHERS))
+        (_objects(count), *(_ahead(found[count, way][other]) for way in PIPELINES for other in OTHERS))
         for count in dict.fromkeys(row["objects"] for row in result["rows"])
     ]
     return markdown(head, rows)
@@ -102,11 +127,15 @@ def plot(result: Result, path: Path) -> None:
             heights = [each["median"] for each in of]
             label = TITLES.get(way, way)
             axes.bar(at, heights, width, yerr=ends, color=COLOURS[way], ecolor="#555555", label=label)
-        axes.set_xticks(range(len(counts)), [f"{count} objects" for count in counts])
+        axes.set_xticks(range(len(counts)), [_objects(count) for count in counts])
         axes.set_ylabel(title)
     panels[0].legend(fontsize="small", frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _objects(count: int) -> str:
+    return "1 object" if count == 1 else f"{count} objects"
 
 
 def _ahead(ratio: Mapping[str, float]) -> str:

@@ -11,7 +11,7 @@ from benchmarks.pipelines import compare
 from benchmarks.pipelines.compare import Comparison
 from benchmarks.pipelines.models import CLASSIFIER, DETECTOR
 from benchmarks.pipelines.names import CLIENT, STORED, TRITON, UPLOADED, WAYS
-from benchmarks.pipelines.report import BLOCK, CHAPTER, block, lead, plot, speed
+from benchmarks.pipelines.report import BLOCK, CHAPTER, PARTS, block, lead, parts, plot, speed
 from benchmarks.pipelines.triton import INSTANCES, make_repository, tensor_bytes
 from benchmarks.pipelines.ways import Answer, Counts, Found, differences
 from benchmarks.pipelines.window import closed_loop
@@ -152,6 +152,7 @@ def a_result(other_cores: float = 0.0, lead: float = 1.25) -> dict[str, Any]:
             "way": way,
             "images_per_s_spread": spread(50),
             "cpu_ms_per_image_in_all": spread(20.5),
+            "cpu_ms_per_image": {name: place + 0.25 for place, name in enumerate(PARTS)},
             "other_cores": {"median": other_cores},
             "p50_ms": spread(80),
             "p99_ms": spread(1200),
@@ -178,6 +179,7 @@ def test_the_tables_say_what_was_measured_and_where_the_pipeline_is_behind() -> 
     assert row in speed(a_result())
     assert "| 5 objects | 1.25 (1.00-2.00) |" in lead(a_result())
     assert "| 5 objects | **0.80 (1.00-2.00)** |" in lead(a_result(lead=0.8))
+    assert "| 5 objects, pipeline, stored pictures | 0.2 | 1.2 | 2.2 |" in parts(a_result())
     text = block(a_result())
     assert "the fastest of 2, 4, 8, and for how many objects: 4 (5)" in text
     assert "In italics" not in text
