@@ -4,7 +4,8 @@ PYTHONPATH=tests python -m benchmarks.pipelines.run [--seconds 5] [--rounds 3] [
 
 All are asked in turns, eight pictures at a time, at 1, 5 and 30 objects a picture, on two cores; what they answer is
 compared first. The result is benchmarks/results/pipelines.json. Then ``overload``, which is printed alone: twice the
-pictures that the pipeline can do, each with a second's time. ``--objects`` with none: overload alone.
+pictures that the pipeline can do, each with a second's time. ``--objects`` with none: overload alone;
+``--no-overload``: without it.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--objects", type=int, nargs="*", default=COUNTS, choices=COUNTS, help="a picture; none: overload alone"
     )
+    made.add_argument("--no-overload", action="store_true")
     made.add_argument("--output", type=Path, default=RESULTS / "pipelines.json")
     return made
 
@@ -90,7 +92,8 @@ async def _measure(running: Running, options: argparse.Namespace, scratch: Path)
     pictures = read_pictures()
     async with running.client() as client:
         found = await _compare(running, client, pictures, options, scratch) if options.objects else {}
-        await _overload(running, client, pictures, 5, options.seconds)
+        if not options.no_overload:
+            await _overload(running, client, pictures, 5, options.seconds)
     return found
 
 
