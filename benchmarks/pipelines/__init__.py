@@ -1,1 +1,1 @@
-"""A pipeline beside a client that does the same by itself: detects, cuts, uploads the crops, classifies them."""
+"""A pipeline beside a client, and a Triton, that do the same by themselves: detect, cut, classify."""

@@ -1,4 +1,4 @@
-"""Two small models: a detector that always finds a grid of boxes, and a classifier of 224 x 224 pixels."""
+"""Two small models: a detector that always finds a grid of boxes, and a classifier; both do little."""
 
 from __future__ import annotations
 
@@ -19,17 +19,25 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from shoal.modelstore.formats import Runner
+
 DETECTOR: Final = "grid-{}"
 CLASSIFIER: Final = "colours"
+PIPELINE: Final = "look-{}"
+DETECTOR_SIDE: Final = 320
+CLASSIFIER_SIDE: Final = 224
+"""Pixels of a picture's width and height, as the model takes it."""
+SCORE_THRESHOLD: Final = 0.5
+"""What the detector's head has where nobody says otherwise."""
 _BATCHING = BatchingSettings(max_batch_size=32, max_queue_delay_microseconds=2000, instance_count=2)
 
 
-def add_models(store: Path, counts: tuple[int, ...]) -> None:
-    """A detector for each number of boxes, and the classifier."""
+def add_models(store: Path, counts: tuple[int, ...], runner: Runner | None = None) -> None:
+    """A detector for each number of boxes, and the classifier; ``runner``: what runs them within Triton."""
     for count in counts:
         settings = Recipe(name=DETECTOR.format(count), task=Task.DETECTION, head="boxes_scores", labels=("thing",))
-        add_model(store, _grid(count), replace(settings, batching=_BATCHING))
-    add_tiny_classifier(store, CLASSIFIER, 224, batching=_BATCHING)
+        add_model(store, _grid(count), replace(settings, batching=_BATCHING, runner=runner))
+    add_tiny_classifier(store, CLASSIFIER, CLASSIFIER_SIDE, batching=_BATCHING, runner=runner)
 
 
 def _grid(count: int) -> onnx.ModelProto:
@@ -50,4 +58,4 @@ def _grid(count: int) -> onnx.ModelProto:
         helper.make_node("Add", ["in a row", "score"], ["scores"]),
         helper.make_node("Add", ["in a column", "grid"], ["boxes"]),
     ]
-    return model(nodes, 320, constants, {"boxes": [count, 4], "scores": [count]})
+    return model(nodes, DETECTOR_SIDE, constants, {"boxes": [count, 4], "scores": [count]})

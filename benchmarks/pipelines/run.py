@@ -1,165 +1,120 @@
-"""``python -m benchmarks.pipelines.run``: Analyze beside a client that detects, cuts, uploads crops and classifies.
+"""Analyze beside a client, and a Triton, that do the same: detect, cut, classify. 5 minutes.
 
-Both ask one service in turns, eight pictures at a time, at 1, 5 and 30 objects a picture. Then ``overload``: twice the
-pictures that the pipeline can do, each with a second's time. It prints Markdown, and has no report.
+PYTHONPATH=tests python -m benchmarks.pipelines.run [--seconds 5] [--rounds 3] [--objects 1 5 30] [--output FILE]
+
+All are asked in turns, eight pictures at a time, at 1, 5 and 30 objects a picture, on two cores; what they answer is
+compared first. The result is benchmarks/results/pipelines.json. Then ``overload``, which is printed alone: twice the
+pictures that the pipeline can do, each with a second's time. ``--objects`` with none: overload alone;
+``--no-overload``: without it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import io
+import os
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from PIL import Image
+import uvloop
 
 from benchmarks.common import cpu, service
-from benchmarks.common.files import read_pictures
-from benchmarks.pipelines.models import CLASSIFIER, DETECTOR, add_models
+from benchmarks.common.about import about, use_cores
+from benchmarks.common.files import RESULTS, read_pictures, write_json
+from benchmarks.pipelines.compare import AT_ONCE, Comparison
+from benchmarks.pipelines.models import CLASSIFIER, DETECTOR, PIPELINE, add_models
+from benchmarks.pipelines.names import CLIENT, STORED, TRITON, UPLOADED
+from benchmarks.pipelines.triton import within_triton
+from benchmarks.pipelines.ways import ByHand, Stored, Uploaded
+from benchmarks.pipelines.window import Window
 from shoal.errors import ShoalError
 from shoal.local import state
-from shoal.runtime.percentile import percentile
 from shoal.service.home import Home
 from support.metrics import sample
 
 if TYPE_CHECKING:
     from benchmarks.common.service import Running
-    from shoal.client import AsyncClient, Box
+    from benchmarks.pipelines.ways import Way
+    from shoal.client import AsyncClient
 
 COUNTS: Final = (1, 5, 30)
-AT_ONCE: Final = 8
 MAX_PICTURES: Final = 24
 MANY_AT_ONCE: Final = 64
 """Enough for the most pictures a second."""
 TICK_SECONDS: Final = 0.02
 DEADLINE_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 30.0
-_REQUEST_BYTES: Final = 110
-"""Of a call: key, uuid and names."""
-
-Way = Callable[["AsyncClient", bytes, int], Awaitable[int]]
-"""Does one picture; answers the bytes that it sent."""
-
-
-@dataclass
-class Window:
-    """What came of some seconds."""
-
-    seconds: list[float] = field(default_factory=list)
-    sent_bytes: int = 0
-    whole: int = 0
-    """Pictures with all of their parts answered."""
-    parts: int = 0
-    failed: int = 0
 
 
 def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each window")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--objects", type=int, nargs="*", default=COUNTS, choices=COUNTS, help="a picture; none: overload"
-    )
-    options = parser.parse_args()
+    """Measures, writes the result and prints overload."""
+    options = _parser().parse_args()
+    use_cores()
+    load_average = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
         home = Home(Path(folder))
         add_models(home.models, COUNTS)
         file = home.root / "shoal.yaml"
         file.write_text(_service_file())
         with service.running(home, file) as running:
-            asyncio.run(_measure(running, options.objects, options.seconds, options.rounds))
+            measured = uvloop.run(_measure(running, options, home.root / "triton"))
+    if measured:
+        settings = {"seconds": options.seconds, "rounds": options.rounds, "at_once": AT_ONCE}
+        told = {"load_average": round(load_average, 2), "settings": settings}
+        write_json(options.output, {**about(), **told, **measured})
+        print(options.output)
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--seconds", type=float, default=5.0, help="of each window")
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument(
+        "--objects", type=int, nargs="*", default=COUNTS, choices=COUNTS, help="a picture; none: overload alone"
+    )
+    made.add_argument("--no-overload", action="store_true")
+    made.add_argument("--output", type=Path, default=RESULTS / "pipelines.json")
+    return made
 
 
 def _service_file() -> str:
     then = f"then: [{{model: {CLASSIFIER}}}]"
     lines = [
-        f"  look-{n}: {{detect: {{model: {DETECTOR.format(n)}, max_boxes: 50}}, {then}, max_pictures: {MAX_PICTURES}}}"
+        f"  {PIPELINE.format(n)}: {{detect: {{model: {DETECTOR.format(n)}, max_boxes: 50}}, {then}, "
+        f"max_pictures: {MAX_PICTURES}}}"
         for n in COUNTS
     ]
     return "\n".join(["pipelines:", *lines, ""])
 
 
-async def _measure(running: Running, counts: Sequence[int], seconds: float, rounds: int) -> None:
+async def _measure(running: Running, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     pictures = read_pictures()
-    print(
-        "| objects | way | pictures/s | p50 ms | p99 ms | KiB sent a picture | mean batch | CPU ms a picture | others |"
-    )
-    print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
     async with running.client() as client:
-        for count in counts:
-            for number in range(rounds):
-                for name, way in (("pipeline", _pipeline), ("client", _by_hand)):
-                    await _turn(running, client, way, f"{count} | {name} {number}", pictures, count, seconds)
-        await _overload(running, client, pictures, 5, seconds, rounds)
-
-
-async def _turn(
-    running: Running, client: AsyncClient, way: Way, name: str, pictures: list[bytes], count: int, seconds: float
-) -> None:
-    await _window(client, way, pictures, count, 1.0)
-    batches, before = await _batches(running, CLASSIFIER), cpu.of_service(running)
-    found = await _window(client, way, pictures, count, seconds)
-    spent, after = cpu.spent(before, cpu.of_service(running)), await _batches(running, CLASSIFIER)
-    done, took = len(found.seconds), sorted(found.seconds)
-    rate = done / spent.seconds
-    cells = [
-        f"{rate:.1f}",
-        f"{1000 * (percentile(took, 0.5) or 0):.0f}",
-        f"{1000 * (percentile(took, 0.99) or 0):.0f}",
-        f"{found.sent_bytes / done / 1024:.1f}",
-        f"{(after[0] - batches[0]) / max(1.0, after[1] - batches[1]):.1f}",
-        f"{1000 * sum(spent.components.values()) / done:.1f}",
-        f"{spent.other_cores:.2f} cores",
-    ]
-    print(f"| {name} | {' | '.join(cells)} |", flush=True)
-
-
-async def _window(client: AsyncClient, way: Way, pictures: list[bytes], count: int, seconds: float) -> Window:
-    """A closed loop: ``AT_ONCE`` pictures at a time."""
-    found, ends = Window(), perf_counter() + seconds
-    source = cycle(pictures)
-
-    async def work() -> None:
-        while (began := perf_counter()) < ends:
-            found.sent_bytes += await way(client, next(source), count)
-            found.seconds.append(perf_counter() - began)
-
-    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+        found = await _compare(running, client, pictures, options, scratch) if options.objects else {}
+        if not options.no_overload:
+            await _overload(running, client, pictures, 5, options.seconds, options.rounds)
     return found
 
 
-async def _pipeline(client: AsyncClient, picture: bytes, count: int) -> int:
-    found = await client.analyze(picture, f"look-{count}")
-    if any(result.error for finding in found.findings for result in finding.results) or len(found.findings) != count:
-        raise RuntimeError(f"{count} boxes expected, each with its class: {found}")
-    return len(picture) + _REQUEST_BYTES
-
-
-async def _by_hand(client: AsyncClient, picture: bytes, count: int) -> int:
-    """As anybody would without a pipeline; the crops are cut in a thread."""
-    found = await client.detect(picture, DETECTOR.format(count))
-    crops = await asyncio.to_thread(_cut, picture, found.boxes)
-    await asyncio.gather(*(client.classify(crop, CLASSIFIER) for crop in crops))
-    return len(picture) + sum(map(len, crops)) + _REQUEST_BYTES * (1 + len(crops))
-
-
-def _cut(picture: bytes, boxes: tuple[Box, ...]) -> list[bytes]:
-    decoded = Image.open(io.BytesIO(picture)).convert("RGB")
-    width, height = decoded.size
-    crops = []
-    for box in boxes:
-        corners = box.x * width, box.y * height, (box.x + box.width) * width, (box.y + box.height) * height
-        buffer = io.BytesIO()
-        decoded.crop(tuple(map(round, corners))).save(buffer, "JPEG", quality=90)  # type: ignore[arg-type]
-        crops.append(buffer.getvalue())
-    return crops
+async def _compare(
+    running: Running, client: AsyncClient, pictures: list[bytes], options: argparse.Namespace, scratch: Path
+) -> dict[str, Any]:
+    async with within_triton(scratch, COUNTS, pictures) as triton:
+        stored = Stored(running, client, pictures)
+        await stored.prepare()
+        ways: dict[str, Way] = {
+            UPLOADED: Uploaded(running, client, pictures),
+            STORED: stored,
+            CLIENT: ByHand(running, client, pictures),
+            TRITON: triton,
+        }
+        comparison = Comparison(ways, triton, len(pictures), options.seconds)
+        return {"rows": [row for count in options.objects for row in await comparison.run(count, options.rounds)]}
 
 
 async def _overload(
@@ -171,7 +126,7 @@ async def _overload(
     beside both: refusing costs some, too.
     """
     uuids = cycle([await client.upload(picture) for picture in pictures])
-    pipeline = f"look-{count}"
+    pipeline = PIPELINE.format(count)
 
     async def ask(found: Window, seconds: float) -> None:
         try:
@@ -294,4 +249,7 @@ def _worker(running: Running) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ShoalError as error:
+        raise SystemExit(str(error)) from None

@@ -51,7 +51,13 @@ _FROM_BELOW: Final = frozenset({3, 4, 7, 8})
 
 
 class Shelf(Protocol):
-    """Where pixels of one picture are kept, as ``read_pixels`` reads them, for regions that are asked for later."""
+    """Where header and pixels of one picture are kept, as they are read, for regions that are asked for later.
+
+    Decoders that share one have the same limits: what one let pass is not refused by another.
+    """
+
+    header: PictureHeader | None
+    """Once it was read."""
 
     def pixels(self, scale: int) -> Pixels | None:
         """Those that were decoded at this scale, for reading."""
@@ -195,13 +201,19 @@ class Decoder:
         Raises:
             InvalidRequest: as ``decode``.
         """
-        header = self.read_header(data)
+        header = self._header(data, shelf)
         if not is_quick(header, memoryview(data).nbytes):
             return header.upright, False
         picture = self._pixels(data, header, self.dct_scale(header, regions), shelf)
         for make_out, region in zip(outs, regions, strict=True):
             self.cut(picture, header, region, make_out())
         return header.upright, True
+
+    def _header(self, data: Buffer, shelf: Shelf | None) -> PictureHeader:
+        if shelf is None:
+            return self.read_header(data)
+        shelf.header = header = shelf.header or self.read_header(data)
+        return header
 
     def _pixels(self, data: Buffer, header: PictureHeader, scale: int, shelf: Shelf | None) -> Pixels | Image.Image:
         kept = None if shelf is None else shelf.pixels(scale)

@@ -90,10 +90,10 @@ def resample(picture: Pixels | Image.Image, job: Job) -> Pixels:
     if job.rows_first:
         rows = Box(0, box.upper, image.width, box.lower)
         image = _change(image, rows, (image.width, height), job.filter, first)
-        return np.asarray(_change(image, Box(box.left, 0, box.right, height), job.size, job.filter, second))
+        return _last_change(image, Box(box.left, 0, box.right, height), job.size, job.filter, second)
     columns = Box(box.left, 0, box.right, image.height)
     image = _change(image, columns, (width, image.height), job.filter, first)
-    return np.asarray(_change(image, Box(0, box.upper, width, box.lower), job.size, job.filter, second))
+    return _last_change(image, Box(0, box.upper, width, box.lower), job.size, job.filter, second)
 
 
 def _vectors(job: Job) -> tuple[bool, bool]:
@@ -145,13 +145,29 @@ def _change(
     if not (vectorised and HAS_VECTORS):
         return image.resize(size, _PILLOW[filter_], box)
     target = Image.new(image.mode, size)
+    _by_vectors(image, target, box, filter_)
+    return target
+
+
+def _last_change(
+    image: Image.Image, box: Box, size: tuple[int, int], filter_: ResizeFilter, vectorised: bool
+) -> Pixels:
+    """``_change``, as an array: vectors write right there, which saves Pillow's zeros before and its copy behind."""
+    stays = image.size == size and box == (0, 0, *size)
+    if stays or image.mode != _FOUR_CHANNELS or not (vectorised and HAS_VECTORS):
+        return np.asarray(_change(image, box, size, filter_, vectorised))
+    pixels = np.empty((size[1], size[0], len(_FOUR_CHANNELS)), np.uint8)
+    _by_vectors(image, as_image(pixels), box, filter_)
+    return pixels
+
+
+def _by_vectors(image: Image.Image, target: Image.Image, box: Box, filter_: ResizeFilter) -> None:
     options = vectors.ResizeOptions(
         resize_alg=vectors.ResizeAlg.convolution(getattr(vectors.FilterType, _VECTORS[filter_])),
         crop_box=vectors.CropBox(box.left, box.upper, box.right - box.left, box.lower - box.upper),
         use_alpha=False,
     )
     _resizer().resize_pil(image, target, options)
-    return target
 
 
 _local = threading.local()

@@ -100,6 +100,11 @@ class Access:
         verified = _identity(identity)
         return verified is not None and verified.json
 
+    def is_pipelines(self, identity: str) -> bool:
+        """Whether a pipeline calls on somebody's behalf: it asks about parts of a picture right behind the whole."""
+        verified = _identity(identity)
+        return verified is not None and bool(verified.pipeline)
+
     def _grant(self, key_id: str, verified: Identity | None, api_key: str, model: str | None) -> Grant:
         if verified is not None and (verified.is_of(api_key) or (verified.json and not api_key)):
             return Grant(verified.owner, verified.prefix)  # the router has checked the model
@@ -142,6 +147,7 @@ class Memory:
         self._model = model
         self._granted: dict[tuple[str, str, str], Grant] = {}
         self.came_as_json = access.came_as_json
+        self.is_pipelines = access.is_pipelines
 
     def grant(self, key_id: str, identity: str, api_key: str) -> Grant:
         """As ``Access.grant``."""

@@ -76,7 +76,8 @@ class Admission:
         stages = Stages(image_uuid, item.owner, config.name, version, priority, sent_as, now, region=region)
         if self.tracing is not None and is_sampled(item.traceparent):
             stages.span = self.tracing.begin("worker", item.traceparent, now)
-        whole = Picture(item, grant.owner, now, deadline, request, name, priority, stages, region)
+        of_pipeline = access.is_pipelines(item.identity)
+        whole = Picture(item, grant.owner, now, deadline, request, name, priority, stages, region, of_pipeline)
         pictures = self._parts(whole) if request.regions else [whole]
         self.recent.add(stages, REGION_BYTES * len(stages.others))
         return pictures

@@ -75,7 +75,7 @@ class Decoding:
         """
         first = pictures[0]
         shelf = None
-        if self._cache is not None and content is not None and first.region is not None:
+        if self._cache is not None and content is not None and (first.region is not None or first.is_pipelines):
             shelf = Shelf(self._cache, content)
         return self.threads.submit(first.owner, first.priority, partial(_decode, pictures, decoder, data, shelf))
 

@@ -100,6 +100,8 @@ class Picture:
     stages: Stages
     region: PictureRegion | None = None
     """What the model sees of it; None: all."""
+    is_pipelines: bool = False
+    """A pipeline asks: its parts will be asked about right behind it."""
     parts: Parts | None = None
     """It is one of several regions that a request asks about."""
     part: int = 0

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
+    from shoal.pictures.header import PictureHeader
+
 _ENTRY_BYTES: Final = 1024
 """What an entry takes beside its picture, at most: so that very many tiny ones are bounded, too."""
 _MOST_SHARE: Final = 2
@@ -26,7 +28,7 @@ _MOST_SHARE: Final = 2
 class Content:
     """One version of an object."""
 
-    __slots__ = ("data", "e_tag", "kept_bytes", "key", "pixels", "size")
+    __slots__ = ("data", "e_tag", "header", "kept_bytes", "key", "pixels", "size")
 
     def __init__(self, key: str, e_tag: str, data: Buffer) -> None:
         """``e_tag``: empty, where the store has none."""
@@ -36,6 +38,8 @@ class Content:
         self.size = memoryview(data).nbytes
         self.kept_bytes = self.size + _ENTRY_BYTES
         """What keeping it takes, with its pixels. The cache's alone to change, as these are."""
+        self.header: PictureHeader | None = None
+        """Once a thread has read it."""
         self.pixels: dict[int, NDArray[np.uint8]] = {}
         """As stored, by the scale they were decoded at."""
 
@@ -121,6 +125,15 @@ class Shelf(NamedTuple):
 
     cache: PictureCache
     content: Content
+
+    @property
+    def header(self) -> PictureHeader | None:
+        """The picture's, if it was read."""
+        return self.content.header
+
+    @header.setter
+    def header(self, header: PictureHeader | None) -> None:
+        self.content.header = header
 
     def pixels(self, scale: int) -> NDArray[np.uint8] | None:
         """What was decoded at this scale."""

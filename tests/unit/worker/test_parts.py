@@ -24,6 +24,7 @@ from shoal.observe.metrics import WORKER
 from shoal.pictures.decode import Decoder
 from shoal.runtime.threads import Threads
 from shoal.service.api_keys import Key, KeyRing
+from shoal.service.identity import Identity
 from shoal.v1 import inference_pb2 as pb
 from shoal.worker import batch as batch_module
 from shoal.worker import parts as parts_module
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from shoal.engine import Inference
 
 SECRET = "s" * 24
+KEYS = {owner: Key(id=owner, key=SECRET[:-1] + owner[0], owner=owner) for owner in ("me", "you")}
 BANDS = 16
 COLOURS = ("red", "lime", "blue")
 LABELS = ("red", "green", "blue")
@@ -92,7 +94,11 @@ class CountingStore:
 class CountingDecoder(Decoder):
     """Says how often it decoded."""
 
-    decoded = 0
+    decoded = headers = 0
+
+    def read_header(self, data: Any) -> Any:
+        self.headers += 1
+        return super().read_header(data)
 
     def read_pixels(self, *of: Any) -> Any:
         self.decoded += 1
@@ -123,7 +129,7 @@ def engine() -> ScriptedModel:
 def model(engine: ScriptedModel, store: CountingStore) -> Iterator[PictureModel]:
     with closing(Threads(2, "decode")) as threads:
         head, cache = make_head(engine.config), PictureCache(10**6)
-        access = Access(KeyRing([Key(id=of, key=SECRET[:-1] + of[0], owner=of) for of in ("me", "you")]))
+        access = Access(KeyRing(KEYS.values()))
         yield PictureModel(
             loaded=engine,
             admission=Admission(engine.config, head, access, Recent(100)),
@@ -145,7 +151,7 @@ async def batch(model: PictureModel) -> AsyncIterator[PictureBatch]:
 def item(
     index: int, image_uuid: str, regions: Sequence[pb.PictureRegion] = (), owner: str = "me", **more: Any
 ) -> batching_pb2.BatchItem:
-    key = SECRET[:-1] + owner[0]
+    key = KEYS[owner].key
     request = pb.ImageRequest(api_key=key, image_uuid=image_uuid, model_name="colour", top_k=1, regions=regions, **more)
     return batching_pb2.BatchItem(index=index, request=request.SerializeToString(), owner=owner, queued_us=7)
 
@@ -209,14 +215,31 @@ async def test_a_region_that_is_asked_for_later_is_cut_from_the_pixels_that_are_
         (result,) = (await results(batch)).values()
         assert pb.ClassifyReply.FromString(result.response).classes[0].label == LABELS[number]
         batch.abandon()
-    assert model.decoder.decoded == 1
+    assert (model.decoder.decoded, model.decoder.headers) == (1, 1)
     obstore.put(store.objects, f"me/{name}.jpg", encode(Image.new("RGB", (16, 16), "blue")))
     batch = PictureBatch(model)
     batch.add(item(0, name, region=band(0)))
     (result,) = (await results(batch)).values()
     assert pb.ClassifyReply.FromString(result.response).classes[0].label == "blue"
-    assert model.decoder.decoded == 2
+    assert (model.decoder.decoded, model.decoder.headers) == (2, 2)
     batch.abandon()
+
+
+async def test_a_region_that_a_pipeline_asks_for_is_cut_from_the_pixels_of_its_first_step(
+    model: PictureModel, store: CountingStore
+) -> None:
+    ours = Identity.of(KEYS["me"])
+    assert isinstance(model.decoder, CountingDecoder)
+    for identity, decoded in ((ours.by_pipeline("look", "me/", ""), 1), (ours, 3)):
+        name = store.put(bands("JPEG"))
+        for region in (None, band(1)):
+            batch, asked = PictureBatch(model), item(0, name, region=region)
+            asked.identity = identity.write()
+            batch.add(asked)
+            (result,) = (await results(batch)).values()
+            assert result.code == Code.OK
+            batch.abandon()
+        assert model.decoder.decoded == decoded
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
