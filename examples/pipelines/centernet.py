@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -31,9 +32,10 @@ STRIDE: Final = 4
 CLASSES: Final = 80
 DETECTIONS: Final = 100
 
-_TO_NCHW: Final = [0, 3, 1, 2]
+_HEAT, _DISTANCES = "tower_0/Sigmoid", "tower_0/mul"
 _FROM_HWIO: Final = [3, 2, 0, 1]
 _FROM_HWCM: Final = [2, 3, 0, 1]
+_PADDINGS: Final = {b"SAME": "SAME_UPPER", b"VALID": "VALID"}
 _SIMPLE: Final = {"Add": "Add", "Mul": "Mul", "Relu": "Relu", "Sigmoid": "Sigmoid"}
 
 
@@ -68,11 +70,11 @@ def convert(file: Path) -> onnx.ModelProto:
     described = json.loads(file.read_text())
     graph = Graph(weights(described["weightsManifest"], file.parent))
     for node in described["modelTopology"]["node"]:
-        if node["op"] not in ("Const", "Placeholder") and node["name"] not in graph.known:
+        if node["op"] not in ("Const", "Placeholder"):
             graph.translate(node)
-        if {"tower_0/Sigmoid", "tower_0/mul"} <= graph.known:
-            break
-    graph.find_boxes("tower_0/Sigmoid", "tower_0/mul")
+        if graph.known >= {_HEAT, _DISTANCES}:
+            break  # what follows takes one picture alone, and goes by the rows of a channels-last graph
+    graph.find_boxes()
     return graph.model()
 
 
@@ -100,12 +102,13 @@ class Graph:
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.known: set[str] = set()
 
-    def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
+        """One node of ONNX."""
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         self.known.add(output)
-        return output
 
-    def constant(self, name: str, value: np.ndarray) -> str:
+    def constant(self, name: str, value: npt.ArrayLike) -> str:
+        """A constant's name, once the graph has it."""
         self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
 
@@ -133,31 +136,28 @@ class Graph:
         return self.constant(name, self.constants[name]) if name in self.constants else name
 
     def _convolution(self, kind: str, name: str, inputs: list[str], attributes: dict[str, Any]) -> None:
-        kernel, groups = self.constants[inputs[1]], 1
-        if "Depthwise" in kind:
-            groups = kernel.shape[2]
-            kernel = kernel.transpose(_FROM_HWCM)
-        else:
-            kernel = kernel.transpose(_FROM_HWIO)
-        operands = [inputs[0], self.constant(inputs[1], kernel)] + [self._operand(each) for each in inputs[2:]]
-        fused = [base64.b64decode(each).decode() for each in attributes.get("fused_ops", {}).get("list", {}).get("s", [])]
-        made = f"{name}/linear" if "Relu" in fused else name
+        kernel, depthwise = self.constants[inputs[1]], "Depthwise" in kind
+        groups = kernel.shape[2] if depthwise else 1
+        kernels = self.constant(inputs[1], kernel.transpose(_FROM_HWCM if depthwise else _FROM_HWIO))
+        fused = [base64.b64decode(each) for each in attributes.get("fused_ops", {}).get("list", {}).get("s", [])]
+        made = f"{name}/linear" if b"Relu" in fused else name
         strides = [int(each) for each in attributes["strides"]["list"]["i"][1:3]]
-        padding = {"SAME": "SAME_UPPER", "VALID": "VALID"}[base64.b64decode(attributes["padding"]["s"]).decode()]
+        operands = [inputs[0], kernels, *map(self._operand, inputs[2:])]
+        padding = _PADDINGS[base64.b64decode(attributes["padding"]["s"])]
         self.add("Conv", operands, made, strides=strides, group=groups, auto_pad=padding)
         if made != name:
             self.add("Relu", [made], name)
 
-    def find_boxes(self, heat: str, distances: str) -> None:
+    def find_boxes(self) -> None:
         """The paper's decoding: a cell that is its neighbourhood's maximum in a class's heat is an object's middle.
 
-        ``heat`` is [n, 80, 128, 128], ``distances`` [n, 4, 128, 128]: pixels to the left, upper, right, lower edge.
+        The heat is [n, 80, 128, 128], the distances [n, 4, 128, 128]: pixels to the left, upper, right, lower edge.
         """
         side = SIDE // STRIDE
         cells = self.constant("cells", np.int64(side * side))
-        self.add("MaxPool", [heat], "neighbourhood", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-        self.add("Equal", [heat, "neighbourhood"], "is a peak")
-        self.add("Where", ["is a peak", heat, self.constant("0", np.float32(0))], "peaks")
+        self.add("MaxPool", [_HEAT], "neighbourhood", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        self.add("Equal", [_HEAT, "neighbourhood"], "is a peak")
+        self.add("Where", ["is a peak", _HEAT, self.constant("0", np.float32(0))], "peaks")
         self.add("Reshape", ["peaks", self.constant("in a row", np.array([0, 1, -1]))], "all peaks")
         self.nodes.append(
             helper.make_node("TopK", ["all peaks", self.constant("best", np.array([DETECTIONS]))], ["score", "place"])
@@ -171,7 +171,7 @@ class Graph:
         self.add("Concat", ["x", "row", "x", "row"], "middles", axis=1)
         self.add("Mul", ["middles", self.constant("stride", np.float32(STRIDE))], "middles, pixels")
         self.add("Expand", ["cell", self.constant("four", np.array([1, 4, 1]))], "cells of four")
-        self.add("Reshape", [distances, self.constant("four rows", np.array([0, 4, -1]))], "all distances")
+        self.add("Reshape", [_DISTANCES, self.constant("four rows", np.array([0, 4, -1]))], "all distances")
         self.add("GatherElements", ["all distances", "cells of four"], "to the edges", axis=2)
         signs = self.constant("signs", np.array([-1, -1, 1, 1], np.float32).reshape(1, 4, 1))
         self.add("Mul", ["to the edges", signs], "from the middle")
@@ -180,6 +180,7 @@ class Graph:
         self.add("Transpose", ["in columns"], "detections", perm=[0, 2, 1])
 
     def model(self) -> onnx.ModelProto:
+        """The whole graph."""
         image = helper.make_tensor_value_info("tower_0/images", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])
         made = helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["n", DETECTIONS, 6])
         graph = helper.make_graph(self.nodes, "centernet", [image], [made], list(self.initializers.values()))

@@ -17,20 +17,43 @@ made them and what they may be used for (CC0, or public domain) stands in the pa
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 PACKAGE: Final = "gcompris-qt-data"
-PICTURES: Final = {
-    "explore_world_animals": ("bison", "panda"),
-    "explore_farm_animals": ("cow", "horse"),
-    "explore_monuments": ("meidumPyramid", "palaisdesPapes", "colosseum", "berlinCathedral"),
+
+
+class Photograph(NamedTuple):
+    """Where a picture is, and which it is."""
+
+    activity: str
+    """Of GCompris, that shows it."""
+    sha256: str
+
+
+PHOTOGRAPHS: Final = {
+    "bison": Photograph("explore_world_animals", "11f3b2c5b876ee083924ff3ffab233c3e1d161993605b67d4d2ab5a9f1d9cf25"),
+    "panda": Photograph("explore_world_animals", "70ccf9a9db5008100eb6955ae25fabd4f7769427be784d627cf6315f6dfce692"),
+    "cow": Photograph("explore_farm_animals", "db359136be5ef7c435a2521e7f782a7f13ab48634f8a955864b1557ca21926db"),
+    "horse": Photograph("explore_farm_animals", "87879a9644b71713f52aadf22562f30cc3e6e25a36e07d602a90e0cf6ec888aa"),
+    "meidumPyramid": Photograph(
+        "explore_monuments", "694a4eaebc52849aacf802383bc5c755c0fff97b8342a4ef733c7a36c6e6aa53"
+    ),
+    "palaisdesPapes": Photograph(
+        "explore_monuments", "fded6367850d2fafaf5ecad961ba51efbdc0c3d3171f7cc058d2ccfd2e6897e6"
+    ),
+    "colosseum": Photograph("explore_monuments", "0d38a0c2d4910f895c003825999345a86da080ff76d709bba923153cbd654945"),
+    "berlinCathedral": Photograph(
+        "explore_monuments", "b552994f64727ceaa04218d6a5e7a86b08cb8b550c1eeae0b010f857286d308e"
+    ),
 }
-"""By the activity that shows them."""
+"""As in version 3.1 of the package."""
+ACTIVITIES: Final = {each.activity for each in PHOTOGRAPHS.values()}
 
 _HEADER: Final = struct.Struct(">4sIIII")
 """Of Qt's resource files: magic, version, and where the tree, the data and the names begin."""
@@ -43,15 +66,18 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         resources = unpacked(Path(scratch)) / "usr/share/gcompris-qt/rcc"
-        for activity, names in PICTURES.items():
-            found = pictures((resources / f"{activity}.rcc").read_bytes())
-            for name in names:
-                (folder / f"{name}.webp").write_bytes(found[name])
+        found = {each: pictures((resources / f"{each}.rcc").read_bytes()) for each in ACTIVITIES}
+    for name, (activity, sha256) in PHOTOGRAPHS.items():
+        content = found[activity].get(name, b"")
+        if hashlib.sha256(content).hexdigest() != sha256:
+            sys.exit(f"{PACKAGE}: {name} is missing or is another picture than in version 3.1")
+        (folder / f"{name}.webp").write_bytes(content)
 
 
 def unpacked(folder: Path) -> Path:
     """The package's files."""
-    subprocess.run(["apt-get", "download", "--quiet", PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    command = ["apt-get", "-o", "APT::Sandbox::User=root", "--quiet", "download", PACKAGE]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     (package,) = folder.glob(f"{PACKAGE}_*.deb")
     subprocess.run(["dpkg-deb", "--extract", str(package), str(folder / "files")], check=True)
     return folder / "files"
