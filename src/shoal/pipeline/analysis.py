@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 AFFINITY_LENGTH: Final = 64
 """Characters that a batcher takes; whoever sends no uuid is told so by the first step."""
 
+_WAY_BACK_SHARE: Final = 0.05
+_WAY_BACK_SECONDS: Final = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -147,7 +150,8 @@ class Analysis:
 
     def _deadline(self, step: Step) -> float:
         """Raises DeadlineExceeded where there is no time for it, nor for what is behind it."""
-        now, deadline = self._running.clock(), self._asked.deadline
+        now = self._running.clock()
+        deadline = self._asked.deadline - _way_back(self._asked.deadline - now)
         behind = self._times.behind(step, now)
         if deadline - behind > now:
             return deadline - behind
@@ -205,6 +209,13 @@ class Analysis:
                 )
             )
         return told
+
+
+def _way_back(left: float) -> float:
+    """Seconds that the whole answer is given to reach its caller, after the last part's: else one part that nobody
+    answers would take the others along.
+    """
+    return min(_WAY_BACK_SHARE * max(0.0, left), _WAY_BACK_SECONDS)
 
 
 def _status(step: Step, error: Exception) -> tuple[int, str]:
