@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 if TYPE_CHECKING:
-    from shoal.client import Analysis, AsyncClient, Box
+    from shoal.client import Analysis, AsyncClient, Box, Finding
 
 ALL_CLASSES = 1_000
 
@@ -38,19 +39,21 @@ class ByHand:
         alone = await client.detect(content, self.detector, score_threshold=self.score_threshold)
         assert [finding.box for finding in found.findings] == list(alone.boxes[: self.max_boxes])
         upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
-        for finding in found.findings:
-            if self.classes and finding.box.label not in self.classes:
-                assert finding.results == ()
-                continue
-            (told,) = finding.results
-            assert told.error is None
-            assert len(told.classes) == self.top_k
-            by_hand = await client.classify(self._cut(upright, finding.box), self.classifier, top_k=ALL_CLASSES)
-            expected = {each.label: each.probability for each in by_hand.classes}
-            for each, best in zip(told.classes, by_hand.classes, strict=False):
-                assert each.probability == pytest.approx(expected[each.label], abs=self.tolerance)
-                assert each.probability == pytest.approx(best.probability, abs=self.tolerance), "another came first"
+        await asyncio.gather(*(self._is_told(client, upright, finding) for finding in found.findings))
         return found
+
+    async def _is_told(self, client: AsyncClient, upright: Image.Image, finding: Finding) -> None:
+        if self.classes and finding.box.label not in self.classes:
+            assert finding.results == ()
+            return
+        (told,) = finding.results
+        assert told.error is None
+        assert len(told.classes) == self.top_k
+        by_hand = await client.classify(self._cut(upright, finding.box), self.classifier, top_k=ALL_CLASSES)
+        expected = {each.label: each.probability for each in by_hand.classes}
+        for each, best in zip(told.classes, by_hand.classes, strict=False):
+            assert each.probability == pytest.approx(expected[each.label], abs=self.tolerance)
+            assert each.probability == pytest.approx(best.probability, abs=self.tolerance), "another came first"
 
     def _cut(self, picture: Image.Image, box: Box) -> bytes:
         """A PNG of what the box shows, in the order that docs/regions.md tells."""

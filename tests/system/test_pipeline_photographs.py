@@ -28,8 +28,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CHAPTER = ROOT / "docs" / "pipelines.md"
 ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")
 LOOKED_AT = frozenset((*ANIMALS, "car", "bus", "train", "truck", "boat"))
-CLOSER = ByHand("closer", "coco", 0.25, 50, "efficientnet-lite0", 3, LOOKED_AT, padding=0.1, square=True)
-ALL = ByHand("all", "coco", 0.1, 50, "efficientnet-lite0", 2)
+CLOSER = ByHand(
+    "closer", "coco", 0.25, 50, "efficientnet-lite0", 3, LOOKED_AT, padding=0.1, square=True, tolerance=0.005
+)
+ALL = ByHand("all", "coco", 0.1, 50, "efficientnet-lite0", 2, tolerance=0.005)
 MORE = """\
   all:
     detect: {model: coco, score_threshold: 0.1, max_boxes: 50}
