@@ -58,6 +58,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (root / "pipelines.yaml").write_text((ROOT / "examples/pipelines/shoal.yaml").read_text() + MORE)
     section = CHAPTER.read_text().split("\n## A real one\n")[1].split("\n## ")[0]
     (commands,) = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    subprocess.run(["apt-get", "update", "-qq"], check=True, timeout=250)
     # One service for both tests: the chapter's, and a pipeline that keeps what is hardly seen.
     run(root, commands.replace("examples/pipelines/shoal.yaml", "pipelines.yaml"))
     yield root
