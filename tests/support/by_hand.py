@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 if TYPE_CHECKING:
     from shoal.client import Analysis, AsyncClient, Box, Finding
 
-ALL_CLASSES = 1_000
+BY_HAND_TOP = 20
+"""Classes: where two are about as probable, either may come first."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class ByHand:
         (told,) = finding.results
         assert told.error is None
         assert len(told.classes) == self.top_k
-        by_hand = await client.classify(self._cut(upright, finding.box), self.classifier, top_k=ALL_CLASSES)
+        by_hand = await client.classify(self._cut(upright, finding.box), self.classifier, top_k=BY_HAND_TOP)
         expected = {each.label: each.probability for each in by_hand.classes}
         for each, best in zip(told.classes, by_hand.classes, strict=False):
-            assert each.probability == pytest.approx(expected[each.label], abs=self.tolerance)
+            assert each.probability == pytest.approx(expected.get(each.label, 0.0), abs=self.tolerance)
             assert each.probability == pytest.approx(best.probability, abs=self.tolerance), "another came first"
 
     def _cut(self, picture: Image.Image, box: Box) -> bytes:

@@ -212,7 +212,7 @@ class Analysis:
 
 
 def _way_back(left: float) -> float:
-    """Seconds that the whole answer has to reach its caller: else one part that nobody answers takes the others along."""
+    """Seconds that the whole answer has to reach its caller: else a part that nobody answers takes the others along."""
     return min(_WAY_BACK_SHARE * max(0.0, left), _WAY_BACK_SECONDS)
 
 
