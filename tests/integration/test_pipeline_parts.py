@@ -167,7 +167,7 @@ async def test_two_parts_that_fail_in_different_steps_have_a_code_each(client: A
     assert set(codes(await client.analyze(encoded(cells(RED, GREEN, BLUE)), "cells")).values()) == {Code.OK}
     picture = encoded(cells(RED, ORANGE, GREEN, BLUE))
     with paused(served, "worker-apart-1"):
-        found = await client.analyze(picture, "cells", timeout_seconds=4)
+        found = await client.analyze(picture, "cells", timeout_seconds=6)
     assert codes(found) == {0: Code.OK, 1: Code.INTERNAL, 2: Code.DEADLINE_EXCEEDED, 3: Code.OK}
     assert whole(found, 0).classes[0].label == "red"
     mask = whole(found, 3).mask
