@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from shoal.cli.captions import Rectangle, places
 from shoal.cli.output import OutputFolder
 from shoal.client import Detection, Segmentation
 from shoal.errors import ConfigurationError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _RED = (0, 0, 255)  # BGR
 _WHITE = (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_SMALLEST_TEXT = 0.4
+"""OpenCV's scale: letters of some 11 pixels."""
 _OPACITY = 0.5
 
 
@@ -59,14 +62,22 @@ class Drawer:
 
 
 def with_captions(pixels: Pixels, captions: Sequence[tuple[Box, str]]) -> Pixels:
-    """Boxes, and within each at its lower left what is said of it, as far as the font has the letters."""
+    """Boxes, and at each on a plate what is said of it, as far as the font has the letters.
+
+    No plate covers another: where those of boxes before leave no room, a box has none.
+    """
     with_boxes(pixels, (box for box, _ in captions))
     height, width = pixels.shape[:2]
-    scale = max(width, height) / 1000
-    for box, text in captions:
-        foot = round(box.x * width + 4 * scale), round((box.y + box.height) * height - 6 * scale)
-        for colour, thickness in ((_WHITE, 4), (_RED, 1)):
-            cv2.putText(pixels, text, foot, _FONT, scale, colour, max(round(thickness * scale), 1), cv2.LINE_AA)
+    scale = max(_SMALLEST_TEXT, max(width, height) / 2000)
+    margin = round(6 * scale)
+    texts = [cv2.getTextSize(text, _FONT, scale, 1) for _, text in captions]
+    sizes = [(wide + 2 * margin, high + below + 2 * margin) for (wide, high), below in texts]
+    found = places([_rectangle(box, width, height) for box, _ in captions], sizes, (width, height))
+    for (_, text), (_, below), plate in zip(captions, texts, found, strict=True):
+        if plate is not None:
+            cv2.rectangle(pixels, plate[:2], (plate.right - 1, plate.bottom - 1), _RED, cv2.FILLED)
+            foot = plate.left + margin, plate.bottom - margin - below
+            cv2.putText(pixels, text, foot, _FONT, scale, _WHITE, 1, cv2.LINE_AA)
     return pixels
 
 
@@ -74,10 +85,14 @@ def with_boxes(pixels: Pixels, boxes: Iterable[Box]) -> Pixels:
     """Boxes on a picture, which is drawn on and returned."""
     height, width = pixels.shape[:2]
     for box in boxes:
-        corner = round(box.x * width), round(box.y * height)
-        opposite = round((box.x + box.width) * width), round((box.y + box.height) * height)
-        cv2.rectangle(pixels, corner, opposite, _RED, max(round(max(width, height) / 500), 1))
+        edges = _rectangle(box, width, height)
+        cv2.rectangle(pixels, edges[:2], edges[2:], _RED, max(round(max(width, height) / 500), 1))
     return pixels
+
+
+def _rectangle(box: Box, width: int, height: int) -> Rectangle:
+    left, top = round(box.x * width), round(box.y * height)
+    return Rectangle(left, top, round((box.x + box.width) * width), round((box.y + box.height) * height))
 
 
 def _with_mask(pixels: Pixels, found: Segmentation) -> Pixels:

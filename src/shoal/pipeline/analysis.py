@@ -28,6 +28,9 @@ AFFINITY_LENGTH: Final = 64
 _WITHDRAWN_SECONDS: Final = 0.05
 """A picture that is withdrawn so shortly before its deadline, or later, has run out of time; else its caller left."""
 
+_WAY_BACK_SHARE: Final = 0.05
+_WAY_BACK_SECONDS: Final = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -156,7 +159,8 @@ class Analysis:
 
     def _deadline(self, step: Step) -> float:
         """Raises DeadlineExceeded where there is no time for it, nor for what is behind it."""
-        now, deadline = self._running.clock(), self._asked.deadline
+        now = self._running.clock()
+        deadline = self._asked.deadline - _way_back(self._asked.deadline - now)
         behind = self._times.behind(step)
         if deadline - behind > now:
             return deadline - behind
@@ -220,6 +224,11 @@ class Analysis:
                 )
             )
         return told
+
+
+def _way_back(left: float) -> float:
+    """Seconds that the whole answer has to reach its caller: else a part that nobody answers takes the others along."""
+    return min(_WAY_BACK_SHARE * max(0.0, left), _WAY_BACK_SECONDS)
 
 
 def _status(step: Step, error: Exception) -> tuple[int, str]:
