@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 async def sample(url: str, name: str, **labels: str) -> float:
     """The sum of a sample, such as ``shoal_worker_fetch_seconds_count``, over all labels but those given."""
     async with aiohttp.ClientSession() as session, session.get(url) as response:
-        page = await response.text()
-    return sum(found.value for found in _samples(page, name) if labels.items() <= found.labels.items())
+        found = _samples(await response.text(), name)
+    return sum(each.value for each in found if each.name == name and labels.items() <= each.labels.items())
 
 
 def _samples(page: str, name: str) -> Iterator[Sample]:
-    """Those of the name. No other line is parsed: a router's page has thousands, and is asked for again and again."""
-    lines = [line for line in page.splitlines() if line.startswith((f"{name}{{", f"{name} "))]
+    """Those of the name, or one like it. No other line is parsed: a router writes thousands, again and again."""
+    written = {name, name.removesuffix("_total")}  # the parser adds what Envoy and Triton leave out of a counter's name
+    begins = tuple(begin for each in written for begin in (f"{each}{{", f"{each} ", f"# TYPE {each} "))
+    lines = [line for line in page.splitlines() if line.startswith(begins)]
     for family in text_string_to_metric_families("\n".join([*lines, ""])):
         yield from family.samples
