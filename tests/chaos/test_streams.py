@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from support.stack import Stack
 
-RATE = 500.0
+RATE = 200.0
 """Calls a second."""
-SOME = 1000
+SOME = 400
 """Calls before the blow, and after its end."""
 ROLES = ("batcher", "router")
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 RED = encode(Image.new("RGB", (64, 48), (250, 0, 0)))
 CALLERS = 8
+PAUSE_SECONDS = 0.1
+"""Of each caller, between its calls: the rest of the machine is for what happens beside them."""
 
 
 @pytest.fixture
@@ -107,6 +109,7 @@ class Load:
             answer = await self._client.classify(image_uuid, "tiny")
             assert answer.classes[0].label == "red"
             self.versions[answer.model_version] = self.versions.get(answer.model_version, 0) + 1
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def until(self, version: int, more: int = 5 * CALLERS) -> None:
         """Waits for so many more answers of a version."""

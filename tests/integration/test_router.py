@@ -99,7 +99,7 @@ async def test_callers_without_a_key_write_no_line_of_their_own(tmp_path: Path) 
                 await server.server.stop(None)
             async with asyncio.timeout(PATIENCE):
                 while (await rig.call(None, None, WATCH, metadata=forged))[0] != "UNAVAILABLE":
-                    pass
+                    await asyncio.sleep(0.02)
             assert (await rig.call(rig.alice.key, "m" * 10_000, CREATE))[0] == "UNAVAILABLE"
     lines = [line for line in (tmp_path / "log").read_text().splitlines() if '"flags":"U' in line]
     assert len(lines) >= 2
@@ -245,7 +245,7 @@ async def test_health_says_whether_a_worker_is_there(rig: Rig) -> None:
         check = health_pb2_grpc.HealthStub(rig.channel).Check
         async with asyncio.timeout(PATIENCE):
             while (await check(health_pb2.HealthCheckRequest())).status != status:  # each a round trip
-                pass
+                await asyncio.sleep(0.02)
 
     await until(health_pb2.HealthCheckResponse.SERVING)
     await rig.workers[0].set_serving(serving=False)
@@ -361,7 +361,7 @@ async def test_a_models_own_batcher_answers_once_it_is_there(tmp_path: Path) -> 
         own = Server("own", group)
         await own.server.start()
         while (await rig.call(rig.alice.key))["server"] != "own":  # each call a round trip
-            pass
+            await asyncio.sleep(0.02)
         assert {(await rig.call(rig.alice.key))["server"] for _ in range(50)} == {"own"}
         await own.server.stop(None)
         assert {await rig.code(rig.alice.key) for _ in range(50)} == {"OK"}

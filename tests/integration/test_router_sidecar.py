@@ -114,6 +114,7 @@ class Pod:
                 serving = bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
                 if expected in {None, serving}:
                     return serving
+                await asyncio.sleep(0.05)  # until another process has changed it
 
     async def call(self, channel: grpc.aio.Channel, key: str, message: bytes = b"") -> str:
         """The answer, or the code's name."""
@@ -215,7 +216,7 @@ async def until_ready(pod: Pod) -> None:
             while (await check(health_pb2.HealthCheckRequest(), wait_for_ready=True)).status != serving:
                 await asyncio.sleep(0.05)
         while await status(pod, "/ready") != 200:
-            pass
+            await asyncio.sleep(0.02)
 
 
 async def status(pod: Pod, path: str, method: str = "GET") -> int:
@@ -236,12 +237,12 @@ async def test_a_call_passes_and_a_key_revoked_in_the_secret_does_not(tmp_path: 
         pod.revise_keys()
         async with asyncio.timeout(PATIENCE):
             while await pod.call(channel, bob.key) != bob.id:
-                pass
+                await asyncio.sleep(0.02)
             assert await pod.call(channel, key) != "UNAUTHENTICATED"
             api_keys.revoke(pod.home.keys, bob.id)
             pod.revise_keys()
             while await pod.call(channel, bob.key) != "UNAUTHENTICATED":
-                pass
+                await asyncio.sleep(0.02)
         assert await pod.call(channel, key) != "UNAUTHENTICATED"
 
 
@@ -273,11 +274,11 @@ async def test_a_key_revoked_in_the_secret_is_refused_before_any_kubelet_knows(t
             api.put("shoal-keys", keys_json=pod.home.keys.read_bytes())
             async with asyncio.timeout(PATIENCE):
                 while await pod.call(channel, bob.key) != bob.id:
-                    pass
+                    await asyncio.sleep(0.02)
                 api_keys.revoke(pod.home.keys, bob.id)
                 api.put("shoal-keys", keys_json=pod.home.keys.read_bytes())
                 while await pod.call(channel, bob.key) != "UNAUTHENTICATED":
-                    pass
+                    await asyncio.sleep(0.02)
             assert not (await pod.call(channel, key)).isupper()
 
 
@@ -299,7 +300,7 @@ async def test_a_certificate_is_replaced_with_the_secret(tmp_path: Path) -> None
         pod.tls.update({"tls.crt": second.certificate, "tls.key": second.key})
         async with asyncio.timeout(PATIENCE):
             while await trusted(pod, second, key) != "OK":
-                pass
+                await asyncio.sleep(0.02)
         assert await trusted(pod, first, key) == "UNAVAILABLE"
 
 
@@ -331,7 +332,7 @@ async def test_on_sigterm_envoy_answers_what_is_in_flight_and_ends(tmp_path: Pat
         pod.processes["config"].send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE):
             while await status(pod, "/ready") != 503:
-                pass
+                await asyncio.sleep(0.02)
             await until_refused(pod.topology.public)
         assert pod.processes["envoy"].returncode is None
         pod.batcher.gate.set()
@@ -353,7 +354,7 @@ async def test_models_are_those_that_the_bucket_lists(tmp_path: Path) -> None:
             server.store().put("manifests/yolo/1.json", b"{}")
             async with asyncio.timeout(PATIENCE):
                 while await pod.call(channel, key) == "NOT_FOUND":
-                    pass
+                    await asyncio.sleep(0.02)
             server.stop()
             pod.processes["config"].kill()
             await pod.end("config")
@@ -417,7 +418,7 @@ async def test_a_model_of_another_bucket_is_answered_as_long_as_a_worker_serves_
         ):
             async with asyncio.timeout(PATIENCE):
                 while (await pod.call(channel, key)).isupper():
-                    pass
+                    await asyncio.sleep(0.02)
 
 
 async def test_a_broken_input_is_named_and_nothing_is_written(tmp_path: Path) -> None:

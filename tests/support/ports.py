@@ -29,3 +29,4 @@ async def until_refused(endpoint: Endpoint) -> None:
             continue
         writer.close()
         await writer.wait_closed()
+        await asyncio.sleep(0.02)

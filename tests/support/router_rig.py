@@ -161,7 +161,7 @@ class Rig:
         """Calls until the answer has ``code``, on the one open connection."""
         async with asyncio.timeout(60):
             while await self.code(*arguments, **options) != code:
-                pass
+                await asyncio.sleep(0.02)
 
     def open_calls(
         self, key: str | None, model: str | None = "yolo", path: str = CLASSIFY_STREAM, **options: Any

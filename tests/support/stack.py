@@ -70,7 +70,7 @@ class Stack:
         """Waits until a sample has a value."""
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while await self.metric(part, sample, **labels) != value:  # of another process
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)  # a router's page takes 10 ms of a core to write
 
 
 def shoal(root: Path, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -457,7 +457,7 @@ ANY_SETTINGS = st.builds(
 
 
 @given(EVENTS, ANY_SETTINGS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_entry_is_lost_or_doubled(events: list[tuple[Any, ...]], chosen: BatchingSettings) -> None:
     bench = Bench(chosen)
     requests, streams = play(bench, events)
@@ -471,7 +471,7 @@ def test_no_entry_is_lost_or_doubled(events: list[tuple[Any, ...]], chosen: Batc
 
 
 @given(EVENTS, ANY_SETTINGS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_suspects_travel_alone_one_a_worker_and_break_no_third_stream(
     events: list[tuple[Any, ...]], chosen: BatchingSettings
 ) -> None:
@@ -492,7 +492,7 @@ def test_suspects_travel_alone_one_a_worker_and_break_no_third_stream(
 
 
 @given(EVENTS, ANY_SETTINGS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_size_and_delay_hold_in_any_order_of_events(events: list[tuple[Any, ...]], chosen: BatchingSettings) -> None:
     bench = Bench(chosen)
     play(bench, events)

@@ -73,7 +73,7 @@ LOADS = st.lists(
 
 
 @given(ANY, LOADS, st.sampled_from([GPU, CPU]), st.integers(1, 5), st.booleans(), st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_each_request_is_answered_or_refused_once(
     chosen: BatchingSettings, loads: list[Load], curve: CostCurve, workers: int, named: bool, seed: int
 ) -> None:
@@ -177,7 +177,7 @@ def test_no_bulk_request_waits_for_good_while_others_ride() -> None:
     st.booleans(),
     st.integers(0, 99),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_p99_keeps_the_objective_whatever_batches_take_and_however_late_the_timer_is(
     load: float, workers: int, noise: float, late: float, prepare: float, tells: bool, seed: int
 ) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 import pytest
 
 from shoal.cli import main
+from shoal.plan.trial import Bench
 from shoal.service import spec
 from support.profiles import empty
 from support.stage_pages import page as metrics_page
@@ -31,6 +33,12 @@ models:
 hardware: {how_many: true, gpu_memory_gib: 24, cores_per_server: 16}
 sizing: {cores_ms_per_image: 2, process_images_per_s: 400}
 """
+
+
+@pytest.fixture(autouse=True)
+def _short_simulations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These say what is printed of a plan; how good one is, ``tests/unit/plan`` says."""
+    monkeypatch.setattr("shoal.cli.plan.Bench", partial(Bench, objectives=4))
 
 
 @pytest.fixture

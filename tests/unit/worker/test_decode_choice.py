@@ -128,7 +128,7 @@ def seconds(decode: Decode, **how: float) -> float:
     return host.run(200) - begun
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(
     in_flight=st.integers(1, 10),
     device=st.floats(1e-5, 1e-2),

@@ -164,7 +164,7 @@ CONFIGS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(config=CONFIGS)
 def test_config_pbtxt_reads_back_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, config: ModelConfig
