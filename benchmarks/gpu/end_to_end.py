@@ -7,7 +7,8 @@ python -m benchmarks.gpu.end_to_end [--server FOLDER] [--pictures SET,…] [--de
 
 Needs torch, torchvision, cuda-core and nvidia-nvjpeg, and no network. The ceilings and all ways are measured in each
 round, and ratios are taken within a round. With several networks, requests for them come in the shares given, and the
-ceiling is that of a GPU that shares its time so. A network's name with -compiled behind it is compiled ahead of time.
+ceiling is that of a GPU that shares its time so; they decode on it if MPS is on. A network's name with -compiled
+behind it is compiled ahead of time.
 Results go to benchmarks/results/gpu_end_to_end.json, beside the sets that are there.
 """
 
