@@ -224,6 +224,7 @@ def _decode_all(ways: list[Decoder], way: str, inputs: list[Input], write: int) 
             pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
             most = pages * resource.getpagesize() + limits.max_decode_memory_bytes
             resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        inherited = _most_bytes()
         for seed, _, data in inputs:
             signal.setitimer(signal.ITIMER_PROF, limits.max_decode_cpu_seconds)
             decoder = ways[seed % len(ways)]
@@ -237,10 +238,13 @@ def _decode_all(ways: list[Decoder], way: str, inputs: list[Input], write: int) 
                 outcome = b"m"
             except Exception:
                 outcome = b"f"
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            os.write(write, _ONE.pack(process_time() - began, memory, outcome))
+            os.write(write, _ONE.pack(process_time() - began, _most_bytes() - inherited, outcome))
     finally:
         os._exit(0)
+
+
+def _most_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _decode(decoder: Decoder, way: str, data: bytes, row: NDArray[Any]) -> None:

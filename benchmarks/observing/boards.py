@@ -57,7 +57,7 @@ class Board:
 
 
 def boards(**variables: str) -> list[Board]:
-    """All of them, with a reader's choices for ``service``, ``model`` and ``pool``, and their queries as sent."""
+    """All of them, with a reader's choices, such as ``service`` and ``model``, and their queries as sent."""
     names = {name.removeprefix("shoal-").removesuffix(".json"): text for name, text in dashboards.render().items()}
     return [_board(name, json.loads(text), variables) for name, text in names.items()]
 

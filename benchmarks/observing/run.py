@@ -59,9 +59,11 @@ async def _run(service: Running, folder: Path, seconds: float) -> None:
         phases = await _load(service, seconds)
         end = time.time()
         IMAGES.mkdir(parents=True, exist_ok=True)
-        for board in boards(__rate_interval=RATE_WINDOW, service=LOCAL, model=MODEL, pool="default"):
+        for board in boards(__rate_interval=RATE_WINDOW, service=LOCAL, model=MODEL, pool="default", pipeline=""):
             targets = [target for panel in board.panels for target in panel.targets]
             answers = await _ask(prometheus, targets, phases[0][1], end)
+            if not any(answers.values()):  # there is nothing of its kind
+                continue
             path = IMAGES / f"dashboard-{board.name}.png"
             draw(board, answers, phases, end, path)
             print(path.relative_to(ROOT))

@@ -45,6 +45,8 @@ the engine as a full one does, and so make the next ones late, too."""
 _SAVES = 4 / 3
 """Where two batches of one cost less than so many times one of two, company is nothing to be late for."""
 _ROUNDING = 1e-6
+_SEVERAL = 17 / 16
+"""Rows a request, from which on they count: a batch is no smaller for what is nearly forgotten."""
 
 
 class Closing:
@@ -61,11 +63,21 @@ class Closing:
     def configure(self, settings: BatchingSettings) -> None:
         """Takes new settings."""
         sizes = {size for size in settings.preferred_batch_size if 0 < size <= settings.max_batch_size}
-        self._sizes = sorted(sizes) or [max(1, settings.max_batch_size)]
-        self._largest = self._work.largest = self._sizes[-1]
+        self._rows = sorted(sizes) or [max(1, settings.max_batch_size)]
+        self._share = 0.0
+        self.learned()
         self._delay = settings.max_queue_delay_microseconds / 1e6
         self.objective = settings.latency_objective_microseconds / 1e6
         """Seconds; 0: the delay holds."""
+
+    def learned(self) -> None:
+        """A batch was executed. Of requests that need several rows each, as those about regions do, fewer fill one."""
+        share = self._work.times.share
+        share = share if share > _SEVERAL else 1.0
+        if share != self._share:
+            self._share = share
+            self._sizes = sorted({max(1, int(rows / share + _ROUNDING)) for rows in self._rows})
+            self._largest = self._work.largest = self._sizes[-1]
 
     def arrived(self, now: float, requests: Iterable[Queued]) -> None:
         """These have come."""

@@ -174,6 +174,7 @@ class BatchingPolicy(Generic[Stream, Request]):
             count: What was executed: fewer than were sent, where answers were known; 0: the worker doesn't say.
         """
         self._work.executed(now, stream, engine_seconds, count)
+        self._closing.learned()
 
     def stalled(self, now: float, stream: Stream) -> None:
         """Nothing of the batch on ``stream`` was executed: it is no work ahead of others, and teaches nothing."""

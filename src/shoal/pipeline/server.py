@@ -23,6 +23,7 @@ from shoal.pipeline.handler import PipelineHandler
 from shoal.pipeline.meter import Meter
 from shoal.pipeline.steps import first_step
 from shoal.pipeline.times import Times
+from shoal.pipeline.together import TogetherCalls
 from shoal.runtime import rpc
 from shoal.runtime.signals import until_stop
 from shoal.service import read_section
@@ -83,7 +84,7 @@ class PipelineProcess:
         known = await self._models(calls.channel)
         self._check(known)
         first = first_step(self._pipeline, {model: each.task for model, each in known.items()})
-        running = Running(name, first, calls, Times(first), Meter(name))
+        running = Running(name, first, TogetherCalls(calls), Times(first), Meter(name))
         settings = self._pipeline
         handler = PipelineHandler(
             running, Admission(name, self._access), settings.max_pictures, processes=settings.replicas

@@ -673,6 +673,7 @@ async def test_how_much_is_executed_of_what_is_sent_is_learned_from_workers_that
         await submit(batcher, b"warm")  # there are streams now
         (queue,) = batcher._queues.values()
         queue._policy._work.times = BatchTimes()
+        queue._policy._closing.learned()
         await asyncio.gather(submit(batcher, b"x"), submit(batcher, b"y"))
         assert [len(each) for each in handler.batches] == [1, 2]
         assert queue._policy._work.times.share == share

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shoal.batching.fair_queue import Queued
+from shoal.errors import Unavailable
 from shoal.modelconfig.batching import BatchingSettings
 from support.policy_bench import Bench
 
@@ -40,13 +41,14 @@ def regions(_: random.Random, size: int) -> int:
 
 
 def taught(runs: Callable[[random.Random, int], int], *, tells: bool = True, least: int = 1) -> Bench:
-    """After 200 batches of ``least`` to 8, one after the other."""
+    """After 200 batches of ``least`` to 8, as far as those are filled, one after the other."""
     bench, source = Bench(BatchingSettings(max_batch_size=8)), random.Random(1)
     for number in range(200):
         size, stream = source.randint(least, 8), f"s{number}"
         bench.arrive(size)
         bench.permit(stream)
-        if executed := runs(source, size):
+        bench.policy.fail(Unavailable("what had no room"))
+        if executed := runs(source, len(bench.sent[stream])):
             bench.now += engine(executed)
             bench.policy.executed(bench.now, stream, 0.0, executed if tells else 0)
         else:
@@ -62,7 +64,7 @@ def times(bench: Bench) -> BatchTimes:
 @pytest.mark.parametrize("least", [1, 8])
 def test_the_engines_curve_is_the_same_whatever_is_known(runs: Callable[[random.Random, int], int], least: int) -> None:
     learned = times(taught(runs, least=least))
-    seen = SIZES if least == 1 or runs is half_known else [8 if runs is none_known else 24]
+    seen = SIZES if least == 1 or runs is half_known else [8 if runs is none_known else 6]
     assert [learned.executing(size) for size in seen] == pytest.approx([engine(size) for size in seen])
 
 
@@ -74,6 +76,33 @@ def test_a_batch_is_expected_to_know_as_much_as_those_before() -> None:
     assert learned.expected(8) == pytest.approx(engine(8 * learned.share))
     assert learned.largest(learned.expected(6)) == pytest.approx(6)
     assert learned.more(learned.expected(6) - learned.expected(4)) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(("preferred", "sizes"), [((), [2]), ((3, 6), [1, 2]), ((4,), [1])])
+def test_requests_that_need_several_rows_fill_a_batch_sooner(preferred: tuple[int, ...], sizes: list[int]) -> None:
+    bench = taught(regions)
+    settings = BatchingSettings(max_batch_size=8, preferred_batch_size=preferred, max_queue_delay_microseconds=10**6)
+    bench.policy.configure(settings)
+    bench.arrive(5)
+    bench.permit("full")
+    assert (len(bench.sent["full"]), bench.closed["full"]) == (sizes[-1], "preferred")
+    assert bench.policy._closing._sizes == sizes
+    bench.policy.fail(Unavailable("the rest"))
+    for number in range(300):  # and whole pictures come again
+        stream = f"w{number}"
+        bench.arrive(8)
+        bench.permit(stream)
+        bench.policy.fail(Unavailable("what had no room"))
+        bench.now += 0.01
+        bench.policy.executed(bench.now, stream, 0.0, len(bench.sent[stream]))
+    assert len(bench.sent["w299"]) == (preferred or (8,))[-1]
+
+
+def test_known_answers_make_no_larger_batch() -> None:
+    bench = taught(half_known)
+    bench.arrive(20)
+    bench.permit("full")
+    assert (len(bench.sent["full"]), bench.closed["full"]) == (8, "preferred")
 
 
 def test_an_older_worker_seems_to_execute_all_that_is_sent() -> None:

@@ -16,7 +16,7 @@ from shoal.observe import dashboards
 if TYPE_CHECKING:
     from pathlib import Path
 
-BOARDS = boards(service="local", model="tiny", pool="default")
+BOARDS = boards(service="local", model="tiny", pool="default", pipeline="street")
 PHASES = [("little", 100.0), ("much", 130.0)]
 
 
