@@ -19,6 +19,8 @@ from ruamel.yaml import YAML
 from benchmarks.observing.boards import Board, Panel, Target, boards
 from benchmarks.observing.load import callers
 from benchmarks.observing.prometheus import Prometheus, watching
+from benchmarks.pipelines.models import CLASSIFIER, DETECTOR, PIPELINE
+from benchmarks.pipelines.models import add_models as add_pipeline_models
 from shoal.client import AsyncClient
 from shoal.errors import NotFound
 from shoal.local.scrape import LOCAL
@@ -43,7 +45,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MODEL = "slow"
 QUEUE = 48
-SERVICE = f"models: {{{MODEL}: {{max_queue_size: {QUEUE}}}}}"
+SERVICE = f"""
+models:
+  {MODEL}: {{max_queue_size: {QUEUE}}}
+  {CLASSIFIER}: {{cache_seconds: 60}}
+pipelines:
+  {PIPELINE.format(1)}: {{detect: {{model: {DETECTOR.format(1)}}}, then: [{{model: {CLASSIFIER}}}]}}
+"""
 CALLERS_BUSY = 2 * BATCHING.max_batch_size * (BATCHING.instance_count + 1)
 """Twice what is at work at once: the rest waits, and the queue has room for all of it, so none is refused."""
 CALLERS_TOO_MANY = CALLERS_BUSY + 3 * QUEUE
@@ -55,7 +63,7 @@ SEEN = f"count_over_time(({DEMAND} > {TARGET})[10s:1s]) >= 8"
 REFUSED = f'sum(shoal_batcher_requests_total{{model="{MODEL}", code="RESOURCE_EXHAUSTED"}}) > 0'
 FIRING = 'ALERTS{{alertname="{}", alertstate="firing"}}'
 
-BOARDS = boards(service=LOCAL, model=MODEL, pool="default", __range="5m")
+BOARDS = boards(service=LOCAL, model=f"{MODEL}|{CLASSIFIER}", pool="default", pipeline=PIPELINE.format(1), __range="5m")
 TARGETS = [
     pytest.param(board, panel, target, id=f"{board.name}: {panel.title}: {target.legend}")
     for board in BOARDS
@@ -76,7 +84,7 @@ class Watched:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Watched]:
     folder = tmp_path_factory.mktemp("prometheus")
-    with running_stack(folder / "home", models=add_slow_classifier, service=SERVICE) as stack:
+    with running_stack(folder / "home", models=add_models, service=SERVICE) as stack:
         stack.shoal("render", "prometheus", "--output", folder, "--scrape-interval", 1)
         async with (
             synced(folder) as sync,
@@ -87,15 +95,29 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
             image = await client.upload(encode(Image.new("RGB", (64, 48), (250, 0, 0))))
             with pytest.raises(NotFound):
                 await client.classify(str(uuid.uuid4()), MODEL)
-            await client.classify(image, MODEL, priority="bulk")
+            await some_of_each(client, image)
             async with callers(client, MODEL, [image]) as load:
                 await load.set(CALLERS_BUSY)
                 await prometheus.until(SEEN, LIMIT_SECONDS)
-                await client.classify(image, MODEL, priority="bulk")  # a rate needs a second one
+                await some_of_each(client, image)  # a rate needs a second time
                 await load.set(CALLERS_TOO_MANY)
                 await prometheus.until(FIRING.format("ShoalOverloaded"), LIMIT_SECONDS)
             end = (await prometheus.now("time()"))[0].points[0][0]
             yield Watched(prometheus, start, end)
+
+
+def add_models(store: Path) -> None:
+    add_slow_classifier(store)
+    add_pipeline_models(store, (1,))
+
+
+async def some_of_each(client: AsyncClient, image: str) -> None:
+    """Of what the load has none of: bulk, known answers, a pipeline, and one that fails."""
+    await client.classify(image, MODEL, priority="bulk")
+    for _ in range(2):
+        await client.analyze(image, PIPELINE.format(1))
+    with pytest.raises(NotFound):
+        await client.analyze(str(uuid.uuid4()), PIPELINE.format(1))
 
 
 @asynccontextmanager
@@ -134,6 +156,7 @@ async def test_every_part_is_scraped(watched: Watched) -> None:
         ("batcher", "", "shared"),
         ("worker", "default", ""),
         ("model-sync", "default", ""),
+        ("pipeline", "", ""),
     }
     assert all(it.points[-1][1] == 1 for it in found)
 

@@ -8,6 +8,8 @@ from shoal.observe import metrics
 from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from shoal.errors import Code
     from shoal.pipeline.steps import Step
 
@@ -15,8 +17,10 @@ if TYPE_CHECKING:
 class Meter:
     """Counts pictures, and the parts of them that steps look at."""
 
-    def __init__(self, pipeline: str) -> None:
+    def __init__(self, pipeline: str, steps: Iterable[Step] = ()) -> None:
         self._pipeline = pipeline
+        for step in steps:  # a rate has to begin with 0
+            metrics.PIPELINE_NOT_ASKED.labels(pipeline, step.name)
         self._seconds = {each: metrics.PIPELINE_SECONDS.labels(pipeline, each) for each in Priority}
         self._boxes = metrics.PIPELINE_BOXES.labels(pipeline)
         self.in_flight = metrics.PIPELINE_IN_FLIGHT.labels(pipeline)

@@ -84,7 +84,7 @@ class PipelineProcess:
         known = await self._models(calls.channel)
         self._check(known)
         first = first_step(self._pipeline, {model: each.task for model, each in known.items()})
-        running = Running(name, first, TogetherCalls(calls), Times(first), Meter(name))
+        running = Running(name, first, TogetherCalls(calls), Times(first), Meter(name, first.all()))
         settings = self._pipeline
         handler = PipelineHandler(
             running, Admission(name, self._access), settings.max_pictures, processes=settings.replicas
