@@ -12,7 +12,7 @@ import pytest_asyncio
 from shoal.engine.triton.engine import TritonEngine
 from shoal.engine.triton.shared_memory import DEVICE, Region
 from shoal.engine.triton.sharing import Sharing
-from shoal.errors import ConfigurationError, DeadlineExceeded
+from shoal.errors import ConfigurationError, DeadlineExceeded, Internal
 from shoal.local.running_triton import running
 from shoal.service.spec import Service
 from shoal.triton.client import NotSteered, TritonClient
@@ -38,6 +38,20 @@ def _slowly(self, requests):
     time.sleep(1.0)
     return _execute(self, requests)
 TritonPythonModel.execute = _slowly
+"""
+
+DIES = """
+import os
+_execute = TritonPythonModel.execute
+def _dies(self, requests):
+    (tensor,) = requests[0].inputs()
+    if os.path.exists({once!r}):
+        os.remove({once!r})
+        os._exit(1)
+    if tensor.shape()[0] == 3:
+        os._exit(1)
+    return _execute(self, requests)
+TritonPythonModel.execute = _dies
 """
 
 GATED = """
@@ -175,6 +189,31 @@ async def test_what_a_model_raises_is_told(engine: TritonEngine, store: Path) ->
         file.write("\ndef _refuse(self, requests): raise ValueError('no')\nTritonPythonModel.execute = _refuse\n")
     with pytest.raises(ConfigurationError, match=r"model 'tiny': can't be executed: .*no"):
         await engine.load(config)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_a_model_whose_process_dies_is_loaded_anew(
+    served: tuple[Path, str], store: Path, tmp_path: Path, processes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    once = tmp_path / "once"
+    config = add_tiny_classifier(store, runner="python")
+    with config.path.with_name("model.py").open("a") as file:
+        file.write(DIES.format(once=str(once)))
+    describe = StoreSource(store, Service(), "default").describe
+    engines = [TritonEngine(TritonClient(served[1]), describe, processes=processes) for _ in range(processes)]
+    loaded = [await engine.load(config) for engine in engines]
+    for _ in range(2):
+        once.touch()
+        batches = [colours(each, RED, BLUE) for each in loaded for _ in range(6)]
+        assert await asyncio.gather(*batches) == [[0, 2]] * len(batches)
+        assert not once.exists()
+    assert caplog.text.count("loaded anew") == 2
+    for each in loaded:
+        with pytest.raises(Internal, match="not healthy"):
+            await colours(each, RED, RED, RED)
+        assert await colours(each, RED) == [0]
+    for engine in engines:
+        await engine.close()
 
 
 async def test_what_triton_can_not_load_is_told(engine: TritonEngine, store: Path) -> None:

@@ -43,8 +43,18 @@ _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 _PATIENCE_SECONDS: Final = 60.0
 """A batch without a deadline is tried again for so long."""
+_DEAD: Final = "is not healthy"
+"""In Triton's answer where the process of a Python model has died. It starts no other one until the model is loaded."""
 _DTYPES: Final = {name: dtype for dtype, name in PROTOCOL_NAMES.items()}
 """Numpy's name of the protocol's."""
+
+
+_MOST_DEATHS: Final = 2
+"""Of processes under one batch, until it isn't tried again."""
+
+
+class _ProcessDiedError(Exception):
+    """A process that runs the model died, under this batch or before it."""
 
 
 class TritonModel:
@@ -75,6 +85,7 @@ class TritonModel:
         self._config = config
         self._steering = steering
         self._alone = alone
+        self._processes = processes
         instances = share(config.batching.instance_count, processes)
         self._executions = ServerExecutions(instances)
         self._slots = SlotPool(self._make_slot, instances + PREFETCHED + OVERSHOOT)
@@ -82,6 +93,7 @@ class TritonModel:
         self._running: set[asyncio.Task[Inference]] = set()
         self._reviving = asyncio.Lock()
         self._retry_at, self._pause = 0.0, LOOK_SECONDS
+        self._restarted_at = -math.inf
         self._closed = False
         self.trouble = ""
         """Why the server can't load it again; empty: it can, or needn't."""
@@ -169,6 +181,44 @@ class TritonModel:
     def _recovered(self) -> None:
         self.trouble, self._retry_at, self._pause = "", 0.0, LOOK_SECONDS
 
+    async def _restart(self, asked_at: float) -> None:
+        """Has the server start the model's processes anew, once for all batches that found one dead.
+
+        Args:
+            asked_at: When the batch was sent.
+
+        Raises:
+            Internal: the server loads nothing on demand.
+            Unavailable: it can't load the model now.
+        """
+        async with self._reviving, self._alone():
+            if self._restarted_at > asked_at or (self._processes > 1 and not await self._has_dead_process()):
+                return  # another batch has seen to it, or another process of ours
+            _log.warning("model %s: a process of its died in Triton, so it is loaded anew", self._config.name)
+            try:
+                await self._client.unload(self._config.name)  # what it has, and finds unchanged, it wouldn't load
+                await self._client.load(self._config.name, self._steering)
+            except NotSteered as error:
+                raise Internal(f"model {self._config.name!r}: its process in Triton died; load it again") from error
+            except (ConfigurationError, NotFound) as error:
+                _log.error("model %s: %s", self._config.name, error)
+                raise Unavailable(_CANT_LOAD) from error
+            self._restarted_at = monotonic()
+
+    async def _has_dead_process(self) -> bool:
+        """Asks about a picture of zeros, as often as there are processes: an idle one answers, so they take turns."""
+        picture = self._config.input
+        request = v2.ModelInferRequest(model_name=self._config.name)
+        request.inputs.add(name=picture.name, datatype=PROTOCOL_NAMES[picture.dtype], shape=[1, *picture.shape])
+        request.raw_input_contents.append(bytes(row_bytes(picture)))
+        for _ in range(self._config.batching.instance_count):
+            try:
+                await self._client.infer(request)
+            except grpc.aio.AioRpcError as error:
+                if _DEAD in (error.details() or ""):
+                    return True
+        return False
+
     async def close(self) -> None:
         """Turns new work away and waits for what runs."""
         self._closed = True
@@ -184,9 +234,16 @@ class TritonModel:
     async def _run(self, slot: TritonSlot, size: int, patience: float, deadline: float) -> Inference:
         """Asks until there is an answer. Raises as ``infer``."""
         pause = _FIRST_PAUSE
+        deaths = 0
         while True:
             try:
                 return await self._ask(slot, size, deadline)
+            except _ProcessDiedError as died:
+                deaths += 1
+                if slot.has_files(size):
+                    raise BrokenOff("the model's process in the inference server died; try again") from died
+                if deaths > _MOST_DEATHS:  # it may be this batch that ends it
+                    raise Internal(f"model {self._config.name!r}: inference failed: {died}") from died
             except Unavailable as error:
                 slot.away = True
                 if slot.has_files(size) and slot.doubtful:
@@ -202,11 +259,15 @@ class TritonModel:
         """Asks once, or again where the server only had to be told of memory or model."""
         await slot.share(self._sharing)
         request = self._request(slot, size, deadline)
-        batch = self._executions.begin()
+        batch, asked_at = self._executions.begin(), monotonic()
         try:
             answer = await self._client.infer(request)
         except grpc.aio.AioRpcError as error:
-            slot.doubtful = error.code() in AWAY
+            died = _DEAD in (error.details() or "")
+            slot.doubtful = died or error.code() in AWAY
+            if died:
+                await self._restart(asked_at)
+                raise _ProcessDiedError(error.details()) from error
             await self._recover(error, slot)
             raise Unavailable("the inference server was started again; try again") from error
         finally:

@@ -77,7 +77,7 @@ class Unit:
         return monotonic() - self._since > PATIENCE_SECONDS
 
     def watch(self, leave: Callable[[int], object] = os._exit) -> None:
-        """Ends the process if the unit doesn't answer: Triton then says at once that it is dead, and nobody waits."""
+        """Ends the process if the unit doesn't answer: nobody waits, and the worker has the model loaded anew."""
         threading.Thread(target=self._watch, args=(leave,), name="jpeg-unit", daemon=True).start()
 
     def _watch(self, leave: Callable[[int], object]) -> None:

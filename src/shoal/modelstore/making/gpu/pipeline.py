@@ -118,7 +118,7 @@ def _fail(job: Job, error: Exception) -> None:
 
 
 def _leave_if_broken() -> None:
-    """After some errors a process can't use its GPU any more: Triton says so, until the model is loaded again."""
+    """After some errors a process can't use its GPU any more; the worker has the model loaded anew."""
     try:
         torch.zeros(1, device="cuda").cpu()
     except RuntimeError:
