@@ -100,7 +100,7 @@ class Workload(Generic[Stream]):
                     self.margin = self._slip.most(MOSTLY) + TIMER_SECONDS
                 if engine_seconds:
                     self.preparation.observe(max(0.0, now - batch.due - engine_seconds))
-            self.times.observe(batch.size, now - batch.started, count or batch.size)
+            self.times.observe(batch.size, now - batch.started, count)
             self.remove(now, stream)
 
     def remove(self, now: float, stream: Stream) -> None:

@@ -10,7 +10,6 @@ import pytest
 from shoal.batcher import envoy_door
 from shoal.batcher.core import Batcher, Orders, open_channel
 from shoal.batcher.dispatch import Dispatcher
-from shoal.batcher.model_queue import ModelQueue
 from shoal.errors import InvalidRequest, NotFound, Unavailable
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.service.api_keys import Key
@@ -18,9 +17,8 @@ from shoal.service.identity import HEADER, Identity
 from support.scripted_batches import ScriptedHandler, scripted_worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
-    from shoal.batcher.request import Request
 
 METHOD = "/shoal.v1.Inference/Classify"
 HEADERS = {"x-model-name": "m"}
@@ -80,22 +78,14 @@ async def test_who_names_no_model_means_the_first() -> None:
 
 
 async def test_a_unary_call_names_what_it_has_in_common_with_others_and_too_long_a_name_is_none(
-    monkeypatch: pytest.MonkeyPatch,
+    affinities: list[str],
 ) -> None:
-    entered: list[str] = []
-    enter = ModelQueue.enter
-
-    def noted(self: ModelQueue, requests: Sequence[Request]) -> None:
-        entered.extend(request.affinity for request in requests)
-        enter(self, requests)
-
-    monkeypatch.setattr(ModelQueue, "enter", noted)
     handler = ScriptedHandler()
     handler.go.set()
     async with scripted_worker({"m": handler}) as worker, batcher(worker.target) as made:
         for named in ({"x-shoal-affinity": "cat"}, {"x-shoal-affinity": "c" * 64}, {"x-shoal-affinity": "c" * 65}, {}):
             await made.call(METHOD, HEADERS | named, b"x", 5.0)
-    assert entered == ["cat", "c" * 64, "", ""]
+    assert affinities == ["cat", "c" * 64, "", ""]
 
 
 async def test_a_message_has_a_bound() -> None:

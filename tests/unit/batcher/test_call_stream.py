@@ -12,7 +12,6 @@ from shoal.batcher import call_stream
 from shoal.batcher.core import Batcher, open_channel
 from shoal.batcher.dispatch import Dispatcher
 from shoal.batcher.door import GoneError
-from shoal.batcher.model_queue import ModelQueue
 from shoal.batching import wire
 from shoal.batching.v1 import batching_pb2, stream_pb2
 from shoal.errors import Code, InvalidRequest, NotFound, Overloaded, Unauthenticated, Unavailable
@@ -25,7 +24,6 @@ from support.until import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from shoal.batcher.request import Request
 
 PATH = "/shoal.v1.Inference/ClassifyStream"
 MANY = BatchingSettings(max_batch_size=32, max_queue_delay_microseconds=1_000)
@@ -148,22 +146,14 @@ async def test_a_time_without_end_is_one_that_fits_into_a_message_to_a_worker() 
 
 
 async def test_calls_name_what_they_have_in_common_and_too_long_a_name_is_none(
-    monkeypatch: pytest.MonkeyPatch,
+    affinities: list[str],
 ) -> None:
-    entered: list[str] = []
-    enter = ModelQueue.enter
-
-    def noted(self: ModelQueue, requests: Sequence[Request]) -> None:
-        entered.extend(request.affinity for request in requests)
-        enter(self, requests)
-
-    monkeypatch.setattr(ModelQueue, "enter", noted)
     async with batcher(running()) as to, stream(to) as (door, _):
         named = ("cat", "c" * 64, "c" * 65, "")
         calls = [stream_pb2.CallItem(index=n, affinity=text) for n, text in enumerate(named)]
         door.send(stream_pb2.CallChunk(calls=calls))
         await door.until_answered(0, 1, 2, 3)
-    assert entered == ["cat", "c" * 64, "", ""]
+    assert affinities == ["cat", "c" * 64, "", ""]
 
 
 async def test_each_call_keeps_its_own_status_and_deadline() -> None:

@@ -296,17 +296,22 @@ async def test_what_befalls_all_regions_is_the_calls_own_failure(
     assert model.fetcher.held_bytes == 0
 
 
-async def test_a_region_that_the_engine_refuses_fails_alone(
-    store: CountingStore, engine: ScriptedModel, batch: PictureBatch
-) -> None:
+def refuse_green(engine: ScriptedModel) -> None:
+    """From now on a batch with green in it fails as a whole."""
     infer = engine.infer
 
-    async def refuse_green(slot: Any, size: int, timeout_microseconds: int = 0) -> Inference:
+    async def refusing(slot: Any, size: int, timeout_microseconds: int = 0) -> Inference:
         if (slot.input[:size, :, :, 1] > 200).any():
             raise Internal("poisoned")
         return await infer(slot, size, timeout_microseconds)
 
-    engine.infer = refuse_green  # type: ignore[method-assign]
+    engine.infer = refusing  # type: ignore[method-assign]
+
+
+async def test_a_region_that_the_engine_refuses_fails_alone(
+    store: CountingStore, engine: ScriptedModel, batch: PictureBatch
+) -> None:
+    refuse_green(engine)
     batch.add(item(0, store.put(bands()), [band(number) for number in range(3)]))
     (result,) = (await results(batch)).values()
     assert labels(result) == ["red", "INTERNAL", "blue"]
@@ -485,15 +490,9 @@ async def test_regions_of_a_request_that_fail_are_asked_for_again_and_the_others
     caching: PictureModel, store: CountingStore, engine: ScriptedModel
 ) -> None:
     infer = engine.infer
-
-    async def refuse_green(slot: Any, size: int, timeout_microseconds: int = 0) -> Inference:
-        if (slot.input[:size, :, :, 1] > 200).any():
-            raise Internal("poisoned")
-        return await infer(slot, size, timeout_microseconds)
-
     name = store.put(bands())
     await ask(caching, item(0, name, some(0)))
-    engine.infer = refuse_green  # type: ignore[method-assign]
+    refuse_green(engine)
     reply = (await ask(caching, item(0, name, some(0, 1, 2))))[0]
     assert seen(reply) == [("red", True), ("INTERNAL", False), ("blue", False)]
     assert not reply.timing.cached
@@ -598,16 +597,9 @@ def remembered(model: PictureModel, image_uuid: str) -> WorkerVisit:
 
 
 async def test_what_became_of_each_region_is_remembered(
-    caching: PictureModel, store: CountingStore, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+    caching: PictureModel, store: CountingStore, engine: ScriptedModel
 ) -> None:
-    infer = engine.infer
-
-    async def refuse_green(slot: Any, size: int, timeout_microseconds: int = 0) -> Inference:
-        if (slot.input[:size, :, :, 1] > 200).any():
-            raise Internal("poisoned")
-        return await infer(slot, size, timeout_microseconds)
-
-    monkeypatch.setattr(engine, "infer", refuse_green)
+    refuse_green(engine)
     name = store.put(bands())
     await ask(caching, item(0, name, region=band(3)))
     assert remembered(caching, name).region == RegionView(**band_fields(3))

@@ -189,7 +189,7 @@ class TritonModel:
 
         Raises:
             Internal: the server loads nothing on demand.
-            Unavailable: it can't load the model now.
+            Unavailable: as ``revive``.
         """
         async with self._reviving, self._alone():
             if self._restarted_at > asked_at or (self._processes > 1 and not await self._has_dead_process()):
@@ -197,13 +197,10 @@ class TritonModel:
             _log.warning("model %s: a process of its died in Triton, so it is loaded anew", self._config.name)
             try:
                 await self._client.unload(self._config.name)  # what it has, and finds unchanged, it wouldn't load
-                await self._client.load(self._config.name, self._steering)
-            except NotSteered as error:
+            except ConfigurationError as error:
                 raise Internal(f"model {self._config.name!r}: its process in Triton died; load it again") from error
-            except (ConfigurationError, NotFound) as error:
-                _log.error("model %s: %s", self._config.name, error)
-                raise Unavailable(_CANT_LOAD) from error
             self._restarted_at = monotonic()
+        await self.revive()
 
     async def _has_dead_process(self) -> bool:
         """Asks about a picture of zeros, as often as there are processes: an idle one answers, so they take turns."""
