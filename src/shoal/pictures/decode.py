@@ -44,6 +44,7 @@ _DCT_SCALES: Final = (8, 4, 2)
 _MARGINS: Final[dict[Decoding, int]] = {"exact": 4, "fast": 1}
 """How much larger than what the model takes a JPEG decoded at a DCT scale is at least. At 4, photographs come out
 within 4 levels, 0.35 in the mean: see docs/pictures.md."""
+_STORED_UPRIGHT: Final = 1
 _TRANSPOSED: Final = 5
 _FROM_RIGHT: Final = frozenset({2, 3, 6, 7})
 _FROM_BELOW: Final = frozenset({3, 4, 7, 8})
@@ -134,15 +135,19 @@ class Decoder:
     ) -> Iterator[PictureSize]:
         """``decode``, of several regions: the pixels are decoded once, and ``out`` is filled anew with each in turn."""
         header = self.read_header(data)
-        picture = self.read_pixels(data, header, self.dct_scale(header, regions))
-        for region in regions:
-            self.cut(picture, header, region, out)
+        placements = self.place(header, regions)
+        picture = self.read_pixels(data, header, self.dct_scale(placements))
+        for placement in placements:
+            self.cut(picture, header, placement, out)
             yield header.upright
 
-    def dct_scale(self, header: PictureHeader, regions: Iterable[PictureRegion | None] = (None,)) -> int:
-        """By how much a JPEG may be reduced while it is decoded, so that there is enough left of each region."""
-        margin = _MARGINS[self._decoding]
-        return min(_dct_scale(place(self._config, header.upright, region), margin) for region in regions)
+    def place(self, header: PictureHeader, regions: Iterable[PictureRegion | None] = (None,)) -> list[Placement]:
+        """Where each region of a picture lands in the model's input."""
+        return [place(self._config, header.upright, region) for region in regions]
+
+    def dct_scale(self, placements: Iterable[Placement]) -> int:
+        """By how much a JPEG may be reduced while it is decoded, so that there is enough left for each of them."""
+        return min(_dct_scale(placement, _MARGINS[self._decoding]) for placement in placements)
 
     def read_pixels(self, data: Buffer, header: PictureHeader, scale: int = 1) -> Pixels | Image.Image:
         """The stored picture in RGB, see ``resample``; reduced by ``scale`` where that is possible.
@@ -155,10 +160,10 @@ class Decoder:
         return pillow.read(data, header)
 
     def cut(
-        self, picture: Pixels | Image.Image, header: PictureHeader, region: PictureRegion | None, out: NDArray[Any]
+        self, picture: Pixels | Image.Image, header: PictureHeader, placement: Placement, out: NDArray[Any]
     ) -> None:
         """Fills ``out`` with what the model sees of a picture that ``read_pixels`` read."""
-        placement, fast = place(self._config, header.upright, region), self._decoding == "fast"
+        fast = self._decoding == "fast"
         if self._direct:
             _fill(picture, header, placement, out, fast=fast)
             return
@@ -204,9 +209,10 @@ class Decoder:
         header = self._header(data, shelf)
         if not is_quick(header, memoryview(data).nbytes):
             return header.upright, False
-        picture = self._pixels(data, header, self.dct_scale(header, regions), shelf)
-        for make_out, region in zip(outs, regions, strict=True):
-            self.cut(picture, header, region, make_out())
+        placements = self.place(header, regions)
+        picture = self._pixels(data, header, self.dct_scale(placements), shelf)
+        for make_out, placement in zip(outs, placements, strict=True):
+            self.cut(picture, header, placement, make_out())
         return header.upright, True
 
     def _header(self, data: Buffer, shelf: Shelf | None) -> PictureHeader:
@@ -258,9 +264,13 @@ def _fill(
     out[height:] = 0
     out[:height, width:] = 0
     small = resample(*_within(picture, header, placement, _job(picture, header, placement, fast=fast)))
-    if small.shape[2] != 3:  # RGB
-        small = _as_pixels(cv2.cvtColor(small, cv2.COLOR_RGBA2RGB))
-    _UPRIGHT[header.orientation](small, out[:height, :width])
+    target = out[:height, :width]
+    if small.shape[2] == 3:  # RGB
+        _UPRIGHT[header.orientation](small, target)
+    elif header.orientation == _STORED_UPRIGHT:
+        cv2.cvtColor(small, cv2.COLOR_RGBA2RGB, dst=target)
+    else:
+        _UPRIGHT[header.orientation](_as_pixels(cv2.cvtColor(small, cv2.COLOR_RGBA2RGB)), target)
 
 
 def _job(picture: Pixels | Image.Image, header: PictureHeader, placement: Placement, *, fast: bool) -> Job:
@@ -277,7 +287,9 @@ def _size(picture: Pixels | Image.Image) -> tuple[int, int]:
 def _scale(picture: Pixels | Image.Image, header: PictureHeader) -> int:
     """By how much the picture was reduced."""
     size = _size(picture)
-    sizes = {(-(-header.width // scale), -(-header.height // scale)): scale for scale in (*_DCT_SCALES, 1)}
+    if size == (header.width, header.height):
+        return 1
+    sizes = {(-(-header.width // scale), -(-header.height // scale)): scale for scale in _DCT_SCALES}
     if size not in sizes:
         raise InvalidRequest(
             f"the {header.format} is damaged: it has pixels of {size[0]} x {size[1]}, and says otherwise"

@@ -38,7 +38,10 @@ _PILLOW: Final = {
     ResizeFilter.BILINEAR: Image.Resampling.BILINEAR,
     ResizeFilter.BICUBIC: Image.Resampling.BICUBIC,
 }
-_VECTORS: Final = {ResizeFilter.BILINEAR: "bilinear", ResizeFilter.BICUBIC: "catmull_rom"}
+_VECTORS: Final = vectors and {
+    ResizeFilter.BILINEAR: vectors.ResizeAlg.convolution(vectors.FilterType.bilinear),
+    ResizeFilter.BICUBIC: vectors.ResizeAlg.convolution(vectors.FilterType.catmull_rom),
+}
 
 
 class Box(NamedTuple):
@@ -163,7 +166,7 @@ def _last_change(
 
 def _by_vectors(image: Image.Image, target: Image.Image, box: Box, filter_: ResizeFilter) -> None:
     options = vectors.ResizeOptions(
-        resize_alg=vectors.ResizeAlg.convolution(getattr(vectors.FilterType, _VECTORS[filter_])),
+        resize_alg=_VECTORS[filter_],
         crop_box=vectors.CropBox(box.left, box.upper, box.right - box.left, box.lower - box.upper),
         use_alpha=False,
     )

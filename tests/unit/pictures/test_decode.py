@@ -343,7 +343,7 @@ def test_a_region_that_is_decoded_smaller_shows_nothing_from_beside_it(decoding:
     data = encode(stored(picture, orientation), orientation=orientation, quality=100, subsampling=0)
     settings_ = config(height=32, width=32)
     made = Decoder(settings_, max_pixels=10**8, max_scans=64, decoding=decoding)
-    assert made.dct_scale(made.read_header(data), [region_of(cut, picture.size)]) in {4, 8}
+    assert made.dct_scale(made.place(made.read_header(data), [region_of(cut, picture.size)])) in {4, 8}
     out = np.empty((32, 32, 3), np.uint8)
     made.decode(data, out, region_of(cut, picture.size))
     assert np.abs(out - reference(data, settings_, cut)).max() <= (4 if decoding == "exact" else 12)
@@ -354,5 +354,5 @@ def test_the_smallest_region_says_how_small_a_jpeg_is_decoded() -> None:
     made = decoder(height=100, width=100)
     large, small = PictureRegion(0, 0, 1, 1), PictureRegion(0.4, 0.4, 0.05, 0.05)
     header = made.read_header(data)
-    assert made.dct_scale(header, [large]) == 4
-    assert made.dct_scale(header, [large, small]) == 1
+    assert made.dct_scale(made.place(header, [large])) == 4
+    assert made.dct_scale(made.place(header, [large, small])) == 1
