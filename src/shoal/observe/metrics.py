@@ -163,8 +163,8 @@ WORKER_FETCHED_BYTES = Gauge(
 )  # fmt: skip
 WORKER_PICTURE_CACHE = Counter(
     "shoal_worker_picture_cache_fetches",
-    "Fetches, by what the worker's picture cache did for them: hit (the store said that what is kept is current), "
-    "shared (another request's fetch brought it) or miss.",
+    "Fetches, by what the worker's picture cache did for them: recent (new enough for its caller, unasked), "
+    "hit (the store said that what is kept is current), shared (another request's fetch brought it) or miss.",
     ["outcome"],
     registry=WORKER,
 )

@@ -25,7 +25,7 @@ MASK_SIZE_MODEL: MaskSize
 MASK_SIZE_PICTURE: MaskSize
 
 class ImageRequest(_message.Message):
-    __slots__ = ("api_key", "image_uuid", "model_name", "model_version", "top_k", "score_threshold", "mask_form", "mask_size", "region", "regions")
+    __slots__ = ("api_key", "image_uuid", "model_name", "model_version", "top_k", "score_threshold", "mask_form", "mask_size", "region", "regions", "max_age_us")
     API_KEY_FIELD_NUMBER: _ClassVar[int]
     IMAGE_UUID_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class ImageRequest(_message.Message):
     MASK_SIZE_FIELD_NUMBER: _ClassVar[int]
     REGION_FIELD_NUMBER: _ClassVar[int]
     REGIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_AGE_US_FIELD_NUMBER: _ClassVar[int]
     api_key: str
     image_uuid: str
     model_name: str
@@ -46,7 +47,8 @@ class ImageRequest(_message.Message):
     mask_size: MaskSize
     region: PictureRegion
     regions: _containers.RepeatedCompositeFieldContainer[PictureRegion]
-    def __init__(self, api_key: _Optional[str] = ..., image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., mask_form: _Optional[_Union[MaskForm, str]] = ..., mask_size: _Optional[_Union[MaskSize, str]] = ..., region: _Optional[_Union[PictureRegion, _Mapping]] = ..., regions: _Optional[_Iterable[_Union[PictureRegion, _Mapping]]] = ...) -> None: ...
+    max_age_us: int
+    def __init__(self, api_key: _Optional[str] = ..., image_uuid: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., top_k: _Optional[int] = ..., score_threshold: _Optional[float] = ..., mask_form: _Optional[_Union[MaskForm, str]] = ..., mask_size: _Optional[_Union[MaskSize, str]] = ..., region: _Optional[_Union[PictureRegion, _Mapping]] = ..., regions: _Optional[_Iterable[_Union[PictureRegion, _Mapping]]] = ..., max_age_us: _Optional[int] = ...) -> None: ...
 
 class PictureRegion(_message.Message):
     __slots__ = ("x", "y", "width", "height", "padding", "square")

@@ -108,7 +108,11 @@ class Fetcher:
         return self.room.used
 
     def fetch(
-        self, key: str, timeout_seconds: float | None = None, account: Account = NOBODY
+        self,
+        key: str,
+        timeout_seconds: float | None = None,
+        account: Account = NOBODY,
+        max_age_seconds: float = 0.0,
     ) -> asyncio.Future[Fetched]:
         """The bytes of the object ``key``, without a copy; on their way at once. Cancelling it stops the transfer.
 
@@ -118,6 +122,7 @@ class Fetcher:
             key: ``<prefix><uuid>.jpg``; errors name the uuid only.
             timeout_seconds: What the caller's deadline leaves. None: no deadline.
             account: On whose behalf, and how urgent.
+            max_age_seconds: What is kept is used unasked, if the store was asked no longer ago. 0: it is asked.
 
         Raises:
             NotFound: no such object.
@@ -133,6 +138,8 @@ class Fetcher:
         until = math.inf if timeout_seconds is None else loop.time() + timeout_seconds
         if self.cache is None:
             return self._begin(Fetch(self, self._deadlines, key, account, until))
+        if max_age_seconds and (recent := self._recent(key, account, max_age_seconds)) is not None:
+            return recent
         flight = key, account.bulk  # one that is urgent waits for none that isn't
         if (leader := self._flying.get(flight)) is not None and not leader.done():
             self.cache.shared.inc()
@@ -141,6 +148,19 @@ class Fetcher:
             return follower
         fetch = self._flying[flight] = Fetch(self, self._deadlines, key, account, until)
         return self._begin(fetch)
+
+    def _recent(self, key: str, account: Account, max_age_seconds: float) -> asyncio.Future[Fetched] | None:
+        """What is kept, if it is so new and there is room for it now."""
+        loop, cache = asyncio.get_running_loop(), cast("PictureCache", self.cache)
+        content = cache.get(key)
+        if content is None or loop.time() - content.checked > max_age_seconds:
+            return None
+        if (room := self.room.take(account, content.size)) is None:
+            return None
+        cache.recent.inc()
+        done = loop.create_future()
+        done.set_result(Fetched(content.data, room, content))
+        return done
 
     def landed(self, fetch: Fetch, key: str, account: Account) -> None:
         """It is over: who comes now fetches anew."""
@@ -251,6 +271,7 @@ class Fetch(asyncio.Future[Fetched]):
         kept, cache = cast("Content", self._kept), cast("PictureCache", self._fetcher.cache)
         if self._has_room(kept.size):
             cache.hits.inc()
+            kept.checked = self.get_loop().time()
             self._bring(kept.data, kept)
 
     def _has_room(self, size: int) -> bool:
@@ -282,6 +303,7 @@ class Fetch(asyncio.Future[Fetched]):
                 content = self._kept  # whose pixels may be there
             else:
                 cache.put(content)
+            content.checked = self.get_loop().time()
         self._bring(data, content)
 
     def _bring(self, data: Buffer, content: Content | None) -> None:

@@ -139,6 +139,12 @@ class Picture:
         return Account(self.owner, self.priority is BULK)
 
     @property
+    def max_age_seconds(self) -> float:
+        """How long ago the store may have been asked about it; its wait in the batcher doesn't count. 0: not at all."""
+        told = self.request.max_age_us
+        return (told + self.item.queued_us) / 1e6 if told else 0.0
+
+    @property
     def is_written(self) -> bool:
         """Whether a thread may be writing to its batch's slot: only to be asked of one that isn't ready or left."""
         return self.at is QUEUE and not self.slot_row.is_open

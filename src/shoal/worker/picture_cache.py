@@ -1,11 +1,13 @@
 """Pictures that a worker keeps for a while: bytes as they were fetched, and pixels that regions were cut from.
 
 One picture's regions come as many requests, close together. Whether what is kept is still the object's content is asked
-of the store each time (``fetch_picture``); keys begin with their owner's prefix, so nobody sees another's.
+of the store each time (``fetch_picture``), unless the caller says how old it may be. Keys begin with their owner's
+prefix, so nobody sees another's.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -28,7 +30,7 @@ _MOST_SHARE: Final = 2
 class Content:
     """One version of an object."""
 
-    __slots__ = ("data", "e_tag", "header", "kept_bytes", "key", "pixels", "size")
+    __slots__ = ("checked", "data", "e_tag", "header", "kept_bytes", "key", "pixels", "size")
 
     def __init__(self, key: str, e_tag: str, data: Buffer) -> None:
         """``e_tag``: empty, where the store has none."""
@@ -36,6 +38,8 @@ class Content:
         self.e_tag = e_tag
         self.data = data
         self.size = memoryview(data).nbytes
+        self.checked = -math.inf
+        """When the store last said that this is what it has, in seconds of the event loop's clock."""
         self.kept_bytes = self.size + _ENTRY_BYTES
         """What keeping it takes, with its pixels. The cache's alone to change, as these are."""
         self.header: PictureHeader | None = None
@@ -57,8 +61,8 @@ class PictureCache:
         self._kept: OrderedDict[str, Content] = OrderedDict()
         self._used = 0
         self._lock = threading.Lock()
-        outcomes = ("hit", "shared", "miss")
-        self.hits, self.shared, self.misses = map(metrics.WORKER_PICTURE_CACHE.labels, outcomes)
+        outcomes = ("recent", "hit", "shared", "miss")
+        self.recent, self.hits, self.shared, self.misses = map(metrics.WORKER_PICTURE_CACHE.labels, outcomes)
         """Of fetches, for whoever fetches to count."""
 
     @property

@@ -90,7 +90,9 @@ class Preparation:
             self._follow(picture, picture.parts.fetch, self._fetched)
 
     def _fetch(self, picture: Picture, now: float) -> Step:
-        return self._model.fetcher.fetch(picture.key, picture.seconds_left(now), picture.account)
+        return self._model.fetcher.fetch(
+            picture.key, picture.seconds_left(now), picture.account, picture.max_age_seconds
+        )
 
     def withdraw(self, picture: Picture) -> None:
         """Ends what is done for one that is pending, and has its answer."""

@@ -41,10 +41,10 @@ class Scope(NamedTuple):
 
     @classmethod
     def of(cls, request: inference_pb2.ImageRequest, version: int, owner: str) -> Scope:
-        """All its fields count, also those that only newer callers know; but none that say who asks for what."""
+        """All its fields count, also those that only newer callers know; but not who asks, for what, and how old."""
         options = inference_pb2.ImageRequest()
         options.CopyFrom(request)
-        for name in ("api_key", "image_uuid", "model_name", "model_version"):
+        for name in ("api_key", "image_uuid", "model_name", "model_version", "max_age_us"):
             options.ClearField(name)
         return cls(version, owner, options.SerializeToString(deterministic=True))
 

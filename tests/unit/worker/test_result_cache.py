@@ -67,6 +67,7 @@ def test_whatever_an_answer_depends_on_makes_another_key(other: dict[str, Any]) 
         {"api_key": "secret"},
         {"image_uuid": "6ba7b810-9dad-41d1-80b4-00c04fd430c8"},
         {"model_name": "m"},
+        {"max_age_us": 1},
         {"model_version": 1},  # named or not, the version that answers is the one that counts
     ],
 )

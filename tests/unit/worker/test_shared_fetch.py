@@ -100,6 +100,55 @@ async def test_one_that_comes_later_asks_whether_it_is_current() -> None:
     assert fetching.held_bytes == 0
 
 
+@pytest.mark.parametrize("e_tags", [True, False])
+async def test_what_is_new_enough_for_its_caller_is_not_asked_about(e_tags: bool) -> None:
+    store = Store(e_tags=e_tags)
+    store.objects.put(KEY, b"one")
+    fetching, before = fetcher(store), counted("recent")
+    assert await read(fetching.fetch(KEY, max_age_seconds=60)) == b"one"
+    store.objects.put(KEY, b"another")
+    assert await read(fetching.fetch(KEY, max_age_seconds=60)) == b"one"
+    assert (len(store.asked), counted("recent") - before) == (1, 1)
+    make_older(fetching, 61)
+    assert await read(fetching.fetch(KEY, max_age_seconds=60)) == b"another"
+    assert await read(fetching.fetch(KEY)) == b"another"
+    make_older(fetching, 30)
+    assert await read(fetching.fetch(KEY, max_age_seconds=60)) == b"another"
+    assert (len(store.asked), counted("recent") - before) == (3, 2)
+    assert fetching.held_bytes == 0
+
+
+async def test_a_picture_that_is_still_current_is_new_again() -> None:
+    store = Store()
+    store.objects.put(KEY, b"one")
+    fetching = fetcher(store)
+    await read(fetching.fetch(KEY))
+    make_older(fetching, 61)
+    await read(fetching.fetch(KEY))
+    assert await read(fetching.fetch(KEY, max_age_seconds=60)) == b"one"
+    assert len(store.asked) == 2
+
+
+async def test_a_new_one_waits_for_room_as_all_do() -> None:
+    store = Store()
+    store.objects.put(KEY, b"a picture")
+    fetching = fetcher(store, budget_bytes=9)
+    held = await fetching.fetch(KEY)
+    waits = fetching.fetch(KEY, max_age_seconds=60)
+    await until(lambda: len(store.asked) == 2)
+    await asyncio.sleep(0)
+    assert not waits.done()
+    held.release()
+    assert await read(waits) == b"a picture"
+    assert fetching.held_bytes == 0
+
+
+def make_older(fetching: Fetcher, seconds: float) -> None:
+    kept = fetching.cache and fetching.cache.get(KEY)
+    assert kept
+    kept.checked -= seconds
+
+
 @pytest.mark.parametrize("conditions", [True, False])
 async def test_a_replaced_picture_and_a_deleted_one_are_noticed(conditions: bool) -> None:
     store = Store(conditions=conditions)

@@ -63,6 +63,7 @@ class FakeFetcher:
     pictures: dict[str, bytes | Exception | asyncio.Event] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
     priorities: list[Priority] = field(default_factory=list)
+    max_ages: list[float] = field(default_factory=list)
 
     def put(self, picture: bytes | Exception | asyncio.Event, owner: str = "me") -> str:
         name = str(uuid.uuid4())
@@ -72,8 +73,13 @@ class FakeFetcher:
     budget: Budget = field(default_factory=lambda: Budget(10**9, max_waiting=1))
 
     def fetch(
-        self, key: str, timeout_seconds: float | None = None, account: Account = NOBODY
+        self,
+        key: str,
+        timeout_seconds: float | None = None,
+        account: Account = NOBODY,
+        max_age_seconds: float = 0.0,
     ) -> asyncio.Future[Fetched]:
+        self.max_ages.append(max_age_seconds)
         return asyncio.ensure_future(self._fetch(key, timeout_seconds, account))
 
     async def _fetch(self, key: str, timeout_seconds: float | None, account: Account) -> Fetched:
@@ -284,6 +290,15 @@ async def test_fetches_are_counted_by_outcome_and_tensors_by_size(model: Picture
     await results(batch)
     size = model.loaded.config.input
     assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 1, math.prod(size.shape)]
+
+
+async def test_the_wait_in_the_batcher_does_not_make_a_picture_older(model: PictureModel, batch: PictureBatch) -> None:
+    for index, asked in enumerate([{"max_age_us": 2_000_000}, {}]):
+        sent = item(index, model.fetcher.put(RED), **asked)
+        sent.queued_us = 500_000
+        batch.add(sent)
+    await results(batch)
+    assert model.fetcher.max_ages == [2.5, 0.0]  # type: ignore[attr-defined]
 
 
 def test_another_tasks_method_is_refused_with_the_right_one(model: PictureModel) -> None:
