@@ -45,7 +45,7 @@ async def measure(options: Options) -> dict[str, Any]:
 
 def engine_milliseconds(result: LoadResult, curve: CostCurve) -> float:
     """Of an engine, for one picture of a batch of the sizes that came."""
-    return round(1000 * (curve.base * result.batches / len(result.latencies) + curve.slope), 3)
+    return round(1000 * (curve.base * result.timings.batches / len(result.latencies) + curve.slope), 3)
 
 
 def kept(rows: list[dict[str, Any]]) -> dict[str, float]:

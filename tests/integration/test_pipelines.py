@@ -310,6 +310,32 @@ def test_the_command_line(served: Stack, tmp_path: Path) -> None:
     assert json.loads(failed.stdout)["error"]["code"] == "INVALID_ARGUMENT"
 
 
+def test_a_load_test(served: Stack, tmp_path: Path) -> None:
+    for number, colours in enumerate([("red", "blue", "blue"), ("red",)]):
+        (tmp_path / f"{number}.jpg").write_bytes(encoded(cells(*colours)))
+    bench = ("bench", "--pipeline", "cells", "--images", tmp_path, "--warm-up", "0.5", "--json")
+    for way in (("--concurrency", "2"), ("--rate", "10", "--upload", "--priority", "bulk", "--timeout", "20")):
+        told = json.loads(served.shoal(*bench, *way, "--duration", "3").stdout)
+        pictures = told["pipeline"]["whole"]
+        assert (told["errors"], told["pipeline"]["lacking"], pictures > 0) == ({}, 0, True)
+        assert told["latency_ms"]["p50"] <= told["latency_ms"]["p99"]
+        assert told["pipeline"]["mean_objects"] == pytest.approx(2, abs=1.01 / pictures)  # three and one, in turn
+        steps = {step["step"]: step for step in told["pipeline"]["steps"]}
+        assert (steps["tiny-yolo"]["calls"], steps["tiny"]["calls"]) == (pictures, pictures)
+        assert steps["outline"]["calls"] == pytest.approx(pictures, abs=1)  # two and none
+        for step in steps.values():
+            assert step["failed"] == 0
+            assert 0 < step["total_ms"]["p50"] <= step["total_ms"]["p99"] < told["latency_ms"]["max"]
+            assert 0 < step["stage_mean_us"]["compute"] < 1000 * step["total_ms"]["p99"]
+    assert told["stage_mean_us"]["upload"] > 0
+    wrong = served.shoal("bench", "--pipeline", "strete", "--images", tmp_path, check=False)
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert "--pipeline strete: no such pipeline is served" in wrong.stderr
+    model = served.shoal("bench", "--pipeline", "tiny", "--images", tmp_path, "--duration", "0.5", check=False)
+    assert model.returncode == 1
+    assert "INVALID_ARGUMENT" in model.stdout
+
+
 def test_it_is_listed_and_told_of(served: Stack) -> None:
     listed = {each["name"]: each for each in get(served, "/v1/models")["models"]}
     assert listed["quadrants"] == {

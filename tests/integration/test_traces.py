@@ -119,6 +119,38 @@ async def test_calls_of_a_stream_lead_to_their_batch_and_it_to_them(
         within(found["engine"], batch)
 
 
+async def test_a_request_about_several_regions_has_one_span_of_what_they_went_through_together(
+    traced: Stack, collector: Collector, uuid: str
+) -> None:
+    """Ten regions of a model whose batches are of four."""
+    one = "fedcba98" * 4
+    context = trace.SpanContext(int(one, 16), 7, is_remote=False, trace_flags=trace.TraceFlags(1))
+    async with AsyncClient(traced.target, api_key=traced.api_key) as client:
+        with trace.use_span(trace.NonRecordingSpan(context)):
+            found = await client.classify(uuid, MODEL, regions=[(0, 0, 0.5, 0.1 * number) for number in range(1, 11)])
+    assert all(part.error is None for part in found.parts)
+    (worker,) = named(collector.until(lambda spans: bool(named(spans, one, "worker"))), one, "worker")
+    assert (worker.told["shoal.regions"], worker.told["shoal.regions.failed"]) == ("10", "0")
+
+    def regions(name: str) -> list[int]:
+        return [int(span.told["shoal.regions"]) for span in named(collector.spans, one, name)]
+
+    assert regions("fetch") == [10]
+    assert sum(regions("decode")) == sum(regions("engine")) == 10
+    engines = named(collector.spans, one, "engine")
+    assert len(engines) == int(worker.told["shoal.executions"])
+    for engine in engines:
+        ((link),) = engine.links
+        batch = collector.span(*link)
+        assert batch.links == ((one, worker.span),)
+        assert batch.told["shoal.batch.size"] == engine.told["shoal.regions"] == engine.told["shoal.batch.size"]
+        within(engine, worker)
+
+
+def named(spans: list[Seen], trace: str, name: str) -> list[Seen]:
+    return [span for span in spans if (span.trace, span.name) == (trace, name)]
+
+
 def test_a_call_that_isnt_sampled_has_no_spans(traced: Stack, collector: Collector, uuid: str) -> None:
     silent = "cd" * 16
     assert classify(traced, uuid, f"00-{silent}-{CALLER}-00") == 200

@@ -46,6 +46,10 @@ class FakeService:
     requests: list[pb.ImageRequest] = field(default_factory=list)
     objects: dict[str, bytes] = field(default_factory=dict)
     knows_regions: bool = True
+    part_code: int = 4
+    """What the second step of a pipeline says of the only box; 0: that it is class 7."""
+    part_calls: int = 1
+    """How often that step was asked."""
     mask_width: int = 3
     """What a mask of 3 x 2 says of itself."""
     in_flight: int = 0
@@ -85,13 +89,26 @@ class FakeService:
     async def analyze(self, request: pb.ImageRequest, context: Context) -> pb.AnalyzeReply:
         async with self._call("Analyze", request, context):
             box = pb.Box(x=0.25, y=0.5, width=0.125, height=0.25, label="bird", score=0.5)
-            late = pb.StepResult(step="then.0", model_name="species", code=4, message="too late")
-            step = pb.StepTiming(step="then.0", model_name="species", calls=1, failed=1, timing=self._timing())
+            says = pb.StepResult(step="then.0", model_name="species", code=self.part_code)
+            if self.part_code:
+                says.message = "too late"
+            else:
+                says.classes.add(index=7, label="cock", probability=0.75)
+            timing, calls = self._timing(), self.part_calls
+            first = pb.StepTiming(step="finder", model_name="finder", calls=1, total_us=8000, timing=timing)
+            second = pb.StepTiming(
+                step="then.0",
+                model_name="species",
+                calls=calls,
+                failed=calls if self.part_code else 0,
+                total_us=6000 if calls else 0,
+                timing=None if self.part_code else timing,
+            )
             return pb.AnalyzeReply(
                 image_uuid=self.reply_uuid or request.image_uuid,
                 model_name=request.model_name,
-                findings=[pb.Finding(box=box, results=[late])],
-                steps=[step],
+                findings=[pb.Finding(box=box, results=[says])],
+                steps=[first, second],
             )
 
     async def create(self, request: pb.CreateUploadsRequest, context: Context) -> pb.CreateUploadsReply:

@@ -66,7 +66,7 @@ def _analyzed(calls: Calls, pipeline: str) -> Iterator[Analyzed]:
 
 
 def _lacks_a_part(found: Analysis | None) -> bool:
-    return found is not None and any(step.failed for step in found.steps)
+    return found is not None and any(found.unanswered())
 
 
 def _saver(folder: Path | None) -> Callable[[Analyzed], None]:

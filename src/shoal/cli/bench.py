@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -15,26 +14,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from shoal.cli.bench_rate import tell_rate
-from shoal.cli.bench_ways import Fleet, Ways
+from shoal.cli.bench_table import tell
+from shoal.cli.bench_ways import PIPELINE, Fleet, Ways
 from shoal.cli.calls import ApiKey, Ca, CallPriority, Target, TokenFile
 from shoal.cli.inputs import pictures
-from shoal.cli.terminal import shown
 from shoal.client import Client, Priority
 from shoal.client import report as reports
 from shoal.client.connection import START, Connection, find_connection
 from shoal.client.load.fleet import LoadJob, run_job
-from shoal.client.load.generator import LoadRequest, LoadSettings
+from shoal.client.load.generator import LoadSettings
 from shoal.client.load.processes import busy_generator
-from shoal.errors import ConfigurationError, Unavailable
+from shoal.errors import ConfigurationError, NotFound, ShoalError, Unavailable
 from shoal.modelconfig.model import Task
 from shoal.runtime.threads import usable_cores
 from shoal.service.home import Home
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoal.cli.bench_ways import Asked
+    from shoal.client.load.generator import LoadRequest, PipelineRequest
     from shoal.client.load.tally import LoadResult
+    from shoal.client.results import Image
 
 SAMPLES = Path("samples")
 _MAX_PICTURES = 1000
@@ -42,8 +45,13 @@ _MAX_PICTURES = 1000
 
 def bench(
     *,
-    task: Annotated[Task, typer.Option(help="What the model does.")] = Task.CLASSIFICATION,
+    task: Annotated[
+        Task | None, typer.Option(help="What the model does.", show_default=Task.CLASSIFICATION.value)
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The model's name.", show_default="the task's demo model")] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="A pipeline's name, in place of a task and a model.", show_default=False)
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option(
@@ -118,7 +126,10 @@ def bench(
     token_file: TokenFile = None,
     ca: Ca = None,
 ) -> None:
-    """Load a running service and measure it. Ctrl-C prints what there is. Exit code 1 if any request failed."""
+    """Load a running service and measure it. Ctrl-C prints what there is.
+
+    Exit code 1 if any request failed, or any answer of a pipeline lacks a part.
+    """
     ways = Ways(rate, burstiness, trace, find_rate, latency_slo_ms, quantile, report is not None)
     settings = ways.settings(
         LoadSettings(
@@ -131,7 +142,7 @@ def bench(
         ),
         whole=duration is None,
     )
-    chosen = ways.model(model, task)
+    asked = ways.asked(task, model, pipeline)
     fleet = Fleet(processes, streams=stream is not False, upload=upload)
     at_once = fleet.processes(settings)
     if at_once > concurrency and not (settings.open_loop or find_rate):
@@ -141,27 +152,27 @@ def bench(
     if report is not None:
         reports.prepare(report)
     began = _now()
-    told = {"task": task, "model": chosen, "images": len(files), "upload": upload}
+    told = {"task": asked.task or PIPELINE, "model": asked.name, "images": len(files), "upload": upload}
     told |= {"processes": processes if find_rate else at_once}  # a search: None, if as many as each probe needs
     told |= {"stream": stream, "priority": priority} | _plain(settings)
     if ways.played is not None:
         typer.echo(f"shoal: {ways.note()}", err=True)
     try:
-        requests = _prepare(connection, files, task, chosen, upload)
+        requests = _prepare(connection, files, asked, upload, timeout)
         job = LoadJob(connection, requests, settings, priority, stream)
         if find_rate:
             raise typer.Exit(tell_rate(job, fleet, ways.objective(), measure, told, as_json=as_json))
         result = measure(job, at_once)
     except Unavailable as error:
         raise Unavailable(f"{error}; is it up? {START}") from None
-    _tell(result, told, as_json)
+    tell(result, told, as_json=as_json)
     if limit := busy_generator(result, at_once, settings.rate):
         typer.echo(f"shoal: this may be the load generator's limit: {limit}", err=True)
     if report is not None:
         folder = str(images) if images else str(SAMPLES)
-        page = reports.write(report, result, began | _about(told | {"target": connection.target}, folder))
+        page = reports.write(report, result, began | _about(told | {"target": connection.target}, asked, folder))
         typer.echo(f"shoal: the report is {page}", err=True)
-    if result.errors:
+    if result.errors or (result.pipeline is not None and result.pipeline.lacking):
         raise typer.Exit(1)
 
 
@@ -181,13 +192,31 @@ def _folder(images: Path | None) -> Path:
 
 
 def _prepare(
-    connection: Connection, files: list[Path], task: Task, model: str, upload: bool
-) -> tuple[LoadRequest, ...]:
+    connection: Connection, files: list[Path], asked: Asked, upload: bool, timeout_seconds: float
+) -> tuple[LoadRequest | PipelineRequest, ...]:
     """The requests: with the pictures themselves, or with references to pictures that are uploaded now."""
     with Client(connection.target, **connection.options()) as client:
         client.connect()
-        sent = [file.read_bytes() for file in files] if upload else client.upload_many(files)
-    return tuple(LoadRequest(task, image, model) for image in sent)
+        sent: Sequence[Image] = [file.read_bytes() for file in files] if upload else client.upload_many(files)
+        if asked.task is None:
+            _find_pipeline(client, asked.name, sent[0], timeout_seconds)
+    return tuple(map(asked.request, sent))
+
+
+def _find_pipeline(client: Client, name: str, image: Image, timeout_seconds: float) -> None:
+    """Asks it once.
+
+    Raises:
+        NotFound: the service has none of that name.
+    """
+    try:
+        client.analyze(image, name, timeout_seconds=timeout_seconds)
+    except NotFound:
+        raise NotFound(
+            f"--pipeline {name}: no such pipeline is served; the service file names those that are"
+        ) from None
+    except ShoalError:
+        pass  # the load tells
 
 
 def measure(job: LoadJob, processes: int) -> LoadResult:
@@ -217,12 +246,11 @@ def _now() -> dict[str, Any]:
     }
 
 
-def _about(settings: dict[str, Any], images: str) -> dict[str, Any]:
+def _about(settings: dict[str, Any], asked: Asked, images: str) -> dict[str, Any]:
     """What a report says of the run. The command has no key: whoever repeats it has one of their own."""
     options = {
         "--target": settings["target"],
-        "--task": settings["task"],
-        **({"--model": settings["model"]} if settings["trace"] is None else {}),
+        **_whom(asked, settings),
         "--images": images,
         **_way(settings),
         "--duration": settings["duration_seconds"],
@@ -241,6 +269,13 @@ def _about(settings: dict[str, Any], images: str) -> dict[str, Any]:
     }
 
 
+def _whom(asked: Asked, settings: dict[str, Any]) -> dict[str, Any]:
+    """The options that say whom requests ask."""
+    if asked.task is None:
+        return {"--pipeline": asked.name}
+    return {"--task": asked.task} | ({"--model": asked.name} if settings["trace"] is None else {})
+
+
 def _way(settings: dict[str, Any]) -> dict[str, Any]:
     """The options that say when requests leave."""
     if settings["trace"] is not None:
@@ -249,36 +284,3 @@ def _way(settings: dict[str, Any]) -> dict[str, Any]:
         return {"--concurrency": settings["concurrency"]}
     bursts = {} if settings["burstiness"] == 1 else {"--burstiness": settings["burstiness"]}
     return {"--rate": settings["rate"]} | bursts
-
-
-def _tell(result: LoadResult, settings: dict[str, Any], as_json: bool) -> None:
-    summary = result.summary()
-    if as_json:
-        typer.echo(json.dumps({"settings": settings, **summary}))
-    else:
-        Console().print(_table(summary))
-        for code, reason in summary["reasons"].items():
-            typer.echo(shown(f"{code}: {reason}"))
-
-
-def _table(summary: dict[str, Any]) -> Table:
-    shown = Table(show_header=False)
-    shown.add_column("what")
-    shown.add_column("figure", justify="right")
-    shown.add_row("images/s", f"{summary['images_per_s']:,.1f}")
-    for name, value in summary["latency_ms"].items():
-        shown.add_row(f"latency {name}", _figure(value, "ms"))
-    shown.add_row("mean batch size", _figure(summary["mean_batch_size"], ""))
-    for stage, mean in summary["stage_mean_us"].items():
-        shown.add_row(f"mean {stage}", _figure(mean and mean / 1000, "ms"))
-    shown.add_row("mean send lag", _figure(summary["send_lag_ms"]["mean"], "ms"))
-    shown.add_row("calls by stream", _figure(summary["stream_share"] and 100 * summary["stream_share"], "%"))
-    shown.add_row("measured", _figure(summary["duration_s"], "s"))
-    shown.add_row("client CPU", _figure(summary["client_cpu_s"], "s"))
-    for code, number in summary["errors"].items():
-        shown.add_row(f"[red]{code}", f"[red]{number:,}")
-    return shown
-
-
-def _figure(value: float | None, unit: str) -> str:
-    return "-" if value is None else f"{value:,.2f} {unit}".strip()

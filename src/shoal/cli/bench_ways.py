@@ -7,19 +7,36 @@ from typing import TYPE_CHECKING
 
 from shoal.arrivals.trace import Survey, survey
 from shoal.cli.calls import DEFAULT_MODELS
+from shoal.client.load.generator import LoadRequest, PipelineRequest
 from shoal.client.load.objective import Objective
 from shoal.client.load.processes import processes_for
 from shoal.errors import ConfigurationError
+from shoal.modelconfig.model import Task
 from shoal.runtime.threads import usable_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.client.load.generator import LoadSettings
-    from shoal.modelconfig.model import Task
+    from shoal.client.results import Image
 
+PIPELINE = "pipeline"
+"""What is told where a model's task would be, as `GET /v1/models` does."""
 _AFTER_LAST = 1e-6
 """Seconds that a trace's window is longer than it, so that its last request is within."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Whom the requests are for."""
+
+    task: Task | None
+    """The model's; None: a pipeline is asked."""
+    name: str
+
+    def request(self, image: Image) -> LoadRequest | PipelineRequest:
+        """One about ``image``."""
+        return PipelineRequest(image, self.name) if self.task is None else LoadRequest(self.task, image, self.name)
 
 
 @dataclass(frozen=True)
@@ -76,18 +93,26 @@ class Ways:
         mean = self.played.arrivals / max(self.played.seconds, 1.0)
         return replace(common, trace=self.trace, rate=mean, duration_seconds=seconds)
 
-    def model(self, given: str | None, task: Task) -> str:
-        """The model of the requests: that given, or the task's; of a trace, the first that it names.
+    def asked(self, task: Task | None, model: str | None, pipeline: str | None) -> Asked:
+        """Whom the requests are for: the model or pipeline given, or the task's; of a trace, the first that it names.
 
         Raises:
-            ConfigurationError: there is none, or a trace names others.
+            ConfigurationError: there is none, a trace names others, or what is given isn't for pipelines.
         """
-        if self.played is not None and given is not None:
+        if pipeline is not None:
+            for name, value in {"--task": task, "--model": model, "--trace": self.trace}.items():
+                if value is not None:
+                    raise ConfigurationError(
+                        f"{name} says which model is asked, and --pipeline asks none: leave one out"
+                    )
+            return Asked(None, pipeline)
+        if self.played is not None and model is not None:
             raise ConfigurationError("--model: a trace names the model of each request: leave one of both out")
+        task = task or Task.CLASSIFICATION
         first = next(iter(self.played.models)) if self.played else DEFAULT_MODELS.get(task)
-        if given is None and first is None:
+        if model is None and first is None:
             raise ConfigurationError(f"--task {task} needs --model: there is no demo model for it")
-        return given or str(first)
+        return Asked(task, model or str(first))
 
     def note(self) -> str:
         """What is played, for people."""

@@ -9,6 +9,8 @@ from shoal.client.replies import Elapsed, box, classes, segmentation, timing
 from shoal.errors import from_status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from shoal.client.results import Box, Class, Segmentation, Timing
     from shoal.errors import ShoalError
     from shoal.v1 import inference_pb2 as pb
@@ -81,6 +83,10 @@ class Analysis:
     total_us: int
     """From the call of the client's method to its answer: upload, network and retries included."""
 
+    def unanswered(self) -> Iterator[StepResult]:
+        """What steps couldn't tell of boxes, or of boxes within them: each has an ``error``."""
+        return _unanswered(self.findings)
+
 
 _NOTHING_ELSE = Elapsed(0, 0)
 
@@ -95,6 +101,14 @@ def analysis(reply: pb.AnalyzeReply, elapsed: Elapsed) -> Analysis:
         elapsed.upload_us,
         elapsed.total_us,
     )
+
+
+def _unanswered(findings: Iterable[Finding]) -> Iterator[StepResult]:
+    for finding in findings:
+        for result in finding.results:
+            if result.error is not None:
+                yield result
+            yield from _unanswered(result.findings)
 
 
 def _finding(told: pb.Finding) -> Finding:

@@ -30,6 +30,7 @@ _EVERY_MILLISECONDS: Final = 1000
 _EXPORT_SECONDS: Final = 2.0
 """How long a collector has to take what it is sent at once; so much later, at most, a part stops."""
 _LENGTH: Final = 55
+_NOTHING: Final[Told] = {}
 _ODD: Final = frozenset("13579bdf")
 
 
@@ -129,24 +130,36 @@ class Span:
 
         return trace.Link(self._span.get_span_context())
 
-    def stage(self, name: str, began: float, ended: float, part_of: Span | None = None) -> None:
+    def stage(self, name: str, began: float, ended: float, part_of: Span | None = None, told: Told = _NOTHING) -> None:
         """What was a part of it; ``part_of`` is what was done for others, too."""
         from opentelemetry import trace
 
         links = [part_of.link] if part_of is not None else None
         above = trace.set_span_in_context(self._span)
-        span = self._tracer.start_span(name, above, start_time=self._ahead + _nanoseconds(began), links=links)
+        span = self._tracer.start_span(
+            name, above, start_time=self._ahead + _nanoseconds(began), links=links, attributes=_own(told)
+        )
         span.end(self._ahead + _nanoseconds(max(began, ended)))
+
+    def event(self, name: str, at: float, code: Code, text: str, told: Told) -> None:
+        """Something that failed in it, while the whole went on."""
+        status = _own({"status": f"{code.name}: {text}"}) | {"rpc.grpc.status_code": int(code)}
+        self._span.add_event(name, _own(told) | status, self._ahead + _nanoseconds(at))
 
     def end(self, ended: float, code: Code, text: str, told: Told) -> None:
         """It is over; ``told`` is what else is known of it, under names of our own."""
         from opentelemetry.trace import StatusCode
 
-        self._span.set_attributes({f"shoal.{name}": value for name, value in told.items() if value != ""})
+        self._span.set_attributes(_own(told))
         if code is not Code.OK:
             self._span.set_attribute("rpc.grpc.status_code", int(code))
             self._span.set_status(StatusCode.ERROR, f"{code.name}: {text}")
         self._span.end(self._ahead + _nanoseconds(ended))
+
+
+def _own(told: Told) -> dict[str, str | int | float]:
+    """Attributes under names of our own; what is empty isn't told."""
+    return {f"shoal.{name}": value for name, value in told.items() if value != ""}
 
 
 def _nanoseconds(moment: float) -> int:

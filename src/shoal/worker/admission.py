@@ -15,6 +15,7 @@ from shoal.worker.asked import deadline_of, read_request
 from shoal.worker.heads.asked_region import checked_region, region_of
 from shoal.worker.parts import Parts
 from shoal.worker.picture import Picture
+from shoal.worker.spans import follow
 from shoal.worker.stages import Stages
 
 if TYPE_CHECKING:
@@ -74,11 +75,11 @@ class Admission:
         name, image_uuid = object_key(grant.prefix, request.image_uuid), request.image_uuid
         sent_as, priority = (item.queued_us, item.timeout_us), priority_of(item)
         stages = Stages(image_uuid, item.owner, config.name, version, priority, sent_as, now, region=region)
-        if self.tracing is not None and is_sampled(item.traceparent):
-            stages.span = self.tracing.begin("worker", item.traceparent, now)
         of_pipeline = access.is_pipelines(item.identity)
         whole = Picture(item, grant.owner, now, deadline, request, name, priority, stages, region, of_pipeline)
         pictures = self._parts(whole) if request.regions else [whole]
+        if self.tracing is not None and is_sampled(item.traceparent):
+            follow(self.tracing.begin("worker", item.traceparent, now), (stages, *stages.others))
         self.recent.add(stages, REGION_BYTES * len(stages.others))
         return pictures
 
@@ -91,7 +92,7 @@ class Admission:
             request.CopyFrom(whole.request)
             request.ClearField("regions")
             request.region.CopyFrom(region)
-            stages = replace(whole.stages, span=None) if number else whole.stages
+            stages = replace(whole.stages) if number else whole.stages
             stages.region = cut = region_of(request)
             made.append(replace(whole, request=request, stages=stages, region=cut, parts=parts, part=number))
         whole.stages.others = tuple(picture.stages for picture in made[1:])

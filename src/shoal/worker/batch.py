@@ -63,6 +63,8 @@ class PictureBatch:
         """Somebody waits for that; or for the first one, where it is ``_one_prepared``."""
         self._one_prepared: asyncio.Future[None] | None = None
         self._ready: list[Picture] = []
+        self._running: Sequence[Picture] = ()
+        """Those that were taken from there last."""
         self._results = BatchResults(model)
         self._preparation = Preparation(model, priority, self._results, self._prepared, self._allot, self._wait_for_row)
         self._preparing = self._preparation.pending
@@ -143,7 +145,7 @@ class PictureBatch:
     def abandon(self) -> None:
         """Stops what is left and gives the slot back."""
         self._tell = None
-        for picture in (*self._preparing, *self._ready, *self._later):
+        for picture in (*self._preparing, *self._ready, *self._later, *self._running):
             if not picture.stages.ended:
                 self._results.note_end(picture, Code.CANCELLED, "the batch's stream ended")
         self._drop_later(list(self._later))
@@ -324,7 +326,8 @@ class PictureBatch:
         for picture in ready:
             if picture.deadline <= now:
                 self._results.drop(picture, DeadlineExceeded("the deadline passed before the batch was ready"))
-        return [picture for picture in ready if picture.deadline > now]
+        self._running = [picture for picture in ready if picture.deadline > now]
+        return self._running
 
     async def _execute(self, slot: Slot, pictures: Sequence[Picture]) -> None:
         """Runs ``pictures``, which fill the slot's first rows, and adds their results.

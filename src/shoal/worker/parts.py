@@ -34,6 +34,8 @@ class Parts:
         """When it was there, in seconds of ``time.monotonic``: some of them wait for a row until long after."""
         self.jobs: dict[Enum, asyncio.Future[Any]] = {}
         """What decodes those that are prepared together, by where they are: in a thread's queue, or apart."""
+        self.decoded = 0.0
+        """When those that are prepared together were, in seconds of ``time.monotonic``."""
         self._reply = getattr(inference_pb2, f"{task.method}Reply")
         self._results: dict[int, batching_pb2.BatchItemResult] = {}
         self._count = count

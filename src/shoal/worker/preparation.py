@@ -84,7 +84,7 @@ class Preparation:
             if picture.parts is None:
                 self._follow(picture, self._fetch(picture, now), self._fetched)
                 continue
-            picture.together, picture.parts.jobs = pictures, {}
+            picture.together, picture.parts.jobs, picture.parts.decoded = pictures, {}, 0.0
             if picture.parts.fetch is None:
                 picture.parts.fetch = self._fetch(picture, now)
             self._follow(picture, picture.parts.fetch, self._fetched)
@@ -275,7 +275,10 @@ class Preparation:
 
     def _decoded(self, picture: Picture, _: object) -> None:
         stages = picture.stages
-        stages.decoded = now = monotonic()
+        now = monotonic()
+        if picture.parts is not None:
+            now = picture.parts.decoded = picture.parts.decoded or now
+        stages.decoded = now
         stages.decoding = now - picture.decode_seconds
         together = self._together(picture)
         if picture is together[0]:

@@ -14,6 +14,8 @@ from shoal.explain.views import Way as Told
 from shoal.worker.decode_choice import Way
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shoal.explain.recent import Recent
     from shoal.observe.tracing import Span
     from shoal.pictures.region import PictureRegion
@@ -70,8 +72,8 @@ class Stages:
     """What the model sees of the picture; None: all."""
     others: tuple[Stages, ...] = ()
     """The request's further regions, where it asks about several and this is the first."""
-    span: Span | None = None
-    """If it is traced."""
+    span: RequestSpan | None = None
+    """The request's, if that is traced."""
     batch_span: Span | None = None
     """Of the last batch that the engine was asked to run with it."""
 
@@ -148,6 +150,17 @@ class Stages:
         if not self.decoded:
             return ""
         return Way.DEVICE.value if self.on_device else Way.CPU.value
+
+
+@dataclass(eq=False, slots=True)
+class RequestSpan:
+    """The span of a request that is traced, which asks about one picture or about several regions of it."""
+
+    span: Span
+    parts: Sequence[Stages]
+    """Of the picture, or of each region."""
+    executions: int = 0
+    """Batches that the engine was asked to run with any of them."""
 
 
 def explain(recent: Recent[Stages], image_uuid: str) -> Answer:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
 from shoal import cli
@@ -58,6 +59,103 @@ def test_uploads_are_counted(service: FakeService, capsys: pytest.CaptureFixture
 def test_masks_are_asked_for(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
     assert shoal("bench", "--json", "--task", "segmentation", "--model", "colours", *SHORT) == 0
     assert service.calls["Segment"] >= told(capsys)["answered"] > 0
+
+
+def test_a_pipeline_is_asked(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    service.part_code = 0
+    assert shoal("bench", "--json", "--pipeline", "street", "--priority", "bulk", *SHORT) == 0
+    summary = told(capsys)
+    assert service.calls["PUT"] == 2
+    assert service.calls["Analyze"] > summary["answered"] > 0
+    assert (service.requests[-1].model_name, service.metadata[-1]["x-priority"]) == ("street", "bulk")
+    assert (summary["settings"]["task"], summary["settings"]["model"]) == ("pipeline", "street")
+    found = summary["pipeline"]
+    assert (found["whole"] > 0, found["lacking"], found["mean_objects"]) == (True, 0, 1)
+    finder, species = found["steps"]
+    assert (finder["step"], finder["calls"], finder["total_ms"]) == ("finder", found["whole"], {"p50": 8, "p99": 8})
+    assert (species["step"], species["model"], species["total_ms"]["p99"]) == ("then.0", "species", 6)
+    assert species["stage_mean_us"] == {"queue": 1, "fetch": 2, "decode": 3, "compute": 4}
+    assert species["mean_batch_size"] == 5
+    assert summary["stage_mean_us"] == {"upload": 0, "queue": None, "fetch": None, "decode": None, "compute": None}
+
+
+def test_a_pipelines_uploads_are_counted(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    service.part_code = 0
+    assert shoal("bench", "--json", "--pipeline", "street", "--upload", "--rate", "100", *SHORT) == 0
+    assert service.calls["PUT"] >= service.calls["Analyze"] > 2
+    assert told(capsys)["stage_mean_us"]["upload"] > 0
+
+
+def test_answers_that_lack_a_part_are_1(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shoal("bench", "--pipeline", "street", *SHORT) == 1
+    table = capsys.readouterr().out
+    assert "lack a part" in table
+    assert "mean upload" in table
+    assert "mean decode" not in table
+    assert "x DEADLINE_EXCEEDED: too late" in table
+    service.part_calls = 0  # there was no time to ask
+    assert shoal("bench", "--json", "--pipeline", "street", *SHORT) == 1
+    summary = told(capsys)
+    lacking = summary["pipeline"]["lacking"]
+    assert (summary["errors"], lacking > 0, summary["pipeline"]["whole"]) == ({}, True, 0)
+    assert summary["pipeline"]["steps"][1] == {
+        "step": "then.0",
+        "model": "species",
+        "calls": 0,
+        "failed": 0,
+        "codes": {"DEADLINE_EXCEEDED": lacking},
+        "reasons": {"DEADLINE_EXCEEDED": "too late"},
+        "total_ms": {"p50": None, "p99": None},
+        "mean_batch_size": None,
+        "stage_mean_us": {"queue": None, "fetch": None, "decode": None, "compute": None},
+    }
+
+
+def test_a_pipeline_that_answers_nothing_has_no_steps(
+    service: FakeService, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    service.reply_uuid = "another"
+    assert shoal("bench", "--pipeline", "street", "--report", "report", *SHORT) == 1
+    table = capsys.readouterr().out
+    assert "answered whole" in table
+    assert "batch" not in table
+    assert "<dt>mean objects</dt><dd>-</dd>" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_the_report_of_a_pipeline(service: FakeService, tmp_path: Path) -> None:
+    service.part_code = 0
+    assert shoal("bench", "--pipeline", "street", "--report", "report", *SHORT) == 0
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert f"shoal bench --target {service.target} --pipeline street --images" in page
+    assert "<td class=text>species</td>" in page
+
+
+def test_a_pipeline_that_is_not_there_is_told_before_the_load(
+    service: FakeService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.failures.append(grpc.StatusCode.NOT_FOUND)
+    assert shoal("bench", "--pipeline", "strete", *SHORT) == 1
+    assert "--pipeline strete: no such pipeline is served" in capsys.readouterr().err
+    assert service.calls["Analyze"] == 1
+
+
+def test_a_folder_without_pictures_is_told(
+    service: FakeService, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert shoal("bench", "--pipeline", "street", "--images", "empty", *SHORT) == 2
+    assert "no pictures (.jpeg, .jpg, .png, .webp) in empty" in capsys.readouterr().err
+    assert not service.calls
+
+
+@pytest.mark.parametrize("words", [("--task", "detection"), ("--model", "cats"), ("--trace", "trace.csv")])
+def test_what_is_for_models_alone_is_told(
+    service: FakeService, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: tuple[str, str]
+) -> None:
+    (tmp_path / "trace.csv").write_text(TRACE)
+    assert shoal("bench", "--pipeline", "street", "--warm-up", "0", *words) == 2
+    assert f"{words[0]} says which model is asked, and --pipeline asks none" in capsys.readouterr().err
+    assert not service.calls
 
 
 def test_failures_are_counted_and_are_1(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,7 @@ from shoal.worker.picture_model import PictureModel
 from shoal.worker.result_cache import ResultCache
 from shoal.worker.result_cache_meter import ResultCacheMeter
 from shoal.worker.stages import Stages, explain
+from support.kept_spans import SAMPLED, KeptSpans
 from support.pictures import encode
 from support.scripted_engine import ScriptedModel
 from support.until import until
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from obstore import GetResult
+    from opentelemetry.sdk.trace import ReadableSpan
 
     from shoal.engine import Inference
 
@@ -624,6 +626,65 @@ async def test_what_became_of_each_region_is_remembered(
     assert visit.total_seconds == max(way.total_seconds for way in visit.regions)
     for way in visit.regions:
         assert sum(way.stage_seconds.values()) == pytest.approx(way.total_seconds)
+
+
+async def test_a_traced_request_tells_of_all_its_regions(
+    model: PictureModel, store: CountingStore, engine: ScriptedModel
+) -> None:
+    kept = KeptSpans()
+    traced = replace(model, admission=replace(model.admission, tracing=kept.tracing))
+    name, batch = store.put(bands()), PictureBatch(traced)
+    asked = [item(0, name, some(*range(8))), item(1, name, some(0)), item(2, str(uuid.uuid4()), some(0, 1))]
+    for one in asked:
+        one.traceparent = SAMPLED
+    batch.add(*asked)
+    assert labels((await results(batch))[0]) == expected(8)
+    batch.abandon()
+    assert engine.sizes == [6, 3]
+    many, one, missing = sorted(kept.named("worker"), key=lambda span: -len(children(kept, span)))
+    assert children(kept, many) == {
+        "fetch": [8],
+        "decode": [6, 2],
+        "engine": [6, 2],
+    }
+    assert children(kept, one) == {"fetch": [None], "decode": [None], "engine": [None]}
+    assert children(kept, missing) == {}
+    assert missing.status.description is not None
+    assert missing.status.description.startswith("NOT_FOUND: ")
+    batches = kept.named("batch")
+    assert [(batch.attributes or {})["shoal.batch.size"] for batch in batches] == [6, 3]
+    leading = [{link.context.span_id for link in batch.links} for batch in batches]
+    assert many.context is not None
+    assert one.context is not None
+    assert leading == [{many.context.span_id}, {many.context.span_id, one.context.span_id}]
+
+
+def children(kept: KeptSpans, above: ReadableSpan) -> dict[str, list[Any]]:
+    """The spans below one, by name: how many regions each was for."""
+    found: dict[str, list[Any]] = {}
+    for span in kept.all:
+        if span.parent is not None and above.context is not None and span.parent.span_id == above.context.span_id:
+            found.setdefault(span.name, []).append((span.attributes or {}).get("shoal.regions"))
+    return found
+
+
+async def test_a_request_whose_stream_breaks_while_its_regions_run_is_told_of(
+    model: PictureModel, store: CountingStore, engine: ScriptedModel
+) -> None:
+    kept = KeptSpans()
+    batch = PictureBatch(replace(model, admission=replace(model.admission, tracing=kept.tracing)))
+    engine.go.clear()
+    asked = item(0, store.put(bands()), some(*range(8)))
+    asked.traceparent = SAMPLED
+    batch.add(asked)
+    running = asyncio.ensure_future(results(batch))
+    await engine.asked.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    batch.abandon()
+    (whole,) = kept.named("worker")
+    assert whole.status.description == "CANCELLED: the batch's stream ended"
+    assert children(kept, whole) == {"fetch": [6], "decode": [6]}  # the others waited for a row
 
 
 def band_fields(number: int) -> dict[str, Any]:

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 def stages(kept: KeptSpans | None, now: float, **times: Any) -> Stages:
     made = Stages("uuid", "key-1", "m", 2, Priority.INTERACTIVE, (0, 0), now, **times)
     if kept is not None:
-        made.span = kept.tracing.begin("worker", SAMPLED, now)
+        spans.follow(kept.tracing.begin("worker", SAMPLED, now), (made,))
+    return made
+
+
+def regions(kept: KeptSpans, now: float, *times: dict[str, Any]) -> list[Stages]:
+    """Of one request."""
+    made = [stages(None, now, **each) for each in times]
+    spans.follow(kept.tracing.begin("worker", SAMPLED, now), made)
     return made
 
 
@@ -87,6 +94,79 @@ def test_a_batch_leads_to_those_that_are_traced_and_counts_all() -> None:
     assert (batch.attributes or {})["shoal.batch.size"] == 3
     assert batch.status.description == "UNAVAILABLE: the engine is away"
     assert silent.batch_span is None
+
+
+def run(asked: float, started: float, computed: float, *together: Stages) -> None:
+    with spans.execution(pictures(*together), asked):
+        for one in together:
+            one.ask(asked, len(together))
+            one.started, one.computed = started, computed
+
+
+def leave(one: Stages, now: float, code: Code = Code.OK, text: str = "") -> None:
+    one.end(code, text, now)
+    one.left = now
+    spans.end(one)
+
+
+def test_regions_that_went_through_a_stage_together_have_one_span_of_it() -> None:
+    """Five regions: one was known, two run together, one runs behind them, one fails in an execution of its own."""
+    kept, now = KeptSpans(), monotonic()
+    there = {"fetched": now + 0.1, "looked_up": now + 0.2, "result_cache": "miss"}
+    first = there | {"decoding": now + 0.2, "decoded": now + 0.3}
+    later = there | {"decoding": now + 0.5, "decoded": now + 0.7}
+    known, *two, behind, poisoned = regions(kept, now, there | {"result_cache": "hit"}, first, first, later, later)
+    leave(known, now + 0.3)
+    run(now + 0.3, now + 0.4, now + 0.5, *two, stages(kept, now))
+    for one in two:
+        leave(one, now + 0.6)
+    run(now + 0.7, now + 0.7, now + 0.8, behind)
+    leave(behind, now + 0.9)
+    with pytest.raises(Unavailable), spans.execution(pictures(poisoned), now + 0.8):
+        raise Unavailable("the engine is away")
+    assert not kept.named("worker")
+    leave(poisoned, now + 1, Code.UNAVAILABLE, "the engine is away")
+    (whole,) = kept.named("worker")
+    told = [
+        (span.name, milliseconds(span, whole), dict(span.attributes or {}))
+        for span in kept.all
+        if span.parent and whole.context and span.parent.span_id == whole.context.span_id
+    ]
+    assert told == [
+        ("fetch", (0, 100), {"shoal.regions": 5}),
+        ("lookup", (100, 200), {"shoal.regions": 5, "shoal.regions.hit": 1}),
+        ("decode", (200, 300), {"shoal.regions": 2}),
+        ("decode", (500, 700), {"shoal.regions": 2}),
+        ("engine", (400, 500), {"shoal.regions": 2, "shoal.batch.size": 3}),
+        ("engine", (700, 800), {"shoal.regions": 1, "shoal.batch.size": 1}),
+    ]
+    assert milliseconds(whole, whole) == (0, 1000)
+    attributes = dict(whole.attributes or {})
+    assert (attributes["shoal.regions"], attributes["shoal.regions.failed"]) == (5, 1)
+    assert (attributes["shoal.executions"], attributes["shoal.result_cache"]) == (3, "miss")
+    assert whole.status.is_ok or whole.status.is_unset
+    (event,) = whole.events
+    assert (event.name, round((event.timestamp - (whole.start_time or 0)) / 1e6)) == ("region failed", 1000)
+    assert event.attributes == {
+        "shoal.region": 4,
+        "shoal.status": "UNAVAILABLE: the engine is away",
+        "rpc.grpc.status_code": 14,
+    }
+    together, alone, broken = kept.named("batch")
+    assert [len(batch.links) for batch in (together, alone, broken)] == [2, 1, 1]  # a request has one, with any rows
+    assert {batch.links[0].context.span_id for batch in (together, alone, broken)} == {whole.context.span_id}
+    engines = [span.links[0].context for span in kept.named("engine")]
+    assert engines == [together.context, alone.context]
+
+
+def test_what_befell_all_regions_alike_is_the_requests_own_failure() -> None:
+    kept, now = KeptSpans(), monotonic()
+    for part in regions(kept, now, {}, {}, {}):
+        leave(part, now + 1, Code.NOT_FOUND, "no such image")
+    (whole,) = kept.all
+    assert whole.status.description == "NOT_FOUND: no such image"
+    assert (whole.attributes or {})["shoal.regions.failed"] == 3
+    assert not whole.events
 
 
 def test_a_batch_of_which_nothing_is_traced_has_no_span() -> None:

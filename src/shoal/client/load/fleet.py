@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
 from shoal.client.aio import AsyncClient
-from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
+from shoal.client.load.generator import LoadSettings, Request, run_load
 from shoal.client.load.tally import LoadResult, merge
 from shoal.errors import Internal, ShoalError
 from shoal.runtime.priority import Priority
@@ -30,7 +30,7 @@ class LoadJob:
     """All that a process needs."""
 
     connection: Connection
-    requests: tuple[LoadRequest, ...]
+    requests: tuple[Request[AsyncClient], ...]
     settings: LoadSettings
     priority: Priority = Priority.INTERACTIVE
     streams: bool | None = None

@@ -7,10 +7,11 @@ import random
 import time
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from shoal.arrivals import trace
 from shoal.arrivals.processes import check_variation, gamma
+from shoal.client.load.pipeline_tally import PipelineTally
 from shoal.client.load.record import Record
 from shoal.client.load.tally import LoadResult
 from shoal.errors import ConfigurationError, ShoalError
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from shoal.client.results import Image, Result
+    from shoal.client.findings import Analysis
+    from shoal.client.results import Image, Result, Timing
     from shoal.modelconfig.model import Task
+
+ClientT = TypeVar("ClientT")
+ClientT_contra = TypeVar("ClientT_contra", contravariant=True)
 
 _PROGRESS_SECONDS = 0.1
 
@@ -34,13 +39,51 @@ class LoadClient(Protocol):
         ...
 
 
+class PipelineClient(Protocol):
+    """What of a client the load generator uses for a pipeline."""
+
+    async def analyze(self, image: Image, pipeline: str, *, timeout_seconds: float | None = None) -> Analysis:
+        """Calls once; the answer, or a ShoalError."""
+        ...
+
+
+class Request(Protocol[ClientT_contra]):
+    """One of the requests that are sent in turn."""
+
+    @property
+    def model(self) -> str:
+        """Whom it is for."""
+        ...
+
+    async def send(self, client: ClientT_contra, model: str, timeout_seconds: float) -> Timing | Analysis:
+        """Calls ``model`` once; what the answer tells, or a ShoalError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """One of the requests that are sent in turn."""
+    """A ``Request`` to a model."""
 
     task: Task
     image: Image
     model: str
+
+    async def send(self, client: LoadClient, model: str, timeout_seconds: float) -> Timing:
+        """See ``Request``."""
+        return (await client.infer(self.task, self.image, model, timeout_seconds=timeout_seconds)).timing
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineRequest:
+    """A ``Request`` to a pipeline."""
+
+    image: Image
+    model: str
+    """The pipeline's name."""
+
+    async def send(self, client: PipelineClient, model: str, timeout_seconds: float) -> Analysis:
+        """See ``Request``."""
+        return await client.analyze(self.image, model, timeout_seconds=timeout_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +154,8 @@ class LoadSettings:
 
 
 async def run_load(
-    client: LoadClient,
-    requests: Sequence[LoadRequest],
+    client: ClientT,
+    requests: Sequence[Request[ClientT]],
     settings: LoadSettings,
     *,
     stop: asyncio.Event | None = None,
@@ -133,13 +176,13 @@ async def run_load(
     return await _Run(client, requests, settings, advance or (lambda _elapsed: None)).run(stop or asyncio.Event())
 
 
-class _Run:
+class _Run(Generic[ClientT]):
     """One run; times are the event loop's."""
 
     def __init__(
         self,
-        client: LoadClient,
-        requests: Sequence[LoadRequest],
+        client: ClientT,
+        requests: Sequence[Request[ClientT]],
         settings: LoadSettings,
         advance: Callable[[float], None],
     ) -> None:
@@ -152,7 +195,10 @@ class _Run:
         self._begin = self._start + settings.warm_up_seconds
         self._end = self._begin + settings.duration_seconds
         self._cpu_at_begin: float | None = None
-        self._result = LoadResult(record=Record() if settings.record else None)
+        self._result = LoadResult(
+            record=Record() if settings.record else None,
+            pipeline=PipelineTally() if isinstance(requests[0], PipelineRequest) else None,
+        )
 
     async def run(self, stop: asyncio.Event) -> LoadResult:
         settings = self._settings
@@ -221,7 +267,7 @@ class _Run:
         sent = self._now()
         left = intended + self._settings.timeout_seconds - sent
         try:
-            result = await self._call(request, model or request.model, left)
+            told = await request.send(self._client, model or request.model, left)
         except ShoalError as error:
             if intended >= self._begin:
                 self._result.add_error(error, self._now() - self._begin)
@@ -232,10 +278,7 @@ class _Run:
         if self._begin <= finished < self._end:
             self._result.arrived(finished - self._begin)
         if intended >= self._begin:
-            self._result.add(finished - intended, sent - intended, result.timing, finished - self._begin)
-
-    async def _call(self, request: LoadRequest, model: str, left: float) -> Result:
-        return await self._client.infer(request.task, request.image, model, timeout_seconds=left)
+            self._result.add(finished - intended, sent - intended, told, finished - self._begin)
 
     def _show(self, now: float) -> None:
         if now - self._shown >= _PROGRESS_SECONDS:

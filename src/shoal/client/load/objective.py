@@ -70,7 +70,7 @@ class Probe:
     late: int
     """Answered later than the objective says, refused or failed."""
     failed: int
-    """Those of them that had no answer."""
+    """Those of them that had no answer, or, of a pipeline, one that lacks a part."""
     latency: float | None
     """Seconds within which the objective's quantile of requests was answered; None: of too many, never."""
     kept: bool
@@ -81,10 +81,11 @@ class Probe:
     @classmethod
     def of(cls, rate: float, result: LoadResult, objective: Objective, limit: str | None = None) -> Probe:
         """From a load test."""
-        failed = result.errors.total()
-        requests = len(result.latencies) + failed
-        late = failed + sum(latency > objective.seconds for latency in result.latencies)
-        slowest = percentile([*sorted(result.latencies), *[math.inf] * failed], objective.quantile)
+        whole = result.whole_latencies()
+        requests = len(result.latencies) + result.errors.total()
+        failed = requests - len(whole)
+        late = failed + sum(latency > objective.seconds for latency in whole)
+        slowest = percentile([*sorted(whole), *[math.inf] * failed], objective.quantile)
         return cls(
             rate=rate,
             seconds=result.duration_seconds,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from shoal.client.results import Timing
 
-STAGES = ("upload", "queue", "fetch", "decode", "compute")
+SERVICE_STAGES = ("queue", "fetch", "decode", "compute")
+STAGES = ("upload", *SERVICE_STAGES)
 _MILLISECONDS = 1000
 
 
@@ -28,15 +29,17 @@ class Record:
     finished: array[float] = field(default_factory=_floats)
     """Good answers to what was asked for within the window: one each in ``LoadResult.latencies``, in the same order."""
     batch_sizes: array[int] = field(default_factory=partial(array, "H"))
-    """The batch sizes of those in ``finished``; 0: it was answered from a result cache."""
+    """The batch sizes of those in ``finished``; 0: it was answered from a result cache. A pipeline's have none."""
     stage_ms: dict[str, array[float]] = field(default_factory=lambda: {stage: _floats() for stage in STAGES})
     """Their times, by stage."""
     failed: defaultdict[str, array[float]] = field(default_factory=lambda: defaultdict(_floats))
     """gRPC status name to when such requests failed."""
 
-    def add(self, at_seconds: float, timing: Timing) -> None:
-        """Notes a good answer."""
+    def add(self, at_seconds: float, timing: Timing | None) -> None:
+        """Notes a good answer; ``timing``: a model's."""
         self.finished.append(at_seconds)
+        if timing is None:
+            return
         self.batch_sizes.append(0 if timing.cached else min(max(timing.batch_size, 1), 65_535))
         for stage, values in self.stage_ms.items():
             values.append(getattr(timing, f"{stage}_us") / _MILLISECONDS)

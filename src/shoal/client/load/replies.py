@@ -82,8 +82,7 @@ class _Caller:
         left = self._timeout - lag
         code, timing = Code.OK, None
         try:
-            answer = await self._client.infer(request.task, request.image, request.model, timeout_seconds=left)
-            timing = answer.timing
+            timing = await request.send(self._client, request.model, left)
         except ShoalError as error:
             code = error.code
             await asyncio.sleep(0)  # an error that needed no waiting must not keep the loop from others

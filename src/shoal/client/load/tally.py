@@ -7,7 +7,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from shoal.client.findings import Analysis
+from shoal.client.load.pipeline_tally import PipelineTally
 from shoal.client.load.record import STAGES, Record
+from shoal.client.load.timings import Timings
 from shoal.runtime.percentile import percentile
 
 if TYPE_CHECKING:
@@ -38,12 +41,10 @@ class LoadResult:
     """gRPC status name to number of requests."""
     reasons: dict[str, str] = field(default_factory=dict)
     """gRPC status name to what one such request was told."""
-    stage_us: Counter[str] = field(default_factory=Counter)
-    """Sums over the requests of ``latencies``."""
-    batches: float = 0.0
-    """The sum of 1 / batch size: how many batches those requests were."""
-    in_batches: int = 0
-    """How many of those requests; the others were answered from a result cache."""
+    timings: Timings = field(default_factory=Timings)
+    """Of the requests of ``latencies``, if models are asked."""
+    pipeline: PipelineTally | None = None
+    """Of the requests of ``latencies``, if a pipeline is asked."""
     lag_seconds: float = 0.0
     lag_max_seconds: float = 0.0
     """How late requests left, against their intended time: a load generator at its limit shows here."""
@@ -62,16 +63,25 @@ class LoadResult:
         if self.record is not None:
             self.record.arrived.append(at_seconds)
 
-    def add(self, latency_seconds: float, lag_seconds: float, timing: Timing, at_seconds: float = 0.0) -> None:
-        """Counts a good answer towards latency; ``at_seconds`` is since the window's begin."""
+    def add(self, latency_seconds: float, lag_seconds: float, told: Timing | Analysis, at_seconds: float = 0.0) -> None:
+        """Counts a good answer towards latency.
+
+        Args:
+            latency_seconds: From the intended send time.
+            lag_seconds: By how much later it was sent.
+            told: Of a model's answer its timing; the whole answer of a pipeline.
+            at_seconds: Since the window's begin.
+        """
         self.latencies.append(latency_seconds)
         self.lag_seconds += lag_seconds
         self.lag_max_seconds = max(self.lag_max_seconds, lag_seconds)
-        for stage in STAGES:
-            self.stage_us[stage] += getattr(timing, f"{stage}_us")
-        if not timing.cached:
-            self.batches += 1 / max(timing.batch_size, 1)
-            self.in_batches += 1
+        timing = None
+        if isinstance(told, Analysis):
+            assert self.pipeline is not None, "the load asks a pipeline"
+            self.pipeline.add(told)
+        else:
+            timing = told
+            self.timings.add(timing)
         if self.record is not None:
             self.record.add(at_seconds, timing)
 
@@ -89,8 +99,14 @@ class LoadResult:
 
     @property
     def mean_batch_size(self) -> float:
-        """Over batches, not over requests: large batches do not count more often."""
-        return self.in_batches / self.batches if self.batches else 0.0
+        """See ``Timings``."""
+        return self.timings.mean_batch_size
+
+    def whole_latencies(self) -> list[float]:
+        """Of answers that lack nothing, unsorted: all of a model's."""
+        if self.pipeline is None:
+            return list(self.latencies)
+        return [each for each, whole in zip(self.latencies, self.pipeline.is_whole, strict=True) if whole]
 
     @property
     def stream_share(self) -> float | None:
@@ -108,8 +124,8 @@ class LoadResult:
             "answered": self.answered,
             "errors": dict(sorted(self.errors.items())),
             "reasons": dict(sorted(self.reasons.items())),
-            "mean_batch_size": round(self.mean_batch_size, 2) if count else None,
-            "stage_mean_us": {stage: round(self.stage_us[stage] / count) if count else None for stage in STAGES},
+            "mean_batch_size": round(self.mean_batch_size, 2) if self.timings.number else None,
+            "stage_mean_us": {stage: self.timings.mean_us(stage) for stage in STAGES} | self._uploads(),
             "send_lag_ms": {
                 "mean": _round_ms(self.lag_seconds / count if count else None),
                 "max": _round_ms(self.lag_max_seconds if count else None),
@@ -117,7 +133,14 @@ class LoadResult:
             "stream_share": None if self.stream_share is None else round(self.stream_share, 4),
             "duration_s": round(self.duration_seconds, 3),
             "client_cpu_s": round(self.cpu_seconds, 3),
+            **({} if self.pipeline is None else {"pipeline": self.pipeline.summary()}),
         }
+
+    def _uploads(self) -> dict[str, int]:
+        """The mean of a pipeline's pictures, in microseconds: of their other stages each step has its own."""
+        if self.pipeline is None or not self.latencies:
+            return {}
+        return {"upload": round(self.pipeline.upload_us / len(self.latencies))}
 
 
 def merge(shares: Sequence[LoadResult]) -> LoadResult:
@@ -128,14 +151,15 @@ def merge(shares: Sequence[LoadResult]) -> LoadResult:
         whole.latencies.extend(share.latencies)
         whole.errors.update(share.errors)
         whole.reasons = share.reasons | whole.reasons
-        whole.stage_us.update(share.stage_us)
-        whole.batches += share.batches
-        whole.in_batches += share.in_batches
+        whole.timings.extend(share.timings)
         whole.lag_seconds += share.lag_seconds
         whole.lag_max_seconds = max(whole.lag_max_seconds, share.lag_max_seconds)
         whole.cpu_seconds += share.cpu_seconds
         whole.sent.update(share.sent)
         whole.interrupted |= share.interrupted
+        if share.pipeline is not None:
+            whole.pipeline = whole.pipeline or PipelineTally()
+            whole.pipeline.extend(share.pipeline)
         if share.record is not None:
             whole.record = whole.record or Record()
             whole.record.extend(share.record)

@@ -54,7 +54,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Milliseconds of one stage, over the requests that were answered."""
+    """Milliseconds of one stage, over the requests that a model answered."""
 
     name: str
     mean_ms: float
@@ -175,7 +175,7 @@ def _count(times: Iterable[float], width: float, number: int) -> list[int]:
 
 
 def _stages(record: Record, latencies: Sequence[float]) -> list[Stage]:
-    if not latencies:
+    if not record.batch_sizes:  # a pipeline's answers have none: its steps tell
         return []
     columns: dict[str, Sequence[float]] = {stage: record.stage_ms[stage] for stage in STAGES}
     told = map(sum, zip(*columns.values(), strict=True))

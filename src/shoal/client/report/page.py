@@ -82,6 +82,15 @@ def _sections(figures: Figures, summary: Mapping[str, Any]) -> Iterable[str]:
         "Of what was answered in each stretch. In the open loop a rising line means that more comes than is answered.",
         plots.latency_over_time(figures),
     )
+    if "pipeline" in summary:
+        yield section(
+            "Steps",
+            "Of each picture that a step was asked about: p50 and p99 from its first call to its last answer; means of "
+            "the answer that came last, where compute is the whole batch's. Steps behind the same one run beside each "
+            "other.",
+            _step_table(summary["pipeline"]["steps"]),
+        )
+        return
     yield section(
         "Batch sizes",
         f"Each batch counts once; the mean is {summary['mean_batch_size']:g}. Small batches at saturation mean that "
@@ -122,11 +131,18 @@ def _headline(summary: Mapping[str, Any], figures: Figures) -> str:
         "images/s": f"{summary['images_per_s']:,.1f}",
         **offered,
         **{name: "-" if value is None else f"{value:,.1f} ms" for name, value in latency.items()},
-        "mean batch": "-" if summary["mean_batch_size"] is None else f"{summary['mean_batch_size']:g}",
+        **_wholeness(summary),
         **({} if summary["stream_share"] is None else {"calls by stream": f"{summary['stream_share']:.0%}"}),
         "failed": f"{failed:,}",
     }
     return "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in shown.items()) + "</dl>"
+
+
+def _wholeness(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What stands for a pipeline in place of its batches."""
+    if (pipeline := summary.get("pipeline")) is None:
+        return {"mean batch": _cell(summary["mean_batch_size"], "g")}
+    return {"lack a part": f"{pipeline['lacking']:,}", "mean objects": _cell(pipeline["mean_objects"], "g")}
 
 
 def _warnings(summary: Mapping[str, Any], figures: Figures) -> Iterable[str]:
@@ -148,6 +164,29 @@ def _errors(summary: Mapping[str, Any]) -> str:
 def _stage_table(figures: Figures) -> str:
     rows = [(one.name, f"{one.mean_ms:,.2f}", f"{one.p50_ms:,.2f}", f"{one.p99_ms:,.2f}") for one in figures.stages]
     return table(("ms", "mean", "p50", "p99"), rows)
+
+
+def _step_table(steps: Sequence[Mapping[str, Any]]) -> str:
+    stages = steps[0]["stage_mean_us"]
+    rows = [
+        (
+            step["step"],
+            step["model"],
+            f"{step['calls']:,}",
+            f"{step['failed']:,}",
+            "; ".join(f"{number:,} x {code}: {step['reasons'][code]}" for code, number in step["codes"].items()),
+            *(_cell(value) for value in step["total_ms"].values()),
+            *(_cell(mean and mean / 1000) for mean in step["stage_mean_us"].values()),
+            _cell(step["mean_batch_size"], "g"),
+        )
+        for step in steps
+    ]
+    head = ("ms", "model", "calls", "failed", "without an answer", *steps[0]["total_ms"], *stages, "mean batch")
+    return table(head, rows, text=(0, 1, 4))
+
+
+def _cell(value: float | None, form: str = ",.2f") -> str:
+    return "-" if value is None else f"{value:{form}}"
 
 
 def _settings(about: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
+from shoal.client.findings import Analysis
+from shoal.client.load.generator import LoadRequest, LoadSettings, PipelineRequest, run_load
 from shoal.client.results import Classification, Timing
 from shoal.errors import ConfigurationError, DeadlineExceeded, Overloaded
 from shoal.modelconfig.model import Task
@@ -110,6 +111,24 @@ def test_errors_are_counted_by_code_and_do_not_stop_the_load() -> None:
     result = run(run_load(caller, REQUESTS, settings))
     assert 20 < result.errors["RESOURCE_EXHAUSTED"] < len(caller.images)
     assert result.answered == 0
+
+
+def test_a_pipeline_is_asked_for_its_analysis() -> None:
+    asked: list[tuple[Image, str, float | None]] = []
+
+    class Analyzer:
+        async def analyze(self, image: Image, pipeline: str, *, timeout_seconds: float | None = None) -> Analysis:
+            asked.append((image, pipeline, timeout_seconds))
+            await asyncio.sleep(0.5)
+            return Analysis(str(image), pipeline, (), (), 0, 0)
+
+    requests = [PipelineRequest("a", "street"), PipelineRequest("b", "street")]
+    settings = LoadSettings(concurrency=1, duration_seconds=2, warm_up_seconds=1, timeout_seconds=7)
+    result = run(run_load(Analyzer(), requests, settings))
+    assert asked[:3] == [("a", "street", 7), ("b", "street", 7), ("a", "street", 7)]
+    assert list(result.latencies) == [0.5] * 4
+    assert result.pipeline is not None
+    assert len(result.pipeline.is_whole) == 4
 
 
 def test_stopping_early_keeps_what_was_measured() -> None:

@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 
 from shoal.client.load.objective import Objective, Probe
+from shoal.client.load.pipeline_tally import PipelineTally
 from shoal.client.load.tally import LoadResult
 from shoal.errors import ConfigurationError
 
@@ -49,6 +50,16 @@ def test_late_and_failed_requests_count_alike() -> None:
     kept = Probe.of(100, result([0.05] * 998 + [0.2], failed=2), objective)
     assert (kept.requests, kept.late, kept.failed, kept.latency, kept.kept) == (1_001, 3, 2, 0.05, True)
     assert not Probe.of(100, result([0.05] * 997 + [0.2] * 2, failed=2), objective).kept
+
+
+def test_an_answer_that_lacks_a_part_is_a_failed_one_however_soon_it_came() -> None:
+    lacking = result([0.05] * 9 + [0.01])
+    lacking.pipeline = PipelineTally(is_whole=array("b", [1] * 9 + [0]))
+    probe = Probe.of(100, lacking, Objective(0.1, 0.5))
+    assert (probe.requests, probe.late, probe.failed, probe.latency) == (10, 1, 1, 0.05)
+    late = result([0.05] * 9 + [0.2])
+    late.pipeline = lacking.pipeline
+    assert Probe.of(100, late, Objective(0.1, 0.5)).late == 1  # not for both
 
 
 def test_where_too_many_fail_there_is_no_quantile() -> None:

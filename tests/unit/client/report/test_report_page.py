@@ -9,6 +9,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from shoal.client import report
+from shoal.client.findings import Analysis, StepTiming
+from shoal.client.load.pipeline_tally import PipelineTally
 from shoal.client.load.record import Record
 from shoal.client.load.tally import LoadResult
 from shoal.client.results import Timing
@@ -106,6 +108,24 @@ def test_the_page_has_every_part_and_nothing_from_outside(tmp_path: Path) -> Non
         ET.fromstring(plot)
     assert not re.search(r"""(src|href)=["'](?!#)""", page.replace("xlink:", ""))
     assert "RESOURCE_EXHAUSTED" in page
+
+
+def test_a_pipelines_page_has_its_steps(tmp_path: Path) -> None:
+    result = LoadResult(duration_seconds=2.0, record=Record(), pipeline=PipelineTally())
+    steps = tuple(StepTiming(name, "<m>", 2, 0, 9_000, Timing(1, 2, 3, 4, 0, 0, 8)) for name in ("finder", "species"))
+    for number in range(100):
+        result.arrived(number / 100)
+        result.add(0.01, 0.0, Analysis("uuid", "street", (), steps, 0, 0), number / 100)
+    page = page_of(tmp_path, result)
+    outline = Outline(page)
+    assert outline.open == []
+    assert outline.titles[4:] == ["Steps", "Errors", "Settings"]
+    assert "<dt>mean objects</dt><dd>0</dd>" in page
+    row = "".join(f"<td>{cell}</td>" for cell in ("9.00", "9.00", "0.00", "0.00", "0.00", "0.00", "8"))
+    assert (
+        f"<td class=text>finder</td><td class=text>&lt;m&gt;</td><td>200</td><td>0</td><td class=text></td>{row}"
+        in page
+    )
 
 
 def test_what_others_wrote_is_text(tmp_path: Path) -> None:
