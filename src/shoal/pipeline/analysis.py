@@ -157,8 +157,7 @@ class Analysis:
         except Exception as error:
             self._fail(first, error, 1)
             raise
-        self._tallies[first.name].timing = reply.timing
-        self._end(first, Code.OK, 1)
+        self._succeed(first, reply, 1)
         return reply
 
     async def _follow(self, step: Step, found: Sequence[pb.Finding]) -> None:
@@ -179,7 +178,6 @@ class Analysis:
 
         A part that is UNAVAILABLE is asked about again, alone, as any call would be.
         """
-        tally = self._tallies[step.name]
         try:
             reply = await self._call(step, [part.region for part in parts], deadline)
         except Exception as error:
@@ -188,7 +186,7 @@ class Analysis:
             return
         found: list[pb.Finding] = []
         again: list[Look] = []
-        answered = 0
+        answered, last = 0, None
         for part, answer in zip(parts, _answers(reply, len(parts)), strict=True):
             if isinstance(answer, Unavailable):
                 again.append(part)
@@ -197,10 +195,9 @@ class Analysis:
                 _tell(step, answer, [part])
             else:
                 found += _read(step, answer, part.result)
-                answered += 1
-                tally.timing = answer.timing
-        if answered:
-            self._end(step, Code.OK, answered)
+                answered, last = answered + 1, answer
+        if last is not None:
+            self._succeed(step, last, answered)
         await together([self._follow(step, found), *(self._look(step, [part], deadline) for part in again)])
 
     def _deadline(self, step: Step, parts: int) -> float:
@@ -235,6 +232,10 @@ class Analysis:
         tally = self._tallies[step.name]
         tally.calls += parts
         tally.begun = tally.begun or self._running.clock()
+
+    def _succeed(self, step: Step, reply: Any, parts: int) -> None:
+        self._tallies[step.name].timing = reply.timing
+        self._end(step, Code.OK, parts)
 
     def _fail(self, step: Step, error: Exception, parts: int) -> None:
         self._tallies[step.name].fail(error, parts)
