@@ -9,22 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from shoal.errors import (
-    Code,
-    DeadlineExceeded,
-    Internal,
-    Overloaded,
-    ShoalError,
-    Unavailable,
-    from_status,
-    to_status,
-)
+from shoal.errors import DeadlineExceeded, Internal, ShoalError, Unavailable, from_status, to_status
 from shoal.modelconfig.model import Task
 from shoal.pipeline.steps import looks
+from shoal.pipeline.tally import Tallies
 from shoal.runtime.together import together
 from shoal.v1 import inference_pb2 as pb
 
@@ -74,28 +66,6 @@ class Running:
     clock: Callable[[], float] = monotonic
 
 
-@dataclass(slots=True)
-class _Tally:
-    """Of one step, for one picture."""
-
-    calls: int = 0
-    failed: int = 0
-    begun: float = 0.0
-    ended: float = 0.0
-    late: bool = False
-    """Some part ran out of time, or found too much work ahead of it."""
-    ahead: float = 0.0
-    """Seconds of work that its batcher said were ahead."""
-    timing: pb.Timing = field(default_factory=pb.Timing)
-
-    def fail(self, error: Exception, parts: int) -> None:
-        """So many parts have no answer."""
-        self.failed += parts
-        self.late = self.late or isinstance(error, DeadlineExceeded | Overloaded)
-        if isinstance(error, Overloaded) and error.retry_after_seconds:
-            self.ahead = max(self.ahead, error.retry_after_seconds)
-
-
 class Analysis:
     """Of one picture, once."""
 
@@ -107,12 +77,12 @@ class Analysis:
         self._was_left = False
         self._pictures = 0
         """In flight with this one, at the most."""
-        self._tallies = {step.name: _Tally() for step in running.first.all()}
+        self._tallies = Tallies(running.first, running.meter, running.clock)
 
     @property
     def tells(self) -> bool:
         """Whether the time that it took says anything: models were asked, and its caller did not leave before."""
-        return bool(self._tallies[self._running.first.name].calls) and not self._was_left
+        return bool(self._tallies.of(self._running.first).calls) and not self._was_left
 
     async def run(self) -> pb.AnalyzeReply:
         """The whole answer. Cancelled, it withdraws all its calls.
@@ -131,7 +101,7 @@ class Analysis:
         finally:
             self._learn()
             times.in_flight -= 1
-        answer.steps.extend(self._timings())
+        answer.steps.extend(tally.told() for tally in self._tallies)
         return answer
 
     def _first_deadline(self) -> float:
@@ -151,13 +121,13 @@ class Analysis:
     async def _find(self, deadline: float) -> pb.DetectReply:
         """The first step. Raises what its model answers, which is the whole picture's answer."""
         asked, first = self._asked, self._running.first
-        self._begin(first, 1)
+        self._tallies.begin(first, 1)
         try:
             reply: pb.DetectReply = await self._call(first, [] if asked.region is None else [asked.region], deadline)
         except Exception as error:
-            self._fail(first, error, 1)
+            self._tallies.fail(first, error, 1)
             raise
-        self._succeed(first, reply, 1)
+        self._tallies.succeed(first, reply, 1)
         return reply
 
     async def _follow(self, step: Step, found: Sequence[pb.Finding]) -> None:
@@ -169,7 +139,7 @@ class Analysis:
             except DeadlineExceeded as error:
                 _tell(following, error, parts)
                 continue
-            self._begin(following, len(parts))
+            self._tallies.begin(following, len(parts))
             calls += [self._look(following, some, deadline) for some in _shares(parts)]
         await together(calls)
 
@@ -181,7 +151,7 @@ class Analysis:
         try:
             reply = await self._call(step, [part.region for part in parts], deadline)
         except Exception as error:
-            self._fail(step, error, len(parts))
+            self._tallies.fail(step, error, len(parts))
             _tell(step, error, parts)
             return
         found: list[pb.Finding] = []
@@ -191,13 +161,13 @@ class Analysis:
             if isinstance(answer, Unavailable):
                 again.append(part)
             elif isinstance(answer, ShoalError):
-                self._fail(step, answer, 1)
+                self._tallies.fail(step, answer, 1)
                 _tell(step, answer, [part])
             else:
                 found += _read(step, answer, part.result)
                 answered, last = answered + 1, answer
         if last is not None:
-            self._succeed(step, last, answered)
+            self._tallies.succeed(step, last, answered)
         await together([self._follow(step, found), *(self._look(step, [part], deadline) for part in again)])
 
     def _deadline(self, step: Step, parts: int) -> float:
@@ -221,58 +191,21 @@ class Analysis:
         try:
             return await running.calls(step, request, asked.caller, deadline, asked.image_uuid[:AFFINITY_LENGTH])
         except asyncio.CancelledError:
-            tally, parts = self._tallies[step.name], max(1, len(regions))
             self._was_left = running.clock() < asked.deadline - _WITHDRAWN_SECONDS
-            tally.failed += parts
-            tally.late = tally.late or not self._was_left
-            self._end(step, Code.CANCELLED, parts)
+            self._tallies.withdraw(step, max(1, len(regions)), late=not self._was_left)
             raise
-
-    def _begin(self, step: Step, parts: int) -> None:
-        tally = self._tallies[step.name]
-        tally.calls += parts
-        tally.begun = tally.begun or self._running.clock()
-
-    def _succeed(self, step: Step, reply: Any, parts: int) -> None:
-        self._tallies[step.name].timing = reply.timing
-        self._end(step, Code.OK, parts)
-
-    def _fail(self, step: Step, error: Exception, parts: int) -> None:
-        self._tallies[step.name].fail(error, parts)
-        self._end(step, to_status(error)[0], parts)
-
-    def _end(self, step: Step, code: Code, parts: int) -> None:
-        self._tallies[step.name].ended = self._running.clock()
-        self._running.meter.called(step, code, parts)
 
     def _learn(self) -> None:
         """Of steps that every part has been through, and of those that took too long."""
         now, pictures = self._running.clock(), max(self._pictures, self._times.in_flight)
-        self._times.ended(late=any(tally.late for tally in self._tallies.values()))
-        for step in self._running.first.all():
-            tally = self._tallies[step.name]
+        self._times.ended(late=any(tally.late for tally in self._tallies))
+        for tally in self._tallies:
             if not tally.ended:
                 continue
-            seconds = tally.ended - tally.begun
-            self._running.meter.stepped(step, seconds)
+            self._running.meter.stepped(tally.step, tally.seconds)
             if tally.late or not tally.failed:
-                self._times.observe(step, now, max(seconds, tally.ahead), pictures, probe=self._probe)
-
-    def _timings(self) -> list[pb.StepTiming]:
-        told = []
-        for step in self._running.first.all():
-            tally = self._tallies[step.name]
-            told.append(
-                pb.StepTiming(
-                    step=step.name,
-                    model_name=step.model,
-                    calls=tally.calls,
-                    failed=tally.failed,
-                    total_us=max(0, round((tally.ended - tally.begun) * 1e6)),
-                    timing=tally.timing,
-                )
-            )
-        return told
+                seconds = max(tally.seconds, tally.ahead)
+                self._times.observe(tally.step, now, seconds, pictures, probe=self._probe)
 
 
 def _way_back(left: float) -> float:

@@ -85,11 +85,8 @@ def looks(step: Step, found: Sequence[pb.Finding]) -> Iterator[tuple[Step, list[
     for following in step.then:
         fitting = [each for each in found if not following.labels or each.box.label in following.labels]
         if fitting:
-            name, model = following.name, following.model
-            yield (
-                following,
-                [Look(step.region(each.box), each.results.add(step=name, model_name=model)) for each in fitting],
-            )
+            told = {"step": following.name, "model_name": following.model}
+            yield following, [Look(step.region(each.box), each.results.add(**told)) for each in fitting]
 
 
 def first_step(pipeline: Pipeline, tasks: Mapping[str, Task]) -> Step:
