@@ -202,18 +202,25 @@ class _Models:
     ) -> Any:
         await asyncio.sleep(PATH)
         now = self._loop.now
-        call = _Call(caller.owner, now, deadline, priority=caller.priority, sent=now, affinity=affinity)
-        call.answer, call.picture = self._loop.create_future(), request.image_uuid
+        parts = len(request.regions)
+        calls = [self._call(request, caller, now, deadline, affinity) for _ in range(max(1, parts))]
         try:
-            self._queues[step.model].enter_one(call)
-            await call.answer
+            for call in calls:
+                self._queues[step.model].enter_one(call)
+            await asyncio.gather(*(call.answer for call in calls))
         finally:
-            call.ended = True
+            for call in calls:
+                call.ended = True
         await asyncio.sleep(PATH)
         if step.task is Task.CLASSIFICATION:
-            return pb.ClassifyReply()
+            return pb.ClassifyReply(region_replies=[pb.ClassifyRegionReply(reply=pb.ClassifyReply())] * parts)
         boxes = self.boxes[request.image_uuid]
         return pb.DetectReply(boxes=[pb.Box(width=0.1, height=0.1, score=0.9)] * boxes)
+
+    def _call(self, request: pb.ImageRequest, caller: Caller, now: float, deadline: float, affinity: str) -> _Call:
+        call = _Call(caller.owner, now, deadline, priority=caller.priority, sent=now, affinity=affinity)
+        call.answer, call.picture = self._loop.create_future(), request.image_uuid
+        return call
 
 
 @dataclass(eq=False, slots=True)

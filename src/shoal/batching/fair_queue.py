@@ -90,15 +90,26 @@ class FairQueue(Generic[Item]):
         taken: list[Item] = []
         while len(taken) < count and self._of:
             owner, items = next(iter(self._of.items()))
-            if len(self._of) == 1:
-                taken += _first(items, count - len(taken))
-            else:
-                taken.append(items.popitem(last=False)[0])
-                self._of.move_to_end(owner)
+            if len(self._of) > 1:
+                taken.append(self.take_of(owner))
+                continue
+            first = _first(items, count - len(taken))
+            taken += first
+            self._size -= len(first)
             if not items:
                 del self._of[owner]
-        self._size -= len(taken)
         return taken
+
+    def take_of(self, owner: str) -> Item:
+        """Removes the first item of ``owner``, who has some; it was its turn."""
+        items = self._of[owner]
+        item, _ = items.popitem(last=False)
+        self._size -= 1
+        if items:
+            self._of.move_to_end(owner)
+        else:
+            del self._of[owner]
+        return item
 
     @property
     def owners(self) -> KeysView[str]:

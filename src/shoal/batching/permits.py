@@ -236,15 +236,13 @@ class _Class:
 
     def serve(self) -> None:
         """Grants what may be granted now."""
-        passed = []
-        while self._waiters and len(self._in_use) + len(self._fresh) < self._most():
-            waiter = self._waiters.take(1)[0]
-            if self._has_enough(waiter.owner):
-                passed.append(waiter)
-            elif not waiter.ready.done():
-                waiter.ready.set_result(self._grant(waiter.owner))
-        for waiter in reversed(passed):
-            self._waiters.push_back(waiter)
+        while len(self._in_use) + len(self._fresh) < self._most():
+            asker = next((each for each in self._waiters.owners if not self._has_enough(each)), None)
+            if asker is None:
+                return
+            waiter = self._waiters.take_of(asker)
+            if not waiter.ready.done():
+                waiter.ready.set_result(self._grant(asker))
 
     def _has_enough(self, asker: str) -> bool:
         unused = sum(permit.asker == asker for permit in self._unused())

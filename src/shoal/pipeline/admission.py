@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from shoal.batching.messages import priority_of
 from shoal.errors import InvalidRequest
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 METHOD = "/shoal.v1.Inference/Analyze"
 _OF_STEPS = ("model_version", "top_k", "score_threshold", "regions")
 """Fields of a request that a pipeline has no use for: its steps say."""
+_REMEMBERED: Final = 1024
+"""Identities that were written lately: all pictures of a caller bring the same one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,12 @@ class Admission:
             )
 
     def _caller(self, item: BatchItem, grant: Grant) -> Caller:
-        """An older router tells the key's id and no more."""
-        shown = Identity.parse(item.identity) or Identity(item.owner, grant.owner, grant.prefix, "-")
-        identity = shown.by_pipeline(self.name, grant.prefix, self.access.ring.proof).write()
+        identity = _identity(self.name, item.identity, item.owner, grant, self.access.ring.proof)
         return Caller(grant.owner, item.owner, identity, priority_of(item), item.traceparent)
+
+
+@lru_cache(_REMEMBERED)
+def _identity(pipeline: str, shown: str, key_id: str, grant: Grant, proof: str) -> str:
+    """Of a pipeline on a caller's behalf. An older router tells the key's id and no more."""
+    caller = Identity.parse(shown) or Identity(key_id, grant.owner, grant.prefix, "-")
+    return caller.by_pipeline(pipeline, grant.prefix, proof).write()

@@ -1,20 +1,27 @@
-"""One picture on its way through a pipeline: the detector, then each box, then what was found in it."""
+"""One picture on its way through a pipeline: the detector, then each box, then what was found in it.
+
+A call costs client, router, batcher and worker half a millisecond of CPU, whatever it asks. So parts that go to the
+same model at the same time are asked about in one call; they have their own answers all the same.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from shoal.errors import Code, DeadlineExceeded, Internal, Overloaded, ShoalError, to_status
+from shoal.errors import DeadlineExceeded, Internal, ShoalError, Unavailable, from_status, to_status
 from shoal.modelconfig.model import Task
 from shoal.pipeline.steps import looks
+from shoal.pipeline.tally import Tallies
+from shoal.runtime.together import together
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from shoal.pipeline.calls import Caller, Calls
     from shoal.pipeline.meter import Meter
@@ -25,6 +32,8 @@ log = logging.getLogger(__name__)
 
 AFFINITY_LENGTH: Final = 64
 """Characters that a batcher takes; whoever sends no uuid is told so by the first step."""
+MOST_PARTS: Final = 8
+"""Of a picture, in one call: those of one picture spread over batches and workers as others do."""
 _WITHDRAWN_SECONDS: Final = 0.05
 """A picture that is withdrawn so shortly before its deadline, or later, has run out of time; else its caller left."""
 
@@ -57,28 +66,6 @@ class Running:
     clock: Callable[[], float] = monotonic
 
 
-@dataclass(slots=True)
-class _Tally:
-    """Of one step, for one picture."""
-
-    calls: int = 0
-    failed: int = 0
-    begun: float = 0.0
-    ended: float = 0.0
-    late: bool = False
-    """Some part ran out of time, or found too much work ahead of it."""
-    ahead: float = 0.0
-    """Seconds of work that its batcher said were ahead."""
-    timing: pb.Timing = field(default_factory=pb.Timing)
-
-    def fail(self, error: Exception) -> None:
-        """One part has no answer."""
-        self.failed += 1
-        self.late = self.late or isinstance(error, DeadlineExceeded | Overloaded)
-        if isinstance(error, Overloaded) and error.retry_after_seconds:
-            self.ahead = max(self.ahead, error.retry_after_seconds)
-
-
 class Analysis:
     """Of one picture, once."""
 
@@ -90,12 +77,12 @@ class Analysis:
         self._was_left = False
         self._pictures = 0
         """In flight with this one, at the most."""
-        self._tallies = {step.name: _Tally() for step in running.first.all()}
+        self._tallies = Tallies(running.first, running.meter, running.clock)
 
     @property
     def tells(self) -> bool:
         """Whether the time that it took says anything: models were asked, and its caller did not leave before."""
-        return bool(self._tallies[self._running.first.name].calls) and not self._was_left
+        return bool(self._tallies.of(self._running.first).calls) and not self._was_left
 
     async def run(self) -> pb.AnalyzeReply:
         """The whole answer. Cancelled, it withdraws all its calls.
@@ -103,19 +90,19 @@ class Analysis:
         Raises:
             ShoalError: what the first step's model answered, or that there is no time for the steps behind it.
         """
-        asked, first, times = self._asked, self._running.first, self._times
+        asked, running, times = self._asked, self._running, self._times
         deadline = self._first_deadline()
+        answer = pb.AnalyzeReply(image_uuid=asked.image_uuid, model_name=running.name)
         times.in_flight += 1
         self._pictures = times.in_flight
         try:
-            reply = await self._ask(first, asked.region, deadline)
-            findings = await self._findings(first, reply)
+            reply = await self._find(deadline)
+            await self._follow(running.first, _kept(running.first, reply, answer))
         finally:
             self._learn()
             times.in_flight -= 1
-        return pb.AnalyzeReply(
-            image_uuid=asked.image_uuid, model_name=self._running.name, findings=findings, steps=self._timings()
-        )
+        answer.steps.extend(tally.told() for tally in self._tallies)
+        return answer
 
     def _first_deadline(self) -> float:
         """So early that the steps behind have the time that they take of late.
@@ -131,40 +118,66 @@ class Analysis:
             raise DeadlineExceeded(f"{text}; {max(0.0, deadline - now):.2f} s are left, and nothing was asked")
         return deadline - needed.behind
 
-    async def _findings(self, step: Step, reply: pb.DetectReply) -> list[pb.Finding]:
-        boxes = step.chosen(reply.boxes)
-        findings = [pb.Finding(box=box) for box in boxes]
-        following = looks(step, boxes)
-        results = await asyncio.gather(*(self._look(look) for look in following))
-        for look, result in zip(following, results, strict=True):
-            findings[look.place].results.append(result)
-        return findings
-
-    async def _look(self, look: Look) -> pb.StepResult:
-        """What one step says of one part of the picture; where it says nothing, why."""
-        step = look.step
-        result = pb.StepResult(step=step.name, model_name=step.model)
+    async def _find(self, deadline: float) -> pb.DetectReply:
+        """The first step. Raises what its model answers, which is the whole picture's answer."""
+        asked, first = self._asked, self._running.first
+        self._tallies.begin(first, 1)
         try:
-            reply = await self._ask(step, look.region, self._deadline(step))
-            result.model_version = reply.model_version
-            if step.task is Task.CLASSIFICATION:
-                result.classes.extend(reply.classes)
-            elif step.task is Task.DETECTION:
-                result.findings.extend(await self._findings(step, reply))
-            else:
-                result.mask.CopyFrom(reply)
+            reply: pb.DetectReply = await self._call(first, [] if asked.region is None else [asked.region], deadline)
         except Exception as error:
-            result.code, result.message = _status(step, error)
-        return result
+            self._tallies.fail(first, error, 1)
+            raise
+        self._tallies.succeed(first, reply, 1)
+        return reply
 
-    def _deadline(self, step: Step) -> float:
+    async def _follow(self, step: Step, found: Sequence[pb.Finding]) -> None:
+        """What the steps behind ``step`` say of what it has found goes there."""
+        calls = []
+        for following, parts in looks(step, found):
+            try:
+                deadline = self._deadline(following, len(parts))
+            except DeadlineExceeded as error:
+                _tell(following, error, parts)
+                continue
+            self._tallies.begin(following, len(parts))
+            calls += [self._look(following, some, deadline) for some in _shares(parts)]
+        await together(calls)
+
+    async def _look(self, step: Step, parts: Sequence[Look], deadline: float) -> None:
+        """One call. What ``step`` says of each part goes into its result; where it says nothing, why.
+
+        A part that is UNAVAILABLE is asked about again, alone, as any call would be.
+        """
+        try:
+            reply = await self._call(step, [part.region for part in parts], deadline)
+        except Exception as error:
+            self._tallies.fail(step, error, len(parts))
+            _tell(step, error, parts)
+            return
+        found: list[pb.Finding] = []
+        again: list[Look] = []
+        answered, last = 0, None
+        for part, answer in zip(parts, _answers(reply, len(parts)), strict=True):
+            if isinstance(answer, Unavailable):
+                again.append(part)
+            elif isinstance(answer, ShoalError):
+                self._tallies.fail(step, answer, 1)
+                _tell(step, answer, [part])
+            else:
+                found += _read(step, answer, part.result)
+                answered, last = answered + 1, answer
+        if last is not None:
+            self._tallies.succeed(step, last, answered)
+        await together([self._follow(step, found), *(self._look(step, [part], deadline) for part in again)])
+
+    def _deadline(self, step: Step, parts: int) -> float:
         """Raises DeadlineExceeded where there is no time for it, nor for what is behind it."""
         now = self._running.clock()
         deadline = self._asked.deadline - _way_back(self._asked.deadline - now)
         behind = self._times.behind(step)
         if deadline - behind > now:
             return deadline - behind
-        self._running.meter.not_asked(step)
+        self._running.meter.not_asked(step, parts)
         if deadline <= now:
             raise DeadlineExceeded("the deadline passed before this part of the picture was looked at")
         text = (
@@ -172,58 +185,27 @@ class Analysis:
         )
         raise DeadlineExceeded(f"{text}: this part of the picture was not looked at")
 
-    async def _ask(self, step: Step, region: pb.PictureRegion | None, deadline: float) -> Any:  # the task's reply
-        asked, running, tally = self._asked, self._running, self._tallies[step.name]
-        request = step.request(asked.image_uuid, asked.mask, region)
-        tally.calls += 1
-        tally.begun = tally.begun or running.clock()
-        code = Code.CANCELLED
+    async def _call(self, step: Step, regions: Sequence[pb.PictureRegion], deadline: float) -> Any:  # the task's reply
+        asked, running = self._asked, self._running
+        request = step.request(asked.image_uuid, asked.mask, regions)
         try:
-            reply = await running.calls(step, request, asked.caller, deadline, asked.image_uuid[:AFFINITY_LENGTH])
-            code = Code.OK
-            tally.timing = reply.timing
+            return await running.calls(step, request, asked.caller, deadline, asked.image_uuid[:AFFINITY_LENGTH])
         except asyncio.CancelledError:
             self._was_left = running.clock() < asked.deadline - _WITHDRAWN_SECONDS
-            tally.failed += 1
-            tally.late = tally.late or not self._was_left
+            self._tallies.withdraw(step, max(1, len(regions)), late=not self._was_left)
             raise
-        except Exception as error:
-            code, _ = to_status(error)
-            tally.fail(error)
-            raise
-        finally:
-            tally.ended = running.clock()
-            running.meter.called(step, code)
-        return reply
 
     def _learn(self) -> None:
         """Of steps that every part has been through, and of those that took too long."""
         now, pictures = self._running.clock(), max(self._pictures, self._times.in_flight)
-        self._times.ended(late=any(tally.late for tally in self._tallies.values()))
-        for step in self._running.first.all():
-            tally = self._tallies[step.name]
-            if not tally.calls:
+        self._times.ended(late=any(tally.late for tally in self._tallies))
+        for tally in self._tallies:
+            if not tally.ended:
                 continue
-            seconds = tally.ended - tally.begun
-            self._running.meter.stepped(step, seconds)
+            self._running.meter.stepped(tally.step, tally.seconds)
             if tally.late or not tally.failed:
-                self._times.observe(step, now, max(seconds, tally.ahead), pictures, probe=self._probe)
-
-    def _timings(self) -> list[pb.StepTiming]:
-        told = []
-        for step in self._running.first.all():
-            tally = self._tallies[step.name]
-            told.append(
-                pb.StepTiming(
-                    step=step.name,
-                    model_name=step.model,
-                    calls=tally.calls,
-                    failed=tally.failed,
-                    total_us=max(0, round((tally.ended - tally.begun) * 1e6)),
-                    timing=tally.timing,
-                )
-            )
-        return told
+                seconds = max(tally.seconds, tally.ahead)
+                self._times.observe(tally.step, now, seconds, pictures, probe=self._probe)
 
 
 def _way_back(left: float) -> float:
@@ -231,8 +213,40 @@ def _way_back(left: float) -> float:
     return min(_WAY_BACK_SHARE * max(0.0, left), _WAY_BACK_SECONDS)
 
 
-def _status(step: Step, error: Exception) -> tuple[int, str]:
-    """What is told of a part of the picture that has no answer. What nobody expected goes to the log."""
+def _shares(parts: Sequence[Look]) -> Iterator[Sequence[Look]]:
+    """Of each call; alike in number."""
+    count = math.ceil(len(parts) / MOST_PARTS)
+    return (parts[number::count] for number in range(count))
+
+
+def _answers(reply: Any, parts: int) -> list[Any]:  # the task's reply
+    """Of each part, the reply or the error."""
+    if parts == 1:
+        return [reply]
+    return [from_status(told.code, told.message) if told.code else told.reply for told in reply.region_replies]
+
+
+def _read(step: Step, reply: Any, result: pb.StepResult) -> list[pb.Finding]:  # the task's reply
+    """Puts what a step's model says of a part into ``result``; what it has found there."""
+    result.model_version = reply.model_version
+    if step.task is Task.DETECTION:
+        return _kept(step, reply, result)
+    if step.task is Task.CLASSIFICATION:
+        result.classes.extend(reply.classes)
+    else:
+        result.mask.CopyFrom(reply)
+    return []
+
+
+def _kept(step: Step, reply: pb.DetectReply, into: pb.AnalyzeReply | pb.StepResult) -> list[pb.Finding]:
+    """Puts the boxes that ``step`` keeps there; what it has put."""
+    return [into.findings.add(box=box) for box in step.chosen(reply.boxes)]
+
+
+def _tell(step: Step, error: Exception, parts: Sequence[Look]) -> None:
+    """Why parts of the picture have no answer. What nobody expected goes to the log."""
     if not isinstance(error, ShoalError) or isinstance(error, Internal):
         log.error("step %s failed for a part of a picture", step.name, exc_info=error)
-    return to_status(error)
+    code, message = to_status(error)
+    for part in parts:
+        part.result.code, part.result.message = code, message

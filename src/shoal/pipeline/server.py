@@ -23,8 +23,7 @@ from shoal.pipeline.handler import PipelineHandler
 from shoal.pipeline.meter import Meter
 from shoal.pipeline.steps import first_step
 from shoal.pipeline.times import Times
-from shoal.pipeline.together import TogetherCalls
-from shoal.runtime import rpc
+from shoal.runtime import garbage, rpc
 from shoal.runtime.signals import until_stop
 from shoal.service import read_section
 from shoal.service.api_keys import load_keys, watch_keys
@@ -84,13 +83,14 @@ class PipelineProcess:
         known = await self._models(calls.channel)
         self._check(known)
         first = first_step(self._pipeline, {model: each.task for model, each in known.items()})
-        running = Running(name, first, TogetherCalls(calls), Times(first), Meter(name, first.all()))
+        running = Running(name, first, calls, Times(first), Meter(name, first.all()))
         settings = self._pipeline
         handler = PipelineHandler(
             running, Admission(name, self._access), settings.max_pictures, processes=settings.replicas
         )
         await self._batching.put(name, handler)
         self._ready = True
+        garbage.settle()
         await self._host.health.say(serving=True)
         steps = ", ".join(each.name for each in first.all())
         log.info("pipeline %s serves on %s: %s", name, self._options.listen, steps)

@@ -11,7 +11,7 @@ from shoal.service.pipelines import Step as Setting
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from shoal.service.pipelines import Detector, Pipeline
 
@@ -45,17 +45,17 @@ class Step:
             x=box.x, y=box.y, width=box.width, height=box.height, padding=self.padding, square=self.square
         )
 
-    def request(self, image_uuid: str, mask: Mask, region: pb.PictureRegion | None) -> pb.ImageRequest:
-        """What its model is asked, without a key."""
+    def request(self, image_uuid: str, mask: Mask, regions: Sequence[pb.PictureRegion] = ()) -> pb.ImageRequest:
+        """What its model is asked, without a key: about the whole picture, one part of it, or several."""
         request = pb.ImageRequest(
-            image_uuid=image_uuid,
-            model_name=self.model,
-            top_k=self.top_k,
-            score_threshold=self.score_threshold,
-            region=region,
+            image_uuid=image_uuid, model_name=self.model, top_k=self.top_k, score_threshold=self.score_threshold
         )
         if self.task is Task.SEGMENTATION:
             request.mask_form, request.mask_size = mask
+        if len(regions) == 1:
+            request.region.CopyFrom(regions[0])
+        else:
+            request.regions.extend(regions)
         return request
 
     def all(self) -> Iterator[Step]:
@@ -75,20 +75,18 @@ class Mask(NamedTuple):
 class Look(NamedTuple):
     """A part of a picture that a step looks at."""
 
-    place: int
-    """Of the box, among those kept."""
-    step: Step
     region: pb.PictureRegion
+    result: pb.StepResult
+    """Among those of its box: here goes what the step's model says."""
 
 
-def looks(step: Step, boxes: Iterable[pb.Box]) -> list[Look]:
-    """What follows from the boxes that ``step`` has kept, box by box."""
-    return [
-        Look(place, following, step.region(box))
-        for place, box in enumerate(boxes)
-        for following in step.then
-        if not following.labels or box.label in following.labels
-    ]
+def looks(step: Step, found: Sequence[pb.Finding]) -> Iterator[tuple[Step, list[Look]]]:
+    """What follows from what ``step`` has found: each step behind it that has something to look at, and its parts."""
+    for following in step.then:
+        fitting = [each for each in found if not following.labels or each.box.label in following.labels]
+        if fitting:
+            told = {"step": following.name, "model_name": following.model}
+            yield following, [Look(step.region(each.box), each.results.add(**told)) for each in fitting]
 
 
 def first_step(pipeline: Pipeline, tasks: Mapping[str, Task]) -> Step:

@@ -120,8 +120,11 @@ class Times:
 
     def of(self, owner: str, priority: Priority) -> StepTimes:
         """Those of one owner's calls of one priority."""
-        found = self._of.setdefault((owner, priority), StepTimes(self._first))
-        self._of.move_to_end((owner, priority))
-        if len(self._of) > MOST_CALLERS:
-            self._of.popitem(last=False)
+        whose = owner, priority
+        found = self._of.get(whose)
+        if found is None:
+            found = self._of[whose] = StepTimes(self._first)
+            if len(self._of) > MOST_CALLERS:
+                self._of.popitem(last=False)
+        self._of.move_to_end(whose)
         return found

@@ -27,6 +27,17 @@ def test_owners_take_turns_across_takes() -> None:
     assert [item.owner for item in queue.take(3)] == ["b", "a", "a"]
 
 
+def test_whoever_is_taken_from_has_had_its_turn() -> None:
+    queue: FairQueue[Queued] = FairQueue()
+    items = queued("a", "b", "b", "c")
+    queue.extend(items)
+    assert queue.take_of("b") is items[1]
+    assert list(queue.owners) == ["a", "c", "b"]
+    assert queue.take_of("c") is items[3]
+    assert list(queue.owners) == ["a", "b"]
+    assert len(queue) == 2
+
+
 def test_what_is_pushed_back_comes_first_of_its_owner() -> None:
     queue: FairQueue[Queued] = FairQueue()
     first, second = queued("a", "a")

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from shoal.errors import Code, DeadlineExceeded, InvalidRequest, NotFound, Overloaded, ShoalError, Unavailable
+from shoal.errors import (
+    Code,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    ShoalError,
+    Unavailable,
+    to_status,
+)
 from shoal.modelconfig.model import Task
-from shoal.pipeline.analysis import Analysis, Asked, Running
+from shoal.pipeline.analysis import MOST_PARTS, Analysis, Asked, Running
 from shoal.pipeline.calls import Caller
 from shoal.pipeline.meter import Meter
 from shoal.pipeline.steps import Mask, Step
@@ -39,7 +48,10 @@ class Models:
     boxes: list[pb.Box]
     now: float = 100.0
     takes: dict[str, float] = field(default_factory=dict)
-    failing: dict[str, Callable[[pb.ImageRequest], ShoalError | None]] = field(default_factory=dict)
+    failing: dict[str, Callable[[pb.PictureRegion], ShoalError | None]] = field(default_factory=dict)
+    """Of one part."""
+    refusing: dict[str, ShoalError] = field(default_factory=dict)
+    """Calls."""
     asked: list[tuple[str, pb.ImageRequest, float, str]] = field(default_factory=list)
     callers: list[Caller] = field(default_factory=list)
     gate: asyncio.Event | None = None
@@ -50,30 +62,51 @@ class Models:
     ) -> object:
         self.asked.append((step.name, request, deadline, affinity))
         self.callers.append(caller)
-        if self.gate is not None and step is not FIRST:
+        if self.gate is not None and step.name != FIRST.name:
             try:
                 await self.gate.wait()
             except asyncio.CancelledError:
                 self.left += 1
                 raise
         self.now += self.takes.get(step.name, 0.0)
-        if (fail := self.failing.get(step.name)) and (error := fail(request)):
+        if error := self.refusing.get(step.name):
             raise error
-        return self._reply(step)
+        if not request.regions:
+            if error := self._error(step, request.region):
+                raise error
+            return self._reply(step, request.region)
+        whole = self._reply(step, request.region)
+        whole.Clear()
+        for region in request.regions:
+            told = whole.region_replies.add()
+            if error := self._error(step, region):
+                told.code, told.message = to_status(error)
+            else:
+                told.reply.CopyFrom(self._reply(step, region))
+        return whole
 
-    def _reply(self, step: Step) -> pb.DetectReply | pb.ClassifyReply | pb.SegmentReply:
+    def _error(self, step: Step, region: pb.PictureRegion) -> Exception | None:
+        return fail(region) if (fail := self.failing.get(step.name)) else None
+
+    def _reply(self, step: Step, region: pb.PictureRegion) -> pb.DetectReply | pb.ClassifyReply | pb.SegmentReply:
         timing = pb.Timing(batch_size=len(self.asked))
-        if step is FIRST:
+        if step.name == FIRST.name:
             return pb.DetectReply(boxes=self.boxes, model_version=1, timing=timing)
         if step is PLATES:
             return pb.DetectReply(boxes=[PLATE], model_version=2, timing=timing)
         if step is OUTLINE:
             return pb.SegmentReply(mask_png=b"png", model_version=3, timing=timing)
-        return pb.ClassifyReply(classes=[pb.Class(label="robin", probability=0.9)], model_version=4, timing=timing)
+        seen = pb.Class(label="robin", index=round(100 * region.x))
+        return pb.ClassifyReply(classes=[seen], model_version=4, timing=timing)
 
     @property
     def steps(self) -> list[str]:
+        """Of each call."""
         return [step for step, *_ in self.asked]
+
+    def parts(self, step: Step) -> list[int]:
+        """In each call of ``step`` about several."""
+        return [len(request.regions) for name, request, *_ in self.asked if name == step.name]
 
 
 @pytest.fixture
@@ -137,7 +170,71 @@ async def test_of_many_boxes_the_best_are_looked_at(running: Running, models: Mo
     models.boxes = [pb.Box(width=0.1, height=0.1, label="bird", score=n / 100) for n in range(50)]
     reply = await Analysis(running, asked()).run()
     assert [round(each.box.score * 100) for each in reply.findings] == [49, 48, 47]
-    assert models.steps.count("species") == 3
+    assert models.parts(SPECIES) == [3]
+    assert reply.steps[1].calls == 3
+
+
+def birds(count: int) -> list[pb.Box]:
+    """Of falling score, each at its own place: a hundredth of the picture further to the right."""
+    return [pb.Box(x=n / 100, width=0.1, height=0.1, label="bird", score=1 - n / 100) for n in range(count)]
+
+
+def every(running: Running) -> Running:
+    """Keeps all boxes."""
+    first = replace(FIRST, max_boxes=100)
+    return replace(running, first=first, times=Times(first))
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(1, [0]), (2, [2]), (MOST_PARTS, [8]), (MOST_PARTS + 1, [5, 4]), (30, [8, 8, 7, 7])]
+)
+async def test_parts_are_asked_about_in_few_calls_and_each_has_its_own_answer(
+    running: Running, models: Models, count: int, sizes: list[int]
+) -> None:
+    models.boxes = birds(count)
+    reply = await Analysis(every(running), asked()).run()
+    assert [finding.results[0].classes[0].index for finding in reply.findings] == list(range(count))
+    assert models.parts(SPECIES) == sizes
+    assert (reply.steps[1].calls, reply.steps[1].failed) == (count, 0)
+    for step, request, *_ in models.asked:
+        assert (request.HasField("region"), request.image_uuid) == (step == "species" and count == 1, UUID)
+
+
+async def test_what_follows_from_the_parts_of_one_call_goes_together(running: Running, models: Models) -> None:
+    models.boxes = [CAR] * 9 + [BIRD] * 2
+    reply = await Analysis(every(running), asked()).run()
+    assert (models.parts(SPECIES), models.parts(PLATES), models.parts(OUTLINE)) == ([2], [5, 4], [5, 4])
+    masks = [each.results[0].findings[0].results[0].mask.mask_png for each in reply.findings if each.box.label == "car"]
+    assert masks == [b"png"] * 9
+
+
+async def test_a_part_that_is_unavailable_is_asked_about_again_alone_and_holds_up_no_other(
+    running: Running, models: Models
+) -> None:
+    def fail(region: pb.PictureRegion) -> ShoalError | None:
+        number, first = round(100 * region.x), models.steps.count("species") == 1
+        failures = {1: InvalidRequest("too small"), 4: DeadlineExceeded("late")}
+        return Unavailable("gone") if (number == 3 and first) or number == 6 else failures.get(number)
+
+    models.boxes, models.failing["species"] = birds(8), fail
+    reply = await Analysis(every(running), asked()).run()
+    results = [finding.results[0] for finding in reply.findings]
+    wrong = {number: result.message for number, result in enumerate(results) if result.code}
+    assert wrong == {1: "too small", 4: "late", 6: "gone"}
+    assert results[3].classes[0].index == 3
+    assert models.parts(SPECIES) == [8, 0, 0]
+    assert [round(100 * request.region.x) for step, request, *_ in models.asked[2:]] == [3, 6]
+    assert {deadline for step, _, deadline, _ in models.asked if step == "species"} == {109.9}
+    assert (reply.steps[1].calls, reply.steps[1].failed) == (8, 3)
+
+
+async def test_what_becomes_of_a_call_becomes_of_its_parts(running: Running, models: Models) -> None:
+    models.boxes, models.refusing["species"] = birds(3), Overloaded("full", retry_after_seconds=4.0)
+    reply = await Analysis(running, asked()).run()
+    codes = [(result.code, result.message) for finding in reply.findings for result in finding.results]
+    assert codes == [(Code.RESOURCE_EXHAUSTED, "full")] * 3
+    assert models.parts(SPECIES) == [3]
+    assert (reply.steps[1].calls, reply.steps[1].failed) == (3, 3)
 
 
 @pytest.mark.parametrize("error", [NotFound("no such image"), Unavailable("the store is away"), Overloaded("full")])
@@ -150,7 +247,7 @@ async def test_the_first_steps_failure_is_the_whole_answer(running: Running, mod
 
 async def test_a_part_that_fails_fails_alone(running: Running, models: Models) -> None:
     models.boxes = [BIRD, pb.Box(x=0.7, y=0.1, width=0.2, height=0.2, label="bird", score=0.5), CAR]
-    models.failing["species"] = lambda asked: InvalidRequest("too small") if asked.region.x > 0.6 else None
+    models.failing["species"] = lambda region: InvalidRequest("too small") if region.x > 0.6 else None
     reply = await Analysis(running, asked()).run()
     codes = [[(each.code, each.message) for each in finding.results] for finding in reply.findings]
     assert codes == [[(0, "")], [(0, "")], [(Code.INVALID_ARGUMENT, "too small")]]
@@ -158,7 +255,7 @@ async def test_a_part_that_fails_fails_alone(running: Running, models: Models) -
 
 
 async def test_a_fault_of_ours_is_told_without_its_text(running: Running, models: Models) -> None:
-    def broken(_: pb.ImageRequest) -> ShoalError | None:
+    def broken(_: pb.PictureRegion) -> ShoalError | None:
         raise RuntimeError("secret")
 
     models.failing["species"] = broken

@@ -40,34 +40,48 @@ def test_boxes_are_kept_by_class_and_score_the_best_first() -> None:
 
 
 def test_a_box_goes_to_the_steps_of_its_class_in_the_order_of_the_file() -> None:
-    found = [(look.place, look.step.name) for look in looks(FIRST, [box("bird", 0.9), box("car", 0.8)])]
-    assert found == [(0, "species"), (0, "colour"), (1, "colour"), (1, "plates")]
-    assert looks(FIRST, []) == []
+    found = [pb.Finding(box=box("bird", 0.9)), pb.Finding(box=box("car", 0.8))]
+    told = [(step.name, [look.region.x for look in parts]) for step, parts in looks(FIRST, found)]
+    x = pytest.approx(0.1)
+    assert told == [("species", [x]), ("colour", [x, x]), ("plates", [x])]
+    steps = [[(result.step, result.model_name) for result in each.results] for each in found]
+    assert steps == [[("species", "species"), ("colour", "colour")], [("colour", "colour"), ("plates", "plates")]]
+    assert list(looks(FIRST, [])) == []
+
+
+def test_what_is_said_of_a_part_is_found_at_its_box() -> None:
+    found = [pb.Finding(box=box("bird", 0.9)), pb.Finding(box=box("bird", 0.8))]
+    for _, parts in looks(FIRST, found):
+        for place, look in enumerate(parts):
+            look.result.model_version = place + 1
+    assert [[result.model_version for result in each.results] for each in found] == [[1, 1], [2, 2]]
 
 
 def test_the_next_step_sees_the_box_with_the_detectors_padding() -> None:
-    (look, *_) = looks(FIRST, [box("bird", 0.9)])
+    ((_, (look,)), *_) = looks(FIRST, [pb.Finding(box=box("bird", 0.9))])
     expected = pb.PictureRegion(x=0.1, y=0.2, width=0.3, height=0.4, padding=0.1, square=True)
     assert look.region == expected
-    shape = looks(look.step, [box("x", 1)]) or looks(FIRST.then[2], [box("x", 1)])
-    assert shape[0].step.name == "shape"
-    assert shape[0].region == pb.PictureRegion(x=0.1, y=0.2, width=0.3, height=0.4)
+    ((shape, (look,)),) = looks(FIRST.then[2], [pb.Finding(box=box("x", 1))])
+    assert shape.name == "shape"
+    assert look.region == pb.PictureRegion(x=0.1, y=0.2, width=0.3, height=0.4)
 
 
 def test_a_step_is_asked_with_its_own_settings_and_never_with_a_key() -> None:
-    assert FIRST.request(UUID, Mask(), None) == pb.ImageRequest(
-        image_uuid=UUID, model_name="finder", score_threshold=0.5
-    )
+    assert FIRST.request(UUID, Mask()) == pb.ImageRequest(image_uuid=UUID, model_name="finder", score_threshold=0.5)
     region = FIRST.region(box("car", 0.5))
-    assert FIRST.then[0].request(UUID, Mask(), region) == pb.ImageRequest(
+    species = FIRST.then[0]
+    assert species.request(UUID, Mask(), [region]) == pb.ImageRequest(
         image_uuid=UUID, model_name="species", top_k=3, region=region
+    )
+    assert species.request(UUID, Mask(), [region, region]) == pb.ImageRequest(
+        image_uuid=UUID, model_name="species", top_k=3, regions=[region, region]
     )
 
 
 @pytest.mark.parametrize(("place", "form"), [(0, pb.MASK_FORM_PNG), (2, pb.MASK_FORM_RUNS)])
 def test_the_callers_form_of_masks_is_for_segmentation_alone(place: int, form: pb.MaskForm) -> None:
     steps = FIRST.then[place], FIRST.then[2].then[0]
-    asked = [step.request(UUID, Mask(form, pb.MASK_SIZE_PICTURE), None) for step in steps]
+    asked = [step.request(UUID, Mask(form, pb.MASK_SIZE_PICTURE)) for step in steps]
     assert asked[0].mask_form == pb.MASK_FORM_PNG
     assert asked[0].mask_size == pb.MASK_SIZE_MODEL
     assert (asked[1].mask_form, asked[1].mask_size) == (form, pb.MASK_SIZE_PICTURE)
