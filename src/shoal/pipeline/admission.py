@@ -55,7 +55,8 @@ class Admission:
         self._check_fields(request)
         region = request.region if request.HasField("region") else None
         mask = Mask(request.mask_form, request.mask_size)
-        return Asked(request.image_uuid, self._caller(item, grant), deadline_of(item, now), mask, region)
+        max_age_us = request.max_age_us and request.max_age_us + item.queued_us
+        return Asked(request.image_uuid, self._caller(item, grant), deadline_of(item, now), mask, region, max_age_us)
 
     def _check_fields(self, request: pb.ImageRequest) -> None:
         told = {field.name for field, _ in request.ListFields()}

@@ -52,6 +52,8 @@ class Asked:
     mask: Mask
     region: pb.PictureRegion | None = None
     """The first step looks at this part alone."""
+    max_age_us: int = 0
+    """``ImageRequest.max_age_us``, now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Analysis:
         self._times = running.times.of(asked.caller.owner, asked.caller.priority)
         self._probe = False
         self._was_left = False
+        self._begun = running.clock()
         self._pictures = 0
         """In flight with this one, at the most."""
         self._tallies = Tallies(running.first, running.meter, running.clock)
@@ -188,6 +191,8 @@ class Analysis:
     async def _call(self, step: Step, regions: Sequence[pb.PictureRegion], deadline: float) -> Any:  # the task's reply
         asked, running = self._asked, self._running
         request = step.request(asked.image_uuid, asked.mask, regions)
+        # All steps see what the store had once this began: the picture in which the boxes were found.
+        request.max_age_us = asked.max_age_us + int(1e6 * (running.clock() - self._begun))
         try:
             return await running.calls(step, request, asked.caller, deadline, asked.image_uuid[:AFFINITY_LENGTH])
         except asyncio.CancelledError:

@@ -123,6 +123,13 @@ def asked(seconds: float = 10.0, **fields: object) -> Asked:
     return Asked(UUID, CALLER, 100.0 + seconds, Mask(pb.MASK_FORM_RUNS), **fields)
 
 
+async def test_each_step_may_see_what_the_store_had_since_the_first_began(running: Running, models: Models) -> None:
+    models.takes = {"finder": 2.0, "plates": 1.0}
+    await Analysis(running, asked(max_age_us=500_000)).run()
+    ages = {step: request.max_age_us for step, request, *_ in models.asked}
+    assert ages == {"finder": 500_000, "species": 2_500_000, "plates": 2_500_000, "outline": 3_500_000}
+
+
 async def test_boxes_come_with_what_each_step_says_of_them(running: Running, models: Models) -> None:
     reply = await Analysis(running, asked()).run()
     assert (reply.image_uuid, reply.model_name) == (UUID, "street")

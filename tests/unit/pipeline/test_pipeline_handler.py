@@ -12,7 +12,7 @@ from shoal.batching.v1 import batching_pb2
 from shoal.errors import Code, InvalidRequest
 from shoal.modelconfig.model import Task
 from shoal.pipeline.admission import METHOD, Admission
-from shoal.pipeline.analysis import Running
+from shoal.pipeline.analysis import Asked, Running
 from shoal.pipeline.handler import PipelineHandler
 from shoal.pipeline.meter import Meter
 from shoal.pipeline.steps import Step
@@ -195,6 +195,15 @@ async def test_the_messages_key_says_where_the_pictures_are(detector: Detector) 
     detector.gate.set()
     assert (await one(handler(detector), item(key=OTHER))).code == 0
     assert Identity.parse(detector.callers[0].identity).prefix == "elsewhere/"
+
+
+@pytest.mark.parametrize(("told", "kept"), [(2_000_000, 2_500_000), (0, 0)])
+def test_the_wait_in_the_batcher_does_not_make_a_picture_older(told: int, kept: int) -> None:
+    sent = item(max_age_us=told)
+    sent.queued_us = 500_000
+    ((_, asked),) = Admission("street", Access(RING)).admit([sent], 0.0)
+    assert isinstance(asked, Asked)
+    assert asked.max_age_us == kept
 
 
 @pytest.mark.parametrize(
