@@ -148,6 +148,7 @@ def test_a_model_is_described_by_its_worker(http: Caller) -> None:
     told = http.send(f"/v1/models/{MODEL}", method="GET").told
     assert told == {
         "name": MODEL, "task": "classification", "versions": [1], "labels": [*COLOURS], "width": 32, "height": 32,
+        "max_batch_size": 4,
     }  # fmt: skip
 
 

@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 
 AFFINITY_LENGTH: Final = 64
 """Characters that a batcher takes; whoever sends no uuid is told so by the first step."""
-MOST_PARTS: Final = 8
-"""Of a picture, in one call: those of one picture spread over batches and workers as others do."""
 _WITHDRAWN_SECONDS: Final = 0.05
 """A picture that is withdrawn so shortly before its deadline, or later, has run out of time; else its caller left."""
 
@@ -143,7 +141,7 @@ class Analysis:
                 _tell(following, error, parts)
                 continue
             self._tallies.begin(following, len(parts))
-            calls += [self._look(following, some, deadline) for some in _shares(parts)]
+            calls += [self._look(following, some, deadline) for some in _shares(parts, following.most_parts)]
         await together(calls)
 
     async def _look(self, step: Step, parts: Sequence[Look], deadline: float) -> None:
@@ -218,9 +216,9 @@ def _way_back(left: float) -> float:
     return min(_WAY_BACK_SHARE * max(0.0, left), _WAY_BACK_SECONDS)
 
 
-def _shares(parts: Sequence[Look]) -> Iterator[Sequence[Look]]:
-    """Of each call; alike in number."""
-    count = math.ceil(len(parts) / MOST_PARTS)
+def _shares(parts: Sequence[Look], most: int) -> Iterator[Sequence[Look]]:
+    """Of each call, ``most`` at most; alike in number."""
+    count = math.ceil(len(parts) / most)
     return (parts[number::count] for number in range(count))
 
 

@@ -21,6 +21,8 @@ class Known(NamedTuple):
 
     task: Task
     labels: Sequence[str] = ()
+    max_batch_size: int = 0
+    """0: nobody says."""
 
 
 def faults(name: str, pipeline: Pipeline, models: Mapping[str, Known]) -> Iterator[Fault]:

@@ -82,7 +82,7 @@ class PipelineProcess:
         name = self._options.name
         known = await self._models(calls.channel)
         self._check(known)
-        first = first_step(self._pipeline, {model: each.task for model, each in known.items()})
+        first = first_step(self._pipeline, known)
         running = Running(name, first, calls, Times(first), Meter(name, first.all()))
         settings = self._pipeline
         handler = PipelineHandler(
@@ -122,7 +122,7 @@ class PipelineProcess:
             found = await rpc.answered(call)
         except grpc.aio.AioRpcError as error:
             return f"model {model!r}: {error.details() or error.code().name}"
-        known[model] = Known(Task(found.task), tuple(found.labels))
+        known[model] = Known(Task(found.task), tuple(found.labels), found.max_batch_size)
         return ""
 
     def _check(self, known: Mapping[str, Known]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from shoal.modelconfig.model import Task
 from shoal.service.pipelines import MAX_BOXES
@@ -13,7 +13,13 @@ from shoal.v1 import inference_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from shoal.pipeline.check import Known
     from shoal.service.pipelines import Detector, Pipeline
+
+MOST_PARTS: Final = 16
+"""Of a picture, in one call: those of one picture spread over batches and workers as others do."""
+_UNTOLD_BATCH: Final = 8
+"""What is taken for a batch where a worker doesn't say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,8 @@ class Step:
     padding: float = 0.0
     square: bool = False
     then: tuple[Step, ...] = ()
+    most_parts: int = MOST_PARTS
+    """Of a picture that it is asked about in one call: no more than it runs together."""
 
     def chosen(self, boxes: Iterable[pb.Box]) -> list[pb.Box]:
         """Those that are kept, highest score first."""
@@ -89,17 +97,18 @@ def looks(step: Step, found: Sequence[pb.Finding]) -> Iterator[tuple[Step, list[
             yield following, [Look(step.region(each.box), each.results.add(**told)) for each in fitting]
 
 
-def first_step(pipeline: Pipeline, tasks: Mapping[str, Task]) -> Step:
-    """The steps of a pipeline of the service file; ``tasks``: of its models."""
-    return _step(pipeline.detect, pipeline.then, tasks)
+def first_step(pipeline: Pipeline, models: Mapping[str, Known]) -> Step:
+    """The steps of a pipeline of the service file, with all its ``models``."""
+    return _step(pipeline.detect, pipeline.then, models)
 
 
-def _step(setting: Detector | Setting, then: Iterable[Setting], tasks: Mapping[str, Task]) -> Step:
+def _step(setting: Detector | Setting, then: Iterable[Setting], models: Mapping[str, Known]) -> Step:
+    model = models[setting.model]
     behind = setting if isinstance(setting, Setting) else None
     return Step(
         name=setting.name or setting.model,
         model=setting.model,
-        task=tasks[setting.model],
+        task=model.task,
         labels=frozenset(behind.labels if behind else ()),
         top_k=(behind and behind.top_k) or 0,
         score_threshold=setting.score_threshold,
@@ -107,5 +116,6 @@ def _step(setting: Detector | Setting, then: Iterable[Setting], tasks: Mapping[s
         max_boxes=setting.max_boxes or MAX_BOXES,
         padding=setting.padding or 0.0,
         square=bool(setting.square),
-        then=tuple(_step(each, each.then, tasks) for each in then),
+        then=tuple(_step(each, each.then, models) for each in then),
+        most_parts=min(MOST_PARTS, model.max_batch_size or _UNTOLD_BATCH),
     )

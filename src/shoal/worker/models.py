@@ -66,6 +66,7 @@ def model(config: ModelConfig) -> pb.Model:
         labels=config.labels,
         width=config.width,
         height=config.height,
+        max_batch_size=config.batching.max_batch_size,
     )
 
 

@@ -19,7 +19,7 @@ from shoal.errors import (
     to_status,
 )
 from shoal.modelconfig.model import Task
-from shoal.pipeline.analysis import MOST_PARTS, Analysis, Asked, Running
+from shoal.pipeline.analysis import Analysis, Asked, Running
 from shoal.pipeline.calls import Caller
 from shoal.pipeline.meter import Meter
 from shoal.pipeline.steps import Mask, Step
@@ -92,9 +92,9 @@ class Models:
         timing = pb.Timing(batch_size=len(self.asked))
         if step.name == FIRST.name:
             return pb.DetectReply(boxes=self.boxes, model_version=1, timing=timing)
-        if step is PLATES:
+        if step.name == PLATES.name:
             return pb.DetectReply(boxes=[PLATE], model_version=2, timing=timing)
-        if step is OUTLINE:
+        if step.name == OUTLINE.name:
             return pb.SegmentReply(mask_png=b"png", model_version=3, timing=timing)
         seen = pb.Class(label="robin", index=round(100 * region.x))
         return pb.ClassifyReply(classes=[seen], model_version=4, timing=timing)
@@ -187,14 +187,14 @@ def birds(count: int) -> list[pb.Box]:
 
 
 def every(running: Running) -> Running:
-    """Keeps all boxes."""
-    first = replace(FIRST, max_boxes=100)
+    """Keeps all boxes, and asks about eight in one call."""
+    species, plates = (replace(step, most_parts=8) for step in FIRST.then)
+    plates = replace(plates, then=tuple(replace(step, most_parts=8) for step in plates.then))
+    first = replace(FIRST, max_boxes=100, then=(species, plates))
     return replace(running, first=first, times=Times(first))
 
 
-@pytest.mark.parametrize(
-    ("count", "sizes"), [(1, [0]), (2, [2]), (MOST_PARTS, [8]), (MOST_PARTS + 1, [5, 4]), (30, [8, 8, 7, 7])]
-)
+@pytest.mark.parametrize(("count", "sizes"), [(1, [0]), (2, [2]), (8, [8]), (9, [5, 4]), (30, [8, 8, 7, 7])])
 async def test_parts_are_asked_about_in_few_calls_and_each_has_its_own_answer(
     running: Running, models: Models, count: int, sizes: list[int]
 ) -> None:

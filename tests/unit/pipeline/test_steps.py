@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from shoal.modelconfig.model import Task
+from shoal.pipeline.check import Known
 from shoal.pipeline.steps import Mask, first_step, looks
 from shoal.service import spec
 from shoal.v1 import inference_pb2 as pb
@@ -18,19 +19,24 @@ pipelines:
         for: [car]
         then: [{model: outline, name: shape}]
 """
-TASKS = {
-    "finder": Task.DETECTION,
-    "plates": Task.DETECTION,
-    "species": Task.CLASSIFICATION,
-    "colour": Task.CLASSIFICATION,
-    "outline": Task.SEGMENTATION,
+MODELS = {
+    "finder": Known(Task.DETECTION, max_batch_size=64),
+    "plates": Known(Task.DETECTION, max_batch_size=16),
+    "species": Known(Task.CLASSIFICATION, max_batch_size=4),
+    "colour": Known(Task.CLASSIFICATION),
+    "outline": Known(Task.SEGMENTATION, max_batch_size=1),
 }
-FIRST = first_step(spec.parse(FILE, "s").pipelines["street"], TASKS)
+FIRST = first_step(spec.parse(FILE, "s").pipelines["street"], MODELS)
 UUID = "4b5ef40f-1f6b-4b4f-9d52-1b8f6b7ab4a8"
 
 
 def box(label: str, score: float, **place: float) -> pb.Box:
     return pb.Box(**{"x": 0.1, "y": 0.2, "width": 0.3, "height": 0.4, **place}, label=label, score=score)
+
+
+def test_no_call_asks_about_more_parts_than_the_model_runs_together() -> None:
+    most = {step.name: step.most_parts for step in FIRST.all()}
+    assert most == {"finder": 16, "species": 4, "colour": 8, "plates": 16, "shape": 1}
 
 
 def test_boxes_are_kept_by_class_and_score_the_best_first() -> None:
