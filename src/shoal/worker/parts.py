@@ -14,7 +14,6 @@ from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:
     import asyncio
-    from enum import Enum
     from typing import Any
 
     from shoal.modelconfig.model import Task
@@ -32,8 +31,6 @@ class Parts:
         """Of the picture, for all of them."""
         self.fetched = 0.0
         """When it was there, in seconds of ``time.monotonic``: some of them wait for a row until long after."""
-        self.jobs: dict[Enum, asyncio.Future[Any]] = {}
-        """What decodes those that are prepared together, by where they are: in a thread's queue, or apart."""
         self._reply = getattr(inference_pb2, f"{task.method}Reply")
         self._results: dict[int, batching_pb2.BatchItemResult] = {}
         self._count = count
