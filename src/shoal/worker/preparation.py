@@ -184,7 +184,10 @@ class Preparation:
 
     def _go_to_slot(self, pictures: list[Picture]) -> None:
         first = pictures[0]
-        if first.stages.straggler or not self._model.decoding.may_be_quick(_fetched_of(first).data):
+        if not self._model.decoding.may_be_quick(_fetched_of(first).data):
+            self._decode_apart(pictures)
+            return
+        if first.stages.straggler:
             self._decode(pictures)
             return
         for picture in pictures:
@@ -237,13 +240,10 @@ class Preparation:
 
     def _decode(self, pictures: list[Picture]) -> None:
         """Into the batch's slot, or into memory of their own if it takes long or the batch went without them."""
-        decoding, fetched = self._model.decoding, _fetched_of(pictures[0])
-        if not decoding.may_be_quick(fetched.data):
-            self._decode_apart(pictures)
-            return
         for picture in pictures:
             picture.at = QUEUE
-        job = decoding.decode(pictures, self._model.decoder, fetched.data, fetched.content)
+        fetched = _fetched_of(pictures[0])
+        job = self._model.decoding.decode(pictures, self._model.decoder, fetched.data, fetched.content)
         self._follow(pictures, job, self._left_thread)
 
     def _left_thread(self, pictures: list[Picture], decoded: Decoded) -> None:
