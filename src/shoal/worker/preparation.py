@@ -74,7 +74,7 @@ class Preparation:
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
         """The first deadline of those that were fetched, in seconds of ``time.monotonic``."""
-        self._closed = False
+        self._closed = self._is_over = False
 
     def begin(self, pictures: list[Picture], now: float) -> None:
         """Starts to fetch one picture, or what several regions of one are cut from."""
@@ -106,8 +106,7 @@ class Preparation:
         self.device.end()
         for picture in list(self.pending):
             self._stop(picture)
-        if not self.pending:
-            self.slot.give_back()
+        self._end_if_idle()
 
     def _follow(self, pictures: list[Picture], step: Step, then: Then) -> None:
         """Calls ``then`` with what ``step`` brings."""
@@ -294,9 +293,14 @@ class Preparation:
             del self.pending[picture]
             picture.fetched = None
         self._ended(pictures)
-        if self._closed and not self.pending:
-            # A picture that was being decoded was written to its end: only now the slot is free.
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        """A picture that was being decoded was written to its end: only now the slot is free."""
+        if self._closed and not self.pending and not self._is_over:
+            self._is_over = True
             self.slot.give_back()
+            del self._ended, self._allot, self._put_off  # the batch's, which holds this: no garbage of a cycle is left
 
     def _stop(self, picture: Picture) -> None:
         """Of one that a thread writes to, the end comes when that is done."""
