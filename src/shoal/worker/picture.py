@@ -55,6 +55,8 @@ class SlotRow:
     A thread that begins and a batch that leaves without the picture may come at once: one of them gets the row.
     """
 
+    __slots__ = ("_rows",)
+
     def __init__(self, *rows: NDArray[Any]) -> None:
         """Takes one row, of ``config.input.shape``; without a row it counts as left from the beginning."""
         self._rows = list(rows)  # taking from a list is atomic
