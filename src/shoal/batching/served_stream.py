@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from shoal.batching import wire
 from shoal.batching.permits import DRAINING
@@ -58,7 +58,9 @@ class Batch(Protocol):
         """The batch is over or its batcher is gone: stops what is left of it. Called once; never raises."""
 
 
-@runtime_checkable
+# Whether a batch is one of the following ``hasattr`` says: ``isinstance`` takes Python 3.11 5 us.
+
+
 class Withdrawable(Protocol):
     """A batch that can leave out an item; one that can't runs to its end."""
 
@@ -70,7 +72,6 @@ class Withdrawable(Protocol):
         """
 
 
-@runtime_checkable
 class Prompt(Protocol):
     """A batch that may know answers before it is executed."""
 
@@ -79,7 +80,6 @@ class Prompt(Protocol):
         ...
 
 
-@runtime_checkable
 class Timed(Protocol):
     """A batch that knows when it was ready for the engine or function."""
 
@@ -89,7 +89,6 @@ class Timed(Protocol):
         ...
 
 
-@runtime_checkable
 class Counted(Protocol):
     """A batch that knows how much was executed, which may be more or less than its items."""
 
@@ -276,7 +275,7 @@ class ServedStream:
     ) -> bool:
         """One batch, up to its first results; whether the permit could be kept, which the same message says."""
         batch = self._handler.begin(*self._carries)
-        if self._takes_early and isinstance(batch, Prompt):
+        if self._takes_early and hasattr(batch, "tell_early"):
             batch.tell_early(self._tell_early)
         carried = _Carried(batch, self.taken, self.taken)
         self._carried.append(carried)
@@ -290,7 +289,7 @@ class ServedStream:
             raise
         self._beside(self._answer_stragglers(carried, groups))
         renewed = permit.renew()
-        engine_us, executed = _engine_microseconds(batch), batch.executed if isinstance(batch, Counted) else 0
+        engine_us, executed = _engine_microseconds(batch), batch.executed if hasattr(batch, "executed") else 0
         told = batching_pb2.BatchResultChunk(results=results, permit=renewed, engine_us=engine_us, executed=executed)
         await self._write(told)
         return renewed
@@ -363,11 +362,11 @@ class ServedStream:
 
 
 def _withdraw_from(batch: Batch, index: int) -> None:
-    if isinstance(batch, Withdrawable):
+    if hasattr(batch, "withdraw"):
         batch.withdraw(index)
 
 
 def _engine_microseconds(batch: Batch) -> int:
     """Since the batch was ready for the engine, at least 1; 0 where that is unknown."""
-    ready_at = batch.ready_at if isinstance(batch, Timed) else 0.0
+    ready_at = batch.ready_at if hasattr(batch, "ready_at") else 0.0
     return max(1, int(1e6 * (monotonic() - ready_at))) if ready_at else 0

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from shoal.batching.messages import priority_of
 from shoal.errors import InvalidRequest
 from shoal.observe.tracing import is_sampled
 from shoal.pictures.reference import object_key
-from shoal.v1 import inference_pb2
 from shoal.worker.access import Memory
 from shoal.worker.asked import deadline_of, read_request
-from shoal.worker.heads.asked_region import checked_region, region_of
+from shoal.worker.heads.asked_region import checked_regions, of_each_region
 from shoal.worker.parts import Parts
 from shoal.worker.picture import Picture
 from shoal.worker.spans import follow
@@ -70,30 +69,27 @@ class Admission:
         if request.model_version not in {0, version}:
             raise InvalidRequest(f"model {config.name!r} serves version {version}, not {request.model_version}")
         self.head.check(request)
-        region = checked_region(request)
+        regions = checked_regions(request)
         deadline = deadline_of(item, now)
         name, image_uuid = object_key(grant.prefix, request.image_uuid), request.image_uuid
         sent_as, priority = (item.queued_us, item.timeout_us), priority_of(item)
-        stages = Stages(image_uuid, item.owner, config.name, version, priority, sent_as, now, region=region)
-        of_pipeline = access.is_pipelines(item.identity)
-        whole = Picture(item, grant.owner, now, deadline, request, name, priority, stages, region, of_pipeline)
-        pictures = self._parts(whole) if request.regions else [whole]
-        if self.tracing is not None and is_sampled(item.traceparent):
-            follow(self.tracing.begin("worker", item.traceparent, now), (stages, *stages.others))
-        self.recent.add(stages, REGION_BYTES * len(stages.others))
+        owner, of_pipeline = item.owner, access.is_pipelines(item.identity)
+        parts = Parts(config.task, len(regions)) if request.regions else None
+        pictures = []
+        for part, (each, region) in enumerate(zip(of_each_region(request), regions, strict=True)):
+            stages = Stages(image_uuid, owner, config.name, version, priority, sent_as, now, region=region)
+            pictures.append(
+                Picture(
+                    item, grant.owner, now, deadline, each, name, priority, stages, region, of_pipeline, parts, part
+                )
+            )
+        self._remember([picture.stages for picture in pictures], item.traceparent)
         return pictures
 
-    def _parts(self, whole: Picture) -> list[Picture]:
-        """A picture for each of the request's regions; what is remembered of the others hangs on the first one's."""
-        parts = Parts(self.config.task, len(whole.request.regions))
-        made = []
-        for number, region in enumerate(whole.request.regions):
-            request = inference_pb2.ImageRequest()
-            request.CopyFrom(whole.request)
-            request.ClearField("regions")
-            request.region.CopyFrom(region)
-            stages = replace(whole.stages) if number else whole.stages
-            stages.region = cut = region_of(request)
-            made.append(replace(whole, request=request, stages=stages, region=cut, parts=parts, part=number))
-        whole.stages.others = tuple(picture.stages for picture in made[1:])
-        return made
+    def _remember(self, stages: list[Stages], traceparent: str) -> None:
+        """What becomes of a request's regions hangs on the first one's, as does its span."""
+        first = stages[0]
+        first.others = tuple(stages[1:])
+        if self.tracing is not None and is_sampled(traceparent):
+            follow(self.tracing.begin("worker", traceparent, first.arrived), stages)
+        self.recent.add(first, REGION_BYTES * len(first.others))

@@ -95,10 +95,10 @@ class PictureBatch:
 
     def withdraw(self, index: int) -> None:
         """The item's caller has left: ends what is done for it. Does nothing if it is unknown, executed or answered."""
-        for picture in list(self._preparing):
-            if picture.item.index == index and not picture.is_answered:
-                self._results.drop(picture, Cancelled("the caller left"))
-                self._preparation.withdraw(picture)
+        pending = [each for each in self._preparing if each.item.index == index and not each.is_answered]
+        for picture in pending:
+            self._results.drop(picture, Cancelled("the caller left"))
+        self._preparation.withdraw(pending)
         waiting = [picture for picture in (*self._ready, *self._later) if picture.item.index == index]
         for picture in waiting:
             self._results.drop(picture, Cancelled("the caller left"))
@@ -162,7 +162,8 @@ class PictureBatch:
             if without := pictures[len(with_row) :]:
                 self._wait_for_row(without)
             pictures = with_row
-        self._preparation.begin(pictures, now)
+        if pictures:
+            self._preparation.begin(pictures, now)
 
     def _allot(self, pictures: list[Picture]) -> list[Picture]:
         """Gives the first of them rows of the batch's slot, as many as it has."""
@@ -205,10 +206,10 @@ class PictureBatch:
             if picture.parts is not None:
                 picture.parts.end()
 
-    def _prepared(self, picture: Picture) -> None:
-        """It is ready, or was dropped."""
-        if not picture.is_answered:
-            self._ready.append(picture)
+    def _prepared(self, pictures: list[Picture]) -> None:
+        """They are ready, or were dropped."""
+        if not pictures[0].is_answered:
+            self._ready += pictures
         else:
             self._tell_soon()
         self._wake_all()

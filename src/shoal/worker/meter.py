@@ -63,11 +63,12 @@ class Meter(BatchMeter):
             self._decodes[Way.CPU].inc(len(decoded))
             self._decode.observe_all([seconds for seconds, _ in decoded])
             self._tensor_bytes.inc(sum(size for _, size in decoded))
-        counts: Counter[tuple[int, bool]] = Counter()
-        for code, bulk, count in _taken(self._answered):
-            counts[code, bulk] += count
-        for (code, bulk), count in counts.items():
-            super().answered(Code(code), BULK if bulk else INTERACTIVE, count)
+        if answered := _taken(self._answered):
+            counts: Counter[tuple[int, bool]] = Counter()
+            for code, bulk, count in answered:
+                counts[code, bulk] += count
+            for (code, bulk), count in counts.items():
+                super().answered(Code(code), BULK if bulk else INTERACTIVE, count)
 
 
 def _taken(values: list[Value]) -> list[Value]:

@@ -14,7 +14,6 @@ from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:
     import asyncio
-    from enum import Enum
     from typing import Any
 
     from shoal.modelconfig.model import Task
@@ -32,10 +31,6 @@ class Parts:
         """Of the picture, for all of them."""
         self.fetched = 0.0
         """When it was there, in seconds of ``time.monotonic``: some of them wait for a row until long after."""
-        self.jobs: dict[Enum, asyncio.Future[Any]] = {}
-        """What decodes those that are prepared together, by where they are: in a thread's queue, or apart."""
-        self.decoded = 0.0
-        """When those that are prepared together were, in seconds of ``time.monotonic``."""
         self._reply = getattr(inference_pb2, f"{task.method}Reply")
         self._results: dict[int, batching_pb2.BatchItemResult] = {}
         self._count = count
@@ -62,26 +57,29 @@ class Parts:
             return result
         reply, room = self._reply(), REPLY_BYTES - self._count * _FRAME_BYTES
         for number in range(self._count):
-            room = self._tell(reply, self._results[number], room)
+            room = _tell(reply, self._results[number], room)
+        if answered := [told.reply for told in reply.region_replies if not told.code]:
+            last = max(answered, key=lambda each: _total(each.timing))
+            reply.image_uuid, reply.model_name = last.image_uuid, last.model_name
+            reply.model_version = last.model_version
+            reply.timing.CopyFrom(last.timing)
         reply.timing.cached = all(told.reply.timing.cached for told in reply.region_replies)
         return batching_pb2.BatchItemResult(index=result.index, response=reply.SerializeToString())
 
-    def _tell(self, reply: Any, result: batching_pb2.BatchItemResult, room: int) -> int:
-        """Adds a region's answer, if there is room for so many bytes; what is left of that."""
-        told = reply.region_replies.add(code=result.code, message=result.message)
-        left = room - len(result.response) - len(result.message)
-        if result.code:
-            return left
-        if left < 0:
-            told.code = Code.INVALID_ARGUMENT
-            told.message = f"the answers to all regions are larger than {REPLY_BYTES:,} bytes: ask for fewer at a time"
-            return room
-        told.reply.MergeFromString(result.response)
-        one = told.reply
-        reply.image_uuid, reply.model_name, reply.model_version = one.image_uuid, one.model_name, one.model_version
-        if _total(one.timing) >= _total(reply.timing):
-            reply.timing.CopyFrom(one.timing)
-        return left
+
+def _tell(reply: Any, result: batching_pb2.BatchItemResult, room: int) -> int:
+    """Adds a region's answer, if there is room for so many bytes; what is left of that."""
+    response = result.response
+    left = room - len(response) - len(result.message)
+    if result.code:
+        reply.region_replies.add(code=result.code, message=result.message)
+    elif left < 0:
+        message = f"the answers to all regions are larger than {REPLY_BYTES:,} bytes: ask for fewer at a time"
+        reply.region_replies.add(code=Code.INVALID_ARGUMENT, message=message)
+        return room
+    else:
+        reply.region_replies.add().reply.MergeFromString(response)
+    return left
 
 
 def _total(timing: inference_pb2.Timing) -> int:

@@ -55,6 +55,8 @@ class SlotRow:
     A thread that begins and a batch that leaves without the picture may come at once: one of them gets the row.
     """
 
+    __slots__ = ("_rows",)
+
     def __init__(self, *rows: NDArray[Any]) -> None:
         """Takes one row, of ``config.input.shape``; without a row it counts as left from the beginning."""
         self._rows = list(rows)  # taking from a list is atomic
@@ -106,8 +108,6 @@ class Picture:
     """It is one of several regions that a request asks about."""
     part: int = 0
     """Its number among these."""
-    together: list[Picture] = field(default_factory=list, repr=False)
-    """Those of them that are prepared now, itself among them."""
     row: int = 0
     """Its row of the slot."""
     at: At = FETCH
@@ -122,8 +122,6 @@ class Picture:
     """Its bytes, until they are decoded."""
     cache_key: bytes | None = None
     """Under which its answer is kept, once it was looked up there."""
-    known: bytes | None = field(default=None, repr=False)
-    """The answer that was found there."""
     way: Way = CPU
     """Where it is decoded."""
     charge: tuple[int, float] | None = None

@@ -1,7 +1,8 @@
 """The pictures of one batch on their way into its slot: fetched, then decoded, each as soon as it can be.
 
 Each is carried from step to step by callbacks of what it waits for: a fetch, a thread, a process. Nothing of it is a
-task, and pictures that come together are taken in one turn of the event loop.
+task, and pictures that come together are taken in one turn of the event loop. The regions of one picture that are
+prepared at a time take each step as one: they are fetched once and decoded once, and have one caller and one deadline.
 """
 
 from __future__ import annotations
@@ -21,19 +22,17 @@ from shoal.worker.picture import APART, FETCH, LOOKUP, QUEUE, SLOT, SlotRow
 from shoal.worker.stages import ASKED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from typing_extensions import Buffer
-
-    from shoal.pictures.header import PictureSize
     from shoal.runtime.priority import Priority
     from shoal.worker.batch_results import BatchResults
+    from shoal.worker.decoding import Decoded
     from shoal.worker.picture import Picture
     from shoal.worker.picture_model import PictureModel
     from shoal.worker.result_cache import ResultCache
 
     Step = asyncio.Future[Any]
-    Then = Callable[[Picture, Any], None]
+    Then = Callable[[list[Picture], Any], None]
 
 _CLOCK_STEP_SECONDS: Final = 0.001
 """uvloop's timers have it: one that is set for a deadline may ring before it."""
@@ -47,7 +46,7 @@ class Preparation:
         model: PictureModel,
         priority: Priority,
         results: BatchResults,
-        ended: Callable[[Picture], object],
+        ended: Callable[[list[Picture]], object],
         allot: Callable[[list[Picture]], list[Picture]],
         put_off: Callable[[list[Picture]], object],
     ) -> None:
@@ -57,7 +56,7 @@ class Preparation:
             model: Whose pictures they are.
             priority: The batch's.
             results: Has the answers of those that fail.
-            ended: Told of each picture that is no longer pending; it is ready if it has no answer.
+            ended: Told of pictures that are no longer pending; they are ready if they have no answer.
             allot: Gives rows to regions whose answers aren't known; says which of them, the first ones, have one.
             put_off: Told of the others, which are no longer pending, either, and may begin again.
         """
@@ -70,34 +69,36 @@ class Preparation:
         self._ended = ended
         self._allot = allot
         self._put_off = put_off
-        self._for_slot: list[Picture] = []
+        self._for_slot: list[list[Picture]] = []
         """They wait for the slot."""
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
         """The first deadline of those that were fetched, in seconds of ``time.monotonic``."""
-        self._closed = False
+        self._closed = self._is_over = False
 
     def begin(self, pictures: list[Picture], now: float) -> None:
         """Starts to fetch one picture, or what several regions of one are cut from."""
-        for picture in pictures:
-            self.pending[picture] = None
-            if picture.parts is None:
-                self._follow(picture, self._fetch(picture, now), self._fetched)
-                continue
-            picture.together, picture.parts.jobs, picture.parts.decoded = pictures, {}, 0.0
-            if picture.parts.fetch is None:
-                picture.parts.fetch = self._fetch(picture, now)
-            self._follow(picture, picture.parts.fetch, self._fetched)
+        first = pictures[0]
+        self.pending.update(dict.fromkeys(pictures))
+        if first.parts is None:
+            fetch = self._fetch(first, now)
+        elif (earlier := first.parts.fetch) is None:
+            fetch = first.parts.fetch = self._fetch(first, now)
+        else:
+            fetch = earlier
+        self._follow(pictures, fetch, self._fetched)
 
     def _fetch(self, picture: Picture, now: float) -> Step:
         return self._model.fetcher.fetch(
             picture.key, picture.seconds_left(now), picture.account, picture.max_age_seconds
         )
 
-    def withdraw(self, picture: Picture) -> None:
-        """Ends what is done for one that is pending, and has its answer."""
-        picture.is_answered = True
-        self._stop(picture)
+    def withdraw(self, pictures: Sequence[Picture]) -> None:
+        """Ends what is done for those of a request that are pending, and have their answers."""
+        for picture in pictures:
+            picture.is_answered = True
+        for picture in pictures:
+            self._stop(picture)
 
     def close(self) -> None:
         """Ends what is done for all; the slot is given back once nobody writes to it."""
@@ -107,84 +108,92 @@ class Preparation:
         self.device.end()
         for picture in list(self.pending):
             self._stop(picture)
-        if not self.pending:
-            self.slot.give_back()
+        self._end_if_idle()
 
-    def _follow(self, picture: Picture, step: Step, then: Then) -> None:
+    def _follow(self, pictures: list[Picture], step: Step, then: Then) -> None:
         """Calls ``then`` with what ``step`` brings."""
-        picture.step = step
-        step.add_done_callback(partial(self._stepped, picture, then))
+        for picture in pictures:
+            picture.step = step
+        step.add_done_callback(partial(self._stepped, pictures, then))
 
-    def _stepped(self, picture: Picture, then: Then, step: Step) -> None:
-        picture.step = None
-        if self._closed or picture.is_answered:
+    def _stepped(self, pictures: list[Picture], then: Then, step: Step) -> None:
+        for picture in pictures:
+            picture.step = None
+        if self._closed or pictures[0].is_answered:  # and so all of them: they have one caller
             _let_go(step)
-            self._end(picture)
+            self._end(pictures)
         else:
-            self._go_on(picture, then, step)
+            self._go_on(pictures, then, step)
 
-    def _go_on(self, picture: Picture, then: Then, step: Step) -> None:
-        """Whatever goes wrong in a step is the picture's alone."""
+    def _go_on(self, pictures: list[Picture], then: Then, step: Step) -> None:
+        """Whatever goes wrong in a step is these pictures' alone."""
+        first = pictures[0]
         try:
-            then(picture, step.result())
+            then(pictures, step.result())
         except asyncio.CancelledError as error:
-            late = picture.deadline <= monotonic()
-            self._fail(picture, DeadlineExceeded("the deadline passed before it was decoded") if late else error)
+            late = first.deadline <= monotonic()
+            self._fail(pictures, DeadlineExceeded("the deadline passed before it was decoded") if late else error)
         except Exception as error:
-            if picture.at is FETCH and isinstance(error, ShoalError) and not picture.part:
+            if first.at is FETCH and isinstance(error, ShoalError) and not first.part:
                 self._model.meter.not_fetched(error.code)
-            self._fail(picture, error)
+            self._fail(pictures, error)
 
-    def _fetched(self, picture: Picture, fetched: Fetched) -> None:
-        now = monotonic()
-        if picture.parts is not None:
-            now = picture.parts.fetched = picture.parts.fetched or now
-        picture.fetched = fetched
-        picture.stages.fetched = now
-        picture.fetch_seconds = now - picture.arrived
-        if not picture.part:
-            self._model.meter.fetched(picture.fetch_seconds, fetched.size)
-        self._watch(picture.deadline, now)
-        if (cache := self._model.cache) is None or picture.cache_key is not None:
-            self._go_to_slot(picture)
+    def _fetched(self, pictures: list[Picture], fetched: Fetched) -> None:
+        first, now = pictures[0], monotonic()
+        if first.parts is not None:
+            now = first.parts.fetched = first.parts.fetched or now
+        for picture in pictures:
+            picture.fetched, picture.stages.fetched = fetched, now
+            picture.fetch_seconds = now - picture.arrived
+        if not first.part:
+            self._model.meter.fetched(first.fetch_seconds, fetched.size)
+        self._watch(first.deadline, now)
+        if (cache := self._model.cache) is None or first.cache_key is not None:
+            self._go_to_slot(pictures)
             return
-        picture.at, picture.stages.result_cache = LOOKUP, ASKED
-        job = self._job(picture, lambda own: self._model.decoding.look_up(own, cache, fetched.data))
-        self._follow(picture, job, partial(self._looked_up, cache))
+        for picture in pictures:
+            picture.at, picture.stages.result_cache = LOOKUP, ASKED
+        job = self._model.decoding.look_up(pictures, cache, fetched.data)
+        self._follow(pictures, job, partial(self._looked_up, cache))
 
-    def _looked_up(self, cache: ResultCache, picture: Picture, keys: dict[Picture, bytes]) -> None:
+    def _looked_up(self, cache: ResultCache, pictures: list[Picture], keys: dict[Picture, bytes]) -> None:
         """One whose answer is known leaves: it needs neither a slot nor the engine."""
-        if picture.cache_key is None:  # the first of those that are looked up together
-            self._ask(cache, keys)
-        if picture.known is not None:
-            self._results.answer_again(picture, picture.known)
+        now, unknown = monotonic(), []
+        for picture in pictures:
+            picture.cache_key = keys[picture]
+            answer = cache.get(picture.cache_key)
+            picture.stages.look_up(now, found=answer is not None)
+            if answer is None:
+                unknown.append(picture)
+                continue
+            self._results.answer_again(picture, answer)
             picture.is_answered = True
-            self._end(picture)
-        elif picture in self.pending:
-            self._go_to_slot(picture)
+            self._end([picture])
+        if unknown and unknown[0].parts is not None:
+            unknown = self._with_row(unknown)
+        if unknown:
+            self._go_to_slot(unknown)
 
-    def _ask(self, cache: ResultCache, keys: dict[Picture, bytes]) -> None:
-        """The cache, for all of them; of several regions only those that it doesn't know take a row."""
-        now = monotonic()
-        for picture, key in keys.items():
-            picture.cache_key, picture.known = key, cache.get(key)
-            picture.stages.look_up(now, found=picture.known is not None)
-        missed = [picture for picture in keys if picture.known is None and picture.parts is not None]
-        with_row = self._allot(missed)
-        for picture in with_row:
-            picture.together = with_row
-        if without := missed[len(with_row) :]:
+    def _with_row(self, pictures: list[Picture]) -> list[Picture]:
+        """Those of several regions that have a row from now on; the others are put off."""
+        with_row = self._allot(pictures)
+        if without := pictures[len(with_row) :]:
             for picture in without:
                 del self.pending[picture]
             self._put_off(without)
+        return with_row
 
-    def _go_to_slot(self, picture: Picture) -> None:
-        assert picture.fetched is not None, "it was fetched"
-        if picture.stages.straggler or not self._model.decoding.may_be_quick(picture.fetched.data):
-            self._decode(picture)
+    def _go_to_slot(self, pictures: list[Picture]) -> None:
+        first = pictures[0]
+        if not self._model.decoding.may_be_quick(_fetched_of(first).data):
+            self._decode_apart(pictures)
             return
-        picture.at = SLOT
-        self._for_slot.append(picture)
+        if first.stages.straggler:
+            self._decode(pictures)
+            return
+        for picture in pictures:
+            picture.at = SLOT
+        self._for_slot.append(pictures)
         if self.slot.is_here:
             self._slot_came()
         else:
@@ -193,31 +202,31 @@ class Preparation:
     def _slot_came(self) -> None:
         """For all that wait for it; or it never will, and then each of them hears why."""
         waiting, self._for_slot = self._for_slot, []
-        for picture in [each for each in waiting if self._placed(each)]:
+        for pictures in waiting:
             try:
-                self._decode(picture)
+                if self._placed(pictures):
+                    self._decode(pictures)
             except Exception as error:
-                self._fail(picture, error)
+                self._fail(pictures, error)
 
-    def _placed(self, picture: Picture) -> bool:
-        """Gives it its row; whether it is to be decoded. Regions that are decoded together all have theirs before."""
-        try:
-            if picture.stages.straggler:
-                return True
-            if self.device.put(picture, self.slot.result()):
-                self._put_there(picture)
-                return False
-            picture.slot_row = SlotRow(self.slot.result().row(picture.row))
-        except Exception as error:
-            self._fail(picture, error)
+    def _placed(self, pictures: list[Picture]) -> bool:
+        """Gives them their rows; whether they are to be decoded."""
+        first = pictures[0]
+        if first.stages.straggler:
+            return True
+        slot = self.slot.result()
+        if self.device.put(first, slot):
+            self._put_there(first)
             return False
+        for picture in pictures:
+            picture.slot_row = SlotRow(slot.row(picture.row))
         return True
 
     def _put_there(self, picture: Picture) -> None:
         """It is ready, but for what the device does."""
         picture.stages.decoded = picture.stages.decoding = monotonic()
         picture.stages.on_device = True
-        self._end(picture)
+        self._end([picture])
 
     def decode_again(self, picture: Picture, data: bytes) -> None:
         """Of one that was ready, but that the device couldn't decode: from here on it is a straggler."""
@@ -228,89 +237,87 @@ class Preparation:
         picture.fetched = Fetched(data, None)
         self.pending[picture] = None
         self._watch(picture.deadline, monotonic())
-        self._decode(picture)
+        self._decode([picture])
 
-    def _decode(self, picture: Picture) -> None:
-        """Into the batch's slot, or into memory of its own if it takes long or the batch went without it."""
-        assert picture.fetched is not None, "it was fetched"
-        data, content = picture.fetched.data, picture.fetched.content
-        if not self._model.decoding.may_be_quick(data):
-            self._decode_apart(picture)
-            return
-        picture.at = QUEUE
-        job = self._job(picture, lambda own: self._model.decoding.decode(own, self._model.decoder, data, content))
-        self._follow(picture, job, self._left_thread)
+    def _decode(self, pictures: list[Picture]) -> None:
+        """Into the batch's slot, or into memory of their own if it takes long or the batch went without them."""
+        for picture in pictures:
+            picture.at = QUEUE
+        fetched = _fetched_of(pictures[0])
+        job = self._model.decoding.decode(pictures, self._model.decoder, fetched.data, fetched.content)
+        self._follow(pictures, job, self._left_thread)
 
-    def _together(self, picture: Picture) -> list[Picture]:
-        """What is decoded with a picture, in one go: the regions of it that are prepared now, or itself alone."""
-        return picture.together or [picture]
-
-    def _job(self, picture: Picture, start: Callable[[list[Picture]], Step]) -> Step:
-        """What ``start`` starts, for all that are decoded together; the first of them to come here starts it."""
-        if (parts := picture.parts) is None:
-            return start([picture])
-        if (job := parts.jobs.get(picture.at)) is None:
-            job = parts.jobs[picture.at] = start(picture.together)
-        return job
-
-    def _left_thread(self, picture: Picture, decoded: tuple[PictureSize, float, bool]) -> None:
-        picture.size, picture.decode_seconds, was_quick = decoded
+    def _left_thread(self, pictures: list[Picture], decoded: Decoded) -> None:
+        size, seconds, was_quick = decoded
+        for picture in pictures:
+            picture.size, picture.decode_seconds = size, seconds
         if was_quick:
-            self._decoded(picture, None)
-        else:
+            self._decoded(pictures, None)
+            return
+        for picture in pictures:
             picture.slot_row.leave()
-            self._decode_apart(picture)
+        self._decode_apart(pictures)
 
-    def _decode_apart(self, picture: Picture) -> None:
-        picture.at = APART
-        assert picture.fetched is not None, "it was fetched"
-        data = picture.fetched.data
-        self._follow(picture, self._job(picture, lambda own: self._start_apart(own, data)), self._decoded)
-
-    def _start_apart(self, pictures: list[Picture], data: Buffer) -> Step:
+    def _decode_apart(self, pictures: list[Picture]) -> None:
+        for picture in pictures:
+            picture.at = APART
+        data = _fetched_of(pictures[0]).data
         work = self._model.decoding.decode_apart(pictures, self._model.decoder, data)
         task = asyncio.get_running_loop().create_task(work)
         self._model.own(task)
-        return task
+        self._follow(pictures, task, self._decoded)
 
-    def _decoded(self, picture: Picture, _: object) -> None:
-        stages = picture.stages
-        now = monotonic()
-        if picture.parts is not None:
-            now = picture.parts.decoded = picture.parts.decoded or now
-        stages.decoded = now
-        stages.decoding = now - picture.decode_seconds
-        together = self._together(picture)
-        if picture is together[0]:
-            self._model.meter.decoded(picture.decode_seconds, len(together) * self._model.row_bytes)
-        self._end(picture)
+    def _decoded(self, pictures: list[Picture], _: object) -> None:
+        now, seconds = monotonic(), pictures[0].decode_seconds
+        for picture in pictures:
+            picture.stages.decoded, picture.stages.decoding = now, now - seconds
+        self._model.meter.decoded(seconds, len(pictures) * self._model.row_bytes)
+        self._end(pictures)
 
-    def _fail(self, picture: Picture, error: BaseException) -> None:
-        self._results.drop(picture, error)
-        picture.is_answered = True
-        self._end(picture)
+    def _fail(self, pictures: list[Picture], error: BaseException) -> None:
+        """All of them that are pending."""
+        if not (failed := [picture for picture in pictures if picture in self.pending]):
+            return
+        for picture in failed:
+            self._results.drop(picture, error)
+            picture.is_answered = True
+        self._end(failed)
 
-    def _end(self, picture: Picture) -> None:
-        """It is ready, or has its answer."""
-        del self.pending[picture]
-        self.device.decoded_here(picture)
-        if picture.parts is not None:
-            picture.parts.end()
-        elif picture.fetched is not None:
-            picture.fetched.release()
-        picture.fetched = None
-        self._ended(picture)
-        if self._closed and not self.pending:
-            # A picture that was being decoded was written to its end: only now the slot is free.
+    def _end(self, pictures: list[Picture]) -> None:
+        """They are ready, or have their answers."""
+        first = pictures[0]
+        self.device.decoded_here(first)
+        if first.parts is not None:
+            first.parts.end(len(pictures))
+        elif first.fetched is not None:
+            first.fetched.release()
+        for picture in pictures:
+            del self.pending[picture]
+            picture.fetched = None
+        self._ended(pictures)
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        """A picture that was being decoded was written to its end: only now the slot is free."""
+        if self._closed and not self.pending and not self._is_over:
+            self._is_over = True
             self.slot.give_back()
+            del self._ended, self._allot, self._put_off  # the batch's, which holds this: no garbage of a cycle is left
 
     def _stop(self, picture: Picture) -> None:
         """Of one that a thread writes to, the end comes when that is done."""
-        if picture in self._for_slot:
-            self._for_slot.remove(picture)
-            self._end(picture)
+        if waiting := self._taken_back(picture):
+            self._end(waiting)
         elif picture.step is not None:
             picture.step.cancel()
+
+    def _taken_back(self, picture: Picture) -> list[Picture]:
+        """A picture that waits for the slot, with those that go with it: they wait no longer. Else nothing."""
+        for pictures in self._for_slot:
+            if picture in pictures:
+                self._for_slot.remove(pictures)
+                return pictures
+        return []
 
     def _watch(self, deadline: float, now: float) -> None:
         """One timer for all pictures: it rings at the first deadline. A fetch has its own."""
@@ -327,9 +334,8 @@ class Preparation:
         for picture in fetched:
             if picture.deadline > now:
                 self._watch(picture.deadline, now)
-            elif picture in self._for_slot:
-                self._for_slot.remove(picture)
-                self._fail(picture, DeadlineExceeded("the deadline passed before there was room in a slot"))
+            elif waiting := self._taken_back(picture):
+                self._fail(waiting, DeadlineExceeded("the deadline passed before there was room in a slot"))
             else:
                 self._stop(picture)
 
@@ -338,3 +344,8 @@ def _let_go(step: Step) -> None:
     """Of a fetch that nobody waits for any more, but that had ended."""
     if not step.cancelled() and step.exception() is None and isinstance(step.result(), Fetched):
         step.result().release()
+
+
+def _fetched_of(picture: Picture) -> Fetched:
+    assert picture.fetched is not None, "it was fetched"
+    return picture.fetched

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from shoal.errors import InvalidRequest
 from shoal.pictures.region import PictureRegion
+from shoal.v1 import inference_pb2
 
 if TYPE_CHECKING:
     from shoal.pictures.header import PictureSize
-    from shoal.v1 import inference_pb2
 
 MAX_REGIONS: Final = 64
 """Of one request."""
@@ -20,24 +20,41 @@ def region_of(request: inference_pb2.ImageRequest) -> PictureRegion | None:
     return _read(request.region) if request.HasField("region") else None
 
 
-def checked_region(request: inference_pb2.ImageRequest) -> PictureRegion | None:
-    """``region_of``, of a request that comes from outside.
+def checked_regions(request: inference_pb2.ImageRequest) -> list[PictureRegion | None]:
+    """Of a request that comes from outside, its region or its ``regions``; without any, None for the whole picture.
 
     Raises:
-        InvalidRequest: its region, or one of its ``regions``, is no part of a picture; names field and value.
+        InvalidRequest: one is no part of a picture; names field and value.
     """
     region, count = region_of(request), len(request.regions)
-    if region is None and not count:  # as nearly always
-        return None
-    if region is not None and count:
+    if not count:  # as nearly always
+        if region is not None:
+            region.check()
+        return [region]
+    if region is not None:
         raise InvalidRequest("region and regions: a request has one of them")
     if count > MAX_REGIONS:
         raise InvalidRequest(f"regions: there are {count}; the limit is {MAX_REGIONS} a request")
-    if region is not None:
-        region.check()
-    for number, each in enumerate(request.regions):
-        _read(each).check(f"regions[{number}]")
-    return region
+    regions = list(map(_read, request.regions))
+    for number, each in enumerate(regions):
+        each.check(f"regions[{number}]")
+    return [*regions]
+
+
+def of_each_region(request: inference_pb2.ImageRequest) -> list[inference_pb2.ImageRequest]:
+    """What it asks of each of its ``regions``, as if in requests of their own; without any, itself."""
+    if not request.regions:
+        return [request]
+    one = inference_pb2.ImageRequest()
+    one.CopyFrom(request)
+    one.ClearField("regions")
+    requests = []
+    for region in request.regions:
+        each = inference_pb2.ImageRequest()
+        each.CopyFrom(one)
+        each.region.CopyFrom(region)
+        requests.append(each)
+    return requests
 
 
 def tell_region(told: inference_pb2.PictureRegion, region: PictureRegion, picture: PictureSize) -> None:
