@@ -48,6 +48,7 @@ class ScriptedHandler:
     """A method."""
     ready_at: float = 0.0
     executed: int = 0
+    put_off: int = 0
     """What its batches say of themselves."""
 
     def check(self, method: str) -> None:
@@ -73,6 +74,10 @@ class ScriptedBatch:
     @property
     def executed(self) -> int:
         return self._handler.executed
+
+    @property
+    def put_off(self) -> int:
+        return self._handler.put_off
 
     def add(self, *items: batching_pb2.BatchItem) -> None:
         for item in items:

@@ -54,13 +54,14 @@ class StreamListener(Protocol):
     def permitted(self, stream: BatchStream, batching: str) -> None:
         """The worker can take a batch; ``batching`` is the JSON of the model's settings."""
 
-    def executed(self, stream: BatchStream, engine_seconds: float, count: int) -> None:
+    def executed(self, stream: BatchStream, engine_seconds: float, count: int, put_off: int) -> None:
         """The first answers are here; called before they are told.
 
         Args:
             stream: Which.
             engine_seconds: At the worker since the batch was ready for the engine; 0: it doesn't say.
             count: What was executed; 0: it doesn't say.
+            put_off: What there was no room for.
         """
 
     def stalled(self, stream: BatchStream) -> None:
@@ -243,7 +244,7 @@ class BatchStream:
             self._listener.stalled(self)
         elif not chunk.results or chunk.results[-1].index >= self._first:
             self.state = "parked"
-            self._listener.executed(self, chunk.engine_us / 1e6, chunk.executed)
+            self._listener.executed(self, chunk.engine_us / 1e6, chunk.executed, chunk.put_off)
 
     def _permitted(self, batching: str) -> None:
         """Offers the permit, unless the stream is old: another may be placed better by now."""

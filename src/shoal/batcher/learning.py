@@ -33,7 +33,7 @@ class BatchTimes:
     """
 
     def __init__(self) -> None:
-        self._sent = 0.0
+        self._sent = self._needed = 0.0
         self._weight = self._size = self._seconds = self._size_size = self._size_seconds = 0.0
         self._mean_size = self._mean = self._slope_down = self._slope_up = 0.0
         self._base = 0.0
@@ -44,8 +44,15 @@ class BatchTimes:
         self.scatter = 0.0
         """Seconds by which most batches differ at most from what is expected of them: twice the mean deviation."""
 
-    def observe(self, size: int, seconds: float, executed: int = 0) -> None:
-        """One batch of ``size`` requests came back, for which so many were ``executed``; 0: as many."""
+    def observe(self, size: int, seconds: float, executed: int = 0, put_off: int = 0) -> None:
+        """One batch of ``size`` requests came back.
+
+        Args:
+            size: That were sent.
+            seconds: That it took.
+            executed: For these, within that time; 0: as many.
+            put_off: To be executed later: its time says nothing of them.
+        """
         executed = executed or size
         if self.known:
             self._odd = self._odd + 1 if seconds > max(_ODD * self.cautious(size), _ODD_SECONDS) else 0
@@ -56,6 +63,7 @@ class BatchTimes:
         self.known = True
         self._weight = self._weight * _DECAY + 1
         self._sent = self._sent * _DECAY + size
+        self._needed = self._needed * _DECAY + executed + put_off
         self._size = self._size * _DECAY + executed
         self._seconds = self._seconds * _DECAY + seconds
         self._size_size = self._size_size * _DECAY + executed * executed
@@ -65,7 +73,7 @@ class BatchTimes:
     @property
     def share(self) -> float:
         """How many are executed for a request that is sent."""
-        return self._size / self._sent if self._sent else 1.0
+        return self._needed / self._sent if self._sent else 1.0
 
     def expected(self, size: float) -> float:
         """Seconds that a batch of ``size`` requests takes; 0 before anything is known."""

@@ -154,9 +154,9 @@ class ModelQueue:
         self._carry_out(self._policy.permitted(monotonic(), stream, stream.worker, stream.priority))
         self._streams[stream.priority].succeeded()
 
-    def executed(self, stream: BatchStream, engine_seconds: float, count: int) -> None:
+    def executed(self, stream: BatchStream, engine_seconds: float, count: int, put_off: int) -> None:
         """A batch's first answers are here: see ``BatchingPolicy.executed``."""
-        self._policy.executed(monotonic(), stream, engine_seconds, count)
+        self._policy.executed(monotonic(), stream, engine_seconds, count, put_off)
 
     def stalled(self, stream: BatchStream) -> None:
         """Nothing of a batch was executed."""

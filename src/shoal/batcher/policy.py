@@ -164,7 +164,9 @@ class BatchingPolicy(Generic[Stream, Request]):
         self._quarantine.leave(stream)
         return self._advance(now)
 
-    def executed(self, now: float, stream: Stream, engine_seconds: float = 0.0, count: int = 0) -> None:
+    def executed(
+        self, now: float, stream: Stream, engine_seconds: float = 0.0, count: int = 0, put_off: int = 0
+    ) -> None:
         """The batch on ``stream`` has its first answers: all but stragglers are through.
 
         Args:
@@ -172,8 +174,9 @@ class BatchingPolicy(Generic[Stream, Request]):
             stream: Which.
             engine_seconds: At its worker since it was ready for the engine; 0: the worker doesn't say.
             count: What was executed: fewer than were sent, where answers were known; 0: the worker doesn't say.
+            put_off: What is executed later, since there was no room for it.
         """
-        self._work.executed(now, stream, engine_seconds, count)
+        self._work.executed(now, stream, engine_seconds, count, put_off)
         self._closing.learned()
 
     def stalled(self, now: float, stream: Stream) -> None:

@@ -89,7 +89,9 @@ class Workload(Generic[Stream]):
         if len(at) == 1 or _running(at) < self.instances:
             self._start(batch, now)
 
-    def executed(self, now: float, stream: Stream, engine_seconds: float = 0.0, count: int = 0) -> None:
+    def executed(
+        self, now: float, stream: Stream, engine_seconds: float = 0.0, count: int = 0, put_off: int = 0
+    ) -> None:
         """The batch on ``stream``, if any, has its first answers: see ``BatchingPolicy.executed``."""
         if batch := self._closed.get(stream):
             if math.isinf(batch.started):
@@ -100,7 +102,7 @@ class Workload(Generic[Stream]):
                     self.margin = self._slip.most(MOSTLY) + TIMER_SECONDS
                 if engine_seconds:
                     self.preparation.observe(max(0.0, now - batch.due - engine_seconds))
-            self.times.observe(batch.size, now - batch.started, count)
+            self.times.observe(batch.size, now - batch.started, count, put_off)
             self.remove(now, stream)
 
     def remove(self, now: float, stream: Stream) -> None:

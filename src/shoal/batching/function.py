@@ -118,7 +118,7 @@ class FunctionBatch:
 
     def __init__(self, function: Function[Any, Any]) -> None:
         self.ready_at = 0.0
-        self.executed = 0
+        self.executed = self.put_off = 0
         """Requests that the function got together."""
         self._function = function
         self._items: list[_Item] = []

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from shoal.batching import wire
 from shoal.batching.permits import DRAINING
@@ -95,6 +95,11 @@ class Counted(Protocol):
     @property
     def executed(self) -> int:
         """Rows, of what the first group took; to be read once that is there; 0: unknown."""
+        ...
+
+    @property
+    def put_off(self) -> int:
+        """Rows that there was no room for then; to be read with ``executed``."""
         ...
 
 
@@ -289,8 +294,10 @@ class ServedStream:
             raise
         self._beside(self._answer_stragglers(carried, groups))
         renewed = permit.renew()
-        engine_us, executed = _engine_microseconds(batch), batch.executed if hasattr(batch, "executed") else 0
-        told = batching_pb2.BatchResultChunk(results=results, permit=renewed, engine_us=engine_us, executed=executed)
+        told = batching_pb2.BatchResultChunk(results=results, permit=renewed, engine_us=_engine_microseconds(batch))
+        if hasattr(batch, "executed"):
+            counted = cast("Counted", batch)
+            told.executed, told.put_off = counted.executed, counted.put_off
         await self._write(told)
         return renewed
 

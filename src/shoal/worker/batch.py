@@ -57,6 +57,8 @@ class PictureBatch:
         """When the first of it was ready for the engine (monotonic); 0: nothing was yet."""
         self.executed = 0
         """Pictures, and regions of pictures, that the engine was asked to run together then."""
+        self.put_off = 0
+        """Those that there was no row for then."""
         self._model = model
         self._priority = priority
         self._all_prepared: asyncio.Future[None] | None = None
@@ -365,7 +367,8 @@ class PictureBatch:
 
     async def _run(self, slot: Slot, pictures: Sequence[Picture]) -> list[Answered]:
         asked = monotonic()
-        self.ready_at, self.executed = self.ready_at or asked, self.executed or len(pictures)
+        if not self.executed:
+            self.ready_at, self.executed, self.put_off = asked, len(pictures), len(self._later)
         levels = [picture.priority for picture in pictures]
         priority = most_urgent(levels)
         deadline = max(picture.deadline for picture in pictures)

@@ -98,6 +98,23 @@ def test_requests_that_need_several_rows_fill_a_batch_sooner(preferred: tuple[in
     assert len(bench.sent["w299"]) == (preferred or (8,))[-1]
 
 
+def test_requests_that_need_more_rows_than_a_batch_has_are_seen_for_what_they_need() -> None:
+    bench = Bench(BatchingSettings(max_batch_size=8))
+    for number in range(100):
+        stream = f"s{number}"
+        bench.arrive(8)
+        bench.permit(stream)
+        bench.policy.fail(Unavailable("what had no room"))
+        needed = 3 * len(bench.sent[stream])
+        executed = min(8, needed)
+        bench.now += engine(executed)
+        bench.policy.executed(bench.now, stream, 0.0, executed, needed - executed)
+    learned = times(bench)
+    assert learned.share == pytest.approx(3.0)
+    assert len(bench.sent["s99"]) == 2  # and not three, of which one would wait until the others are through
+    assert [learned.executing(size) for size in (6, 8)] == pytest.approx([engine(6), engine(8)])
+
+
 def test_known_answers_make_no_larger_batch() -> None:
     bench = taught(half_known)
     bench.arrive(20)

@@ -87,12 +87,14 @@ async def test_the_first_results_say_what_was_executed_where_that_is_known() -> 
     async with scripted_worker({"m": handler}) as worker, raw_batcher(worker.target) as call:
         handler.go.set()
         handler.late_go.set()
-        for first, executed in ((0, 1), (3, 0), (6, 12)):
-            handler.executed = executed
+        for first, executed, put_off in ((0, 1, 0), (3, 0, 0), (6, 12, 5)):
+            handler.executed, handler.put_off = executed, put_off
             await call.write(batch(b"a", b"b", b"late", first=first))
             chunks = [await call.read() for _ in range(2)]
-            told = [chunk.executed for chunk in chunks if isinstance(chunk, batching_pb2.BatchResultChunk)]
-            assert told == [executed, 0]
+            told = [
+                (chunk.executed, chunk.put_off) for chunk in chunks if isinstance(chunk, batching_pb2.BatchResultChunk)
+            ]
+            assert told == [(executed, put_off), (0, 0)]
 
 
 async def test_a_batcher_of_an_older_version_says_nothing_of_callers_who_leave() -> None:

@@ -272,7 +272,13 @@ async def test_what_there_is_no_row_for_runs_in_further_executions(
 async def test_each_region_counts_in_what_is_executed(store: CountingStore, batch: PictureBatch) -> None:
     batch.add(item(0, store.put(bands()), some(0, 1, 2)), item(1, store.put(bands())))
     await results(batch)
-    assert batch.executed == 4
+    assert (batch.executed, batch.put_off) == (4, 0)
+
+
+async def test_a_batch_says_what_it_had_no_rows_for(store: CountingStore, batch: PictureBatch) -> None:
+    batch.add(item(0, store.put(bands()), some(0, 1, 2)), item(1, store.put(bands()), some(*range(8))))
+    await results(batch)
+    assert (batch.executed, batch.put_off) == (6, 5)
 
 
 async def test_a_batch_of_nothing_but_more_regions_than_rows_grants_its_permit_after_the_first_execution(

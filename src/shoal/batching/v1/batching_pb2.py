@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shoal/batching/v1/batching.proto\x12\x11shoal.batching.v1\"\x0f\n\rServedRequest\"o\n\x0bServedReply\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x0e\n\x06models\x18\x02 \x03(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12\x31\n\tdescribed\x18\x04 \x03(\x0b\x32\x1e.shoal.batching.v1.ServedModel\"K\n\x0bServedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x10\n\x08versions\x18\x03 \x03(\r\x12\x0e\n\x06labels\x18\x04 \x01(\r\"Z\n\nBatchChunk\x12+\n\x05items\x18\x01 \x03(\x0b\x32\x1c.shoal.batching.v1.BatchItem\x12\x0c\n\x04last\x18\x02 \x01(\x08\x12\x11\n\twithdrawn\x18\x03 \x03(\r\"\xb7\x01\n\tBatchItem\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x12\n\ntimeout_us\x18\x04 \x01(\x04\x12\x11\n\tqueued_us\x18\x05 \x01(\x04\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12-\n\x08priority\x18\x07 \x01(\x0e\x32\x1b.shoal.batching.v1.Priority\x12\x10\n\x08identity\x18\x0f \x01(\t\"\x8b\x01\n\x10\x42\x61tchResultChunk\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".shoal.batching.v1.BatchItemResult\x12\x0e\n\x06permit\x18\x02 \x01(\x08\x12\x11\n\tengine_us\x18\x03 \x01(\x04\x12\r\n\x05\x65\x61rly\x18\x04 \x01(\x08\x12\x10\n\x08\x65xecuted\x18\x05 \x01(\r\"Q\n\x0f\x42\x61tchItemResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x10\n\x08response\x18\x04 \x01(\x0c*7\n\x08Priority\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x00\x12\x11\n\rPRIORITY_BULK\x10\x01\x32\xa9\x01\n\x08\x42\x61tching\x12Q\n\x07\x43ompute\x12\x1d.shoal.batching.v1.BatchChunk\x1a#.shoal.batching.v1.BatchResultChunk(\x01\x30\x01\x12J\n\x06Served\x12 .shoal.batching.v1.ServedRequest\x1a\x1e.shoal.batching.v1.ServedReplyBG\n\x11shoal.batching.v1P\x01Z\x1cshoal/batching/v1;batchingv1\xaa\x02\x11Shoal.Batching.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shoal/batching/v1/batching.proto\x12\x11shoal.batching.v1\"\x0f\n\rServedRequest\"o\n\x0bServedReply\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x0e\n\x06models\x18\x02 \x03(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12\x31\n\tdescribed\x18\x04 \x03(\x0b\x32\x1e.shoal.batching.v1.ServedModel\"K\n\x0bServedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x10\n\x08versions\x18\x03 \x03(\r\x12\x0e\n\x06labels\x18\x04 \x01(\r\"Z\n\nBatchChunk\x12+\n\x05items\x18\x01 \x03(\x0b\x32\x1c.shoal.batching.v1.BatchItem\x12\x0c\n\x04last\x18\x02 \x01(\x08\x12\x11\n\twithdrawn\x18\x03 \x03(\r\"\xb7\x01\n\tBatchItem\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x12\n\ntimeout_us\x18\x04 \x01(\x04\x12\x11\n\tqueued_us\x18\x05 \x01(\x04\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12-\n\x08priority\x18\x07 \x01(\x0e\x32\x1b.shoal.batching.v1.Priority\x12\x10\n\x08identity\x18\x0f \x01(\t\"\x9c\x01\n\x10\x42\x61tchResultChunk\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".shoal.batching.v1.BatchItemResult\x12\x0e\n\x06permit\x18\x02 \x01(\x08\x12\x11\n\tengine_us\x18\x03 \x01(\x04\x12\r\n\x05\x65\x61rly\x18\x04 \x01(\x08\x12\x10\n\x08\x65xecuted\x18\x05 \x01(\r\x12\x0f\n\x07put_off\x18\x06 \x01(\r\"Q\n\x0f\x42\x61tchItemResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x10\n\x08response\x18\x04 \x01(\x0c*7\n\x08Priority\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x00\x12\x11\n\rPRIORITY_BULK\x10\x01\x32\xa9\x01\n\x08\x42\x61tching\x12Q\n\x07\x43ompute\x12\x1d.shoal.batching.v1.BatchChunk\x1a#.shoal.batching.v1.BatchResultChunk(\x01\x30\x01\x12J\n\x06Served\x12 .shoal.batching.v1.ServedRequest\x1a\x1e.shoal.batching.v1.ServedReplyBG\n\x11shoal.batching.v1P\x01Z\x1cshoal/batching/v1;batchingv1\xaa\x02\x11Shoal.Batching.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,8 +32,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shoal.batching.v1.batching_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\021shoal.batching.v1P\001Z\034shoal/batching/v1;batchingv1\252\002\021Shoal.Batching.V1'
-  _globals['_PRIORITY']._serialized_start=765
-  _globals['_PRIORITY']._serialized_end=820
+  _globals['_PRIORITY']._serialized_start=782
+  _globals['_PRIORITY']._serialized_end=837
   _globals['_SERVEDREQUEST']._serialized_start=55
   _globals['_SERVEDREQUEST']._serialized_end=70
   _globals['_SERVEDREPLY']._serialized_start=72
@@ -45,9 +45,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHITEM']._serialized_start=355
   _globals['_BATCHITEM']._serialized_end=538
   _globals['_BATCHRESULTCHUNK']._serialized_start=541
-  _globals['_BATCHRESULTCHUNK']._serialized_end=680
-  _globals['_BATCHITEMRESULT']._serialized_start=682
-  _globals['_BATCHITEMRESULT']._serialized_end=763
-  _globals['_BATCHING']._serialized_start=823
-  _globals['_BATCHING']._serialized_end=992
+  _globals['_BATCHRESULTCHUNK']._serialized_end=697
+  _globals['_BATCHITEMRESULT']._serialized_start=699
+  _globals['_BATCHITEMRESULT']._serialized_end=780
+  _globals['_BATCHING']._serialized_start=840
+  _globals['_BATCHING']._serialized_end=1009
 # @@protoc_insertion_point(module_scope)

@@ -73,18 +73,20 @@ class BatchItem(_message.Message):
     def __init__(self, index: _Optional[int] = ..., request: _Optional[bytes] = ..., owner: _Optional[str] = ..., timeout_us: _Optional[int] = ..., queued_us: _Optional[int] = ..., traceparent: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., identity: _Optional[str] = ...) -> None: ...
 
 class BatchResultChunk(_message.Message):
-    __slots__ = ("results", "permit", "engine_us", "early", "executed")
+    __slots__ = ("results", "permit", "engine_us", "early", "executed", "put_off")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     PERMIT_FIELD_NUMBER: _ClassVar[int]
     ENGINE_US_FIELD_NUMBER: _ClassVar[int]
     EARLY_FIELD_NUMBER: _ClassVar[int]
     EXECUTED_FIELD_NUMBER: _ClassVar[int]
+    PUT_OFF_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchItemResult]
     permit: bool
     engine_us: int
     early: bool
     executed: int
-    def __init__(self, results: _Optional[_Iterable[_Union[BatchItemResult, _Mapping]]] = ..., permit: _Optional[bool] = ..., engine_us: _Optional[int] = ..., early: _Optional[bool] = ..., executed: _Optional[int] = ...) -> None: ...
+    put_off: int
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchItemResult, _Mapping]]] = ..., permit: _Optional[bool] = ..., engine_us: _Optional[int] = ..., early: _Optional[bool] = ..., executed: _Optional[int] = ..., put_off: _Optional[int] = ...) -> None: ...
 
 class BatchItemResult(_message.Message):
     __slots__ = ("index", "code", "message", "response")
