@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from shoal.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from shoal.pictures.header import PictureSize
 
 SLACK: Final = 0.001
@@ -55,13 +53,16 @@ class PictureRegion(NamedTuple):
         """Raises InvalidRequest, with ``name`` and the value, unless it is a part of a picture."""
         sides = (("x", self.x, "width", self.width), ("y", self.y, "height", self.height))
         for corner, begin, side, length in sides:
-            _hold(f"{name}.{corner}", begin, lambda value: -SLACK <= value < 1, "not in [0, 1)")
-            _hold(f"{name}.{side}", length, lambda value: value > 0, "not above 0")
+            if not -SLACK <= begin < 1:
+                raise _wrong(f"{name}.{corner}", begin, "not in [0, 1)")
+            if not 0 < length < math.inf:
+                raise _wrong(f"{name}.{side}", length, "not above 0")
             if not begin + length <= 1 + SLACK:
                 raise InvalidRequest(
                     f"{name} ends beyond the picture: {corner} {begin:g} and {side} {length:g} are more than 1 together"
                 )
-        _hold(f"{name}.padding", self.padding, lambda value: 0 <= value <= 1, "not in [0, 1]")
+        if not 0 <= self.padding <= 1:
+            raise _wrong(f"{name}.padding", self.padding, "not in [0, 1]")
 
     def cut(self, picture: PictureSize) -> Cut:
         """Its pixels in a picture of this size: padded, clipped, to the nearest whole pixels, then made a square."""
@@ -74,9 +75,8 @@ class PictureRegion(NamedTuple):
         return Cut(left, upper, right, lower)
 
 
-def _hold(name: str, value: float, is_right: Callable[[float], bool], reason: str) -> None:
-    if not (math.isfinite(value) and is_right(value)):
-        raise InvalidRequest(f"{name} {value:g} is {reason}")
+def _wrong(name: str, value: float, reason: str) -> InvalidRequest:
+    return InvalidRequest(f"{name} {value:g} is {reason}")
 
 
 def _edges(begin: float, length: float, padding: float, pixels: int) -> tuple[int, int]:
