@@ -1,8 +1,10 @@
-"""What a pipeline costs, and saves: the tables and the plot of docs/pipelines.md, from the result of ``pipelines.run``.
+"""What a pipeline costs, and saves: the tables and the plot of docs/pipelines.md, from results of ``pipelines.run``.
 
 python -m benchmarks.pipelines.report
 
-Replaces what stands between ``<!-- figures: pipelines -->`` and ``<!-- end -->`` in the chapter, and the plot.
+Replaces what stands between the markers of both blocks in the chapter, and the plot. The second result is one under
+real-time scheduling, which all processes inherit: ``chrt -r 1 python -m benchmarks.pipelines.run --output
+benchmarks/results/pipelines_real_time.json``.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 CHAPTER = DOCS / "pipelines.md"
 PLOT = IMAGES / "pipelines.png"
 BLOCK = "pipelines"
+REAL_TIME = "pipelines_real_time"
 COLOURS = {UPLOADED: "#d1495b", STORED: "#edae49", CLIENT: "#b5b5b5", TRITON: "#4c6a92"}
 TITLES = {TRITON: "Triton alone"}
 PARTS = {
@@ -40,8 +43,8 @@ PARTS = {
 
 def main() -> None:
     """Brings the section up to date."""
-    result = read_result("pipelines")
-    update(CHAPTER, {BLOCK: block(result)})
+    result = read_result(BLOCK)
+    update(CHAPTER, {BLOCK: block(result), REAL_TIME: real_time(read_result(REAL_TIME))})
     plot(result, PLOT)
 
 
@@ -51,8 +54,13 @@ def block(result: Result) -> str:
     return "\n\n".join((circumstances(result), image, speed(result), lead(result), parts(result)))
 
 
-def circumstances(result: Result) -> str:
-    """Where, when and how."""
+def real_time(result: Result) -> str:
+    """Who is ahead where nobody waits for a core while another is idle."""
+    return "\n\n".join((circumstances(result, "chrt -r 1 "), lead(result)))
+
+
+def circumstances(result: Result, prefix: str = "") -> str:
+    """Where, when and how; ``prefix`` of the command."""
     machine, settings = result["machine"], result["settings"]
     tried = [row for row in result["rows"] if row["way"] == TRITON]
     instances = ", ".join(f"{row['instances']} ({row['objects']})" for row in tried)
@@ -60,7 +68,7 @@ def circumstances(result: Result) -> str:
     busy = "" if quiet else " In italics: other work kept more than a tenth of a core busy, so they mean little."
     return (
         f"Measured {result['date'][:10]} at commit {result['commit']}: {machine['cpu']}, {machine['cores_used']} cores "
-        f"for everything, load average {result['load_average']:.1f} before it; `{result['command']}`. "
+        f"for everything, load average {result['load_average']:.1f} before it; `{prefix}{result['command']}`. "
         f"{settings['rounds']} rounds of {settings['seconds']:g} s, all ways in turns, {settings['at_once']} pictures "
         f"at a time; medians (range). Processes of Triton's calling model, the fastest of "
         f"{', '.join(tried[0]['instances_tried'])}, and for how many objects: {instances}.{busy}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import unicodedata
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -57,6 +58,18 @@ async def test_what_is_kept_is_confirmed_and_what_was_replaced_or_deleted_is_not
     await store.delete_async(KEY)
     with pytest.raises(NotFound):
         await asking.fetch(KEY)
+
+
+async def test_a_key_is_its_bytes_and_none_that_only_looks_the_same(server: Server) -> None:
+    store = server.store()
+    composed, decomposed = (object_key(unicodedata.normalize(form, "café/"), UUID) for form in ("NFC", "NFD"))
+    await store.put_async(composed, b"one")
+    await store.put_async(decomposed, b"two")
+    found = [bytes((await fetcher(store).fetch(key)).data) for key in (composed, decomposed)]
+    assert found == [b"one", b"two"]
+    await store.delete_async(composed)
+    with pytest.raises(NotFound):
+        await fetcher(store).fetch(composed)
 
 
 async def test_an_altered_url_is_refused(server: Server) -> None:

@@ -33,6 +33,7 @@ _OPTIONS = (
     "--etag-hash=",
     "--ignore-checksum",  # else rclone hashes each upload a second time: over half of what a large PUT costs
     "--buffer-size=0",  # read-ahead would double its memory, and pictures are small
+    "--no-unicode-normalization",  # S3's keys are bytes; and else a new one is compared with all that are there
     "--no-cleanup",  # a folder that comes and goes with its last picture makes concurrent PUTs fail
 )
 

@@ -11,7 +11,7 @@ from benchmarks.pipelines import compare
 from benchmarks.pipelines.compare import Comparison
 from benchmarks.pipelines.models import CLASSIFIER, DETECTOR
 from benchmarks.pipelines.names import CLIENT, STORED, TRITON, UPLOADED, WAYS
-from benchmarks.pipelines.report import BLOCK, CHAPTER, PARTS, block, lead, parts, plot, speed
+from benchmarks.pipelines.report import BLOCK, CHAPTER, PARTS, REAL_TIME, block, lead, parts, plot, real_time, speed
 from benchmarks.pipelines.triton import INSTANCES, make_repository, tensor_bytes
 from benchmarks.pipelines.ways import Answer, Counts, Found, differences
 from benchmarks.pipelines.window import closed_loop
@@ -192,7 +192,9 @@ def test_speed_of_a_busy_machine_is_in_italics() -> None:
 
 def test_the_chapter_tells_the_result() -> None:
     text = CHAPTER.read_text(encoding="utf-8")
-    assert f"<!-- figures: {BLOCK} -->\n{block(read_result('pipelines'))}\n<!-- end -->" in text
+    told = {BLOCK: block(read_result(BLOCK)), REAL_TIME: real_time(read_result(REAL_TIME))}
+    for name, figures in told.items():
+        assert f"<!-- figures: {name} -->\n{figures}\n<!-- end -->" in text
 
 
 def test_the_plot_is_drawn(tmp_path: Path) -> None:
