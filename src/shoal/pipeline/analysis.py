@@ -21,7 +21,7 @@ from shoal.runtime.together import together
 from shoal.v1 import inference_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from shoal.pipeline.calls import Caller, Calls
     from shoal.pipeline.meter import Meter
@@ -142,7 +142,7 @@ class Analysis:
                 continue
             self._tallies.begin(following, len(parts))
             calls += [self._look(following, some, deadline) for some in _shares(parts, following.most_parts)]
-        await together(calls)
+        await _all_of(calls)
 
     async def _look(self, step: Step, parts: Sequence[Look], deadline: float) -> None:
         """One call. What ``step`` says of each part goes into its result; where it says nothing, why.
@@ -169,7 +169,7 @@ class Analysis:
                 answered, last = answered + 1, answer
         if last is not None:
             self._tallies.succeed(step, last, answered)
-        await together([self._follow(step, found), *(self._look(step, [part], deadline) for part in again)])
+        await _all_of([self._follow(step, found), *(self._look(step, [part], deadline) for part in again)])
 
     def _deadline(self, step: Step, parts: int) -> float:
         """Raises DeadlineExceeded where there is no time for it, nor for what is behind it."""
@@ -209,6 +209,15 @@ class Analysis:
             if tally.late or not tally.failed:
                 seconds = max(tally.seconds, tally.ahead)
                 self._times.observe(tally.step, now, seconds, pictures, probe=self._probe)
+
+
+async def _all_of(work: Sequence[Coroutine[object, object, None]]) -> None:
+    """One alone needs no task."""
+    if len(work) > 1:
+        await together(work)
+        return
+    for each in work:
+        await each
 
 
 def _way_back(left: float) -> float:

@@ -16,14 +16,9 @@ async def together(work: Iterable[Coroutine[object, object, None]]) -> None:
 
     Of errors that come at once, one that nobody expected goes before a ShoalError.
     """
-    works = tuple(work)
-    if len(works) < 2:  # one alone needs no task
-        for each in works:
-            await each
-        return
     try:
         async with asyncio.TaskGroup() as group:
-            for each in works:
+            for each in work:
                 group.create_task(each)
     except BaseExceptionGroup as failed:
         # Not except*: what is raised in there, Python 3.11's first releases wrap again.

@@ -33,15 +33,3 @@ async def test_an_error_comes_without_a_group_and_ends_the_rest() -> None:
 async def test_what_nobody_expected_goes_before_what_is_told_to_users() -> None:
     with pytest.raises(ZeroDivisionError):
         await together([fail(Internal("one")), fail(ZeroDivisionError()), fail(Internal("another"))])
-
-
-async def test_one_alone_needs_no_task() -> None:
-    tasks = []
-
-    async def note() -> None:
-        tasks.append(asyncio.current_task())
-
-    await together([])
-    await together([note()])
-    await together([note(), note()])
-    assert [task is asyncio.current_task() for task in tasks] == [True, False, False]
