@@ -73,7 +73,7 @@ class BatchTimes:
 
     @property
     def share(self) -> float:
-        """How many are executed for a request that is sent."""
+        """How many are executed for a request that is sent, at once or later."""
         return self._needed / self._sent if self._sent else 1.0
 
     def expected(self, size: float) -> float:
