@@ -58,7 +58,8 @@ class BatchTimes:
             self._odd = self._odd + 1 if seconds > max(_ODD * self.cautious(size), _ODD_SECONDS) else 0
             if 0 < self._odd <= _ODD_IN_A_ROW:
                 return
-            self._deviation.observe(abs(seconds - self.expected(size)))
+            expected = self.executing(executed) if put_off else self.expected(size)
+            self._deviation.observe(abs(seconds - expected))
             self.scatter = 2 * self._deviation.mean
         self.known = True
         self._weight = self._weight * _DECAY + 1
@@ -72,7 +73,7 @@ class BatchTimes:
 
     @property
     def share(self) -> float:
-        """How many are executed for a request that is sent."""
+        """How many are executed for a request that is sent, at once or later."""
         return self._needed / self._sent if self._sent else 1.0
 
     def expected(self, size: float) -> float:

@@ -118,8 +118,10 @@ class FunctionBatch:
 
     def __init__(self, function: Function[Any, Any]) -> None:
         self.ready_at = 0.0
-        self.executed = self.put_off = 0
+        self.executed = 0
         """Requests that the function got together."""
+        self.put_off = 0
+        """Always: each of them is one row."""
         self._function = function
         self._items: list[_Item] = []
         self._left: set[int] = set()

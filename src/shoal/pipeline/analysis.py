@@ -35,6 +35,9 @@ AFFINITY_LENGTH: Final = 64
 _WITHDRAWN_SECONDS: Final = 0.05
 """A picture that is withdrawn so shortly before its deadline, or later, has run out of time; else its caller left."""
 
+_OLDEST_US: Final = 2**64 - 1
+"""More than that, its field doesn't take."""
+
 _WAY_BACK_SHARE: Final = 0.05
 _WAY_BACK_SECONDS: Final = 0.1
 
@@ -189,8 +192,9 @@ class Analysis:
     async def _call(self, step: Step, regions: Sequence[pb.PictureRegion], deadline: float) -> Any:  # the task's reply
         asked, running = self._asked, self._running
         request = step.request(asked.image_uuid, asked.mask, regions)
-        # All steps see what the store had once this began: the picture in which the boxes were found.
-        request.max_age_us = asked.max_age_us + int(1e6 * (running.clock() - self._begun))
+        # What a worker keeps since this began is the picture in which the boxes were found: nobody asks for it again.
+        age_us = asked.max_age_us + int(1e6 * (running.clock() - self._begun))
+        request.max_age_us = min(age_us, _OLDEST_US)
         try:
             return await running.calls(step, request, asked.caller, deadline, asked.image_uuid[:AFFINITY_LENGTH])
         except asyncio.CancelledError:

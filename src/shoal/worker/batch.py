@@ -10,7 +10,6 @@ import asyncio
 import logging
 import math
 from collections import deque
-from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -194,10 +193,10 @@ class PictureBatch:
             return
         now, room = monotonic(), self._model.settings.max_batch_size
         while self._later and room:
-            parts = self._later[0].parts
-            own = [picture for picture in islice(self._later, room) if picture.parts is parts]
-            for _ in own:
-                self._later.popleft()
+            first = self._later.popleft()
+            own = [first]
+            while self._later and len(own) < room and first.parts is not None and self._later[0].parts is first.parts:
+                own.append(self._later.popleft())
             room -= len(own)
             self._preparation.begin(own, now)
         await self._wait_for_all(OTHERS_SECONDS)

@@ -10,6 +10,7 @@ import asyncio
 import math
 import random
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import obstore
@@ -151,14 +152,14 @@ class Fetcher:
 
     def _recent(self, key: str, account: Account, max_age_seconds: float) -> asyncio.Future[Fetched] | None:
         """What is kept, if it is so new and there is room for it now."""
-        loop, cache = asyncio.get_running_loop(), cast("PictureCache", self.cache)
+        cache = cast("PictureCache", self.cache)
         content = cache.get(key)
-        if content is None or loop.time() - content.checked > max_age_seconds:
+        if content is None or monotonic() - content.asked > max_age_seconds:
             return None
         if (room := self.room.take(account, content.size)) is None:
             return None
         cache.recent.inc()
-        done = loop.create_future()
+        done = asyncio.get_running_loop().create_future()
         done.set_result(Fetched(content.data, room, content))
         return done
 
@@ -215,6 +216,8 @@ class Fetch(asyncio.Future[Fetched]):
         self._kept: Content | None = None
         """What the cache has, and the store is asked about."""
         self._e_tag = ""
+        self._asked = 0.0
+        """When the store was, last: it may have looked right then, however late the answer comes."""
 
     def begin(self) -> None:
         """Takes the first step."""
@@ -251,7 +254,7 @@ class Fetch(asyncio.Future[Fetched]):
         self._get()
 
     def _get(self, _: object = None) -> None:
-        cache = self._fetcher.cache
+        cache, self._asked = self._fetcher.cache, monotonic()
         self._kept = None if cache is None else cache.get(self._key)
         if self._kept is None or not self._kept.e_tag:
             self._follow(self._fetcher.get(self._key), Fetch._with_head)
@@ -271,7 +274,7 @@ class Fetch(asyncio.Future[Fetched]):
         kept, cache = cast("Content", self._kept), cast("PictureCache", self._fetcher.cache)
         if self._has_room(kept.size):
             cache.hits.inc()
-            kept.checked = self.get_loop().time()
+            kept.asked = self._asked
             self._bring(kept.data, kept)
 
     def _has_room(self, size: int) -> bool:
@@ -303,7 +306,7 @@ class Fetch(asyncio.Future[Fetched]):
                 content = self._kept  # whose pixels may be there
             else:
                 cache.put(content)
-            content.checked = self.get_loop().time()
+            content.asked = self._asked
         self._bring(data, content)
 
     def _bring(self, data: Buffer, content: Content | None) -> None:

@@ -30,7 +30,7 @@ _MOST_SHARE: Final = 2
 class Content:
     """One version of an object."""
 
-    __slots__ = ("checked", "data", "e_tag", "header", "kept_bytes", "key", "pixels", "size")
+    __slots__ = ("asked", "data", "e_tag", "header", "kept_bytes", "key", "pixels", "size")
 
     def __init__(self, key: str, e_tag: str, data: Buffer) -> None:
         """``e_tag``: empty, where the store has none."""
@@ -38,8 +38,8 @@ class Content:
         self.e_tag = e_tag
         self.data = data
         self.size = memoryview(data).nbytes
-        self.checked = -math.inf
-        """When the store last said that this is what it has, in seconds of the event loop's clock."""
+        self.asked = -math.inf
+        """When the store was asked that last said this is what it has, in seconds of ``time.monotonic``."""
         self.kept_bytes = self.size + _ENTRY_BYTES
         """What keeping it takes, with its pixels. The cache's alone to change, as these are."""
         self.header: PictureHeader | None = None

@@ -38,6 +38,14 @@ def test_scatter_makes_it_cautious() -> None:
     assert 0.15 < times.cautious(4) < 0.25
 
 
+def test_what_is_put_off_is_needed_but_no_scatter_of_what_was_executed() -> None:
+    times = BatchTimes()
+    for _ in range(100):
+        times.observe(1, 0.1, executed=8, put_off=8)
+    assert times.share == 16
+    assert times.scatter == pytest.approx(0.0)
+
+
 def test_a_change_is_known_after_some_batches() -> None:
     times = learned(*[(8, 0.1)] * 200, *[(8, 0.3)] * 100)
     assert times.expected(8) == pytest.approx(0.3, rel=0.15)

@@ -130,6 +130,12 @@ async def test_each_step_may_see_what_the_store_had_since_the_first_began(runnin
     assert ages == {"finder": 500_000, "species": 2_500_000, "plates": 2_500_000, "outline": 3_500_000}
 
 
+async def test_a_picture_may_be_as_old_as_a_caller_can_say(running: Running, models: Models) -> None:
+    models.takes = {"finder": 2.0}
+    await Analysis(running, asked(max_age_us=2**64 - 1)).run()
+    assert [request.max_age_us for _, request, *_ in models.asked] == [2**64 - 1] * 4
+
+
 async def test_boxes_come_with_what_each_step_says_of_them(running: Running, models: Models) -> None:
     reply = await Analysis(running, asked()).run()
     assert (reply.image_uuid, reply.model_name) == (UUID, "street")

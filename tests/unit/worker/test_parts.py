@@ -269,6 +269,19 @@ async def test_what_there_is_no_row_for_runs_in_further_executions(
     assert engine.in_use == 0
 
 
+async def test_whole_pictures_that_there_is_no_row_for_are_each_answered_for_themselves(
+    model: PictureModel, store: CountingStore, batch: PictureBatch
+) -> None:
+    batch.add(item(0, store.put(bands()), [band(number) for number in range(8)]))
+    for index, colour in enumerate(COLOURS, 1):
+        batch.add(item(index, store.put(encode(Image.new("RGB", (16, 16), colour), "PNG"))))
+    answered = await results(batch)
+    told = [pb.ClassifyReply.FromString(answered[index].response).classes[0].label for index in (1, 2, 3)]
+    assert told == list(LABELS)
+    assert labels(answered[0]) == expected(8)
+    assert model.fetcher.held_bytes == 0
+
+
 async def test_each_region_counts_in_what_is_executed(store: CountingStore, batch: PictureBatch) -> None:
     batch.add(item(0, store.put(bands()), some(0, 1, 2)), item(1, store.put(bands())))
     await results(batch)

@@ -10,6 +10,7 @@ from obstore.store import MemoryStore
 
 from shoal.errors import DeadlineExceeded, NotFound
 from shoal.observe.metrics import WORKER
+from shoal.worker import fetch_picture
 from shoal.worker.budget import Account
 from shoal.worker.fetch_picture import Fetcher
 from shoal.worker.picture_cache import PictureCache
@@ -129,6 +130,23 @@ async def test_a_picture_that_is_still_current_is_new_again() -> None:
     assert len(store.asked) == 2
 
 
+async def test_a_picture_is_as_old_as_the_question_that_brought_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(fetch_picture, "monotonic", lambda: now)
+    store = Store()
+    store.objects.put(KEY, b"one")
+    fetching = fetcher(store)
+    store.gate.clear()
+    slow = fetching.fetch(KEY)
+    await until(lambda: len(store.asked) == 1)
+    now += 5
+    store.gate.set()
+    assert await read(slow) == b"one"
+    store.objects.put(KEY, b"another")
+    assert await read(fetching.fetch(KEY, max_age_seconds=6)) == b"one"
+    assert await read(fetching.fetch(KEY, max_age_seconds=4)) == b"another"
+
+
 async def test_a_new_one_waits_for_room_as_all_do() -> None:
     store = Store()
     store.objects.put(KEY, b"a picture")
@@ -146,7 +164,7 @@ async def test_a_new_one_waits_for_room_as_all_do() -> None:
 def make_older(fetching: Fetcher, seconds: float) -> None:
     kept = fetching.cache and fetching.cache.get(KEY)
     assert kept
-    kept.checked -= seconds
+    kept.asked -= seconds
 
 
 @pytest.mark.parametrize("conditions", [True, False])
