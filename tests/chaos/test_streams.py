@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from support.stack import Stack
 
-RATE = 200.0
+RATE = 100.0
 """Calls a second."""
-SOME = 400
+SOME = 200
 """Calls before the blow, and after its end."""
 ROLES = ("batcher", "router")
 

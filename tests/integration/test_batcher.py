@@ -144,13 +144,13 @@ async def test_answers_are_counted(door: str) -> None:
         await wait_for_metric(b, 'shoal_batcher_requests_total{code="OK",model="m",priority="interactive"} 1.0')
 
 
-@pytest.mark.parametrize("path", ["/any.Service/%ff", "/any.Service/%C3%A9", "/any.Service/%00", "/any", "/a/b/c"])
-async def test_a_path_that_is_no_method_is_unimplemented(door: str, path: str) -> None:
+async def test_a_path_that_is_no_method_is_unimplemented(door: str) -> None:
     async with scripted_worker({"m": running()}) as worker, batcher(door, "--balancer", worker.target) as b:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await b.channel.unary_unary(path)(b"x", metadata=METADATA, timeout=60)
-        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-        assert await b.ask(b"x") == b"x"
+        for path in ("/any.Service/%ff", "/any.Service/%C3%A9", "/any.Service/%00", "/any", "/a/b/c"):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await b.channel.unary_unary(path)(b"x", metadata=METADATA, timeout=60)
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED, path
+            assert await b.ask(b"x") == b"x", path
 
 
 def children(pid: int) -> list[int]:

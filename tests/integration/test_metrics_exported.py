@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import subprocess
 import sys
 import uuid
@@ -24,11 +23,10 @@ from shoal.modelstore.publishing.remote import Remote
 from shoal.observe.foreign import FOREIGN, Origin
 from shoal.service.spec import ObjectStore
 from shoal.v1 import inference_pb2 as pb
+from support.metrics import exported
 from support.pictures import encode
 from support.ports import free
 from support.raw_calls import Call, raw_client
-from support.stack import running_stack
-from support.tiny_models import add_tiny_classifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,12 +39,6 @@ if TYPE_CHECKING:
 PARTS = {"batcher": "batcher-shared-1", "worker": "worker-default-1"}
 INVENTED = "invented-by-a-caller"
 _PATIENCE_SECONDS = 60.0
-
-
-async def exported(url: str | None) -> str:
-    assert url
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
-        return await response.text()
 
 
 def families(text: str) -> dict[str, Metric]:
@@ -158,20 +150,6 @@ async def test_the_router_exports_what_rules_and_dashboards_use(stack: Stack, cl
     assert [name for name in wanted if name not in exported_names] == []
     clusters = {sample.labels["envoy_cluster_name"] for sample in found["envoy_cluster_membership_healthy"].samples}
     assert {"pool/default", "batcher/shared"} <= clusters
-
-
-async def test_triton_exports_what_rules_and_dashboards_use(tmp_path: Path) -> None:
-    """``nv_gpu_*`` comes with a GPU alone, so that its absence here says nothing."""
-
-    def add_model(store: Path) -> None:
-        add_tiny_classifier(store, runner="python")
-
-    with running_stack(tmp_path / "home", models=add_model, service="pools: {default: {engine: triton}}") as stack:
-        async with AsyncClient(stack.target, api_key=stack.api_key, timeout_seconds=60) as client:
-            await client.classify(encode(Image.new("RGB", (64, 48), (250, 0, 0))), "tiny")
-        found = await exported(stack.part("triton-default-1").metrics)
-    for name in (name for name, it in FOREIGN.items() if it.origin is Origin.TRITON):
-        assert re.search(rf'^{name}{{model="tiny",version="1"}} ', found, re.MULTILINE), name
 
 
 async def test_model_sync_exports_what_the_table_says_and_nothing_else(tmp_path: Path) -> None:

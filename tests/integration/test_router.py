@@ -427,6 +427,7 @@ async def test_a_connection_that_grew_old_is_replaced_and_loses_nothing(tmp_path
                 assert await rig.code(rig.alice.key) == "OK"
                 _, stream = await rig.open_stream()
                 stream.cancel()
+                await asyncio.sleep(0.05)  # a call now and then uses each connection as well as many do
         await parked.write(b"still there")
         assert await parked.read() == b"still there"
         rig.batcher.echo.gate.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 from contextlib import suppress
 from dataclasses import replace
@@ -19,7 +20,9 @@ from shoal.engine.triton.shared_memory import DEVICE
 from shoal.local.running_triton import running
 from shoal.local.setup import FIRST_MODEL
 from shoal.modelstore.making import build, efficientnet
+from shoal.observe.foreign import FOREIGN, Origin
 from shoal.triton.client import TritonClient
+from support.metrics import exported
 from support.stack import Stack, running_stack
 from support.steady_load import FILES, steady_load
 from support.tiny_models import add_tiny_classifier, add_tiny_detector
@@ -79,6 +82,15 @@ async def test_triton_is_a_part_of_the_service(stack: Stack) -> None:
     parts = {part["name"]: part for part in view["parts"]}
     assert (parts[TRITON]["role"], parts[TRITON]["state"]) == ("triton", "ready")
     assert await stack.metric(TRITON, "nv_inference_count_total", model="tiny") > 0  # the worker's own warm-up
+
+
+async def test_it_exports_what_rules_and_dashboards_use(stack: Stack) -> None:
+    """``nv_gpu_*`` comes with a GPU alone, so that its absence here says nothing."""
+    async with AsyncClient(stack.target, api_key=stack.api_key, timeout_seconds=DEADLINE_SECONDS) as client:
+        await client.classify(FILES["green"], "tiny")
+    found = await exported(stack.part(TRITON).metrics)
+    for name in (name for name, it in FOREIGN.items() if it.origin is Origin.TRITON):
+        assert re.search(rf'^{name}{{model="tiny",version="1"}} ', found, re.MULTILINE), name
 
 
 async def test_it_answers_as_the_embedded_engine_does(stack: Stack) -> None:

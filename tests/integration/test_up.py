@@ -36,10 +36,10 @@ def red(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Stack]:
-    """A service that a test may break."""
-    with running_stack(tmp_path / "home", models=add_tiny_classifier) as running:
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A service whose parts a test may end: they come back."""
+    with running_stack(tmp_path_factory.mktemp("own") / "home", models=add_tiny_classifier) as running:
         yield running
 
 
@@ -99,19 +99,20 @@ async def test_a_part_that_crashes_comes_back(own: Stack, red: Path, name: str) 
     assert before.pid
     os.kill(before.pid, signal.SIGKILL)
     after = await own.restarted(before)
-    assert (after.listen, after.restarts) == (before.listen, 1)
+    assert (after.listen, after.restarts) == (before.listen, before.restarts + 1)
     assert after.pid != before.pid
     assert f"{name} ended with SIGKILL; starting it again" in (own.home.root / "up.log").read_text()
     classify(own, red)
 
 
-def test_a_killed_supervisor_takes_everything_along(own: Stack) -> None:
-    parts = family(own)
-    own.process.kill()
-    own.process.wait()
-    assert not alive(parts)
-    assert own.shoal("status", check=False).returncode == 1
-    assert own.shoal("down").returncode == 0
+def test_a_killed_supervisor_takes_everything_along(tmp_path: Path) -> None:
+    with running_stack(tmp_path / "home", models=add_tiny_classifier) as stack:
+        parts = family(stack)
+        stack.process.kill()
+        stack.process.wait()
+        assert not alive(parts)
+        assert stack.shoal("status", check=False).returncode == 1
+        assert stack.shoal("down").returncode == 0
 
 
 async def test_down_answers_what_is_in_flight_and_leaves_nothing(tmp_path: Path, red: Path) -> None:

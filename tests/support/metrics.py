@@ -13,10 +13,16 @@ if TYPE_CHECKING:
     from prometheus_client.samples import Sample
 
 
+async def exported(url: str | None) -> str:
+    """The page at the address of a part's metrics."""
+    assert url
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return await response.text()
+
+
 async def sample(url: str, name: str, **labels: str) -> float:
     """The sum of a sample, such as ``shoal_worker_fetch_seconds_count``, over all labels but those given."""
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
-        found = _samples(await response.text(), name)
+    found = _samples(await exported(url), name)
     return sum(each.value for each in found if each.name == name and labels.items() <= each.labels.items())
 
 

@@ -89,9 +89,8 @@ def opened(path: Path) -> Iterator[BufferedReader]:
 
 
 def read_opened(file: BinaryIO, path: Path, most: int) -> bytes:
-    """The content of what is open already, of ``most`` bytes at most. Its size is not believed: a file may grow."""
-    content = file.read(most + 1)
-    if len(content) > most:
+    """The content of what is open already, of ``most`` bytes at most. A size that fits isn't believed: files grow."""
+    if os.fstat(file.fileno()).st_size > most or len(content := file.read(most + 1)) > most:
         raise OSError(errno.EFBIG, f"is larger than {most:,} bytes", str(path))
     return content
 

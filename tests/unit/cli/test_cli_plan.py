@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,12 @@ sizing: {cores_ms_per_image: 2, process_images_per_s: 400}
 @pytest.fixture(autouse=True)
 def _short_simulations(monkeypatch: pytest.MonkeyPatch) -> None:
     """These say what is printed of a plan; how good one is, ``tests/unit/plan`` says."""
-    monkeypatch.setattr("shoal.cli.plan.Bench", partial(Bench, objectives=4))
+    monkeypatch.setattr("shoal.cli.plan.Bench", short)
+
+
+def short(*given: float, **more: float) -> Bench:
+    """With fewer requests than may be asked for."""
+    return replace(Bench(*given, **more), requests=250, objectives=4)  # type: ignore[arg-type]
 
 
 @pytest.fixture

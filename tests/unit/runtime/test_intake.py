@@ -95,6 +95,21 @@ def test_a_file_of_the_largest_size_is_read_whole(tmp_path: Path) -> None:
         intake.read(file, 99)
 
 
+def test_a_file_whose_size_says_that_it_is_too_large_is_left_unread(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    with intake.opened(path) as file:
+        with pytest.raises(OSError, match="larger than 99 bytes"):
+            intake.read_opened(file, path, 99)
+        assert file.tell() == 0
+
+
+def test_a_file_that_has_more_than_its_size_says_is_refused_too() -> None:
+    status = Path("/proc/self/status")  # its size is told as 0
+    with pytest.raises(OSError, match="larger than 10 bytes"):
+        intake.read(status, 10)
+
+
 def test_only_line_feeds_end_lines() -> None:
     others = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\x1dh\x1ei\rj"
     assert intake.lines(f"{others}\r\nsecond\n\nfourth\n") == [others, "second", "", "fourth"]
