@@ -43,7 +43,7 @@ demo: $(SETUP) ## Start the whole service, label two photographs, stop it
 	$(BIN)/shoal up --detach --port 0; \
 	$(BIN)/shoal classify samples/chelsea.jpg samples/coffee.jpg --model efficientnet-lite0
 
-test: check triton helm ## Everything that needs no root
+test: triton helm check ## Everything that needs no root
 	$(call PYTEST,tests/chaos tests/integration,loadfile --no-loadscope-reorder)
 check: lint unit ## Style, types and unit tests: two minutes
 
