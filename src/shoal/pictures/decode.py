@@ -141,7 +141,7 @@ class Decoder:
             self.cut(picture, header, placement, out)
             yield header.upright
 
-    def place(self, header: PictureHeader, regions: Iterable[PictureRegion | None] = (None,)) -> list[Placement]:
+    def place(self, header: PictureHeader, regions: Iterable[PictureRegion | None]) -> list[Placement]:
         """Where each region of a picture lands in the model's input."""
         return [place(self._config, header.upright, region) for region in regions]
 

@@ -13,7 +13,7 @@ from shoal.pipeline.calls import Caller
 from shoal.pipeline.steps import Mask
 from shoal.service.identity import Identity
 from shoal.worker.access import Memory
-from shoal.worker.asked import deadline_of, read_request
+from shoal.worker.asked import deadline_of, max_age_us_of, read_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,8 +55,8 @@ class Admission:
         self._check_fields(request)
         region = request.region if request.HasField("region") else None
         mask = Mask(request.mask_form, request.mask_size)
-        max_age_us = request.max_age_us and request.max_age_us + item.queued_us
-        return Asked(request.image_uuid, self._caller(item, grant), deadline_of(item, now), mask, region, max_age_us)
+        deadline, max_age_us = deadline_of(item, now), max_age_us_of(item, request)
+        return Asked(request.image_uuid, self._caller(item, grant), deadline, mask, region, max_age_us)
 
     def _check_fields(self, request: pb.ImageRequest) -> None:
         told = {field.name for field, _ in request.ListFields()}

@@ -31,3 +31,9 @@ def read_request(item: BatchItem, access: Memory, name: str) -> tuple[ImageReque
 def deadline_of(item: BatchItem, now: float) -> float:
     """Seconds of the clock that ``now`` is of; infinity without one."""
     return now + item.timeout_us / 1e6 if item.timeout_us else math.inf
+
+
+def max_age_us_of(item: BatchItem, request: ImageRequest) -> int:
+    """How long before now the store may have been asked; the wait in the batcher doesn't count. 0: it is asked now."""
+    told: int = request.max_age_us
+    return told and told + item.queued_us

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shoal.errors import DeadlineExceeded
 from shoal.pictures.header import PictureSize
 from shoal.runtime.priority import BULK, Priority
+from shoal.worker.asked import max_age_us_of
 from shoal.worker.budget import Account
 from shoal.worker.decode_choice import CPU
 
@@ -138,9 +139,8 @@ class Picture:
 
     @property
     def max_age_seconds(self) -> float:
-        """How long ago the store may have been asked about it; its wait in the batcher doesn't count. 0: not at all."""
-        told = self.request.max_age_us
-        return (told + self.item.queued_us) / 1e6 if told else 0.0
+        """As ``max_age_us_of`` has it."""
+        return max_age_us_of(self.item, self.request) / 1e6
 
     @property
     def is_written(self) -> bool:

@@ -45,12 +45,10 @@ _PATIENCE_SECONDS: Final = 60.0
 """A batch without a deadline is tried again for so long."""
 _DEAD: Final = "is not healthy"
 """In Triton's answer where the process of a Python model has died. It starts no other one until the model is loaded."""
-_DTYPES: Final = {name: dtype for dtype, name in PROTOCOL_NAMES.items()}
-"""Numpy's name of the protocol's."""
-
-
 _MOST_DEATHS: Final = 2
 """Of processes under one batch, until it isn't tried again."""
+_DTYPES: Final = {name: dtype for dtype, name in PROTOCOL_NAMES.items()}
+"""Numpy's name of the protocol's."""
 
 
 class _ProcessDiedError(Exception):
