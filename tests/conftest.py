@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
-
-if TYPE_CHECKING:
-    import pytest
 
 # A machine that has other work is slow at times, and no test asserts how long something took.
 settings.register_profile("shoal", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -29,8 +27,23 @@ _LONGEST_FIRST = (
 )
 """A file's tests stay in one process: a long file that is begun last is waited for alone."""
 _RANK = {Path(__file__).parent.joinpath(name).resolve(strict=True): n for n, name in enumerate(_LONGEST_FIRST)}
+_LIMIT = pytest.StashKey[Any]()
+"""A test's time limit, as pytest-timeout set it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the long files come first, in each process the same."""
     items.sort(key=lambda item: _RANK.get(item.path, len(_RANK)))
+
+
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> None:
+    item.stash[_LIMIT] = settings
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    """Sets the limit anew for what is left of a failed test: it is taken away then, for a debugger's sake, and a
+    fixture that waits for what the test should have ended would wait for good."""
+    if limit := node.stash.get(_LIMIT, None):
+        node.config.hook.pytest_timeout_set_timer(item=node, settings=limit)

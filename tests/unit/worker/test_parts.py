@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 import tracemalloc
 import uuid
 from contextlib import closing
@@ -42,6 +41,7 @@ from shoal.worker.result_cache import ResultCache
 from shoal.worker.result_cache_meter import ResultCacheMeter
 from shoal.worker.stages import Stages, explain
 from support.kept_spans import SAMPLED, KeptSpans
+from support.occupied import occupied
 from support.pictures import encode
 from support.scripted_engine import ScriptedModel
 from support.until import until
@@ -765,18 +765,15 @@ def test_a_region_that_is_remembered_takes_no_more_than_it_says(model: PictureMo
 async def test_regions_whose_caller_leaves_or_whose_batch_ends_while_they_are_looked_up_are_let_go(
     caching: PictureModel, store: CountingStore, engine: ScriptedModel, leaves: bool
 ) -> None:
-    blocked = threading.Event()
-    running = [asyncio.ensure_future(caching.decoding.threads.run(blocked.wait)) for _ in range(2)]
-    batch = PictureBatch(caching)
-    batch.add(item(0, store.put(bands()), some(*range(9))))
-    await until(lambda: all(picture.at is LOOKUP for picture in batch._preparing))
-    if leaves:
-        batch.withdraw(0)
-        assert [result.code for result in (await results(batch)).values()] == [Code.CANCELLED]
-    batch.abandon()
-    await until(lambda: not batch._preparing)
-    blocked.set()
-    await asyncio.gather(*running)
+    async with occupied(caching.decoding.threads, 2):
+        batch = PictureBatch(caching)
+        batch.add(item(0, store.put(bands()), some(*range(9))))
+        await until(lambda: all(picture.at is LOOKUP for picture in batch._preparing))
+        if leaves:
+            batch.withdraw(0)
+            assert [result.code for result in (await results(batch)).values()] == [Code.CANCELLED]
+        batch.abandon()
+        await until(lambda: not batch._preparing)
     assert engine.sizes == []
     assert caching.fetcher.held_bytes == 0
 

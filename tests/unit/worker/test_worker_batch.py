@@ -42,6 +42,7 @@ from shoal.worker.picture_model import PictureModel
 from shoal.worker.result_cache import ResultCache, Scope
 from shoal.worker.result_cache_meter import ResultCacheMeter
 from shoal.worker.stages import explain
+from support.occupied import occupied
 from support.pictures import encode
 from support.scripted_engine import ScriptedModel
 from support.until import until
@@ -1186,15 +1187,13 @@ async def test_a_caller_who_leaves_while_its_picture_is_looked_up_is_let_go(
     caching: PictureModel, engine: ScriptedModel
 ) -> None:
     """Its job waits for the only thread; it never begins."""
-    blocked = threading.Event()
-    running = asyncio.ensure_future(caching.decoding.threads.run(blocked.wait))
-    with closing_batch(PictureBatch(caching)) as batch:
-        batch.add(item(0, caching.fetcher.put(RED)), item(1, caching.fetcher.put(RED)))
-        await until(lambda: all(picture.at is LOOKUP for picture in batch._preparing))
-        batch.withdraw(0)
-        blocked.set()
-        answered = await results(batch)
-    await running
+    async with occupied(caching.decoding.threads) as go_on:
+        with closing_batch(PictureBatch(caching)) as batch:
+            batch.add(item(0, caching.fetcher.put(RED)), item(1, caching.fetcher.put(RED)))
+            await until(lambda: all(picture.at is LOOKUP for picture in batch._preparing))
+            batch.withdraw(0)
+            go_on()
+            answered = await results(batch)
     assert (answered[0].code, label(answered[1])) == (Code.CANCELLED, "red")
     assert engine.sizes == [1]
 
@@ -1202,13 +1201,10 @@ async def test_a_caller_who_leaves_while_its_picture_is_looked_up_is_let_go(
 async def test_a_deadline_that_passes_while_a_picture_waits_to_be_looked_up_is_kept(
     caching: PictureModel, engine: ScriptedModel
 ) -> None:
-    blocked = threading.Event()
-    running = asyncio.ensure_future(caching.decoding.threads.run(blocked.wait))
-    with closing_batch(PictureBatch(caching)) as batch:
-        batch.add(item(0, caching.fetcher.put(RED), timeout_us=20_000))
-        answered = await results(batch)
-    blocked.set()
-    await running
+    async with occupied(caching.decoding.threads):
+        with closing_batch(PictureBatch(caching)) as batch:
+            batch.add(item(0, caching.fetcher.put(RED), timeout_us=20_000))
+            answered = await results(batch)
     assert answered[0].code == Code.DEADLINE_EXCEEDED
     assert engine.sizes == []
 
@@ -1248,21 +1244,19 @@ async def test_a_batch_waits_for_what_is_looked_up(
     caching: PictureModel, engine: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_module, "STRAGGLER_SECONDS", 0.001)
-    blocked, looks = threading.Event(), itertools.count()
-    running = asyncio.ensure_future(caching.decoding.threads.run(blocked.wait))
-    is_worth_waiting = PictureBatch._is_worth_waiting
+    looks, is_worth_waiting = itertools.count(), PictureBatch._is_worth_waiting
+    async with occupied(caching.decoding.threads) as go_on:
 
-    def noted(*asked: Any) -> bool:
-        if next(looks) == 3:
-            blocked.set()
-        return is_worth_waiting(*asked)
+        def noted(*asked: Any) -> bool:
+            if next(looks) == 3:
+                go_on()
+            return is_worth_waiting(*asked)
 
-    monkeypatch.setattr(PictureBatch, "_is_worth_waiting", noted)
-    with closing_batch(PictureBatch(caching)) as batch:
-        batch.add(item(0, name := caching.fetcher.put(RED)))
-        await until(lambda: all(picture.at is LOOKUP for picture in batch._preparing))
-        assert label((await results(batch))[0]) == "red"
-    await running
+        monkeypatch.setattr(PictureBatch, "_is_worth_waiting", noted)
+        with closing_batch(PictureBatch(caching)) as batch:
+            batch.add(item(0, name := caching.fetcher.put(RED)))
+            await until(lambda: all(picture.at is LOOKUP for picture in batch._preparing))
+            assert label((await results(batch))[0]) == "red"
     assert not newest(caching, name).left_behind
 
 
@@ -1271,18 +1265,16 @@ async def test_who_is_ready_waits_no_longer_for_others_that_are_looked_up_than_f
 ) -> None:
     for name in ("STRAGGLER_SECONDS", "OTHERS_SECONDS", "QUEUED_SECONDS"):
         monkeypatch.setattr(batch_module, name, 0.001)
-    blocked = threading.Event()
     with closing_batch(PictureBatch(caching)) as batch:
         batch.add(item(0, caching.fetcher.put(RED)))
         await until(lambda: batch._ready)
-        running = asyncio.ensure_future(caching.decoding.threads.run(blocked.wait))
-        batch.add(item(1, caching.fetcher.put(GREEN, "you"), client="other", api_key="o" * 24))
-        await until(lambda: all(picture.at is LOOKUP for picture in batch._preparing))
-        groups = batch.finish()
-        assert [label(result) for result in await anext(groups)] == ["red"]
-        blocked.set()
-        assert [label(result) for result in await anext(groups)] == ["green"]
-    await running
+        async with occupied(caching.decoding.threads) as go_on:
+            batch.add(item(1, caching.fetcher.put(GREEN, "you"), client="other", api_key="o" * 24))
+            await until(lambda: all(picture.at is LOOKUP for picture in batch._preparing))
+            groups = batch.finish()
+            assert [label(result) for result in await anext(groups)] == ["red"]
+            go_on()
+            assert [label(result) for result in await anext(groups)] == ["green"]
     assert engine.sizes == [1, 1]
 
 
