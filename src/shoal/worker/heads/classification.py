@@ -106,8 +106,9 @@ class ClassificationHead:
     ) -> list[list[float]]:
         if not self._logits:
             return cast("list[list[float]]", chosen.clip(0, 1).tolist())
-        with np.errstate(invalid="ignore"):  # of rows with NaN or infinity, which get no reply
-            # Relative to the largest logit, so that nothing overflows.
+        # Invalid: of rows with NaN or infinity, which get no reply.
+        with np.errstate(invalid="ignore", over="ignore"):
+            # Relative to the largest logit, so that only what is too far below it overflows: its share is 0.
             exponentials = np.exp(values - chosen[:, :1], dtype=np.float32)
             shares = _at(exponentials, best) / exponentials.sum(axis=1, keepdims=True)
         return cast("list[list[float]]", shares.tolist())

@@ -95,6 +95,6 @@ def sigmoid(values: Floats) -> Floats:
 
 def softmax(values: Floats) -> Floats:
     """Along the last axis; NaN, which the head reports, where one is infinite."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # what is too far below the largest to be told has no share
         powers = np.exp(values - values.max(axis=-1, keepdims=True))
     return cast("Floats", powers / powers.sum(axis=-1, keepdims=True))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shoal.errors import ConfigurationError, Internal
@@ -91,6 +91,7 @@ def test_end_to_end_boxes_that_overlap_stay_unless_asked() -> None:
 
 LOGITS = [[2.0, -1.0, 0.5, 1.0], [-3.0, 4.0, -3.0, -3.0], [0.0, 0.0, 0.0, 9.0]]
 QUERIES = [[0.5, 0.5, 0.25, 0.5], [0.125, 0.25, 0.25, 0.5], [0.5, 0.5, 1.0, 1.0]]
+MOST = float(np.finfo(np.float32).max)
 CORNERS = [(480.0, 240.0, 800.0, 720.0), (0.0, 0.0, 320.0, 480.0), (0.0, 0.0, 1280.0, 960.0)]
 """Of those queries in a picture of 1280 x 960, to which any frame is stretched."""
 
@@ -204,6 +205,7 @@ def test_scores_outside_0_and_1_never_leave(name: str, score: float) -> None:
 
 
 @pytest.mark.parametrize("no_object", [0, 1])
+@example([0, 0, MOST, -MOST])  # their difference is no number of their type
 @given(st.lists(st.floats(width=32), min_size=4, max_size=4))
 def test_logits_of_any_kind_give_scores_or_nothing(no_object: int, logits: list[float]) -> None:
     made = head("detr", {"logits": (1, 4), "pred_boxes": (1, 4)}, head_parameters={"no_object": no_object})

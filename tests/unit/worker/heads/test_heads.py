@@ -54,6 +54,15 @@ def test_softmax_is_the_naive_one(logits: list[float], top_k: int) -> None:
     assert found[0][2] == pytest.approx(max(naive) / sum(naive), rel=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_logits_as_far_apart_as_their_type_allows_have_shares(dtype: type[np.floating]) -> None:
+    most = np.finfo(dtype).max
+    outputs = {"out": np.array([[-most, most, 0, most]], dtype)}
+    (reply,) = head("softmax").replies(outputs, [ImageRequest(top_k=4)], [SIZE])
+    assert not isinstance(reply, Exception)
+    assert sorted((each.index, each.probability) for each in reply.classes) == [(0, 0), (1, 0.5), (2, 0), (3, 0.5)]
+
+
 FEW = 10
 """Of so many at most, equal ones are in the order of their classes."""
 
