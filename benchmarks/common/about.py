@@ -32,12 +32,11 @@ _PACKAGES = (
     "torch",
     "torchvision",
 )
-_CORES = 2
 
 
-def use_cores() -> list[int]:
-    """Ties this process, and all that it starts from now on, to two cores; answers which."""
-    cores = sorted(os.sched_getaffinity(0))[:_CORES]
+def use_cores(count: int = 2) -> list[int]:
+    """Ties this process, and all that it starts from now on, to so many cores; answers which."""
+    cores = sorted(os.sched_getaffinity(0))[:count]
     os.sched_setaffinity(0, cores)
     return cores
 

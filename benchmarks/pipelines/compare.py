@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 from benchmarks.common import cpu
 from benchmarks.common.figures import Measurement, ratio, spread, summary
 from benchmarks.pipelines.names import CLIENT, OTHERS, PIPELINES, TRITON, UPLOADED
-from benchmarks.pipelines.triton import INSTANCES
 from benchmarks.pipelines.ways import differences
 from benchmarks.pipelines.window import closed_loop
 from shoal.errors import Internal
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from benchmarks.pipelines.triton import WithinTriton
     from benchmarks.pipelines.ways import Way
 
-AT_ONCE: Final = 8
 WARM_UP_SECONDS: Final = 0.7
 TRIAL_SECONDS: Final = 1.0
 BOX_TOLERANCE: Final = 1e-5
@@ -34,11 +32,14 @@ DETAILS: Final = ("p50_ms", "p99_ms", "sent_kib", "moved_kib", "mean_batch")
 class Comparison:
     """Of all ways, at one number of boxes after another."""
 
-    def __init__(self, ways: Mapping[str, Way], triton: WithinTriton, pictures: int, seconds: float) -> None:
-        """``pictures``: different ones; ``seconds``: of each window."""
+    def __init__(
+        self, ways: Mapping[str, Way], triton: WithinTriton, pictures: int, at_once: int, seconds: float
+    ) -> None:
+        """``pictures``: different ones; ``at_once``: that are asked about; ``seconds``: of each window."""
         self._ways = ways
         self._triton = triton
         self._pictures = pictures
+        self._at_once = at_once
         self._seconds = seconds
         self._asked = 0
 
@@ -83,7 +84,7 @@ class Comparison:
     async def _choose(self, count: int) -> dict[str, float]:
         """Takes the number of instances with which Triton is fastest; answers pictures a second of each."""
         rates = {}
-        for instances in INSTANCES:
+        for instances in self._triton.choices:
             self._triton.instances = instances
             rates[instances] = (await self._window(TRITON, count, TRIAL_SECONDS)).images_per_s
         self._triton.instances = max(rates, key=lambda instances: rates[instances])
@@ -98,10 +99,10 @@ class Comparison:
                 raise Internal(f"{name}: {len(answer.found)} boxes were found, not {count}")
             return answer.sent_bytes
 
-        warm = await closed_loop(ask, WARM_UP_SECONDS, AT_ONCE, first=self._asked)
+        warm = await closed_loop(ask, WARM_UP_SECONDS, self._at_once, first=self._asked)
         self._asked += len(warm.seconds)
         counted, before = await way.counts(), way.snapshot()
-        window = await closed_loop(ask, seconds or self._seconds, AT_ONCE, first=self._asked)
+        window = await closed_loop(ask, seconds or self._seconds, self._at_once, first=self._asked)
         spent, counts = cpu.spent(before, way.snapshot()), await way.counts()
         self._asked += len(window.seconds)
         done, took = len(window.seconds), sorted(window.seconds)

@@ -15,6 +15,7 @@ from shoal.modelstore.making.recipe import Recipe
 from support.tiny_models import add_tiny_classifier, model
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import onnx
@@ -29,15 +30,16 @@ CLASSIFIER_SIDE: Final = 224
 """Pixels of a picture's width and height, as the model takes it."""
 SCORE_THRESHOLD: Final = 0.5
 """What the detector's head has where nobody says otherwise."""
-_BATCHING = BatchingSettings(max_batch_size=32, max_queue_delay_microseconds=2000, instance_count=2)
+_BATCHING = BatchingSettings(max_batch_size=32, max_queue_delay_microseconds=2000)
 
 
-def add_models(store: Path, counts: tuple[int, ...], runner: Runner | None = None) -> None:
+def add_models(store: Path, counts: Sequence[int], instances: int = 2, runner: Runner | None = None) -> None:
     """A detector for each number of boxes, and the classifier; ``runner``: what runs them within Triton."""
+    batching = replace(_BATCHING, instance_count=instances)
     for count in counts:
         settings = Recipe(name=DETECTOR.format(count), task=Task.DETECTION, head="boxes_scores", labels=("thing",))
-        add_model(store, _grid(count), replace(settings, batching=_BATCHING, runner=runner))
-    add_tiny_classifier(store, CLASSIFIER, CLASSIFIER_SIDE, batching=_BATCHING, runner=runner)
+        add_model(store, _grid(count), replace(settings, batching=batching, runner=runner))
+    add_tiny_classifier(store, CLASSIFIER, CLASSIFIER_SIDE, batching=batching, runner=runner)
 
 
 def _grid(count: int) -> onnx.ModelProto:

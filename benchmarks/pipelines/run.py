@@ -1,17 +1,19 @@
 """Analyze beside a client, and a Triton, that do the same: detect, cut, classify. 5 minutes.
 
-PYTHONPATH=tests python -m benchmarks.pipelines.run [--seconds 5] [--rounds 3] [--objects 1 5 30] [--output FILE]
+PYTHONPATH=tests python -m benchmarks.pipelines.run [--seconds 5] [--rounds 3] [--objects 1 5 30] [--cores 2]
+    [--output FILE]
 
-All are asked in turns, eight pictures at a time, at 1, 5 and 30 objects a picture, on two cores; what they answer is
-compared first. The result is benchmarks/results/pipelines.json. Then ``overload``, which is printed alone: twice the
-pictures that the pipeline can do, each with a second's time. ``--objects`` with none: overload alone;
-``--no-overload``: without it.
+All are asked in turns, four pictures a core at a time, at 1, 5 and 30 objects a picture, on two cores; what they answer
+is compared first. For each four cores there is a worker, and a process of each pipeline. The result is
+benchmarks/results/pipelines.json. Then ``overload``, which is printed alone: twice the pictures that the pipeline can
+do, each with a second's time. ``--objects`` with none: overload alone; ``--no-overload``: without it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -26,16 +28,15 @@ import uvloop
 from benchmarks.common import cpu, service
 from benchmarks.common.about import about, use_cores
 from benchmarks.common.files import RESULTS, read_pictures, write_json
-from benchmarks.pipelines.compare import AT_ONCE, Comparison
+from benchmarks.pipelines.compare import Comparison
 from benchmarks.pipelines.models import CLASSIFIER, DETECTOR, PIPELINE, add_models
 from benchmarks.pipelines.names import CLIENT, STORED, TRITON, UPLOADED
+from benchmarks.pipelines.scale import Scale
 from benchmarks.pipelines.triton import within_triton
-from benchmarks.pipelines.ways import ByHand, Stored, Uploaded
+from benchmarks.pipelines.ways import ByHand, Stored, Uploaded, total
 from benchmarks.pipelines.window import Window
 from shoal.errors import ShoalError
-from shoal.local import state
 from shoal.service.home import Home
-from support.metrics import sample
 
 if TYPE_CHECKING:
     from benchmarks.common.service import Running
@@ -43,9 +44,6 @@ if TYPE_CHECKING:
     from shoal.client import AsyncClient
 
 COUNTS: Final = (1, 5, 30)
-MAX_PICTURES: Final = 24
-MANY_AT_ONCE: Final = 64
-"""Enough for the most pictures a second."""
 TICK_SECONDS: Final = 0.02
 DEADLINE_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 30.0
@@ -54,17 +52,17 @@ PATIENCE_SECONDS: Final = 30.0
 def main() -> None:
     """Measures, writes the result and prints overload."""
     options = _parser().parse_args()
-    use_cores()
+    scale = Scale(len(use_cores(options.cores)))
     load_average = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
         home = Home(Path(folder))
-        add_models(home.models, COUNTS)
+        add_models(home.models, COUNTS, scale.cores // scale.workers)
         file = home.root / "shoal.yaml"
-        file.write_text(_service_file())
+        file.write_text(_service_file(scale))
         with service.running(home, file) as running:
-            measured = uvloop.run(_measure(running, options, home.root / "triton"))
+            measured = uvloop.run(_measure(running, options, scale, home.root / "triton"))
     if measured:
-        settings = {"seconds": options.seconds, "rounds": options.rounds, "at_once": AT_ONCE}
+        settings = {"seconds": options.seconds, "rounds": options.rounds, "at_once": scale.at_once}
         told = {"load_average": round(load_average, 2), "settings": settings}
         write_json(options.output, {**about(), **told, **measured})
         print(options.output)
@@ -77,34 +75,44 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--objects", type=int, nargs="*", default=COUNTS, choices=COUNTS, help="a picture; none: overload alone"
     )
+    made.add_argument("--cores", type=int, default=2, help="for everything; fewer where there are no more")
     made.add_argument("--no-overload", action="store_true")
     made.add_argument("--output", type=Path, default=RESULTS / "pipelines.json")
     return made
 
 
-def _service_file() -> str:
-    then = f"then: [{{model: {CLASSIFIER}}}]"
-    lines = [
-        f"  {PIPELINE.format(n)}: {{detect: {{model: {DETECTOR.format(n)}, max_boxes: 50}}, {then}, "
-        f"max_pictures: {MAX_PICTURES}}}"
-        for n in COUNTS
-    ]
-    return "\n".join(["pipelines:", *lines, ""])
+def _service_file(scale: Scale) -> str:
+    made: dict[str, Any] = {"pipelines": {}}
+    for count in COUNTS:
+        steps = {"detect": {"model": DETECTOR.format(count), "max_boxes": 50}, "then": [{"model": CLASSIFIER}]}
+        made["pipelines"][PIPELINE.format(count)] = {**steps, "max_pictures": scale.max_pictures}
+    if scale.workers > 1:
+        decoding = {"decode_threads": scale.cores // scale.workers}
+        made["pools"] = {"default": {"models": ["*"], "replicas": scale.workers, **decoding}}
+        made["models"] = {CLASSIFIER: {"batchers": scale.workers}}
+        for pipeline in made["pipelines"].values():
+            pipeline["replicas"] = scale.workers
+    return json.dumps(made)
 
 
-async def _measure(running: Running, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+async def _measure(running: Running, options: argparse.Namespace, scale: Scale, scratch: Path) -> dict[str, Any]:
     pictures = read_pictures()
     async with running.client() as client:
-        found = await _compare(running, client, pictures, options, scratch) if options.objects else {}
+        found = await _compare(running, client, pictures, options, scale, scratch) if options.objects else {}
         if not options.no_overload:
-            await _overload(running, client, pictures, 5, options.seconds, options.rounds)
+            await _overload(running, client, pictures, 5, options, scale)
     return found
 
 
 async def _compare(
-    running: Running, client: AsyncClient, pictures: list[bytes], options: argparse.Namespace, scratch: Path
+    running: Running,
+    client: AsyncClient,
+    pictures: list[bytes],
+    options: argparse.Namespace,
+    scale: Scale,
+    scratch: Path,
 ) -> dict[str, Any]:
-    async with within_triton(scratch, COUNTS, pictures) as triton:
+    async with within_triton(scratch, COUNTS, pictures, scale) as triton:
         stored = Stored(running, client, pictures)
         await stored.prepare()
         ways: dict[str, Way] = {
@@ -113,12 +121,17 @@ async def _compare(
             CLIENT: ByHand(running, client, pictures),
             TRITON: triton,
         }
-        comparison = Comparison(ways, triton, len(pictures), options.seconds)
+        comparison = Comparison(ways, triton, len(pictures), scale.at_once, options.seconds)
         return {"rows": [row for count in options.objects for row in await comparison.run(count, options.rounds)]}
 
 
 async def _overload(
-    running: Running, client: AsyncClient, pictures: list[bytes], count: int, seconds: float, rounds: int
+    running: Running,
+    client: AsyncClient,
+    pictures: list[bytes],
+    count: int,
+    options: argparse.Namespace,
+    scale: Scale,
 ) -> None:
     """Twice the peak, in an open loop, each with ``DEADLINE_SECONDS``; pictures are uploaded before.
 
@@ -143,13 +156,14 @@ async def _overload(
         "| engine's time for those | CPU ms a whole picture |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---|")
-    await _peak(ask, min(seconds, 2.0))
-    loads = ["peak", *["twice", "peak"] * rounds]
+    seconds = options.seconds
+    await _peak(ask, scale.many_at_once, min(seconds, 2.0))
+    loads = ["peak", *["twice", "peak"] * options.rounds]
     rates: list[float] = []
     told: list[_Overload] = []
     for load in loads:
         if load == "peak":
-            measured = await _measured(running, count, _peak(ask, seconds))
+            measured = await _measured(running, count, _peak(ask, scale.many_at_once, seconds))
             rates.append(measured.rate)
         else:
             measured = await _measured(running, count, _open(ask, 2 * rates[-1], seconds))
@@ -203,7 +217,7 @@ async def _measured(running: Running, count: int, load: Awaitable[Window]) -> _O
     return _Overload(found, spent, max(0.0, 1 - useful / max(1e-9, sum(busy for busy, _ in used))))
 
 
-async def _peak(ask: _Ask, seconds: float) -> Window:
+async def _peak(ask: _Ask, at_once: int, seconds: float) -> Window:
     """A closed loop of more callers than the pipeline has room for."""
     found, ends = Window(), perf_counter() + seconds
 
@@ -211,7 +225,7 @@ async def _peak(ask: _Ask, seconds: float) -> Window:
         while perf_counter() < ends:
             await ask(found, PATIENCE_SECONDS)
 
-    await asyncio.gather(*(work() for _ in range(MANY_AT_ONCE)))
+    await asyncio.gather(*(work() for _ in range(at_once)))
     return found
 
 
@@ -226,26 +240,10 @@ async def _open(ask: _Ask, rate: float, seconds: float) -> Window:
     return found
 
 
-async def _batches(running: Running, model: str) -> tuple[float, float]:
-    """Items that ran, and batches."""
-    url = _worker(running)
-    name = "shoal_worker_batch_size"
-    return await sample(url, f"{name}_sum", model=model), await sample(url, f"{name}_count", model=model)
-
-
 async def _work(running: Running, model: str) -> tuple[float, float]:
     """Seconds of the engine, and items."""
-    url = _worker(running)
-    busy = await sample(url, "shoal_worker_compute_seconds_sum", model=model)
-    return busy, await sample(url, "shoal_worker_batch_size_sum", model=model)
-
-
-def _worker(running: Running) -> str:
-    found = state.running(running.home)
-    url = next((part.metrics for part in found.parts if part.role == "worker"), None) if found else None
-    if url is None:
-        raise RuntimeError("the service has no worker")
-    return url
+    busy = await total(running, "worker", "shoal_worker_compute_seconds_sum", model=model)
+    return busy, await total(running, "worker", "shoal_worker_batch_size_sum", model=model)
 
 
 if __name__ == "__main__":

@@ -34,23 +34,23 @@ from support.tiny_models import COLOURS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from benchmarks.pipelines.scale import Scale
     from shoal.local.running_triton import Running
 
 LOOK: Final = Path(__file__).parent / "look"
-INSTANCES: Final = (2, 4, 8)
-"""Of the model that calls the others, each a process: as many as cores, up to as many as pictures at a time."""
 _MODEL: Final = "look-{}"
 
 
 class WithinTriton:
     """Implements ``Way``."""
 
-    def __init__(self, server: Running, client: TritonClient, pictures: Sequence[bytes]) -> None:
+    def __init__(self, server: Running, client: TritonClient, pictures: Sequence[bytes], scale: Scale) -> None:
         self._server = server
         self._client = client
         self._pictures = pictures
         self._moved = 0
-        self.instances = INSTANCES[0]
+        self.choices = scale.instances
+        self.instances = self.choices[0]
         """Which of the models is asked."""
 
     async def ask(self, number: int, count: int) -> Answer:
@@ -74,26 +74,28 @@ class WithinTriton:
 
 
 @asynccontextmanager
-async def within_triton(scratch: Path, counts: Sequence[int], pictures: Sequence[bytes]) -> AsyncIterator[WithinTriton]:
+async def within_triton(
+    scratch: Path, counts: Sequence[int], pictures: Sequence[bytes], scale: Scale
+) -> AsyncIterator[WithinTriton]:
     """Starts a server with models for ``counts`` boxes, and stops it."""
-    repository = make_repository(scratch, counts)
+    repository = make_repository(scratch, counts, scale)
     models = tuple(folder.name for folder in repository.iterdir())
     try:
         async with running(repository, scratch, models=models) as server:
             client = TritonClient(server.url)
             try:
-                yield WithinTriton(server, client, pictures)
+                yield WithinTriton(server, client, pictures, scale)
             finally:
                 await client.close()
     except Unavailable as error:
         raise Unavailable(f"{error}\n{tail(scratch / 'triton.log')}") from error
 
 
-def make_repository(scratch: Path, counts: Sequence[int]) -> Path:
+def make_repository(scratch: Path, counts: Sequence[int], scale: Scale) -> Path:
     """Detectors, classifier, and one model that calls them for each number of instances."""
     scratch.mkdir()
     repository = scratch / "repository"
-    add_models(repository, tuple(counts), runner="python")
+    add_models(repository, counts, scale.cores, runner="python")
     told = {
         "classifier": CLASSIFIER,
         "detector_side": DETECTOR_SIDE,
@@ -101,7 +103,7 @@ def make_repository(scratch: Path, counts: Sequence[int]) -> Path:
         "score_threshold": SCORE_THRESHOLD,
     }
     plain = (LOOK / "config.pbtxt").read_text(encoding="utf-8")
-    for instances in INSTANCES:
+    for instances in scale.instances:
         config = scratch / f"{instances}.pbtxt"
         config.write_text(f"{plain}instance_group {{ count: {instances} kind: KIND_CPU }}\n", encoding="utf-8")
         add_model(repository, _MODEL.format(instances), config, [LOOK / "model.py"], told)

@@ -90,20 +90,18 @@ class ThroughShoal:
 
     async def counts(self) -> Counts:
         """See ``Way``; what moves is what workers fetch, and what batchers send on and get back."""
-        worker, batcher = (_metrics(self._running, role) for role in ("worker", "batcher"))
         references = [
-            await sample(batcher, "shoal_batcher_request_bytes_total"),
-            await sample(batcher, "shoal_batcher_answer_bytes_total"),
+            await total(self._running, "batcher", f"shoal_batcher_{way}_bytes_total") for way in ("request", "answer")
         ]
         batch = "shoal_worker_batch_size"
-        rows = await sample(worker, f"{batch}_sum", model=CLASSIFIER)
-        batches = await sample(worker, f"{batch}_count", model=CLASSIFIER)
-        return Counts(rows, batches, sum(references) + await self._fetched_bytes(worker))
+        rows = await total(self._running, "worker", f"{batch}_sum", model=CLASSIFIER)
+        batches = await total(self._running, "worker", f"{batch}_count", model=CLASSIFIER)
+        return Counts(rows, batches, sum(references) + await self._fetched_bytes())
 
-    async def _fetched_bytes(self, worker: str) -> float:
+    async def _fetched_bytes(self) -> float:
         """Of whole pictures: requests for one that come together share a fetch."""
         fetches = "shoal_worker_picture_cache_fetches_total"
-        whole = [await sample(worker, fetches, outcome=outcome) for outcome in ("hit", "miss")]
+        whole = [await total(self._running, "worker", fetches, outcome=outcome) for outcome in ("hit", "miss")]
         return sum(whole) * sum(map(len, self._pictures)) / len(self._pictures)
 
 
@@ -186,9 +184,10 @@ def _cut(picture: bytes, boxes: Sequence[Box]) -> list[bytes]:
     return crops
 
 
-def _metrics(running: Running, role: str) -> str:
+async def total(running: Running, role: str, name: str, **labels: str) -> float:
+    """A sample's sum over all parts of a role."""
     found = state.running(running.home)
-    url = next((part.metrics for part in found.parts if part.role == role), None) if found else None
-    if url is None:
+    urls = [part.metrics for part in found.parts if part.role == role and part.metrics] if found else []
+    if not urls:
         raise RuntimeError(f"the service has no {role}")
-    return url
+    return sum([await sample(url, name, **labels) for url in urls])

@@ -12,7 +12,8 @@ from benchmarks.pipelines.compare import Comparison
 from benchmarks.pipelines.models import CLASSIFIER, DETECTOR
 from benchmarks.pipelines.names import CLIENT, STORED, TRITON, UPLOADED, WAYS
 from benchmarks.pipelines.report import BLOCK, CHAPTER, PARTS, REAL_TIME, block, lead, parts, plot, real_time, speed
-from benchmarks.pipelines.triton import INSTANCES, make_repository, tensor_bytes
+from benchmarks.pipelines.scale import Scale
+from benchmarks.pipelines.triton import make_repository, tensor_bytes
 from benchmarks.pipelines.ways import Answer, Counts, Found, differences
 from benchmarks.pipelines.window import closed_loop
 from shoal.errors import Internal
@@ -31,7 +32,7 @@ class Scripted:
 
     def __init__(self, each: Found, asked: list[tuple[str, int]], name: str) -> None:
         self.each = each
-        self.instances = 0
+        self.choices, self.instances = (2, 4, 8), 0
         self._asked = asked
         self._name = name
         self._pictures = 0
@@ -62,7 +63,7 @@ def ways(asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> dict[
 
 
 def comparison(ways: dict[str, Scripted]) -> Comparison:
-    return Comparison(ways, ways[TRITON], 2, 0.001)  # type: ignore[arg-type]
+    return Comparison(ways, ways[TRITON], 2, 8, 0.001)  # type: ignore[arg-type]
 
 
 async def test_bytes_of_calls_at_once_are_all_counted() -> None:
@@ -86,8 +87,8 @@ async def test_all_ways_are_measured_in_turns_every_other_round_backwards(
     assert (one["sent_kib"]["median"], one["moved_kib"]["median"], one["mean_batch"]["median"]) == (2, 1, 4)
     assert one["cpu_ms_per_image_in_all"]["median"] == pytest.approx(10)
     assert set(one["lead"]) == {CLIENT, TRITON}
-    assert rows[-1]["instances"] in INSTANCES
-    assert set(rows[-1]["instances_tried"]) == {str(number) for number in INSTANCES}
+    assert rows[-1]["instances"] in (2, 4, 8)
+    assert set(rows[-1]["instances_tried"]) == {"2", "4", "8"}
 
 
 @pytest.mark.parametrize(
@@ -121,11 +122,11 @@ def test_differences_are_the_largest_ones() -> None:
 
 
 def test_triton_has_the_same_networks_batches_and_instances(tmp_path: Path) -> None:
-    repository = make_repository(tmp_path / "triton", (1, 5))
+    repository = make_repository(tmp_path / "triton", (1, 5), Scale())
     assert {folder.name for folder in repository.iterdir()} == {
         *(DETECTOR.format(count) for count in (1, 5)),
         CLASSIFIER,
-        *(f"look-{number}" for number in INSTANCES),
+        *(f"look-{number}" for number in (2, 4, 8)),
     }
     batching = read_model(repository, CLASSIFIER).batching
     assert (batching.max_batch_size, batching.instance_count) == (32, 2)
@@ -200,3 +201,15 @@ def test_the_chapter_tells_the_result() -> None:
 def test_the_plot_is_drawn(tmp_path: Path) -> None:
     plot(a_result(), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "pictures", "most"),
+    [(1, 1, 12, 4), (2, 1, 24, 8), (7, 1, 84, 28), (8, 2, 48, 32), (16, 4, 48, 64)],
+)
+def test_more_cores_have_more_processes_and_as_many_pictures_each(
+    cores: int, workers: int, pictures: int, most: int
+) -> None:
+    scale = Scale(cores)
+    assert (scale.workers, scale.max_pictures, scale.at_once) == (workers, pictures, most)
+    assert scale.instances == (cores, 2 * cores, most)

@@ -1,0 +1,40 @@
+"""What follows from the number of cores: how much is asked for, and how many processes there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CORES_A_WORKER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Of all ways alike."""
+
+    cores: int = 2
+    """At least one."""
+
+    @property
+    def at_once(self) -> int:
+        """Pictures."""
+        return 4 * self.cores
+
+    @property
+    def many_at_once(self) -> int:
+        """Enough for the most pictures a second."""
+        return 32 * self.cores
+
+    @property
+    def workers(self) -> int:
+        """And processes of each pipeline, and of the classifier's batcher."""
+        return max(1, self.cores // CORES_A_WORKER)
+
+    @property
+    def max_pictures(self) -> int:
+        """That one process of a pipeline is busy with."""
+        return 12 * self.cores // self.workers
+
+    @property
+    def instances(self) -> tuple[int, ...]:
+        """Of Triton's model that calls the others, each a process: as many as cores, up to as many as pictures."""
+        return self.cores, 2 * self.cores, 4 * self.cores
