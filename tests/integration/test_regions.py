@@ -8,10 +8,15 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import obstore
 import pytest
 from PIL import Image
 
 from shoal.client import Client, PictureRegion
+from shoal.errors import NotFound
+from shoal.pictures.objectstore import load_credentials, open_store
+from shoal.pictures.reference import object_key
+from shoal.service.spec import ObjectStore as StoreSettings
 from support.pictures import encode, quadrants, stored
 from support.stack import Stack, running_stack
 from support.tiny_models import add_tiny_classifier, add_tiny_detector, add_tiny_segmenter
@@ -139,6 +144,16 @@ def test_a_picture_that_comes_with_its_call_may_have_a_region_in_the_query(place
     with urllib.request.urlopen(request, timeout=60) as answer:
         told = json.loads(answer.read())
     assert {name: told["region"][name] for name in ("x", "y", "width")} == {"x": 0.75, "y": 0.5, "width": 0.25}
+
+
+def test_a_picture_that_was_asked_for_lately_needs_no_store(place: Stack, client: Client) -> None:
+    uuid = client.upload(encode(picture(), "PNG"))
+    seen = client.classify(uuid, "tiny", region=REGION)
+    store = open_store(StoreSettings(), load_credentials(place.home.store_credentials), place.state().store_url)
+    obstore.delete(store, object_key("local/", uuid))
+    assert client.classify(uuid, "tiny", region=REGION, max_age_seconds=3600).classes == seen.classes
+    with pytest.raises(NotFound):
+        client.classify(uuid, "tiny", region=REGION)
 
 
 def test_the_command_line_takes_a_region(place: Stack, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from shoal.client.arguments import choice, image_reference, model_name, positive
+from shoal.client.arguments import choice, image_reference, max_age_us, model_name, positive
 from shoal.client.asked_regions import ask, check_seen
 from shoal.client.caller import caller_of
 from shoal.client.channel import Methods, connect, open_channel, parse_target
@@ -147,6 +147,7 @@ class AsyncClient:
         top_k: int = 5,
         region: AsRegion | None = None,
         regions: Iterable[AsRegion] | None = None,
+        max_age_seconds: float = 0.0,
         model_version: int = 0,
         priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
@@ -159,6 +160,8 @@ class AsyncClient:
             top_k: How many classes to answer.
             region: The part of the picture that the model sees; what it finds is told in the whole picture.
             regions: Several parts, 64 at most, each answered by itself in ``parts``.
+            max_age_seconds: What a worker keeps of the picture is used without asking the store, if that was asked no
+                longer ago. 0: it is asked.
             model_version: 0: the one that the service prefers.
             priority: None: the client's own.
             timeout_seconds: None: the client's own.
@@ -167,8 +170,12 @@ class AsyncClient:
             ShoalError: what went wrong; see ``shoal.errors``.
         """
         request = pb.ImageRequest(
-            api_key=self._api_key, model_name=model, model_version=model_version, top_k=top_k
-        )  # fmt: skip
+            api_key=self._api_key,
+            model_name=model,
+            model_version=model_version,
+            top_k=top_k,
+            max_age_us=max_age_us(max_age_seconds),
+        )
         asked = ask(request, region, regions)
         return await self._infer(
             self._open().classify, classification, image, request, asked, priority, timeout_seconds
@@ -182,6 +189,7 @@ class AsyncClient:
         score_threshold: float | None = None,
         region: AsRegion | None = None,
         regions: Iterable[AsRegion] | None = None,
+        max_age_seconds: float = 0.0,
         model_version: int = 0,
         priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
@@ -194,6 +202,8 @@ class AsyncClient:
             score_threshold: Boxes below it are left out. None: the model's own.
             region: The part of the picture that the model sees; what it finds is told in the whole picture.
             regions: Several parts, 64 at most, each answered by itself in ``parts``.
+            max_age_seconds: What a worker keeps of the picture is used without asking the store, if that was asked no
+                longer ago. 0: it is asked.
             model_version: 0: the one that the service prefers.
             priority: None: the client's own.
             timeout_seconds: None: the client's own.
@@ -202,7 +212,11 @@ class AsyncClient:
             ShoalError: what went wrong; see ``shoal.errors``.
         """
         request = pb.ImageRequest(
-            api_key=self._api_key, model_name=model, model_version=model_version, score_threshold=score_threshold
+            api_key=self._api_key,
+            model_name=model,
+            model_version=model_version,
+            score_threshold=score_threshold,
+            max_age_us=max_age_us(max_age_seconds),
         )
         asked = ask(request, region, regions)
         return await self._infer(self._open().detect, detection, image, request, asked, priority, timeout_seconds)
@@ -217,6 +231,7 @@ class AsyncClient:
         score_threshold: float | None = None,
         region: AsRegion | None = None,
         regions: Iterable[AsRegion] | None = None,
+        max_age_seconds: float = 0.0,
         model_version: int = 0,
         priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
@@ -231,6 +246,8 @@ class AsyncClient:
             score_threshold: Where the model tells one class from background: the least probability. None: its own.
             region: The part of the picture that the model sees; what it finds is told in the whole picture.
             regions: Several parts, 64 at most, each answered by itself in ``parts``.
+            max_age_seconds: What a worker keeps of the picture is used without asking the store, if that was asked no
+                longer ago. 0: it is asked.
             model_version: 0: the one that the service prefers.
             priority: None: the client's own.
             timeout_seconds: None: the client's own.
@@ -245,6 +262,7 @@ class AsyncClient:
             score_threshold=score_threshold,
             mask_form=f"MASK_FORM_{choice(MaskForm, mask_form).name}",
             mask_size=f"MASK_SIZE_{choice(MaskSize, mask_size).name}",
+            max_age_us=max_age_us(max_age_seconds),
         )
         asked = ask(request, region, regions)
         return await self._infer(self._open().segment, segmentation, image, request, asked, priority, timeout_seconds)
@@ -255,6 +273,7 @@ class AsyncClient:
         pipeline: str,
         *,
         region: AsRegion | None = None,
+        max_age_seconds: float = 0.0,
         mask_form: MaskForm | str = MaskForm.PNG,
         mask_size: MaskSize | str = MaskSize.MODEL,
         priority: Priority | str | None = None,
@@ -269,6 +288,7 @@ class AsyncClient:
             image: A file, bytes of a picture, or the uuid of an uploaded one.
             pipeline: Its name in the service file.
             region: The first step looks at this part alone; see ``classify``.
+            max_age_seconds: Before the analysis began; see ``classify``.
             mask_form: How masks travel, where a step segments; see ``segment``.
             mask_size: How many pixels they have.
             priority: None: the client's own.
@@ -282,6 +302,7 @@ class AsyncClient:
             model_name=pipeline,
             mask_form=f"MASK_FORM_{choice(MaskForm, mask_form).name}",
             mask_size=f"MASK_SIZE_{choice(MaskSize, mask_size).name}",
+            max_age_us=max_age_us(max_age_seconds),
         )
         ask(request, region, None)
         return analysis(*await self._ask(self._open().analyze, image, request, priority, timeout_seconds))
@@ -292,11 +313,14 @@ class AsyncClient:
         image: Image,
         model: str,
         *,
+        max_age_seconds: float = 0.0,
         priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
     ) -> Result:
         """``classify``, ``detect`` or ``segment``, by ``task``, with the model's own settings."""
-        return await self._method(task)(image, model, priority=priority, timeout_seconds=timeout_seconds)
+        return await self._method(task)(
+            image, model, max_age_seconds=max_age_seconds, priority=priority, timeout_seconds=timeout_seconds
+        )
 
     async def upload(self, image: Path | bytes, *, timeout_seconds: float | None = None) -> str:
         """Uploads one picture, unchanged.
@@ -340,6 +364,7 @@ class AsyncClient:
         mask_form: MaskForm | str = MaskForm.PNG,
         mask_size: MaskSize | str = MaskSize.MODEL,
         region: AsRegion | None = None,
+        max_age_seconds: float = 0.0,
         priority: Priority | str | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[Outcome[Result]]:
@@ -359,6 +384,7 @@ class AsyncClient:
             mask_form: For segmentation: how the mask travels.
             mask_size: For segmentation: how many pixels it has.
             region: The part of each picture that the model sees.
+            max_age_seconds: See ``classify``.
             priority: None: the client's own.
             timeout_seconds: Of each picture. None: the client's own.
         """
@@ -367,7 +393,12 @@ class AsyncClient:
             Task.DETECTION: {"score_threshold": score_threshold},
             Task.SEGMENTATION: {"score_threshold": score_threshold, "mask_form": mask_form, "mask_size": mask_size},
         }
-        shared = {"region": region, "priority": priority, "timeout_seconds": timeout_seconds}
+        shared = {
+            "region": region,
+            "max_age_seconds": max_age_seconds,
+            "priority": priority,
+            "timeout_seconds": timeout_seconds,
+        }
         call = partial(self._method(task), **options[choice(Task, task)], **shared)
         outcomes = _outcomes(call, images, model, positive(concurrency), ordered, progress)
         async with aclosing(outcomes):
@@ -383,6 +414,7 @@ class AsyncClient:
         ordered: bool = False,
         progress: Progress | bool = False,
         region: AsRegion | None = None,
+        max_age_seconds: float = 0.0,
         mask_form: MaskForm | str = MaskForm.PNG,
         mask_size: MaskSize | str = MaskSize.MODEL,
         priority: Priority | str | None = None,
@@ -397,6 +429,7 @@ class AsyncClient:
             ordered: Outcomes in the order of ``images`` rather than as they finish.
             progress: True: a bar on stderr. A ``rich`` Progress: a task of it.
             region: The first step looks at this part of each picture alone.
+            max_age_seconds: See ``analyze``.
             mask_form: How masks travel, where a step segments.
             mask_size: How many pixels they have.
             priority: None: the client's own.
@@ -405,6 +438,7 @@ class AsyncClient:
         call = partial(
             self.analyze,
             region=region,
+            max_age_seconds=max_age_seconds,
             mask_form=mask_form,
             mask_size=mask_size,
             priority=priority,
@@ -490,7 +524,9 @@ class AsyncClient:
             else:
                 request.image_uuid = image_reference(image)
             message = request.SerializeToString()
-            affinity = request.image_uuid if request.HasField("region") or request.regions else ""
+            # A worker that keeps the picture does these best.
+            uses_kept = request.HasField("region") or request.regions or request.max_age_us
+            affinity = request.image_uuid if uses_kept else ""
 
             async def attempt(left: float) -> AnswerT:
                 reply = method.reply.FromString(await senders.of(*kind)(message, left, affinity=affinity))

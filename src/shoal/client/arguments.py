@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 
 _NAME = re.compile(r"[\x21-\x7e]{1,256}")
+_OLDEST_SECONDS = 2**31
+"""68 years: as much as a cache has to understand (RFC 9111, 1.2.2)."""
 
 
 def image_reference(image: object) -> str:
@@ -47,3 +49,10 @@ def positive(concurrency: int) -> int:
     if concurrency < 1:
         raise InvalidRequest(f"concurrency {concurrency}: expected 1 or more")
     return concurrency
+
+
+def max_age_us(max_age_seconds: float) -> int:
+    """``max_age_seconds`` in microseconds, if it can be an age."""
+    if not 0 <= max_age_seconds <= _OLDEST_SECONDS:  # NaN isn't
+        raise InvalidRequest(f"max_age_seconds {max_age_seconds}: expected 0 to {_OLDEST_SECONDS:,}")
+    return round(max_age_seconds * 1e6)

@@ -66,6 +66,27 @@ async def test_segment_asks_for_form_and_size(client: AsyncClient, service: Fake
     assert {(request.mask_size, request.score_threshold) for request in sent} == {(1, 0.25)}
 
 
+ASKED = {
+    "classify": lambda client, **options: client.classify(KNOWN, "model", **options),
+    "detect": lambda client, **options: client.detect(KNOWN, "model", **options),
+    "segment": lambda client, **options: client.segment(KNOWN, "model", **options),
+    "analyze": lambda client, **options: client.analyze(KNOWN, "street", **options),
+    "infer": lambda client, **options: client.infer("detection", KNOWN, "model", **options),
+    "map": lambda client, **options: anext(client.map([KNOWN], "model", **options)),
+    "map_analyze": lambda client, **options: anext(client.map_analyze([KNOWN], "street", **options)),
+}
+
+
+@pytest.mark.parametrize("method", ASKED)
+async def test_how_old_what_is_kept_may_be_travels_and_such_calls_go_to_one_worker(
+    client: AsyncClient, service: FakeService, method: str
+) -> None:
+    await ASKED[method](client)
+    await ASKED[method](client, max_age_seconds=1.5)
+    assert [request.max_age_us for request in service.requests] == [0, 1_500_000]
+    assert [told.get("x-shoal-affinity") for told in service.metadata] == [None, KNOWN]
+
+
 @pytest.mark.parametrize("option", ["mask_form", "mask_size"])
 async def test_a_mask_that_there_is_not(client: AsyncClient, option: str) -> None:
     with pytest.raises(InvalidRequest, match="'jpeg': expected one of"):
