@@ -71,7 +71,7 @@ def latency(result: LoadResult) -> dict[str, Any]:
         "p99_ms": milliseconds(percentile(ordered, 0.99)),
         "mean_batch_size": round(result.mean_batch_size, 2),
         "answers": len(ordered),
-        "errors": dict(result.errors),
+        "errors": dict(result.failed.codes),
     }
 
 

@@ -120,7 +120,7 @@ def _figures(windows: list[tuple[LoadResult | None, LoadResult | None]]) -> dict
             "p50_ms": milliseconds(percentile(ordered, 0.5)),
             "p99_ms": milliseconds(percentile(ordered, 0.99)),
             "interactive_batch": round(whole.mean_batch_size, 2),
-            "interactive_errors": dict(whole.errors),
+            "interactive_errors": dict(whole.failed.codes),
             "send_lag_max_ms": milliseconds(whole.lag_max_seconds),
         }
     if many:
@@ -129,7 +129,7 @@ def _figures(windows: list[tuple[LoadResult | None, LoadResult | None]]) -> dict
             "much_per_s": _rate(many),
             "much_p99_ms": milliseconds(percentile(sorted(whole.latencies), 0.99)),
             "much_batch": round(whole.mean_batch_size, 2),
-            "much_errors": dict(whole.errors),
+            "much_errors": dict(whole.failed.codes),
         }
     return figures
 

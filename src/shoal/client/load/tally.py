@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shoal.client.findings import Analysis
+from shoal.client.load.error_tally import ErrorTally
 from shoal.client.load.pipeline_tally import PipelineTally
 from shoal.client.load.record import STAGES, Record
 from shoal.client.load.timings import Timings
@@ -37,10 +38,8 @@ class LoadResult:
     """Good answers that arrived in the window."""
     latencies: array[float] = field(default_factory=lambda: array("d"))
     """Seconds from the intended send time to the good answer, unsorted."""
-    errors: Counter[str] = field(default_factory=Counter)
-    """gRPC status name to number of requests."""
-    reasons: dict[str, str] = field(default_factory=dict)
-    """gRPC status name to what one such request was told."""
+    failed: ErrorTally = field(default_factory=ErrorTally)
+    """Requests without an answer."""
     timings: Timings = field(default_factory=Timings)
     """Of the requests of ``latencies``, if models are asked."""
     pipeline: PipelineTally | None = None
@@ -87,8 +86,7 @@ class LoadResult:
 
     def add_error(self, error: ShoalError, at_seconds: float = 0.0) -> None:
         """Counts a request that failed; ``at_seconds`` is since the window's begin."""
-        self.errors[error.code.name] += 1
-        self.reasons.setdefault(error.code.name, str(error))
+        self.failed.add(error)
         if self.record is not None:
             self.record.failed[error.code.name].append(at_seconds)
 
@@ -122,8 +120,7 @@ class LoadResult:
             "images_per_s": round(self.images_per_s, 2),
             "latency_ms": {name: _round_ms(percentile(ordered, q)) for name, q in QUANTILES.items()},
             "answered": self.answered,
-            "errors": dict(sorted(self.errors.items())),
-            "reasons": dict(sorted(self.reasons.items())),
+            **self.failed.summary("errors"),
             "mean_batch_size": round(self.mean_batch_size, 2) if self.timings.number else None,
             "stage_mean_us": {stage: self.timings.mean_us(stage) for stage in STAGES} | self._uploads(),
             "send_lag_ms": {
@@ -149,8 +146,7 @@ def merge(shares: Sequence[LoadResult]) -> LoadResult:
     for share in shares:
         whole.answered += share.answered
         whole.latencies.extend(share.latencies)
-        whole.errors.update(share.errors)
-        whole.reasons = share.reasons | whole.reasons
+        whole.failed.extend(share.failed)
         whole.timings.extend(share.timings)
         whole.lag_seconds += share.lag_seconds
         whole.lag_max_seconds = max(whole.lag_max_seconds, share.lag_max_seconds)
