@@ -9,7 +9,7 @@ from uuid import uuid4
 from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
 from shoal.errors import Internal
 from shoal.modelconfig.model import Task
-from shoal.runtime.percentile import percentile
+from shoal.runtime.percentile import milliseconds, percentile
 
 if TYPE_CHECKING:
     from benchmarks.batching.stack import Running
@@ -65,8 +65,3 @@ def figures(result: LoadResult) -> dict[str, Any]:
         "send_lag_max_ms": milliseconds(result.lag_max_seconds),
         "client_cores": round(result.cpu_seconds / result.duration_seconds, 3),
     }
-
-
-def milliseconds(seconds: float | None) -> float | None:
-    """Rounded to microseconds."""
-    return None if seconds is None else round(1000 * seconds, 3)

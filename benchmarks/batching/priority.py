@@ -9,13 +9,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from benchmarks.batching.load import SEED, milliseconds
+from benchmarks.batching.load import SEED
 from benchmarks.batching.options import CAPACITY, DEADLINE_SECONDS, MAX_BATCH_SIZE, scripted_model
 from benchmarks.batching.stack import Layout, running
 from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
 from shoal.client.load.tally import LoadResult, merge
 from shoal.modelconfig.model import Task
-from shoal.runtime.percentile import percentile
+from shoal.runtime.percentile import milliseconds, percentile
 from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:

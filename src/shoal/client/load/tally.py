@@ -12,7 +12,7 @@ from shoal.client.load.error_tally import ErrorTally
 from shoal.client.load.pipeline_tally import PipelineTally
 from shoal.client.load.record import STAGES, Record
 from shoal.client.load.timings import Timings
-from shoal.runtime.percentile import percentile
+from shoal.runtime.percentile import milliseconds, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from shoal.errors import ShoalError
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99, "max": 1.0}
-_MILLISECONDS = 1000
 
 
 @dataclass(slots=True)
@@ -118,14 +117,14 @@ class LoadResult:
         ordered = sorted(self.latencies)
         return {
             "images_per_s": round(self.images_per_s, 2),
-            "latency_ms": {name: _round_ms(percentile(ordered, q)) for name, q in QUANTILES.items()},
+            "latency_ms": {name: milliseconds(percentile(ordered, q)) for name, q in QUANTILES.items()},
             "answered": self.answered,
             **self.failed.summary("errors"),
             "mean_batch_size": round(self.mean_batch_size, 2) if self.timings.number else None,
             "stage_mean_us": {stage: self.timings.mean_us(stage) for stage in STAGES} | self._uploads(),
             "send_lag_ms": {
-                "mean": _round_ms(self.lag_seconds / count if count else None),
-                "max": _round_ms(self.lag_max_seconds if count else None),
+                "mean": milliseconds(self.lag_seconds / count if count else None),
+                "max": milliseconds(self.lag_max_seconds if count else None),
             },
             "stream_share": None if self.stream_share is None else round(self.stream_share, 4),
             "duration_s": round(self.duration_seconds, 3),
@@ -160,7 +159,3 @@ def merge(shares: Sequence[LoadResult]) -> LoadResult:
             whole.record = whole.record or Record()
             whole.record.extend(share.record)
     return whole
-
-
-def _round_ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * _MILLISECONDS, 3)
