@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from benchmarks.batching.load import OpenLoop, milliseconds, offer
+from benchmarks.batching.load import OpenLoop, offer
 from benchmarks.batching.options import DEADLINE_SECONDS, MAX_BATCH_SIZE, measured_curve
 from benchmarks.batching.replicas import Model
 from benchmarks.batching.stack import Layout, running
@@ -14,7 +14,7 @@ from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
 from shoal.client.load.tally import merge
 from shoal.modelconfig.batching import BatchingSettings
 from shoal.modelconfig.model import Task
-from shoal.runtime.percentile import percentile
+from shoal.runtime.percentile import milliseconds, percentile
 
 if TYPE_CHECKING:
     from benchmarks.batching.options import Options
@@ -71,7 +71,7 @@ def latency(result: LoadResult) -> dict[str, Any]:
         "p99_ms": milliseconds(percentile(ordered, 0.99)),
         "mean_batch_size": round(result.mean_batch_size, 2),
         "answers": len(ordered),
-        "errors": dict(result.errors),
+        "errors": dict(result.failed.codes),
     }
 
 

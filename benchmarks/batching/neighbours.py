@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.batching.load import SEED, milliseconds
+from benchmarks.batching.load import SEED
 from benchmarks.batching.store_proxy import store_proxy
 from benchmarks.common.files import read_pictures
 from benchmarks.common.service import running, temporary_home
@@ -22,7 +22,7 @@ from shoal.local.setup import LOCAL_OWNER
 from shoal.local.store import create_bucket, store_part
 from shoal.modelconfig.model import Task
 from shoal.pictures.objectstore import Credentials, create_credentials
-from shoal.runtime.percentile import percentile
+from shoal.runtime.percentile import milliseconds, percentile
 from shoal.runtime.ports import FreePorts
 from shoal.service import api_keys
 from shoal.service.spec import Service

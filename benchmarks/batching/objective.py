@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.batching.load import OpenLoop, figures, milliseconds, offer
+from benchmarks.batching.load import OpenLoop, figures, offer
 from benchmarks.batching.options import CAPACITY, DEADLINE_SECONDS, measured_curve
 from benchmarks.batching.replicas import Model
 from benchmarks.batching.spread import engine_milliseconds
 from benchmarks.batching.stack import Layout, running
 from shoal.modelconfig.batching import BatchingSettings
-from shoal.runtime.percentile import percentile
+from shoal.runtime.percentile import milliseconds, percentile
 from shoal.runtime.priority import Priority
 from shoal.simulate.queue import Load, VirtualService
 

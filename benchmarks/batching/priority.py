@@ -9,13 +9,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from benchmarks.batching.load import SEED, milliseconds
+from benchmarks.batching.load import SEED
 from benchmarks.batching.options import CAPACITY, DEADLINE_SECONDS, MAX_BATCH_SIZE, scripted_model
 from benchmarks.batching.stack import Layout, running
 from shoal.client.load.generator import LoadRequest, LoadSettings, run_load
 from shoal.client.load.tally import LoadResult, merge
 from shoal.modelconfig.model import Task
-from shoal.runtime.percentile import percentile
+from shoal.runtime.percentile import milliseconds, percentile
 from shoal.runtime.priority import Priority
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _figures(windows: list[tuple[LoadResult | None, LoadResult | None]]) -> dict
             "p50_ms": milliseconds(percentile(ordered, 0.5)),
             "p99_ms": milliseconds(percentile(ordered, 0.99)),
             "interactive_batch": round(whole.mean_batch_size, 2),
-            "interactive_errors": dict(whole.errors),
+            "interactive_errors": dict(whole.failed.codes),
             "send_lag_max_ms": milliseconds(whole.lag_max_seconds),
         }
     if many:
@@ -129,7 +129,7 @@ def _figures(windows: list[tuple[LoadResult | None, LoadResult | None]]) -> dict
             "much_per_s": _rate(many),
             "much_p99_ms": milliseconds(percentile(sorted(whole.latencies), 0.99)),
             "much_batch": round(whole.mean_batch_size, 2),
-            "much_errors": dict(whole.errors),
+            "much_errors": dict(whole.failed.codes),
         }
     return figures
 

@@ -184,7 +184,7 @@ def _way(options: Options, home: Home, pictures: list[bytes], decode: str, calls
         "cpu_ms_per_image": components,
         "cores_used": round(used * result.images_per_s / 1000, 2),
         "computed_images_per_s_with_store_and_client_elsewhere": round(result.images_per_s * used / here, 1),
-        "errors": dict(result.errors),
+        "errors": dict(result.failed.codes),
         **{name: told[name] for name in ("latency_ms", "mean_batch_size", "stage_mean_us")},
     }
 

@@ -156,7 +156,7 @@ def _under_load(home: Home, seconds: float, fault: Callable[[Running], object]) 
     return {
         "answered": len(result.latencies),
         "answered_within_the_time": result.answered,
-        "failed": dict(result.errors),
+        "failed": dict(result.failed.codes),
         "latency_ms": told["latency_ms"],
         "log": [line for log in logs for line in log.splitlines() if _TELLING.search(line)][:_LOG_LINES],
     }

@@ -193,8 +193,10 @@ class Load:
         async with self._service.client(streams=self._streams) as client:
             await client.connect()
             result, spent = await run_window(client, requests, self._settings, partial(cpu.of_service, self._service))
-        if result.errors or not result.answered:
-            raise Internal(f"requests failed, so nothing was measured: {dict(result.errors) or 'no answer in time'}")
+        if result.failed.codes or not result.answered:
+            raise Internal(
+                f"requests failed, so nothing was measured: {dict(result.failed.codes) or 'no answer in time'}"
+            )
         told = result.summary()
         return Measurement(
             result.answered,

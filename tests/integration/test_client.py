@@ -113,7 +113,7 @@ def test_processes_share_the_load() -> None:
         settings = LoadSettings(concurrency=4, duration_seconds=0.5, warm_up_seconds=0.1)
         result = run_job(LoadJob(Connection(service.target, API_KEY), requests, settings), 2, lambda _elapsed: None)
     assert 0 < result.answered <= service.calls["Classify"]
-    assert not result.errors
+    assert not result.failed.codes
 
 
 def test_processes_tell_that_nobody_answers() -> None:

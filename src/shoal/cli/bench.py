@@ -172,7 +172,7 @@ def bench(
         folder = str(images) if images else str(SAMPLES)
         page = reports.write(report, result, began | _about(told | {"target": connection.target}, asked, folder))
         typer.echo(f"shoal: the report is {page}", err=True)
-    if result.errors or (result.pipeline is not None and result.pipeline.lacking):
+    if result.failed.codes or (result.pipeline is not None and result.pipeline.lacking):
         raise typer.Exit(1)
 
 

@@ -52,7 +52,7 @@ class _Service:
         result = self._run(settings, 1)
         median = percentile(sorted(result.latencies), 0.5)
         if median is None:
-            code, reason = next(iter(result.reasons.items()))
+            code, reason = next(iter(result.failed.reasons.items()))
             raise from_status(Code[code], f"no request was answered: {code}: {reason}")
         return median
 

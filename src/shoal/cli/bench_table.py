@@ -12,6 +12,7 @@ from rich.text import Text
 
 from shoal.cli.calls import PIPE_COLUMNS
 from shoal.cli.terminal import shown
+from shoal.client.load.error_tally import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,8 +91,8 @@ def _reasons(summary: dict[str, Any]) -> Iterator[str]:
     for code, reason in summary["reasons"].items():
         yield f"{code}: {reason}"
     for step in summary.get("pipeline", {}).get("steps", ()):
-        for code, number in step["codes"].items():
-            yield f"{step['step']}: {number:,} x {code}: {step['reasons'][code]}"
+        for line in in_words(step["codes"], step["reasons"]):
+            yield f"{step['step']}: {line}"
 
 
 def _milliseconds(microseconds: float | None, unit: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Percentiles, the same way wherever latencies are told."""
+"""Percentiles, and their milliseconds, the same way wherever latencies are told."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def percentile(ordered: Sequence[float], quantile: float) -> float | None:
     if not ordered:
         return None
     return ordered[max(math.ceil(quantile * len(ordered)), 1) - 1]
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """Rounded to microseconds; None, which is of nothing measured, stays None."""
+    return None if seconds is None else round(1000 * seconds, 3)

@@ -12,6 +12,7 @@ from shoal.cli.bench_rate import tell_rate
 from shoal.cli.bench_ways import Fleet
 from shoal.client import Priority
 from shoal.client.connection import Connection
+from shoal.client.load.error_tally import ErrorTally
 from shoal.client.load.fleet import LoadJob
 from shoal.client.load.generator import LoadSettings
 from shoal.client.load.objective import Objective
@@ -110,7 +111,7 @@ def test_an_objective_below_one_request_is_refused(capsys: pytest.CaptureFixture
 
 def test_where_nothing_is_answered_the_reason_is_told() -> None:
     def measure(job: LoadJob, processes: int) -> LoadResult:
-        return LoadResult(errors=Counter(NOT_FOUND=3), reasons={"NOT_FOUND": "no model cats"})
+        return LoadResult(failed=ErrorTally(Counter(NOT_FOUND=3), {"NOT_FOUND": "no model cats"}))
 
     job = LoadJob(Connection("here:1", "key"), (), SETTINGS)
     with pytest.raises(NotFound, match="no request was answered: NOT_FOUND: no model cats"):

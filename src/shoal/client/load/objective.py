@@ -82,7 +82,7 @@ class Probe:
     def of(cls, rate: float, result: LoadResult, objective: Objective, limit: str | None = None) -> Probe:
         """From a load test."""
         whole = result.whole_latencies()
-        requests = len(result.latencies) + result.errors.total()
+        requests = len(result.latencies) + result.failed.codes.total()
         failed = requests - len(whole)
         late = failed + sum(latency > objective.seconds for latency in whole)
         slowest = percentile([*sorted(whole), *[math.inf] * failed], objective.quantile)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from shoal.client.load.error_tally import ErrorTally
 from shoal.client.load.record import SERVICE_STAGES
 from shoal.client.load.timings import Timings
 from shoal.runtime.percentile import percentile
 
 if TYPE_CHECKING:
     from shoal.client.findings import Analysis, StepTiming
-    from shoal.errors import ShoalError
 
 _QUANTILES = {"p50": 0.50, "p99": 0.99}
 _MICROSECONDS_A_MILLISECOND = 1000
@@ -28,10 +27,8 @@ class StepTally:
     calls: int = 0
     failed: int = 0
     """How many of them have no answer."""
-    codes: Counter[str] = field(default_factory=Counter)
-    """gRPC status name to parts of pictures without an answer, those among them that there was no time to ask about."""
-    reasons: dict[str, str] = field(default_factory=dict)
-    """gRPC status name to what is told of one such part."""
+    unanswered: ErrorTally = field(default_factory=ErrorTally)
+    """Parts of pictures without an answer, those among them that there was no time to ask about."""
     total_us: array[int] = field(default_factory=partial(array, "Q"))
     """From the first call to the last answer, of each picture that it was asked about."""
     timings: Timings = field(default_factory=Timings)
@@ -46,17 +43,11 @@ class StepTally:
         if told.failed < told.calls:
             self.timings.add(told.timing)
 
-    def add_error(self, error: ShoalError) -> None:
-        """Counts a part of a picture without an answer."""
-        self.codes[error.code.name] += 1
-        self.reasons.setdefault(error.code.name, str(error))
-
     def extend(self, other: StepTally) -> None:
         """Takes in what another process counted."""
         self.calls += other.calls
         self.failed += other.failed
-        self.codes.update(other.codes)
-        self.reasons = other.reasons | self.reasons
+        self.unanswered.extend(other.unanswered)
         self.total_us.extend(other.total_us)
         self.timings.extend(other.timings)
 
@@ -67,8 +58,7 @@ class StepTally:
             "model": self.model,
             "calls": self.calls,
             "failed": self.failed,
-            "codes": dict(sorted(self.codes.items())),
-            "reasons": dict(sorted(self.reasons.items())),
+            **self.unanswered.summary("codes"),
             "total_ms": {name: _milliseconds(percentile(ordered, q)) for name, q in _QUANTILES.items()},
             "mean_batch_size": round(self.timings.mean_batch_size, 2) if self.timings.in_batches else None,
             "stage_mean_us": {stage: self.timings.mean_us(stage) for stage in SERVICE_STAGES},
@@ -95,7 +85,7 @@ class PipelineTally:
         unanswered = list(found.unanswered())
         for result in unanswered:
             assert result.error is not None
-            self._step(result.step, result.model_name).add_error(result.error)
+            self._step(result.step, result.model_name).unanswered.add(result.error)
         self.is_whole.append(not unanswered)
         self.objects += len(found.findings)
         self.upload_us += found.upload_us

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shoal.client.findings import Analysis
+from shoal.client.load.error_tally import ErrorTally
 from shoal.client.load.pipeline_tally import PipelineTally
 from shoal.client.load.record import STAGES, Record
 from shoal.client.load.timings import Timings
-from shoal.runtime.percentile import percentile
+from shoal.runtime.percentile import milliseconds, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from shoal.errors import ShoalError
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99, "max": 1.0}
-_MILLISECONDS = 1000
 
 
 @dataclass(slots=True)
@@ -37,10 +37,8 @@ class LoadResult:
     """Good answers that arrived in the window."""
     latencies: array[float] = field(default_factory=lambda: array("d"))
     """Seconds from the intended send time to the good answer, unsorted."""
-    errors: Counter[str] = field(default_factory=Counter)
-    """gRPC status name to number of requests."""
-    reasons: dict[str, str] = field(default_factory=dict)
-    """gRPC status name to what one such request was told."""
+    failed: ErrorTally = field(default_factory=ErrorTally)
+    """Requests without an answer."""
     timings: Timings = field(default_factory=Timings)
     """Of the requests of ``latencies``, if models are asked."""
     pipeline: PipelineTally | None = None
@@ -87,8 +85,7 @@ class LoadResult:
 
     def add_error(self, error: ShoalError, at_seconds: float = 0.0) -> None:
         """Counts a request that failed; ``at_seconds`` is since the window's begin."""
-        self.errors[error.code.name] += 1
-        self.reasons.setdefault(error.code.name, str(error))
+        self.failed.add(error)
         if self.record is not None:
             self.record.failed[error.code.name].append(at_seconds)
 
@@ -120,15 +117,14 @@ class LoadResult:
         ordered = sorted(self.latencies)
         return {
             "images_per_s": round(self.images_per_s, 2),
-            "latency_ms": {name: _round_ms(percentile(ordered, q)) for name, q in QUANTILES.items()},
+            "latency_ms": {name: milliseconds(percentile(ordered, q)) for name, q in QUANTILES.items()},
             "answered": self.answered,
-            "errors": dict(sorted(self.errors.items())),
-            "reasons": dict(sorted(self.reasons.items())),
+            **self.failed.summary("errors"),
             "mean_batch_size": round(self.mean_batch_size, 2) if self.timings.number else None,
             "stage_mean_us": {stage: self.timings.mean_us(stage) for stage in STAGES} | self._uploads(),
             "send_lag_ms": {
-                "mean": _round_ms(self.lag_seconds / count if count else None),
-                "max": _round_ms(self.lag_max_seconds if count else None),
+                "mean": milliseconds(self.lag_seconds / count if count else None),
+                "max": milliseconds(self.lag_max_seconds if count else None),
             },
             "stream_share": None if self.stream_share is None else round(self.stream_share, 4),
             "duration_s": round(self.duration_seconds, 3),
@@ -149,8 +145,7 @@ def merge(shares: Sequence[LoadResult]) -> LoadResult:
     for share in shares:
         whole.answered += share.answered
         whole.latencies.extend(share.latencies)
-        whole.errors.update(share.errors)
-        whole.reasons = share.reasons | whole.reasons
+        whole.failed.extend(share.failed)
         whole.timings.extend(share.timings)
         whole.lag_seconds += share.lag_seconds
         whole.lag_max_seconds = max(whole.lag_max_seconds, share.lag_max_seconds)
@@ -164,7 +159,3 @@ def merge(shares: Sequence[LoadResult]) -> LoadResult:
             whole.record = whole.record or Record()
             whole.record.extend(share.record)
     return whole
-
-
-def _round_ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * _MILLISECONDS, 3)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from shoal.client.load.processes import busy_generator
 from shoal.client.load.record import STAGES, Record
-from shoal.runtime.percentile import percentile
+from shoal.runtime.percentile import milliseconds, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -161,8 +161,8 @@ def _bin(
         begin=round(place * width, 3),
         answers_per_s=round(arrived[place] / seconds, 2),
         errors_per_s={code: round(counts[place] / seconds, 2) for code, counts in failed.items()},
-        p50_ms=_ms(percentile(ordered, 0.50)),
-        p99_ms=_ms(percentile(ordered, 0.99)),
+        p50_ms=milliseconds(percentile(ordered, 0.50)),
+        p99_ms=milliseconds(percentile(ordered, 0.99)),
     )
 
 
@@ -186,7 +186,3 @@ def _stages(record: Record, latencies: Sequence[float]) -> list[Stage]:
 def _stage(name: str, ordered: Sequence[float]) -> Stage:
     p50, p99 = percentile(ordered, 0.50), percentile(ordered, 0.99)
     return Stage(name, round(sum(ordered) / len(ordered), 3), round(p50 or 0.0, 3), round(p99 or 0.0, 3))
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * _MILLISECONDS, 3)

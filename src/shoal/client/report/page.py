@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from shoal.client.load.error_tally import in_words
 from shoal.client.report import plots
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _step_table(steps: Sequence[Mapping[str, Any]]) -> str:
             step["model"],
             f"{step['calls']:,}",
             f"{step['failed']:,}",
-            "; ".join(f"{number:,} x {code}: {step['reasons'][code]}" for code, number in step["codes"].items()),
+            "; ".join(in_words(step["codes"], step["reasons"])),
             *(_cell(value) for value in step["total_ms"].values()),
             *(_cell(mean and mean / 1000) for mean in step["stage_mean_us"].values()),
             _cell(step["mean_batch_size"], "g"),

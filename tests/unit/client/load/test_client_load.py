@@ -109,7 +109,7 @@ def test_errors_are_counted_by_code_and_do_not_stop_the_load() -> None:
     caller = Caller(0.1, error=Overloaded("full"))
     settings = LoadSettings(rate=10, duration_seconds=5, warm_up_seconds=5, seed=7)
     result = run(run_load(caller, REQUESTS, settings))
-    assert 20 < result.errors["RESOURCE_EXHAUSTED"] < len(caller.images)
+    assert 20 < result.failed.codes["RESOURCE_EXHAUSTED"] < len(caller.images)
     assert result.answered == 0
 
 

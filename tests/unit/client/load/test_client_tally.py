@@ -66,6 +66,6 @@ def test_shares_add_up() -> None:
     whole = merge([pickle.loads(pickle.dumps(share)) for share in shares])
     assert (whole.answered, whole.duration_seconds, whole.cpu_seconds) == (3, 2.0, 1.0)
     assert sorted(whole.latencies) == [0.1, 0.2, 0.3]
-    assert whole.errors == {"NOT_FOUND": 2}
-    assert whole.reasons == {"NOT_FOUND": "no image"}
+    assert whole.failed.codes == {"NOT_FOUND": 2}
+    assert whole.failed.reasons == {"NOT_FOUND": "no image"}
     assert whole.summary()["stream_share"] == 0.75

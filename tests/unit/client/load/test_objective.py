@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import pytest
 
+from shoal.client.load.error_tally import ErrorTally
 from shoal.client.load.objective import Objective, Probe
 from shoal.client.load.pipeline_tally import PipelineTally
 from shoal.client.load.tally import LoadResult
@@ -41,8 +42,8 @@ def test_how_many_requests_a_probe_needs(quantile: float, requests: int) -> None
 
 
 def result(latencies: list[float], failed: int = 0) -> LoadResult:
-    errors = Counter({"RESOURCE_EXHAUSTED": failed} if failed else {})
-    return LoadResult(duration_seconds=10.0, latencies=array("d", latencies), errors=errors)
+    errors = ErrorTally(Counter({"RESOURCE_EXHAUSTED": failed} if failed else {}))
+    return LoadResult(duration_seconds=10.0, latencies=array("d", latencies), failed=errors)
 
 
 def test_late_and_failed_requests_count_alike() -> None:
