@@ -23,6 +23,7 @@ from shoal.local.process import LocalProcess
 from shoal.local.supervisor import Supervisor
 from shoal.runtime.ports import FreePorts
 from shoal.runtime.priority import Priority
+from shoal.runtime.threads import usable_cores
 from shoal.service import api_keys
 from shoal.service.home import Home
 from shoal.service.spec import Service
@@ -122,7 +123,7 @@ def _lay_out(home: Home, layout: Layout) -> Plan:
         }
     )
     files = PlanFiles.of(home)
-    laid_out = plan(service, home, files, ports, _no_store)
+    laid_out = plan(service, home, files, ports, _no_store, usable_cores())
     workers = laid_out.topology.pools["default"]
     topology = laid_out.topology
     if layout.inside:

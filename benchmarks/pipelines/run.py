@@ -4,7 +4,8 @@ PYTHONPATH=tests python -m benchmarks.pipelines.run [--seconds 5] [--rounds 3] [
     [--output FILE]
 
 All are asked in turns, four pictures a core at a time, at 1, 5 and 30 objects a picture, on two cores; what they answer
-is compared first. For each four cores there is a worker, and a process of each pipeline. The result is
+is compared first. For each two cores there is a worker, for each four a process of
+each pipeline. The result is
 benchmarks/results/pipelines.json. Then ``overload``, which is printed alone: twice the pictures that the pipeline can
 do, each with a second's time. ``--objects`` with none: overload alone; ``--no-overload``: without it.
 """
@@ -87,11 +88,10 @@ def _service_file(scale: Scale) -> str:
         steps = {"detect": {"model": DETECTOR.format(count), "max_boxes": 50}, "then": [{"model": CLASSIFIER}]}
         made["pipelines"][PIPELINE.format(count)] = {**steps, "max_pictures": scale.max_pictures}
     if scale.workers > 1:
-        decoding = {"decode_threads": scale.cores // scale.workers}
-        made["pools"] = {"default": {"models": ["*"], "replicas": scale.workers, **decoding}}
-        made["models"] = {CLASSIFIER: {"batchers": scale.workers}}
+        made["pools"] = {"default": {"models": ["*"], "replicas": scale.workers}}
+        made["models"] = {CLASSIFIER: {"batchers": scale.others}}
         for pipeline in made["pipelines"].values():
-            pipeline["replicas"] = scale.workers
+            pipeline["replicas"] = scale.others
     return json.dumps(made)
 
 

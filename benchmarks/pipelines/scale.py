@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CORES_A_WORKER = 4
-
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -26,13 +24,18 @@ class Scale:
 
     @property
     def workers(self) -> int:
-        """And processes of each pipeline, and of the classifier's batcher."""
-        return max(1, self.cores // CORES_A_WORKER)
+        """One for two cores."""
+        return max(1, self.cores // 2)
+
+    @property
+    def others(self) -> int:
+        """Processes of each pipeline, and of the classifier's batcher: one for four cores."""
+        return max(1, self.cores // 4)
 
     @property
     def max_pictures(self) -> int:
         """That one process of a pipeline is busy with."""
-        return 12 * self.cores // self.workers
+        return 12 * self.cores // self.others
 
     @property
     def instances(self) -> tuple[int, ...]:

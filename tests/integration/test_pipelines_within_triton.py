@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.pipelines import triton
+from benchmarks.pipelines.scale import Scale
+from benchmarks.pipelines.triton import within_triton
 from benchmarks.pipelines.ways import Found, differences
 
 if TYPE_CHECKING:
@@ -38,11 +39,10 @@ def by_hand(picture: Image.Image, box: tuple[float, float, float, float]) -> Fou
 
 
 @pytest.mark.timeout(60)
-async def test_boxes_and_labels_are_those_found_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton, "INSTANCES", triton.INSTANCES[:1])  # the others differ in how many processes they are
+async def test_boxes_and_labels_are_those_found_by_hand(tmp_path: Path) -> None:
     picture, file = blotches(), io.BytesIO()
     picture.save(file, "PNG")
-    async with triton.within_triton(tmp_path / "triton", [len(BOXES)], [file.getvalue()]) as way:
+    async with within_triton(tmp_path / "triton", [len(BOXES)], [file.getvalue()], Scale(cores=1)) as way:
         answer = await way.ask(0, len(BOXES))
     expected = [by_hand(picture, box) for box in BOXES]
     assert {each.label for each in expected} == {"red", "green", "blue", "grey"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from shoal.runtime.endpoint import Endpoint
+from shoal.runtime.share import share
 from shoal.service.topology import SHARED_BATCHER, Role, TellingPart, Topology
 from shoal.triton.launch import Options
 
@@ -127,6 +128,7 @@ def plan(
     files: PlanFiles,
     free: Callable[[], Endpoint],
     store: Callable[[Endpoint], Part],
+    cores: int,
     gpus: Sequence[str] = (),
 ) -> Plan:
     """Lays a service out on this machine.
@@ -137,6 +139,7 @@ def plan(
         files: what the parts read.
         free: gives an unused endpoint, another each time.
         store: makes the part that serves the managed object store at an endpoint.
+        cores: of this machine, which the workers of a pool share: if each had a thread a core, threads would wait.
         gpus: of this machine, as ``CUDA_VISIBLE_DEVICES`` names each. Of several each Triton gets one, in turn.
     """
     stores = (store(free()),) if service.object_store.runs_locally else ()
@@ -159,7 +162,7 @@ def plan(
         for number, listen in enumerate(endpoints, 1)
     )
     own = cycle(gpus if len(gpus) > 1 else [None])
-    workers = tuple(_workers(service, topology, home, files, free, own))
+    workers = tuple(_workers(service, topology, home, files, free, own, cores))
     pipelines = tuple(
         _pipeline(name, number, listen, topology.balancer, free(), home, files)
         for name, endpoints in topology.pipelines.items()
@@ -213,21 +216,24 @@ def _workers(
     files: PlanFiles,
     free: Callable[[], Endpoint],
     gpus: Iterator[str | None],
+    cores: int,
 ) -> Iterator[Part]:
     """Each worker's processes, behind the Triton of its own where its pool has them."""
     for pool, endpoints in topology.pools.items():
         settings = service.pools[pool]
         of_one = settings.worker_processes
         for number in range(1, settings.replicas + 1):
-            triton = free() if settings.starts_triton else None
-            if triton:
+            told: list[object] = ["--cores", share(cores, settings.replicas)]
+            if settings.starts_triton:
+                triton = free()
+                told += ["--triton", triton]
                 options = Options(
                     home.model_store(service), triton, free(), server=settings.triton_server, gpus=next(gpus)
                 )
                 yield triton_part(f"triton-{pool}-{number}", options, pool)
             processes = endpoints[(number - 1) * of_one : number * of_one]
             for name, listen in zip(_worker_names(pool, number, of_one), processes, strict=True):
-                yield _worker(name, pool, listen, free(), home, files, topology, triton)
+                yield _worker(name, pool, listen, free(), home, files, topology, told)
 
 
 def _worker_names(pool: str, number: int, processes: int) -> list[str]:
@@ -247,12 +253,12 @@ def _worker(
     home: Home,
     files: PlanFiles,
     topology: Topology,
-    triton: Endpoint | None,
+    told: Iterable[object],
 ) -> Part:
     command = _shoal(
         "serve", "worker", "--service", files.service, "--home", home.root, "--pool", pool,
         "--verify-identity",  # every user of this machine reaches its loopback
-        "--listen", listen, "--metrics", metrics, *_stores(topology), *(("--triton", triton) if triton else ()),
+        "--listen", listen, "--metrics", metrics, *_stores(topology), *told,
     )  # fmt: skip
     return Part(name, Component.WORKER, command, listen, Protocol.WORKER, f"http://{metrics}/metrics", pool)
 

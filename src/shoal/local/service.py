@@ -20,6 +20,7 @@ from shoal.local.turnover import keep_small
 from shoal.router import certificate
 from shoal.runtime import gpus, ports
 from shoal.runtime.signals import until_stop
+from shoal.runtime.threads import usable_cores
 from shoal.service import worker_report
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _lay_out(service: Service, home: Home) -> Plan:
 
     files = PlanFiles.of(home)
     worker_report.remove_all(home)
-    layout = plan(service, home, files, ports.FreePorts(), store, gpus.usable())
+    layout = plan(service, home, files, ports.FreePorts(), store, usable_cores(), gpus.usable())
     files.service.write_text(service.model_dump_json(indent=2, exclude_defaults=True))  # YAML contains JSON
     layout.topology.save(files.topology)
     return layout

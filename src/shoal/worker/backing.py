@@ -38,7 +38,7 @@ class Backing:
             await self.triton.client.until_ready()
 
 
-def choose(service: Service, pool: str, store: Path, cache: Path, own_triton: str | None) -> Backing:
+def choose(service: Service, pool: str, store: Path, cache: Path, own_triton: str | None, cores: int) -> Backing:
     """The backing of ``pool``; nothing is started or called yet.
 
     Args:
@@ -47,13 +47,14 @@ def choose(service: Service, pool: str, store: Path, cache: Path, own_triton: st
         store: The model store.
         cache: For what the engine compiles.
         own_triton: The Triton that was started for this worker on the same store, ``HOST:PORT``.
+        cores: For an engine within this process.
     """
     settings = service.pools[pool]
     from_store = StoreSource(store, service, pool)
     if settings.engine == "openvino":
         from shoal.engine.openvino import OpenVinoEngine  # each engine's library is large
 
-        engine_here = OpenVinoEngine(cache=cache / "openvino", precision=settings.inference_precision)
+        engine_here = OpenVinoEngine(cache=cache / "openvino", threads=cores, precision=settings.inference_precision)
         return Backing(engine_here, from_store)
     from shoal.engine.triton.engine import TritonEngine
     from shoal.triton.client import TritonClient

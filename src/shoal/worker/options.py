@@ -27,5 +27,7 @@ class WorkerOptions:
     """``HOST:PORT`` of the Triton that was started for this worker."""
     peers: Endpoint | None = None
     """Where all workers of the pool are: a name that stands for each of their addresses."""
+    cores: int | None = None
+    """That it shall keep busy: others are on the same machine. None: all that it may use."""
     verify_identity: bool = False
     """Others than the router reach this worker, whose keys file is the router's: it looks keys up itself."""

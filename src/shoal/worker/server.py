@@ -72,7 +72,8 @@ class Worker:
         traced = options.service.observe.tracing
         self._tracing = Tracing.to(traced.otlp_endpoint, "worker", str(options.listen)) if traced else None
         self._settings: Pool = options.service.pools[options.pool]
-        self._limits = ProcessLimits.of(self._settings, usable_cores())
+        cores = options.cores or usable_cores()
+        self._limits = ProcessLimits.of(self._settings, cores)
         kept_bytes = self._limits.picture_cache_bytes
         self._picture_cache = PictureCache(kept_bytes) if kept_bytes else None
         metrics.WORKER_PICTURE_CACHE_BYTES.set_function(lambda: cache_bytes(self._picture_cache))
@@ -94,6 +95,7 @@ class Worker:
             options.home.model_store(options.service),
             options.home.cache,
             options.own_triton,
+            cores,
         )
         self._batching = BatchingService(self._settings.worker_processes)
         self._catalog = Catalog(

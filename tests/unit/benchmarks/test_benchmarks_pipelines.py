@@ -205,7 +205,7 @@ def test_the_plot_is_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("cores", "workers", "pictures", "most"),
-    [(1, 1, 12, 4), (2, 1, 24, 8), (7, 1, 84, 28), (8, 2, 48, 32), (16, 4, 48, 64)],
+    [(1, 1, 12, 4), (2, 1, 24, 8), (7, 3, 84, 28), (8, 4, 48, 32), (16, 8, 48, 64)],
 )
 def test_more_cores_have_more_processes_and_as_many_pictures_each(
     cores: int, workers: int, pictures: int, most: int

@@ -16,6 +16,7 @@ from shoal.service.home import Home
 from shoal.service.spec import Service, parse
 
 HOME = Home(Path("/home"))
+CORES = 8
 
 
 def lay_out(service: Service, *gpus: str) -> Plan:
@@ -24,7 +25,7 @@ def lay_out(service: Service, *gpus: str) -> Plan:
     def store(listen: Endpoint) -> Part:
         return Part("store", Component.STORE, ("rclone",), listen, Protocol.TCP, environment={"KEY": "hush"})
 
-    return plan(service, HOME, PlanFiles.of(HOME), lambda: Endpoint("127.0.0.1", next(numbers)), store, gpus)
+    return plan(service, HOME, PlanFiles.of(HOME), lambda: Endpoint("127.0.0.1", next(numbers)), store, CORES, gpus)
 
 
 def names(layout: Plan, component: Component) -> list[str]:
@@ -63,6 +64,13 @@ def test_tritons_share_several_gpus_in_turn() -> None:
 @pytest.mark.parametrize("gpus", [(), ("0",)])
 def test_without_several_gpus_nothing_is_said_of_them(gpus: tuple[str, ...]) -> None:
     assert gpus_of(lay_out(parse(TRITONS, "s"), *gpus)) == []
+
+
+def test_workers_of_a_pool_share_the_cores() -> None:
+    layout = lay_out(parse("pools: {a: {replicas: 3, models: ['*']}, b: {models: [x]}}", "s"))
+    commands = {part.name: part.command for part in layout.parts if part.component is Component.WORKER}
+    cores = {name: command[command.index("--cores") + 1] for name, command in commands.items()}
+    assert cores == {"worker-a-1": "3", "worker-a-2": "3", "worker-a-3": "3", "worker-b-1": "8"}
 
 
 def test_every_part_listens_where_the_topology_says() -> None:

@@ -30,6 +30,10 @@ def serve_worker(
         str | None,
         typer.Option(metavar="HOST:PORT", help="A name for all workers of the pool, who say what has to be served."),
     ] = None,
+    cores: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many it shall keep busy. Default: all that it may use."),
+    ] = None,
     verify_identity: VerifyIdentity = False,
 ) -> None:
     """Runs a worker until SIGTERM, then drains."""
@@ -46,7 +50,7 @@ def serve_worker(
     if pool not in read.pools:
         raise ConfigurationError(f"--pool {pool}: the service file has {', '.join(read.pools)}")
     where = (store_endpoint, upload_endpoint, triton, endpoint_at(peers))
-    options = WorkerOptions(read, home_at(home), pool, Endpoint.parse(listen), *where, verify_identity)
+    options = WorkerOptions(read, home_at(home), pool, Endpoint.parse(listen), *where, cores, verify_identity)
     recent: Recent[Stages] = Recent(read.observe.recent_requests)
     worker_report.remove(options.home, options.listen)
     models = partial(worker_report.WorkerReport.starting, options.home, options.listen)
