@@ -56,7 +56,7 @@ class Comparison:
             for name in list(self._ways)[:: -1 if number % 2 else 1]:
                 one = await self._window(name, count)
                 found[name].append(one)
-                print(_line(count, name, one), flush=True)
+                print(_line(count, self._at_once, name, one), flush=True)
         rows = [{"objects": count, "way": name, **_row(found, name), "off": off[name]} for name in self._ways]
         for row in rows:
             if row["way"] == TRITON:
@@ -126,10 +126,10 @@ def _row(found: Mapping[str, list[Measurement]], name: str) -> dict[str, Any]:
     return {**figures, **details, "lead": lead}
 
 
-def _line(count: int, name: str, one: Measurement) -> str:
+def _line(count: int, at_once: int, name: str, one: Measurement) -> str:
     told = ", ".join(f"{detail} {one.details[detail]:.1f}" for detail in DETAILS)
     spent = one.cpu_ms(*one.cpu.components)
     return (
-        f"{count} objects, {name}: {one.images_per_s:.1f} pictures/s, CPU ms a picture {spent:.1f}, {told}, "
+        f"{count} objects, {at_once} at once, {name}: {one.images_per_s:.1f} pictures/s, CPU ms a picture {spent:.1f}, {told}, "
         f"other work {one.cpu.other_cores:.2f} cores"
     )

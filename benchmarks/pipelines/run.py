@@ -1,9 +1,9 @@
-"""Analyze beside a client, and a Triton, that do the same: detect, cut, classify. 5 minutes.
+"""Analyze beside a client, and a Triton, that do the same: detect, cut, classify. 10 minutes.
 
 PYTHONPATH=tests python -m benchmarks.pipelines.run [--seconds 5] [--rounds 3] [--objects 1 5 30] [--cores 2]
-    [--output FILE]
+    [--at-once 8 32] [--output FILE]
 
-All are asked in turns, four pictures a core at a time, at 1, 5 and 30 objects a picture, on two cores; what they answer
+All are asked in turns, few and many pictures at a time, at 1, 5 and 30 objects a picture, on two cores; what they answer
 is compared first. For each two cores there is a worker, for each four a process of
 each pipeline. The result is
 benchmarks/results/pipelines.json. Then ``overload``, which is printed alone: twice the pictures that the pipeline can
@@ -63,7 +63,7 @@ def main() -> None:
         with service.running(home, file) as running:
             measured = uvloop.run(_measure(running, options, scale, home.root / "triton"))
     if measured:
-        settings = {"seconds": options.seconds, "rounds": options.rounds, "at_once": scale.at_once}
+        settings = {"seconds": options.seconds, "rounds": options.rounds, "at_once": options.at_once or scale.at_once}
         told = {"load_average": round(load_average, 2), "settings": settings}
         write_json(options.output, {**about(), **told, **measured})
         print(options.output)
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         "--objects", type=int, nargs="*", default=COUNTS, choices=COUNTS, help="a picture; none: overload alone"
     )
     made.add_argument("--cores", type=int, default=2, help="for everything; fewer where there are no more")
+    made.add_argument("--at-once", type=int, nargs="+", help="pictures; default: 4 and 16 for each core")
     made.add_argument("--no-overload", action="store_true")
     made.add_argument("--output", type=Path, default=RESULTS / "pipelines.json")
     return made
@@ -121,8 +122,12 @@ async def _compare(
             CLIENT: ByHand(running, client, pictures),
             TRITON: triton,
         }
-        comparison = Comparison(ways, triton, len(pictures), scale.at_once, options.seconds)
-        return {"rows": [row for count in options.objects for row in await comparison.run(count, options.rounds)]}
+        rows: list[dict[str, Any]] = []
+        for at_once in options.at_once or scale.at_once:
+            comparison = Comparison(ways, triton, len(pictures), at_once, options.seconds)
+            for count in options.objects:
+                rows += [{"at_once": at_once, **row} for row in await comparison.run(count, options.rounds)]
+        return {"rows": rows}
 
 
 async def _overload(

@@ -13,9 +13,9 @@ class Scale:
     """At least one."""
 
     @property
-    def at_once(self) -> int:
-        """Pictures."""
-        return 4 * self.cores
+    def at_once(self) -> tuple[int, ...]:
+        """Pictures that are asked about: few, as of people who wait, and many, as under load."""
+        return 4 * self.cores, 16 * self.cores
 
     @property
     def many_at_once(self) -> int:
@@ -39,5 +39,5 @@ class Scale:
 
     @property
     def instances(self) -> tuple[int, ...]:
-        """Of Triton's model that calls the others, each a process: as many as cores, up to as many as pictures."""
-        return self.cores, 2 * self.cores, 4 * self.cores
+        """To try of Triton's model that calls the others; each is a process, which does a picture at a time."""
+        return self.cores, 2 * self.cores, 4 * self.cores, 8 * self.cores
