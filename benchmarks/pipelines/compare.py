@@ -130,6 +130,6 @@ def _line(count: int, at_once: int, name: str, one: Measurement) -> str:
     told = ", ".join(f"{detail} {one.details[detail]:.1f}" for detail in DETAILS)
     spent = one.cpu_ms(*one.cpu.components)
     return (
-        f"{count} objects, {at_once} at once, {name}: {one.images_per_s:.1f} pictures/s, CPU ms a picture {spent:.1f}, {told}, "
-        f"other work {one.cpu.other_cores:.2f} cores"
+        f"{count} objects, {at_once} at once, {name}: {one.images_per_s:.1f} pictures/s, "
+        f"CPU ms a picture {spent:.1f}, {told}, other work {one.cpu.other_cores:.2f} cores"
     )

@@ -3,9 +3,8 @@
 PYTHONPATH=tests python -m benchmarks.pipelines.run [--seconds 5] [--rounds 3] [--objects 1 5 30] [--cores 2]
     [--at-once 8 32] [--output FILE]
 
-All are asked in turns, few and many pictures at a time, at 1, 5 and 30 objects a picture, on two cores; what they answer
-is compared first. For each two cores there is a worker, for each four a process of
-each pipeline. The result is
+All are asked in turns, few and many pictures at a time, at 1, 5 and 30 objects a picture, on two cores; what they
+answer is compared first. For each two cores there is a worker, for each four a process of each pipeline. The result is
 benchmarks/results/pipelines.json. Then ``overload``, which is printed alone: twice the pictures that the pipeline can
 do, each with a second's time. ``--objects`` with none: overload alone; ``--no-overload``: without it.
 """
