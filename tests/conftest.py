@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.faulthandler import (
+    fault_handler_stderr_fd_key,
+    get_exit_on_timeout_config_value,
+    get_timeout_config_value,
+)
 from hypothesis import HealthCheck, settings
 
 # A machine that has other work is slow at times, and no test asserts how long something took. In CI, what fails is of
 # the change: the examples are always the same.
 settings.register_profile(
-    "shoal", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+    "shoal", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
 )
 settings.load_profile("shoal")
 
@@ -47,7 +53,9 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
-    """Sets the limit anew for what is left of a failed test: it is taken away then, for a debugger's sake, and a
+    """Sets both limits anew for what is left of a failed test: they are taken away then, for a debugger's sake, and a
     fixture that waits for what the test should have ended would wait for good."""
     if limit := node.stash.get(_LIMIT, None):
         node.config.hook.pytest_timeout_set_timer(item=node, settings=limit)
+        seconds, stderr = get_timeout_config_value(node.config), node.config.stash[fault_handler_stderr_fd_key]
+        faulthandler.dump_traceback_later(seconds, file=stderr, exit=get_exit_on_timeout_config_value(node.config))

@@ -4,7 +4,7 @@ PYTHONPATH=tests python -m benchmarks.pipelines.run [--seconds 5] [--rounds 3] [
     [--at-once 8 32] [--output FILE]
 
 All are asked in turns, few and many pictures at a time, at 1, 5 and 30 objects a picture, on two cores; what they
-answer is compared first. For each two cores there is a worker, for each four a process of each pipeline. The result is
+answer is compared first. For each core there is a worker, for each four a process of each pipeline. The result is
 benchmarks/results/pipelines.json. Then ``overload``, which is printed alone: twice the pictures that the pipeline can
 do, each with a second's time. ``--objects`` with none: overload alone; ``--no-overload``: without it.
 """
@@ -33,7 +33,7 @@ from benchmarks.pipelines.models import CLASSIFIER, DETECTOR, PIPELINE, add_mode
 from benchmarks.pipelines.names import CLIENT, STORED, TRITON, UPLOADED
 from benchmarks.pipelines.scale import Scale
 from benchmarks.pipelines.triton import within_triton
-from benchmarks.pipelines.ways import ByHand, Stored, Uploaded, total
+from benchmarks.pipelines.ways import ByHand, Stored, Uploaded, store, total
 from benchmarks.pipelines.window import Window
 from shoal.errors import ShoalError
 from shoal.service.home import Home
@@ -98,9 +98,10 @@ def _service_file(scale: Scale) -> str:
 async def _measure(running: Running, options: argparse.Namespace, scale: Scale, scratch: Path) -> dict[str, Any]:
     pictures = read_pictures()
     async with running.client() as client:
-        found = await _compare(running, client, pictures, options, scale, scratch) if options.objects else {}
+        uuids = await store(client, pictures, scale.workers)
+        found = await _compare(running, client, pictures, uuids, options, scale, scratch) if options.objects else {}
         if not options.no_overload:
-            await _overload(running, client, pictures, 5, options, scale)
+            await _overload(running, client, uuids, 5, options, scale)
     return found
 
 
@@ -108,16 +109,15 @@ async def _compare(
     running: Running,
     client: AsyncClient,
     pictures: list[bytes],
+    uuids: list[str],
     options: argparse.Namespace,
     scale: Scale,
     scratch: Path,
 ) -> dict[str, Any]:
     async with within_triton(scratch, COUNTS, pictures, scale) as triton:
-        stored = Stored(running, client, pictures)
-        await stored.prepare()
         ways: dict[str, Way] = {
             UPLOADED: Uploaded(running, client, pictures),
-            STORED: stored,
+            STORED: Stored(running, client, pictures, uuids),
             CLIENT: ByHand(running, client, pictures),
             TRITON: triton,
         }
@@ -132,22 +132,22 @@ async def _compare(
 async def _overload(
     running: Running,
     client: AsyncClient,
-    pictures: list[bytes],
+    uuids: list[str],
     count: int,
     options: argparse.Namespace,
     scale: Scale,
 ) -> None:
-    """Twice the peak, in an open loop, each with ``DEADLINE_SECONDS``; pictures are uploaded before.
+    """Twice the peak, in an open loop, each with ``DEADLINE_SECONDS``; pictures are stored already.
 
     The peak is without deadlines, so that none is refused. It is measured before and after, and the CPU by component
     beside both: refusing costs some, too.
     """
-    uuids = cycle([await client.upload(picture) for picture in pictures])
+    pictures = cycle(uuids)
     pipeline = PIPELINE.format(count)
 
     async def ask(found: Window, seconds: float) -> None:
         try:
-            answer = await client.analyze(next(uuids), pipeline, timeout_seconds=seconds)
+            answer = await client.analyze(next(pictures), pipeline, timeout_seconds=seconds)
         except ShoalError:
             found.failed += 1
             return

@@ -24,8 +24,8 @@ class Scale:
 
     @property
     def workers(self) -> int:
-        """One for two cores."""
-        return max(1, self.cores // 2)
+        """One for each core: the Python of a worker keeps no more busy, and its threads wait for each other."""
+        return self.cores
 
     @property
     def others(self) -> int:

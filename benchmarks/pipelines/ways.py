@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from shoal.client.results import Class
 
 KEPT: Final = 400
-"""Pictures that are stored before: several times as many as a worker's picture cache holds."""
+"""Pictures that are stored before, for each worker: several times as many as its picture cache holds."""
 _REQUEST_BYTES: Final = 110
 """Of a call: key, uuid and names."""
 
@@ -127,18 +127,14 @@ class Uploaded(ThroughShoal):
 class Stored(Uploaded):
     """The pipeline; pictures are in the store, as with those who keep them there, and none is in a worker's cache."""
 
-    _uuids: Sequence[str] = ()
-
-    async def prepare(self) -> None:
-        """Stores them."""
-        pictures = [self._pictures[number % len(self._pictures)] for number in range(KEPT)]
-        for first in range(0, KEPT, 8):
-            stored = await asyncio.gather(*map(self._client.upload, pictures[first : first + 8]))
-            self._uuids = [*self._uuids, *map(str, stored)]
+    def __init__(self, running: Running, client: AsyncClient, pictures: Sequence[bytes], uuids: Sequence[str]) -> None:
+        """``uuids``: see ``store``."""
+        super().__init__(running, client, pictures)
+        self._uuids = uuids
 
     async def ask(self, number: int, count: int) -> Answer:
         """See ``Way``."""
-        return Answer(await self._analyze(self._uuids[number % KEPT], count), _REQUEST_BYTES)
+        return Answer(await self._analyze(self._uuids[number % len(self._uuids)], count), _REQUEST_BYTES)
 
 
 class ByHand(ThroughShoal):
@@ -152,6 +148,15 @@ class ByHand(ThroughShoal):
         told = await asyncio.gather(*(self._client.classify(crop, CLASSIFIER) for crop in crops))
         found = [_found(box, each.classes[0]) for box, each in zip(boxes, told, strict=True)]
         return Answer(found, len(picture) + sum(map(len, crops)) + _REQUEST_BYTES * (1 + len(crops)))
+
+
+async def store(client: AsyncClient, pictures: Sequence[bytes], workers: int) -> list[str]:
+    """Stores the pictures, in turns, so many times that no worker keeps them all; answers the uuids."""
+    uuids: list[str] = []
+    for first in range(0, KEPT * workers, 8):
+        some = [pictures[number % len(pictures)] for number in range(first, first + 8)]
+        uuids += map(str, await asyncio.gather(*map(client.upload, some)))
+    return uuids
 
 
 def differences(found: Sequence[Found], expected: Sequence[Found]) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from PIL import Image
 from shoal.client import AsyncClient
 from shoal.errors import NotFound
 from shoal.explain.views import Answer
+from shoal.runtime.threads import usable_cores
 from support.pictures import encode
 from support.stack import Stack, running_stack
 from support.tiny_models import BATCHING, add_tiny_classifier
@@ -66,6 +68,11 @@ async def test_it_agrees_with_the_reply_and_the_models_settings(own: Stack, clie
         assert worker["stage_seconds"]["fetch"] >= timing.fetch_us / 1e6
         assert sum(request["stage_seconds"].values()) == pytest.approx(request["total_seconds"])
         assert request["total_seconds"] <= timing.total_us / 1e6
+
+
+async def test_both_workers_count_on_half_the_cores(own: Stack) -> None:
+    threads = [await own.metric(f"worker-default-{number}", "shoal_worker_decode_threads") for number in (1, 2)]
+    assert threads == [math.ceil(usable_cores() / 2)] * 2
 
 
 async def test_a_picture_that_is_not_there_is_explained_too(own: Stack, client: AsyncClient) -> None:

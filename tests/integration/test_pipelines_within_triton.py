@@ -6,7 +6,6 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from benchmarks.pipelines.scale import Scale
@@ -19,6 +18,14 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 503, 317
 BOXES = [*((0.16 * column, 0.0, 0.2, 0.25) for column in range(6)), (0.0, 0.18, 0.2, 0.25)]
 """X, y, width and height of the first seven that the detector finds, six in a row."""
+
+
+class OneProcess(Scale):
+    """More do the same."""
+
+    @property
+    def instances(self) -> tuple[int, ...]:
+        return (1,)
 
 
 def blotches() -> Image.Image:
@@ -38,11 +45,10 @@ def by_hand(picture: Image.Image, box: tuple[float, float, float, float]) -> Fou
     return Found(*box, ("red", "green", "blue", "grey")[shares.argmax()], shares.max())
 
 
-@pytest.mark.timeout(60)
 async def test_boxes_and_labels_are_those_found_by_hand(tmp_path: Path) -> None:
     picture, file = blotches(), io.BytesIO()
     picture.save(file, "PNG")
-    async with within_triton(tmp_path / "triton", [len(BOXES)], [file.getvalue()], Scale(cores=1)) as way:
+    async with within_triton(tmp_path / "triton", [len(BOXES)], [file.getvalue()], OneProcess()) as way:
         answer = await way.ask(0, len(BOXES))
     expected = [by_hand(picture, box) for box in BOXES]
     assert {each.label for each in expected} == {"red", "green", "blue", "grey"}

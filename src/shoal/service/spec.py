@@ -206,7 +206,7 @@ class Pool(Section):
     """The precision of ``openvino``'s arithmetic. ``bf16`` is faster on CPUs with AMX, and changes probabilities a
     little."""
     decode_threads: int | None = Field(default=None, ge=1)
-    """How many pictures a worker decodes at once in its own process. None: one per core."""
+    """How many pictures a worker decodes at once in its own process. None: one for each of its cores."""
     decode_processes: int | None = Field(default=None, ge=1)
     """How many pictures a worker decodes at once in separate processes, one process a picture: all but quick JPEGs.
     None: as ``decode_threads``, but 4 at most, since each may take ``max_decode_memory_bytes``."""

@@ -205,10 +205,11 @@ def test_the_plot_is_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "workers", "pictures"),
-    [(1, 1, 12), (2, 1, 24), (7, 3, 84), (8, 4, 48), (16, 8, 48)],
+    ("cores", "workers", "others", "pictures"),
+    [(1, 1, 1, 12), (2, 2, 1, 24), (7, 7, 1, 84), (8, 8, 2, 48), (16, 16, 4, 48)],
 )
-def test_more_cores_have_more_processes_and_as_many_pictures_each(cores: int, workers: int, pictures: int) -> None:
+def test_more_cores_have_more_processes_and_pictures(cores: int, workers: int, others: int, pictures: int) -> None:
     scale = Scale(cores)
-    assert (scale.workers, scale.max_pictures) == (workers, pictures)
+    assert (scale.workers, scale.others, scale.max_pictures) == (workers, others, pictures)
+    assert scale.instances == (cores, 2 * cores, 4 * cores, 8 * cores)
     assert scale.at_once == (4 * cores, 16 * cores)

@@ -49,8 +49,18 @@ def serve_worker(
     read = spec.load(service)
     if pool not in read.pools:
         raise ConfigurationError(f"--pool {pool}: the service file has {', '.join(read.pools)}")
-    where = (store_endpoint, upload_endpoint, triton, endpoint_at(peers))
-    options = WorkerOptions(read, home_at(home), pool, Endpoint.parse(listen), *where, cores, verify_identity)
+    options = WorkerOptions(
+        read,
+        home_at(home),
+        pool,
+        Endpoint.parse(listen),
+        store_endpoint=store_endpoint,
+        upload_endpoint=upload_endpoint,
+        own_triton=triton,
+        peers=endpoint_at(peers),
+        cores=cores,
+        verify_identity=verify_identity,
+    )
     recent: Recent[Stages] = Recent(read.observe.recent_requests)
     worker_report.remove(options.home, options.listen)
     models = partial(worker_report.WorkerReport.starting, options.home, options.listen)
