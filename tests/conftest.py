@@ -57,5 +57,9 @@ def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
     fixture that waits for what the test should have ended would wait for good."""
     if limit := node.stash.get(_LIMIT, None):
         node.config.hook.pytest_timeout_set_timer(item=node, settings=limit)
-        seconds, stderr = get_timeout_config_value(node.config), node.config.stash[fault_handler_stderr_fd_key]
-        faulthandler.dump_traceback_later(seconds, file=stderr, exit=get_exit_on_timeout_config_value(node.config))
+        if seconds := get_timeout_config_value(node.config):
+            stderr, leave = (
+                node.config.stash[fault_handler_stderr_fd_key],
+                get_exit_on_timeout_config_value(node.config),
+            )
+            faulthandler.dump_traceback_later(seconds, file=stderr, exit=leave)

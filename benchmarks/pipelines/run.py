@@ -56,7 +56,7 @@ def main() -> None:
     load_average = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
         home = Home(Path(folder))
-        add_models(home.models, COUNTS, scale.cores // scale.workers)
+        add_models(home.models, COUNTS, instances=1)
         file = home.root / "shoal.yaml"
         file.write_text(_service_file(scale))
         with service.running(home, file) as running:
@@ -83,16 +83,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _service_file(scale: Scale) -> str:
-    made: dict[str, Any] = {"pipelines": {}}
-    for count in COUNTS:
-        steps = {"detect": {"model": DETECTOR.format(count), "max_boxes": 50}, "then": [{"model": CLASSIFIER}]}
-        made["pipelines"][PIPELINE.format(count)] = {**steps, "max_pictures": scale.max_pictures}
-    if scale.workers > 1:
-        made["pools"] = {"default": {"models": ["*"], "replicas": scale.workers}}
-        made["models"] = {CLASSIFIER: {"batchers": scale.others}}
-        for pipeline in made["pipelines"].values():
-            pipeline["replicas"] = scale.others
-    return json.dumps(made)
+    processes = {"replicas": scale.others, "max_pictures": scale.max_pictures}
+    pipelines = {
+        PIPELINE.format(count): {
+            "detect": {"model": DETECTOR.format(count), "max_boxes": 50},
+            "then": [{"model": CLASSIFIER}],
+            **processes,
+        }
+        for count in COUNTS
+    }
+    pools = {"default": {"models": ["*"], "replicas": scale.workers}}
+    return json.dumps({"pools": pools, "models": {CLASSIFIER: {"batchers": scale.others}}, "pipelines": pipelines})
 
 
 async def _measure(running: Running, options: argparse.Namespace, scale: Scale, scratch: Path) -> dict[str, Any]:
